@@ -1,0 +1,66 @@
+"""Paid media jobs on RunningHub, as Prefect tasks and flows that are never paid for twice.
+
+    from rh_prefect import flow, generate, models
+
+    @flow
+    async def lighthouse() -> None:
+        photo = await generate(models.ZImageTurbo(prompt="a lighthouse at dawn"))
+        await generate(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5"))
+
+Everything below is imported on first use: `import rh_prefect` loads neither Prefect nor the catalogue.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rh_prefect import models
+    from rh_prefect.blocks import MediaStorage, RunningHubCredentials
+    from rh_prefect.emulator import Emulator
+    from rh_prefect.jobs.result import Result
+    from rh_prefect.media.ref import Media
+    from rh_prefect.media.store import MediaStore
+    from rh_prefect.runs.flow import flow
+    from rh_prefect.tasks import assemble, generate, generate_many
+
+_HOMES = {
+    "Emulator": "rh_prefect.emulator",
+    "Media": "rh_prefect.media.ref",
+    "MediaStorage": "rh_prefect.blocks",
+    "MediaStore": "rh_prefect.media.store",
+    "Result": "rh_prefect.jobs.result",
+    "RunningHubCredentials": "rh_prefect.blocks",
+    "assemble": "rh_prefect.tasks",
+    "flow": "rh_prefect.runs.flow",
+    "generate": "rh_prefect.tasks",
+    "generate_many": "rh_prefect.tasks",
+}
+
+__all__ = [
+    "Emulator",
+    "Media",
+    "MediaStorage",
+    "MediaStore",
+    "Result",
+    "RunningHubCredentials",
+    "assemble",
+    "flow",
+    "generate",
+    "generate_many",
+    "models",
+]
+
+
+def __getattr__(name: str) -> Any:  # whatever the public name stands for
+    if name == "models":
+        return import_module("rh_prefect.models")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

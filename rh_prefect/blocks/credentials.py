@@ -1,0 +1,93 @@
+"""`RunningHubCredentials`: one account of RunningHub."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefect.blocks.abstract import CredentialsBlock
+from pydantic import ConfigDict, Field, SecretStr, field_validator
+
+from rh_prefect.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rh_prefect.client import Client
+
+
+class RunningHubCredentials(CredentialsBlock):
+    """An API key of RunningHub and the site that it belongs to.
+
+    Flows and tasks take the block's *name*: a block that is passed as a parameter comes back with its key masked when
+    Prefect retries the run.
+
+    Example:
+        Load a saved block and ask what the account may run at a time:
+        ```python
+        from rh_prefect.blocks import RunningHubCredentials
+
+        credentials = RunningHubCredentials.load("BLOCK_NAME")
+
+        async def show_limit() -> None:
+            async with credentials.get_client() as client:
+                print(await client.queue_status())
+        ```
+    """
+
+    # A wrong field's value may be the key: it must not be in the error.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    _block_type_name = "RunningHub Credentials"
+    _block_type_slug = "runninghub-credentials"
+    _logo_url = "https://www.runninghub.cn/favicon.png"  # type: ignore[assignment]  # Prefect turns it into a URL
+    _documentation_url = "https://www.runninghub.cn/runninghub-api-doc-cn/"  # type: ignore[assignment]  # as above
+    _description = "An API key of RunningHub and the site (.cn, .ai or an emulator) that it belongs to."
+
+    api_key: SecretStr = Field(
+        title="API key", description="The account's API key (32 characters), from the site's API console."
+    )
+    base_url: str = Field(
+        default="https://www.runninghub.cn",
+        title="Site",
+        description="The site: https://www.runninghub.cn, https://www.runninghub.ai, or an emulator.",
+    )
+    account: str | None = Field(
+        default=None,
+        title="Account name",
+        description="A name for the account in records and reports; by default a fingerprint of the key.",
+    )
+
+    @field_validator("api_key")
+    @classmethod
+    def _strip_key(cls, value: SecretStr) -> SecretStr:
+        """Drops the line break that comes along when a key is copied."""
+        return SecretStr(value.get_secret_value().strip())
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        value = value.strip().rstrip("/")
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("the site is a URL that starts with https:// (or http:// for an emulator)")
+        return value
+
+    @property
+    def account_name(self) -> str:
+        """What the records call the account."""
+        return self.account or self.get_client().account_id
+
+    def get_client(self) -> Client:
+        """Opens a client for this account.
+
+        Returns:
+            A new async client; close it with `aclose()` or use it in `async with`.
+
+        Raises:
+            ConfigError: The key is empty or masked.
+        """
+        from rh_prefect.client import Client
+
+        if set(self.api_key.get_secret_value()) == {"*"}:
+            raise ConfigError(
+                "The API key of this block is masked: the block was passed as a flow parameter, and Prefect ran the "
+                "flow again. What to do: pass the block's name and let the task load it."
+            )
+        return Client(self.api_key, base_url=self.base_url)

@@ -1,0 +1,88 @@
+"""Finds the account and the place for files that a call names, or those that the environment sets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from prefect.blocks.core import Block
+from prefect.exceptions import ObjectNotFound
+from prefect.types import SecretDict
+from pydantic import ValidationError
+
+from rh_prefect.blocks.credentials import RunningHubCredentials
+from rh_prefect.blocks.storage import MediaStorage
+from rh_prefect.connection import connect
+from rh_prefect.errors import ConfigError
+from rh_prefect.settings import get_settings
+
+if TYPE_CHECKING:
+    from rh_prefect.media.store import MediaStore
+
+_B = TypeVar("_B", bound=Block)
+
+
+async def load_credentials(name: str | None = None) -> RunningHubCredentials:
+    """Finds an account.
+
+    Args:
+        name: Name of a saved `RunningHubCredentials` block; None for `RH_API_KEY` and `RH_BASE_URL`.
+
+    Raises:
+        ConfigError: No such block, or no key in the environment.
+    """
+    if name is not None:
+        return await _load(RunningHubCredentials, name)
+    settings = get_settings()
+    if settings.api_key is None:
+        raise ConfigError(
+            "There is no API key of RunningHub. What to do: set RH_API_KEY; or save a block once, "
+            '`RunningHubCredentials(api_key="…").save("NAME")`, and pass credentials="NAME".'
+        )
+    return RunningHubCredentials(api_key=settings.api_key, base_url=settings.base_url)
+
+
+async def load_storage(name: str | None = None) -> MediaStore:
+    """Opens the place for files.
+
+    Args:
+        name: Name of a saved `MediaStorage` block; None for `RH_OUT` and `RH_OUT_OPTIONS`.
+
+    Raises:
+        ConfigError: No such block, or its URL or template cannot be used.
+    """
+    if name is not None:
+        return (await _load(MediaStorage, name)).get_store()
+    settings = get_settings()
+    return MediaStorage(url=settings.out, options=SecretDict(settings.out_options)).get_store()
+
+
+async def _load(kind: type[_B], name: str) -> _B:
+    connection = await connect()
+    try:
+        async with connection.gate:
+            return await kind.aload(name, client=connection.client)
+    except ValidationError as error:
+        fields = ", ".join(sorted({".".join(map(str, wrong["loc"])) for wrong in error.errors()}))
+        raise ConfigError(
+            f"The block {name!r} of type {kind.__name__} cannot be used: wrong or missing {fields}. "
+            "What to do: open it in Prefect's dashboard, correct it and save it."
+        ) from None
+    except ValueError as error:
+        there = await _names(kind)
+        known = f"There are: {', '.join(there)}." if there else "There are none yet."
+        raise ConfigError(
+            f"There is no block {name!r} of type {kind.__name__}. {known} "
+            f'What to do: name one of these, or save it: `{kind.__name__}(…).save("{name}")`.'
+        ) from error
+
+
+async def _names(kind: type[Block]) -> list[str]:
+    connection = await connect()
+    try:
+        async with connection.gate:
+            found = await connection.client.read_block_documents_by_type(
+                kind.get_block_type_slug(), include_secrets=False
+            )
+    except ObjectNotFound:
+        return []
+    return sorted(block.name for block in found if block.name)

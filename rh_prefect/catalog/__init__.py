@@ -1,0 +1,61 @@
+"""What can be asked for: every model of RunningHub with its parameters, limits and price.
+
+The data is one slim file, read at the first call that needs it; `build` makes it from a registry file.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rh_prefect.catalog.checks import InputWarning, check_file, validate
+    from rh_prefect.catalog.entry import Model, Output, Param, ParamType, Rule
+    from rh_prefect.catalog.examples import example
+    from rh_prefect.catalog.price import Price, PriceTable, estimate
+    from rh_prefect.catalog.prose import describe, summary
+    from rh_prefect.catalog.registry import find, get, models, nearest
+
+__all__ = [
+    "InputWarning",
+    "Model",
+    "Output",
+    "Param",
+    "ParamType",
+    "Price",
+    "PriceTable",
+    "Rule",
+    "check_file",
+    "describe",
+    "estimate",
+    "example",
+    "find",
+    "get",
+    "models",
+    "nearest",
+    "summary",
+    "validate",
+]
+
+_HOMES = {
+    "checks": ("InputWarning", "check_file", "validate"),
+    "entry": ("Model", "Output", "Param", "ParamType", "Rule"),
+    "examples": ("example",),
+    "price": ("Price", "PriceTable", "estimate"),
+    "prose": ("describe", "summary"),
+    "registry": ("find", "get", "models", "nearest"),
+}
+
+
+if not TYPE_CHECKING:  # a type checker reads the imports above, and would take any name for known otherwise
+
+    def __getattr__(name: str) -> Any:
+        for home, names in _HOMES.items():
+            if name in names:
+                globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

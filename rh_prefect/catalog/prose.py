@@ -1,0 +1,61 @@
+"""Says in words what a model and its parameters are: for docstrings, forms and the command line."""
+
+from __future__ import annotations
+
+from rh_prefect.catalog.entry import Model, Param
+
+_MAKES = {
+    "image": "Makes an image",
+    "video": "Makes a video",
+    "audio": "Makes audio",
+    "3d": "Makes a 3D model",
+    "text": "Answers with text",
+}
+
+
+def summary(model: Model) -> str:
+    """Says what a model makes, what it costs and where it is.
+
+    Args:
+        model: The model.
+
+    Returns:
+        One or two sentences, as in "Makes a video with kling-v2.6-pro-image-to-video. Price: ...".
+    """
+    sentences = [
+        f"{_MAKES[model.output]} with {model.name}.",
+        f"Price: {model.price}." if model.price else "Its price is not published.",
+        f"Endpoint: {model.endpoint}.",
+    ]
+    if model.deprecated:
+        sentences.append(f"Deprecated{f'; use {model.replaced_by}' if model.replaced_by else ''}.")
+    if model.incomplete:
+        sentences.append("Its published parameter list is not complete; others pass with a warning.")
+    return " ".join(sentences)
+
+
+def describe(param: Param) -> str:
+    """Says what a parameter takes, beyond its type, default and options.
+
+    Args:
+        param: The parameter.
+
+    Returns:
+        Clauses, or nothing where there is nothing to say.
+    """
+    clauses = [param.note, *_file_limits(param)]
+    if param.max_length is not None:
+        clauses.append(f"up to {param.max_length} characters")
+    if param.step is not None and param.step != 1:
+        clauses.append(f"in steps of {param.step:g}")
+    text = "; ".join(clause for clause in clauses if clause)
+    return text[:1].upper() + text[1:] if text else ""
+
+
+def _file_limits(param: Param) -> list[str]:
+    clauses = [f"one or a list of up to {param.max_items}"] if param.max_items else []
+    if param.accept:
+        clauses.append(", ".join(param.accept).upper())
+    if param.max_size_mb is not None:
+        clauses.append(f"up to {param.max_size_mb} MB{' each' if param.multiple else ''}")
+    return clauses

@@ -1,0 +1,77 @@
+"""The command line, `rh-prefect`: each command's module is loaded when the command is run."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App
+
+app = App(
+    name="rh-prefect",
+    help="Paid media jobs on RunningHub, as Prefect flows that are never paid for twice.",
+    version=lambda: _version(),
+)
+_run = App(name="run", help="Run a flow here and now; `--resume` goes on with a run that broke off.")
+_models = App(name="models", help="See what RunningHub can make, with limits and prices.")
+_jobs = App(name="jobs", help="See and settle paid jobs.")
+
+app.command("rh_prefect.cli.demo:demo", help="Make a film on this machine: no key, no network, nothing to pay.")
+app.command(_run)
+for _name, _help in {
+    "film": "Make a short film from one sentence.",
+    "image-to-video": "Turn a picture into a video.",
+    "upscale": "Enlarge videos.",
+    "score": "Give a video a voice and music.",
+}.items():
+    _run.command(f"rh_prefect.cli.run:{_name.replace('-', '_')}", name=_name, help=_help)
+app.command(_models)
+_models.command("rh_prefect.cli.models:search", help="Find models by words, such as `kling image to video`.")
+_models.command("rh_prefect.cli.models:show", help="Show a model's parameters, limits and price.")
+app.command(_jobs)
+for _name, _help in {
+    "list": "List the jobs of a run, or the latest runs that have jobs.",
+    "show": "Show all that is recorded of one job.",
+    "adopt": "Say that an unknown submit became this task; the next run waits for it.",
+    "forget": "Say that an unknown submit came to nothing; the next run pays again.",
+    "collect": "Bring home what a run has paid for, without submitting anything.",
+    "cancel": "Cancel at RunningHub what a run has submitted.",
+}.items():
+    _jobs.command(f"rh_prefect.cli.jobs:{_name}_", name=_name, help=_help)
+app.command("rh_prefect.cli.spend:spend", help="Add up what the jobs in a storage have cost.")
+app.command("rh_prefect.cli.emulator:emulator", help="Serve RunningHub's API on this machine.")
+app.command("rh_prefect.cli.doctor:doctor", help="Check key, site, account, storage and Prefect, and say what to do.")
+
+
+def main() -> None:
+    """Runs a command; an error is one message and exit code 1, not a traceback."""
+    from rh_prefect.errors import RunningHubError
+
+    try:
+        app()
+    except RunningHubError as error:
+        _fail(str(error))
+    except BaseExceptionGroup as group:
+        mine, others = group.split(RunningHubError)
+        if others is not None or mine is None:
+            raise
+        _fail("\n".join(str(error) for error in _leaves(mine)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found
+
+
+def _fail(message: str) -> None:
+    print(f"rh-prefect: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("rh-prefect")

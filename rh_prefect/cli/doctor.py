@@ -1,0 +1,115 @@
+"""`rh-prefect doctor`: checks all that a run needs, and says what to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from rh_prefect.errors import ConfigError, RunningHubError
+from rh_prefect.settings import get_settings
+
+if TYPE_CHECKING:
+    from rh_prefect.client import Client
+
+
+def doctor(
+    *,
+    credentials: Annotated[
+        str | None, Parameter(help="Name of a RunningHubCredentials block; by default RH_API_KEY.")
+    ] = None,
+    storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_OUT.")] = None,
+) -> None:
+    """Check key, site, account, storage and Prefect, and say what to do. Nothing is paid."""
+    if not asyncio.run(_examine(credentials, storage)):
+        raise SystemExit(1)
+
+
+async def _examine(credentials: str | None, storage: str | None) -> bool:
+    checks: list[tuple[str, Callable[[], Awaitable[str]]]] = [
+        ("Prefect", _prefect),
+        ("key and site", lambda: _key(credentials)),
+        ("account", lambda: _account(credentials)),
+        ("storage", lambda: _storage(storage)),
+        ("this machine", _machine),
+    ]
+    well = True
+    for name, check in checks:
+        try:
+            print(f"✓ {name}: {await check()}")
+        except RunningHubError as error:
+            well = False
+            print(f"✗ {name}: {error}")
+    return well
+
+
+async def _prefect() -> str:
+    from prefect.settings import PREFECT_API_URL
+
+    from rh_prefect.connection import connect
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise ConfigError(
+            "no PREFECT_API_URL is set, so runs would go to a throw-away server. What to do: `prefect server start`, then "
+            "`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`. (`rh-prefect run` starts a server of its own.)"
+        )
+    connection = await connect()
+    failure = await connection.client.api_healthcheck()
+    if failure is not None:
+        raise ConfigError(
+            f"the Prefect API at {url} does not answer ({failure}). What to do: start it, or mend the address."
+        )
+    version = await connection.client.api_version()
+    return f"{url}, version {version}. Deleting a flow run deletes its journal; the manifests in the storage stay."
+
+
+async def _client(credentials: str | None) -> Client:
+    from rh_prefect.blocks.lookup import load_credentials
+
+    return (await load_credentials(credentials)).get_client()
+
+
+async def _key(credentials: str | None) -> str:
+    async with await _client(credentials) as client:
+        status = await client.queue_status()
+    limit = (
+        f"{status.running} of {status.limit} task(s) run, {status.queued} wait" if status.limit else "no limit known"
+    )
+    return f"{client.site} takes the key ({status.key_type or 'kind unknown'}); {limit}"
+
+
+async def _account(credentials: str | None) -> str:
+    async with await _client(credentials) as client:
+        account = await client.account()
+    if account.key_type.upper() not in ("SHARED", "ENTERPRISE", ""):
+        raise ConfigError(
+            f"the key is a {account.key_type} key; models need an enterprise shared key (RunningHub answers 1014). "
+            "What to do: use such a key."
+        )
+    money = f"{account.money} {account.currency or ''}".strip() if account.money is not None else "no wallet"
+    coins = f", {account.coins} coins" if account.coins is not None else ""
+    return f"{money}{coins}"
+
+
+async def _storage(storage: str | None) -> str:
+    from rh_prefect.blocks.lookup import load_storage
+
+    store = await load_storage(storage)
+    await asyncio.to_thread(store.check)
+    return f"{store.url} can be written, read and deleted"
+
+
+async def _machine() -> str:
+    from rh_prefect.jobs.spool import Spool
+
+    folder = get_settings().state_dir
+    waiting = list(Spool(folder / "spool").entries())
+    if waiting:
+        raise ConfigError(
+            f"{len(waiting)} ticket(s) in {folder / 'spool'} have not reached their journal. "
+            "What to do: `rh-prefect jobs adopt --spool`."
+        )
+    return f"scratch in {folder}; no ticket waits for its journal"

@@ -1,0 +1,38 @@
+"""`rh-prefect emulator`: serves RunningHub's API in the foreground."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def emulator(
+    *,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(help="The API's port; 0 takes a free one.")] = 8765,
+    files_port: Annotated[int, Parameter(help="The file host's port; 0 takes a free one.")] = 0,
+    clock: Annotated[Literal["instant", "polls", "real"], Parameter(help="How tasks move.")] = "real",
+    factor: Annotated[float, Parameter(help="The emulator's seconds in one real second.")] = 1.0,
+    limit: Annotated[int, Parameter(help="How many tasks its key may run at once.")] = 50,
+    long_side: Annotated[int, Parameter(help="Long side of pictures and videos, in pixels.")] = 640,
+    fps: Annotated[int, Parameter(help="Frames a second of its videos.")] = 24,
+) -> None:
+    """Serve RunningHub's API on this machine."""
+    from rh_prefect.emulator import Emulator, serve
+
+    def announce(running: Emulator) -> None:
+        print(f"RunningHub's API is served; books: {running.url}/_emulator/books\n", flush=True)
+        print(f"export RH_BASE_URL={running.url}\nexport RH_API_KEY={running.key}", flush=True)
+
+    serve(
+        announce,
+        host=host,
+        port=port,
+        files_port=files_port,
+        clock=clock,
+        factor=factor,
+        limit=limit,
+        long_side=long_side,
+        fps=fps,
+    )

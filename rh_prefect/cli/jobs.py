@@ -1,0 +1,189 @@
+"""`rh-prefect jobs`: see and settle paid jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+from cyclopts import Parameter
+
+from rh_prefect.errors import InputError
+from rh_prefect.jobs import care
+from rh_prefect.jobs.journal import FolderJournal, Journal, folder_scopes
+from rh_prefect.jobs.records import JobView
+from rh_prefect.settings import get_settings
+
+if TYPE_CHECKING:
+    from rh_prefect.jobs.scope import Scope
+
+
+def list_(run: str | None = None) -> None:
+    """List the jobs of a run, or the latest runs that have jobs.
+
+    Args:
+        run: A flow run's id, or the name of a scope outside of flows.
+    """
+    asyncio.run(_list_runs() if run is None else _list_jobs(run))
+
+
+def show_(job: str) -> None:
+    """Show all that is recorded of one job.
+
+    Args:
+        job: `<run>/<key>`, as `list` shows it.
+    """
+    scope, key = care.split_job(job)
+    view = asyncio.run(care.read_job(_journal(scope), key))
+    for submit in view.submits:
+        print(f"submit {submit.n}: {submit.state}")
+        for name in ("intent", "answer", "resolution", "end"):
+            record = getattr(submit, name)
+            if record is not None:
+                print(f"  {name}: {record.model_dump_json(exclude={'token'}, exclude_none=True)}")
+
+
+def adopt_(
+    job: str | None = None,
+    task_id: str | None = None,
+    *,
+    spool: Annotated[
+        bool, Parameter(help="Adopt all tickets that wait on this machine for their journal.", negative="")
+    ] = False,
+) -> None:
+    """Say that an unknown submit became this task; the next run waits for it, without paying.
+
+    Args:
+        job: `<run>/<key>`, as the error names it.
+        task_id: RunningHub's task id, from its call log.
+        spool: Adopt all tickets that wait on this machine for their journal.
+    """
+    if spool:
+        asyncio.run(_replay_spool())
+        return
+    if job is None or task_id is None:
+        raise InputError(
+            "jobs adopt: a job and a task id are needed. What to do: `rh-prefect jobs adopt RUN/KEY TASK_ID`."
+        )
+    scope, key = care.split_job(job)
+    asyncio.run(care.adopt(_journal(scope), key, task_id))
+    print(f"{job}: task {task_id} is adopted. Run the flow run again, or: rh-prefect jobs collect {scope}")
+
+
+def forget_(job: str) -> None:
+    """Say that an unknown submit came to nothing; the next run pays (again).
+
+    Args:
+        job: `<run>/<key>`, as the error names it.
+    """
+    scope, key = care.split_job(job)
+    asyncio.run(care.forget(_journal(scope), key))
+    print(f"{job}: forgotten. The next run of {scope} submits it anew and pays for it.")
+
+
+def collect_(run: str) -> None:
+    """Bring home what a run has paid for, without submitting anything.
+
+    Args:
+        run: A flow run's id, or the name of a scope outside of flows.
+    """
+    asyncio.run(_collect(run))
+
+
+def cancel_(run: str) -> None:
+    """Cancel at RunningHub what a run has submitted.
+
+    Args:
+        run: A flow run's id, or the name of a scope outside of flows.
+    """
+    from rh_prefect.jobs.thread import LOOP
+    from rh_prefect.runs.hooks import cancel_run
+
+    scope = asyncio.run(_scope(run))
+    report = LOOP.call_sync(cancel_run(scope, by="rh-prefect jobs cancel"))
+    for task_id in report.cancelled:
+        print(f"cancelled: task {task_id}")
+    for task_id in report.finished:
+        print(f"had ended already: task {task_id}")
+    for job, why in report.failed.items():
+        print(f"NOT cancelled: {job}: {why}")
+    if report.failed:
+        raise SystemExit(1)
+
+
+async def _list_runs() -> None:
+    from rh_prefect.runs.past import latest_runs
+
+    print("flow runs with paid jobs, newest first:")
+    async for flow_run, jobs in latest_runs():
+        state = flow_run.state.name if flow_run.state else "?"
+        print(f"  {flow_run.id}  {jobs:4} job(s)  {state:12} {flow_run.name}")
+    scopes = folder_scopes(get_settings().journal_url)
+    if scopes:
+        print(f"scopes outside of flows, in {get_settings().journal_url}:")
+        print("\n".join(f"  {name}" for name in scopes))
+
+
+async def _list_jobs(run: str) -> None:
+    found = [view async for view in care.jobs_of(_journal(run))]
+    for view in found:
+        print(_line(run, view))
+    if not found:
+        print(f"no job is recorded in {run}")
+
+
+def _line(run: str, view: JobView) -> str:
+    last = view.last
+    if last is None:
+        return f"{run}/{view.key}  empty"
+    state = last.end.status.lower() if last.end else last.state
+    cost = f"{last.end.cost} {last.end.currency or ''}" if last.end and last.end.cost is not None else ""
+    label = f"{last.intent.label}: " if last.intent.label else ""
+    return f"{run}/{view.key}  {state:10} {last.task_id or '-':20} {label}{last.intent.model}  {cost}".rstrip()
+
+
+async def _collect(run: str) -> None:
+    from rh_prefect.jobs.thread import LOOP
+    from rh_prefect.runs.hooks import bring_home
+
+    scope = await _scope(run)
+    async for view in care.jobs_of(scope.journal):
+        if view.tickets:
+            result = await LOOP.call(bring_home(view, scope))
+            if result is not None:
+                print(f"{result.job}: {', '.join(media.uri for media in result.outputs) or result.manifest}")
+
+
+async def _replay_spool() -> None:
+    from rh_prefect.jobs.spool import Spool
+
+    spool = Spool(get_settings().state_dir / "spool")
+    for scope in sorted({entry.scope for entry in spool.entries()}):
+        for task_id in await care.replay_spool(spool, _journal(scope)):
+            print(f"{scope}: task {task_id} is in its journal now")
+
+
+def _journal(scope: str) -> Journal:
+    if _is_flow_run(scope):
+        from rh_prefect.runs.journal import FlowRunJournal
+
+        return FlowRunJournal(scope)
+    return FolderJournal(get_settings().journal_url, scope=scope)
+
+
+async def _scope(run: str) -> Scope:
+    if _is_flow_run(run):
+        from rh_prefect.runs.past import past_scope
+
+        return await past_scope(run)
+    from rh_prefect.jobs.scope import FolderScope
+
+    return FolderScope(FolderJournal(get_settings().journal_url, scope=run))
+
+
+def _is_flow_run(scope: str) -> bool:
+    try:
+        UUID(scope)
+    except ValueError:
+        return False
+    return True

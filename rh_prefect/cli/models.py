@@ -1,0 +1,42 @@
+"""`rh-prefect models`: what RunningHub can make."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from rh_prefect import catalog
+
+
+def search(
+    *words: str,
+    output: Annotated[Literal["image", "video", "audio", "3d", "text"] | None, Parameter(help="Only these.")] = None,
+    limit: Annotated[int, Parameter(help="How many to show.")] = 20,
+) -> None:
+    """Find models by words.
+
+    Args:
+        words: As in `kling image to video`; none lists all.
+    """
+    found = catalog.find(" ".join(words), output=output)
+    width = max((len(model.name) for model in found[:limit]), default=0)
+    for model in found[:limit]:
+        print(f"{model.name:{width}}  {model.output:5}  models.{model.class_name}  {_price(model)}".rstrip())
+    if len(found) > limit:
+        print(f"… and {len(found) - limit} more; narrow it down, or --limit {len(found)}")
+    if not found:
+        print("no model matches; try fewer words")
+
+
+def show(model: str) -> None:
+    """Show a model's parameters, limits and price.
+
+    Args:
+        model: Any of its names: `kling-v2.6-pro-image-to-video`, its endpoint, or its class.
+    """
+    print(catalog.describe(catalog.get(model)))
+
+
+def _price(model: catalog.Model) -> str:
+    return str(model.price) if model.price else ""

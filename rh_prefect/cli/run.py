@@ -1,0 +1,189 @@
+"""`rh-prefect run`: runs a flow in this process, shows what it does, and says how to go on when it breaks off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from rh_prefect.cli import servers
+from rh_prefect.errors import InputError
+from rh_prefect.settings import get_settings
+
+if TYPE_CHECKING:
+    from prefect import Flow
+
+Out = Annotated[str | None, Parameter(help="Where files go: a folder or an fsspec URL such as s3://bucket/prefix.")]
+Resume = Annotated[
+    str | None, Parameter(help="Id of a flow run that broke off: goes on with it, paying for nothing twice.")
+]
+Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")]
+Credentials = Annotated[str | None, Parameter(help="Name of a RunningHubCredentials block, instead of RH_API_KEY.")]
+
+
+def film(
+    *,
+    prompt: Annotated[str | None, Parameter(help="What the film shows.")] = None,
+    shots: Annotated[int, Parameter(help="How many shots, 1 to 12.")] = 3,
+    image: Annotated[str | None, Parameter(help="Your own picture to start every shot from: a path or URI.")] = None,
+    narration: Annotated[str | None, Parameter(help="What is spoken; by default the prompt.")] = None,
+    music: Annotated[str | None, Parameter(help="What the music is like.")] = None,
+    aspect: Annotated[Literal["16:9", "9:16", "1:1"], Parameter(help="Width to height.")] = "16:9",
+    seconds: Annotated[Literal[5, 10], Parameter(help="Length of each shot.")] = 5,
+    resolution: Annotated[Literal["720p", "1080p", "2k", "4k"], Parameter(help="After upscaling.")] = "1080p",
+    out: Out = None,
+    credentials: Credentials = None,
+    storage: Storage = None,
+    resume: Resume = None,
+) -> None:
+    """Make a short film from one sentence."""
+    parameters = {
+        "prompt": prompt,
+        "shots": shots,
+        "image": image,
+        "narration": narration,
+        "music": music,
+        "aspect": aspect,
+        "seconds": seconds,
+        "resolution": resolution,
+        "credentials": credentials,
+        "storage": storage,
+    }
+    _run("film", parameters, needs=("prompt",), out=out, resume=resume)
+
+
+def image_to_video(
+    *,
+    image: Annotated[str | None, Parameter(help="The picture: a path or URI.")] = None,
+    prompt: Annotated[str | None, Parameter(help="What happens.")] = None,
+    seconds: Annotated[Literal[5, 10], Parameter(help="Length of the video.")] = 5,
+    resolution: Annotated[Literal["720p", "1080p", "2k", "4k"] | None, Parameter(help="After upscaling.")] = None,
+    out: Out = None,
+    credentials: Credentials = None,
+    storage: Storage = None,
+    resume: Resume = None,
+) -> None:
+    """Turn a picture into a video."""
+    parameters = {
+        "image": image,
+        "prompt": prompt,
+        "seconds": seconds,
+        "resolution": resolution,
+        "credentials": credentials,
+        "storage": storage,
+    }
+    _run("image_to_video", parameters, needs=("image", "prompt"), out=out, resume=resume)
+
+
+def upscale(
+    *videos: str,
+    resolution: Annotated[Literal["720p", "1080p", "2k", "4k"], Parameter(help="The size to reach.")] = "1080p",
+    out: Out = None,
+    credentials: Credentials = None,
+    storage: Storage = None,
+    resume: Resume = None,
+) -> None:
+    """Enlarge videos.
+
+    Args:
+        videos: Paths or URIs.
+        resolution: The size to reach.
+    """
+    parameters = {
+        "videos": list(videos) or None,
+        "resolution": resolution,
+        "credentials": credentials,
+        "storage": storage,
+    }
+    _run("upscale", parameters, needs=("videos",), out=out, resume=resume)
+
+
+def score(
+    *,
+    video: Annotated[str | None, Parameter(help="The video: a path or URI.")] = None,
+    narration: Annotated[str | None, Parameter(help="What is spoken.")] = None,
+    music: Annotated[str | None, Parameter(help="What the music is like.")] = None,
+    out: Out = None,
+    credentials: Credentials = None,
+    storage: Storage = None,
+    resume: Resume = None,
+) -> None:
+    """Give a video a voice and music."""
+    parameters = {
+        "video": video,
+        "narration": narration,
+        "music": music,
+        "credentials": credentials,
+        "storage": storage,
+    }
+    _run("score", parameters, needs=("video",), out=out, resume=resume)
+
+
+def _run(name: str, parameters: dict[str, Any], *, needs: tuple[str, ...], out: str | None, resume: str | None) -> None:
+    missing = [need for need in needs if resume is None and not parameters[need]]
+    if missing:
+        options = " and ".join(f"--{need}" for need in missing)
+        raise InputError(
+            f"run {name.replace('_', '-')}: {options} is missing. What to do: give it, or `--resume RUN_ID`."
+        )
+    if out is not None:
+        os.environ["RH_OUT"] = out
+    with _prefect_api():
+        run_flow(name, parameters, resume=resume)
+
+
+@contextlib.contextmanager
+def _prefect_api() -> Iterator[None]:
+    """Has a Prefect API: the configured one, else a server of this command's own that keeps its runs."""
+    if _is_configured():
+        yield
+        return
+    home = get_settings().state_dir / "prefect"
+    with servers.prefect_server(home) as url:
+        os.environ.update(servers.QUIET, PREFECT_API_URL=url)
+        yield
+
+
+def _is_configured() -> bool:
+    from prefect.settings import PREFECT_API_URL
+
+    return bool(PREFECT_API_URL.value())
+
+
+def run_flow(name: str, parameters: dict[str, Any], *, resume: str | None = None) -> Any:  # what the flow returns
+    """Runs one of the package's flows in this process and shows what happens.
+
+    Args:
+        name: The flow's name in `rh_prefect.flows`.
+        parameters: Its parameters.
+        resume: Id of a flow run to go on with, instead of a new one.
+
+    Returns:
+        What the flow returns.
+    """
+    from rh_prefect import flows
+    from rh_prefect.cli.show import Watch
+
+    flow: Flow[..., Any] = getattr(flows, name)
+    with Watch(command=name.replace("_", "-")) as watch:
+        result = asyncio.run(_in_flow_run(flow, parameters, resume, watch))
+    watch.summary(result)
+    return result
+
+
+async def _in_flow_run(flow: Flow[..., Any], parameters: dict[str, Any], resume: str | None, watch: Any) -> Any:
+    from rh_prefect.runs.rerun import create, rerun
+
+    flow_run_id = resume or str(await create(flow, parameters))
+    watch.started(flow_run_id)
+    return await rerun(flow, flow_run_id)
+
+
+def default_out() -> Path | str:
+    """Where files go when nothing is said."""
+    return get_settings().out

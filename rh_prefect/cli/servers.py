@@ -1,0 +1,151 @@
+"""The servers that a command starts for itself, as processes of its own that it also ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rh_prefect.errors import ConfigError
+
+PREFECT_STARTS_IN = 180.0
+"""Seconds: the first start on a fresh folder makes the database, which takes a slow machine its time."""
+
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    "DO_NOT_TRACK": "1",
+}
+
+
+def free_port() -> int:
+    """A port of the loopback that nothing listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def prefect_server(home: Path, *, say: bool = True) -> Iterator[str]:
+    """Runs Prefect's own server on embedded SQLite for the length of a `with` block.
+
+    Args:
+        home: Its folder: database, storage and log; the same folder keeps its runs.
+        say: Whether to show that it is being waited for.
+
+    Yields:
+        Its API's address.
+
+    Raises:
+        ConfigError: It does not come up; says why.
+    """
+    port = free_port()
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    env = {**QUIET, "PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    with _process("Prefect's server", command, env, log=home / "server.log") as server:
+        _wait_until_up(server, f"http://127.0.0.1:{port}/api/health", log=home / "server.log", say=say)
+        yield env["PREFECT_API_URL"]
+
+
+@contextlib.contextmanager
+def emulator(folder: Path, *options: str) -> Iterator[dict[str, str]]:
+    """Runs the emulator for the length of a `with` block.
+
+    Args:
+        folder: For its log.
+        options: Of `python -m rh_prefect.emulator`.
+
+    Yields:
+        The environment under which the package uses it: `RH_BASE_URL` and `RH_API_KEY`.
+
+    Raises:
+        ConfigError: It does not come up; says why.
+    """
+    log = folder / "emulator.log"
+    command = [sys.executable, "-m", "rh_prefect.emulator", *options]
+    with _process("the emulator", command, {}, log=log, read=True) as server:
+        found: dict[str, str] = {}
+        while "RH_API_KEY" not in found:
+            line = server.stdout.readline() if server.stdout else ""
+            if not line:
+                raise _not_up("the emulator", log)
+            name, _, value = line.strip().partition("=")
+            found[name] = value
+        yield {name: found[name] for name in ("RH_BASE_URL", "RH_API_KEY")}
+
+
+@contextlib.contextmanager
+def _process(
+    what: str, command: list[str], env: Mapping[str, str], *, log: Path, read: bool = False
+) -> Iterator[subprocess.Popen[str]]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as out:
+        try:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if read else out,
+                stderr=out,
+                text=True,
+                # Ctrl-C is for this command, which then ends its servers itself, in order.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ConfigError(f"{what} cannot be started: {error}. What to do: install the package anew.") from error
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ends a process and whatever it has started: they are a session of their own."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+            break
+    # The leader has gone; what is left of its group goes with it.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    if process.stdout:
+        process.stdout.close()
+
+
+def _wait_until_up(server: subprocess.Popen[str], url: str, *, log: Path, say: bool) -> None:
+    began = time.monotonic()
+    while time.monotonic() - began < PREFECT_STARTS_IN:
+        if server.poll() is not None:
+            raise _not_up("Prefect's server", log)
+        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):
+            break
+        if say and sys.stdout.isatty():
+            print(f"\rstarting Prefect's server … {time.monotonic() - began:.0f} s", end="", flush=True)
+        time.sleep(0.3)
+    else:
+        raise _not_up("Prefect's server", log)
+    if say:
+        print(f"\rPrefect's server is up ({time.monotonic() - began:.0f} s)        ", flush=True)
+
+
+def _not_up(what: str, log: Path) -> ConfigError:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
+    except OSError as error:
+        lines = [str(error)]
+    said = "\n".join(f"    {line}" for line in lines) or "    (it said nothing)"
+    return ConfigError(
+        f"{what} did not start. It said:\n{said}\nWhat to do: mend what it says; the whole log is {log}."
+    )

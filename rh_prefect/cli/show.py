@@ -1,0 +1,114 @@
+"""What a person sees while a flow runs in this terminal, and after."""
+
+from __future__ import annotations
+
+import sys
+import time
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Self
+
+from prefect.settings import PREFECT_UI_URL
+from rich.console import Console
+from rich.table import Table
+
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.runs import observer
+from rh_prefect.runs.board import ENDED, Board
+
+_MARKS = {"succeeded": "✓", "reused": "✓", "failed": "✗", "unknown": "?", "cancelled": "-"}
+_SHOWN = {"submitted", "adopted", "waiting", *ENDED}
+
+
+class Watch:
+    """Prints a line for each change that a person cares about; on Ctrl-C, what still runs and how to go on."""
+
+    def __init__(self, *, command: str) -> None:
+        """Starts with nothing seen.
+
+        Args:
+            command: The `rh-prefect run` command, for the way back.
+        """
+        self._command = command
+        self._board = Board()
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._began = time.monotonic()
+        self._flow_run_id = ""
+
+    def __enter__(self) -> Self:
+        observer.listeners.append(self._take)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        observer.listeners.remove(self._take)
+        if kind is not None:
+            self._say_how_to_go_on()
+
+    def started(self, flow_run_id: str) -> None:
+        """Says which flow run it is."""
+        self._flow_run_id = flow_run_id
+        ui = PREFECT_UI_URL.value()
+        self._console.print(f"flow run {flow_run_id}" + (f"  {ui}/runs/flow-run/{flow_run_id}" if ui else ""))
+
+    def summary(self, result: Any) -> None:
+        """Shows what each step took and cost, and where the files are."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("step", "model", "state", "queued s", "run s", "cost"):
+            table.add_column(column, justify="right" if column in ("queued s", "run s", "cost") else "left")
+        for event in self._board.rows.values():
+            table.add_row(
+                event.label or "",
+                event.model,
+                event.state,
+                _seconds(event.queued_seconds),
+                _seconds(event.run_seconds),
+                _money(event.cost, event.currency),
+            )
+        self._console.print(table)
+        self._console.print(f"in {time.monotonic() - self._began:.1f} s; {self._total()}")
+        for name, uri in _files(result):
+            self._console.print(f"{name}: {uri}", style="bold")
+
+    def _take(self, event: JobEvent) -> None:
+        self._board.take(event)
+        if event.state in _SHOWN:
+            mark = _MARKS.get(event.state, "·")
+            seconds = time.monotonic() - self._began
+            self._console.print(f"{seconds:6.1f} s {mark} {event.label or event.model}: {event.message}", markup=False)
+
+    def _total(self) -> str:
+        totals: dict[str, Decimal] = {}
+        for event in self._board.rows.values():
+            if event.cost is not None:
+                totals[event.currency or ""] = totals.get(event.currency or "", Decimal(0)) + event.cost
+        return "paid " + (", ".join(_money(amount, currency) for currency, amount in totals.items()) or "nothing")
+
+    def _say_how_to_go_on(self) -> None:
+        running = [event for event in self._board.rows.values() if event.state not in ENDED and event.task_id]
+        for event in running:
+            print(f"still runs at RunningHub: task {event.task_id}  {event.label or event.model}", file=sys.stderr)
+        if self._flow_run_id:
+            print(
+                f"go on, paying for nothing twice: rh-prefect run {self._command} --resume {self._flow_run_id}",
+                file=sys.stderr,
+            )
+            print(f"or cancel what still runs:       rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
+
+
+def _files(result: Any) -> list[tuple[str, str]]:
+    """The files of whatever a flow returns, by name."""
+    found = [(name, getattr(result, name)) for name in ("film", "contact_sheet") if hasattr(result, name)]
+    if found:
+        return [(name.replace("_", " "), media.uri) for name, media in found]
+    results = result if isinstance(result, list) else [result]
+    return [("output", media.uri) for one in results for media in getattr(one, "outputs", ())]
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _money(amount: Decimal | None, currency: str | None) -> str:
+    return "" if amount is None else f"{amount.normalize():f} {currency or ''}".strip()

@@ -1,0 +1,294 @@
+"""RunningHub's API as async calls: one method an endpoint, each with a value or one of our errors."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+from pydantic import SecretStr
+
+from rh_prefect.client import answers, wire
+from rh_prefect.client.answers import Answer, Ask
+from rh_prefect.client.delivery import FOREIGN, Delivery
+from rh_prefect.client.download import Progress, download
+from rh_prefect.client.masks import mask_key
+from rh_prefect.client.pools import open_pools
+from rh_prefect.client.retry import RESEND
+from rh_prefect.client.upload import FileBody
+from rh_prefect.errors import ConfigError, InputError
+
+DEFAULT_BASE_URL: Final = "https://www.runninghub.cn"
+_AT_ONCE: Final = 16
+"""API calls in flight: httpx's pool gets slow in the square of its waiters, so they wait outside of it."""
+_CALL_SECONDS: Final = 90.0
+"""How long a call other than a submit or a transfer may take, resends included."""
+_ENDPOINT: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+
+
+class Client:
+    """Talks to one RunningHub account.
+
+    It belongs to one event loop. The key is in no repr, log, error or value; `rh_prefect.client.pools` says how
+    connections are used, `rh_prefect.client.answers` how answers are judged.
+
+    Args:
+        api_key: The account's key.
+        base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
+        submit_timeout: Seconds after which the answer to a submit counts as lost; a hard limit on the whole call.
+        transport: Sends the requests in place of the network; for recording and for faults.
+
+    Raises:
+        ConfigError: The key or the address is unusable.
+
+    Example:
+        ```python
+        async with Client(key) as client:
+            task = await client.submit("alibaba/wan-2.6/text-to-video", {"prompt": "a paper boat", "duration": "5"})
+            task = await client.query(task.task_id)
+        ```
+    """
+
+    def __init__(
+        self,
+        api_key: str | SecretStr,
+        *,
+        base_url: str = DEFAULT_BASE_URL,
+        submit_timeout: float = 60.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._key = _usable_key(api_key)
+        self._base_url = _usable_url(base_url)
+        self.submit_timeout = submit_timeout
+        self._pools = open_pools(self._base_url, self._key, submit_timeout=submit_timeout, transport=transport)
+        self._calls = asyncio.Semaphore(_AT_ONCE)
+        self._uploads = asyncio.Semaphore(4)
+        self._downloads = asyncio.Semaphore(8)
+
+    def __repr__(self) -> str:
+        return f"<Client site={self.site!r} account={self.account_id!r}>"
+
+    @property
+    def site(self) -> str:
+        """The host that is talked to."""
+        return self._base_url.host
+
+    @property
+    def account_id(self) -> str:
+        """Names the account without telling its key."""
+        return hashlib.sha256(self._key.get_secret_value().encode()).hexdigest()[:12]
+
+    async def submit(
+        self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None = None
+    ) -> wire.TaskView:
+        """Creates a task, which costs money. The request is sent once and never again by itself.
+
+        Args:
+            endpoint: The model's path, as in `alibaba/wan-2.6/text-to-video`, or `run/workflow/ID`, `run/ai-app/ID`.
+            payload: The wire parameters.
+            webhook_url: Is called when the task ends.
+
+        Returns:
+            The task; it may have ended already.
+
+        Raises:
+            InputError: The request cannot be written; nothing was sent.
+            NotDelivered: It never left this machine.
+            NoAnswer: It may have been accepted.
+            ApiError: By the table of codes; `Unclear` where it may have been accepted.
+        """
+        ask = Ask(f"submit to {endpoint}", paid=True)
+        body = dict(payload) if webhook_url is None else {**payload, "webhookUrl": webhook_url}
+        request = _json_request(self._pools.submits, f"openapi/v2/{_path(endpoint)}", body, ask)
+        answer = await self._send(self._pools.submits, request, ask, deadline=self.submit_timeout)
+        return answers.submitted(answer, ask)
+
+    async def query(self, task_id: str) -> wire.TaskView:
+        """Asks how a task is.
+
+        Returns:
+            The task, a failed one as well.
+
+        Raises:
+            NotDelivered: No connection.
+            NoAnswer: No readable answer.
+            ApiError: `TaskNotFound`, `Busy`, or another by the table of codes.
+        """
+        ask = Ask(f"query of task {task_id}")
+        answer = await self._call("openapi/v2/query", {"taskId": task_id}, ask)
+        return answers.looked_at(answer, ask, task_id=task_id)
+
+    async def cancel(self, task_id: str) -> None:
+        """Cancels a queued or running task; a query tells what became of it.
+
+        Raises:
+            NotDelivered: No connection.
+            NoAnswer: No readable answer.
+            ApiError: `TaskNotFound`, or another by the table of codes.
+        """
+        ask = Ask(f"cancel of task {task_id}")
+        body = {"apiKey": self._key.get_secret_value(), "taskId": task_id}
+        answers.checked(await self._call("task/openapi/cancel", body, ask), ask)
+
+    async def queue_status(self) -> wire.QueueStatus:
+        """Asks how many tasks the key may run and runs; the cheapest check of a key.
+
+        Raises:
+            NotDelivered: No connection.
+            NoAnswer: No readable answer.
+            ApiError: `KeyRejected`, or another by the table of codes.
+        """
+        ask = Ask("queue status")
+        answer = await self._call("openapi/v2/queue/status", None, ask)
+        return wire.read_queue_status(answers.with_data(answer, ask))
+
+    async def account(self) -> wire.Account:
+        """Asks what the account holds.
+
+        Raises:
+            NotDelivered: No connection.
+            NoAnswer: No readable answer.
+            ApiError: `KeyRejected`, or another by the table of codes.
+        """
+        ask = Ask("account status")
+        body = {"apikey": self._key.get_secret_value()}  # this endpoint alone spells it in lower case
+        answer = await self._call("uc/openapi/accountStatus", body, ask)
+        return wire.read_account(answers.with_data(answer, ask))
+
+    async def price_preview(self, endpoint: str, payload: Mapping[str, object]) -> wire.PricePreview:
+        """Asks what a submit would cost; nothing is created.
+
+        Raises:
+            InputError: The request cannot be written.
+            NotDelivered: No connection.
+            NoAnswer: No readable answer, or one without a price.
+            ApiError: By the table of codes.
+        """
+        ask = Ask(f"price preview of {endpoint}")
+        answer = await self._call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
+        answers.checked(answer, ask)
+        price = wire.read_price(answer.source) or wire.read_price(answer.data)
+        if price is None:
+            raise answers.no_answer(ask, "the answer holds no price")
+        return price
+
+    async def upload(self, path: Path, *, name: str, mime: str) -> wire.Upload:
+        """Sends a file, streamed from disk; RunningHub keeps it for a day.
+
+        Args:
+            path: A local file.
+            name: Its name on the wire; the extension counts.
+            mime: Its type.
+
+        Raises:
+            MediaError: The file cannot be read, or changed on the way.
+            NotDelivered: No connection.
+            NoAnswer: No readable answer.
+            ApiError: By the table of codes.
+        """
+        ask = Ask(f"upload of {path}")
+        body = await asyncio.to_thread(FileBody, path, name=name, mime=mime)
+        client = self._pools.uploads
+        request = client.build_request(
+            "POST",
+            "openapi/v2/media/upload/binary",
+            content=body,
+            headers=body.headers,
+            extensions={RESEND: True},
+        )
+        async with self._uploads:
+            answer = await self._send(client, request, ask)
+        upload = wire.read_upload(answers.with_data(answer, ask), size=body.size)
+        if upload is None:
+            raise answers.no_answer(ask, "the answer names no file")
+        return upload
+
+    async def download(self, url: str, to: Path, *, progress: Progress | None = None) -> wire.Download:
+        """Fetches a result, or the rest of it, from its file host.
+
+        Args:
+            url: The link. It gets no key: file hosts are strangers.
+            to: Where the bytes go. What an earlier call has left there is gone on with, if the note beside it (`to` +
+                `.resume`) and the server agree that it is the same file; a finished one is not asked for again.
+                `discard_partial` removes both.
+            progress: Is told the bytes on disk and the total.
+
+        Raises:
+            LinkExpired: The link is dead.
+            NotDelivered: No connection.
+            NoAnswer: The body was cut or has the wrong length. What came is kept; the next call goes on from there.
+            StoreError: The bytes cannot be written.
+        """
+        async with self._downloads:
+            return await download(self._pools.files, url, to, progress=progress)
+
+    async def aclose(self) -> None:
+        """Closes every connection."""
+        await self._pools.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _call(self, path: str, body: dict[str, Any] | None, ask: Ask) -> Answer:
+        client = self._pools.calls
+        request = client.build_request("GET", path) if body is None else _json_request(client, path, body, ask)
+        request.extensions[RESEND] = True
+        async with self._calls:
+            return await self._send(client, request, ask, deadline=_CALL_SECONDS)
+
+    async def _send(
+        self, client: httpx.AsyncClient, request: httpx.Request, ask: Ask, *, deadline: float | None = None
+    ) -> Answer:
+        delivery = Delivery()
+        request.extensions["trace"] = delivery.trace
+        try:
+            async with asyncio.timeout(deadline):
+                response = await client.send(request)
+        except FOREIGN as error:
+            raise delivery.explain(error, ask) from error
+        return answers.read(response.status_code, mask_key(response.content, key=self._key), ask)
+
+
+def _json_request(client: httpx.AsyncClient, path: str, body: Mapping[str, object], ask: Ask) -> httpx.Request:
+    try:
+        content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{ask.doing}: a parameter cannot be written as JSON ({error}). Nothing was sent.") from error
+    return client.build_request("POST", path, content=content, headers={"Content-Type": "application/json"})
+
+
+def _path(endpoint: str) -> str:
+    path = endpoint.strip("/")
+    if not _ENDPOINT.fullmatch(path):
+        raise InputError(f"{endpoint!r} is no endpoint. Give a model's path, as in alibaba/wan-2.6/text-to-video.")
+    return path
+
+
+def _usable_key(api_key: str | SecretStr) -> SecretStr:
+    key = (api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key).strip()
+    if not key:
+        raise ConfigError("There is no API key. Set RH_API_KEY, or name a RunningHubCredentials block.")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError("The API key holds characters that no key has. Copy it again from RunningHub's site.")
+    return SecretStr(key)
+
+
+def _usable_url(base_url: str) -> httpx.URL:
+    try:
+        url = httpx.URL(base_url.strip())
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"The base URL {base_url!r} is no address ({error}). Set RH_BASE_URL.") from error
+    if url.scheme not in {"http", "https"} or not url.host or url.userinfo or url.query or url.fragment:
+        raise ConfigError("The base URL must look like https://www.runninghub.cn, and hold no key. Set RH_BASE_URL.")
+    return url

@@ -1,0 +1,283 @@
+"""A download that can be resumed, checked and hashed on the way, in flat memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final, Literal
+
+import httpx
+
+from rh_prefect.client.answers import Ask, no_answer
+from rh_prefect.client.delivery import FOREIGN, Delivery
+from rh_prefect.client.lenient import loads
+from rh_prefect.client.masks import bare
+from rh_prefect.client.retry import RESEND
+from rh_prefect.client.wire import Download
+from rh_prefect.errors import LinkExpired, StoreError, TransportError
+
+CHUNK: Final = 1024 * 1024
+_DEAD: Final = frozenset({401, 403, 404, 410})
+_CONTENT_RANGE: Final = re.compile(r"bytes\s+(?:(\d+)-\d+|\*)/(\d+|\*)")
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes that are on disk, and the total where it is known."""
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        advice = "Free some space there, or name another folder"
+        raise StoreError(f"{path}: a download cannot be kept here ({error.strerror or error}). {advice}.") from error
+
+
+def resume_note(to: Path) -> Path:
+    """Where it is written down what an unfinished download is a part of: a small file beside it."""
+    return to.with_name(f"{to.name}.resume")
+
+
+def discard_partial(to: Path) -> None:
+    """Removes a download, finished or not, and the note beside it."""
+    with _writable(to):
+        to.unlink(missing_ok=True)
+        resume_note(to).unlink(missing_ok=True)
+
+
+class Partial:
+    """What is on disk of a download; its methods block, and are called in threads.
+
+    Bytes are kept only where the note says what they are a part of: the link (without its signature), and the strong
+    validator that the server gave for it.
+    """
+
+    def __init__(self, to: Path, url: str) -> None:
+        self._to = to
+        self._source = hashlib.sha256(bare(url).encode("utf-8", "replace")).hexdigest()[:16]
+        self._file: BinaryIO | None = None
+        self._busy = threading.Lock()  # a cancelled call closes the file while its thread may still be writing
+        self._digest = hashlib.sha256()
+        self.size = 0
+        self.total: int | None = None
+        self.validator = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is missing."""
+        return self.total is not None and self.size == self.total
+
+    def load(self) -> None:
+        """Takes up what an earlier call has left, and hashes it."""
+        note = self._read_note()
+        with _writable(self._to):
+            size = self._to.stat().st_size if self._to.is_file() else 0
+        total, validator = note.get("total"), note.get("validator")
+        whole = isinstance(total, int) and total == size
+        if note.get("source") != self._source or not size or not (validator or whole):
+            return
+        with _writable(self._to), self._to.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                self._digest.update(chunk)
+                self.size += len(chunk)
+        self.total = total if isinstance(total, int) else None
+        self.validator = validator if isinstance(validator, str) else ""
+
+    def _read_note(self) -> dict[str, object]:
+        try:
+            found = loads(resume_note(self._to).read_bytes())
+        except OSError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def restart(self, *, total: int | None = None, validator: str = "") -> None:
+        """Starts anew: empties the file first, so that old bytes never stand beside a new note."""
+        self.close()
+        self.size, self.total, self.validator = 0, total, validator
+        self._digest = hashlib.sha256()
+        with _writable(self._to):
+            self._to.parent.mkdir(parents=True, exist_ok=True)
+            self._to.write_bytes(b"")
+        self._write_note()
+
+    def _write_note(self) -> None:
+        note = {"source": self._source, "validator": self.validator, "total": self.total}
+        with _writable(self._to):
+            resume_note(self._to).write_text(json.dumps(note))
+
+    def add(self, chunk: bytes) -> None:
+        """Appends bytes."""
+        with self._busy, _writable(self._to):
+            self._file = self._file or self._to.open("ab", buffering=0)
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(self._file.fileno(), view) :]
+            self._digest.update(chunk)
+            self.size += len(chunk)
+
+    def finish(self) -> Download:
+        """Notes that nothing is missing, so that the next call need not ask anybody."""
+        self.close()
+        if self.total != self.size:
+            self.total = self.size
+            self._write_note()
+        return Download(size=self.size, sha256=self._digest.hexdigest())
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._busy:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def headers(self) -> dict[str, str]:
+        """Asks for the rest, on condition that the file is still the same."""
+        plain = {"Accept-Encoding": "identity"}
+        if not self.size:
+            return plain
+        return plain | {"Range": f"bytes={self.size}-", "If-Range": self.validator}
+
+
+async def download(client: httpx.AsyncClient, url: str, to: Path, *, progress: Progress | None = None) -> Download:
+    """Fetches a file, or the rest of it. See `Client.download`."""
+    ask = Ask(f"download of {bare(url)}")
+    partial = Partial(to, url)
+    await asyncio.to_thread(partial.load)
+    try:
+        while not partial.is_complete:
+            if await _fetch(client, url, partial, ask, progress):
+                break
+        return await asyncio.to_thread(partial.finish)
+    finally:
+        partial.close()
+
+
+async def _fetch(client: httpx.AsyncClient, url: str, partial: Partial, ask: Ask, progress: Progress | None) -> bool:
+    delivery = Delivery()
+    extensions = {RESEND: True, "trace": delivery.trace}
+    try:
+        async with client.stream("GET", url, headers=partial.headers(), extensions=extensions) as response:
+            if not await _prepare(response, partial, ask):
+                return False
+            await _pour(response, partial, progress)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise LinkExpired(f"{ask.doing}: this is no link that can be fetched. Ask for the task again.") from error
+    except FOREIGN as error:
+        raise _broken(delivery.explain(error, ask), partial) from error
+    await _check_length(partial, ask)
+    return True
+
+
+async def _pour(response: httpx.Response, partial: Partial, progress: Progress | None) -> None:
+    waiting = bytearray()
+    try:
+        async for piece in _body(response):
+            waiting += piece
+            if len(waiting) >= CHUNK:
+                chunk, waiting = bytes(waiting), bytearray()
+                await asyncio.to_thread(partial.add, chunk)
+                if progress is not None:
+                    progress(partial.size, partial.total)
+    finally:  # what came before a cut is kept
+        if waiting:
+            await asyncio.to_thread(partial.add, bytes(waiting))
+    if progress is not None:
+        progress(partial.size, partial.total)
+
+
+async def _body(response: httpx.Response) -> AsyncIterator[bytes]:
+    if response.status_code == 416:
+        return  # its body is not a part of the file
+    async for piece in response.aiter_bytes():
+        yield piece
+
+
+def _broken(error: TransportError, partial: Partial) -> TransportError:
+    if not partial.size:
+        return error
+    of = "" if partial.total is None else f" of {partial.total}"
+    return type(error)(f"{error.message} {partial.size}{of} bytes are kept; the next call goes on from there.")
+
+
+async def _check_length(partial: Partial, ask: Ask) -> None:
+    if partial.total is None or partial.size == partial.total:
+        return
+    size, total = partial.size, partial.total
+    if size > total:
+        await asyncio.to_thread(partial.restart)
+        raise no_answer(ask, f"{size} bytes came where {total} were announced; they are thrown away")
+    raise no_answer(ask, f"only {size} of {total} bytes came; they are kept and the next call goes on from there")
+
+
+async def _prepare(response: httpx.Response, partial: Partial, ask: Ask) -> bool:
+    """Decides what the body is: the rest, everything, or nothing to go on with.
+
+    Returns:
+        False where it was the rest of another file, so that everything has to be asked for again.
+    """
+    status = response.status_code
+    if status in _DEAD:
+        advice = "Ask for the task again, which may give a new one"
+        raise LinkExpired(f"{ask.doing}: the link is dead (HTTP {status}). {advice}.")
+    plan = _plan(response, partial)
+    if plan == "nothing":
+        return True
+    if plan == "error":
+        raise no_answer(ask, f"the file host answered HTTP {status}")
+    if plan == "again":
+        await asyncio.to_thread(partial.restart)
+        return False
+    if plan == "rest":
+        partial.total = _total(response) or partial.total
+        return True
+    await asyncio.to_thread(partial.restart, total=_total(response), validator=_validator(response.headers))
+    return True
+
+
+def _plan(response: httpx.Response, partial: Partial) -> Literal["rest", "all", "nothing", "again", "error"]:
+    status = response.status_code
+    if status == 200:
+        return "all"
+    if status not in {206, 416} or not partial.size:
+        return "error"
+    start, total = _content_range(response)
+    if not _is_same_file(response, partial):
+        return "again"
+    if status == 416:
+        return "nothing" if total == partial.size else "again"
+    fits = partial.total is None or total in {None, partial.total}
+    return "rest" if start == partial.size and fits else "again"
+
+
+def _is_same_file(response: httpx.Response, partial: Partial) -> bool:
+    named = _validator(response.headers)
+    return named in {"", partial.validator} and not response.headers.get("content-encoding")
+
+
+def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
+    found = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
+    if found is None:
+        return None, None
+    start, total = found.groups()
+    return (None if start is None else int(start)), (None if total == "*" else int(total))
+
+
+def _total(response: httpx.Response) -> int | None:
+    if response.headers.get("content-encoding"):
+        return None
+    if response.status_code == 206:
+        return _content_range(response)[1]
+    length = response.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() else None
+
+
+def _validator(headers: Mapping[str, str]) -> str:
+    tag = headers.get("etag", "")
+    return tag if tag.startswith('"') else headers.get("last-modified", "")

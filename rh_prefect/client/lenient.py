@@ -1,0 +1,102 @@
+"""Reading JSON that may hold anything: every reader here takes any value and raises nothing."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal, DecimalException
+from typing import Final
+
+LONGEST_NUMBER: Final = 40
+"""Digits before the point that an amount or an id can have; more is no number of this API."""
+
+
+def loads(body: bytes | str) -> object:
+    """Decodes JSON with every digit kept: whole numbers become `int`, all others `Decimal`.
+
+    Returns:
+        The value; None for what is no JSON at all, as for `null`.
+    """
+    try:
+        return json.loads(body, parse_float=_number, parse_constant=str)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _number(digits: str) -> object:
+    try:
+        return Decimal(digits)
+    except DecimalException:
+        return digits
+
+
+def text(value: object) -> str:
+    """Any scalar as text: a number keeps all its digits; null, booleans and containers are empty."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()  # a lone surrogate could be neither logged nor stored
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return ""
+    return _digits(value)
+
+
+def _digits(value: int | Decimal) -> str:
+    if isinstance(value, Decimal) and _is_whole(value):
+        return str(int(value))
+    return str(value)
+
+
+def _is_whole(value: Decimal) -> bool:
+    return value.is_finite() and value.adjusted() < LONGEST_NUMBER and value == value.to_integral_value()
+
+
+def amount(value: object) -> Decimal | None:
+    """An amount that may be sent as a string, a number or null."""
+    try:
+        number = Decimal(text(value).strip())
+    except DecimalException:
+        return None
+    return number if number.is_finite() and abs(number.adjusted()) < LONGEST_NUMBER else None
+
+
+def count(value: object) -> int | None:
+    """A whole number that may be sent as a string, a number or null."""
+    number = amount(value)
+    return None if number is None else int(number)
+
+
+def unfold(value: object) -> object:
+    """Decodes JSON that was sent as a string inside JSON, as `promptTips` and `traceback` are."""
+    while isinstance(value, str) and value.lstrip().startswith(("{", "[", '"')):
+        inner = loads(value)
+        if inner is None or inner == value:
+            return value
+        value = inner
+    return value
+
+
+def table(value: object) -> dict[str, object]:
+    """The value as an object; anything else is an empty one."""
+    found = unfold(value)
+    return found if isinstance(found, dict) else {}
+
+
+def rows(value: object) -> list[object]:
+    """The value as a list: null is an empty one, anything that is no list is its only row."""
+    found = unfold(value)
+    if found is None:
+        return []
+    return found if isinstance(found, list) else [found]
+
+
+def first_text(source: dict[str, object], *names: str) -> str:
+    """The first of these fields that holds something."""
+    return next((found for name in names if (found := text(source.get(name)).strip())), "")
+
+
+def compact(value: object) -> str:
+    """A value as one line for a person to read."""
+    if value is None or isinstance(value, str | int | Decimal):
+        return text(value)
+    try:
+        return text(json.dumps(value, ensure_ascii=False, default=str))
+    except (ValueError, RecursionError):
+        return "..."

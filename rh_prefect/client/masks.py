@@ -1,0 +1,35 @@
+"""Takes secrets out of text that a person, a log or a database will see."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from pydantic import SecretStr
+
+MASK: Final = "***"
+_SHORTEST_KEY: Final = 8
+"""A shorter "key" is a test's, and would be found inside ordinary words."""
+
+_SECRETS: Final = re.compile(
+    r"""(?ix)
+    ( bearer\s+ | api_?key["']?\s*[=:]\s*["']? | rh-comfy-auth= | /proxy(?:-plus|-ultra)?/
+    | (?:q-signature|x-amz-signature|x-amz-credential|x-amz-security-token|signature|token)= )
+    [\w.~+%=-]{12,}""",
+)
+
+
+def mask(text: str, *, key: SecretStr | None = None) -> str:
+    """Masks the key, and everything that looks like one of RunningHub's secrets (api.md 10, item 19)."""
+    return _SECRETS.sub(rf"\1{MASK}", mask_key(text.encode(), key=key).decode())
+
+
+def mask_key(body: bytes, *, key: SecretStr | None) -> bytes:
+    """Masks the key in an answer before it is read, so that no value made from it can hold the key."""
+    secret = "" if key is None else key.get_secret_value()
+    return body if len(secret) < _SHORTEST_KEY else body.replace(secret.encode(), MASK.encode())
+
+
+def bare(url: str) -> str:
+    """A link without its query, where signatures are."""
+    return url.split("?", 1)[0]

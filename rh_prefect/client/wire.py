@@ -1,0 +1,355 @@
+"""What RunningHub's answers hold, as frozen values, and the readers that make them from JSON.
+
+The readers are total: a field that is missing, null or of another type than documented becomes an empty value, never an
+exception. Whether an answer stands for an error is decided in `rh_prefect.client.answers`. "api.md" is the fact sheet
+on the API, `shared/runninghub/api.md`.
+"""
+
+from __future__ import annotations
+
+import logging
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rh_prefect.client.lenient import amount, compact, count, first_text, rows, table, text, unfold
+from rh_prefect.client.masks import mask
+
+_log = logging.getLogger("rh_prefect.client")
+
+TaskStatus = Literal["QUEUED", "RUNNING", "SUCCESS", "FAILED", "CANCELLED"]
+
+_STATUSES: Final[dict[str, TaskStatus]] = {
+    "CREATE": "QUEUED",
+    "QUEUED": "QUEUED",
+    "RUNNING": "RUNNING",
+    "SUCCESS": "SUCCESS",
+    "FAILED": "FAILED",
+    "CANCEL": "CANCELLED",
+    "CANCELED": "CANCELLED",
+    "CANCELLED": "CANCELLED",
+}
+
+
+class Value(BaseModel):
+    """A frozen value that goes to JSON and back."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class RemoteOutput(Value):
+    """One result of a task: a file to fetch, or a text.
+
+    Attributes:
+        url: Where the file is, for about a day.
+        text: The text, of a text model.
+        type: The file's extension in lower case, without the dot.
+        node_id: The node of a workflow that saved it.
+    """
+
+    url: str | None = None
+    text: str | None = None
+    type: str | None = None
+    node_id: str | None = None
+
+
+class Usage(Value):
+    """What a task used.
+
+    Attributes:
+        money: Wallet money for run time.
+        third_party_money: Wallet money for a model of a third party.
+        coins: RunningHub coins for run time.
+        seconds: Run time; 0 for standard models.
+    """
+
+    money: Decimal | None = None
+    third_party_money: Decimal | None = None
+    coins: Decimal | None = None
+    seconds: float | None = None
+
+    @property
+    def total(self) -> Decimal | None:
+        """All the money, or None where no money was used; a workflow with paid nodes uses both kinds."""
+        parts = [part for part in (self.money, self.third_party_money) if part is not None]
+        return sum(parts, Decimal(0)) if parts else None
+
+
+class Failure(Value):
+    """Why a task failed, as ComfyUI says it; `str()` is one readable line."""
+
+    node_id: str = ""
+    node_name: str = ""
+    exception_type: str = ""
+    exception_message: str = ""
+    traceback: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        node = " ".join(part for part in (self.node_id, f"({self.node_name})" if self.node_name else "") if part)
+        what = ": ".join(part for part in (self.exception_type, " ".join(self.exception_message.split())) if part)
+        return ": ".join(part for part in (f"node {node}" if node else "", what) if part) or "no reason given"
+
+
+class TaskView(Value):
+    """What RunningHub says about a task at one moment.
+
+    Attributes:
+        task_id: All digits of the id.
+        status: One of a closed set; a status that nobody documented reads as RUNNING.
+        code: RunningHub's code, empty where all is well.
+        reason: RunningHub's own words to it.
+        outputs: All results; empty until the end, and sometimes for some seconds longer.
+        usage: What it cost so far.
+        failure: The failing node, where one is named.
+        node_errors: For each refused node of a workflow, what is wrong with it: such a task fails or runs in part.
+    """
+
+    task_id: str
+    status: TaskStatus
+    code: str = ""
+    reason: str = ""
+    outputs: tuple[RemoteOutput, ...] = ()
+    usage: Usage = Usage()
+    failure: Failure | None = None
+    node_errors: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the task has ended, one way or another."""
+        return self.status in {"SUCCESS", "FAILED", "CANCELLED"}
+
+    @property
+    def cost(self) -> Decimal | None:
+        """What the task cost, in the wallet's money, else in coins."""
+        return self.usage.total if self.usage.total is not None else self.usage.coins
+
+    @property
+    def unit(self) -> Literal["money", "coins"] | None:
+        """What `cost` is counted in; a task does not name the wallet's currency, the account does."""
+        if self.usage.total is not None:
+            return "money"
+        return None if self.usage.coins is None else "coins"
+
+
+class Upload(Value):
+    """A file that RunningHub holds for a day: `url` for models, `file_name` for loader nodes of workflows."""
+
+    url: str
+    file_name: str
+    size: int
+    kind: str
+
+
+class QueueStatus(Value):
+    """How many tasks the key may run, runs, and has waiting."""
+
+    key_type: str
+    limit: int | None
+    running: int
+    queued: int
+
+
+class PricePreview(Value):
+    """What a request would cost; nothing is created."""
+
+    amount: Decimal
+    currency: str | None
+    free: bool
+
+
+class Account(Value):
+    """What the account holds."""
+
+    coins: Decimal | None
+    money: Decimal | None
+    currency: str | None
+    running: int
+    key_type: str
+
+
+class Download(Value):
+    """A file that has been fetched completely."""
+
+    size: int
+    sha256: str
+
+
+def read_task(source: dict[str, object], *, task_id: str, code: str = "", reason: str = "") -> TaskView | None:
+    """Reads a v2 task object (api.md 3.12).
+
+    Returns:
+        The view, or None where the object says nothing about a task's state.
+    """
+    status = read_status(first_text(source, "status", "taskStatus"))
+    if status is None:
+        return None
+    return TaskView(
+        task_id=task_id,
+        status=status,
+        code=code,
+        reason=reason,
+        outputs=read_outputs(source.get("results")),
+        usage=read_usage(source.get("usage")),
+        failure=read_failure(source.get("failedReason")),
+        node_errors=read_node_errors(source.get("promptTips")),
+    )
+
+
+def read_status(name: str) -> TaskStatus | None:
+    """Maps a status to the closed set; None where there is none."""
+    if not name:
+        return None
+    status = _STATUSES.get(name.upper())
+    if status is None:
+        _note_unknown_status(name[:40])
+    return status or "RUNNING"
+
+
+@lru_cache(maxsize=64)  # once a process, not once a poll
+def _note_unknown_status(name: str) -> None:
+    _log.warning("RunningHub reports a task status that is not documented, %r; it is taken as RUNNING.", name)
+
+
+def read_task_id(source: dict[str, object]) -> str:
+    """Finds the task id under either of its two names."""
+    found = first_text(source, "taskId", "task_id")
+    return found if found.strip("0") else ""
+
+
+def read_outputs(results: object) -> tuple[RemoteOutput, ...]:
+    """Reads `results` in every form that clients have met."""
+    found = (output for row in rows(results) for output in _outputs_of(row))
+    return tuple(output for output in found if output.url or output.text)
+
+
+def _outputs_of(row: object) -> list[RemoteOutput]:
+    if not isinstance(row, dict):
+        return [_output(row)]
+    node_id = first_text(row, "nodeId") or None
+    kind = first_text(row, "outputType", "fileType").lower().lstrip(".") or None
+    links = _values(row, "url", "outputUrl", "fileUrl")
+    words = _values(row, "text") if links else _values(row, "text", "content", "output")
+    return [_output(value, kind=kind, node_id=node_id) for value in (*links, *words)]
+
+
+def _values(row: dict[str, object], *names: str) -> list[object]:
+    for name in names:
+        value = row.get(name)  # not unfolded: a text model may well answer JSON
+        found = [each for each in (value if isinstance(value, list) else [value]) if compact(each).strip()]
+        if found:
+            return found
+    return []
+
+
+def _output(value: object, *, kind: str | None = None, node_id: str | None = None) -> RemoteOutput:
+    said = compact(value)
+    if not said.strip().lower().startswith(("http://", "https://")) or len(said.split()) != 1:
+        return RemoteOutput(text=said or None, type=kind, node_id=node_id)
+    return RemoteOutput(url=said.strip(), type=kind or _extension(said.strip()), node_id=node_id)
+
+
+def _extension(url: str) -> str | None:
+    try:
+        return PurePosixPath(urlsplit(url).path).suffix.lower().lstrip(".") or None
+    except ValueError:
+        return None
+
+
+def read_usage(usage: object) -> Usage:
+    """Reads the four billing fields, each a string, a number or null."""
+    source = table(usage)
+    seconds = amount(source.get("taskCostTime"))
+    return Usage(
+        money=amount(source.get("consumeMoney")),
+        third_party_money=amount(source.get("thirdPartyConsumeMoney")),
+        coins=amount(source.get("consumeCoins")),
+        seconds=None if seconds is None else float(seconds),
+    )
+
+
+def read_failure(reason: object) -> Failure | None:
+    """Reads `failedReason`: an object, a string, an object in a string, or nothing."""
+    found = unfold(reason)
+    if not isinstance(found, dict):
+        said = mask(compact(found)).strip() if found else ""
+        return Failure(exception_message=said) if said else None
+    failure = Failure(
+        node_id=first_text(found, "node_id", "nodeId"),
+        node_name=first_text(found, "node_name", "nodeName"),
+        exception_type=first_text(found, "exception_type", "exceptionType"),
+        exception_message=mask(first_text(found, "exception_message", "exceptionMessage", "message")),
+        traceback=_read_traceback(found.get("traceback")),
+    )
+    if failure != Failure():
+        return failure
+    return Failure(exception_message=mask(compact(found))) if found else None
+
+
+def _read_traceback(value: object) -> tuple[str, ...]:
+    lines = (mask(text(row)).rstrip() for row in rows(value))
+    return tuple(line for line in lines if line)
+
+
+def read_node_errors(tips: object) -> dict[str, str]:
+    """Reads `promptTips`: ComfyUI's own verdict on the graph, JSON in a string (api.md 3.2)."""
+    source = table(tips)
+    errors = unfold(source.get("node_errors"))
+    if isinstance(errors, dict):
+        found = {text(node): mask(_node_error(error)) for node, error in errors.items()}
+    else:
+        found = {"": mask(compact(errors))} if errors else {}
+    if not found and source.get("error"):
+        return {"": mask(compact(source["error"]))}
+    return found
+
+
+def _node_error(error: object) -> str:
+    source = table(error)
+    said = [": ".join(filter(None, (text(e.get("message")), text(e.get("details"))))) for e in _errors_of(source)]
+    return ": ".join(filter(None, (text(source.get("class_type")), "; ".join(filter(None, said))))) or compact(error)
+
+
+def _errors_of(source: dict[str, object]) -> list[dict[str, object]]:
+    return [row for row in rows(source.get("errors")) if isinstance(row, dict)]
+
+
+def read_upload(data: dict[str, object], *, size: int) -> Upload | None:
+    """Reads an upload's answer (api.md 3.18); None where it names no file."""
+    url, file_name = first_text(data, "download_url", "downloadUrl", "url"), first_text(data, "fileName", "file_name")
+    if not url and not file_name:
+        return None
+    stored = count(data.get("size"))
+    return Upload(url=url, file_name=file_name, size=size if stored is None else stored, kind=first_text(data, "type"))
+
+
+def read_queue_status(data: dict[str, object]) -> QueueStatus:
+    """Reads the key's load (api.md 3.22)."""
+    return QueueStatus(
+        key_type=first_text(data, "apiKeyType", "apiType"),
+        limit=count(data.get("concurrentLimit")),
+        running=count(data.get("runningCount")) or 0,
+        queued=count(data.get("queuedCount")) or 0,
+    )
+
+
+def read_price(source: dict[str, object]) -> PricePreview | None:
+    """Reads a price preview (api.md 3.22); None where it gives no price."""
+    price, free = amount(source.get("estimatedPrice")), source.get("isFreeThisCall") is True
+    if price is None and not free:
+        return None
+    return PricePreview(amount=price or Decimal(0), currency=first_text(source, "currency") or None, free=free)
+
+
+def read_account(data: dict[str, object]) -> Account:
+    """Reads the account (api.md 3.21)."""
+    return Account(
+        coins=amount(data.get("remainCoins")),
+        money=amount(data.get("remainMoney")),
+        currency=first_text(data, "currency") or None,
+        running=count(data.get("currentTaskCounts")) or 0,
+        key_type=first_text(data, "apiType", "apiKeyType"),
+    )

@@ -1,0 +1,79 @@
+"""The way to the Prefect API: one client for each event loop, shared by all that this package asks of Prefect."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL
+
+from rh_prefect.errors import ConfigError
+
+_IN_FLIGHT = 8
+"""Requests at a time: httpx's pool grows slow with waiters (quadratically), a semaphore in front of it does not."""
+
+_Key = tuple[str, int]
+_connections: dict[asyncio.AbstractEventLoop, dict[_Key, Connection]] = {}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A started client and its gate.
+
+    Attributes:
+        client: Prefect's client, bound to the event loop that opened it.
+        gate: Hold it around each request.
+    """
+
+    client: PrefectClient
+    gate: asyncio.Semaphore
+
+
+async def connect() -> Connection:
+    """Returns this event loop's connection to the Prefect API that the current settings name.
+
+    A client costs about 40 ms (TLS context, CSRF probe) and a request 5 ms, so the client is kept.
+
+    Raises:
+        ConfigError: There is no Prefect API to talk to.
+    """
+    loop, key = asyncio.get_running_loop(), _key()
+    with _lock:
+        for closed in [known for known in _connections if known.is_closed()]:
+            del _connections[closed]
+        mine = _connections.setdefault(loop, {})
+    if key not in mine:
+        connection = Connection(_open(), asyncio.Semaphore(_IN_FLIGHT))
+        # Kept before it is started: starting awaits nothing but itself, and a second caller must not open a second one.
+        mine[key] = connection
+        await connection.client.__aenter__()
+    return mine[key]
+
+
+async def disconnect() -> None:
+    """Closes this event loop's clients; call it before the loop ends."""
+    with _lock:
+        mine = _connections.pop(asyncio.get_running_loop(), {})
+    for connection in mine.values():
+        await connection.client.__aexit__(None, None, None)
+
+
+def _key() -> _Key:
+    # Two accounts of one Prefect Cloud share the address; the hash keeps the secrets out of what is kept.
+    return PREFECT_API_URL.value() or "", hash((str(PREFECT_API_KEY.value()), str(PREFECT_API_AUTH_STRING.value())))
+
+
+def _open() -> PrefectClient:
+    limits = httpx.Limits(max_connections=_IN_FLIGHT, max_keepalive_connections=_IN_FLIGHT, keepalive_expiry=25)
+    try:
+        # Settings of its own also make `get_client` build a new client instead of lending one that others will close.
+        return get_client(httpx_settings={"limits": limits})
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"There is no Prefect API: {error} What to do: start one with `prefect server start` and set "
+            "PREFECT_API_URL to its address."
+        ) from error

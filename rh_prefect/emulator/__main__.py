@@ -1,0 +1,39 @@
+"""`python -m rh_prefect.emulator`: serves in the foreground and says where."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import get_args
+
+from rh_prefect.emulator.clock import Mode
+from rh_prefect.emulator.emulator import Emulator, serve
+
+
+def main() -> None:
+    """Reads the command line and serves until it is interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m rh_prefect.emulator", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="the API's port; 0 takes a free one")
+    parser.add_argument("--files-port", type=int, default=0, help="the file host's port")
+    parser.add_argument("--clock", choices=get_args(Mode), default="real")
+    parser.add_argument("--factor", type=float, default=1.0, help="the emulator's seconds in one real second")
+    parser.add_argument("--polls", type=int, default=2, help="the query at which a task is done")
+    parser.add_argument("--limit", type=int, default=50, help="tasks at once")
+    parser.add_argument("--long-side", type=int, default=256, help="of pictures and videos, in pixels")
+    parser.add_argument("--fps", type=int, default=12)
+    parser.add_argument("--max-seconds", type=float, help="the longest sound or video that is made")
+    parser.add_argument("--key", help="the key's value; default a new one, which is printed")
+    options = vars(parser.parse_args())
+    given = options["key"]
+
+    def announce(emulator: Emulator) -> None:
+        lines = [f"RH_BASE_URL={emulator.url}", f"RH_FILES_URL={emulator.files_url}"]
+        sys.stdout.write("\n".join([*lines, *([] if given else [f"RH_API_KEY={emulator.key}"])]) + "\n")
+        sys.stdout.flush()
+
+    serve(announce, **options)
+
+
+if __name__ == "__main__":
+    main()

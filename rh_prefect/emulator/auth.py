@@ -1,0 +1,68 @@
+"""Where each family of endpoints looks for the key, and how each says that it is missing or wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from starlette.requests import Request
+
+from rh_prefect.emulator import answers
+from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator.assumptions import ACCOUNT_KEY_FIELDS, UPLOAD_KEY_WORDS, V1_BLANK
+from rh_prefect.emulator.keys import ApiKey, KeyRing
+
+Auth = Callable[[KeyRing, Request, Mapping[str, object]], ApiKey]
+"""Finds the key of a request, or raises `Refused`."""
+
+_BEARER: Final = "Bearer "
+
+
+def _bearer_key(keys: KeyRing, request: Request) -> ApiKey | None:
+    header = request.headers.get("authorization", "")
+    return keys.find(header.removeprefix(_BEARER).strip()) if header.startswith(_BEARER) else None
+
+
+def _able(key: ApiKey) -> ApiKey:
+    if key.tier == "FREE":
+        raise Refused("801")
+    return key
+
+
+def bearer(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001 - one signature
+    """Reads the v2 header; without a valid one the gateway answers 412 in a form of its own."""
+    key = _bearer_key(keys, request)
+    if key is None:
+        raise Refused("412", "TOKEN_INVALID", envelope=answers.bare)
+    return _able(key)
+
+
+def upload_bearer(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
+    """Reads the v2 header of the upload, which says 401 in its own envelope."""
+    key = _bearer_key(keys, request)
+    if key is None:
+        raise Refused("401", UPLOAD_KEY_WORDS)
+    return _able(key)
+
+
+def body_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
+    """Reads `apiKey` of a v1 body; a header alone does not count."""
+    sent = body.get("apiKey")
+    if not isinstance(sent, str) or not sent.strip():
+        raise Refused("301", V1_BLANK.format(field="apiKey"))
+    return _known(keys, sent)
+
+
+def account_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
+    """Reads `apikey` of the account endpoint, all in lower case."""
+    sent = next((body[name] for name in ACCOUNT_KEY_FIELDS if body.get(name)), None)
+    if not isinstance(sent, str):
+        raise Refused("1601", "param apiKey is required")
+    return _known(keys, sent)
+
+
+def _known(keys: KeyRing, sent: str) -> ApiKey:
+    key = keys.find(sent)
+    if key is None:
+        raise Refused("802")
+    return _able(key)

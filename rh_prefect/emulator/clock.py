@@ -1,0 +1,87 @@
+"""The emulator's clock, which a test steers: it says how far a task has come and when a link dies."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+Mode = Literal["instant", "polls", "real"]
+"""How tasks move: done at the first look, done at the n-th look, or by time."""
+
+Stage = Literal["QUEUED", "RUNNING", "DONE"]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long a task takes, in seconds of the emulator's clock.
+
+    Attributes:
+        accepted: When it was accepted.
+        queued: How long it waits for a machine.
+        running: How long it runs then.
+    """
+
+    accepted: float
+    queued: float
+    running: float
+
+
+class Clock:
+    """Tells the emulator's time.
+
+    Args:
+        mode: How tasks move.
+        factor: How many of the emulator's seconds pass in one real second; 0 stands still until `advance`. Only in
+            the mode `real`.
+        polls: The look at which a task is done, in the mode `polls`.
+    """
+
+    def __init__(self, mode: Mode = "instant", *, factor: float = 1.0, polls: int = 2) -> None:
+        self.mode = mode
+        self.polls = polls
+        self.factor = factor if mode == "real" else 1.0
+        self._lock = threading.Lock()
+        self._start = time.time()
+        self._mark = time.monotonic()
+        self._ahead = 0.0
+
+    def now(self) -> float:
+        """Tells the time as Unix seconds."""
+        with self._lock:
+            return self._start + self._ahead + (time.monotonic() - self._mark) * self.factor
+
+    def advance(self, seconds: float) -> None:
+        """Moves the clock on: tasks come nearer to their end and links to their death."""
+        with self._lock:
+            self._ahead += seconds
+
+    def stage(self, timing: Timing, *, looks: int) -> Stage:
+        """Says how far a task has come.
+
+        Args:
+            timing: The task's own times.
+            looks: How often it was queried.
+        """
+        match self.mode:
+            case "instant":
+                return "DONE"
+            case "polls":
+                return self._by_looks(looks)
+            case "real":
+                return self._by_time(timing)
+            case _ as other:
+                assert_never(other)
+
+    def _by_looks(self, looks: int) -> Stage:
+        if looks >= self.polls:
+            return "DONE"
+        early = looks == 0 or (looks == 1 and self.polls > 2)
+        return "QUEUED" if early else "RUNNING"
+
+    def _by_time(self, timing: Timing) -> Stage:
+        age = self.now() - timing.accepted
+        if age < timing.queued:
+            return "QUEUED"
+        return "RUNNING" if age < timing.queued + timing.running else "DONE"

@@ -1,0 +1,191 @@
+"""RunningHub on your desk: `with Emulator() as rh:` serves the API and the file host until the block ends."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self, TypedDict, Unpack
+
+from rh_prefect.emulator.app import api_app
+from rh_prefect.emulator.books import Books
+from rh_prefect.emulator.clock import Clock, Mode
+from rh_prefect.emulator.durations import Durations, typical
+from rh_prefect.emulator.faults import Fault, Faults
+from rh_prefect.emulator.filehost import file_app
+from rh_prefect.emulator.files import Shelf
+from rh_prefect.emulator.gate import Gate
+from rh_prefect.emulator.keys import KeyRing
+from rh_prefect.emulator.render import Renderer
+from rh_prefect.emulator.server import ServerThread, address, listen
+from rh_prefect.emulator.state import State
+from rh_prefect.emulator.tasks import Tasks
+from rh_prefect.emulator.workshop import Workshop
+
+
+class Options(TypedDict, total=False):
+    """The arguments of `Emulator`, which `serve` takes too; see there."""
+
+    host: str
+    port: int
+    files_port: int
+    clock: Mode
+    factor: float
+    polls: int
+    limit: int
+    money: Decimal | str | int
+    key: str | None
+    long_side: int
+    fps: int
+    max_seconds: float | None
+    faults: Iterable[Fault]
+    moderated: Iterable[str]
+    durations: Durations
+
+
+class Emulator:
+    """RunningHub's API with real media, a steerable clock, scripted faults and open books.
+
+    It has one enterprise shared key, named `main`; `keys.add` makes more.
+
+    Args:
+        host: The address to serve on.
+        port: The API's port; 0 takes a free one.
+        files_port: The file host's port.
+        clock: How tasks move: `instant` (done at the first query), `polls` (at the n-th), `real` (by time).
+        factor: In the mode `real`: the emulator's seconds in one real second; 0 stands still until `clock.advance`.
+        polls: In the mode `polls`: the query at which a task is done.
+        limit: How many tasks the key may have at once.
+        money: The wallet's content.
+        key: The key's value; default 32 random characters.
+        long_side: The longest side of pictures and videos, in pixels.
+        fps: Frames per second of videos.
+        max_seconds: The longest sound or video that is made; None for as long as a request asks.
+        faults: What goes wrong, from the start.
+        moderated: Words that the content check refuses.
+        durations: How long tasks are queued and run, in the mode `real`.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        files_port: int = 0,
+        clock: Mode = "instant",
+        factor: float = 1.0,
+        polls: int = 2,
+        limit: int = 50,
+        money: Decimal | str | int = 10_000,
+        key: str | None = None,
+        long_side: int = 256,
+        fps: int = 12,
+        max_seconds: float | None = None,
+        faults: Iterable[Fault] = (),
+        moderated: Iterable[str] = (),
+        durations: Durations = typical,
+    ) -> None:
+        self.clock = Clock(clock, factor=factor, polls=polls)
+        self.keys = KeyRing()
+        self.key = self.keys.add("main", limit=limit, money=money, secret=key).secret
+        self.faults = Faults(faults)
+        self.gate = Gate()
+        self.moderated = set(moderated)
+        self._lock = threading.RLock()
+        self._tasks = Tasks(self.clock, lock=self._lock)
+        self.books = Books(self._tasks.rows, self.keys.mask, lock=self._lock)
+        self._durations = durations
+        self._renderer = partial(Renderer, long_side=long_side, fps=fps, max_seconds=max_seconds)
+        self._places = ((host, port), (host, files_port))
+        self._folder: Path | None = None
+        self._workshop: Workshop | None = None
+        self._server: ServerThread | None = None
+        self.url = ""
+        self.files_url = ""
+
+    def __repr__(self) -> str:
+        return f"Emulator({self.url or 'not started'})"
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Starts serving; `url` and `files_url` are known from here on.
+
+        Raises:
+            ConfigError: A port is taken.
+        """
+        api, files = (listen(*place) for place in self._places)
+        self.url, self.files_url = address(api), address(files)
+        self._folder = Path(tempfile.mkdtemp(prefix="rh-emulator-"))
+        state = self._state(self._folder)
+        self._workshop = state.workshop
+        self._server = ServerThread([(api_app(state), api), (file_app(state), files)])
+        self._server.start()
+        return self
+
+    def stop(self) -> None:
+        """Ends every request and removes every file."""
+        self.gate.release()
+        if self._server is not None:
+            self._server.stop()
+        if self._workshop is not None:
+            self._workshop.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._server = self._workshop = self._folder = None
+
+    def _state(self, folder: Path) -> State:
+        for name in ("files", "renders"):
+            (folder / name).mkdir()
+        shelf = Shelf(folder / "files", url=self.files_url, clock=self.clock)
+        renderer = self._renderer(folder / "renders")
+        return State(
+            clock=self.clock,
+            keys=self.keys,
+            tasks=self._tasks,
+            books=self.books,
+            faults=self.faults,
+            gate=self.gate,
+            shelf=shelf,
+            workshop=Workshop(renderer, shelf, self._tasks, lock=self._lock),
+            durations=self._durations,
+            moderated=self.moderated,
+            lock=self._lock,
+        )
+
+
+def serve(on_ready: Callable[[Emulator], object], **options: Unpack[Options]) -> None:
+    """Serves in the foreground until SIGINT or SIGTERM; call it from the main thread.
+
+    Args:
+        on_ready: Called once, when requests are answered.
+        options: The arguments of `Emulator`.
+
+    Raises:
+        ConfigError: A port is taken.
+    """
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
+        stopping.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with Emulator(**options) as emulator:
+            on_ready(emulator)
+            stopping.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

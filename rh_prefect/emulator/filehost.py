@@ -1,0 +1,136 @@
+"""The file host: serves uploads and results on an address of its own, with ranges, as object storage does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from rh_prefect.emulator.books import Download
+from rh_prefect.emulator.broken import STALL_SECONDS, Broken, hang_up, is_closing, until_gone
+from rh_prefect.emulator.faults import Fault, Subject
+from rh_prefect.emulator.files import DeadLink, Shelved
+from rh_prefect.emulator.state import State
+
+_ERROR: Final = "<?xml version='1.0' encoding='utf-8' ?>\n<Error><Code>{code}</Code><Message>{words}</Message></Error>"
+_MIDWAY: Final = ("cut", "stall", "wrong-length", "short")
+_PROMISED: Final = 1024
+
+
+def file_app(state: State) -> Starlette:
+    """Makes the application.
+
+    Args:
+        state: What it serves from.
+    """
+    app = Starlette(routes=[Route("/{place:path}", _serve, methods=["GET"])])
+    app.state.emulator = state
+    return app
+
+
+async def _serve(request: Request) -> Response:
+    state: State = request.app.state.emulator
+    try:
+        found = state.shelf.find(f"{request.url.path}?{request.url.query}")
+    except DeadLink as dead:
+        return _refuse(state, request, dead)
+    fault = _fault(state, found)
+    if fault is not None and fault.kind == "expired":
+        return _refuse(state, request, DeadLink(404, "NoSuchKey", "The specified key does not exist."), found)
+    response = _File(state, found, fault)
+    return response if fault is None or fault.kind in _MIDWAY else Broken(response, fault, state.gate)
+
+
+def _fault(state: State, found: Shelved) -> Fault | None:
+    """Only results count: an upload is fetched by nobody but RunningHub."""
+    task = state.tasks.find(found.task_id)
+    if task is None:
+        return None
+    return state.faults.match(Subject("download", task.endpoint, task.order.payload))
+
+
+def _refuse(state: State, request: Request, dead: DeadLink, found: Shelved | None = None) -> Response:
+    task_id = found.task_id if found else ""
+    state.books.downloaded(Download(request.url.path, task_id, dead.status, 0, state.clock.now()))
+    body = _ERROR.format(code=dead.code, words=dead.words)
+    return Response(body, dead.status, media_type="application/xml")
+
+
+class _File(FileResponse):
+    """A file with ranges and an ETag; counts what it sends, and breaks off where a fault says so."""
+
+    chunk_size = 256 * 1024
+
+    def __init__(self, state: State, found: Shelved, fault: Fault | None) -> None:
+        super().__init__(found.path, stat_result=found.path.stat())
+        self._state = state
+        self._found = found
+        self._fault = fault
+        if fault is not None and fault.kind == "changed":
+            self.headers["etag"] = f'"{self.headers["etag"].strip(chr(34))[::-1]}"'
+            self.headers["last-modified"] = "Thu, 01 Jan 2026 00:00:00 GMT"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the file, or the part that is asked for."""
+        count = _Count(self._fault)
+
+        async def counted(message: Message) -> None:
+            if count.is_over or is_closing(scope):
+                return
+            await send(count.take(message))
+
+        await super().__call__(scope, receive, counted)
+        now, place = self._state.clock.now(), scope["path"]
+        self._state.books.downloaded(Download(place, self._found.task_id, count.status, count.sent, now))
+        if self._fault is not None and self._fault.kind == "stall":
+            await until_gone(receive, self._fault.seconds or STALL_SECONDS)
+        if count.is_broken:
+            await hang_up(scope, receive)
+
+
+@dataclass(slots=True)
+class _Count:
+    """Follows the messages of one answer, and says where it ends."""
+
+    fault: Fault | None
+    status: int = 0
+    sent: int = 0
+    budget: int | None = None
+    is_over: bool = False
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the answer was left unfinished on the wire."""
+        return self.fault is not None and self.fault.kind in ("cut", "stall", "wrong-length")
+
+    def take(self, message: Message) -> Message:
+        """Counts a message and changes it as the fault wants."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            return self._start(message)
+        body = message.get("body", b"")
+        if self.budget is not None:
+            body = body[: self.budget - self.sent]
+        self.sent += len(body)
+        last = not message.get("more_body", False) or self.sent == self.budget
+        self.is_over = last
+        return {**message, "body": body, "more_body": not last or self.is_broken}
+
+    def _start(self, message: Message) -> Message:
+        headers = MutableHeaders(raw=list(message["headers"]))
+        length = int(headers.get("content-length", "0"))
+        match self.fault.kind if self.fault else "":
+            case "cut" | "stall":
+                self.budget = int(length * (self.fault.at if self.fault else 1))
+            case "wrong-length":
+                headers["content-length"] = str(length + _PROMISED)
+            case "short":
+                self.budget = length // 2
+                headers["content-length"] = str(self.budget)
+        return {**message, "headers": headers.raw}

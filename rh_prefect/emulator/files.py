@@ -1,0 +1,127 @@
+"""The shelf of files: what clients uploaded and what tasks made, and the links to them, which die after a day."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from rh_prefect.emulator.assumptions import EXPIRED_RESULT_STATUS, EXPIRED_UPLOAD_STATUS, LINK_SECONDS
+from rh_prefect.emulator.clock import Clock
+
+_UPLOADS: Final = "/input/"
+_RESULTS: Final = "/u/output/"
+
+
+class DeadLink(Exception):
+    """A link of this shelf does not work, or not any more.
+
+    Args:
+        status: The file host's HTTP status.
+        code: Its word for it.
+        words: Its reason.
+    """
+
+    def __init__(self, status: int, code: str, words: str) -> None:
+        self.status = status
+        self.code = code
+        self.words = words
+        super().__init__(f"{code}: {words}")
+
+
+@dataclass(frozen=True, slots=True)
+class Shelved:
+    """One file on the shelf."""
+
+    path: Path
+    task_id: str = ""
+    since: float = 0.0
+
+
+class Shelf:
+    """Keeps files and makes and checks their links.
+
+    Args:
+        folder: Where the files of clients go.
+        url: The file host's own address.
+        clock: Tells when a link has died.
+    """
+
+    def __init__(self, folder: Path, *, url: str, clock: Clock) -> None:
+        self.folder = folder
+        self.url = url
+        self._clock = clock
+        self._secret = secrets.token_bytes(16)
+        self._files: dict[str, Shelved] = {}
+
+    def add_upload(self, path: Path, *, sha256: str, extension: str) -> tuple[str, str]:
+        """Puts an uploaded file on the shelf; the same content has one place.
+
+        Args:
+            path: The file, which is moved.
+            sha256: Its hash.
+            extension: Without the dot.
+
+        Returns:
+            RunningHub's `fileName`, and a signed link.
+        """
+        name = f"openapi/{sha256}.{extension}"
+        kept = self.folder / f"{sha256}.{extension}"
+        path.replace(kept)
+        self._files[_UPLOADS + name] = Shelved(kept)
+        return name, self.sign(_UPLOADS + name)
+
+    def add_result(self, path: Path, *, task_id: str, index: int, extension: str) -> str:
+        """Puts a result on the shelf.
+
+        Returns:
+            Its link, which carries no signature.
+        """
+        place = f"{_RESULTS}{task_id}_{index:05d}.{extension}"
+        self._files[place] = Shelved(path, task_id, self._clock.now())
+        return self.url + place
+
+    def sign(self, place: str) -> str:
+        """Makes a link that works for a day."""
+        start = int(self._clock.now())
+        window = f"{start};{start + LINK_SECONDS}"
+        signature = self._signature(place, window)
+        return f"{self.url}{place}?q-sign-algorithm=sha1&q-sign-time={window}&q-signature={signature}"
+
+    def owns(self, link: str) -> bool:
+        """Tells whether a link leads to this shelf."""
+        return link.startswith(self.url + "/")
+
+    def find(self, link: str) -> Shelved:
+        """Finds the file behind a link.
+
+        Args:
+            link: The whole link, or its path and query.
+
+        Raises:
+            DeadLink: There is none, it has expired, or its signature is wrong.
+        """
+        parts = urlsplit(link)
+        place = unquote(parts.path)
+        found = self._files.get(place)
+        if found is None:
+            raise DeadLink(404, "NoSuchKey", "The specified key does not exist.")
+        if place.startswith(_UPLOADS):
+            self._check_signature(place, parse_qs(parts.query, separator="&"))
+        elif self._clock.now() > found.since + LINK_SECONDS:
+            raise DeadLink(EXPIRED_RESULT_STATUS, "NoSuchKey", "The specified key does not exist.")
+        return found
+
+    def _check_signature(self, place: str, query: dict[str, list[str]]) -> None:
+        window = query.get("q-sign-time", [""])[0]
+        signature = query.get("q-signature", [""])[0]
+        if not hmac.compare_digest(signature.encode(), self._signature(place, window).encode()):
+            raise DeadLink(403, "SignatureDoesNotMatch", "The signature does not match.")
+        if self._clock.now() > int(window.partition(";")[2]):
+            raise DeadLink(EXPIRED_UPLOAD_STATUS, "AccessDenied", "Request has expired")
+
+    def _signature(self, place: str, window: str) -> str:
+        return hmac.new(self._secret, f"{place}\n{window}".encode(), "sha1").hexdigest()

@@ -1,0 +1,137 @@
+"""The files that a request names: found on the shelf, decoded, or fetched, and checked as the service checks them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from rh_prefect.catalog import Model, Param, check_file
+from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator.assumptions import BAD_FILE, UPLOAD_MAX_BYTES
+from rh_prefect.emulator.faults import texts
+from rh_prefect.emulator.files import DeadLink, Shelf
+from rh_prefect.errors import MediaError
+from rh_prefect.media.probe import Facts, probe
+
+_MIB: Final = 1024 * 1024
+_SCHEMES: Final = ("http://", "https://", "data:", "asset://")
+_FETCH_SECONDS: Final = 10.0
+
+
+@dataclass(slots=True)
+class Inputs:
+    """The files of one request.
+
+    Attributes:
+        files: By wire key, in the order of the request.
+        lengths: The seconds of those that have a length, by the kind of file.
+    """
+
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    lengths: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the input is, for models that are priced by that: a video's length goes before a sound's."""
+        return self.lengths.get("video", self.lengths.get("audio"))
+
+
+def is_link(value: object) -> bool:
+    """Tells whether a value can stand for a file in a request."""
+    return isinstance(value, str) and value.startswith(_SCHEMES)
+
+
+def gather(shelf: Shelf, model: Model, payload: Mapping[str, object]) -> Inputs:
+    """Finds and checks all files of a request; it reads and fetches, so call it from a thread.
+
+    Raises:
+        Refused: A link is dead or leads nowhere (1013), a file is bad (1013) or too large (1008).
+    """
+    inputs = Inputs()
+    for param in model.params:
+        value = payload.get(param.key)
+        links = value if isinstance(value, list) else [value]
+        if param.is_media and value:
+            inputs.files[param.key] = [_checked(inputs, shelf, model, param, str(link)) for link in links]
+        elif param.type == "json":
+            found = [_local(shelf, link, param.key) for link in _own_links(shelf, value)]
+            inputs.files.update({param.key: found} if found else {})
+    return inputs
+
+
+def _own_links(shelf: Shelf, value: object) -> Iterable[str]:
+    """Links of this shelf inside a `json` parameter; others are left alone."""
+    return (text for text in texts(value) if shelf.owns(text))
+
+
+def _checked(inputs: Inputs, shelf: Shelf, model: Model, param: Param, link: str) -> Path:
+    path = _local(shelf, link, param.key)
+    size = path.stat().st_size
+    if param.max_size_mb is not None and size > param.max_size_mb * _MIB:
+        raise Refused("1008", f"File too large: {param.key} takes at most {param.max_size_mb} MB")
+    facts = _facts(model, param, path, size)
+    if facts.seconds:
+        inputs.lengths.setdefault(facts.kind, facts.seconds)
+    return path
+
+
+def _facts(model: Model, param: Param, path: Path, size: int) -> Facts:
+    try:
+        facts = probe(path)
+        check_file(model, param, extension=facts.extension, size=size, kind=facts.kind, source=param.key)
+    except MediaError as error:
+        raise Refused(BAD_FILE, f"File processing failed: {error.message}") from error
+    return facts
+
+
+def _local(shelf: Shelf, link: str, name: str) -> Path:
+    if shelf.owns(link):
+        try:
+            return shelf.find(link).path
+        except DeadLink as dead:
+            raise Refused("1013", f"File processing failed: {name}: {dead}") from dead
+    if link.startswith("data:"):
+        return _decode(shelf.folder, link, name)
+    if link.startswith("asset://"):
+        raise Refused("1013", f"File processing failed: {name}: asset not found")
+    return _fetch(shelf.folder, link, name)
+
+
+def _decode(folder: Path, link: str, name: str) -> Path:
+    head, _, body = link.partition(",")
+    try:
+        data = base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refused("1013", f"File processing failed: {name}: not valid Base64") from error
+    if not head.endswith(";base64") or not data:
+        raise Refused("1013", f"File processing failed: {name}: not a Base64 data URI")
+    path = folder / f"data-{hashlib.sha256(data).hexdigest()}"
+    path.write_bytes(data)
+    return path
+
+
+def _fetch(folder: Path, link: str, name: str) -> Path:
+    path = folder / f"fetched-{hashlib.sha256(link.encode()).hexdigest()}"
+    part = path.with_name(f"{path.name}.{id(link)}.part")
+    try:
+        with (
+            httpx.Client(timeout=_FETCH_SECONDS, follow_redirects=True, trust_env=False) as client,
+            client.stream("GET", link) as response,
+            part.open("wb") as file,
+        ):
+            response.raise_for_status()
+            for chunk in response.iter_bytes(1 << 18):
+                file.write(chunk)
+                if file.tell() > UPLOAD_MAX_BYTES:
+                    raise Refused("1008", f"File too large: {name}")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        part.unlink(missing_ok=True)
+        raise Refused("1013", f"File processing failed: {name}: URL not reachable") from error
+    return part.replace(path)

@@ -1,0 +1,96 @@
+"""Image models: a painted scene with its prompt, or the input picture with a caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageFilter, ImageOps
+
+from rh_prefect.emulator.render.caption import label, write
+from rh_prefect.emulator.render.request import Request, Size
+from rh_prefect.emulator.render.scene import paint
+from rh_prefect.errors import MediaError
+
+_SQUARE, _WIDE = (1, 1), (16, 9)
+_SAME_SHAPE = 0.12
+
+
+def draw(request: Request, *, index: int = 0) -> Image.Image:
+    """Draws one picture of a request.
+
+    Args:
+        request: A request to an image model, or to a video model that starts from words.
+        index: Which of several pictures; each is another scene.
+
+    Returns:
+        An RGB picture.
+    """
+    if request.images and request.model.output == "image":
+        return _edited(request)
+    natural = _WIDE if request.model.output == "video" else _SQUARE
+    text = request.subject if index == 0 else f"{request.subject} #{index + 1}"
+    return write(paint(text, request.size(natural)), request.subject)
+
+
+def load(path: Path) -> Image.Image:
+    """Opens a picture upright and without transparency.
+
+    Raises:
+        MediaError: If it is no picture.
+    """
+    try:
+        with Image.open(path) as opened:
+            upright = ImageOps.exif_transpose(opened)
+            if "A" in upright.getbands() or "transparency" in upright.info:
+                solid = upright.convert("RGBA")
+                ground = Image.new("RGBA", solid.size, "white")
+                return Image.alpha_composite(ground, solid).convert("RGB")
+            return upright.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MediaError(f"The uploaded picture {path.name} cannot be read: {error}. Send a whole picture.") from error
+
+
+def fill(picture: Image.Image, size: Size) -> Image.Image:
+    """Brings a picture to a size: cropped where the shapes are alike, else whole, on a blurred ground of itself."""
+    shape, wanted = picture.width / picture.height, size[0] / size[1]
+    covered = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    if abs(shape / wanted - 1) < _SAME_SHAPE:
+        return covered
+    ground = covered.resize((max(1, size[0] // 8), max(1, size[1] // 8))).filter(ImageFilter.GaussianBlur(3))
+    ground = ground.resize(size, Image.Resampling.BICUBIC).point(lambda value: value * 0.75)
+    whole = ImageOps.contain(picture, size, Image.Resampling.LANCZOS)
+    ground.paste(whole, ((size[0] - whole.width) // 2, (size[1] - whole.height) // 2))
+    return ground
+
+
+def inset(picture: Image.Image, small: Sequence[Image.Image]) -> Image.Image:
+    """Lays small pictures, framed in white, into the upper right corner."""
+    out = picture.copy()
+    side = round(min(picture.size) * 0.2)
+    gap = max(2, side // 8)
+    for index, other in enumerate(small[:4]):
+        framed = ImageOps.expand(
+            ImageOps.fit(other, (side, side), Image.Resampling.LANCZOS), max(1, side // 28), "white"
+        )
+        out.paste(framed, (picture.width - (index + 1) * (framed.width + gap), gap))
+    return out
+
+
+def save(picture: Image.Image, to: Path) -> None:
+    """Writes a picture in the format of its file name."""
+    if to.suffix == ".jpg":
+        picture.save(to, "JPEG", quality=92, subsampling=0)
+    elif to.suffix == ".webp":
+        picture.save(to, "WEBP", quality=92, method=2)
+    else:
+        picture.save(to, "PNG", compress_level=4)
+
+
+def _edited(request: Request) -> Image.Image:
+    first, *others = [load(path) for path in request.images]
+    picture = fill(first, request.size(first.size))
+    marked = inset(picture, others)
+    words = label(marked.size, request.words)
+    marked.paste(words, (0, 0), words)
+    return marked

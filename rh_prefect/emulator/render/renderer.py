@@ -1,0 +1,165 @@
+"""Renders each request once, whoever asks for it and however many at the same time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from rh_prefect.catalog import Model
+from rh_prefect.emulator.render import film, footage, motion, music, picture, solid, speech, upscale, words
+from rh_prefect.emulator.render.request import Limits, Request, number
+from rh_prefect.emulator.render.sound import write_sound
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One output: a file, or a text.
+
+    Attributes:
+        path: The file, which belongs to the renderer; None for a text.
+        text: The text; None for a file.
+        extension: As RunningHub gives it, without a dot: `png`, `mp4`, `mp3`, `glb`, `txt`.
+    """
+
+    path: Path | None
+    text: str | None
+    extension: str
+
+
+class Renderer:
+    """Makes real media of requests; safe to use from many threads.
+
+    Args:
+        folder: Where the files go.
+        long_side: The longest side of pictures and videos, in pixels.
+        fps: Frames per second of videos that are made of pictures.
+        max_seconds: The longest sound or video; None for as long as a request asks.
+    """
+
+    def __init__(self, folder: Path, *, long_side: int = 256, fps: int = 12, max_seconds: float | None = None) -> None:
+        self._folder = folder
+        self._limits = Limits(long_side=long_side, fps=fps, max_seconds=max_seconds)
+        self._known: dict[str, Future[list[Rendered]]] = {}
+        self._hashes: dict[tuple[str, int, int], str] = {}
+        self._lock = threading.Lock()
+        self._at_once = threading.BoundedSemaphore(os.cpu_count() or 1)
+
+    def render(
+        self, model: Model, payload: Mapping[str, object], inputs: Mapping[str, list[Path]], *, seed_text: str
+    ) -> list[Rendered]:
+        """Renders a request, or returns what an equal request gave.
+
+        Requests are equal if model, parameters and the content of the files are; the links under which the files
+        were uploaded do not count.
+
+        Args:
+            model: The catalogue's entry.
+            payload: The wire payload.
+            inputs: The files that were uploaded, by wire key.
+            seed_text: What to draw from where a request has neither words nor files.
+
+        Returns:
+            The outputs, at least one.
+
+        Raises:
+            MediaError: If a file of the request cannot be read.
+        """
+        request = Request(model, dict(payload), dict(inputs), self._limits, seed_text)
+        key = self._key(request)
+        with self._lock:
+            known = self._known.get(key)
+            mine = known is None
+            future = self._known.setdefault(key, Future())
+        if mine:
+            self._fulfil(future, key, request)
+        return list(future.result())
+
+    def _fulfil(self, future: Future[list[Rendered]], key: str, request: Request) -> None:
+        try:
+            with self._at_once:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                future.set_result(make(request, self._folder / key[:24]))
+        except BaseException as error:
+            with self._lock:
+                del self._known[key]
+            future.set_exception(error)
+
+    def _key(self, request: Request) -> str:
+        parts = [request.fingerprint]
+        parts += [f"{key}={self._hash(path)}" for key in sorted(request.inputs) for path in request.inputs[key]]
+        if not request.words and len(parts) == 1:
+            parts.append(request.seed_text)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _hash(self, path: Path) -> str:
+        about = path.stat()
+        known = (str(path), about.st_size, about.st_mtime_ns)
+        if known not in self._hashes:
+            with path.open("rb") as file:
+                self._hashes[known] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._hashes[known]
+
+
+def make(request: Request, stem: Path) -> list[Rendered]:
+    """Makes the outputs of a request.
+
+    Args:
+        request: What is asked for.
+        stem: Where the files go: a path without its extension.
+    """
+    if request.model.output == "text" or request.names("lyrics"):
+        return [Rendered(None, words.answer(request), "txt")]
+    if request.model.output == "image":
+        return _pictures(request, stem)
+    if request.model.output == "video":
+        return _video(request, stem)
+    if request.model.output == "audio":
+        return [_sound(request, stem)]
+    to = stem.with_suffix(".glb")
+    solid.write_cube(to, hue=number(request.fingerprint, below=360) / 360)
+    return [_file(to)]
+
+
+def _pictures(request: Request, stem: Path) -> list[Rendered]:
+    made = []
+    for index in range(request.count):
+        to = stem.with_name(f"{stem.name}-{index}.{request.picture_format}")
+        enlarges = request.names("upscale", "hypir") and request.images
+        picture.save(upscale.enlarge_picture(request) if enlarges else picture.draw(request, index=index), to)
+        made.append(_file(to))
+    return made
+
+
+def _video(request: Request, stem: Path) -> list[Rendered]:
+    to = stem.with_suffix(".mp4")
+    if not request.videos:
+        motion.animate(request, to)
+    elif request.names("upscal", "fps-increaser"):
+        upscale.enhance_video(request, to)
+    else:
+        footage.rework(request, to)
+    if not request.is_on("returnLastFrame"):
+        return [_file(to)]
+    last = stem.with_name(f"{stem.name}-last.png")
+    *_, frame = film.frames_of(to, film.facts(to).fps)
+    picture.save(frame, last)
+    return [_file(to), _file(last)]
+
+
+def _sound(request: Request, stem: Path) -> Rendered:
+    asked = str(request.value("format", "outputFormat", "audio_format") or "mp3").lower()
+    to = stem.with_suffix(f".{asked if asked in {'mp3', 'wav', 'flac'} else 'mp3'}")
+    if request.names("music", "suno"):
+        write_sound(to, music.play(request), rate=film.SOUND_RATE, bit_rate=192_000)
+    else:
+        write_sound(to, speech.speak(request), rate=speech.SPEECH_RATE, bit_rate=96_000)
+    return _file(to)
+
+
+def _file(path: Path) -> Rendered:
+    return Rendered(path, None, path.suffix[1:])

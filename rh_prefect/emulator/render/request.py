@@ -1,0 +1,219 @@
+"""What a request asks for: words, pictures, size, length, count and sound, read in one place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from rh_prefect.catalog import Model
+
+Kind = Literal["image", "video", "audio"]
+Size = tuple[int, int]
+
+_WORD_KEYS = ("prompt", "text", "textPrompt", "previewText", "description", "lyrics", "title", "texturePrompt", "name")
+_SOUND_KEYS = ("sound", "generateAudio", "generateAudioSwitch", "enableAudio", "audio", "bgm")
+_COUNT_KEYS = ("n", "imageNum", "maxImages")
+_PAIR = re.compile(r"^\s*(\d+)\s*([*x×:])\s*(\d+)\s*$", re.IGNORECASE)
+_MOST_PICTURES = 15
+_THINNEST = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a rendering may be.
+
+    Attributes:
+        long_side: The longest side of pictures and videos, in pixels.
+        fps: Frames per second of videos that are made from nothing but pictures.
+        max_seconds: The longest sound or video; None for as long as the request asks.
+    """
+
+    long_side: int = 256
+    fps: int = 12
+    max_seconds: float | None = None
+
+    def cut(self, seconds: float) -> float:
+        """Shortens a length to what is allowed."""
+        return seconds if self.max_seconds is None else min(seconds, self.max_seconds)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request to a model, with the files that its media parameters stand for.
+
+    Attributes:
+        model: The catalogue's entry.
+        payload: The wire payload.
+        inputs: Local files by wire key.
+        limits: How large the rendering may be.
+        seed_text: Words to draw from where the request has neither words nor files.
+    """
+
+    model: Model
+    payload: Mapping[str, object]
+    inputs: Mapping[str, list[Path]]
+    limits: Limits
+    seed_text: str = ""
+
+    @cached_property
+    def given(self) -> dict[str, object]:
+        """The payload by clean keys: one model's wire key begins with a space."""
+        return {key.strip(): value for key, value in self.payload.items()}
+
+    def value(self, *keys: str) -> object | None:
+        """Returns the first of some parameters that is set, or that has a default."""
+        given = next((self.given[key] for key in keys if self.given.get(key) not in (None, "", [])), None)
+        if given is not None:
+            return given
+        defaults = {param.key.strip(): param.default for param in self.model.params}
+        return next((defaults[key] for key in keys if defaults.get(key) not in (None, "")), None)
+
+    def is_on(self, *keys: str) -> bool:
+        """Tells whether any of some switches is on; the API has booleans, "true" and "yes"."""
+        return any(str(self.value(key)).lower() in {"true", "yes", "on", "1"} for key in keys)
+
+    def names(self, *words: str) -> bool:
+        """Tells whether the model's name holds one of some words."""
+        return any(word in self.model.name.lower() for word in words)
+
+    @cached_property
+    def words(self) -> str:
+        """The words that the request is about; empty where it has none."""
+        found = (self.payload.get(key) for key in _WORD_KEYS)
+        return next((text.strip() for text in found if isinstance(text, str) and text.strip()), "")
+
+    @cached_property
+    def subject(self) -> str:
+        """What to draw from: the words, else the seed text, else the model's name."""
+        return self.words or self.seed_text or self.model.name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of model and payload, without the links of uploads, which differ from one upload to the next."""
+        plain = {key: value for key, value in self.payload.items() if key not in self.inputs}
+        text = json.dumps([self.model.endpoint, plain], sort_keys=True, ensure_ascii=False, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def files(self, kind: Kind) -> list[tuple[str, Path]]:
+        """Returns (wire key, file) of one kind of media, in the order of the model's parameters."""
+        types = {param.key: param.type for param in self.model.params}
+        order = sorted(self.inputs, key=lambda key: list(types).index(key) if key in types else len(types))
+        return [(key, path) for key in order if _kind(key, types.get(key)) == kind for path in self.inputs[key]]
+
+    @property
+    def images(self) -> list[Path]:
+        """The pictures of the request; one that is to be the last frame comes last."""
+        found = self.files("image")
+        return [path for _, path in sorted(found, key=lambda item: _is_last(item[0]))]
+
+    @property
+    def videos(self) -> list[Path]:
+        """The videos of the request."""
+        return [path for _, path in self.files("video")]
+
+    @property
+    def audios(self) -> list[Path]:
+        """The sounds of the request."""
+        return [path for _, path in self.files("audio")]
+
+    @cached_property
+    def count(self) -> int:
+        """How many pictures are asked for."""
+        if self.value("sequentialImageGeneration") == "disabled":
+            return 1
+        return max(1, min(int(_number(self.value(*_COUNT_KEYS)) or 1), _MOST_PICTURES))
+
+    @cached_property
+    def seconds(self) -> float | None:
+        """The length that is asked for; None where the request leaves it open."""
+        asked = _number(self.value("duration", "duration_seconds", "length"))
+        return self.limits.cut(asked) if asked and asked > 0 else None
+
+    @cached_property
+    def wants_sound(self) -> bool:
+        """Whether a video is to have a sound of its own."""
+        return self.is_on(*(key for key in _SOUND_KEYS if key not in self.inputs))
+
+    @cached_property
+    def picture_format(self) -> str:
+        """The file format of pictures: `png`, `jpg` or `webp`."""
+        asked = str(self.value("outputFormat", "output_format") or "png").lower()
+        return "jpg" if asked.startswith("jp") else "webp" if asked.startswith("webp") else "png"
+
+    def size(self, natural: Size) -> Size:
+        """Returns the size of the output: the shape that is asked for, scaled down to the long side.
+
+        Args:
+            natural: The size whose shape is taken where the request names none, such as the input picture's.
+        """
+        asked = self._asked_size()
+        if asked is None:
+            return fit(natural, self.limits.long_side)
+        return fit(asked, min(self.limits.long_side, max(asked)) if min(asked) > _THINNEST else self.limits.long_side)
+
+    def _asked_size(self) -> Size | None:
+        # The shape of a picture that was sent is meant, unless the request itself says otherwise.
+        read = self.given.get if self.images or self.videos else self.value
+        shape = str(read("aspectRatio") or read("ratio") or "")
+        if shape.lower() in {"", "custom"}:
+            width = _number(read("customWidth") or read("width"))
+            height = _number(read("customHight") or read("customHeight") or read("height"))
+            if width and height:
+                return round(width), round(height)
+        for text in (read("size"), shape, read("resolution")):
+            if (pair := _pair(text)) is not None:
+                return pair
+        return None
+
+
+def fit(size: Size, long_side: int) -> Size:
+    """Scales a size to a long side; no side gets thinner than a caption needs."""
+    scale = long_side / max(size)
+    width, height = (max(min(_THINNEST, long_side), round(side * scale)) for side in size)
+    return width, height
+
+
+def even(size: Size) -> Size:
+    """Rounds a size to even sides, as 4:2:0 video needs them."""
+    return max(2, size[0] // 2 * 2), max(2, size[1] // 2 * 2)
+
+
+def number(text: str, *, below: int) -> int:
+    """Draws a number from a text: the same text, the same number."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % below
+
+
+def has_any(text: str, words: Iterable[str]) -> bool:
+    """Tells whether a text has a word that begins with one of some stems."""
+    return any(re.search(rf"\b{word}" if word.isascii() else word, text, re.IGNORECASE) for word in words)
+
+
+def _kind(key: str, declared: str | None) -> str:
+    if declared in {"image", "video", "audio"}:
+        return declared
+    return next((kind for kind in ("video", "audio") if kind in key.lower()), "image")
+
+
+def _is_last(key: str) -> bool:
+    return "last" in key.lower() or key.lower().startswith("end")
+
+
+def _pair(value: object) -> Size | None:
+    """Reads "1280*720", "1024×1920", "720x1280" and "16:9"; a ratio becomes a size of its own numbers."""
+    match = _PAIR.match(str(value))
+    if match is None or "0" in {match[1], match[3]}:
+        return None
+    return int(match[1]), int(match[3])
+
+
+def _number(value: object) -> float | None:
+    try:
+        return float(str(value))
+    except ValueError:
+        return None

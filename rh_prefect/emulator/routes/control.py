@@ -1,0 +1,98 @@
+"""The emulator's own routes under `/_emulator`, for a test in another process. RunningHub has nothing like them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from rh_prefect.emulator.faults import fault_from_json
+from rh_prefect.emulator.state import State
+from rh_prefect.errors import InputError
+
+
+async def about(request: Request) -> Response:
+    """Tells where the file host is and what time it is."""
+    state = _state(request)
+    keys = [{"name": key.name, "tier": key.tier, "limit": key.limit} for key in state.keys]
+    return JSONResponse({"files_url": state.shelf.url, "now": state.clock.now(), "keys": keys})
+
+
+async def books(request: Request) -> Response:
+    """Shows the books."""
+    return JSONResponse(_state(request).books.to_json())
+
+
+async def list_faults(request: Request) -> Response:
+    """Lists the scripted faults, and how often each happened."""
+    return JSONResponse(_state(request).faults.to_json())
+
+
+async def add_faults(request: Request) -> Response:
+    """Scripts one fault, or a list of them."""
+    raw = await _json(request)
+    faults = [fault_from_json(item) for item in (raw if isinstance(raw, list) else [raw])]
+    _state(request).faults.add(*faults)
+    return JSONResponse({"added": len(faults)})
+
+
+async def clear_faults(request: Request) -> Response:
+    """Forgets all faults."""
+    _state(request).faults.clear()
+    return JSONResponse({"added": 0})
+
+
+async def release(request: Request) -> Response:
+    """Lets the held answers go."""
+    return JSONResponse({"released": _state(request).gate.release()})
+
+
+async def move_clock(request: Request) -> Response:
+    """Moves the clock on by `advance` seconds."""
+    state = _state(request)
+    state.clock.advance(float((await _json(request)).get("advance", 0)))
+    return JSONResponse({"now": state.clock.now()})
+
+
+async def add_key(request: Request) -> Response:
+    """Adds a key; takes the arguments of `KeyRing.add` and answers the key's value."""
+    try:
+        key = _state(request).keys.add(**await _json(request))
+    except (TypeError, KeyError) as error:
+        raise InputError(f"A key needs a name, and takes the arguments of KeyRing.add: {error}") from error
+    return JSONResponse({"name": key.name, "secret": key.secret})
+
+
+async def moderate(request: Request) -> Response:
+    """Adds `words` to those that the content check refuses."""
+    _state(request).moderated.update((await _json(request)).get("words", ()))
+    return JSONResponse({"words": sorted(_state(request).moderated)})
+
+
+def _state(request: Request) -> State:
+    state: State = request.app.state.emulator
+    return state
+
+
+async def _json(request: Request) -> Any:  # whatever a test posts
+    try:
+        return json.loads(await request.body() or b"{}")
+    except ValueError as error:
+        raise InputError(f"The body is not JSON: {error}") from error
+
+
+ROUTES: Final = (
+    Route("/_emulator", about, methods=["GET"]),
+    Route("/_emulator/books", books, methods=["GET"]),
+    Route("/_emulator/faults", list_faults, methods=["GET"]),
+    Route("/_emulator/faults", add_faults, methods=["POST"]),
+    Route("/_emulator/faults", clear_faults, methods=["DELETE"]),
+    Route("/_emulator/release", release, methods=["POST"]),
+    Route("/_emulator/clock", move_clock, methods=["POST"]),
+    Route("/_emulator/keys", add_key, methods=["POST"]),
+    Route("/_emulator/moderated", moderate, methods=["POST"]),
+)
+"""The emulator's own routes."""

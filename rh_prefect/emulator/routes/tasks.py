@@ -1,0 +1,56 @@
+"""Tasks: the v2 query, and the cancel that has only a v1 form."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.responses import JSONResponse, Response
+
+from rh_prefect.emulator import answers, assumptions, auth, views
+from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator.serving import Call, Endpoint
+
+
+async def query(call: Call) -> Response:
+    """Tells how a task stands; on a clock that counts looks, this is one."""
+    task_id = call.body.get("taskId")
+    if not isinstance(task_id, str) or not task_id:
+        raise Refused("1007", "Invalid parameters: taskId is required")
+    task = call.state.tasks.find(task_id, key=call.key)
+    if task is None:
+        raise Refused(*assumptions.UNKNOWN_TASK, envelope=_unknown(task_id))
+    status = call.state.tasks.look(task)
+    if call.state.clock.mode != "real" and status == "RUNNING":
+        await call.state.workshop.settle(task)
+        status = call.state.tasks.status(task)
+    return JSONResponse(views.queried(task, status))
+
+
+def _unknown(task_id: str) -> answers.Envelope:
+    def refuse(code: str, words: str) -> Response:
+        body = {"taskId": task_id, "status": assumptions.UNKNOWN_TASK_STATUS, "errorCode": code, "errorMessage": words}
+        return JSONResponse({**assumptions.REFUSED_TASK, **body}, status_code=assumptions.REFUSAL_STATUS)
+
+    return refuse
+
+
+async def cancel(call: Call) -> Response:
+    """Cancels a task that is queued or running."""
+    task_id = call.body.get("taskId")
+    if task_id in (None, ""):
+        raise Refused("301", assumptions.V1_BLANK.format(field="taskId"))
+    if str(task_id) == "0":
+        raise Refused("301", "taskId must be positive")
+    task = call.state.tasks.find(str(task_id), key=call.key)
+    if task is None:
+        raise Refused(*assumptions.CANCEL_UNKNOWN)
+    if not call.state.tasks.cancel(task) and assumptions.CANCEL_FINISHED is not None:
+        raise Refused(*assumptions.CANCEL_FINISHED)
+    return answers.success()
+
+
+ENDPOINTS: Final = (
+    Endpoint("/openapi/v2/query", query, auth.bearer, answers.v2, on="query"),
+    Endpoint("/task/openapi/cancel", cancel, auth.body_key, answers.v1, on="cancel"),
+)
+"""The routes of this family."""

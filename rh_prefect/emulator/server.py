@@ -1,0 +1,148 @@
+"""Runs applications with uvicorn on sockets of their own, in one thread, and ends them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from rh_prefect.emulator.broken import TRANSPORT
+from rh_prefect.errors import ConfigError
+
+_KEEP_ALIVE = 75
+"""Seconds; longer than any client keeps a connection, so that none is closed under a request."""
+
+
+class _Protocol(H11Protocol):
+    """Puts each connection's transport into the scope's state, so that a fault can hang up."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, TRANSPORT: transport}
+        self.access_log = False
+
+
+class _Server(uvicorn.Server):
+    """A server that runs until it is told to stop, and then does not wait for its clients."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                self._silently(app),
+                http=_Protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                timeout_keep_alive=_KEEP_ALIVE,
+            )
+        )
+        self.stopping = asyncio.Event()
+
+    def _silently(self, app: ASGIApp) -> ASGIApp:
+        """Lets a request that the end cut short be no error."""
+
+        async def run(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await app(scope, receive, send)
+            except asyncio.CancelledError:
+                if not self.stopping.is_set():
+                    raise
+
+        return run
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals to the process."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Waits for the end."""
+        await self.stopping.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends every connection and every request."""
+        for server in self.servers:
+            server.close()
+        for held in sockets or ():
+            held.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # so that the connections know before their requests end
+        tasks = list(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Opens a socket to serve on.
+
+    Args:
+        host: The address.
+        port: The port; 0 takes a free one.
+
+    Raises:
+        ConfigError: The port is taken, or the address is not this machine's.
+    """
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        bound.listen(2048)
+    except OSError as error:
+        bound.close()
+        raise ConfigError(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port, or 0.") from error
+    bound.setblocking(False)
+    return bound
+
+
+def address(bound: socket.socket) -> str:
+    """Writes a socket's address as a URL."""
+    host, port = bound.getsockname()[:2]
+    return f"http://{host}:{port}"
+
+
+class ServerThread:
+    """Serves applications from a thread.
+
+    Args:
+        apps: Each application with the socket that it is served on; the sockets are closed at the end.
+    """
+
+    def __init__(self, apps: Sequence[tuple[ASGIApp, socket.socket]]) -> None:
+        self._apps = apps
+        self._ready = threading.Event()
+        self._servers: list[_Server] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="rh-emulator", daemon=True)
+
+    def start(self) -> None:
+        """Starts serving and returns when requests are answered."""
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """Ends every request and returns when the thread has ended."""
+        if self._loop is not None:
+            for server in self._servers:
+                self._loop.call_soon_threadsafe(server.stopping.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._servers = [_Server(app) for app, _ in self._apps]
+        serving = [server.serve(sockets=[bound]) for server, (_, bound) in zip(self._servers, self._apps)]
+        self._ready.set()  # the sockets listen already: a request waits until the servers take it
+        await asyncio.gather(*serving)

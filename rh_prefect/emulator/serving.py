@@ -1,0 +1,133 @@
+"""How every route of the API is served: read, authenticate, script faults, handle, refuse in the route's own form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal, NoReturn
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+
+from rh_prefect.emulator import faults
+from rh_prefect.emulator.answers import Envelope, Refused
+from rh_prefect.emulator.auth import Auth
+from rh_prefect.emulator.broken import Broken
+from rh_prefect.emulator.faults import Fault, Subject
+from rh_prefect.emulator.keys import ApiKey
+from rh_prefect.emulator.state import State
+
+Reads = Literal["json", "form", "nothing"]
+"""What a route's request carries; a form is read by its handler, straight to disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One authenticated request.
+
+    Attributes:
+        state: The emulator.
+        request: The HTTP request.
+        key: Whose it is.
+        body: Its JSON object; empty where the route reads none.
+        fault: What goes wrong with it.
+    """
+
+    state: State
+    request: Request
+    key: ApiKey
+    body: dict[str, object]
+    fault: Fault | None
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One route of the API.
+
+    Attributes:
+        path: Starlette's path.
+        handler: Does the work, or raises `Refused`.
+        auth: Where the key is, and how its absence is told.
+        envelope: The form of a refusal.
+        on: What faults call it; None for routes that no fault can be scripted for.
+        reads: What the request carries.
+        method: GET or POST.
+        on_refusal: Told of a request that had no effect, with RunningHub's code or the fault's kind.
+    """
+
+    path: str
+    handler: Handler
+    auth: Auth
+    envelope: Envelope
+    on: faults.Route | None = None
+    reads: Reads = "json"
+    method: Literal["GET", "POST"] = "POST"
+    on_refusal: Callable[[Call, str], None] = field(default=lambda call, code: None)  # noqa: ARG005
+
+    def route(self) -> StarletteRoute:
+        """Makes Starlette's route of it."""
+        return StarletteRoute(self.path, self._serve, methods=[self.method])
+
+    async def _serve(self, request: Request) -> Response:
+        state: State = request.app.state.emulator
+        try:
+            body = await _read_json(request) if self.reads == "json" else {}
+            key = self.auth(state.keys, request, body)
+        except Refused as refused:
+            return self._refuse(refused)
+        fault = self._fault(state, request, body)
+        response = await self._answer(Call(state, request, key, body, fault))
+        return response if fault is None else Broken(response, fault, state.gate)
+
+    def _fault(self, state: State, request: Request, body: dict[str, object]) -> Fault | None:
+        if self.on is None:
+            return None
+        task = state.tasks.find(body.get("taskId"))
+        known = task.endpoint if task else request.path_params.get("endpoint", "")
+        payload = task.order.payload if task else body
+        return state.faults.match(Subject(self.on, known, payload))
+
+    async def _answer(self, call: Call) -> Response:
+        fault = call.fault
+        try:
+            if fault is not None and fault.is_early:
+                return self._lose(call, fault)
+            response = await self.handler(call)
+            if fault is not None and fault.kind == "code":
+                _refuse_by(fault)
+        except Refused as refused:
+            self.on_refusal(call, refused.code)
+            response = self._refuse(refused)
+        return response
+
+    def _lose(self, call: Call, fault: Fault) -> Response:
+        """Answers a request that is to have no effect; the wire is broken later."""
+        if fault.kind == "code":
+            _refuse_by(fault)
+        self.on_refusal(call, fault.kind)
+        return Response()
+
+    def _refuse(self, refused: Refused) -> Response:
+        return (refused.envelope or self.envelope)(refused.code, refused.words)
+
+
+def _refuse_by(fault: Fault) -> NoReturn:
+    raise Refused(fault.code, fault.message)
+
+
+async def _read_json(request: Request) -> dict[str, object]:
+    """Reads the body; what is no JSON object counts as an empty one, so that the key is asked for first."""
+    try:
+        body = json.loads(await request.body() or b"{}", parse_constant=_no_constant)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,86 @@
+"""Makes the results of tasks in the background, while they are queued and running."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from rh_prefect.emulator.assumptions import FAILED_CODE
+from rh_prefect.emulator.files import Shelf
+from rh_prefect.emulator.render import Rendered, Renderer
+from rh_prefect.emulator.tasks import Breakdown, Order, Output, Task, Tasks
+
+_WORKERS: Final = 2
+_PATIENCE: Final = 20.0
+
+_log = logging.getLogger(__name__)
+
+
+class Workshop:
+    """Renders what tasks ask for.
+
+    Args:
+        renderer: Makes the media.
+        shelf: Where results go.
+        tasks: Whose results they are.
+        lock: Guards the tasks.
+    """
+
+    def __init__(self, renderer: Renderer, shelf: Shelf, tasks: Tasks, *, lock: threading.RLock) -> None:
+        self._renderer = renderer
+        self._shelf = shelf
+        self._tasks = tasks
+        self._lock = lock
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rh-emulator-render")
+
+    def begin(self, task: Task) -> None:
+        """Starts on a task's results, unless it is going to fail."""
+        if task.breakdown is None:
+            self._pool.submit(self._make, task)
+
+    async def settle(self, task: Task) -> None:
+        """Waits for the results of a task that is due; not for ever, for a client that waits has a deadline."""
+        if self._tasks.is_due(task):
+            waiting: Future[list[Output]] = task.outputs
+            await asyncio.wait([asyncio.wrap_future(waiting)], timeout=_PATIENCE)
+
+    def close(self) -> None:
+        """Ends what is being made."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _make(self, task: Task) -> None:
+        if task.ended is not None:
+            return
+        try:
+            outputs = self._render(task)
+        except Exception as error:  # a failing render is a failing task, whatever went wrong
+            _log.warning("task %s of %s could not be rendered: %s", task.id, task.endpoint, error)
+            with self._lock:
+                task.breakdown = Breakdown(FAILED_CODE, f"Generation failed: {error}")
+            outputs = []
+        task.outputs.set_result(outputs)
+
+    def _render(self, task: Task) -> list[Output]:
+        order = task.order
+        made = self._renderer.render(order.model, order.payload, order.inputs, seed_text=fingerprint(order))
+        return [self._shelve(task, index, rendered) for index, rendered in enumerate(made, start=1)]
+
+    def _shelve(self, task: Task, index: int, rendered: Rendered) -> Output:
+        url = None
+        if rendered.path is not None:
+            url = self._shelf.add_result(rendered.path, task_id=task.id, index=index, extension=rendered.extension)
+        return Output(url, rendered.text, rendered.extension)
+
+
+def fingerprint(order: Order) -> str:
+    """Names a request by what it asks for: links differ from upload to upload, files on the shelf do not."""
+    plain = {key: value for key, value in order.payload.items() if key not in order.inputs}
+    files = {key: [Path(path).name for path in paths] for key, paths in order.inputs.items()}
+    text = json.dumps([order.model.endpoint, plain, files], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

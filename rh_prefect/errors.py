@@ -1,0 +1,348 @@
+"""What can go wrong, and what each answer of RunningHub means.
+
+    RunningHubError
+    ├── InputError                found here, before anything was sent or paid
+    │   ├── UnknownModelError     no such model; the nearest names are given
+    │   └── MediaError            a file that the model would not accept
+    ├── ConfigError               no key, no such block, an unusable setting
+    ├── StoreError                the place for files cannot be read or written
+    ├── JournalError              the record of a paid job cannot be read or written
+    ├── TransportError            no usable answer from RunningHub
+    │   ├── NotDelivered          (transient) the request never left: safe to send again
+    │   ├── NoAnswer              the request may have arrived: never resend a submit
+    │   └── LinkExpired           the link to a file is dead; asking for the task again may give a new one
+    ├── ApiError                  RunningHub answered with an error code
+    │   ├── RequestRefused        this request will never be accepted as it is
+    │   ├── ModerationError       the content check said no
+    │   ├── KeyRejected           the key is missing, wrong, disabled or of another site
+    │   ├── AccountError          the account may not do this, or cannot pay for it
+    │   ├── TaskNotFound          no such task, or its record has expired
+    │   ├── Busy                  (transient) a limit of the account or of the service; wait
+    │   ├── GenerationFailed      the task ran and failed; a new one may succeed
+    │   ├── TaskState             not a failure: the task is queued or running
+    │   └── Unclear               nobody knows whether the request was accepted
+    └── JobError                  one paid job, named by its key
+        ├── JobFailed             the remote task failed; carries the cause
+        ├── JobCancelled          the job, or its whole run, was cancelled
+        ├── JobTimeout            the caller's own deadline passed; the task goes on
+        ├── SubmissionUnknown     it may have been paid for; a person decides
+        └── OutputsLost           it was paid for, but its links are dead
+
+`CODES` is the one table of RunningHub's codes (its error reference, v1 and v2): code -> class, retry class, meaning and
+advice. Everything that has to know whether a code means "wait", "never", or "nobody knows" asks this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Retry = Literal["final", "pace", "unknown", "state", "fix-outside"]
+"""How to go on after an error.
+
+- `final`: the same request fails again.
+- `pace`: not accepted, because of a limit; wait and send again, at no risk.
+- `unknown`: it may have been accepted; a submit must not be sent again.
+- `state`: no error at all.
+- `fix-outside`: pay, change the plan, save the workflow; then send again.
+"""
+
+
+class Transient:
+    """Mixed into errors after which the very same request may be sent again at no risk."""
+
+
+class RunningHubError(Exception):
+    """The root of everything that this package raises.
+
+    Args:
+        message: What happened, to which job, and what to do next.
+        facts: Set as attributes; they survive pickling, which Prefect does to every exception.
+    """
+
+    def __init__(self, message: str, **facts: Any) -> None:  # facts differ by class
+        super().__init__(message)
+        self.message = message
+        self.__dict__.update(facts)
+        self._facts = facts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self._facts)
+
+
+def _rebuild(kind: type[RunningHubError], message: str, facts: dict[str, Any]) -> RunningHubError:
+    return kind(message, **facts)
+
+
+class InputError(RunningHubError):
+    """Something in the call is wrong; nothing was sent and nothing was paid."""
+
+
+class UnknownModelError(InputError):
+    """The catalogue has no such model."""
+
+    nearest: tuple[str, ...] = ()
+
+
+class MediaError(InputError):
+    """A file is missing, broken, or not what the model accepts."""
+
+
+class ConfigError(RunningHubError):
+    """A key, a block or a setting is missing or unusable."""
+
+
+class StoreError(RunningHubError):
+    """The place for files cannot be read or written."""
+
+
+class JournalError(RunningHubError):
+    """The record of a paid job cannot be read or written."""
+
+
+class TransportError(RunningHubError):
+    """RunningHub gave no usable answer."""
+
+
+class NotDelivered(TransportError, Transient):
+    """The request never left this machine: no connection, no name, no TLS."""
+
+
+class NoAnswer(TransportError):
+    """The request may have arrived, but its answer was lost or is not readable."""
+
+
+class LinkExpired(TransportError):
+    """The link to a file is dead: expired, removed, or no link at all."""
+
+
+class ApiError(RunningHubError):
+    """RunningHub answered with an error code.
+
+    Attributes:
+        code: RunningHub's code as a string of digits, or its message where it has no number.
+        reason: RunningHub's own words.
+        retry: How to go on; see `Retry`.
+        advice: What to do about it.
+    """
+
+    code: str = ""
+    reason: str = ""
+    retry: Retry = "final"
+    advice: str = ""
+
+
+class RequestRefused(ApiError):
+    """This request will not be accepted as it is."""
+
+
+class ModerationError(ApiError):
+    """The content check refused the prompt or a file."""
+
+
+class KeyRejected(ApiError):
+    """The API key is missing, wrong, disabled, expired or of the other site."""
+
+
+class AccountError(ApiError):
+    """The account may not do this, or cannot pay for it."""
+
+
+class TaskNotFound(ApiError):
+    """There is no such task, or its record has expired."""
+
+
+class Busy(ApiError, Transient):
+    """A limit of the account or of the service; the request was not accepted."""
+
+
+class GenerationFailed(ApiError):
+    """The task ran and failed; a new task may succeed."""
+
+
+class TaskState(ApiError):
+    """Not a failure: the task is queued or running."""
+
+
+class Unclear(ApiError):
+    """RunningHub cannot say whether the request was accepted."""
+
+
+class JobError(RunningHubError):
+    """Something about one paid job.
+
+    Attributes:
+        job: The job's full name, `<scope>/<key>`, as `rh-prefect jobs` takes it.
+        task_id: RunningHub's task id, where it is known.
+    """
+
+    job: str = ""
+    task_id: str | None = None
+
+
+class JobFailed(JobError):
+    """The remote task failed.
+
+    Attributes:
+        code: RunningHub's code.
+        new_task: Whether a new task, paid for again, may well succeed.
+    """
+
+    code: str = ""
+    new_task: bool = False
+
+
+class JobCancelled(JobError):
+    """The job, or the run that it belongs to, was cancelled."""
+
+
+class JobTimeout(JobError):
+    """The caller's own deadline passed; the paid task goes on and can be adopted."""
+
+
+class SubmissionUnknown(JobError):
+    """A submit was sent and its answer is lost: it may have been paid for."""
+
+
+class OutputsLost(JobError):
+    """The job was paid for and has ended, but its files can no longer be fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One row of RunningHub's error reference.
+
+    Attributes:
+        error: The class that is raised.
+        retry: How to go on.
+        meaning: What the code says, in one clause.
+        advice: What a person does about it.
+        new_task: Whether a task retry may pay for a new task, since the same request may well succeed next time.
+    """
+
+    error: type[ApiError]
+    retry: Retry
+    meaning: str
+    advice: str
+    new_task: bool = False
+
+
+_WAIT = "nothing to do: the package waits and sends it again"
+_LOOK = "look for the task in RunningHub's call log before sending it again"
+_INPUT = "correct the request; the same one fails again"
+_KEY = "check the key, its site (.cn or .ai) and that it is enabled"
+_NEW = "run it again: a new task, paid for again, may succeed"
+
+CODES: dict[str, Code] = {
+    "1": Code(RequestRefused, "final", "nothing to be found under that id", _INPUT),
+    "301": Code(RequestRefused, "final", "a parameter is missing or wrong", _INPUT),
+    "380": Code(
+        RequestRefused, "final", "no such workflow on this site", "check the workflow id and the site (.cn or .ai)"
+    ),
+    "401": Code(KeyRejected, "fix-outside", "the key is unknown", _KEY),
+    "412": Code(KeyRejected, "fix-outside", "the key is missing or unknown", _KEY),
+    "415": Code(Busy, "pace", "no dedicated machine is free", _WAIT),
+    "416": Code(AccountError, "fix-outside", "the wallet is empty", "top up the wallet, then run again"),
+    "421": Code(Busy, "pace", "the key runs as many tasks as it may", _WAIT),
+    "423": Code(TaskNotFound, "final", "no such task", "check the task id and the account that paid for it"),
+    "429": Code(Busy, "pace", "too many requests", _WAIT),
+    "433": Code(RequestRefused, "final", "the workflow graph is not valid, or its paid nodes cannot be paid", _INPUT),
+    "435": Code(RequestRefused, "final", "the account has no machine of that class", "set another instance type"),
+    "436": Code(AccountError, "fix-outside", "the exclusive contract has ended", "renew the contract, then run again"),
+    "500": Code(Unclear, "unknown", "unknown error", _LOOK),
+    "801": Code(AccountError, "fix-outside", "free accounts may not use the API", "upgrade the account"),
+    "802": Code(KeyRejected, "fix-outside", "the key is wrong, disabled or expired", _KEY),
+    "803": Code(RequestRefused, "final", "the node list does not fit the workflow", _INPUT),
+    "804": Code(TaskState, "state", "the task is running", "wait"),
+    "805": Code(GenerationFailed, "final", "the task failed or was interrupted", _NEW),
+    "806": Code(KeyRejected, "fix-outside", "the key belongs to no user", _KEY),
+    "807": Code(TaskNotFound, "final", "no such task", "check the task id and the account that paid for it"),
+    "808": Code(Busy, "pace", "the upload failed on RunningHub's side", _WAIT),
+    "809": Code(RequestRefused, "final", "the file is too large", "make the file smaller"),
+    "810": Code(
+        AccountError, "fix-outside", "the workflow was never saved or run", "save it and run it once on the site"
+    ),
+    "811": Code(KeyRejected, "fix-outside", "the enterprise key is not valid", _KEY),
+    "812": Code(AccountError, "fix-outside", "the enterprise balance is empty", "top up the balance, then run again"),
+    "813": Code(TaskState, "state", "the task is queued", "wait"),
+    "814": Code(Busy, "pace", "the personal queue is full", _WAIT),
+    "901": Code(RequestRefused, "final", "no such AI app on this site", "check the app id and the site (.cn or .ai)"),
+    "1000": Code(Unclear, "unknown", "unknown error", _LOOK),
+    "1001": Code(RequestRefused, "final", "no such address", "check the endpoint's name"),
+    "1002": Code(KeyRejected, "fix-outside", "the key is not valid", _KEY),
+    "1003": Code(Busy, "pace", "too many requests", _WAIT),
+    "1004": Code(
+        TaskNotFound, "final", "the task is not known, or its record has expired", "check the task id and the account"
+    ),
+    "1005": Code(Unclear, "unknown", "internal error", _LOOK),
+    "1006": Code(GenerationFailed, "final", "the task ran out of time", _NEW, new_task=True),
+    "1007": Code(RequestRefused, "final", "a parameter is not valid", _INPUT),
+    "1008": Code(RequestRefused, "final", "a file is too large", "make the file smaller"),
+    "1009": Code(RequestRefused, "final", "wrong HTTP method", _INPUT),
+    # That 1010 and 1011 mean "not accepted" is an assumption; nothing published confirms it.
+    "1010": Code(Busy, "pace", "the service is not available", _WAIT),
+    "1011": Code(Busy, "pace", "the service is busy", _WAIT),
+    "1012": Code(Unclear, "unknown", "the model's provider gave a bad answer", _LOOK),
+    "1013": Code(
+        RequestRefused, "final", "a file could not be read", "check that the file opens and its link is alive"
+    ),
+    "1014": Code(AccountError, "fix-outside", "models need an enterprise shared key", "use an enterprise shared key"),
+    "1015": Code(GenerationFailed, "final", "the generation failed", _NEW, new_task=True),
+    "1101": Code(RequestRefused, "final", "a node's settings are wrong", _INPUT),
+    "1501": Code(ModerationError, "final", "the content check refused it", "change the prompt or the file"),
+    "1504": Code(GenerationFailed, "final", "the model ran out of time", _NEW, new_task=True),
+    "1505": Code(
+        ModerationError, "final", "pictures of real people are not allowed", "use a registered asset or another picture"
+    ),
+    "1516": Code(Unclear, "unknown", "no published meaning", _LOOK),
+    "1517": Code(Unclear, "unknown", "no published meaning", _LOOK),
+    "1518": Code(Unclear, "unknown", "no published meaning", _LOOK),
+    "1519": Code(Unclear, "unknown", "no published meaning", _LOOK),
+    "1520": Code(Busy, "pace", "the key runs as many tasks as it may", _WAIT),
+    "1601": Code(KeyRejected, "fix-outside", "the key is missing in the body", _KEY),
+    "TASK_CREATE_TOO_FAST": Code(Busy, "pace", "tasks are created too fast", _WAIT),
+    "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE": Code(
+        AccountError, "fix-outside", "not enough coins", "buy coins, then run again"
+    ),
+}
+"""RunningHub's error reference: v1 numbers, v2 numbers, and the two messages that have no known number."""
+
+_NO_ROW = Code(RequestRefused, "final", "a code that the reference does not list", "read RunningHub's own words")
+_NO_ROW_ON_SUBMIT = Code(Unclear, "unknown", "a code that the reference does not list", _LOOK)
+
+
+def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
+    """Finds the row of `CODES` for an answer.
+
+    Args:
+        code: RunningHub's code; v1 errors without a known number are found by their message.
+        reason: RunningHub's message.
+        submitting: Whether the answer is to a paid submit, where a code that nobody documented must be taken for
+            "may have been accepted".
+
+    Returns:
+        The row; for an unlisted code a row that errs on the side of not paying twice.
+    """
+    row = CODES.get(reason.strip()) or CODES.get(code)
+    if row is not None:
+        return row
+    return _NO_ROW_ON_SUBMIT if submitting else _NO_ROW
+
+
+def api_error(code: str, reason: str = "", *, doing: str, submitting: bool = False, **facts: Any) -> ApiError:
+    """Builds the exception for an answer of RunningHub.
+
+    Args:
+        code: RunningHub's code.
+        reason: RunningHub's message.
+        doing: What was being done, as in "submit to kling-v2.6-pro/image-to-video"; opens the message.
+        submitting: See `explain`.
+        facts: More attributes, such as `task_id`.
+
+    Returns:
+        An instance of the class that `CODES` names, not yet raised.
+    """
+    row = explain(code, reason, submitting=submitting)
+    said = f' RunningHub said: "{reason}".' if reason else ""
+    message = f"{doing}: {row.meaning} (code {code}).{said} What to do: {row.advice}."
+    return row.error(message, code=code, reason=reason, retry=row.retry, advice=row.advice, **facts)

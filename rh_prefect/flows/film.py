@@ -1,0 +1,126 @@
+"""The flow `film`: text -> image -> image-to-video -> upscale -> speech and music -> one finished film."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rh_prefect import artifacts
+from rh_prefect.flows.parts import (
+    FRAMINGS,
+    MOVES,
+    Aspect,
+    Blocks,
+    ClipSeconds,
+    Resolution,
+    animate,
+    compose,
+    enlarge,
+    picture,
+    speak,
+    together,
+)
+from rh_prefect.jobs.result import Result
+from rh_prefect.media.ref import Media
+from rh_prefect.runs.flow import flow
+from rh_prefect.runs.observer import expect_jobs
+from rh_prefect.tasks.assemble import assemble
+
+
+class FilmResult(BaseModel):
+    """What the flow `film` returns.
+
+    Attributes:
+        film: H.264 video with an AAC track.
+        contact_sheet: A JPEG with one picture of each shot.
+        steps: Every paid job, in the order of the film.
+        cost: What this run paid.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    film: Media
+    contact_sheet: Media
+    steps: tuple[Result, ...]
+    cost: Decimal
+
+
+@flow(name="film")
+async def film(
+    prompt: Annotated[str, Field(min_length=1, max_length=1500)],
+    shots: Annotated[int, Field(ge=1, le=12)] = 3,
+    image: str | None = None,
+    narration: Annotated[str, Field(max_length=5000)] | None = None,
+    music: Annotated[str, Field(max_length=1000)] | None = None,
+    aspect: Aspect = "16:9",
+    seconds: ClipSeconds = 5,
+    resolution: Resolution = "1080p",
+    credentials: str | None = None,
+    storage: str | None = None,
+) -> FilmResult:
+    """Makes a short film from one sentence: pictures, motion, upscaling, speech and music.
+
+    Args:
+        prompt: What the film shows.
+        shots: How many shots it has; they are made in parallel.
+        image: A picture of your own to start every shot from: a path, an fsspec URI or a link. Without one, a picture is made for each shot.
+        narration: What is spoken; by default the prompt.
+        music: What the music is like; by default it fits the prompt.
+        aspect: Width to height of the pictures that are made.
+        seconds: Length of each shot.
+        resolution: Size after upscaling.
+        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
+    """
+    blocks: Blocks = {"credentials": credentials, "storage": storage}
+    expect_jobs(2 + shots * (2 if image else 3))
+    takes = [
+        _shot(number, prompt, image, aspect=aspect, seconds=seconds, resolution=resolution, blocks=blocks)
+        for number in range(1, shots + 1)
+    ]
+    sounds = together(
+        speak(narration or prompt, label="speech", blocks=blocks),
+        compose(music or f"Calm cinematic music, no vocals, for: {prompt}", label="music", blocks=blocks),
+    )
+    (speech, score), *shot_steps = await together(sounds, *takes)
+    cut = await assemble(
+        [steps[-1] for steps in shot_steps],
+        speech=speech,
+        music=score,
+        captions=[f"Shot {number}" for number in range(1, shots + 1)],
+        storage=storage,
+    )
+    await artifacts.contact_sheet(cut.thumbnail, cut.contact_sheet.uri)
+    steps = (*(step for each in shot_steps for step in each), speech, score)
+    return FilmResult(film=cut.film, contact_sheet=cut.contact_sheet, steps=steps, cost=_cost(steps))
+
+
+async def _shot(
+    number: int,
+    prompt: str,
+    image: str | None,
+    *,
+    aspect: Aspect,
+    seconds: ClipSeconds,
+    resolution: Resolution,
+    blocks: Blocks,
+) -> list[Result]:
+    """One shot, step by step; the last step is its finished clip."""
+    steps: list[Result] = []
+    framing, move = FRAMINGS[(number - 1) % len(FRAMINGS)], MOVES[(number - 1) % len(MOVES)]
+    if image is None:
+        steps.append(
+            await picture(f"{prompt}, {framing}", aspect=aspect, label=f"shot-{number}-picture", blocks=blocks)
+        )
+    start = image or steps[-1]
+    steps.append(
+        await animate(start, f"{prompt}, {move}", seconds=seconds, label=f"shot-{number}-motion", blocks=blocks)
+    )
+    steps.append(await enlarge(steps[-1], resolution=resolution, label=f"shot-{number}", blocks=blocks))
+    return steps
+
+
+def _cost(steps: tuple[Result, ...]) -> Decimal:
+    return sum((step.cost or Decimal(0) for step in steps), Decimal(0))

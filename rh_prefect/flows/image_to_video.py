@@ -1,0 +1,37 @@
+"""The flow `image_to_video`: one picture comes alive, enlarged if asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from rh_prefect.flows.parts import Blocks, ClipSeconds, Resolution, animate, enlarge
+from rh_prefect.jobs.result import Result
+from rh_prefect.runs.flow import flow
+
+
+@flow(name="image-to-video")
+async def image_to_video(
+    image: str,
+    prompt: Annotated[str, Field(min_length=1, max_length=2000)],
+    seconds: ClipSeconds = 5,
+    resolution: Resolution | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+) -> Result:
+    """Turns a picture into a video.
+
+    Args:
+        image: The picture: a path, an fsspec URI or a link.
+        prompt: What happens.
+        seconds: Length of the video.
+        resolution: Size after upscaling; empty for none.
+        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
+    """
+    blocks: Blocks = {"credentials": credentials, "storage": storage}
+    clip = await animate(image, prompt, seconds=seconds, label="clip", blocks=blocks)
+    if resolution is None:
+        return clip
+    return await enlarge(clip, resolution=resolution, label="clip-enlarged", blocks=blocks)

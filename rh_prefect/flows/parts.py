@@ -1,0 +1,93 @@
+"""The composed steps that flows are made of: plain functions, so that a flow that is run again finds its jobs again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Literal, TypedDict, TypeVar
+
+from rh_prefect import models
+from rh_prefect.jobs.result import Result
+from rh_prefect.tasks.assemble import MediaLike
+from rh_prefect.tasks.generate import generate
+
+T = TypeVar("T")
+Aspect = Literal["16:9", "9:16", "1:1"]
+Resolution = Literal["720p", "1080p", "2k", "4k"]
+ClipSeconds = Literal[5, 10]
+
+FRAMINGS = (
+    "wide establishing shot",
+    "medium shot at eye level",
+    "close-up with shallow depth of field",
+    "low angle with a bold silhouette",
+    "view from above",
+    "detail in macro",
+)
+"""What makes several shots of one prompt a film."""
+
+MOVES = (
+    "the camera pushes in slowly",
+    "the camera glides to the right",
+    "the camera rises gently",
+    "the camera pulls back",
+)
+
+
+class Blocks(TypedDict):
+    """The names of the blocks that a flow's calls use."""
+
+    credentials: str | None
+    storage: str | None
+
+
+async def together(*steps: Awaitable[T]) -> list[T]:
+    """Waits for several steps, the failed ones included: what was paid for is brought home before an error is raised.
+
+    Args:
+        steps: What runs at the same time.
+
+    Returns:
+        What they return, in their order.
+
+    Raises:
+        ExceptionGroup: More than one failed.
+        Exception: The one that failed.
+    """
+    done = await asyncio.gather(*steps, return_exceptions=True)
+    failed = [one for one in done if isinstance(one, BaseException)]
+    if len(failed) > 1:
+        raise BaseExceptionGroup(f"{len(failed)} of {len(done)} steps did not succeed", failed)
+    if failed:
+        raise failed[0]
+    return [one for one in done if not isinstance(one, BaseException)]
+
+
+async def picture(prompt: str, *, aspect: Aspect, label: str, blocks: Blocks) -> Result:
+    """Makes a picture from a text."""
+    return await generate(
+        models.ZImageTurbo(prompt=prompt, aspect_ratio=aspect, output_format="png"), label=label, **blocks
+    )
+
+
+async def animate(image: MediaLike, prompt: str, *, seconds: ClipSeconds, label: str, blocks: Blocks) -> Result:
+    """Makes a silent video that starts with a picture."""
+    duration: Literal["5", "10"] = "5" if seconds == 5 else "10"
+    asked = models.KlingV26ProImageToVideo(image_url=image, prompt=prompt, duration=duration, sound="false")
+    return await generate(asked, label=label, **blocks)
+
+
+async def enlarge(video: MediaLike, *, resolution: Resolution, label: str, blocks: Blocks) -> Result:
+    """Enlarges a video."""
+    return await generate(models.RhVideoUpscaler(video_url=video, target_resolution=resolution), label=label, **blocks)
+
+
+async def speak(text: str, *, label: str, blocks: Blocks) -> Result:
+    """Speaks a text."""
+    return await generate(models.MinimaxSpeech28Hd(text=text), label=label, **blocks)
+
+
+async def compose(description: str, *, label: str, blocks: Blocks) -> Result:
+    """Makes instrumental music."""
+    asked = models.SunoSingleV55(description=description, make_instrumental="true")
+    return await generate(asked, label=label, **blocks)

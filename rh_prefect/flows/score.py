@@ -1,0 +1,44 @@
+"""The flow `score`: gives a video a voice and music."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from rh_prefect import artifacts
+from rh_prefect.errors import InputError
+from rh_prefect.flows.parts import Blocks, compose, speak, together
+from rh_prefect.runs.flow import flow
+from rh_prefect.tasks.assemble import Film, assemble
+
+
+@flow(name="score")
+async def score(
+    video: str,
+    narration: Annotated[str, Field(max_length=5000)] | None = None,
+    music: Annotated[str, Field(max_length=1000)] | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+) -> Film:
+    """Lays speech over ducked music and both under a video.
+
+    Args:
+        video: A path, an fsspec URI or a link.
+        narration: What is spoken; empty for no voice.
+        music: What the music is like; empty for no music.
+        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
+    """
+    if not (narration or music):
+        raise InputError("score: there is nothing to be heard. What to do: give `narration`, `music`, or both.")
+    blocks: Blocks = {"credentials": credentials, "storage": storage}
+    jobs = {}
+    if narration:
+        jobs["speech"] = speak(narration, label="speech", blocks=blocks)
+    if music:
+        jobs["music"] = compose(music, label="music", blocks=blocks)
+    made = dict(zip(jobs, await together(*jobs.values()), strict=True))
+    cut = await assemble([video], name="scored", speech=made.get("speech"), music=made.get("music"), storage=storage)
+    await artifacts.contact_sheet(cut.thumbnail, cut.contact_sheet.uri)
+    return cut

@@ -1,0 +1,32 @@
+"""The flow `upscale`: enlarges videos, several at a time."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from rh_prefect import models
+from rh_prefect.flows.parts import Resolution
+from rh_prefect.jobs.result import Result
+from rh_prefect.runs.flow import flow
+from rh_prefect.tasks.many import generate_many
+
+
+@flow(name="upscale")
+async def upscale(
+    videos: Annotated[list[str], Field(min_length=1)],
+    resolution: Resolution = "1080p",
+    credentials: str | None = None,
+    storage: str | None = None,
+) -> list[Result]:
+    """Enlarges videos.
+
+    Args:
+        videos: Each a path, an fsspec URI or a link.
+        resolution: The size that they shall have.
+        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
+    """
+    asked = [models.RhVideoUpscaler(video_url=video, target_resolution=resolution) for video in videos]
+    return await generate_many(asked, label="enlarged", credentials=credentials, storage=storage)

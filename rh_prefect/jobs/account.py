@@ -1,0 +1,338 @@
+"""One account in this process: its client, poller, slots and uploads, shared by all jobs that are paid on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import SecretStr
+from rh_prefect.models import ModelInput
+
+from rh_prefect.client import Client
+from rh_prefect.errors import RunningHubError
+from rh_prefect.jobs import manifest as manifests
+from rh_prefect.jobs.cancel import CancelWatch
+from rh_prefect.jobs.collect import Collector
+from rh_prefect.jobs.events import JobEvent, Observer, Silent
+from rh_prefect.jobs.inputs import Inputs
+from rh_prefect.jobs.lifecycle import Policy
+from rh_prefect.jobs.order import Order, place_order
+from rh_prefect.jobs.owner import current_owner
+from rh_prefect.jobs.poller import Poller
+from rh_prefect.jobs.records import Intent
+from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.runner import Runner, World
+from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.slots import Slots
+from rh_prefect.jobs.spool import Spool
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.jobs.uploads import Uploads
+from rh_prefect.media.store import MediaStore
+from rh_prefect.settings import Settings
+
+Reuse = Literal["never", "always"]
+
+_log = logging.getLogger("rh_prefect")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one job is to be run.
+
+    Attributes:
+        label: A name for the output, in its file's name; calls with different labels are different jobs.
+        key: The caller's own idempotency key: in one scope the same key is the same job.
+        reuse: `always` serves an identical earlier request from the store, at no cost, and makes equal calls one job.
+        on_unknown: `raise` leaves a submit whose answer was lost to a person; `resubmit` pays again.
+        max_attempts: How many tasks one job may pay for, failed ones included.
+        deadline: Seconds to wait for the task's end; None waits as long as it takes.
+        may_submit: False only brings home what was paid for already.
+        credentials: Name of the credentials block, for the record.
+        storage: Name of the storage block, for the record.
+    """
+
+    label: str | None = None
+    key: str | None = None
+    reuse: Reuse = "never"
+    on_unknown: Literal["raise", "resubmit"] = "raise"
+    max_attempts: int = 3
+    deadline: float | None = None
+    may_submit: bool = True
+    credentials: str | None = None
+    storage: str | None = None
+
+
+class Account:
+    """Runs jobs on one account; lives on the package's loop thread. Get it with `account`."""
+
+    def __init__(self, client: Client, *, settings: Settings, name: str | None = None) -> None:
+        """Opens the account.
+
+        Args:
+            client: Talks to RunningHub with the account's key.
+            settings: Where this machine's scratch lies, and how often to look at tasks.
+            name: What the records call the account; a fingerprint of its key by default.
+        """
+        self.client = client
+        self.name = name or client.account_id
+        self._settings = settings
+        self._scratch = settings.state_dir
+        self._uploads = Uploads(client.upload, folder=self._scratch / "inputs", clock=time.monotonic)
+        self._world = World(
+            client=client,
+            poller=Poller(client.query, clock=time.monotonic, shortest=settings.poll_seconds),
+            slots=Slots(self._ask_for_slots, clock=time.monotonic),
+            spool=Spool(self._scratch / "spool"),
+            cancels=CancelWatch(),
+            sleep=asyncio.sleep,
+            jitter=random.random,
+        )
+        self._running: dict[tuple[str, str], _Shared] = {}
+        self._inputs: dict[tuple[str, str], Inputs] = {}
+
+    async def run(
+        self,
+        asked: ModelInput,
+        *,
+        scope: Scope,
+        store: MediaStore,
+        options: Options = Options(),
+        observer: Observer | None = None,
+    ) -> Result:
+        """Runs one job: checks it, pays for it once, waits for it, and brings its outputs home.
+
+        Args:
+            asked: The model and its parameters.
+            scope: The run that it belongs to.
+            store: Where its outputs go.
+            options: How to run it.
+            observer: Is told of every change.
+
+        Returns:
+            The result, with every output in the store.
+
+        Raises:
+            RunningHubError: See `rh_prefect.errors`; each says what happened, to which job, and what to do next.
+        """
+        watcher = observer or Silent()
+        order = await place_order(
+            asked, site=self.client.site, inputs=self._inputs_of(scope, store), label=options.label
+        )
+        if options.reuse == "always" and (known := await asyncio.to_thread(manifests.find, store, order.base)):
+            result = known.result(store, reused=True)
+            watcher.notify(_event_of(result, message=f"served from {result.manifest}; nothing was paid"))
+            return result
+        ordinal = 1 if options.reuse == "always" or options.key else scope.ordinal(order.base)
+        key = order.key(ordinal=ordinal, key=options.key)
+        result_or_none = await self._once(scope, key, order, ordinal, store, options, watcher)
+        assert result_or_none is not None  # only where it may not submit
+        return result_or_none
+
+    async def bring_home(
+        self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None
+    ) -> Result | None:
+        """Collects a job that was paid for, without ever submitting anything.
+
+        Args:
+            intent: The job's newest intent.
+            key: The job's key.
+            scope: The run that it belongs to.
+            store: Where its outputs go.
+            observer: Is told of every change.
+
+        Returns:
+            The result; None where nothing was paid.
+        """
+        options = Options(label=intent.label, may_submit=False)
+        order = Order.of(intent)
+        return await self._once(scope, key, order, intent.ordinal, store, options, observer or Silent())
+
+    async def aclose(self) -> None:
+        """Closes the client's connections."""
+        await self.client.aclose()
+
+    async def _once(
+        self,
+        scope: Scope,
+        key: str,
+        order: Order,
+        ordinal: int,
+        store: MediaStore,
+        options: Options,
+        watcher: Observer,
+    ) -> Result | None:
+        """One job runs once in a process, however many calls ask for it; it stops when none is left that waits."""
+        name = (scope.journal.scope, key)
+        ASKED[name[0]].add(key)
+        shared = self._running.get(name)
+        if shared is None:
+            task = asyncio.ensure_future(self._work(scope, key, order, ordinal, store, options, watcher))
+            shared = self._running[name] = _Shared(task)
+            task.add_done_callback(lambda _: self._running.pop(name, None))
+        return await shared.wait()
+
+    async def _work(
+        self,
+        scope: Scope,
+        key: str,
+        order: Order,
+        ordinal: int,
+        store: MediaStore,
+        options: Options,
+        watcher: Observer,
+    ) -> Result | None:
+        job = f"{scope.journal.scope}/{key}"
+        runner = Runner(
+            order,
+            key=key,
+            scope=scope,
+            policy=_policy(order, scope, options, job),
+            intent=lambda: self._intent(order, scope, ordinal, store, options),
+            link=lambda mark: self._link(order, mark, store),
+            world=self._world,
+            observer=watcher,
+            deadline=options.deadline,
+        )
+        submit = await runner.run()
+        if submit is None or submit.end is None:
+            return None
+        watcher.notify(_event(order, job, "collecting", "brings its outputs home", task_id=submit.task_id))
+        collector = Collector(client=self.client, store=store, scope=scope, folder=self._scratch / "parts")
+        try:
+            result = await collector.collect(
+                order, job=job, key=key, submit=submit, end=submit.end, first_time=runner.first_time
+            )
+        except RunningHubError as error:
+            watcher.notify(_event(order, job, "failed", error.message, task_id=submit.task_id))
+            raise
+        watcher.notify(_event_of(result, message=f"done: {_what(result)}"))
+        return result
+
+    def _intent(self, order: Order, scope: Scope, ordinal: int, store: MediaStore, options: Options) -> Intent:
+        return Intent(
+            owner=current_owner(),
+            account=self.name,
+            site=order.site,
+            credentials=options.credentials,
+            storage=options.storage,
+            store=store.url,
+            model=order.model,
+            endpoint=order.endpoint,
+            payload=dict(order.payload),
+            base=order.base,
+            ordinal=ordinal,
+            label=order.label,
+            run=scope.run,
+            flow=scope.flow,
+            estimate=order.estimate,
+            currency=order.currency,
+            submit_timeout=self._settings.submit_timeout,
+            attempt=scope.attempt,
+        )
+
+    async def _link(self, order: Order, mark: str, store: MediaStore) -> str:
+        given = order.inputs[mark]
+        name = store.name_of(given.source)
+        if store.public and name is not None:
+            signed = await asyncio.to_thread(store.signed_url, name)
+            if signed:
+                return signed
+        return await self._uploads.link(given, options=store.options_for(given.source))
+
+    def _inputs_of(self, scope: Scope, store: MediaStore) -> Inputs:
+        name = (scope.journal.scope, store.url)
+        if name not in self._inputs:
+            self._inputs[name] = Inputs(scope.journal, self._scratch / "inputs", options_for=store.options_for)
+        return self._inputs[name]
+
+    async def _ask_for_slots(self) -> tuple[int | None, int]:
+        status = await self.client.queue_status()
+        return status.limit, status.running + status.queued
+
+
+class _Shared:
+    """A job that several calls may wait for."""
+
+    def __init__(self, task: asyncio.Task[Result | None]) -> None:
+        self._task = task
+        self._waiting = 0
+
+    async def wait(self) -> Result | None:
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self._task)
+        except asyncio.CancelledError:
+            if self._waiting == 1:
+                self._task.cancel()
+            raise
+        finally:
+            self._waiting -= 1
+
+
+ASKED: defaultdict[str, set[str]] = defaultdict(set)
+"""Scope -> keys that this process has asked for; what the journal has beyond them is an orphan."""
+
+_accounts: dict[tuple[str, str, Path], Account] = {}
+
+
+def account(api_key: SecretStr, *, base_url: str, settings: Settings, name: str | None = None) -> Account:
+    """Gives this process's one `Account` for a key and a site; call it on the loop thread.
+
+    Args:
+        api_key: RunningHub's API key.
+        base_url: The site.
+        settings: Where this machine's scratch lies, and how often to look at tasks.
+        name: What the records call the account.
+    """
+    key = (base_url, api_key.get_secret_value(), settings.state_dir)
+    if key not in _accounts:
+        client = Client(api_key, base_url=base_url, submit_timeout=settings.submit_timeout)
+        _accounts[key] = Account(client, settings=settings, name=name)
+        LOOP.on_close(_accounts[key].aclose)
+    return _accounts[key]
+
+
+def _policy(order: Order, scope: Scope, options: Options, job: str) -> Policy:
+    return Policy(
+        job=job,
+        endpoint=order.endpoint,
+        attempt=scope.attempt,
+        task_attempt=scope.task_attempt,
+        max_attempts=options.max_attempts,
+        on_unknown=options.on_unknown,
+        may_submit=options.may_submit,
+    )
+
+
+def _event(
+    order: Order, job: str, state: Literal["collecting", "failed"], message: str, *, task_id: str | None
+) -> JobEvent:
+    return JobEvent(state=state, job=job, model=order.model, label=order.label, task_id=task_id, message=message)
+
+
+def _event_of(result: Result, *, message: str) -> JobEvent:
+    return JobEvent(
+        state="reused" if result.reused else "succeeded",
+        job=result.job,
+        model=result.model,
+        label=result.label,
+        task_id=result.task_id,
+        message=message,
+        cost=result.cost,
+        currency=result.currency,
+        queued_seconds=result.queued_seconds,
+        run_seconds=result.run_seconds,
+        output=result.outputs[0].uri if result.outputs else result.manifest,
+    )
+
+
+def _what(result: Result) -> str:
+    what = ", ".join(file.uri for file in result.outputs) or f"{len(result.text)} characters of text"
+    cost = f"; {result.cost} {result.currency}" if result.cost is not None else ""
+    return f"{what}{cost}"

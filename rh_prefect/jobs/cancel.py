@@ -1,0 +1,148 @@
+"""Cancel means cancel: what a run has submitted is cancelled at RunningHub, and nothing new is submitted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from rh_prefect.client import Client, TaskView
+from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
+from rh_prefect.jobs.ending import end_of
+from rh_prefect.jobs.journal import Journal
+from rh_prefect.jobs.records import Cancelled, Intent, JobView, Submit
+from rh_prefect.jobs.scope import Scope
+
+REMEMBER = 2.0
+"""Seconds for which "not cancelled" is believed where a fresh look is not needed."""
+
+PATIENCE = 20.0
+"""Seconds for which the cancelling process waits for submits in flight; Prefect's own grace is 30 s."""
+
+
+class CancelWatch:
+    """Tells whether a run was cancelled, without asking its journal for each of its jobs."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Starts with nothing known."""
+        self._clock = clock
+        self._seen: dict[tuple[str, int], tuple[bool, float]] = {}
+
+    async def look(self, journal: Journal, attempt: int, *, fresh: bool) -> bool:
+        """Looks for the `cancel` record of an attempt of a run.
+
+        Args:
+            journal: The run's journal.
+            attempt: The flow-run attempt: a run that is started again after a cancellation may submit again.
+            fresh: Whether the journal itself must be asked.
+        """
+        key = (journal.scope, attempt)
+        cancelled, at = self._seen.get(key, (False, -REMEMBER))
+        if cancelled or (not fresh and self._clock() - at < REMEMBER):
+            return cancelled
+        cancelled = await journal.read(f"cancel-{attempt}") is not None
+        self._seen[key] = (cancelled, self._clock())
+        return cancelled
+
+
+async def cancel_task(client: Client, task_id: str) -> TaskView:
+    """Cancels a task and says what became of it.
+
+    Args:
+        client: Talks to RunningHub.
+        task_id: The task.
+
+    Returns:
+        The task's last view: cancelled, or already ended.
+
+    Raises:
+        RunningHubError: It could not be cancelled; it may go on and cost.
+    """
+    try:
+        await client.cancel(task_id)
+    except ApiError as error:
+        if error.retry not in ("final", "state"):
+            raise
+    try:
+        view = await client.query(task_id)
+    except TaskNotFound:
+        return TaskView(task_id=task_id, status="CANCELLED")
+    if view.is_terminal:
+        return view
+    # RunningHub accepted the cancellation and does not say CANCEL yet; nothing documents that it ever does.
+    return TaskView(task_id=task_id, status="CANCELLED")
+
+
+@dataclass(frozen=True, slots=True)
+class CancelReport:
+    """What became of a run's tasks when it was cancelled.
+
+    Attributes:
+        cancelled: Task ids that were cancelled.
+        finished: Task ids that had ended already.
+        failed: Job -> why its task could not be cancelled, or why nobody knows whether there is one.
+    """
+
+    cancelled: tuple[str, ...]
+    finished: tuple[str, ...]
+    failed: dict[str, str]
+
+
+async def cancel_scope(scope: Scope, client_for: Callable[[Intent], Awaitable[Client]], *, by: str) -> CancelReport:
+    """Cancels all that a run has submitted.
+
+    First the `cancel` record is written: from then on a living runner submits nothing, and cancels what it has just
+    submitted. Then the scope is read until no submit is in flight.
+
+    Args:
+        scope: The run.
+        client_for: Gives a client of the account that an intent names.
+        by: Who cancels, for the record.
+    """
+    await scope.journal.create(f"cancel-{scope.attempt}", Cancelled(by=by).model_dump(mode="json"))
+    deadline = time.monotonic() + PATIENCE
+    ended: dict[str, str] = {}
+    while True:
+        views = [JobView.parse(key, await scope.journal.job(key)) async for key in scope.journal.keys()]
+        failed = await _cancel_running(views, scope, client_for, ended)
+        if not any(view.state == "open" for view in views) or time.monotonic() > deadline:
+            break
+        await asyncio.sleep(0.5)
+    unclear = {
+        f"{scope.journal.scope}/{view.key}": "nobody knows whether its submit was accepted"
+        for view in views
+        if view.state in ("open", "unknown")
+    }
+    return CancelReport(
+        cancelled=tuple(task for task, status in ended.items() if status == "CANCELLED"),
+        finished=tuple(task for task, status in ended.items() if status != "CANCELLED"),
+        failed=failed | unclear,
+    )
+
+
+async def _cancel_running(
+    views: list[JobView],
+    scope: Scope,
+    client_for: Callable[[Intent], Awaitable[Client]],
+    ended: dict[str, str],
+) -> dict[str, str]:
+    """Cancels what has a ticket and no end; says what could not be cancelled, by job."""
+    failed: dict[str, str] = {}
+    for view in views:
+        submit = view.last
+        if submit is None or submit.state != "ticket" or submit.task_id is None:
+            continue
+        job = f"{scope.journal.scope}/{view.key}"
+        try:
+            ended[submit.task_id] = await _cancel_one(view.key, submit, scope, await client_for(submit.intent))
+        except RunningHubError as error:
+            failed[job] = error.message
+    return failed
+
+
+async def _cancel_one(key: str, submit: Submit, scope: Scope, client: Client) -> str:
+    last = await cancel_task(client, submit.task_id or "")
+    end = end_of(submit, last, scope=scope, queued=0.0, ran=0.0)
+    await scope.journal.create(f"{key}-end-{submit.n}", end.model_dump(mode="json"))
+    return end.status

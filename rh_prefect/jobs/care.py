@@ -1,0 +1,136 @@
+"""What a person does about jobs: settle what is unknown, see what was paid for, and bring it home."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+
+from rh_prefect.errors import InputError
+from rh_prefect.jobs.journal import Journal
+from rh_prefect.jobs.owner import is_surely_dead
+from rh_prefect.jobs.records import Answer, JobView, Resolution, Submit
+from rh_prefect.jobs.spool import Spool
+
+
+def split_job(name: str) -> tuple[str, str]:
+    """Splits a job's full name.
+
+    Args:
+        name: `<scope>/<key>`, as messages and `rh-prefect jobs list` show it.
+
+    Returns:
+        Scope and key.
+
+    Raises:
+        InputError: It is not of this form.
+    """
+    scope, slash, key = name.rpartition("/")
+    if not (scope and slash and key):
+        raise InputError(
+            f"{name!r} is no job's name. What to do: give <run>/<key>, as `rh-prefect jobs list` shows it."
+        )
+    return scope, key
+
+
+async def read_job(journal: Journal, key: str) -> JobView:
+    """Reads one job.
+
+    Raises:
+        InputError: The scope has no such job.
+    """
+    view = JobView.parse(key, await journal.job(key))
+    if view.last is None:
+        raise InputError(
+            f"{journal.scope}/{key}: no such job is recorded. What to do: see `rh-prefect jobs list {journal.scope}`."
+        )
+    return view
+
+
+async def jobs_of(journal: Journal) -> AsyncIterator[JobView]:
+    """Reads all jobs of a scope."""
+    async for key in journal.keys():
+        yield JobView.parse(key, await journal.job(key))
+
+
+async def adopt(journal: Journal, key: str, task_id: str) -> None:
+    """Says that an unknown submit became a task, which the next run waits for without paying.
+
+    Args:
+        journal: The scope's journal.
+        key: The job's key.
+        task_id: RunningHub's task id.
+
+    Raises:
+        InputError: The job is not in a state in which this can be said.
+    """
+    if not task_id.isdecimal():
+        raise InputError(f"{task_id!r} is no task id: RunningHub's ids are digits only. Nothing was recorded.")
+    await _resolve(journal, key, Resolution(outcome="adopted", task_id=task_id, by="a person"))
+
+
+async def forget(journal: Journal, key: str) -> None:
+    """Says that an unknown submit came to nothing, so that the next run pays (again).
+
+    Args:
+        journal: The scope's journal.
+        key: The job's key.
+
+    Raises:
+        InputError: The job is not in a state in which this can be said.
+    """
+    await _resolve(journal, key, Resolution(outcome="forgotten", by="a person"))
+
+
+async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
+    view = await read_job(journal, key)
+    submit = view.last
+    if submit is not None and submit.state == "open":
+        submit = await _call_unknown(journal, view, submit)
+    if submit is None or submit.state != "unknown":
+        raise InputError(
+            f"{journal.scope}/{key}: there is nothing to settle, its last submit is {view.state!r}"
+            f"{f' (task {view.last.task_id})' if view.last and view.last.task_id else ''}. What to do: run it again."
+        )
+    if not await journal.create(f"{key}-resolution-{submit.n}", resolution.model_dump(mode="json")):
+        raise InputError(f"{journal.scope}/{key}: somebody else has just settled it. See `rh-prefect jobs show`.")
+
+
+async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Submit | None:
+    if not is_surely_dead(submit.intent.owner):
+        owner = submit.intent.owner
+        raise InputError(
+            f"{journal.scope}/{view.key}: its submit may still be in flight, in process {owner.pid} on {owner.host}. "
+            "What to do: run it again; once that process is known to be gone, it says what can be done."
+        )
+    answer = Answer(outcome="unknown", reason="the process that posted it has died", retry="unknown")
+    await journal.create(f"{view.key}-answer-{submit.n}", answer.model_dump(mode="json"))
+    return (await read_job(journal, view.key)).last
+
+
+async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
+    """Brings the tickets of a scope that wait on this machine into its journal.
+
+    Args:
+        spool: This machine's spool.
+        journal: The scope's journal.
+
+    Returns:
+        The task ids that the journal has now.
+    """
+    replayed: list[str] = []
+    for entry in [one for one in spool.entries() if one.scope == journal.scope]:
+        if not await journal.create(f"{entry.key}-answer-{entry.n}", entry.answer.model_dump(mode="json")):
+            settled = Resolution(outcome="adopted", task_id=entry.answer.task_id, by="this machine's spool")
+            await journal.create(f"{entry.key}-resolution-{entry.n}", settled.model_dump(mode="json"))
+        spool.drop(entry.scope, entry.key, entry.n)
+        replayed.append(entry.answer.task_id or "")
+    return replayed
+
+
+async def orphans(journal: Journal, asked: Collection[str]) -> list[JobView]:
+    """Finds what was paid for in a scope and not asked for this time, as by a flow that draws its prompts.
+
+    Args:
+        journal: The scope's journal.
+        asked: Keys that were asked for in this attempt.
+    """
+    return [view async for view in jobs_of(journal) if view.key not in asked and view.tickets]

@@ -1,0 +1,280 @@
+"""The truth about money: append-only records, each created exclusively, never changed and never deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import threading
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import fsspec
+
+from rh_prefect.errors import JournalError
+
+JSON: TypeAlias = "dict[str, Any]"
+"""A JSON object; what the values may be is the business of `records`."""
+
+_KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
+
+
+class Journal(Protocol):
+    """Where a scope's records are kept.
+
+    Keys are lower-case letters, digits and dashes: `<job key>-<what>-<n>`. Every method raises `JournalError` when the
+    place cannot be used.
+
+    Attributes:
+        scope: What the journal covers: a flow-run id, or a folder's name.
+    """
+
+    @property
+    def scope(self) -> str: ...
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        """Creates a record exclusively.
+
+        Args:
+            key: Its key.
+            record: A JSON object with a `token` that no other creation has.
+
+        Returns:
+            True when the record now stands because of this very call, even if an earlier sending of it had already
+            arrived (its token tells); False when another's record was there first.
+        """
+        ...
+
+    async def read(self, key: str) -> JSON | None:
+        """Reads one record; None where there is none."""
+        ...
+
+    async def job(self, job_key: str) -> dict[str, JSON]:
+        """Reads all records of one job, by full key; costs the same however many jobs the scope has."""
+        ...
+
+    def keys(self) -> AsyncIterator[str]:
+        """Lists the keys of all jobs in the scope, each once."""
+        ...
+
+
+def check_key(key: str) -> str:
+    """Refuses a key that some journal could not hold.
+
+    Raises:
+        ValueError: Not of lower-case letters, digits and dashes.
+    """
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is no journal key: lower-case letters and digits, in parts joined by dashes")
+    return key
+
+
+class FolderJournal:
+    """A journal on fsspec: one folder a job, one small JSON file a record.
+
+    On a local disk a record appears whole or not at all: it is written to a temporary file, flushed to the disk, and
+    then linked to its name, which fails if the name exists. Elsewhere the store's own conditional put is used
+    (If-None-Match on S3); the first use tries two exclusive creations and refuses a store where both win.
+    """
+
+    def __init__(self, url: str, *, scope: str, options: Mapping[str, Any] | None = None) -> None:
+        """Opens the journal; nothing is touched before the first call.
+
+        Args:
+            url: A folder or any fsspec URL; scopes are its sub-folders.
+            scope: This scope's name: letters, digits, dashes, dots and underscores.
+            options: fsspec's storage options.
+
+        Raises:
+            ValueError: The scope is no plain name.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", scope):
+            raise ValueError(f"{scope!r} is no scope's name: letters, digits, dashes, dots and underscores")
+        self.scope = scope
+        self.url = url
+        self._files = _open_files(url, options or {})
+
+    def __repr__(self) -> str:
+        return f"FolderJournal({self.url!r}, scope={self.scope!r})"
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        """Creates a record exclusively; see `Journal.create`."""
+        data = json.dumps(record, ensure_ascii=False).encode()
+        if await self._call(self._files.create, self._path(key), data):
+            return True
+        there = await self.read(key)
+        return there is not None and there.get("token") == record["token"]
+
+    async def read(self, key: str) -> JSON | None:
+        """Reads one record; see `Journal.read`."""
+        data = await self._call(self._files.read, self._path(key))
+        return None if data is None else _decode(data, f"{self.url}/{self._path(key)}")
+
+    async def job(self, job_key: str) -> dict[str, JSON]:
+        """Reads all records of one job; see `Journal.job`."""
+        files = await self._call(self._files.read_folder, f"{self.scope}/{job_key}")
+        return {f"{job_key}-{Path(name).stem}": _decode(data, f"{self.url}/{name}") for name, data in files.items()}
+
+    async def keys(self) -> AsyncIterator[str]:
+        """Lists the keys of all jobs; see `Journal.keys`."""
+        for name in await self._call(self._files.folders, self.scope):
+            if name not in ("media", "cancel"):
+                yield name
+
+    async def _call(self, function: Any, *args: Any) -> Any:  # one door for each method of `_Files`
+        try:
+            return await asyncio.to_thread(function, *args)
+        except (OSError, ValueError) as error:
+            raise JournalError(
+                f"The journal at {self.url} (scope {self.scope}) cannot be used: {error or type(error).__name__}. "
+                "What to do: check the place that RH_JOURNAL names and its permissions, then run again; "
+                "what was paid so far is kept."
+            ) from error
+
+    def _path(self, key: str) -> str:
+        job, _, rest = check_key(key).partition("-")
+        return f"{self.scope}/{job}/{rest}.json"
+
+
+def folder_scopes(url: str, *, options: Mapping[str, Any] | None = None) -> list[str]:
+    """Lists the scopes that have a folder at a journal's URL.
+
+    Args:
+        url: The journal's URL.
+        options: fsspec's storage options.
+    """
+    return _open_files(url, options or {}).folders("")
+
+
+def _decode(data: bytes, where: str) -> JSON:
+    try:
+        record = json.loads(data)
+    except ValueError as error:
+        raise JournalError(
+            f"The record {where} is not JSON. What to do: look at the file; it was not written by this package "
+            "as it stands. No new task is submitted for its job before it is mended."
+        ) from error
+    return dict(record)
+
+
+class _Files(Protocol):
+    """What a journal needs of a place: exclusive creation, reading, and one folder's listing."""
+
+    def create(self, path: str, data: bytes) -> bool: ...
+    def read(self, path: str) -> bytes | None: ...
+    def read_folder(self, path: str) -> dict[str, bytes]: ...
+    def folders(self, path: str) -> list[str]: ...
+
+
+def _open_files(url: str, options: Mapping[str, Any]) -> _Files:
+    protocol = url.partition("://")[0] if "://" in url else "file"
+    if protocol in ("file", "local"):
+        return _LocalFiles(Path(url.removeprefix(f"{protocol}://")).expanduser())
+    return _StoreFiles(url, options)
+
+
+class _LocalFiles:
+    """A folder on a local disk."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def create(self, path: str, data: bytes) -> bool:
+        target = self._root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        try:
+            with draft.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # A link, not a rename: a rename would silently replace another's record.
+            os.link(draft, target)
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink(missing_ok=True)
+        return True
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            return (self._root / path).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def read_folder(self, path: str) -> dict[str, bytes]:
+        folder = self._root / path
+        try:
+            names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+        except FileNotFoundError:
+            return {}
+        return {f"{path}/{name}": (folder / name).read_bytes() for name in names}
+
+    def folders(self, path: str) -> list[str]:
+        try:
+            return sorted(entry.name for entry in (self._root / path).iterdir() if entry.is_dir())
+        except FileNotFoundError:
+            return []
+
+
+class _StoreFiles:
+    """Any other fsspec place whose `pipe_file(mode="create")` is exclusive."""
+
+    _exclusive_in_process = threading.Lock()
+
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        options = {"use_listings_cache": False, **options}
+        self._fs, self._root = fsspec.core.url_to_fs(url.rstrip("/"), **options)
+        self._proved = False
+
+    def create(self, path: str, data: bytes) -> bool:
+        if not self._proved:
+            self._prove_exclusive()
+        return self._create(f"{self._root}/{path}", data)
+
+    def read(self, path: str) -> bytes | None:
+        with contextlib.suppress(FileNotFoundError):
+            return bytes(self._fs.cat_file(f"{self._root}/{path}"))
+        return None
+
+    def read_folder(self, path: str) -> dict[str, bytes]:
+        names = self._names(path, kind="file")
+        return {f"{path}/{name}": bytes(self._fs.cat_file(f"{self._root}/{path}/{name}")) for name in names}
+
+    def folders(self, path: str) -> list[str]:
+        return sorted(self._names(path, kind="directory"))
+
+    def _names(self, path: str, *, kind: str) -> list[str]:
+        self._fs.invalidate_cache()
+        try:
+            listing = self._fs.ls(f"{self._root}/{path}".rstrip("/"), detail=True)
+        except FileNotFoundError:
+            return []
+        return [entry["name"].rstrip("/").rpartition("/")[2] for entry in listing if entry["type"] == kind]
+
+    def _create(self, path: str, data: bytes) -> bool:
+        try:
+            # Memory-like file systems look first and write then; the lock makes that one step in this process.
+            with self._exclusive_in_process if self._fs.protocol == "memory" else contextlib.nullcontext():
+                self._fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            # s3fs reports a failed If-None-Match as EINVAL; only a record that is really there means "not first".
+            if self._fs.exists(path):
+                return False
+            raise error from None
+        return True
+
+    def _prove_exclusive(self) -> None:
+        path = f"{self._root}/.probe-{uuid.uuid4().hex}"
+        both = (self._create(path, b"1"), self._create(path, b"2"))
+        with contextlib.suppress(OSError):
+            self._fs.rm_file(path)
+        if both != (True, False):
+            raise ValueError("the store lets two processes create the same object, so it cannot tell who pays")
+        self._proved = True

@@ -1,0 +1,337 @@
+"""The life of one paid job, decided without I/O.
+
+`lifecycle` is a generator: it yields what is to be done next and is sent what came of it. The runner does the doing. So each
+rule about money can be tested state by state, without a clock, a network or a journal:
+
+    validate -> upload -> slot -> claim (intent) -> POST -> answer -> wait -> end
+
+The rules, in the order in which they are met:
+
+- What the journal says comes first. A ticket is queried, never submitted again; an end is an end.
+- An intent without an answer is a POST in flight or a dead owner, nothing else; it is watched until that is clear.
+- An unknown answer stays unknown until a person, the late owner or the caller's own option resolves it.
+- A refusal is recorded before anything is waited for; the next POST has the next number.
+- A ticket's end is recorded before its outputs are fetched.
+- A failed task is paid for again only by a later attempt, within `max_attempts`, and never where the same request must fail again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, assert_never
+
+from rh_prefect.errors import (
+    CODES,
+    GenerationFailed,
+    JobCancelled,
+    JobFailed,
+    NotDelivered,
+    SubmissionUnknown,
+    api_error,
+    explain,
+)
+from rh_prefect.jobs.records import Answer, End, Intent, JobView, Submit
+
+NOT_DELIVERED = "not-delivered"
+"""Our own code for a request that never left this machine."""
+
+GAVE_UP = "gave-up"
+"""Our own code for a claim whose POST was never begun, since this process had been stopped in between."""
+
+
+FULL = frozenset({"421", "415", "814", "1520"})
+"""The codes that say: no slot free. The other pace codes are about the rate or the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the caller wants, and where in the run the call stands.
+
+    Attributes:
+        job: The job's full name, for messages.
+        endpoint: The endpoint, for messages.
+        attempt: The flow-run attempt, from 1.
+        task_attempt: The task-run attempt, from 1.
+        max_attempts: How many tasks one job may pay for, failed ones included.
+        on_unknown: `raise` leaves an unknown submit to a person; `resubmit` pays again, at the caller's own risk.
+        may_submit: False where only what was paid already is to be brought home.
+        undelivered_tries: How often in a row a request that cannot leave this machine is tried.
+    """
+
+    job: str
+    endpoint: str
+    attempt: int = 1
+    task_attempt: int = 1
+    max_attempts: int = 3
+    on_unknown: Literal["raise", "resubmit"] = "raise"
+    may_submit: bool = True
+    undelivered_tries: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ReadJob:
+    """Read the job's records; comes back as a `JobView`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Have every input uploaded and its link alive; comes back as None."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitSlot:
+    """Wait until the account may take one more task; comes back as None."""
+
+
+@dataclass(frozen=True, slots=True)
+class FreeSlot:
+    """Give the slot back; `full` says that RunningHub itself refused for want of one."""
+
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait before the next POST; the more refusals in a row, the longer."""
+
+    refusals: int
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckCancel:
+    """Look whether the run was cancelled; comes back as a bool. `fresh` allows no remembered answer."""
+
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Create intent n; comes back as the `Intent` when it is ours, None when another's was there first."""
+
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Send POST n; comes back as an `Answer`, whatever happened."""
+
+    intent: Intent
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordAnswer:
+    """Create answer n; comes back as the `Submit` that now stands: a watcher may have called it unknown first."""
+
+    intent: Intent
+    n: int
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Wait until another's intent is answered, or its owner is surely gone; comes back as a `JobView`."""
+
+    submit: Submit
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Resolve unknown answer n as forgotten; comes back as None."""
+
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitEnd:
+    """Wait until the task is terminal and record its end; comes back as the `End` that stands."""
+
+    submit: Submit
+    adopted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTask:
+    """Cancel the task at RunningHub and record its end; comes back as the `End` that stands."""
+
+    submit: Submit
+
+
+Step: TypeAlias = (
+    ReadJob
+    | Prepare
+    | AwaitSlot
+    | FreeSlot
+    | Pause
+    | CheckCancel
+    | Claim
+    | Post
+    | RecordAnswer
+    | Watch
+    | Forget
+    | AwaitEnd
+    | CancelTask
+)
+CRITICAL = (Claim, Post, RecordAnswer)
+"""From the claim to the recorded answer nothing may interrupt."""
+
+Life: TypeAlias = Generator[Step, Any, Submit | None]
+"""What `lifecycle` is; it ends with the submit that succeeded, or None where nothing was paid and it may not pay."""
+
+
+def lifecycle(policy: Policy) -> Life:
+    """Decides one job from its first look at the journal to its successful end.
+
+    Args:
+        policy: The caller's wishes.
+
+    Yields:
+        Steps; each class says what it comes back as.
+
+    Returns:
+        The submit that succeeded, with its end, whose outputs are to be collected.
+
+    Raises:
+        SubmissionUnknown: Nobody knows whether it was paid for.
+        JobFailed: The task failed, and this attempt may not pay for another.
+        JobCancelled: The run was cancelled.
+        ApiError: RunningHub refused the submit for good.
+    """
+    job: JobView = yield ReadJob()
+    adopted = True
+    while True:
+        last = job.last
+        match job.state:
+            case "open":
+                assert last is not None
+                job = yield Watch(last)
+            case "unknown":
+                assert last is not None
+                yield from _settle_unknown(policy, last)
+                job = yield ReadJob()
+            case "ticket":
+                assert last is not None
+                return _only_success(policy, (yield from _to_its_end(last, adopted=adopted)))
+            case "ended" if last is not None and last.end is not None and not may_pay_again(policy, job):
+                return _only_success(policy, last)
+            case "new" | "refused" | "forgotten" | "ended":
+                if not policy.may_submit:
+                    return None
+                job = yield from _submit(policy, job)
+                adopted = False
+            case other:
+                assert_never(other)
+
+
+def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
+    """Posts until there is a ticket, an unknown answer, or another process that was first."""
+    refusals = undelivered = 0
+    while True:
+        yield Prepare()
+        yield AwaitSlot()
+        if (yield CheckCancel(fresh=False)):
+            raise JobCancelled(f"{policy.job}: the run was cancelled before this job was submitted.", job=policy.job)
+        intent: Intent | None = yield Claim(job.next_n)
+        if intent is None:
+            yield FreeSlot()
+            read: JobView = yield ReadJob()
+            return read
+        answer: Answer = yield Post(intent, job.next_n)
+        submit: Submit = yield RecordAnswer(intent, job.next_n, answer)
+        job = job.adding(submit)
+        if submit.state != "refused":
+            return job
+        refused = submit.answer or answer
+        yield FreeSlot(full=refused.code in FULL)
+        undelivered = undelivered + 1 if refused.code == NOT_DELIVERED else 0
+        _raise_unless_it_may_wait(policy, refused, undelivered)
+        refusals += 1
+        yield Pause(refusals, refused.code, refused.reason)
+
+
+def _raise_unless_it_may_wait(policy: Policy, refused: Answer, undelivered: int) -> None:
+    if refused.code == NOT_DELIVERED and undelivered >= policy.undelivered_tries:
+        raise NotDelivered(
+            f"{policy.job}: RunningHub could not be reached, {undelivered} times in a row: {refused.reason}. Nothing was "
+            "paid. What to do: check the network and RH_BASE_URL, then run again."
+        )
+    if refused.retry != "pace":
+        raise api_error(refused.code, refused.reason, doing=f"{policy.job}: submit to {policy.endpoint}")
+
+
+def _settle_unknown(policy: Policy, submit: Submit) -> Generator[Step, Any, None]:
+    if policy.on_unknown == "resubmit" and policy.may_submit:
+        yield Forget(submit.n)
+        return
+    answer = submit.answer
+    said = f" ({answer.reason})" if answer and answer.reason else ""
+    raise SubmissionUnknown(
+        f"{policy.job}: submit {submit.n} to {policy.endpoint} was begun at {submit.intent.at} and nobody knows whether "
+        f"RunningHub accepted it{said}. It is not sent again, since that could pay twice. What to do: look for the task in "
+        f"RunningHub's call log. If it is there: rh-prefect jobs adopt {policy.job} TASK_ID. If it is not: "
+        f"rh-prefect jobs forget {policy.job}. Then run again.",
+        job=policy.job,
+    )
+
+
+def _to_its_end(submit: Submit, *, adopted: bool) -> Generator[Step, Any, Submit]:
+    cancelled: bool = yield CheckCancel(fresh=True)
+    end: End = yield CancelTask(submit) if cancelled else AwaitEnd(submit, adopted=adopted)
+    return replace(submit, end=end)
+
+
+def _only_success(policy: Policy, submit: Submit) -> Submit:
+    end = submit.end
+    if end is None:
+        raise AssertionError("asked of a submit that has not ended")
+    match end.status:
+        case "SUCCESS":
+            return submit
+        case "CANCELLED":
+            raise JobCancelled(
+                f"{policy.job}: task {end.task_id} was cancelled. What to do: run it again to pay for a new one.",
+                job=policy.job,
+                task_id=end.task_id,
+            )
+        case "FAILED":
+            raise _failure(policy, end)
+        case other:
+            assert_never(other)
+
+
+def _failure(policy: Policy, end: End) -> JobFailed:
+    row = explain(end.code, end.reason)
+    advice = (
+        "the same request fails again; change it" if is_hopeless(end.code) else "run it again; it pays for a new task"
+    )
+    return JobFailed(
+        f"{policy.job}: task {end.task_id} of {policy.endpoint} failed: {end.reason or row.meaning} (code {end.code or 'none'}). "
+        f"What to do: {row.advice if end.code in CODES else advice}.",
+        job=policy.job,
+        task_id=end.task_id,
+        code=end.code,
+        new_task=row.new_task,
+    )
+
+
+def is_hopeless(code: str) -> bool:
+    """Tells whether a task that failed with this code would fail again with the same request."""
+    row = CODES.get(code)
+    return row is not None and row.retry == "final" and not issubclass(row.error, GenerationFailed)
+
+
+def may_pay_again(policy: Policy, job: JobView) -> bool:
+    """Tells whether a job whose task did not succeed may have another.
+
+    A later attempt of the flow run may, unless the request is hopeless. A retry of the calling task may only where the code
+    itself says that a new task helps: a task is retried for many reasons, and most of them have nothing to do with the job.
+    """
+    end = job.last.end if job.last else None
+    if end is None or end.status == "SUCCESS" or job.tickets >= policy.max_attempts or is_hopeless(end.code):
+        return False
+    if policy.attempt > end.attempt:
+        return True
+    return explain(end.code, end.reason).new_task and policy.task_attempt > end.task_attempt

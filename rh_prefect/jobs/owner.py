@@ -1,0 +1,75 @@
+"""Who wrote an intent, and whether that process is surely dead."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from functools import cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Owner(BaseModel):
+    """A process, told apart from a later one that got the same pid.
+
+    Attributes:
+        host: Its host's name.
+        boot: The host's boot id; a pid says nothing after a reboot or in another container.
+        pid: Its process id.
+        started: When the kernel started it, in clock ticks since boot.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    host: str
+    boot: str
+    pid: int
+    started: str
+
+
+def current_owner() -> Owner:
+    """Describes this process; read anew after a fork."""
+    return Owner(host=socket.gethostname(), boot=_boot_id(), pid=os.getpid(), started=_started(os.getpid()) or "")
+
+
+def is_surely_dead(owner: Owner) -> bool:
+    """Tells whether a process of this very host has ended.
+
+    Returns:
+        True only on proof: same host, same boot, and the pid is gone or belongs to a younger process. Of a process
+        elsewhere nothing can be proved from here, so the answer is False.
+    """
+    here = current_owner()
+    if not owner.boot or (owner.host, owner.boot) != (here.host, here.boot):
+        return False
+    started = _started(owner.pid)
+    return started is None or started != owner.started
+
+
+def uptime() -> float:
+    """A monotonic clock in seconds that goes on while the machine sleeps, where the system has one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.clock_gettime(clock) if clock is not None else time.monotonic()
+
+
+@cache
+def _boot_id() -> str:
+    """The boot's id and the pid namespace: in two containers of one host the same pid is two processes."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}:{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str | None:
+    """Field 22 of /proc/<pid>/stat; None where there is no such process, or it is a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The command's name stands in brackets and may itself hold brackets and blanks.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else fields[19]

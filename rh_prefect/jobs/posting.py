@@ -1,0 +1,198 @@
+"""The one dangerous moment: from the claim to the recorded answer, and what a stranger's half-done one means."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from rh_prefect.client import Client, TaskView
+from rh_prefect.errors import ApiError, InputError, JournalError, NoAnswer, NotDelivered
+from rh_prefect.jobs.identity import marked
+from rh_prefect.jobs.journal import Journal
+from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED
+from rh_prefect.jobs.order import Order
+from rh_prefect.jobs.owner import is_surely_dead, uptime
+from rh_prefect.jobs.records import Answer, Intent, JobView, Resolution, Submit
+from rh_prefect.jobs.spool import Spool, Spooled
+
+WATCH_MARGIN = 10.0
+"""Seconds beyond a stranger's own limits before this process calls his submit unknown."""
+
+UNPOSTED: set[str] = set()
+"""Tokens of this process's intents whose POST has not begun: whatever became of recording them, they cost nothing."""
+
+_log = logging.getLogger("rh_prefect")
+
+
+class Desk:
+    """One job's records and its POST."""
+
+    def __init__(
+        self,
+        order: Order,
+        *,
+        key: str,
+        job: str,
+        journal: Journal,
+        client: Client,
+        spool: Spool,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        """Takes a job.
+
+        Args:
+            order: What is asked for.
+            key: The job's key.
+            job: Its full name, for messages.
+            journal: Its records.
+            client: Posts.
+            spool: This machine's memory of tickets on their way to the journal.
+            sleep: Waits.
+        """
+        self._order = order
+        self._key = key
+        self._job = job
+        self._journal = journal
+        self._client = client
+        self._spool = spool
+        self._sleep = sleep
+        self._claimed_at = 0.0
+        self.first_view: TaskView | None = None
+
+    async def read(self) -> JobView:
+        """Reads the job, with the tickets that this machine's spool still has for it."""
+        view = JobView.parse(self._key, await self._journal.job(self._key))
+        for submit in view.submits:
+            self._check_same_request(submit)
+            view = await self._replay_spool(view, submit)
+        return view
+
+    def _check_same_request(self, submit: Submit) -> None:
+        if submit.intent.base != self._order.base:
+            raise InputError(
+                f"{self._job}: this key stands for another request already ({submit.intent.model}). "
+                "What to do: give each request a key of its own."
+            )
+
+    async def _replay_spool(self, view: JobView, submit: Submit) -> JobView:
+        """Brings a ticket into the journal that arrived here and never got there."""
+        answer = self._spool.get(self._journal.scope, self._key, submit.n)
+        if answer is None:
+            return view
+        return view.adding(await self.record_answer(submit.intent, submit.n, answer))
+
+    async def claim(self, n: int, intent: Intent) -> Intent | None:
+        """Creates intent n; None when another's was there first."""
+        # Until its POST begins, an intent of ours is known to have cost nothing, even if recording it seems to fail.
+        UNPOSTED.add(intent.token)
+        if not await self._journal.create(f"{self._key}-intent-{n}", intent.model_dump(mode="json")):
+            UNPOSTED.discard(intent.token)
+            return None
+        self._claimed_at = uptime()
+        return intent
+
+    async def post(self, intent: Intent, n: int, links: Mapping[str, str]) -> Answer:
+        """Sends POST n, with the inputs' links by their marks; whatever happens is an answer."""
+        if uptime() - self._claimed_at > intent.give_up:
+            # Whoever watches this intent may have called it unknown by now; to post would be to pay behind his back.
+            return Answer(
+                outcome="refused", code=GAVE_UP, reason="this process was stopped before the POST", retry="pace"
+            )
+        UNPOSTED.discard(intent.token)
+        answer = await self._submit_once(links)
+        if answer.outcome == "ticket":
+            self._spool.put(Spooled(self._journal.scope, self._key, n, answer))
+        return answer
+
+    async def _submit_once(self, links: Mapping[str, str]) -> Answer:
+        try:
+            view = await self._client.submit(self._order.endpoint, _linked(dict(self._order.payload), links))
+        except NotDelivered as error:
+            return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.message, retry="pace")
+        except NoAnswer as error:
+            return Answer(outcome="unknown", reason=error.message, retry="unknown")
+        except ApiError as error:
+            outcome = "unknown" if error.retry in ("unknown", "state") else "refused"
+            return Answer(outcome=outcome, code=error.code, reason=error.reason, retry=error.retry)
+        except Exception as error:
+            return Answer(outcome="unknown", reason=f"{type(error).__name__}: {error}", retry="unknown")
+        self.first_view = view
+        return Answer(outcome="ticket", task_id=view.task_id)
+
+    async def record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
+        """Creates answer n; the submit that now stands, which a watcher may have called unknown first."""
+        try:
+            submit = await self._write_answer(intent, n, answer)
+        except JournalError as error:
+            raise self._unrecorded(answer, error) from error
+        self._spool.drop(self._journal.scope, self._key, n)
+        return submit
+
+    async def _write_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
+        if await self._journal.create(f"{self._key}-answer-{n}", answer.model_dump(mode="json")):
+            return Submit(n, intent, answer)
+        # Another process watched this intent for so long that it called it unknown. The ticket settles that.
+        if answer.outcome == "ticket":
+            await self.resolve(n, Resolution(outcome="adopted", task_id=answer.task_id, by="the late owner"))
+        submit = self._submit_number(n, JobView.parse(self._key, await self._journal.job(self._key)))
+        if answer.outcome == "ticket" and submit.task_id != answer.task_id:
+            late = answer.model_dump(mode="json")
+            await self._journal.create(f"{self._key}-late-{n}", late)
+            _log.error(
+                "%s: task %s was accepted after its submit had been given up; it may have been paid for in vain. "
+                "What to do: look at it in RunningHub's call log.",
+                self._job,
+                answer.task_id,
+            )
+        return submit
+
+    def _submit_number(self, n: int, view: JobView) -> Submit:
+        return next(submit for submit in view.submits if submit.n == n)
+
+    def _unrecorded(self, answer: Answer, error: JournalError) -> JournalError:
+        if answer.outcome != "ticket":
+            return error
+        return JournalError(
+            f"{self._job}: task {answer.task_id} is paid for and runs, but the journal could not be told: {error} "
+            f"The ticket lies in {self._spool.folder} on this machine: run again here and it is adopted; "
+            f"from elsewhere: rh-prefect jobs adopt {self._job} {answer.task_id}."
+        )
+
+    async def resolve(self, n: int, resolution: Resolution) -> None:
+        """Settles unknown answer n."""
+        await self._journal.create(f"{self._key}-resolution-{n}", resolution.model_dump(mode="json"))
+
+    async def watch(self, submit: Submit) -> JobView:
+        """Waits for a stranger's answer; time is measured here alone, since clocks of two machines are never compared."""
+        began, gap = uptime(), 0.05
+        limit = submit.intent.give_up + submit.intent.submit_timeout + WATCH_MARGIN
+        while True:
+            view = await self.read()
+            now = self._submit_number(submit.n, view)
+            if now.state != "open":
+                return view
+            verdict = self._verdict(submit.intent, watched=uptime() - began, limit=limit)
+            if verdict is not None:
+                await self._journal.create(f"{self._key}-answer-{submit.n}", verdict.model_dump(mode="json"))
+                return await self.read()
+            await self._sleep(gap)
+            gap = min(2.0, gap * 1.5)
+
+    def _verdict(self, intent: Intent, *, watched: float, limit: float) -> Answer | None:
+        if intent.token in UNPOSTED:
+            return Answer(outcome="refused", code=GAVE_UP, reason="its POST was never begun", retry="pace")
+        if is_surely_dead(intent.owner):
+            return Answer(outcome="unknown", reason="the process that posted it has died", retry="unknown")
+        if watched > limit:
+            return Answer(outcome="unknown", reason=f"no answer was recorded in {watched:.0f} s", retry="unknown")
+        return None
+
+
+def _linked(value: Any, links: Mapping[str, str]) -> Any:
+    """The payload as RunningHub takes it: each mark of a file replaced by a link to it."""
+    if isinstance(value, Mapping):
+        return {name: _linked(one, links) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_linked(one, links) for one in value]
+    return links[value] if marked(value) else value

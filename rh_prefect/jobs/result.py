@@ -1,0 +1,66 @@
+"""What a paid job comes back as."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from pydantic import BaseModel, ConfigDict
+
+from rh_prefect.errors import InputError
+from rh_prefect.media.ref import Media
+
+
+class Result(BaseModel):
+    """A finished job: its files, already in the store, and what it cost.
+
+    A result, or one of its outputs, can be given wherever a call takes media.
+
+    Attributes:
+        model: The model's name in RunningHub's documentation.
+        endpoint: Path below `/openapi/v2/`.
+        job: The job's full name, `<scope>/<key>`, as `rh-prefect jobs` takes it.
+        key: The job's key.
+        task_id: RunningHub's task id.
+        outputs: Its files, in the order of RunningHub's answer.
+        texts: Its texts; text models have nothing else.
+        cost: What this call paid; 0 where an earlier result was reused, None where RunningHub does not say.
+        currency: Of the cost.
+        queued_seconds: Time in RunningHub's queue, as it was seen.
+        run_seconds: Time that the task ran.
+        reused: Whether an identical earlier request was served from the store.
+        manifest: URI of the job's manifest.
+        label: The caller's name for the output.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    endpoint: str
+    job: str
+    key: str
+    task_id: str
+    outputs: tuple[Media, ...] = ()
+    texts: tuple[str, ...] = ()
+    cost: Decimal | None = None
+    currency: str | None = None
+    queued_seconds: float | None = None
+    run_seconds: float | None = None
+    reused: bool = False
+    manifest: str = ""
+    label: str | None = None
+
+    @property
+    def media(self) -> Media:
+        """The first file.
+
+        Raises:
+            InputError: The job made no file.
+        """
+        if not self.outputs:
+            raise InputError(f"{self.job}: {self.model} made no file. What to do: read `.text`, or name another model.")
+        return self.outputs[0]
+
+    @property
+    def text(self) -> str:
+        """All texts, joined by blank lines."""
+        return "\n\n".join(self.texts)

@@ -1,0 +1,80 @@
+"""What makes a job the same job when it is run again: a journal, and an ordinal among equal calls."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from typing import Protocol
+
+from rh_prefect.jobs.journal import FolderJournal, Journal
+
+
+class Scope(Protocol):
+    """The run that a job belongs to.
+
+    Attributes:
+        journal: Holds the scope's records.
+        run: A short name of the run, for file names.
+        flow: The flow's name, for file names.
+        attempt: Which attempt of the run this is, from 1.
+        task_attempt: Which attempt of the calling task this is, from 1.
+        details: What a manifest says of the run, as plain JSON.
+    """
+
+    @property
+    def journal(self) -> Journal: ...
+    @property
+    def run(self) -> str: ...
+    @property
+    def flow(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def task_attempt(self) -> int: ...
+    @property
+    def details(self) -> Mapping[str, str]: ...
+
+    def ordinal(self, base: str) -> int:
+        """Counts equal calls.
+
+        Args:
+            base: Hash of what the call asks for.
+
+        Returns:
+            1 for the first call with this base in this attempt of the run, 2 for the next, and so on; the same number
+            again where one call is merely tried again.
+        """
+        ...
+
+
+class FolderScope:
+    """A scope outside flows: a name, and a folder of records below the journal's URL."""
+
+    def __init__(self, journal: FolderJournal, *, attempt: int = 1) -> None:
+        """Opens the scope.
+
+        Args:
+            journal: Its records.
+            attempt: Raise it to let failed jobs be paid for again; see `max_attempts`.
+        """
+        self.journal = journal
+        self.run = journal.scope
+        self.flow = "call"
+        self.attempt = attempt
+        self.task_attempt = 1
+        self.details: Mapping[str, str] = {}
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def ordinal(self, base: str) -> int:
+        """Counts equal calls of this process; see `Scope.ordinal`."""
+        with self._lock:
+            self._counts[base] += 1
+            return self._counts[base]
+
+
+def loose_scope(journal_url: str) -> FolderScope:
+    """Makes a scope that no later process will find again: a crash loses the way back to what was paid."""
+    return FolderScope(FolderJournal(journal_url, scope=f"loose-{uuid.uuid4().hex[:12]}"))

@@ -1,0 +1,103 @@
+"""The package's own event loop: one daemon thread per process that owns clients, pollers, slots and journals.
+
+A Prefect task may run on any loop, in any thread, and may be cancelled at any await. A submit must not be: it runs here,
+and the caller only waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+JOIN_SECONDS = 20.0
+"""How long the process's end waits for submits in flight; Prefect kills 30 s after its SIGTERM."""
+
+
+class LoopThread:
+    """An event loop on a daemon thread, started on first use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._critical: set[asyncio.Task[Any]] = set()
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = self._start()
+            return self._loop
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Starts a coroutine on the loop, in a copy of the caller's context variables."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Awaits a coroutine that runs on the loop; cancelling the wait cancels it there, outside critical sections."""
+        return await asyncio.wrap_future(self.submit(coroutine))
+
+    def call_sync(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Blocks until a coroutine has run on the loop.
+
+        Raises:
+            RuntimeError: Called on the loop's own thread, where it could never end.
+        """
+        if threading.current_thread().name == _NAME:
+            coroutine.close()
+            raise RuntimeError("a blocking call on the package's own loop thread would wait for itself")
+        return self.submit(coroutine).result()
+
+    async def critical(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine to its end, whatever happens to the caller; the process's end waits for it too."""
+        task = asyncio.ensure_future(coroutine)
+        self._critical.add(task)
+        task.add_done_callback(self._critical.discard)
+        return await asyncio.shield(task)
+
+    def on_close(self, closer: Callable[[], Awaitable[None]]) -> None:
+        """Has a coroutine function run on the loop when the process ends."""
+        self._closers.append(closer)
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, name=_NAME, daemon=True).start()
+        atexit.register(self._join)
+        return loop
+
+    def _join(self) -> None:
+        if self._loop is None:
+            return
+        with contextlib.suppress(concurrent.futures.TimeoutError):
+            self.submit(self._wind_up()).result(JOIN_SECONDS)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _wind_up(self) -> None:
+        if self._critical:
+            await asyncio.gather(*self._critical, return_exceptions=True)
+        for closer in self._closers:
+            with contextlib.suppress(Exception):  # at the process's end nothing can be done about it
+                await closer()
+
+
+_NAME = "rh_prefect"
+
+LOOP = LoopThread()
+"""This process's loop."""
+
+
+def _after_fork() -> None:
+    # The child has the parent's loop object but not its thread; it starts its own on first use.
+    LOOP.__init__()  # type: ignore[misc]
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,33 @@
+"""Editing of local files with FFmpeg's libraries: join clips, mix a sound track, marry both, take stills.
+
+A film is three calls, each of which reads and writes piece by piece, in memory that does not grow with the length:
+
+    joined = concat(clips, work / "picture.mp4")
+    mix([(joined.starts[0], line)], music, work / "track.wav", seconds=joined.seconds)
+    mux(work / "picture.mp4", work / "track.wav", work / "film.mp4")
+
+A result is at its name whole or not at all. An unusable input is a `MediaError`, a place that cannot be written to a
+`StoreError`; both name the file.
+"""
+
+from __future__ import annotations
+
+from rh_prefect.media.edit.film import mux
+from rh_prefect.media.edit.loudness import Level, audio_level
+from rh_prefect.media.edit.mixdown import mix
+from rh_prefect.media.edit.reel import Joined, concat
+from rh_prefect.media.edit.sheet import contact_sheet
+from rh_prefect.media.edit.still import last_frame, poster, thumbnail
+
+__all__ = [
+    "Joined",
+    "Level",
+    "audio_level",
+    "concat",
+    "contact_sheet",
+    "last_frame",
+    "mix",
+    "mux",
+    "poster",
+    "thumbnail",
+]

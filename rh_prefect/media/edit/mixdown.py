@@ -1,0 +1,184 @@
+"""Speech over music: the music steps back while someone speaks, and the sum is as loud as a film on the web."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from av.filter import Graph
+
+from rh_prefect.errors import InputError
+from rh_prefect.media.edit.loudness import Level, audio_level
+from rh_prefect.media.edit.product import create_mp4, product
+from rh_prefect.media.edit.sound import (
+    PIECE,
+    RATE,
+    Line,
+    Pieces,
+    Samples,
+    Sound,
+    add_entrance,
+    endless_silence,
+    frame_of,
+    looped,
+    pulled,
+    spoken,
+)
+from rh_prefect.media.edit.track import Track
+
+LOUDNESS = -16.0
+"""LUFS that a finished track is near: what video sites and podcasts ask for."""
+
+_BED = -18.0
+"""LUFS of the music between the lines; under them it is ducked by some 13 dB more."""
+
+_MOST_GAIN = 20.0
+_TAIL = 1.5
+_FADE = 2.0
+_FADE_OF_ALL = 0.03
+
+_DUCK = "threshold=0.02:ratio=8:attack=15:release=500:detection=rms"
+# The limit leaves 2 dB, since AAC does not keep peaks.
+_LIMIT = "limit=0.79:attack=5:release=50:level=0:latency=1"
+
+
+@dataclass(frozen=True, slots=True)
+class _Score:
+    """All that has to be known before the first sample is made."""
+
+    lines: tuple[Line, ...]
+    music: Path | None
+    music_gain: float
+    samples: int
+
+
+def mix(
+    speech: Path | Sequence[tuple[float, Path]] | None,
+    music: Path | None,
+    to: Path,
+    *,
+    seconds: float | None = None,
+) -> float:
+    """Makes one sound track of speech and music.
+
+    Every line is brought to the same loudness; the music is heard in full where nobody speaks, steps well back under
+    each line, is repeated where it is too short, and fades out at the end. A limiter keeps the peaks below full scale.
+    For a track that goes into `mux`, write a WAV: the film's AAC is then the first lossy step.
+
+    Args:
+        speech: A file that begins at 0, or lines with the second at which each begins; None or empty: nobody speaks.
+        music: A file; None: no music.
+        to: The track: `.wav` (16 bit PCM) or `.m4a` (AAC), both stereo at 48 kHz.
+        seconds: Its length; speech beyond it is cut. None: the music goes on for a moment after the last word; without
+            speech, the length of the music.
+
+    Returns:
+        The length of the track in seconds.
+
+    Raises:
+        MediaError: A file is missing or broken, or has no sound.
+        InputError: There is nothing to mix, a time is negative, or the name ends in something else.
+        StoreError: The track cannot be written.
+    """
+    if to.suffix.lower() not in _FORMATS:
+        raise InputError(f"A sound track {to.name} cannot be made. What to do: let its name end in .wav or .m4a.")
+    score = _score([(0.0, speech)] if isinstance(speech, Path) else list(speech or ()), music, seconds)
+    with product(to) as part, _FORMATS[to.suffix.lower()](part) as file:
+        track = Track(file, "pcm_s16le" if to.suffix.lower() == ".wav" else "aac")
+        for piece in _mixed(score):
+            track.write(piece)
+        track.finish()
+    return score.samples / RATE
+
+
+def _create_wav(part: Path) -> OutputContainer:
+    return av.open(str(part.absolute()), "w", format="wav")
+
+
+_FORMATS = {".wav": _create_wav, ".m4a": create_mp4}
+
+
+def _score(speech: Sequence[tuple[float, Path]], music: Path | None, seconds: float | None) -> _Score:
+    lines = tuple(_line(start, path) for start, path in speech)
+    level = audio_level(music) if music is not None else None
+    length = _length(lines, level) if seconds is None else seconds
+    if length <= 0:
+        raise InputError(
+            f"There is nothing to mix in {length:g} seconds. What to do: give speech, music, or a length above 0."
+        )
+    gain = _gain(level.lufs, _BED if lines else LOUDNESS) if level else 1.0
+    return _Score(lines, music, gain, max(1, round(length * RATE)))
+
+
+def _length(lines: Sequence[Line], music: Level | None) -> float:
+    if not lines:
+        return music.seconds if music else 0.0
+    return max(line.end for line in lines) / RATE + (_TAIL if music else 0.0)
+
+
+def _line(start: float, path: Path) -> Line:
+    if start < 0:
+        raise InputError(f"The line {path} cannot begin at {start:g} s. What to do: give a time from 0 on.")
+    level = audio_level(path)
+    begin = round(start * RATE)
+    return Line(path, begin, begin + round(level.seconds * RATE), _gain(level.lufs, LOUDNESS))
+
+
+def _gain(lufs: float, target: float) -> float:
+    """The factor that brings a loudness to a target; hiss is not made into a storm."""
+    return float(10 ** (min(_MOST_GAIN, target - lufs) / 20))
+
+
+def _mixed(score: _Score) -> Iterator[Samples]:
+    desk = _Desk(score)
+    with Sound(spoken(score.lines)) as speech, Sound(_bed(score)) as music:
+        for at in range(0, score.samples, PIECE):
+            wanted = min(PIECE, score.samples - at)
+            yield from desk.mix(speech.read(wanted), music.read(wanted))
+    yield from desk.rest()
+
+
+def _bed(score: _Score) -> Pieces:
+    return looped(score.music) if score.music is not None else endless_silence()
+
+
+class _Desk:
+    """Speech goes to the sum, and tells the compressor on the music's way there how far to step back."""
+
+    def __init__(self, score: _Score) -> None:
+        self._graph = graph = Graph()
+        self._speech, self._music = add_entrance(graph), add_entrance(graph)
+        self._at = 0
+        split, duck = graph.add("asplit"), graph.add("sidechaincompress", _DUCK)
+        volume = graph.add("volume", f"{score.music_gain:.6f}")
+        total = graph.add("amix", "inputs=2:normalize=0")
+        graph.link_nodes(self._music, volume, graph.add("afade", _fade_out(score.samples, _FADE)), duck)
+        self._speech.link_to(split)
+        split.link_to(total, 0, 0)
+        split.link_to(duck, 1, 1)
+        duck.link_to(total, 0, 1)
+        form = graph.add("aformat", f"sample_fmts=fltp:sample_rates={RATE}:channel_layouts=stereo")
+        end = graph.add("afade", _fade_out(score.samples, _FADE_OF_ALL))
+        graph.link_nodes(total, graph.add("alimiter", _LIMIT), end, form, graph.add("abuffersink"))
+        graph.configure()
+
+    def mix(self, speech: Samples, music: Samples) -> Pieces:
+        """Takes as much of both and gives what is ready: the filters are always some samples behind."""
+        self._speech.push(frame_of(speech, self._at))
+        self._music.push(frame_of(music, self._at))
+        self._at += speech.shape[1]
+        return pulled(self._graph)
+
+    def rest(self) -> Pieces:
+        """What the filters still hold."""
+        self._speech.push(None)
+        self._music.push(None)
+        return pulled(self._graph)
+
+
+def _fade_out(samples: int, seconds: float) -> str:
+    length = max(1, min(round(seconds * RATE), samples // 4))
+    return f"type=out:start_sample={samples - length}:nb_samples={length}"

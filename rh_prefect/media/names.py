@@ -1,0 +1,85 @@
+"""Names of files in a store: the naming template, and what a name may be made of."""
+
+from __future__ import annotations
+
+import re
+from string import Formatter
+
+from rh_prefect.errors import ConfigError, InputError
+
+DEFAULT_TEMPLATE = "{flow}/{run}/{label}-{key}-{index}.{ext}"
+"""One folder a run; the job's key tells equal labels apart, the index a job's several files."""
+
+FIELDS = ("run", "flow", "label", "model", "key", "task", "index", "ext")
+"""What a template may name."""
+
+PART = ".rh-part"
+"""The ending of a file that is still being written; never listed."""
+
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|{}]+')
+_LONGEST = 60
+
+
+def check_template(template: str) -> str:
+    """Refuses a template under which two files could get the same name.
+
+    Args:
+        template: A path made of text and of fields in braces, see `FIELDS`.
+
+    Returns:
+        The template.
+
+    Raises:
+        ConfigError: It names an unknown field, or lacks one that tells files apart.
+    """
+    try:
+        used = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+    except ValueError as error:
+        raise ConfigError(f"The naming template {template!r} cannot be read: {error}. {_hint()}") from None
+    unknown = sorted(used - set(FIELDS))
+    if unknown:
+        raise ConfigError(f"The naming template {template!r} has the unknown field {unknown[0]!r}. {_hint()}")
+    if "index" not in used or not ("task" in used or {"run", "key"} <= used):
+        raise ConfigError(
+            f"The naming template {template!r} could give two files one name: "
+            f"it needs {{index}}, and {{task}} or both {{run}} and {{key}}. {_hint()}"
+        )
+    try:
+        check_name(fill(template, dict.fromkeys(FIELDS, "x") | {"index": 1}))
+    except InputError as error:
+        raise ConfigError(f"The naming template {template!r} gives no usable names: {error} {_hint()}") from None
+    return template
+
+
+def fill(template: str, fields: dict[str, str | int]) -> str:
+    """The name that a template gives; each field is made safe first, so that it adds no folder of its own."""
+    try:
+        return template.format_map({key: safe(v) if isinstance(v, str) else v for key, v in fields.items()})
+    except ValueError as error:
+        raise ConfigError(f"The naming template {template!r} cannot be filled: {error}. {_hint()}") from None
+
+
+def safe(text: str) -> str:
+    """The text as a part of a file name: any script is kept, what a file system refuses becomes a dash."""
+    text = _UNSAFE.sub("-", text).strip(" .-")
+    # Bytes, not characters: a file name may have 255 bytes, and a label may be Chinese.
+    text = text.encode()[:_LONGEST].decode(errors="ignore").strip(" .-")
+    return text or "x"
+
+
+def check_name(name: str) -> str:
+    """Refuses a name that leaves the store or that some file system cannot hold.
+
+    Raises:
+        InputError: The name is absolute, empty, has empty or dotted parts, a backslash or control characters.
+    """
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or re.search(r"[\x00-\x1f\x7f\\]", name):
+        raise InputError(
+            f"{name!r} is no name for a file in the store. Use a relative path with forward slashes, as in shots/1.mp4."
+        )
+    return name
+
+
+def _hint() -> str:
+    return f"Fields are {', '.join(FIELDS)}; the default is {DEFAULT_TEMPLATE!r}."

@@ -1,0 +1,193 @@
+"""Says what a file is and whether it is whole: kind, size of the picture, duration, sound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from PIL import Image
+
+from rh_prefect.errors import MediaError
+from rh_prefect.media import sniff as types
+from rh_prefect.media.ref import Kind
+from rh_prefect.media.refusal import as_media_error
+from rh_prefect.media.sniff import FileType, sniff
+from rh_prefect.media.whole import missing_bytes, size_of
+
+_FULL_DECODE = 16_000_000
+"""Pixels up to which a picture is decoded whole, to be sure of it; more would take too much memory."""
+
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+"""Values of EXIF's orientation that swap width and height."""
+
+_SOUND_ONLY = {
+    "video/mp4": types.M4A,
+    "video/quicktime": types.M4A,
+    "video/webm": FileType("audio", "audio/webm", "webm"),
+}
+_SOUND_ONLY["video/x-matroska"] = FileType("audio", "audio/x-matroska", "mka")
+_WITH_PICTURE = {"audio/ogg": FileType("video", "video/ogg", "ogv"), "audio/mp4": types.MP4}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a file is, by its content.
+
+    Attributes:
+        kind: What a model takes it for.
+        mime: Its MIME type.
+        extension: Its usual extension, without a dot.
+        width: Pixels, as shown.
+        height: Pixels, as shown.
+        seconds: Duration of a video or audio.
+        fps: Frames a second of a video.
+        has_audio: Whether a video has a sound track.
+    """
+
+    kind: Kind
+    mime: str
+    extension: str
+    width: int | None = None
+    height: int | None = None
+    seconds: float | None = None
+    fps: float | None = None
+    has_audio: bool | None = None
+
+
+def probe(path: Path) -> Facts:
+    """Looks into a file; the memory needed does not depend on its size.
+
+    A picture is decoded, of a video or audio the first frame; that no bytes are missing at the end is checked by the
+    lengths that are written in the file.
+
+    Args:
+        path: A local file.
+
+    Returns:
+        Its facts.
+
+    Raises:
+        MediaError: It is missing, a folder, empty, cut short or broken.
+    """
+    found = file_type(path)
+    if missing_bytes(path, found):
+        raise _broken(path, found, "its end is missing")
+    look = _LOOKS.get(found.kind)
+    facts = Facts(found.kind, found.mime, found.extension)
+    if look is None or found is types.HEIC:
+        return facts
+    try:
+        return look(path, facts)
+    except MediaError:
+        raise
+    except Exception as error:
+        # Decoders raise anything on bytes that make no sense.
+        raise _broken(path, found, _words(error)) from error
+
+
+def file_type(path: Path) -> FileType:
+    """Tells the type of a local file by its first bytes.
+
+    Raises:
+        MediaError: It is missing, a folder or empty.
+    """
+    with as_media_error(str(path)):
+        size = size_of(path)
+        with path.open("rb") as file:
+            head = file.read(types.HEAD)
+    if not size:
+        raise MediaError(f"The file {path} is empty. Give one with content.")
+    return sniff(head, size=size)
+
+
+def facts_or_type(path: Path) -> Facts:
+    """The facts of a file, or only its type where it is broken: for files that must be kept whatever they are.
+
+    Raises:
+        MediaError: It is missing or a folder.
+    """
+    try:
+        return probe(path)
+    except MediaError:
+        with as_media_error(str(path)):
+            empty = not size_of(path)
+        found = types.UNKNOWN if empty else file_type(path)
+        return Facts(found.kind, found.mime, found.extension)
+
+
+def _look_at_picture(path: Path, facts: Facts) -> Facts:
+    with Image.open(path) as image:
+        width, height = image.size
+        if width * height > _FULL_DECODE and image.format != "JPEG":
+            # Its checksums only; to look for an orientation would decode all of a PNG.
+            image.verify()
+            return replace(facts, width=width, height=height)
+        if width * height > _FULL_DECODE:
+            # Reads all of the file and decodes it at an eighth of its size.
+            image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
+        image.load()
+        turned = image.getexif().get(_ORIENTATION) in _TURNED
+    return replace(facts, width=height if turned else width, height=width if turned else height)
+
+
+def _look_at_stream(path: Path, facts: Facts) -> Facts:
+    with av.open(str(path)) as file:
+        pictures = [s for s in file.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        sound = bool(file.streams.audio)
+        if not pictures and not sound:
+            raise MediaError(f"The file {path} has neither a picture nor a sound track. Give another file.")
+        facts = replace(facts, seconds=_seconds(file))
+        if pictures:
+            return _look_at_video(file, _renamed(facts, _WITH_PICTURE), sound)
+        next(file.decode(file.streams.audio[0]))
+        return _renamed(facts, _SOUND_ONLY)
+
+
+def _look_at_video(file: InputContainer, facts: Facts, sound: bool) -> Facts:
+    stream = next(s for s in file.streams.video if not s.disposition & av.stream.Disposition.attached_pic)
+    # One thread: each would hold frames of its own, which for 4K is much memory.
+    stream.codec_context.thread_count = 1
+    frame = next(file.decode(stream))
+    turned = frame.rotation % 180 == 90
+    width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
+    rate: Fraction | None = stream.average_rate or stream.guessed_rate
+    fps = round(float(rate), 3) if rate else None
+    return replace(facts, width=width, height=height, fps=fps, has_audio=sound)
+
+
+def _seconds(file: InputContainer) -> float | None:
+    if file.duration is not None:
+        return round(file.duration / av.time_base, 3)
+    for stream in file.streams:
+        if stream.duration is not None and stream.time_base is not None:
+            return round(float(stream.duration * stream.time_base), 3)
+    return None
+
+
+def _renamed(facts: Facts, names: dict[str, FileType]) -> Facts:
+    """One container may hold a film or only its sound."""
+    found = names.get(facts.mime)
+    return facts if found is None else replace(facts, kind=found.kind, mime=found.mime, extension=found.extension)
+
+
+def _words(error: Exception) -> str:
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return said or type(error).__name__
+
+
+def _broken(path: Path, found: FileType, why: str) -> MediaError:
+    return MediaError(
+        f"The file {path} is a broken {found.extension}: {why}. Make or fetch it again, then give the new one."
+    )
+
+
+_LOOKS: dict[Kind, Callable[[Path, Facts], Facts]] = {
+    "image": _look_at_picture,
+    "video": _look_at_stream,
+    "audio": _look_at_stream,
+}

@@ -1,0 +1,122 @@
+"""`Media`: a file that is known by its content, as a frozen value; and what a call accepts in place of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import PurePath, PurePosixPath
+from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from rh_prefect.errors import InputError
+
+Kind = Literal["image", "video", "audio", "3d", "text", "other"]
+"""What a file is, by its content."""
+
+
+class Media(BaseModel):
+    """One file in a store: where it is, what it is, and the hash of its content.
+
+    A result's outputs are values of this class, and each may be given wherever a call takes media:
+
+        picture = await generate(models.ZImageTurboLora(prompt="a lighthouse"))
+        await generate(models.KlingV26ProImageToVideo(image_url=picture.media, prompt="waves", duration="5"))
+
+    Attributes:
+        uri: Where it is: a path or an fsspec URI, without credentials.
+        kind: What it is, by its content.
+        mime: Its MIME type, by its content.
+        size: Bytes.
+        sha256: Hex digest of its content.
+        width: Pixels, as shown (a rotation in the file is applied).
+        height: Pixels, as shown.
+        seconds: Duration of a video or audio.
+        fps: Frames a second of a video.
+        has_audio: Whether a video has a sound track.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    uri: str
+    kind: Kind
+    mime: str
+    size: int = Field(ge=0)
+    sha256: str
+    width: int | None = None
+    height: int | None = None
+    seconds: float | None = None
+    fps: float | None = None
+    has_audio: bool | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name, without its folder."""
+        parts = urlsplit(self.uri)
+        if len(parts.scheme) > 1:
+            path = unquote(parts.path) if parts.scheme in ("file", "http", "https") else self.uri
+            return PurePosixPath(path).name
+        return PurePath(self.uri).name
+
+
+def as_media_input(value: object) -> Media | str:
+    """Turns what a caller may give for a file into a `Media` or a string.
+
+    Nothing is read: whether the file exists and suits the model is found out when the job starts.
+
+    Args:
+        value: A `Media`, a path, an fsspec URI or http(s) URL, the JSON form of a `Media`, or anything whose attribute
+            `media` is a `Media`, such as the result of another job.
+
+    Returns:
+        The `Media`, or the path or URI as it was given.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    if isinstance(value, Media):
+        return value
+    if isinstance(value, str | os.PathLike):
+        return _as_text(value)
+    if isinstance(value, Mapping):
+        return _from_json(value)
+    media = getattr(value, "media", None)
+    if isinstance(media, Media):
+        return media
+    raise InputError(
+        f"A file was expected and {type(value).__name__} was given. "
+        "Give a path, a URI such as s3://bucket/photo.jpg, an http(s) URL, a Media, or the result of another job."
+    )
+
+
+def _as_text(value: str | os.PathLike[str]) -> str:
+    text = os.fspath(value)
+    if isinstance(text, str) and text.strip():
+        return text
+    raise InputError(
+        "A file was expected and an empty path was given. Give a path, a URI or the result of another job."
+    )
+
+
+def _from_json(value: Mapping[str, object]) -> Media:
+    try:
+        return Media.model_validate(value)
+    except ValidationError as error:
+        wrong = ", ".join(sorted({".".join(map(str, problem["loc"])) for problem in error.errors()}))
+        raise InputError(
+            f"A file was expected and an object was given that is no Media (wrong or missing: {wrong}). "
+            "Give a path, a URI, or the JSON form of a Media, which has at least uri, kind, mime, size and sha256."
+        ) from None
+
+
+def _validate(value: object) -> Media | str:
+    """Lets pydantic report a wrong file with the name of its field, as it does only for a ValueError."""
+    try:
+        return as_media_input(value)
+    except InputError as error:
+        raise ValueError(error.message) from None
+
+
+MediaInput = Annotated[Media | str, BeforeValidator(_validate)]
+"""The type of a parameter that takes a file; see `as_media_input`."""

@@ -1,0 +1,308 @@
+"""`MediaStore`: the place where files are kept, on anything that fsspec reaches."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+
+from rh_prefect.errors import StoreError
+from rh_prefect.media.names import DEFAULT_TEMPLATE, PART, check_name, check_template, fill
+from rh_prefect.media.place import is_local, local_path, locate, protocol_of, read_options, without_user
+from rh_prefect.media.probe import Facts, facts_or_type
+from rh_prefect.media.reader import guarded
+from rh_prefect.media.ref import Media
+from rh_prefect.media.refusal import as_store_error
+from rh_prefect.media.sniff import sniff
+from rh_prefect.media.writers import BLOCK_SIZE, Tally, writer_for
+
+_INHERITED: list[object] = []
+"""File systems of a parent process, kept: to end one here would take the parent's connections off its event loop."""
+
+
+class MediaStore:
+    """A folder for files: local, S3, or any other place that fsspec reaches.
+
+    A file is at its final name whole or not at all. All methods block and may be called from many threads.
+
+        store = MediaStore("s3://bucket/films", options={"key": "…", "secret": "…"})
+        media = store.publish(Path("film.mp4"), "2026/film.mp4")
+
+    Args:
+        url: A folder or an fsspec URL.
+        options: fsspec's storage options, such as key and secret; they are never shown.
+        public: Whether RunningHub can reach signed links to this place.
+        template: How files are named, see `name_for`.
+
+    Attributes:
+        url: The place, without credentials; a local folder as an absolute path.
+        protocol: fsspec's name for the kind of place; "file" for a local folder.
+        public: As given.
+        template: As given.
+
+    Raises:
+        ConfigError: The URL or the template cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str] = "rh-output",
+        *,
+        options: Mapping[str, object] | None = None,
+        public: bool = False,
+        template: str = DEFAULT_TEMPLATE,
+    ) -> None:
+        self.public = public
+        self.template = check_template(template)
+        self._options = dict(options or {})
+        self._where = locate(os.fspath(url))
+        self.protocol = protocol_of(self._where)
+        self.url = without_user(self._where)
+        self._opened: tuple[int, AbstractFileSystem, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"MediaStore({self.url!r}, public={self.public})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._options or self.url != self._where:
+            raise TypeError("A MediaStore with credentials is not pickled; pass the name of its block instead.")
+        return _restore, (self.url, self.public, self.template)
+
+    def name_for(
+        self, *, run: str, flow: str, model: str, key: str, index: int, ext: str, task: str = "", label: str = ""
+    ) -> str:
+        """The name that the template gives to one file of a job.
+
+        Args:
+            run: Short name of the run.
+            flow: Name of the flow.
+            model: Name of the model; stands in for a label that was not given.
+            key: The job's short key.
+            index: Which of the job's files it is.
+            ext: Extension, with or without its dot.
+            task: RunningHub's task id.
+            label: The caller's own name for the output.
+
+        Returns:
+            A name for `publish`; what a file system refuses has become a dash.
+        """
+        fields: dict[str, str | int] = {"run": run, "flow": flow, "model": model, "key": key, "task": task}
+        fields |= {"index": index, "label": label or model, "ext": ext.lstrip(".") or "bin"}
+        return check_name(fill(self.template, fields))
+
+    def uri(self, name: str) -> str:
+        """Where a file of this name is: a path or an fsspec URI, without credentials."""
+        return f"{self._root}{check_name(name)}"
+
+    def name_of(self, uri: str) -> str | None:
+        """The name of a file by its URI; None if it is not in this store."""
+        if self.protocol == "file" and is_local(uri):
+            uri = local_path(uri)
+        return uri[len(self._root) :] if uri.startswith(self._root) and len(uri) > len(self._root) else None
+
+    def options_for(self, source: str | Media) -> Mapping[str, object]:
+        """The storage options with which to read an input: this store's own where it is the same kind of place."""
+        uri = source.uri if isinstance(source, Media) else source
+        return dict(self._options) if protocol_of(uri) == self.protocol else {}
+
+    def publish(self, local: Path, name: str) -> Media:
+        """Copies a local file into the store and tells what it is.
+
+        The memory that is needed does not depend on the file's size. A file that is there already is replaced. A file
+        that is broken is kept all the same, without facts: it may have been paid for.
+
+        Args:
+            local: The file; it stays where it is.
+            name: Its name in the store, with forward slashes.
+
+        Returns:
+            Its URI, size, hash and facts.
+
+        Raises:
+            MediaError: There is no such local file.
+            StoreError: The place refuses it; nothing is left at the name that was not there before.
+        """
+        facts = facts_or_type(local)
+        with local.open("rb") as reader:
+            tally = self._write(name, reader, mime=facts.mime)
+        return self._media(name, facts, tally)
+
+    def describe(self, local: Path, name: str) -> Media:
+        """The same as `publish` returns, for a file that is in the store already; nothing is written.
+
+        Args:
+            local: A copy of the file on this machine.
+            name: Its name in the store.
+
+        Raises:
+            MediaError: There is no such local file.
+        """
+        facts, tally = facts_or_type(local), Tally()
+        with local.open("rb") as reader:
+            for _ in tally.chunks(reader):
+                pass
+        return self._media(name, facts, tally)
+
+    def write_stream(self, name: str, reader: BinaryIO, *, mime: str = "application/octet-stream") -> int:
+        """Writes what a reader gives, whole or not at all, and returns its size."""
+        return self._write(name, reader, mime=mime).size
+
+    def write_bytes(self, name: str, data: bytes) -> str:
+        """Writes a small file, whole or not at all, and returns its URI."""
+        self._write(name, BytesIO(data), mime=sniff(data[:4096], size=len(data)).mime)
+        return self.uri(name)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Reads a small file.
+
+        Raises:
+            StoreError: There is none, or it cannot be read.
+        """
+        with self._at(name, "read") as (fs, path):
+            data = fs.cat_file(path)
+        return bytes(data)
+
+    def open(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """Opens a file of this store for reading, in flat memory."""
+        return self._open(name)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return self._size(name) is not None
+
+    def info(self, name: str) -> int:
+        """The size of a file in bytes.
+
+        Raises:
+            StoreError: There is none, or the place cannot be read.
+        """
+        size = self._size(name)
+        if size is None:
+            raise StoreError(f"There is no {name} in {self.url}. Check the name, or whether it was deleted or moved.")
+        return size
+
+    def list(self, folder: str = "") -> list[str]:
+        """The names of all files in a folder and its folders, sorted; none if there is no such folder."""
+        with as_store_error(f"list {folder or 'files'}", self.url, options=self._options):
+            fs, root = self._filesystem()
+            top = f"{root}/{check_name(folder.rstrip('/'))}" if folder else root
+            # A missing bucket must be said, a missing folder is an empty one.
+            if self.protocol != "s3" and not fs.exists(top):
+                return []
+            start = len(root) + 1
+            found = (str(path) for path in fs.find(top))
+            return sorted(path[start:] for path in found if path.startswith(f"{top}/") and not path.endswith(PART))
+
+    def delete(self, name: str) -> None:
+        """Deletes a file; one that is not there is no error."""
+        with self._at(name, "delete") as (fs, path):
+            try:
+                fs.rm_file(path)
+            except FileNotFoundError as error:
+                if type(error.__cause__).__name__ == "NoSuchBucket":
+                    raise
+
+    def signed_url(self, name: str, *, seconds: int = 86400) -> str | None:
+        """A link to a file that works for so long without credentials; None unless the place is public and can sign."""
+        if not self.public or self.protocol in ("file", "memory"):
+            return None
+        with self._at(name, "sign a link to") as (fs, path):
+            try:
+                return str(fs.sign(path, expiration=seconds))
+            except NotImplementedError:
+                return None
+
+    def check(self) -> None:
+        """Writes, reads and deletes a small file.
+
+        Raises:
+            StoreError: Says which of the three the place refuses, and what to do.
+        """
+        name, data = f"rh-prefect-check-{uuid.uuid4().hex[:12]}.txt", os.urandom(64)
+        self.write_bytes(name, data)
+        try:
+            same = self.read_bytes(name) == data
+        except StoreError:
+            with suppress(StoreError):
+                self.delete(name)
+            raise
+        self.delete(name)
+        if not same:
+            raise StoreError(f"{self.url} gave back other bytes than were written. Choose another place for files.")
+
+    @property
+    def _root(self) -> str:
+        return self.url if self.url.endswith("/") else f"{self.url}/"
+
+    def _media(self, name: str, facts: Facts, tally: Tally) -> Media:
+        return Media(
+            uri=self.uri(name),
+            kind=facts.kind,
+            mime=facts.mime,
+            size=tally.size,
+            sha256=tally.digest.hexdigest(),
+            width=facts.width,
+            height=facts.height,
+            seconds=facts.seconds,
+            fps=facts.fps,
+            has_audio=facts.has_audio,
+        )
+
+    def _write(self, name: str, reader: BinaryIO, *, mime: str) -> Tally:
+        with self._at(name, "write") as (fs, path):
+            return writer_for(self.protocol)(fs, path, reader, mime=mime)
+
+    def _size(self, name: str) -> int | None:
+        with self._at(name, "look at") as (fs, path):
+            try:
+                info = fs.info(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return int(info["size"]) if info["type"] == "file" else None
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[BinaryIO]:
+        door = partial(as_store_error, f"read {name}", self.url, options=self._options)
+        with ExitStack() as stack:
+            with self._at(name, "read") as (fs, path):
+                reader = stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE))
+            yield guarded(reader.read, door)
+
+    @contextmanager
+    def _at(self, name: str, doing: str) -> Iterator[tuple[AbstractFileSystem, str]]:
+        check_name(name)
+        with as_store_error(f"{doing} {name}", self.url, options=self._options):
+            fs, root = self._filesystem()
+            yield fs, f"{root}/{name}"
+
+    def _filesystem(self) -> tuple[AbstractFileSystem, str]:
+        """The place's file system, made anew after a fork, whose child has no thread for the old one."""
+        opened = self._opened
+        if opened is None or opened[0] != os.getpid():
+            if opened is not None:
+                _INHERITED.append(opened)
+            # An instance of its own: those that fsspec remembers are kept for each thread and for ever.
+            options = {**read_options(self.protocol, self._options), **_signing(self.protocol, self._options)}
+            fs, root = url_to_fs(self._where, skip_instance_cache=True, **options)
+            opened = self._opened = (os.getpid(), fs, str(root).rstrip("/"))
+        return opened[1], opened[2]
+
+
+def _restore(url: str, public: bool, template: str) -> MediaStore:
+    return MediaStore(url, public=public, template=template)
+
+
+def _signing(protocol: str, options: Mapping[str, object]) -> dict[str, object]:
+    """Asks for S3's present way of signing: botocore signs links in the first way, which many services refuse."""
+    config = options.get("config_kwargs") or {}
+    if protocol != "s3" or not isinstance(config, Mapping):
+        return {}
+    return {"config_kwargs": {"signature_version": "s3v4", **config}}

@@ -1,0 +1,204 @@
+"""Whole files or nothing: how bytes reach their final name on each kind of place, in flat memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from fsspec import AbstractFileSystem
+from fsspec.asyn import sync
+
+from rh_prefect.media.names import PART
+
+PART_SIZE = 8 * 2**20
+"""Bytes of one part of an S3 upload."""
+
+PARTS_AT_ONCE = 2
+"""Parts in flight; so many are held in memory."""
+
+BLOCK_SIZE = 2 * 2**20
+"""Bytes that are asked for at once when a file is read from a remote place."""
+
+_CHUNK = 2**20
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts and hashes what passes."""
+
+    size: int = 0
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    def chunks(self, reader: BinaryIO) -> Iterator[bytes]:
+        """The reader's bytes in pieces of 1 MiB but for the last."""
+        while chunk := read_exactly(reader, _CHUNK):
+            self.size += len(chunk)
+            self.digest.update(chunk)
+            yield chunk
+
+
+class Writer(Protocol):
+    """Puts a stream at a path, whole or not at all."""
+
+    def __call__(self, fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) -> Tally:
+        """Writes until the reader ends.
+
+        Args:
+            fs: The place.
+            path: The final path.
+            reader: What to write.
+            mime: Kept with the file where the place can do that.
+
+        Returns:
+            Size and hash of what was written.
+        """
+
+
+def writer_for(protocol: str) -> Writer:
+    """The way in which this kind of place is written to."""
+    return {"file": to_folder, "s3": to_s3, "memory": to_memory}.get(protocol, to_other)
+
+
+def to_folder(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) -> Tally:
+    """Writes a hidden file in the same folder, syncs it to the disk, then renames it."""
+    del fs, mime
+    tally, final = Tally(), Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part = final.parent / _part_name()
+    try:
+        with part.open("xb") as file:
+            for chunk in tally.chunks(reader):
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(final)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return tally
+
+
+def to_s3(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) -> Tally:
+    """Makes one request, or for a larger file one multipart upload, which is aborted if it fails."""
+    tally = Tally()
+    bucket, key, _ = fs.split_path(path)
+    chunks = tally.chunks(reader)
+    # A list, since it can be emptied: a name for the part would keep it until the last one is sent.
+    batch = [_next_part(chunks)]
+    if tally.size < PART_SIZE:
+        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=batch[0].getvalue(), ContentType=mime)
+        return tally
+    upload = fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key, ContentType=mime)
+    target = {"Bucket": bucket, "Key": key, "UploadId": upload["UploadId"]}
+    try:
+        etags = _send_parts(fs, target, batch, chunks)
+        listed = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
+        fs.call_s3("complete_multipart_upload", MultipartUpload={"Parts": listed}, **target)
+    except BaseException:
+        with suppress(Exception):
+            fs.call_s3("abort_multipart_upload", **target)
+        raise
+    return tally
+
+
+def to_memory(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) -> Tally:
+    """Hands the whole over at once: it has to fit in memory anyway."""
+    del mime
+    tally = Tally()
+    fs.pipe_file(path, b"".join(tally.chunks(reader)))
+    return tally
+
+
+def to_other(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) -> Tally:
+    """Writes under another name and moves it: a place that is not known may show a file while it is written."""
+    del mime
+    tally = Tally()
+    folder = path.rpartition("/")[0]
+    fs.makedirs(folder, exist_ok=True)
+    part = f"{folder}/{_part_name()}"
+    try:
+        with fs.open(part, "wb") as file:
+            for chunk in tally.chunks(reader):
+                file.write(chunk)
+        fs.mv(part, path)
+    except BaseException:
+        with suppress(Exception):
+            fs.rm_file(part)
+        raise
+    return tally
+
+
+def read_exactly(reader: BinaryIO, length: int) -> bytes:
+    """Reads this many bytes, fewer only at the end: a socket or a pipe gives what it has."""
+    chunk = reader.read(length)
+    if not chunk or len(chunk) == length:
+        return chunk
+    pieces = [chunk]
+    left = length - len(chunk)
+    while left and (piece := reader.read(left)):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+def _part_name() -> str:
+    return f".{uuid.uuid4().hex[:12]}{PART}"
+
+
+def _next_part(chunks: Iterator[bytes]) -> io.BytesIO:
+    """The next part as a file in memory: a plain string of bytes would be copied whole into the socket's buffer."""
+    part = io.BytesIO()
+    for chunk in islice(chunks, PART_SIZE // _CHUNK):
+        part.write(chunk)
+    part.seek(0)
+    return part
+
+
+def _send_parts(
+    fs: AbstractFileSystem, target: dict[str, str], batch: list[io.BytesIO], chunks: Iterator[bytes]
+) -> list[str]:
+    etags: list[str] = []
+    _fill(batch, chunks)
+    while batch:
+        etags += sync(fs.loop, _send_batch, fs, target, len(etags) + 1, batch)
+        # Emptied before the next are read, so that no more than these are ever held.
+        batch.clear()
+        _fill(batch, chunks)
+    return etags
+
+
+def _fill(batch: list[io.BytesIO], chunks: Iterator[bytes]) -> None:
+    while len(batch) < PARTS_AT_ONCE and (part := _next_part(chunks)).getbuffer().nbytes:
+        batch.append(part)
+
+
+async def _send_batch(
+    fs: AbstractFileSystem, target: dict[str, str], number: int, batch: list[io.BytesIO]
+) -> list[str]:
+    client = await fs.get_s3(target["Bucket"])
+    client.meta.events.register("provide-client-params.s3.UploadPart", _rewind, unique_id="rh-prefect-rewind")
+    sent = [fs._call_s3("upload_part", Body=part, PartNumber=number + n, **target) for n, part in enumerate(batch)]
+    # All are waited for, also when one fails: a part that is still under way would survive the abort.
+    answers = await asyncio.gather(*sent, return_exceptions=True)
+    etags = []
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+        etags.append(str(answer["ETag"]))
+    return etags
+
+
+def _rewind(params: dict[str, object], **_: object) -> None:
+    """Begins a part anew: s3fs repeats a failed call with the same body, which has been read by then."""
+    body = params["Body"]
+    if isinstance(body, io.BytesIO):
+        body.seek(0)

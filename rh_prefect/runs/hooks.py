@@ -1,0 +1,154 @@
+"""What happens at a flow run's end: its table, what it left behind, and the cancellation of what it submitted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.flows import Flow
+
+from rh_prefect import artifacts
+from rh_prefect.blocks.lookup import load_credentials, load_storage
+from rh_prefect.client import Client
+from rh_prefect.errors import RunningHubError
+from rh_prefect.jobs.account import ASKED, Account, account
+from rh_prefect.jobs.cancel import CancelReport, cancel_scope
+from rh_prefect.jobs.care import orphans
+from rh_prefect.jobs.records import Intent, JobView
+from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs.board import board_of
+from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.runs.observer import RunObserver
+from rh_prefect.settings import get_settings
+
+_log = logging.getLogger("rh_prefect")
+
+
+@dataclass(frozen=True)
+class PastScope:
+    """The scope of a flow run that is looked at from outside: for hooks and for the command line."""
+
+    journal: FlowRunJournal
+    run: str
+    flow: str
+    attempt: int
+    task_attempt: int = 1
+    details: Mapping[str, str] = field(default_factory=dict)
+
+    def ordinal(self, base: str) -> int:
+        """Nothing new is asked for from outside.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError(f"a flow run that is looked at from outside takes no new jobs ({base})")
+
+
+def scope_of(flow_run: FlowRun, flow_name: str) -> PastScope:
+    """The scope of a flow run, from outside of it.
+
+    Args:
+        flow_run: The root flow run.
+        flow_name: Its flow's name.
+    """
+    return PastScope(
+        journal=FlowRunJournal(flow_run.id),
+        run=flow_run.id.hex[-12:],
+        flow=flow_name,
+        attempt=max(flow_run.run_count, 1),
+        details={"flow_run": str(flow_run.id), "flow_run_name": flow_run.name},
+    )
+
+
+async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
+    """Cancels at RunningHub what a cancelled flow run has submitted; attach it with `on_cancellation`.
+
+    Prefect calls it in another process, after the flow's own has gone, with its arguments by name.
+
+    Args:
+        flow: The flow.
+        flow_run: The cancelled flow run.
+        state: Its state.
+    """
+    report = await LOOP.call(cancel_run(scope_of(flow_run, flow.name), by="the cancellation hook"))
+    _log.info("%s: cancelled %d task(s) at RunningHub", flow_run.name, len(report.cancelled))
+    for job, why in report.failed.items():
+        _log.error("%s: could not be cancelled and may go on and cost: %s", job, why)
+
+
+async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
+    """Cancels what a run has submitted, on the account that each job was paid on; runs on the loop thread.
+
+    Args:
+        scope: The run.
+        by: Who cancels, for the record.
+    """
+
+    async def client_for(intent: Intent) -> Client:
+        return (await account_of(intent)).client
+
+    return await cancel_scope(scope, client_for, by=by)
+
+
+async def account_of(intent: Intent) -> Account:
+    """The account that a job was paid on; runs on the loop thread.
+
+    Args:
+        intent: The job's record.
+
+    Raises:
+        ConfigError: Its block is gone, or no key is set.
+    """
+    paying = await load_credentials(intent.credentials)
+    return account(paying.api_key, base_url=paying.base_url, settings=get_settings(), name=paying.account)
+
+
+async def bring_home(view: JobView, scope: Scope) -> Result | None:
+    """Collects a job that was paid for, without submitting anything; runs on the loop thread.
+
+    Args:
+        view: The job.
+        scope: The run that it belongs to.
+
+    Returns:
+        The result; None where nothing was paid.
+    """
+    if view.last is None:
+        return None
+    intent = view.last.intent
+    store = await load_storage(intent.storage)
+    desk = await account_of(intent)
+    return await desk.bring_home(intent, view.key, scope=scope, store=store, observer=RunObserver(_log, None))
+
+
+async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Leaves the table of steps, and brings home what was paid for and not asked for this time.
+
+    Args:
+        flow: The flow.
+        flow_run: Its finished flow run.
+        state: Its state.
+    """
+    board = board_of(str(flow_run.id))
+    if board.rows:
+        await artifacts.steps_table(board.steps())
+        await LOOP.call(board.progress.finish(description=f"{board.ended} of {len(board.rows)} jobs done"))
+    if state.is_completed() and str(flow_run.id) in ASKED:
+        await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name)))
+
+
+async def _collect_orphans(scope: PastScope) -> None:
+    for view in await orphans(scope.journal, ASKED[scope.journal.scope]):
+        job = f"{scope.journal.scope}/{view.key}"
+        try:
+            result = await bring_home(view, scope)
+        except RunningHubError as error:
+            _log.warning("%s: paid for in an earlier attempt and not asked for now; not collected: %s", job, error)
+        else:
+            if result is not None:
+                _log.warning("%s: paid for in an earlier attempt and not asked for now: %s", job, result.manifest)

@@ -1,0 +1,167 @@
+"""`FlowRunJournal`: the records of a flow run's paid jobs, kept as inputs of that flow run in the Prefect API.
+
+Creating an input is atomic there (a second one with the same key meets a 409), every worker and hook reaches it, and
+it outlives kill -9 and every final state. Deleting the flow run deletes its journal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import httpx
+import stamina
+from prefect.settings import PREFECT_API_URL
+
+from rh_prefect.connection import connect
+from rh_prefect.errors import JournalError
+from rh_prefect.jobs.journal import JSON, check_key
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+
+_T = TypeVar("_T")
+_PREFIX = "rh-"
+_PAGE = 200
+"""Prefect's default limit of a page: a longer one may be refused."""
+_NO_JOBS = ("media", "cancel")
+
+
+class FlowRunJournal:
+    """A journal in the inputs of one flow run; see `rh_prefect.jobs.journal.Journal`.
+
+    Works on any event loop; the Prefect API is the one of the caller's settings.
+    """
+
+    def __init__(self, flow_run_id: UUID | str, *, patience: float = 60.0) -> None:
+        """Opens the journal; nothing is asked before the first call.
+
+        Args:
+            flow_run_id: The scope: the root flow run.
+            patience: Seconds for which a call is repeated while the API does not answer. Prefect's own client repeats
+                too, for up to a minute, so that a call may take twice as long.
+        """
+        self._flow_run_id = flow_run_id if isinstance(flow_run_id, UUID) else UUID(flow_run_id)
+        self._patience = patience
+
+    @property
+    def scope(self) -> str:
+        """The flow run's id."""
+        return str(self._flow_run_id)
+
+    def __repr__(self) -> str:
+        return f"FlowRunJournal({self.scope!r})"
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        """Creates a record exclusively; see `Journal.create`."""
+        name, value = _PREFIX + check_key(key), json.dumps(record, allow_nan=False)
+        try:
+            await self._ask(f"write {key}", lambda api: api.create_flow_run_input(self._flow_run_id, name, value))
+        except _Exists:
+            # Prefect's client sends a creation again whose answer was lost: the record in the way may be this one.
+            there = await self.read(key)
+            return there is not None and "token" in record and there.get("token") == record["token"]
+        return True
+
+    async def read(self, key: str) -> JSON | None:
+        """Reads one record; see `Journal.read`."""
+        name = _PREFIX + check_key(key)
+        try:
+            value = await self._ask(f"read {key}", lambda api: api.read_flow_run_input(self._flow_run_id, name))
+        except _Missing:
+            return None
+        return self._decode(key, value)
+
+    async def job(self, job_key: str) -> dict[str, JSON]:
+        """Reads all records of one job; see `Journal.job`."""
+        return {key: self._decode(key, value) async for key, value in self._all(f"{job_key}-")}
+
+    async def keys(self) -> AsyncIterator[str]:
+        """Lists the keys of all jobs; see `Journal.keys`.
+
+        Reads the whole scope, page by page: for listings, not for the way of a job. A scope can be listed up to some
+        30 000 records (8 000 jobs), where the database takes no longer list of keys to leave out.
+        """
+        seen = set(_NO_JOBS)
+        async for key, _ in self._all(""):
+            job_key = key.partition("-")[0]
+            if job_key not in seen:
+                seen.add(job_key)
+                yield job_key
+
+    async def _all(self, prefix: str) -> AsyncIterator[tuple[str, str]]:
+        """Pages through all records below a prefix; the API has no offset, so what was read is left out by key."""
+        seen: set[str] = set()
+        full = True
+        while full:
+            page = await self._ask(
+                f"list {prefix or 'all'}",
+                lambda api: api.filter_flow_run_input(self._flow_run_id, _PREFIX + prefix, _PAGE, seen),
+            )
+            full = len(page) == _PAGE
+            for found in page:
+                seen.add(found.key)
+                yield found.key.removeprefix(_PREFIX), found.value
+
+    async def _ask(self, doing: str, request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
+        """Sends one request, again while that may help; every other failure leaves as a `JournalError`."""
+        try:
+            async for attempt in stamina.retry_context(
+                on=_may_pass, attempts=None, timeout=self._patience, wait_initial=0.2
+            ):
+                with attempt:
+                    connection = await connect()
+                    async with connection.gate:
+                        return await request(connection.client)
+        except httpx.HTTPStatusError as error:
+            raise self._refused(doing, error) from error
+        except httpx.TransportError as error:
+            what = f"no answer ({type(error).__name__})"
+            raise self._error(doing, what, "start it again, then run this again") from error
+        raise AssertionError("the loop above returns or raises")
+
+    def _refused(self, doing: str, error: httpx.HTTPStatusError) -> JournalError:
+        status, body = error.response.status_code, error.response.text[:300]
+        if status == httpx.codes.CONFLICT:
+            return _Exists(f"{doing}: it exists")
+        if status == httpx.codes.NOT_FOUND and doing.startswith("read"):
+            return _Missing(f"{doing}: no such record")
+        if status == httpx.codes.NOT_FOUND:
+            what = "the flow run was deleted, and its journal with it"
+            return self._error(doing, what, "see the manifests in the store")
+        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            what = f"access denied (HTTP {status})"
+            return self._error(doing, what, "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING")
+        return self._error(doing, f"HTTP {status} {body}", "look at the Prefect server's log, then run this again")
+
+    def _error(self, doing: str, what: str, advice: str) -> JournalError:
+        where = PREFECT_API_URL.value() or "the ephemeral server"
+        return JournalError(
+            f"The journal of flow run {self.scope} cannot {doing}: the Prefect API at {where}: {what}. "
+            f"What to do: {advice}; what was recorded so far is kept and nothing is paid for twice."
+        )
+
+    def _decode(self, key: str, value: str) -> JSON:
+        try:
+            return dict(json.loads(value))
+        except (TypeError, ValueError) as error:
+            raise JournalError(
+                f"The record {key} of flow run {self.scope} is no JSON object: something else wrote an input of this "
+                "name. What to do: look at the flow run's inputs; no new task is submitted before that."
+            ) from error
+
+
+class _Exists(JournalError):
+    """There is a record of this key already."""
+
+
+class _Missing(JournalError):
+    """There is no record of this key."""
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.is_server_error or error.response.status_code == httpx.codes.TOO_MANY_REQUESTS
+    return isinstance(error, httpx.TransportError)

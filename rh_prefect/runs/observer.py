@@ -1,0 +1,105 @@
+"""Tells Prefect what happens to a job: a log line and an event for each change of state, never for a look."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from prefect.events import emit_event
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+
+from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
+from rh_prefect.runs.board import Board, board_of
+from rh_prefect.runs.scope import current_scope
+
+_EVENTS: Final[frozenset[JobEventState]] = frozenset(
+    {"submitted", "adopted", "succeeded", "failed", "cancelled", "unknown"}
+)
+_LEVELS: Final[dict[JobEventState, int]] = {"failed": logging.ERROR, "unknown": logging.ERROR}
+_log = logging.getLogger("rh_prefect")
+
+listeners: list[Callable[[JobEvent], None]] = []
+"""Called with every change in this process, on the package's loop thread; the command line shows them."""
+
+
+class RunObserver:
+    """Watches the jobs of one call."""
+
+    def __init__(self, log: logging.Logger | logging.LoggerAdapter[logging.Logger], board: Board | None) -> None:
+        """Sets up the watch.
+
+        Args:
+            log: Prefect's run logger, or the package's own outside of runs.
+            board: The run's board; None outside of flows.
+        """
+        self._log = log
+        self._board = board
+
+    def notify(self, event: JobEvent) -> None:
+        """Takes note of a change; see `rh_prefect.jobs.events.Observer`."""
+        name = f"{event.label}: {event.model}" if event.label else event.model
+        self._log.log(_LEVELS.get(event.state, logging.INFO), "%s: %s", name, event.message)
+        if self._board is not None:
+            self._board.take(event)
+            _show_progress(self._board)
+        if event.state in _EVENTS:
+            _emit(event)
+        for listener in tuple(listeners):
+            listener(event)
+
+
+def run_observer() -> Observer:
+    """Makes an observer for the run that the caller is in."""
+    scope = current_scope()
+    board = board_of(scope.journal.scope) if scope is not None else None
+    try:
+        return RunObserver(get_run_logger(), board)
+    except MissingContextError:
+        return RunObserver(_log, board)
+
+
+def expect_jobs(number: int) -> None:
+    """Says how many paid jobs the run that the caller is in will have, so that its progress bar can tell.
+
+    Args:
+        number: All of them, those included that are done already.
+    """
+    scope = current_scope()
+    if scope is not None:
+        board_of(scope.journal.scope).expect(number)
+
+
+_showing: set[asyncio.Task[None]] = set()
+
+
+def _show_progress(board: Board) -> None:
+    # Nobody waits for the bar; the set only keeps the task from being collected as garbage.
+    total = max(board.expected, len(board.rows))
+    task = asyncio.ensure_future(
+        board.progress.report(board.percent, description=f"{board.ended} of {total} jobs done")
+    )
+    _showing.add(task)
+    task.add_done_callback(_showing.discard)
+
+
+def _emit(event: JobEvent) -> None:
+    emit_event(
+        event=f"runninghub.job.{event.state}",
+        resource={
+            "prefect.resource.id": f"runninghub.job.{event.task_id or event.job.replace('/', '.')}",
+            "prefect.resource.name": event.label or event.model,
+            "runninghub.model": event.model,
+        },
+        payload={
+            "job": event.job,
+            "task_id": event.task_id,
+            "message": event.message,
+            "cost": None if event.cost is None else str(event.cost),
+            "currency": event.currency,
+            "run_seconds": event.run_seconds,
+            "output": event.output,
+        },
+    )

@@ -1,0 +1,54 @@
+"""Flow runs that are looked at from outside: their scopes, and which of them have paid jobs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
+
+from rh_prefect.connection import connect
+from rh_prefect.errors import ConfigError
+from rh_prefect.runs.hooks import PastScope, scope_of
+from rh_prefect.runs.journal import FlowRunJournal
+
+
+async def past_scope(flow_run_id: str) -> PastScope:
+    """The scope of a flow run, by its id.
+
+    Args:
+        flow_run_id: The root flow run.
+
+    Raises:
+        ConfigError: There is no such flow run.
+    """
+    connection = await connect()
+    try:
+        async with connection.gate:
+            flow_run = await connection.client.read_flow_run(UUID(flow_run_id))
+            flow = await connection.client.read_flow(flow_run.flow_id)
+    except ObjectNotFound as error:
+        raise ConfigError(
+            f"There is no flow run {flow_run_id}. What to do: see `rh-prefect jobs list`, and check PREFECT_API_URL."
+        ) from error
+    return scope_of(flow_run, flow.name)
+
+
+async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, int]]:
+    """Finds the latest flow runs that have paid jobs.
+
+    Args:
+        limit: How many of the latest flow runs to look at.
+
+    Yields:
+        Flow run and number of jobs.
+    """
+    connection = await connect()
+    async with connection.gate:
+        runs = await connection.client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=limit)
+    for flow_run in runs:
+        jobs = [key async for key in FlowRunJournal(flow_run.id).keys()]
+        if jobs:
+            yield flow_run, len(jobs)

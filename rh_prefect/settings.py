@@ -1,0 +1,53 @@
+"""The only reader of the environment: everything that `RH_…` variables can set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _state_dir() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "rh-prefect"
+
+
+class Settings(BaseSettings):
+    """What a call uses where it names no block.
+
+    Each field is read from the environment variable `RH_` + its name in upper case, as in `RH_API_KEY`.
+
+    Attributes:
+        api_key: RunningHub's API key (32 characters).
+        base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
+        out: Where files go: a folder or any fsspec URL, as in `s3://bucket/prefix`.
+        out_options: fsspec's storage options for `out`, as JSON.
+        journal: Where the records of jobs outside flows go: a folder or fsspec URL; default `<state_dir>/journal`.
+        state_dir: This machine's own scratch: downloads in progress, and tickets that could not be recorded yet.
+        poll_seconds: The shortest time between two looks at one running task.
+        submit_timeout: Seconds that a submit may take until its answer counts as lost.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="RH_", extra="ignore", frozen=True)
+
+    api_key: SecretStr | None = None
+    base_url: str = "https://www.runninghub.cn"
+    out: str = "rh-output"
+    out_options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    journal: str | None = None
+    state_dir: Path = Field(default_factory=_state_dir)
+    poll_seconds: float = Field(default=2.0, gt=0)
+    submit_timeout: float = Field(default=60.0, gt=0)
+
+    @property
+    def journal_url(self) -> str:
+        """Where jobs outside flows are recorded."""
+        return self.journal or str(self.state_dir / "journal")
+
+
+def get_settings() -> Settings:
+    """Reads the environment anew: a worker or a test may change it between calls."""
+    return Settings()

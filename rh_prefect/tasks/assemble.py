@@ -1,0 +1,129 @@
+"""`assemble`: cuts clips, speech and music into one film; no model, nothing to pay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict
+
+from rh_prefect.blocks.lookup import load_storage
+from rh_prefect.errors import InputError
+from rh_prefect.jobs.result import Result
+from rh_prefect.media import edit
+from rh_prefect.media.probe import probe
+from rh_prefect.media.ref import Media, as_media_input
+from rh_prefect.media.source import fetch
+from rh_prefect.media.store import MediaStore
+from rh_prefect.runs.scope import current_scope
+
+MediaLike = Media | Result | str
+"""What a file may be given as."""
+
+
+class Film(BaseModel):
+    """A finished film and its contact sheet.
+
+    Attributes:
+        film: H.264 video with an AAC track, where there was anything to hear.
+        contact_sheet: A JPEG with one picture of each clip.
+        thumbnail: The same, small enough to be shown inline: JPEG bytes.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    film: Media
+    contact_sheet: Media
+    thumbnail: bytes = b""
+
+
+@task(cache_policy=NO_CACHE, task_run_name="assemble {name}", retries=1, retry_delay_seconds=5)
+async def assemble(
+    clips: Sequence[MediaLike],
+    *,
+    name: str = "film",
+    speech: MediaLike | None = None,
+    music: MediaLike | None = None,
+    captions: Sequence[str] = (),
+    storage: str | None = None,
+) -> Film:
+    """Joins clips, lays speech over ducked music, and publishes film and contact sheet.
+
+    Args:
+        clips: Videos, in their order.
+        name: The film's name, without extension.
+        speech: Spoken words, or None.
+        music: Music, looped where it is too short, or None.
+        captions: A line for each clip on the contact sheet.
+        storage: Name of a `MediaStorage` block; by default RH_OUT.
+
+    Returns:
+        The film and its contact sheet, in the storage.
+
+    Raises:
+        InputError: There are no clips.
+        MediaError: A file cannot be read, or is not what it should be.
+        StoreError: The storage refuses the film.
+    """
+    if not clips:
+        raise InputError(f"{name}: there are no clips to join. What to do: give at least one video.")
+    store = await load_storage(storage)
+    folder = _folder()
+    with TemporaryDirectory(prefix="rh-film-") as scratch:
+        cut = _Cut(Path(scratch), store)
+        return await asyncio.to_thread(cut.make, clips, speech, music, captions, f"{folder}/{name}")
+
+
+def _folder() -> str:
+    scope = current_scope()
+    return f"{scope.flow}/{scope.run}" if scope else "films"
+
+
+class _Cut:
+    """One film in the making, in a scratch folder."""
+
+    def __init__(self, scratch: Path, store: MediaStore) -> None:
+        self._scratch = scratch
+        self._store = store
+
+    def make(
+        self,
+        clips: Sequence[MediaLike],
+        speech: MediaLike | None,
+        music: MediaLike | None,
+        captions: Sequence[str],
+        name: str,
+    ) -> Film:
+        videos = [self._local(clip, f"clip-{number}") for number, clip in enumerate(clips)]
+        film = self._scratch / "film.mp4"
+        self._join(videos, film, speech, music)
+        sheet = self._scratch / "sheet.jpg"
+        edit.contact_sheet(videos, sheet, captions=list(captions) or None)
+        return Film(
+            film=self._store.publish(film, f"{name}.mp4"),
+            contact_sheet=self._store.publish(sheet, f"{name}-contact-sheet.jpg"),
+            thumbnail=edit.thumbnail(sheet),
+        )
+
+    def _join(self, videos: list[Path], film: Path, speech: MediaLike | None, music: MediaLike | None) -> None:
+        joined = self._scratch / "joined.mp4"
+        edit.concat(videos, joined)
+        if speech is None and music is None:
+            joined.replace(film)
+            return
+        track = self._scratch / "track.m4a"
+        edit.mix(self._optional(speech, "speech"), self._optional(music, "music"), track, seconds=probe(joined).seconds)
+        edit.mux(joined, track, film)
+
+    def _optional(self, given: MediaLike | None, name: str) -> Path | None:
+        return None if given is None else self._local(given, name)
+
+    def _local(self, given: MediaLike, name: str) -> Path:
+        source = as_media_input(given)
+        path = self._scratch / name
+        fetch(source, path, options=self._store.options_for(source))
+        return path

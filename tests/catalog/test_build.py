@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect import catalog
+from rh_prefect.catalog import build
+from rh_prefect.catalog.entry import decode_model
+from rh_prefect.catalog.registry import SLIM_FILE
+from rh_prefect.errors import InputError
+
+
+def param(key: str, type_: str = "string", **more: object) -> dict[str, Any]:
+    return {"key": key, "type": type_, "required": False, **more}
+
+
+def source(*models: dict[str, Any]) -> dict[str, Any]:
+    base = {
+        "output": "video",
+        "family": "f",
+        "groups": [],
+        "in_docs": True,
+        "provenance": "official-registry",
+        "deprecated": False,
+    }
+    return {
+        "version": "1",
+        "source": "a test",
+        "models": [{"endpoint": model["name"], "params": [], **base, **model} for model in models],
+    }
+
+
+def built(**model: object) -> catalog.Model:
+    (raw,) = build.slim(source({"name": "a/b", **model}))["models"]
+    return decode_model(json.loads(json.dumps(raw)))
+
+
+def test_the_usual_case_takes_no_room() -> None:
+    (raw,) = build.slim(source({"name": "a/b", "params": [param("prompt", step=1)]}))["models"]
+    assert raw == {
+        "name": "a/b",
+        "endpoint": "a/b",
+        "output": "video",
+        "family": "f",
+        "in_docs": True,
+        "params": [{"key": "prompt", "type": "string"}],
+    }
+
+
+def test_nothing_that_matters_is_lost() -> None:
+    given = param(
+        "imageUrls",
+        "image",
+        multiple=True,
+        max_items=3,
+        accept=["jpg", "png"],
+        max_size_mb=10,
+        note="sides at least 300 px",
+    )
+    number = param("strength", "float", default=0.5, min=0, max=1, step=0.01)
+    model = built(params=[{**given, "required": True}, number], deprecated=True, replaced_by="c/d", incomplete=True)
+    files, strength = model.params
+    assert (files.name, files.required, files.multiple, files.max_items) == ("image_urls", True, True, 3)
+    assert (files.accept, files.max_size_mb, files.note) == (("jpg", "png"), 10, "sides at least 300 px")
+    assert (strength.default, strength.min, strength.max, strength.step) == (0.5, 0, 1, 0.01)
+    assert (model.deprecated, model.replaced_by, model.incomplete) == (True, "c/d", True)
+
+
+@pytest.mark.parametrize(
+    ("unit", "params", "per"),
+    [
+        ("second", [param("duration", "int")], "duration"),
+        ("second", [param("videoUrl", "video")], None),
+        ("1000 characters", [param("prompt"), param("text")], "text"),
+        ("image", [param("n", "int")], "n"),
+        ("call", [param("duration", "int")], None),
+    ],
+)
+def test_what_says_how_many_units_a_call_takes(unit: str, params: list[dict[str, Any]], per: str | None) -> None:
+    model = built(params=params, price={"currency": "CNY", "unit": unit, "fixed": 1})
+    assert model.price is not None
+    assert model.price.per == per
+
+
+@pytest.mark.parametrize(
+    ("params", "rule"),
+    [
+        ([param("a", note="either a or b; 2-60 s"), param("b")], {"kind": "one", "params": ["a", "b"]}),
+        ([param("a", note="a or b, not both"), param("b")], {"kind": "one", "params": ["a", "b"]}),
+        ([param("a", note="list of x; a or b required"), param("b")], {"kind": "any", "params": ["a", "b"]}),
+        (
+            [param("a", note="required when b is true"), param("b", "bool")],
+            {"kind": "needed", "params": ["a"], "when": {"b": True}},
+        ),
+        (
+            [param("a", note="used when b is custom; API spelling"), param("b")],
+            {"kind": "used", "params": ["a"], "when": {"b": "custom"}},
+        ),
+        ([param("a", note="only with b"), param("b")], {"kind": "only", "params": ["a"], "given": ["b"]}),
+        (
+            [param("s", "audio", note="needs an image or video; 2 s"), param("i", "image"), param("v", "video")],
+            {"kind": "only", "params": ["s"], "given": ["i", "v"]},
+        ),
+        (
+            [param("a", note="at most 5 references over a and b together"), param("b")],
+            {"kind": "most", "params": ["a", "b"], "limit": 5},
+        ),
+        (
+            [param("duration", note="10 s not available at 1080p"), param("resolution")],
+            {"kind": "never", "when": {"duration": "10", "resolution": "1080p"}},
+        ),
+    ],
+)
+def test_a_note_that_states_a_rule(params: list[dict[str, Any]], rule: dict[str, Any]) -> None:
+    (raw,) = build.slim(source({"name": "a", "params": params}))["models"]
+    assert raw["rules"] == [rule]
+
+
+@pytest.mark.parametrize("note", ["only with something", "either c or d", "only without a reference video", "2-10 s"])
+def test_a_note_without_a_rule_stays_a_description(note: str) -> None:
+    model = built(params=[param("a", note=note), param("b")])
+    assert model.rules == ()
+    assert model.params[0].note == note
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({}, "not a model registry"),
+        ([], "not a model registry"),
+        (source({"name": "a", "params": [param("p", "colour")]}), "type 'colour'"),
+        (source({"name": "a", "price": {"currency": "CNY", "unit": "moon", "fixed": 1}}), "priced per 'moon'"),
+        (source({"name": "a-b"}, {"name": "a/b", "endpoint": "c"}), "both be called AB"),
+    ],
+)
+def test_a_source_that_cannot_be_used(content: Any, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        build.slim(content)
+
+
+def test_the_checked_in_stub_fits_the_checked_in_data() -> None:
+    assert build.main(["--check"]) == 0
+
+
+def test_the_checked_in_data_is_as_the_builder_writes_it() -> None:
+    text = SLIM_FILE.read_text(encoding="utf-8")
+    assert build.dumps(json.loads(text)) == text
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    (tmp_path / "source.json").write_text(
+        json.dumps(source({"name": "a/b", "params": [param("prompt")]})), encoding="utf-8"
+    )
+    return ["--slim", str(tmp_path / "slim.json"), "--stub", str(tmp_path / "stub.pyi")]
+
+
+def test_a_build_a_check_and_a_drift(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry = tmp_path / "source.json"
+    assert build.main([str(registry), "--check", *files]) == 1
+    assert build.main([str(registry), *files]) == 0
+    assert build.main([str(registry), "--check", *files]) == 0
+    capsys.readouterr()
+
+    changed = source({"name": "a/b", "params": [param("prompt", max_length=5), param("seed", "int")]}, {"name": "c"})
+    registry.write_text(json.dumps(changed), encoding="utf-8")
+    assert build.main(["--check", *files]) == 0
+    assert build.main([str(registry), "--check", *files]) == 1
+    said = capsys.readouterr().err
+    assert "+ c" in said
+    assert "~ a/b: ~prompt, +seed" in said
+
+    stub = tmp_path / "stub.pyi"
+    stub.write_text(
+        stub.read_text(encoding="utf-8").replace("prompt: str | None = None", "prompt: str"), encoding="utf-8"
+    )
+    assert build.main(["--check", *files]) == 1
+    assert "stub does not fit" in capsys.readouterr().err
+    assert build.main(files) == 0
+    assert build.main(["--check", *files]) == 0
+
+
+def test_a_source_that_is_not_there_or_is_no_json(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build.main([str(tmp_path / "none.json"), *files]) == 2
+    assert "none.json" in capsys.readouterr().err
+    (tmp_path / "broken.json").write_text("{", encoding="utf-8")
+    assert build.main([str(tmp_path / "broken.json"), *files]) == 2
+    assert not (tmp_path / "slim.json").exists()

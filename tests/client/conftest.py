@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rh_prefect.client import Client
+from tests.support.wire_server import WireServer
+
+KEY = "canary0123456789abcdef0123456789"
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[WireServer]:
+    async with WireServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def client(wire: WireServer) -> AsyncIterator[Client]:
+    async with Client(KEY, base_url=wire.url, submit_timeout=0.5) as made:
+        yield made

@@ -1,0 +1,358 @@
+"""Everything that costs nothing: queries, the account, prices, cancel; they may be resent."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from decimal import Decimal
+
+import httpx
+import pytest
+
+from rh_prefect.client import Account, Client, PricePreview, QueueStatus, RemoteOutput, TaskView
+from rh_prefect.client import wire as values
+from rh_prefect.errors import Busy, KeyRejected, NoAnswer, NotDelivered, RunningHubError, TaskNotFound, Unclear
+from tests.client.conftest import KEY
+from tests.support.wire_server import Step, WireServer, cut, raw, reply, reply_then_close, slow, stall, task
+
+ID = "2031112223334445057"
+
+
+async def query(client: Client, wire: WireServer, answer: object) -> TaskView:
+    wire.plays(answer if callable(answer) else reply(answer))  # type: ignore[arg-type]
+    return await client.query(ID)
+
+
+async def test_a_query_sends_the_id_as_a_string(client: Client, wire: WireServer) -> None:
+    await query(client, wire, task())
+    [asked] = wire.asked
+    assert (asked.method, asked.path, asked.json) == ("POST", "/openapi/v2/query", {"taskId": ID})
+    assert asked.headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_a_finished_task_is_read_completely(client: Client, wire: WireServer) -> None:
+    view = await query(
+        client,
+        wire,
+        task(
+            status="SUCCESS",
+            results=[
+                {"url": "https://img.example.net/a_1.PNG?x=1", "nodeId": "117", "outputType": "png", "text": None}
+            ],
+            usage={
+                "consumeMoney": "0.5",
+                "consumeCoins": None,
+                "taskCostTime": "121",
+                "thirdPartyConsumeMoney": "0.14",
+            },
+            taskUsageList=[{"taskId": 2031112223334445057, "usage": {}}],
+        ),
+    )
+    assert view.outputs == (RemoteOutput(url="https://img.example.net/a_1.PNG?x=1", type="png", node_id="117"),)
+    assert (view.usage.total, view.usage.seconds, view.cost, view.unit) == (
+        Decimal("0.64"),
+        121.0,
+        Decimal("0.64"),
+        "money",
+    )
+    assert TaskView.model_validate_json(view.model_dump_json()) == view
+
+
+STATUSES = {
+    "CREATE": "QUEUED",
+    "queued": "QUEUED",
+    "Running": "RUNNING",
+    "SUCCESS": "SUCCESS",
+    "FAILED": "FAILED",
+    "CANCEL": "CANCELLED",
+    "CANCELED": "CANCELLED",
+    "CANCELLED": "CANCELLED",
+}
+
+
+@pytest.mark.parametrize("name", STATUSES)
+async def test_every_status_reads_as_one_of_the_closed_set(name: str, client: Client, wire: WireServer) -> None:
+    assert (await query(client, wire, task(status=name))).status == STATUSES[name]
+
+
+async def test_an_unknown_status_is_running_and_said_once(
+    client: Client, wire: WireServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        assert (await query(client, wire, task(status="PAUSED_FOR_TEA"))).status == "RUNNING"
+    assert sum("PAUSED_FOR_TEA" in line for line in caplog.messages) == 1
+
+
+async def test_a_failed_task_is_no_exception(client: Client, wire: WireServer) -> None:
+    reason = {
+        "node_id": 3,
+        "node_name": "KSampler",
+        "exception_type": "TypeError",
+        "exception_message": "missing argument\n 'vae'",
+        "traceback": '["  File \\"execution.py\\", line 10\\n", "    raise\\n"]',
+        "current_inputs": "{}",
+    }
+    view = await query(client, wire, task(status="FAILED", errorCode="805", errorMessage="failed", failedReason=reason))
+    assert (view.status, view.code, view.reason) == ("FAILED", "805", "failed")
+    assert str(view.failure) == "node 3 (KSampler): TypeError: missing argument 'vae'"
+    assert view.failure is not None
+    assert view.failure.traceback == ('  File "execution.py", line 10', "    raise")
+
+
+REASONS: list[tuple[object, str | None]] = [
+    ({}, None),
+    (None, None),
+    ("", None),
+    ("{}", None),
+    ("out of memory", "out of memory"),
+    ('{"node_id": "7", "exception_message": "boom"}', "node 7: boom"),
+    ({"why": "odd"}, '{"why": "odd"}'),
+    ([], None),
+    (["a"], '["a"]'),
+    ({"node_name": "Save", "traceback": "plain\ntext"}, "node (Save)"),
+]
+
+
+@pytest.mark.parametrize(("reason", "line"), REASONS)
+def test_a_failed_reason_in_every_form(reason: object, line: str | None) -> None:
+    failure = values.read_failure(reason)
+    assert (None if failure is None else str(failure)) == line
+
+
+OUTPUTS: list[tuple[object, list[tuple[str | None, str | None, str | None]]]] = [
+    (None, []),
+    ([], []),
+    ([{"url": "https://h/a.mp4"}], [("https://h/a.mp4", None, "mp4")]),
+    ([{"url": "", "outputUrl": "https://h/a", "outputType": ".MP4"}], [("https://h/a", None, "mp4")]),
+    ([{"fileUrl": "https://h/a.wav", "fileType": "wav"}], [("https://h/a.wav", None, "wav")]),
+    ([{"url": None, "text": "hello", "outputType": "txt"}], [(None, "hello", "txt")]),
+    ([{"text": '{"a": 1.10}'}], [(None, '{"a": 1.10}', None)]),
+    ([{"content": "hello"}], [(None, "hello", None)]),
+    ([{"output": "https://h/a.png"}], [("https://h/a.png", None, "png")]),
+    ([{"output": "https://h/a.png is the picture"}], [(None, "https://h/a.png is the picture", None)]),
+    ([{"output": {"score": 1}}], [(None, '{"score": 1}', None)]),
+    (
+        [{"outputUrl": ["https://h/1.png", "https://h/2.png"]}],
+        [("https://h/1.png", None, "png"), ("https://h/2.png", None, "png")],
+    ),
+    ([{"url": "https://h/a.mp4", "text": "a cat"}], [("https://h/a.mp4", None, "mp4"), (None, "a cat", None)]),
+    (["https://h/a.glb", "words"], [("https://h/a.glb", None, "glb"), (None, "words", None)]),
+    ({"url": "https://h/a.mp4"}, [("https://h/a.mp4", None, "mp4")]),
+    ([{"url": None, "text": None}, None, 7, True], [(None, "7", None)]),
+    ([{"url": "http://[bad"}], [("http://[bad", None, None)]),
+]
+
+
+@pytest.mark.parametrize(("results", "expected"), OUTPUTS)
+def test_results_in_every_form(results: object, expected: list[tuple[str | None, str | None, str | None]]) -> None:
+    assert [(out.url, out.text, out.type) for out in values.read_outputs(results)] == expected
+
+
+USAGES: list[tuple[object, Decimal | None, str | None]] = [
+    (None, None, None),
+    ({}, None, None),
+    ("nothing", None, None),
+    ({"consumeCoins": "25", "taskCostTime": "121"}, Decimal(25), "coins"),
+    ({"consumeMoney": 0.1, "thirdPartyConsumeMoney": "0.2"}, Decimal("0.3"), "money"),
+    ({"consumeMoney": "", "thirdPartyConsumeMoney": " 0.14 "}, Decimal("0.14"), "money"),
+    ({"consumeMoney": "n/a", "consumeCoins": None}, None, None),
+    ({"consumeMoney": "1e999999999", "consumeCoins": "NaN"}, None, None),
+]
+
+
+@pytest.mark.parametrize(("usage", "cost", "unit"), USAGES)
+async def test_usage_in_every_form(
+    usage: object, cost: Decimal | None, unit: str | None, client: Client, wire: WireServer
+) -> None:
+    view = await query(client, wire, task(usage=usage))
+    assert (view.cost, view.unit) == (cost, unit)
+
+
+ERRORS: list[tuple[object, type[RunningHubError]]] = [
+    ({**task("", ""), "errorCode": "1004", "errorMessage": "task not found"}, TaskNotFound),
+    ({**task(ID, ""), "errorCode": "1004"}, TaskNotFound),
+    ({"code": 807, "msg": "APIKEY_TASK_NOT_FOUND", "data": None}, TaskNotFound),
+    ({"errorCode": "1003", "errorMessage": "rate"}, Busy),
+    ({"code": 412, "msg": "TOKEN_INVALID"}, KeyRejected),
+    ({"errorCode": "1005"}, Unclear),
+    ({"errorCode": "77777"}, RunningHubError),
+    ({}, NoAnswer),
+    ({"taskId": ID, "status": ""}, NoAnswer),
+    ({"taskId": ID, "status": None}, NoAnswer),
+    (task("2031112223334445058"), NoAnswer),
+    ("<html>", NoAnswer),
+    ("", NoAnswer),
+]
+
+
+@pytest.mark.parametrize(("answer", "error"), ERRORS)
+async def test_a_query_without_a_state_raises(
+    answer: object, error: type[RunningHubError], client: Client, wire: WireServer
+) -> None:
+    with pytest.raises(error, match=f"query of task {ID}"):
+        await query(client, wire, answer)
+
+
+async def test_states_that_come_as_v1_codes_are_states(client: Client, wire: WireServer) -> None:
+    queued = await query(client, wire, {"code": 813, "msg": "APIKEY_TASK_IS_QUEUED", "data": None})
+    running = await query(client, wire, {"errorCode": "804", "errorMessage": "APIKEY_TASK_IS_RUNNING"})
+    data = {"failedReason": {"node_id": "3", "exception_message": "boom"}}
+    failed = await query(client, wire, {"code": 805, "msg": "APIKEY_TASK_STATUS_ERROR", "data": data})
+    assert [view.status for view in (queued, running, failed)] == ["QUEUED", "RUNNING", "FAILED"]
+    assert (failed.code, str(failed.failure), failed.task_id) == ("805", "node 3: boom", ID)
+
+
+BLIPS: dict[str, Step] = {
+    "cut": cut(),
+    "no HTTP": raw(b"nonsense\r\n\r\n"),
+    "429": reply("slow down", status=429, headers={"Retry-After": "0"}),
+    "500": reply("", status=500),
+    "502": reply("<html>", status=502),
+    "503": reply({"code": 1010}, status=503),
+    "504": reply("", status=504),
+}
+
+
+@pytest.mark.parametrize("kind", BLIPS)
+async def test_a_read_is_sent_again_after_a_blip(kind: str, client: Client, wire: WireServer) -> None:
+    wire.plays(BLIPS[kind])
+    assert (await query(client, wire, task())).status == "RUNNING"
+    assert len(wire.asked) == 2
+
+
+async def test_a_kept_connection_that_was_closed_does_no_harm(client: Client, wire: WireServer) -> None:
+    wire.plays(reply_then_close(task()))
+    assert (await query(client, wire, task())).status == "RUNNING"
+    assert (await client.query(ID)).status == "RUNNING"
+
+
+async def test_after_three_blips_a_read_gives_up(client: Client, wire: WireServer) -> None:
+    wire.always = reply("<html>502</html>", status=502)
+    with pytest.raises(NoAnswer, match=r"HTTP 502.*Nothing is lost"):
+        await client.query(ID)
+    assert len(wire.asked) == 3
+
+
+async def test_a_limit_that_stays_is_busy(client: Client, wire: WireServer) -> None:
+    wire.always = reply({"code": 1003, "msg": "rate"}, status=429)
+    with pytest.raises(Busy):
+        await client.query(ID)
+
+
+async def test_queue_status(client: Client, wire: WireServer) -> None:
+    data = {"apiKeyType": "SHARED", "concurrentLimit": 50, "runningCount": "7", "queuedCount": None}
+    wire.plays(reply({"code": 0, "msg": "success", "errorMessages": None, "data": data}))
+    status = await client.queue_status()
+    assert (wire.asked[0].method, wire.asked[0].path) == ("GET", "/openapi/v2/queue/status")
+    assert status == QueueStatus(key_type="SHARED", limit=50, running=7, queued=0)
+
+
+async def test_account_spells_its_key_in_lower_case(client: Client, wire: WireServer) -> None:
+    data = {
+        "remainCoins": "76600",
+        "currentTaskCounts": "2",
+        "remainMoney": None,
+        "currency": None,
+        "apiType": "NORMAL",
+    }
+    wire.plays(
+        reply({"code": 0, "msg": "success", "data": data}), reply({"code": 1601, "msg": "param apiKey is required"})
+    )
+    assert await client.account() == Account(
+        coins=Decimal(76600), money=None, currency=None, running=2, key_type="NORMAL"
+    )
+    with pytest.raises(KeyRejected):
+        await client.account()
+    assert (wire.asked[0].path, wire.asked[0].json) == ("/uc/openapi/accountStatus", {"apikey": KEY})
+    assert wire.asked[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_price_preview(client: Client, wire: WireServer) -> None:
+    whole = {"errorCode": "", "errorMessage": "", "estimatedPrice": 0.28, "currency": "CNY", "isFreeThisCall": False}
+    wire.plays(reply(whole), reply({"errorCode": "", "isFreeThisCall": True}), reply({"errorCode": ""}))
+    assert await client.price_preview("a/b", {"x": 1}) == PricePreview(
+        amount=Decimal("0.28"), currency="CNY", free=False
+    )
+    assert (await client.price_preview("a/b", {})).free
+    with pytest.raises(NoAnswer, match="no price"):
+        await client.price_preview("a/b", {})
+    assert (wire.asked[0].path, wire.asked[0].json) == ("/openapi/v2/price-preview/a/b", {"x": 1})
+
+
+async def test_cancel_sends_the_key_in_both_places(client: Client, wire: WireServer) -> None:
+    wire.plays(reply("", status=502), reply({"code": 0, "msg": "success", "data": None}))
+    await client.cancel(ID)
+    assert (wire.asked[1].path, wire.asked[1].json) == ("/task/openapi/cancel", {"apiKey": KEY, "taskId": ID})
+    assert wire.asked[1].headers["authorization"] == f"Bearer {KEY}"
+    wire.plays(reply({"code": 423, "msg": "TASK_NOT_FOUNED", "data": None}))
+    with pytest.raises(TaskNotFound):
+        await client.cancel(ID)
+
+
+@pytest.mark.parametrize("data", [None, [], "x", 7])
+async def test_success_without_data_is_no_answer(data: object, client: Client, wire: WireServer) -> None:
+    wire.always = reply({"code": 0, "msg": "", "data": data})
+    for call in (client.queue_status, client.account):
+        with pytest.raises(NoAnswer):
+            await call()
+
+
+async def test_at_most_sixteen_calls_are_in_flight_and_submits_do_not_wait_for_them(
+    client: Client, wire: WireServer
+) -> None:
+    gate = asyncio.Event()
+    wire.always = slow(gate, reply(task()))
+    polls = [asyncio.create_task(client.query(ID)) for _ in range(60)]
+    await wire.holds(16)
+    submit = asyncio.create_task(client.submit("a/b", {}))
+    await wire.holds(17)
+    gate.set()
+    await asyncio.gather(submit, *polls)
+    assert wire.most_in_flight == 17
+
+
+async def test_a_stalled_call_ends_by_itself_when_cancelled(client: Client, wire: WireServer) -> None:
+    wire.plays(stall())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(client.query(ID), 0.2)
+    assert (await query(client, wire, task())).status == "RUNNING"
+
+
+async def test_no_connection_is_not_delivered() -> None:
+    async with Client(KEY, base_url="http://127.0.0.1:9") as client:
+        with pytest.raises(NotDelivered, match="queue status"):
+            await client.queue_status()
+
+
+async def test_the_key_is_seen_nowhere(client: Client, wire: WireServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    seen = [repr(client), str(client), repr(vars(client))]
+    assert "127.0.0.1" in repr(client)
+    echo = f"ApiKey verification failed: {KEY}; Bearer abcdefghijklmnop; https://x/proxy/0123456789abcdef/view?"
+    for answer in (
+        {"code": 401, "message": echo},
+        task(errorCode="1015", status="FAILED", errorMessage=echo, failedReason=echo, results=[{"text": KEY}]),
+        f"<html>{KEY}</html>",
+    ):
+        for call in (client.query(ID), client.submit("a/b", {}), client.account(), client.cancel(ID)):
+            wire.plays(reply(answer, status=200))
+            try:
+                seen.append(repr(await call))
+            except RunningHubError as error:
+                seen += [str(error), repr(error), repr(vars(error))]
+    told = "\n".join([*seen, caplog.text])
+    assert "HTTP Request: POST" in told
+    assert KEY not in told
+    assert "abcdefghijklmnop" not in told
+    assert "0123456789abcdef/view" not in told
+
+
+async def test_the_seam_is_the_transport() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=task(status="SUCCESS"))
+
+    async with Client(KEY, transport=httpx.MockTransport(answer)) as client:
+        assert (await client.query(ID)).status == "SUCCESS"
+        assert client.site == "www.runninghub.cn"
+        assert client.account_id == hashlib.sha256(KEY.encode()).hexdigest()[:12]

@@ -1,0 +1,89 @@
+"""Four families, four places for the key, four forms of saying that it is wrong."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.emulator.caller import IMAGE, WORDS, Caller
+
+GATEWAY = {"code": 412, "msg": "TOKEN_INVALID"}
+V2 = [
+    ("POST", f"/openapi/v2/{IMAGE}"),
+    ("POST", "/openapi/v2/query"),
+    ("POST", f"/openapi/v2/price-preview/{IMAGE}"),
+    ("GET", "/openapi/v2/queue/status"),
+    ("POST", "/openapi/v2/no/such/model"),
+    ("GET", f"/openapi/v2/{IMAGE}"),
+]
+
+
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer", "{key}", "Basic {key}"])
+@pytest.mark.parametrize(("method", "path"), V2)
+def test_v2_without_a_valid_bearer_header_is_stopped_by_the_gateway(
+    rh: Caller, method: str, path: str, header: str | None
+) -> None:
+    headers = {"Authorization": header.format(key=rh.key)} if header else {}
+    answer = rh.http.request(method, path, headers=headers, **({"json": WORDS} if method == "POST" else {}))
+    assert (answer.status_code, answer.json()) == (200, GATEWAY)
+    assert not rh.rh.books.submissions
+
+
+def test_v2_takes_no_key_from_the_body(rh: Caller) -> None:
+    assert rh.http.post(f"/openapi/v2/{IMAGE}", json={**WORDS, "apiKey": rh.key}).json() == GATEWAY
+
+
+@pytest.mark.parametrize("header", [None, "Bearer wrong"])
+def test_the_upload_checks_the_key_itself(rh: Caller, header: str | None) -> None:
+    headers = {"Authorization": header} if header else {}
+    answer = rh.http.post("/openapi/v2/media/upload/binary", files={"file": ("a.png", b"x")}, headers=headers)
+    assert answer.status_code == 200
+    assert answer.json()["code"] == 401
+    assert answer.json()["message"].startswith("ApiKey verification failed")
+    assert answer.json()["data"] is None
+    assert "msg" not in answer.json()
+
+
+@pytest.mark.parametrize("body", [{}, {"apiKey": ""}, {"apiKey": "  "}, {"apikey": "{key}"}])
+def test_v1_wants_the_key_in_the_body_and_a_header_does_not_help(rh: Caller, body: dict[str, str]) -> None:
+    answer = rh.post("/task/openapi/cancel", {"taskId": "1", **body}).json()
+    assert answer["code"] == 301
+    assert answer["msg"].endswith("must not be blank")
+    assert answer["data"] is None
+
+
+def test_v1_with_a_wrong_key(rh: Caller) -> None:
+    answer = rh.post("/task/openapi/cancel", {"taskId": "1", "apiKey": "wrong"}).json()
+    assert answer == {"code": 802, "msg": "APIKEY_UNAUTHORIZED", "errorMessages": None, "data": None}
+
+
+def test_v1_needs_no_header(rh: Caller) -> None:
+    answer = rh.http.post("/task/openapi/cancel", json={"apiKey": rh.key, "taskId": "1"}).json()
+    assert answer["code"] == 807
+
+
+@pytest.mark.parametrize("body", [{}, {"apikey": ""}, {"apiKey": "camel case"}])
+def test_the_account_spells_its_key_in_lower_case(rh: Caller, body: dict[str, str]) -> None:
+    answer = rh.post("/uc/openapi/accountStatus", body).json()
+    assert (answer["code"], answer["msg"]) == (1601, "param apiKey is required")
+
+
+def test_the_account_with_a_wrong_key(rh: Caller) -> None:
+    assert rh.post("/uc/openapi/accountStatus", {"apikey": "wrong"}).json()["code"] == 802
+
+
+def test_a_free_account_may_do_nothing(rh: Caller) -> None:
+    free = Caller(rh.rh, rh.rh.keys.add("free", tier="FREE").secret)
+    assert free.submit()["errorCode"] == "801"
+    assert free.queue()["code"] == 801
+    assert free.http.post("/uc/openapi/accountStatus", json={"apikey": free.key}).json()["code"] == 801
+
+
+def test_a_misspelt_path_outside_v2_reads_like_a_bad_token(rh: Caller) -> None:
+    assert httpx.post(f"{rh.rh.url}/task/openapi/cancle", json={"apiKey": rh.key}).json() == GATEWAY
+
+
+def test_unknown_paths_and_methods_of_v2(rh: Caller) -> None:
+    assert rh.submit("no/such/model")["errorCode"] == "1001"
+    answer = rh.http.get(f"/openapi/v2/{IMAGE}", headers=rh.bearer()).json()
+    assert (answer["errorCode"], answer["taskId"], answer["results"]) == ("1009", "", None)

@@ -1,0 +1,98 @@
+"""The emulator in another process: its own routes, the books over HTTP, and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.emulator.caller import IMAGE, WORDS, Caller
+
+CANARY = "c" * 28 + "anry"
+
+
+def test_books_over_http(rh: Caller) -> None:
+    task_id = rh.submit()["taskId"]
+    rh.submit(body={})
+    httpx.get(str(rh.query(task_id)["results"][0]["url"]))
+    books = rh.http.get("/_emulator/books").json()
+    assert books["charged"] == "0.05"
+    first, second = books["submissions"]
+    assert first | {"time": 0} == {
+        "number": 1,
+        "task_id": task_id,
+        "endpoint": IMAGE,
+        "payload": WORDS,
+        "key_name": "main",
+        "accepted": True,
+        "charged": "0.05",
+        "time": 0,
+        "code": "",
+    }
+    assert (second["accepted"], second["code"]) == (False, "1007")
+    assert books["tasks"][0]["status"] == "SUCCESS"
+    assert [(row["path"], row["status"]) for row in books["requests"]][-1] == ("/openapi/v2/query", 200)
+    assert books["downloads"][0]["task_id"] == task_id
+
+
+def test_steering_over_http(rh: Caller) -> None:
+    post = rh.http.post
+    assert post("/_emulator/faults", json={"on": "submit", "number": 1, "kind": "502"}).json() == {"added": 1}
+    assert rh.post(f"/openapi/v2/{IMAGE}", WORDS).status_code == 502
+    assert rh.http.get("/_emulator/faults").json()[0]["fired"] == 1
+    post("/_emulator/faults", json=[{"on": "submit", "kind": "502"}])
+    assert rh.http.delete("/_emulator/faults").status_code == 200
+    assert rh.submit()["errorCode"] == ""
+    before = rh.rh.clock.now()
+    assert post("/_emulator/clock", json={"advance": 100}).json()["now"] >= before + 100
+    assert post("/_emulator/release").json() == {"released": 0}
+    post("/_emulator/moderated", json={"words": ["storm"]})
+    assert rh.submit(body={**WORDS, "prompt": "a storm"})["errorCode"] == "1501"
+    added = post("/_emulator/keys", json={"name": "second", "limit": 1}).json()
+    assert Caller(rh.rh, added["secret"]).queue()["data"]["concurrentLimit"] == 1
+    assert post("/_emulator/keys", json={"nonsense": 1}).status_code == 400
+    about = rh.http.get("/_emulator").json()
+    assert about["files_url"] == rh.rh.files_url
+    assert {key["name"] for key in about["keys"]} == {"main", "second"}
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "rh_prefect.emulator", "--clock", "instant", "--key", CANARY, "--long-side", "64"]
+    with (tmp_path / "log").open("w") as log:
+        env = {**os.environ, "TMPDIR": str(tmp_path)}
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=env)
+        try:
+            yield running
+        finally:
+            running.kill()
+            running.wait()
+
+
+def test_a_process_of_its_own_ends_cleanly_and_keeps_the_key_to_itself(
+    process: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    assert process.stdout is not None
+    url = process.stdout.readline().strip().partition("=")[2]
+    headers = {"Authorization": f"Bearer {CANARY}"}
+    with httpx.Client(base_url=url, headers=headers) as http:
+        task_id = http.post(f"/openapi/v2/{IMAGE}", json={**WORDS, "prompt": f"my key is {CANARY}"}).json()["taskId"]
+        assert http.post("/openapi/v2/query", json={"taskId": task_id}).json()["status"] == "SUCCESS"
+        http.post(f"/openapi/v2/x{CANARY}", json={})
+        http.post("/task/openapi/cancel", json={"apiKey": CANARY, "taskId": "x" + CANARY})
+        books = http.get("/_emulator/books").text
+        assert "<main>" in books
+        assert any(tmp_path.glob("rh-emulator-*"))
+        process.send_signal(signal.SIGTERM)  # with this client still connected
+        rest, _ = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert CANARY not in books + rest + (tmp_path / "log").read_text() + json.dumps(url)
+    assert (tmp_path / "log").read_text() == ""
+    assert not any(tmp_path.glob("rh-emulator-*"))

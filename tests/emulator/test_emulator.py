@@ -1,0 +1,128 @@
+"""Start and end, several at once, and what is left: nothing."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import ConfigError
+from tests.emulator.caller import IMAGE, WORDS, Caller
+from tests.emulator.conftest import Emulate
+from tests.support import samples
+
+CANARY = "canary-" + "0" * 25
+
+
+def test_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = threading.active_count()
+    with Emulator(long_side=64) as rh:
+        caller = Caller(rh)
+        caller.result()
+        caller.upload(samples.png(tmp_path / "a.png"))
+        assert any(tmp_path.glob("rh-emulator-*"))
+        url = rh.url
+    assert not any(tmp_path.glob("rh-emulator-*"))
+    assert threading.active_count() == before
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)
+
+
+def test_the_end_does_not_wait_for_clients(caplog: pytest.LogCaptureFixture) -> None:
+    rh = Emulator(faults=[Fault("submit", kind="stall"), Fault("queue", kind="hold", seconds=60)]).start()
+    caller = Caller(rh)
+    lost: list[type[Exception]] = []
+
+    def wait(send: str) -> None:
+        try:
+            caller.submit() if send == "submit" else caller.queue()
+        except httpx.TransportError as error:
+            lost.append(type(error))
+
+    clients = [threading.Thread(target=wait, args=(send,)) for send in ("submit", "queue")]
+    for client in clients:
+        client.start()
+    assert rh.books.wait(lambda books: len(books.paid) == 1)
+    assert rh.gate.wait_held()
+    start = time.monotonic()
+    rh.stop()
+    assert time.monotonic() - start < 5
+    for client in clients:
+        client.join()
+    assert httpx.RemoteProtocolError in lost or httpx.ReadError in lost
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_two_emulators_know_nothing_of_each_other(emulate: Emulate) -> None:
+    one, other = emulate(), emulate()
+    task_id = one.submit()["taskId"]
+    assert Caller(other.rh, one.key).queue().get("code") == 412
+    assert other.query(task_id)["errorCode"] == "1004"
+
+
+def test_a_taken_port_is_said(rh: Caller) -> None:
+    port = int(rh.rh.url.rpartition(":")[2])
+    with pytest.raises(ConfigError, match="Choose another port"):
+        Emulator(port=port).start()
+
+
+def test_a_chosen_port() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with Emulator(port=port) as rh:
+        assert rh.url == f"http://127.0.0.1:{port}"
+
+
+def test_the_books_add_up_under_load(emulate: Emulate) -> None:
+    rh = emulate(limit=8, clock="polls", polls=2, money=1)
+
+    def run(number: int) -> str:
+        caller = Caller(rh.rh)
+        answer = caller.submit(body={**WORDS, "prompt": f"shot {number % 4}"})
+        if not answer["taskId"]:
+            return str(answer["errorCode"])
+        while (status := caller.query(answer["taskId"])["status"]) != "SUCCESS":
+            pass
+        return str(status)
+
+    with ThreadPoolExecutor(12) as pool:
+        ends = list(pool.map(run, range(40)))
+    books = rh.rh.books
+    assert set(ends) <= {"SUCCESS", "421", "812"}
+    assert ends.count("SUCCESS") == len(books.paid) == len({entry.task_id for entry in books.paid})
+    assert books.charged == Decimal("0.05") * len(books.paid) <= 1
+    assert [entry.number for entry in books.submissions] == list(range(1, 41))
+
+
+def test_the_canary(emulate: Emulate, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("httpcore").setLevel(logging.INFO)
+    rh = emulate(key=CANARY, faults=[Fault("query", 1, "502")])
+    assert rh.rh.key == CANARY
+    answers = [
+        rh.post(f"/openapi/v2/{IMAGE}", {**WORDS, "prompt": f"key {CANARY}"}),
+        rh.post("/openapi/v2/query", {"taskId": CANARY}),
+        rh.post("/openapi/v2/query", {"taskId": "1"}),
+        rh.http.post("/task/openapi/cancel", json={"apiKey": CANARY, "taskId": "1"}),
+        rh.http.post("/uc/openapi/accountStatus", json={"apikey": CANARY}),
+        rh.http.get("/_emulator"),
+        rh.http.get("/_emulator/books"),
+    ]
+    assert all(CANARY not in answer.text for answer in answers)
+    assert CANARY not in caplog.text
+    assert CANARY not in repr(rh.rh) + repr(list(rh.rh.keys)) + repr(rh.rh.books.to_json())
+
+
+def test_a_data_uri_is_short_in_the_books(rh: Caller) -> None:
+    rh.submit(body={**WORDS, "prompt": "data:" + "x" * 10_000})
+    assert len(str(rh.rh.books.submissions[0].payload["prompt"])) < 300

@@ -1,0 +1,188 @@
+"""Scripted faults: which request, and what the client sees; always over a real connection."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rh_prefect.emulator import Fault
+from rh_prefect.emulator.faults import fault_from_json
+from rh_prefect.errors import InputError
+from tests.emulator.caller import IMAGE, WORDS, Caller
+from tests.support import samples
+
+
+def paid(rh: Caller) -> int:
+    return len(rh.rh.books.paid)
+
+
+@pytest.mark.parametrize(("phase", "accepted"), [("after", 1), ("before", 0)])
+@pytest.mark.parametrize("kind", ["cut", "502", "504", "html", "empty"])
+def test_an_answer_is_lost_after_or_before_acceptance(rh: Caller, kind: str, phase: str, accepted: int) -> None:
+    rh.rh.faults.add(fault_from_json({"on": "submit", "number": 1, "kind": kind, "phase": phase}))
+    if kind == "cut":
+        with pytest.raises(httpx.RemoteProtocolError):
+            rh.submit()
+    else:
+        answer = rh.post(f"/openapi/v2/{IMAGE}", WORDS)
+        assert answer.status_code == (int(kind) if kind.isdigit() else 200)
+        with pytest.raises(ValueError, match="Expecting value"):
+            answer.json()
+    assert paid(rh) == accepted
+    assert rh.submit()["errorCode"] == ""
+    assert [entry.accepted for entry in rh.rh.books.submissions] == [bool(accepted), True]
+
+
+def test_half_an_answer(rh: Caller) -> None:
+    rh.rh.faults.add(Fault("submit", 1, "half"))
+    with pytest.raises(httpx.RemoteProtocolError, match="incomplete|without sending complete"):
+        rh.submit()
+    assert paid(rh) == 1
+
+
+def test_an_answer_that_never_comes(rh: Caller) -> None:
+    rh.rh.faults.add(Fault("submit", 1, "stall"))
+    with pytest.raises(httpx.ReadTimeout):
+        rh.submit(timeout=0.2)
+    assert paid(rh) == 1
+
+
+def test_a_stall_ends_with_the_connection(rh: Caller) -> None:
+    rh.rh.faults.add(Fault("submit", 1, "stall", seconds=0.1))
+    with pytest.raises(httpx.RemoteProtocolError):
+        rh.submit()
+
+
+@pytest.mark.parametrize("code", ["1003", "421", "1501", "1011", "802"])
+def test_refusals_by_code_cost_nothing(rh: Caller, code: str) -> None:
+    rh.rh.faults.add(Fault("submit", 1, "code", code=code))
+    answer = rh.submit()
+    assert (answer["errorCode"], answer["taskId"]) == (code, "")
+    assert answer["errorMessage"]
+    assert paid(rh) == 0
+    assert rh.rh.books.submissions[0].code == code
+
+
+def test_an_error_code_that_comes_after_acceptance(rh: Caller) -> None:
+    rh.rh.faults.add(Fault("submit", 1, "code", code="1005", phase="after"))
+    assert rh.submit()["errorCode"] == "1005"
+    assert [entry.accepted for entry in rh.rh.books.submissions] == [True]
+
+
+def test_http_429_has_no_effect(rh: Caller) -> None:
+    rh.rh.faults.add(Fault("submit", 1, "429"))
+    assert rh.post(f"/openapi/v2/{IMAGE}", WORDS).status_code == 429
+    assert paid(rh) == 0
+
+
+def test_a_held_answer_is_booked_and_then_let_go(rh: Caller) -> None:
+    rh.rh.faults.add(Fault("submit", 1, "hold"))
+    answers: list[dict[str, object]] = []
+    waiting = threading.Thread(target=lambda: answers.append(rh.submit()))
+    waiting.start()
+    assert rh.rh.gate.wait_held()
+    assert paid(rh) == 1
+    assert answers == []
+    assert rh.rh.gate.release() == 1
+    waiting.join()
+    assert answers[0]["taskId"] == rh.rh.books.paid[0].task_id
+
+
+def test_a_held_answer_waits_no_longer_than_it_should(rh: Caller) -> None:
+    rh.rh.faults.add(Fault("submit", 1, "hold", seconds=0.05))
+    assert rh.submit()["errorCode"] == ""
+
+
+def test_a_slow_answer(rh: Caller) -> None:
+    rh.rh.faults.add(Fault("query", 1, "slow", seconds=0.2))
+    task_id = rh.submit()["taskId"]
+    start = time.monotonic()
+    assert rh.query(task_id)["status"] == "SUCCESS"
+    assert time.monotonic() - start >= 0.2
+
+
+def test_faults_of_other_routes(rh: Caller, tmp_path: Path) -> None:
+    rh.rh.faults.add(
+        Fault("query", 1, "502"),
+        Fault("query", 2, "code", code="1003"),
+        Fault("upload", 1, "code", code="1003"),
+        Fault("upload", 2, "cut"),
+        Fault("queue", 1, "code", code="500"),
+        Fault("cancel", 1, "code", code="805"),
+        Fault("account", 1, "html"),
+        Fault("price", 1, "code", code="1010"),
+    )
+    task_id = rh.submit()["taskId"]
+    assert rh.post("/openapi/v2/query", {"taskId": task_id}).status_code == 502
+    assert rh.query(task_id)["errorCode"] == "1003"
+    assert rh.query(task_id)["status"] == "SUCCESS"
+    path = samples.png(tmp_path / "a.png")
+    assert rh.upload(path) == {"code": 1003, "message": "Rate limit exceeded", "data": None}
+    with pytest.raises(httpx.RemoteProtocolError):
+        rh.upload(path)
+    assert rh.upload(path)["code"] == 0
+    assert len(rh.rh.books.uploads) == 2
+    assert rh.queue()["code"] == 500
+    assert rh.cancel(task_id)["msg"] == "APIKEY_TASK_STATUS_ERROR"
+    assert "<html>" in rh.http.post("/uc/openapi/accountStatus", json={"apikey": rh.key}).text
+    assert rh.post(f"/openapi/v2/price-preview/{IMAGE}", WORDS).json()["errorCode"] == "1010"
+
+
+def codes(rh: Caller, count: int, prompt: str = "x") -> list[str]:
+    return [rh.submit(body={**WORDS, "prompt": prompt})["errorCode"] for _ in range(count)]
+
+
+def test_every_kth_and_at_most_so_often(rh: Caller) -> None:
+    rh.rh.faults.add(Fault("submit", every=2, times=2, kind="code", code="1003"))
+    assert codes(rh, 7) == ["", "1003", "", "1003", "", "", ""]
+    assert rh.rh.faults.seen("submit") == 7
+    assert [fired for _, fired in rh.rh.faults.fired()] == [2]
+
+
+def test_all_until_cleared(rh: Caller) -> None:
+    rh.rh.faults.add(Fault("submit", kind="code", code="1003"))
+    assert codes(rh, 2) == ["1003", "1003"]
+    rh.rh.faults.clear()
+    assert codes(rh, 1) == [""]
+
+
+def test_counting_starts_when_a_fault_is_added(rh: Caller) -> None:
+    codes(rh, 3)
+    rh.rh.faults.add(Fault("submit", 2, "code", code="1003"))
+    assert codes(rh, 3) == ["", "1003", ""]
+
+
+def test_by_prompt_and_by_endpoint(rh: Caller) -> None:
+    rh.rh.faults.add(
+        Fault("submit", 2, "code", code="1003", prompt="storm"),
+        Fault("submit", kind="code", code="1011", endpoint="kling-*"),
+    )
+    assert codes(rh, 1, "a storm") + codes(rh, 2, "sun") + codes(rh, 2, "a storm") == ["", "", "", "1003", ""]
+    assert rh.submit("kling-v2.6-pro/image-to-video", {})["errorCode"] == "1011"
+    rh.rh.faults.add(Fault("query", kind="code", code="1003", prompt="fog"))
+    fog = rh.submit(body={**WORDS, "prompt": "fog"})["taskId"]
+    assert rh.query(fog)["errorCode"] == "1003"
+    assert rh.query(rh.submit()["taskId"])["status"] == "SUCCESS"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"on": "nowhere"},
+        {"on": "submit", "kind": "explode"},
+        {"on": "query", "kind": "fail"},
+        {"on": "submit", "kind": "expired"},
+        {"on": "submit", "kind": "code"},
+        {"on": "submit", "wrong": 1},
+        {"kind": "cut"},
+    ],
+)
+def test_a_fault_that_cannot_be(rh: Caller, raw: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        fault_from_json(raw)
+    answer = rh.http.post("/_emulator/faults", json=raw)
+    assert (answer.status_code, "error" in answer.json()) == (400, True)

@@ -1,0 +1,162 @@
+"""The renderer as the emulator uses it: one output of the right kind for any model, and each request once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import av
+import pytest
+from PIL import Image
+
+from rh_prefect import catalog
+from rh_prefect.emulator.render import Rendered, Renderer
+from rh_prefect.errors import MediaError
+from tests.support import samples
+
+SPREAD = (
+    "alibaba/wan-2.6/image-to-video",
+    "bytedance/dreamactor-v2",
+    "f-dev",
+    "hypir-balance",
+    "kling-elements",
+    "kling-lip-sync/lip-sync-video",
+    "kling-v2-ai-avatar-pro/image-audio-to-video",
+    "kling-v3.0-4k-motion-control",
+    "ltx-2.3/text-to-video",
+    "marble-1.0/image-to-world",
+    "marble-1.0/video-to-world",
+    "meshy6/image-to-3d",
+    "midjourney-text-to-image-v7",
+    "minimax/speech-02-hd",
+    "minimax/voice-clone",
+    "nano-banana-pro/edit-official-stable",
+    "rhart-text-g-25-pro/video-to-text",
+    "seedance-2.0/multimodal-video",
+    "suno-custom-v5",
+    "suno-lyrics",
+    "topazlabs-image-upscale-standard-v2",
+    "topazlabs-video-upscale",
+    "wan-2.7/video-extend",
+)
+
+
+@pytest.fixture(scope="module")
+def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
+    return Renderer(tmp_path_factory.mktemp("renders"), long_side=64, fps=6, max_seconds=1)
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_smallest_input_gives_its_kind(name: str, renderer: Renderer, uploads: Path) -> None:
+    check(catalog.get(name), renderer, uploads)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", catalog.models(), ids=lambda model: model.name)
+def test_smallest_input_of_each_model_gives_its_kind(model: catalog.Model, renderer: Renderer, uploads: Path) -> None:
+    check(model, renderer, uploads)
+
+
+def check(model: catalog.Model, renderer: Renderer, uploads: Path) -> None:
+    payload = catalog.validate(model, catalog.example(model))
+    inputs = {
+        param.key: [upload(url, uploads) for url in urls(payload[param.key])]
+        for param in model.media_params
+        if param.key in payload
+    }
+    outputs = renderer.render(model, payload, inputs, seed_text="seed")
+    expected = "text" if model.name == "suno-lyrics" else model.output
+    assert kind_of(outputs[0]) == expected
+
+
+def urls(value: object) -> Iterator[str]:
+    yield from (str(item) for item in (value if isinstance(value, list) else [value]))
+
+
+def upload(url: str, folder: Path) -> Path:
+    """Makes the file that a catalogue's example names."""
+    path = folder / url.rsplit("/", 1)[1]
+    if not path.exists():
+        make = samples.mp4 if "video" in path.stem else samples.mp3 if "audio" in path.stem else samples.png
+        made = make(path.with_name(f"{os.getpid()}-{path.name}"))
+        made.replace(path)
+    return path
+
+
+def kind_of(output: Rendered) -> str:
+    """Finds out what an output is by opening it."""
+    if output.path is None:
+        assert output.text
+        return "text"
+    assert output.path.suffix == f".{output.extension}"
+    if output.extension == "glb":
+        assert output.path.read_bytes()[:4] == b"glTF"
+        return "3d"
+    if output.extension in {"png", "jpg", "webp"}:
+        with Image.open(output.path) as picture:
+            picture.load()
+        return "image"
+    with av.open(str(output.path)) as container:
+        kind = container.streams[0].type
+        assert next(container.decode(container.streams[0]))
+    return str(kind)
+
+
+class TestCache:
+    model = catalog.get("f-dev")
+
+    def test_equal_requests_are_rendered_once(self, tmp_path: Path) -> None:
+        renderer = Renderer(tmp_path / "out", long_side=64)
+        first = renderer.render(self.model, {"prompt": "a hill"}, {}, seed_text="1")
+        assert first[0].path is not None
+        first[0].path.write_bytes(b"marked")
+        assert renderer.render(self.model, {"prompt": "a hill"}, {}, seed_text="2") == first
+        assert first[0].path.read_bytes() == b"marked"
+
+    def test_requests_at_the_same_time_wait_for_one_rendering(self, tmp_path: Path) -> None:
+        renderer = Renderer(tmp_path / "out", long_side=512)
+        ask = lambda _: renderer.render(self.model, {"prompt": "a hill"}, {}, seed_text="x")  # noqa: E731
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(ask, range(8)))
+        assert answers == [answers[0]] * 8
+        assert len(list((tmp_path / "out").iterdir())) == 1
+
+    def test_links_do_not_count_but_content_does(self, tmp_path: Path) -> None:
+        renderer, model = Renderer(tmp_path / "out", long_side=64), catalog.get("qwen-image/edit-2511")
+
+        def ask(link: str, file: Path) -> list[Rendered]:
+            payload = {"prompt": "snow", "imageUrl": link}
+            return renderer.render(model, payload, {"imageUrl": [file]}, seed_text="x")
+
+        one = samples.png(tmp_path / "one.png", text="one")
+        same = samples.png(tmp_path / "same.png", text="one")
+        other = samples.png(tmp_path / "other.png", text="other")
+        assert ask("https://a/1", one) == ask("https://b/2", same)
+        assert ask("https://a/1", one) != ask("https://a/1", other)
+
+    def test_other_words_give_another_file(self, tmp_path: Path) -> None:
+        renderer = Renderer(tmp_path / "out", long_side=64)
+        one, other = (renderer.render(self.model, {"prompt": text}, {}, seed_text="x") for text in ("a", "b"))
+        assert one != other
+
+    def test_a_request_without_words_or_files_is_told_apart_by_its_seed(self, tmp_path: Path) -> None:
+        renderer, model = Renderer(tmp_path / "out", long_side=64), catalog.get("marble-1.0/image-to-world")
+        one, other = (renderer.render(model, {}, {}, seed_text=text) for text in ("a", "b"))
+        assert one != other
+
+    def test_a_broken_file_is_an_error_each_time_and_never_kept(self, tmp_path: Path) -> None:
+        renderer, model = Renderer(tmp_path / "out", long_side=64), catalog.get("rh-video-upscaler")
+        broken = tmp_path / "broken.mp4"
+        broken.write_bytes(b"no video")
+        for _ in range(2):
+            with pytest.raises(MediaError, match=r"broken\.mp4"):
+                renderer.render(model, {"targetResolution": "1080p"}, {"videoUrl": [broken]}, seed_text="x")
+        samples.mp4(broken)
+        assert renderer.render(model, {"targetResolution": "1080p"}, {"videoUrl": [broken]}, seed_text="x")

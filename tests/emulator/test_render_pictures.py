@@ -1,0 +1,147 @@
+"""Image models: the picture shows its prompt, has the shape and format asked for, and keeps what was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageChops, ImageStat
+
+from rh_prefect import catalog
+from rh_prefect.emulator.render import Renderer
+from rh_prefect.emulator.render.caption import drawable, label, strip
+from rh_prefect.emulator.render.scene import paint
+from tests.support import samples
+
+FLUX = catalog.get("f-dev")
+WIDE = {"aspectRatio": "16:9"}
+
+
+@pytest.fixture
+def render(tmp_path: Path):
+    renderer = Renderer(tmp_path / "renders", long_side=128)
+
+    def make(name: str, payload: Mapping[str, object], inputs: Mapping[str, list[Path]] | None = None):
+        outputs = renderer.render(catalog.get(name), payload, inputs or {}, seed_text="seed")
+        return [Image.open(output.path) for output in outputs if output.path is not None]
+
+    return make
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    """Mean difference of two pictures, 0 to 255, at the size of the first."""
+    same = other.convert("RGB").resize(one.size)
+    return sum(ImageStat.Stat(ImageChops.difference(one.convert("RGB"), same)).mean) / 3
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "size"),
+    [
+        ("f-dev", {"aspectRatio": "16:9"}, (128, 72)),
+        ("f-dev", {"aspectRatio": "9:16"}, (72, 128)),
+        ("f-dev", {"aspectRatio": "custom", "customWidth": 1024, "customHight": 512}, (128, 64)),
+        ("wan-2.5-preview/text-to-image", {"size": "1280*720"}, (128, 72)),
+        ("seedream-v4/text-to-image", {"width": 2048, "height": 1024}, (128, 64)),
+        ("wan-2.7/text-to-image", {}, (128, 128)),
+        ("wan-2.7/text-to-image", {"width": 100, "height": 50}, (100, 50)),
+    ],
+)
+def test_shape(render, name: str, asked: dict[str, object], size: tuple[int, int]) -> None:
+    assert render(name, {"prompt": "a hill", **asked})[0].size == size
+
+
+def test_an_extreme_shape_is_drawn(render) -> None:
+    size = render("nano-banana2-gemini31flash/text-to-image-official-stable", {"prompt": "x", "aspectRatio": "1:8"})[
+        0
+    ].size
+    assert size == (32, 128)
+
+
+@pytest.mark.parametrize(
+    ("asked", "form"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp(lossy)", "WEBP"), ("webp (lossless)", "WEBP")]
+)
+def test_format(render, asked: str, form: str) -> None:
+    assert render("f-dev", {"prompt": "a hill", "outputFormat": asked})[0].format == form
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "count"),
+    [
+        ("grok-3-image-text-to-image", {"imageNum": "3"}, 3),
+        ("wan-2.7/text-to-image", {"n": 2}, 2),
+        ("seedream-v4/text-to-image", {"maxImages": 4, "sequentialImageGeneration": "auto"}, 4),
+        ("seedream-v4/text-to-image", {"maxImages": 4, "sequentialImageGeneration": "disabled"}, 1),
+    ],
+)
+def test_count(render, name: str, asked: dict[str, object], count: int) -> None:
+    pictures = render(name, {"prompt": "a hill", **asked})
+    assert len(pictures) == count
+    assert len({picture.tobytes() for picture in pictures}) == count
+
+
+def test_the_prompt_is_written_into_the_picture(tmp_path: Path) -> None:
+    picture = Image.open(Renderer(tmp_path).render(FLUX, {"prompt": "a red fox", **WIDE}, {}, seed_text="x")[0].path)
+    scene = paint("a red fox", picture.size)
+    words = np.asarray(strip(picture.size, "a red fox"), np.int16)
+    where = words[..., :3].min(axis=2) > 240
+    assert where.sum() > 60
+    assert np.asarray(picture)[where].mean() > 240
+    assert difference(scene.crop((0, 0, 256, 60)), picture.crop((0, 0, 256, 60))) < 1
+
+
+def test_different_words_give_different_scenes() -> None:
+    scenes = [paint(text, (96, 54)) for text in ("one", "two", "three", "four")]
+    pairs = [(one, other) for index, one in enumerate(scenes) for other in scenes[:index]]
+    assert min(difference(one, other) for one, other in pairs) > 4
+
+
+def test_light_and_land_follow_the_words() -> None:
+    night, day = (np.asarray(paint(f"a hill, {word}", (96, 54)))[:20] for word in ("night", "noon"))
+    assert night.mean() + 60 < day.mean()
+
+
+def test_a_text_too_long_is_cut_and_stays_inside() -> None:
+    words = np.asarray(strip((256, 144), "many words " * 300))
+    where = np.argwhere(words[..., :3].min(axis=2) > 250)
+    assert where[:, 0].min() > 60
+    assert where[:, 0].max() < 144 * 0.95
+    assert where[:, 1].min() > 256 * 0.06
+    assert where[:, 1].max() < 256 * 0.94
+
+
+def test_one_word_wider_than_the_picture_is_broken() -> None:
+    where = np.argwhere(np.asarray(label((256, 144), "x" * 400))[..., 0] > 120)
+    assert 100 < where[:, 1].max() < 256 * 0.9
+
+
+def test_a_script_without_a_font_is_told_of_without_boxes() -> None:
+    assert drawable("plain words") == "plain words"
+    assert "3 characters" in drawable("\ue000\ue001\ue002")
+
+
+def test_an_edit_shows_the_picture_that_was_sent(render, tmp_path: Path) -> None:
+    photo = samples.png(tmp_path / "photo.png", size=(96, 72))
+    edited = render("qwen-image/edit-2511", {"prompt": "make it snow"}, {"imageUrl": [photo]})[0]
+    assert edited.size == (128, 96)
+    assert difference(edited.crop((0, 48, 128, 96)), Image.open(photo).crop((0, 36, 96, 72))) < 4
+    assert difference(edited, Image.open(photo)) > 1, "the prompt must be seen"
+
+
+def test_a_picture_lies_upright(render, tmp_path: Path) -> None:
+    photo = samples.jpg(tmp_path / "photo.jpg", size=(96, 48), orientation=6)
+    assert render("qwen-image/edit-2511", {"prompt": "x"}, {"imageUrl": [photo]})[0].size == (64, 128)
+
+
+@pytest.mark.parametrize(("scale", "size"), [("2x", (128, 96)), ("4x", (256, 192)), ("6x", (384, 288))])
+def test_upscalers_enlarge_that_very_picture(render, tmp_path: Path, scale: str, size: tuple[int, int]) -> None:
+    photo = samples.png(tmp_path / "photo.png", size=(64, 48))
+    large = render("topazlabs-image-upscale-cgi", {"scale": scale}, {"imageUrl": [photo]})[0]
+    assert large.size == size
+    assert difference(Image.open(photo), large) < 4
+
+
+def test_upscalers_stop_at_four_long_sides(render, tmp_path: Path) -> None:
+    photo = samples.png(tmp_path / "photo.png", size=(200, 100))
+    assert render("topazlabs-image-upscale-cgi", {"scale": "6x"}, {"imageUrl": [photo]})[0].size == (512, 256)

@@ -1,0 +1,215 @@
+"""A model's submit: what is accepted, what is refused and how, and what it costs."""
+
+from __future__ import annotations
+
+import base64
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect import catalog
+from tests.emulator.caller import CLIP, FASTER, IMAGE, IMAGE_PRICE, WORDS, Caller
+from tests.emulator.conftest import Emulate
+from tests.support import samples
+
+CLIP_BODY = {"prompt": "waves", "sound": "false", "duration": "5"}
+
+
+def test_the_answer_is_a_bare_task_object(rh: Caller) -> None:
+    response = rh.post(f"/openapi/v2/{IMAGE}", WORDS)
+    answer = response.json()
+    assert response.status_code == 200
+    assert list(answer) == [
+        "taskId",
+        "status",
+        "errorCode",
+        "errorMessage",
+        "results",
+        "clientId",
+        "promptTips",
+    ]
+    assert isinstance(answer["taskId"], str)
+    assert len(answer["taskId"]) == 19
+    assert int(answer["taskId"]) > 2**53
+    assert (answer["status"], answer["errorCode"], answer["results"]) == ("RUNNING", "", None)
+    assert json.loads(answer["promptTips"])["node_errors"] == {}
+    assert rh.submit()["taskId"] != answer["taskId"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prompt": None}, "prompt"),
+        ({"aspectRatio": None}, "aspectRatio"),
+        ({"aspectRatio": "7:7"}, "aspect"),
+        ({"prompt": 5}, "prompt"),
+        ({"prompt": ["a"]}, "prompt"),
+        ({"aspect_ratio": "1:1", "aspectRatio": None}, "aspectRatio"),
+    ],
+)
+def test_a_bad_parameter_is_1007_and_costs_nothing(rh: Caller, change: dict[str, Any], words: str) -> None:
+    body = {key: value for key, value in (WORDS | change).items() if value is not None}
+    answer = rh.submit(body=body)
+    assert (answer["errorCode"], answer["taskId"], answer["status"]) == ("1007", "", "")
+    assert words in answer["errorMessage"]
+    assert rh.rh.books.paid == []
+    assert rh.rh.books.submissions[0].code == "1007"
+
+
+@pytest.mark.parametrize("body", [b"", b"not json", b"[1]", b'{"prompt": NaN}'])
+def test_a_body_that_is_no_json_object_is_1007(rh: Caller, body: bytes) -> None:
+    answer = rh.http.post(f"/openapi/v2/{IMAGE}", content=body, headers=rh.bearer()).json()
+    assert answer["errorCode"] == "1007"
+
+
+@pytest.mark.parametrize("change", [{"sound": True}, {"duration": 5}, {"duration": "7"}, {"imageUrl": ["a"]}])
+def test_types_are_taken_at_their_word(rh: Caller, tmp_path: Path, change: dict[str, Any]) -> None:
+    image = rh.link(samples.png(tmp_path / "a.png"))
+    assert rh.submit(CLIP, {**CLIP_BODY, "imageUrl": image})["errorCode"] == ""
+    assert rh.submit(CLIP, {**CLIP_BODY, "imageUrl": image, **change})["errorCode"] == "1007"
+
+
+def test_an_unknown_parameter_passes(rh: Caller) -> None:
+    assert rh.submit(body={**WORDS, "appCode": "x", "webhookUrl": "https://example.net/hook"})["errorCode"] == ""
+
+
+def test_a_consumer_key_may_run_no_models(rh: Caller) -> None:
+    consumer = Caller(rh.rh, rh.rh.keys.add("consumer", tier="NORMAL", coins=5).secret)
+    assert consumer.submit()["errorCode"] == "1014"
+
+
+def test_a_moderated_word_is_1501_and_costs_nothing(emulate: Emulate) -> None:
+    rh = emulate(moderated=["Forbidden"])
+    assert rh.submit(body={**WORDS, "prompt": "a forbidden thing"})["errorCode"] == "1501"
+    assert rh.submit()["errorCode"] == ""
+    assert len(rh.rh.books.paid) == 1
+
+
+def test_an_empty_wallet(emulate: Emulate) -> None:
+    rh = emulate(money="0.07")
+    assert rh.submit()["errorCode"] == ""
+    answer = rh.submit()
+    assert (answer["errorCode"], answer["errorMessage"]) == ("812", "CORPAPIKEY_INSUFFICIENT_FUNDS")
+    assert rh.http.post("/uc/openapi/accountStatus", json={"apikey": rh.key}).json()["data"]["remainMoney"] == "0.02"
+
+
+def test_over_the_concurrency_is_421_until_a_task_ends(emulate: Emulate) -> None:
+    rh = emulate(limit=2, clock="polls", polls=1)
+    first = rh.submit()["taskId"]
+    rh.submit()
+    refused = rh.submit()
+    assert (refused["errorCode"], refused["errorMessage"], refused["taskId"]) == ("421", "TASK_QUEUE_MAXED", "")
+    other = Caller(rh.rh, rh.rh.keys.add("other", limit=1).secret)
+    assert other.submit()["errorCode"] == ""
+    assert rh.query(first)["status"] == "SUCCESS"
+    assert rh.submit()["errorCode"] == ""
+
+
+def test_a_file_must_be_a_link(rh: Caller, tmp_path: Path) -> None:
+    name = rh.upload(samples.png(tmp_path / "a.png"))["data"]["fileName"]
+    assert rh.submit(CLIP, {**CLIP_BODY, "imageUrl": name})["errorCode"] == "1007"
+
+
+def test_an_upload_link_lives_for_a_day(rh: Caller, tmp_path: Path) -> None:
+    body = {**CLIP_BODY, "imageUrl": rh.link(samples.png(tmp_path / "a.png"))}
+    rh.rh.clock.advance(86_000)
+    assert rh.submit(CLIP, body)["errorCode"] == ""
+    rh.rh.clock.advance(500)
+    answer = rh.submit(CLIP, body)
+    assert answer["errorCode"] == "1013"
+    assert "expired" in answer["errorMessage"]
+
+
+def test_other_links(rh: Caller, tmp_path: Path) -> None:
+    picture = base64.b64encode(samples.picture("PNG")).decode()
+    result = rh.result()
+    cases = {
+        f"data:image/png;base64,{picture}": "",
+        "data:image/png;base64,!!!": "1013",
+        result: "",
+        f"{rh.rh.files_url}/input/openapi/nothing.png": "1013",
+        rh.link(samples.png(tmp_path / "a.png")).replace("q-signature=", "q-signature=0"): "1013",
+        "http://127.0.0.1:9/a.png": "1013",
+        "asset://nothing": "1013",
+    }
+    assert {link: rh.submit(CLIP, {**CLIP_BODY, "imageUrl": link})["errorCode"] for link in cases} == cases
+
+
+def test_a_link_to_another_server_is_fetched(rh: Caller, emulate: Emulate, tmp_path: Path) -> None:
+    elsewhere = emulate().link(samples.png(tmp_path / "a.png"))
+    assert rh.submit(CLIP, {**CLIP_BODY, "imageUrl": elsewhere})["errorCode"] == ""
+
+
+def test_a_bad_file_and_a_large_file(rh: Caller, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(samples.picture("PNG")[:60])
+    large = samples.png(tmp_path / "large.png")
+    with large.open("ab") as file:
+        file.truncate(21 * 1024 * 1024)
+    codes = {
+        broken: "1013",
+        large: "1008",
+        samples.wav(tmp_path / "sound.wav"): "1013",
+        samples.webp(tmp_path / "other.webp"): "1013",
+    }
+    found = {path: rh.submit(CLIP, {**CLIP_BODY, "imageUrl": rh.link(path)})["errorCode"] for path in codes}
+    assert found == codes
+
+
+def test_the_price_is_the_catalogues(rh: Caller, tmp_path: Path) -> None:
+    image = rh.link(samples.png(tmp_path / "a.png"))
+    done = rh.query(rh.submit(CLIP, {**CLIP_BODY, "imageUrl": image})["taskId"])
+    assert done["usage"] == {
+        "consumeMoney": None,
+        "consumeCoins": None,
+        "taskCostTime": "0",
+        "thirdPartyConsumeMoney": "1.75",
+    }
+    rh.query(rh.submit()["taskId"])
+    assert [entry.charged for entry in rh.rh.books.paid] == [Decimal("1.75"), Decimal(IMAGE_PRICE)]
+    assert rh.rh.books.charged == Decimal("1.80")
+    balance = rh.http.post("/uc/openapi/accountStatus", json={"apikey": rh.key}).json()["data"]["remainMoney"]
+    assert Decimal(balance) == 10_000 - rh.rh.books.charged
+
+
+def test_a_price_by_the_inputs_length(rh: Caller, tmp_path: Path) -> None:
+    video = rh.link(samples.mp4(tmp_path / "a.mp4", seconds=2, audio=False))
+    rh.submit(FASTER, {"videoUrl": video})
+    assert rh.rh.books.paid[0].charged == Decimal("0.14")
+
+
+def test_the_price_preview_makes_no_task(rh: Caller) -> None:
+    answer = rh.post(f"/openapi/v2/price-preview/{IMAGE}", WORDS).json()
+    assert answer["estimatedPrice"] == float(IMAGE_PRICE)
+    assert (answer["errorCode"], answer["currency"], answer["isFreeThisCall"]) == ("", "CNY", False)
+    assert answer["priceText"]
+    refused = rh.post(f"/openapi/v2/price-preview/{IMAGE}", {}).json()
+    assert (refused["errorCode"], refused["estimatedPrice"]) == ("1007", None)
+    assert rh.rh.books.submissions == []
+
+
+def test_a_model_without_a_published_price_costs_something_all_the_same(rh: Caller) -> None:
+    model = next(m for m in catalog.models() if m.price is None and not m.media_params)
+    body = catalog.validate(model, catalog.example(model))
+    preview = rh.post(f"/openapi/v2/price-preview/{model.endpoint}", body).json()
+    rh.submit(model.endpoint, body)
+    assert rh.rh.books.paid[0].charged == Decimal(str(preview["estimatedPrice"])) > 0
+
+
+def test_a_text_model_answers_in_words(rh: Caller) -> None:
+    model = next(m for m in catalog.models() if m.output == "text" and not m.media_params)
+    done = rh.query(rh.submit(model.endpoint, catalog.validate(model, catalog.example(model)))["taskId"])
+    (result,) = done["results"]
+    assert (result["url"], result["outputType"]) == (None, "txt")
+    assert result["text"]
+
+
+def test_files_inside_a_json_parameter_are_checked(rh: Caller, tmp_path: Path) -> None:
+    link = rh.link(samples.png(tmp_path / "a.png"))
+    body = {"prompt": "x", "refImages": [{"type": "image", "tag": "a", "url": link}]}
+    assert rh.submit("skyreels-v4/omni-reference", body)["errorCode"] == ""
+    rh.rh.clock.advance(90_000)
+    assert rh.submit("skyreels-v4/omni-reference", body)["errorCode"] == "1013"

@@ -1,0 +1,188 @@
+"""The life of a task: query, clock, cancel, queue status, account."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from rh_prefect.emulator import Fault
+from tests.emulator.caller import IMAGE_PRICE, Caller
+from tests.emulator.conftest import Emulate
+
+
+def steady(model: object, payload: object) -> tuple[float, float]:
+    return 10.0, 20.0
+
+
+def test_the_query_of_a_finished_task(rh: Caller) -> None:
+    task_id = rh.submit()["taskId"]
+    done = rh.query(task_id)
+    usage = {"consumeMoney": None, "consumeCoins": None, "taskCostTime": "0", "thirdPartyConsumeMoney": IMAGE_PRICE}
+    (result,) = done.pop("results")
+    assert done == {
+        "taskId": task_id,
+        "status": "SUCCESS",
+        "errorCode": "",
+        "errorMessage": "",
+        "clientId": "",
+        "promptTips": "",
+        "failedReason": {},
+        "usage": usage,
+        "parentTaskId": None,
+        "taskUsageList": [{"taskId": int(task_id), "parentTaskId": None, "taskStatus": "SUCCESS", "usage": usage}],
+    }
+    assert result["url"].startswith(rh.rh.files_url)
+    assert (result["outputType"], result["text"]) == ("png", None)
+    assert rh.rh.files_url != rh.rh.url
+
+
+def test_a_task_that_nobody_knows(rh: Caller) -> None:
+    answer = rh.query("2031112223334445057")
+    assert (answer["errorCode"], answer["results"]) == ("1004", None)
+    assert rh.query("")["errorCode"] == "1007"
+    assert rh.post("/openapi/v2/query", {"taskId": 5}).json()["errorCode"] == "1007"
+
+
+def test_a_task_belongs_to_its_account(rh: Caller) -> None:
+    task_id = rh.submit()["taskId"]
+    stranger = Caller(rh.rh, rh.rh.keys.add("stranger").secret)
+    sibling = Caller(rh.rh, rh.rh.keys.add("sibling", account="main").secret)
+    assert stranger.query(task_id)["errorCode"] == "1004"
+    assert stranger.cancel(task_id)["code"] == 807
+    assert sibling.query(task_id)["status"] == "SUCCESS"
+
+
+@pytest.mark.parametrize(
+    ("polls", "seen"),
+    [(1, ["SUCCESS"]), (2, ["RUNNING", "SUCCESS"]), (4, ["QUEUED", "RUNNING", "RUNNING", "SUCCESS", "SUCCESS"])],
+)
+def test_a_clock_that_counts_looks(emulate: Emulate, polls: int, seen: list[str]) -> None:
+    rh = emulate(clock="polls", polls=polls)
+    submitted = rh.submit()
+    assert submitted["status"] == "QUEUED"
+    answers = [rh.query(submitted["taskId"]) for _ in seen]
+    assert [answer["status"] for answer in answers] == seen
+    assert all((answer["results"] is None) == (answer["status"] != "SUCCESS") for answer in answers)
+    assert all(
+        (answer["usage"]["thirdPartyConsumeMoney"] is None) == (answer["status"] != "SUCCESS") for answer in answers
+    )
+
+
+def test_a_clock_that_stands_still_until_it_is_moved(emulate: Emulate) -> None:
+    rh = emulate(clock="real", factor=0, durations=steady)
+    task_id = rh.submit()["taskId"]
+    seen = [rh.query(task_id)["status"]]
+    for seconds in (9, 2, 18):
+        rh.rh.clock.advance(seconds)
+        seen.append(rh.query(task_id)["status"])
+    assert seen == ["QUEUED", "QUEUED", "RUNNING", "RUNNING"]
+    rh.rh.clock.advance(1.5)
+    assert rh.rh.books.wait(lambda books: books.tasks[0].status == "SUCCESS" or not rh.query(task_id)) or True
+    while rh.query(task_id)["status"] == "RUNNING":  # until it is rendered
+        pass
+    assert rh.query(task_id)["status"] == "SUCCESS"
+
+
+def test_real_time_with_a_factor(emulate: Emulate) -> None:
+    rh = emulate(clock="real", factor=1000, durations=steady)
+    task_id = rh.submit()["taskId"]
+    while (status := rh.query(task_id)["status"]) != "SUCCESS":
+        assert status in ("QUEUED", "RUNNING")
+    assert rh.rh.clock.now() - rh.rh.books.paid[0].time >= 30
+
+
+def test_the_queue_and_the_account_count_tasks(emulate: Emulate) -> None:
+    rh = emulate(clock="real", factor=0, limit=3, durations=steady, money=5)
+    rh.submit()
+    rh.rh.clock.advance(15)
+    rh.submit()
+    assert rh.queue()["data"] == {
+        "apiKeyType": "SHARED",
+        "concurrentLimit": 3,
+        "runningCount": "1",
+        "queuedCount": "1",
+        "totalCurrentTasks": "2",
+    }
+    account = rh.http.post("/uc/openapi/accountStatus", json={"apikey": rh.key}).json()
+    assert account == {
+        "code": 0,
+        "msg": "success",
+        "errorMessages": None,
+        "data": {
+            "remainCoins": "0",
+            "currentTaskCounts": "2",
+            "remainMoney": "4.9",
+            "currency": "CNY",
+            "apiType": "SHARED",
+        },
+    }
+
+
+def test_a_consumers_account_has_coins_and_no_money(rh: Caller) -> None:
+    secret = rh.rh.keys.add("consumer", tier="NORMAL", coins=76600).secret
+    data = rh.http.post("/uc/openapi/accountStatus", json={"apikey": secret}).json()["data"]
+    assert data == {
+        "remainCoins": "76600",
+        "currentTaskCounts": "0",
+        "remainMoney": None,
+        "currency": None,
+        "apiType": "NORMAL",
+    }
+
+
+def test_cancel_ends_a_task_and_frees_its_slot(emulate: Emulate) -> None:
+    rh = emulate(clock="polls", polls=9, limit=1)
+    task_id = rh.submit()["taskId"]
+    assert rh.cancel(task_id) == {"code": 0, "msg": "success", "errorMessages": None, "data": None}
+    answer = rh.query(task_id)
+    assert (answer["status"], answer["results"]) == ("CANCEL", None)
+    assert rh.rh.books.cancelled == [task_id]
+    assert rh.submit()["errorCode"] == ""
+
+
+def test_cancel_is_paid_back_only_while_queued(emulate: Emulate) -> None:
+    rh = emulate(clock="polls", polls=9)
+    early, late = rh.submit()["taskId"], rh.submit()["taskId"]
+    rh.query(late), rh.query(late)
+    rh.cancel(early), rh.cancel(late)
+    assert rh.rh.books.charged == Decimal(IMAGE_PRICE)
+    assert rh.query(early)["usage"]["thirdPartyConsumeMoney"] is None
+    assert rh.query(late)["usage"]["thirdPartyConsumeMoney"] == IMAGE_PRICE
+
+
+def test_cancel_of_a_finished_task_changes_nothing(rh: Caller) -> None:
+    task_id = rh.submit()["taskId"]
+    rh.query(task_id)
+    assert rh.cancel(task_id)["code"] == 0
+    assert rh.query(task_id)["status"] == "SUCCESS"
+    assert rh.rh.books.cancelled == []
+
+
+def test_cancel_refuses(rh: Caller) -> None:
+    assert rh.cancel("2031112223334445057")["msg"] == "APIKEY_TASK_NOT_FOUND"
+    assert rh.cancel(0)["msg"] == "taskId must be positive"
+    assert rh.cancel("")["code"] == 301
+
+
+def test_a_failed_task_names_the_node_and_is_paid_back(emulate: Emulate) -> None:
+    fault = Fault("submit", kind="fail", node="VAEDecode", exception="TypeError", message="missing argument 'vae'")
+    rh = emulate(faults=[fault], money=1)
+    answer = rh.query(rh.submit()["taskId"])
+    assert (answer["status"], answer["errorCode"], answer["results"]) == ("FAILED", "1015", None)
+    reason = answer["failedReason"]
+    assert (reason["node_name"], reason["exception_type"]) == ("VAEDecode", "TypeError")
+    assert reason["exception_message"] == "missing argument 'vae'"
+    assert isinstance(reason["traceback"], str)
+    assert answer["usage"]["thirdPartyConsumeMoney"] is None
+    assert rh.rh.books.charged == 0
+    assert len(rh.rh.books.paid) == 1
+
+
+def test_node_errors_and_a_task_that_is_done_at_once(emulate: Emulate) -> None:
+    rh = emulate(faults=[Fault("submit", 1, "node-errors"), Fault("submit", 2, "at-once")], clock="polls")
+    broken, at_once = rh.submit(), rh.submit()
+    assert '"result": false' in broken["promptTips"]
+    assert (at_once["status"], at_once["errorCode"]) == ("SUCCESS", "")
+    assert at_once["results"][0]["url"]
+    assert rh.query(at_once["taskId"])["status"] == "SUCCESS"

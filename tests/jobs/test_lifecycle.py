@@ -1,0 +1,313 @@
+"""The rules about money, state by state: the generator is driven by hand, without any I/O."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rh_prefect.errors import (
+    AccountError,
+    Busy,
+    JobCancelled,
+    JobFailed,
+    ModerationError,
+    NotDelivered,
+    RunningHubError,
+    SubmissionUnknown,
+)
+from rh_prefect.jobs.lifecycle import (
+    GAVE_UP,
+    NOT_DELIVERED,
+    AwaitEnd,
+    AwaitSlot,
+    CancelTask,
+    CheckCancel,
+    Claim,
+    Forget,
+    FreeSlot,
+    Pause,
+    Policy,
+    Post,
+    Prepare,
+    ReadJob,
+    RecordAnswer,
+    Watch,
+    lifecycle,
+)
+from rh_prefect.jobs.owner import Owner
+from rh_prefect.jobs.records import Answer, End, Intent, JobView, Resolution, Submit
+
+POLICY = Policy(job="run/key", endpoint="some/model")
+INTENT = Intent(
+    owner=Owner(host="h", boot="b", pid=1, started="1"),
+    account="a",
+    site="s",
+    model="some/model",
+    endpoint="some/model",
+    payload={},
+    base="0" * 40,
+)
+TICKET = Answer(outcome="ticket", task_id="2031112223334445057")
+UNKNOWN = Answer(outcome="unknown", reason="read timeout")
+BUSY = Answer(outcome="refused", code="421", reason="TASK_QUEUE_MAXED", retry="pace")
+SUCCESS = End(status="SUCCESS", task_id="2031112223334445057")
+
+
+def failed(code: str, *, attempt: int = 1, task_attempt: int = 1) -> End:
+    return End(status="FAILED", task_id="1", code=code, attempt=attempt, task_attempt=task_attempt)
+
+
+def view(*submits: Submit) -> JobView:
+    return JobView("key", submits)
+
+
+NEW = view()
+
+
+class Life:
+    """Drives one generator through an expected list of steps."""
+
+    def __init__(self, policy: Policy = POLICY) -> None:
+        self.generator = lifecycle(policy)
+        self.step: Any = next(self.generator)
+
+    def answers(self, *pairs: tuple[object, object]) -> Life:
+        for expected, came in pairs:
+            assert self.step == expected
+            self.step = self.generator.send(came)
+        return self
+
+    def ends(self, expected: object, came: object) -> Submit | None:
+        assert self.step == expected
+        with pytest.raises(StopIteration) as over:
+            self.generator.send(came)
+        result: Submit | None = over.value.value
+        return result
+
+    def raises(self, kind: type[RunningHubError], expected: object, came: object) -> RunningHubError:
+        assert self.step == expected
+        with pytest.raises(kind) as caught:
+            self.generator.send(came)
+        return caught.value
+
+
+def posts(n: int, answer: Answer) -> list[tuple[object, object]]:
+    """The steps of submit n, up to its recorded answer."""
+    return [
+        (Prepare(), None),
+        (AwaitSlot(), None),
+        (CheckCancel(fresh=False), False),
+        (Claim(n), INTENT),
+        (Post(INTENT, n), answer),
+        (RecordAnswer(INTENT, n, answer), Submit(n, INTENT, answer)),
+    ]
+
+
+def test_a_new_job_is_claimed_then_posted_then_recorded_then_waited_for() -> None:
+    life = Life().answers((ReadJob(), NEW), *posts(1, TICKET), (CheckCancel(fresh=True), False))
+    ended = life.ends(AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), SUCCESS)
+    assert ended == Submit(1, INTENT, TICKET, end=SUCCESS)
+
+
+def test_a_ticket_is_waited_for_and_never_submitted_again() -> None:
+    submit = Submit(1, INTENT, TICKET)
+    life = Life().answers((ReadJob(), view(submit)), (CheckCancel(fresh=True), False))
+    assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) == replace(submit, end=SUCCESS)
+
+
+def test_an_adopted_task_is_waited_for() -> None:
+    submit = Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="7"))
+    life = Life().answers((ReadJob(), view(submit)), (CheckCancel(fresh=True), False))
+    assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) is not None
+
+
+def test_a_successful_end_is_the_end() -> None:
+    submit = Submit(1, INTENT, TICKET, end=SUCCESS)
+    assert Life().ends(ReadJob(), view(submit)) == submit
+
+
+def test_a_lost_claim_reads_again_and_does_not_post() -> None:
+    life = Life().answers((ReadJob(), NEW), *posts(1, TICKET)[:3], (Claim(1), None), (FreeSlot(), None))
+    theirs = Submit(1, INTENT)
+    life.answers((ReadJob(), view(theirs)))
+    assert life.step == Watch(theirs)
+
+
+def test_an_open_intent_is_watched_and_its_ticket_adopted() -> None:
+    theirs, answered = Submit(1, INTENT), Submit(1, INTENT, TICKET)
+    life = Life().answers(
+        (ReadJob(), view(theirs)), (Watch(theirs), view(answered)), (CheckCancel(fresh=True), False)
+    )
+    assert life.step == AwaitEnd(answered, adopted=True)
+
+
+def test_an_unknown_answer_is_raised_with_both_ways_out_and_not_resent() -> None:
+    life = Life().answers((ReadJob(), NEW), *posts(1, UNKNOWN)[:-1])
+    error = life.raises(SubmissionUnknown, RecordAnswer(INTENT, 1, UNKNOWN), Submit(1, INTENT, UNKNOWN))
+    assert "jobs adopt run/key TASK_ID" in error.message
+    assert "jobs forget run/key" in error.message
+    assert "read timeout" in error.message
+
+
+def test_an_unknown_answer_of_an_earlier_run_is_raised_again() -> None:
+    Life().raises(SubmissionUnknown, ReadJob(), view(Submit(1, INTENT, UNKNOWN)))
+
+
+def test_a_dead_owner_s_intent_becomes_unknown() -> None:
+    theirs = Submit(1, INTENT)
+    life = Life().answers((ReadJob(), view(theirs)))
+    life.raises(SubmissionUnknown, Watch(theirs), view(Submit(1, INTENT, UNKNOWN)))
+
+
+def test_on_unknown_resubmit_forgets_and_pays_again() -> None:
+    life = Life(replace(POLICY, on_unknown="resubmit"))
+    unknown = Submit(1, INTENT, UNKNOWN)
+    forgotten = replace(unknown, resolution=Resolution(outcome="forgotten"))
+    life.answers((ReadJob(), view(unknown)), (Forget(1), None), (ReadJob(), view(forgotten)), *posts(2, TICKET))
+    assert life.step == CheckCancel(fresh=True)
+
+
+def test_a_forgotten_submit_is_paid_for_again_with_the_next_number() -> None:
+    forgotten = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))
+    life = Life().answers((ReadJob(), view(forgotten)), *posts(2, TICKET))
+    assert life.step == CheckCancel(fresh=True)
+
+
+def test_a_full_queue_is_recorded_before_the_wait_and_the_next_post_has_the_next_number() -> None:
+    life = Life().answers(
+        (ReadJob(), NEW),
+        *posts(1, BUSY),
+        (FreeSlot(full=True), None),
+        (Pause(1, "421", "TASK_QUEUE_MAXED"), None),
+        *posts(2, BUSY),
+        (FreeSlot(full=True), None),
+        (Pause(2, "421", "TASK_QUEUE_MAXED"), None),
+        *posts(3, TICKET),
+    )
+    assert life.step == CheckCancel(fresh=True)
+
+
+def test_a_full_queue_never_fails_the_job() -> None:
+    life = Life().answers((ReadJob(), NEW))
+    for n in range(1, 200):
+        life.answers(*posts(n, BUSY), (FreeSlot(full=True), None), (Pause(n, "421", "TASK_QUEUE_MAXED"), None))
+
+
+def test_a_rate_limit_is_not_a_full_queue() -> None:
+    fast = Answer(outcome="refused", code="1003", retry="pace")
+    life = Life().answers((ReadJob(), NEW), *posts(1, fast))
+    assert life.step == FreeSlot(full=False)
+
+
+@pytest.mark.parametrize(
+    ("code", "retry", "kind"), [("1501", "final", ModerationError), ("1014", "fix-outside", AccountError)]
+)
+def test_a_definite_refusal_is_recorded_and_raised(code: str, retry: Any, kind: type[RunningHubError]) -> None:
+    refused = Answer(outcome="refused", code=code, retry=retry)
+    life = Life().answers((ReadJob(), NEW), *posts(1, refused))
+    life.raises(kind, FreeSlot(full=False), None)
+
+
+def test_a_request_that_cannot_leave_is_tried_a_few_times_and_then_said() -> None:
+    away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="pace")
+    life = Life().answers((ReadJob(), NEW))
+    for n in range(1, 5):
+        life.answers(*posts(n, away), (FreeSlot(), None), (Pause(n, NOT_DELIVERED, "connection refused"), None))
+    life.answers(*posts(5, away))
+    assert "Nothing was paid" in life.raises(NotDelivered, FreeSlot(), None).message
+
+
+def test_a_claim_that_was_given_up_is_followed_by_a_new_one() -> None:
+    gave_up = Answer(outcome="refused", code=GAVE_UP, retry="pace")
+    life = Life().answers((ReadJob(), NEW), *posts(1, gave_up), (FreeSlot(), None))
+    assert isinstance(life.step, Pause)
+
+
+def test_nothing_is_submitted_after_a_cancellation() -> None:
+    life = Life().answers((ReadJob(), NEW), (Prepare(), None), (AwaitSlot(), None))
+    life.raises(JobCancelled, CheckCancel(fresh=False), True)
+
+
+def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
+    submit = Submit(1, INTENT, TICKET)
+    life = Life().answers((ReadJob(), NEW), *posts(1, TICKET), (CheckCancel(fresh=True), True))
+    life.raises(JobCancelled, CancelTask(submit), End(status="CANCELLED", task_id="1"))
+
+
+def test_a_task_that_succeeded_before_its_cancellation_is_not_lost() -> None:
+    submit = Submit(1, INTENT, TICKET)
+    life = Life().answers((ReadJob(), view(submit)), (CheckCancel(fresh=True), True))
+    assert life.ends(CancelTask(submit), SUCCESS) == replace(submit, end=SUCCESS)
+
+
+def test_the_call_that_waited_on_a_failure_raises_it_with_code_and_advice() -> None:
+    life = Life().answers((ReadJob(), NEW), *posts(1, TICKET), (CheckCancel(fresh=True), False))
+    error = life.raises(JobFailed, AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), failed("1015"))
+    assert (error.code, error.new_task) == ("1015", True)  # type: ignore[attr-defined]
+    assert "run it again" in error.message
+
+
+@pytest.mark.parametrize(
+    ("code", "attempt", "task_attempt", "pays"),
+    [
+        ("1000", 1, 1, False),  # the same attempt again
+        ("1000", 1, 2, False),  # a task retry, and the code does not say that a new task helps
+        ("1000", 2, 1, True),  # a later attempt of the flow run
+        ("1006", 1, 2, True),  # a task retry, and the code says that a new task helps
+        ("1015", 1, 2, True),
+        ("1504", 1, 2, True),
+        ("1504", 1, 1, False),
+        ("1501", 2, 2, False),  # moderated: never again
+        ("1505", 9, 9, False),
+        ("1007", 2, 2, False),
+        ("805", 2, 1, True),
+    ],
+)
+def test_who_may_pay_for_a_failed_job_again(code: str, attempt: int, task_attempt: int, pays: bool) -> None:
+    submit = Submit(1, INTENT, TICKET, end=failed(code))
+    policy = replace(POLICY, attempt=attempt, task_attempt=task_attempt)
+    if pays:
+        assert Life(policy).answers((ReadJob(), view(submit))).step == Prepare()
+    else:
+        Life(policy).raises(JobFailed, ReadJob(), view(submit))
+
+
+def test_a_job_pays_for_at_most_max_attempts_tasks() -> None:
+    submits = [Submit(n, INTENT, TICKET, end=failed("1000", attempt=n)) for n in (1, 2, 3)]
+    policy = replace(POLICY, attempt=9, max_attempts=3)
+    Life(policy).raises(JobFailed, ReadJob(), view(*submits))
+    assert Life(policy).answers((ReadJob(), view(*submits[:2]))).step == Prepare()
+
+
+def test_refusals_do_not_count_as_attempts() -> None:
+    submits = [Submit(n, INTENT, BUSY) for n in range(1, 6)]
+    submits.append(Submit(6, INTENT, TICKET, end=failed("1000")))
+    assert Life(replace(POLICY, attempt=2, max_attempts=2)).answers((ReadJob(), view(*submits))).step == Prepare()
+
+
+def test_a_cancelled_task_is_paid_for_again_only_by_a_later_attempt() -> None:
+    submit = Submit(1, INTENT, TICKET, end=End(status="CANCELLED", task_id="1", attempt=1))
+    Life().raises(JobCancelled, ReadJob(), view(submit))
+    assert Life(replace(POLICY, attempt=2)).answers((ReadJob(), view(submit))).step == Prepare()
+
+
+def test_bringing_home_never_submits() -> None:
+    policy = replace(POLICY, may_submit=False, attempt=9, on_unknown="resubmit")
+    for submit in (
+        Submit(1, INTENT, BUSY),
+        Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten")),
+        Submit(1, INTENT, TICKET, end=failed("1000")),
+    ):
+        assert Life(policy).ends(ReadJob(), view(submit)) is None
+    assert Life(policy).ends(ReadJob(), NEW) is None
+    Life(policy).raises(SubmissionUnknown, ReadJob(), view(Submit(1, INTENT, UNKNOWN)))
+
+
+def test_busy_is_transient_and_unknown_is_not() -> None:
+    from rh_prefect.errors import NoAnswer, Transient
+
+    assert issubclass(Busy, Transient)
+    assert issubclass(NotDelivered, Transient)
+    assert not issubclass(NoAnswer, Transient)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+
+from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.media.names import DEFAULT_TEMPLATE, check_name, check_template, safe
+from rh_prefect.media.store import MediaStore
+
+FIELDS = {"run": "calm-fox", "flow": "film", "model": "kling", "key": "ab12", "index": 1, "ext": "mp4"}
+
+
+def test_names_a_file_by_the_template():
+    store = MediaStore("out", template="{model}/{task}_{index:03d}.{ext}")
+    assert store.name_for(**FIELDS, task="77") == "kling/77_001.mp4"
+
+
+def test_a_label_stands_before_the_model():
+    store = MediaStore("out")
+    assert store.name_for(**FIELDS) == "film/calm-fox/kling-ab12-1.mp4"
+    assert store.name_for(**FIELDS, label="shot 1") == "film/calm-fox/shot 1-ab12-1.mp4"
+
+
+def test_an_extension_may_have_its_dot_and_may_be_missing():
+    store = MediaStore("out")
+    assert store.name_for(**FIELDS | {"ext": ".png"}).endswith("-1.png")
+    assert store.name_for(**FIELDS | {"ext": ""}).endswith("-1.bin")
+
+
+@pytest.mark.parametrize(
+    "label", ["../../etc/passwd", "a/b", "a\\b", "..", "x\n", "\0", "a:b*?", "{key}", "镜头" * 60, "é" * 300, "/"]
+)
+def test_a_field_adds_no_folder_and_fits_every_file_system(label: str):
+    name = MediaStore("out").name_for(**FIELDS, label=label)
+    assert name.startswith("film/calm-fox/")
+    assert name.count("/") == 2
+    assert len(name.rpartition("/")[2].encode()) < 200
+    assert name.endswith("-ab12-1.mp4")
+
+
+def test_any_script_is_kept():
+    assert safe("镜头 1 – été") == "镜头 1 – été"
+
+
+@pytest.mark.parametrize("template", [DEFAULT_TEMPLATE, "{task}-{index}", "{run}/{key}/{index}.{ext}"])
+def test_a_template_that_tells_files_apart_is_taken(template: str):
+    assert check_template(template) == template
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{task}.{ext}", "could give two files one name"),
+        ("{key}-{index}", "could give two files one name"),
+        ("{run}-{index}", "could give two files one name"),
+        ("{task}-{index}-{seed}", "unknown field 'seed'"),
+        ("{task.__class__}-{index}", "unknown field"),
+        ("{task}-{index", "cannot be read"),
+        ("{}{task}-{index}", "unknown field"),
+        ("/{task}-{index}", "no usable names"),
+        ("../{task}-{index}", "no usable names"),
+        ("{task}-{index:q}", "cannot be filled"),
+    ],
+)
+def test_any_other_is_refused(template: str, why: str):
+    with pytest.raises(ConfigError, match=why) as caught:
+        MediaStore("out", template=template)
+    assert "{flow}/{run}/" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", "../a", "a/../b", ".", "a\\b", "a\nb", "a\0b"])
+def test_a_name_stays_in_the_store(name: str):
+    with pytest.raises(InputError, match="no name for a file"):
+        check_name(name)

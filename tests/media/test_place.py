@@ -1,0 +1,223 @@
+"""Stores by their URL, and what each kind of place refuses."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import textwrap
+import traceback
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rh_prefect.errors import ConfigError, StoreError
+from rh_prefect.media.store import MediaStore
+from tests.support import samples
+
+
+def failure(store: MediaStore) -> str:
+    """What is said when nothing can be written there."""
+    with pytest.raises(StoreError) as caught:
+        store.check()
+    said = str(caught.value)
+    assert store.url in said
+    assert "What to do: " in said
+    # What a log would show, causes and all.
+    shown = "".join(traceback.format_exception(caught.value)) + repr(pickle.loads(pickle.dumps(caught.value)))
+    for value in store.options_for(store.url).values():
+        assert not (isinstance(value, str) and "canary" in value and value in shown)
+    return said
+
+
+def test_a_folder_is_absolute_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    store = MediaStore("out")
+    monkeypatch.chdir("/")
+    assert store.url == f"{tmp_path.as_posix()}/out"
+    assert store.protocol == "file"
+    store.write_bytes("a.txt", b"1")
+    assert (tmp_path / "out" / "a.txt").exists()
+
+
+def test_spellings_of_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    urls = ["~/out", tmp_path / "out", f"file://{tmp_path}/out/", f"{tmp_path}/x/../out"]
+    assert {MediaStore(url).url for url in urls} == {f"{tmp_path.as_posix()}/out"}
+    assert MediaStore("~/out").name_of(f"file://{tmp_path}/out/a.txt") == "a.txt"
+
+
+def test_a_file_is_readable_by_others(tmp_path: Path):
+    MediaStore(tmp_path).write_bytes("a.txt", b"1")
+    (tmp_path / "b.txt").write_bytes(b"1")
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("", "no place for files"),
+        ("https://example.com/out", "for reading only"),
+        ("simplecache::s3://bucket", "no place for files"),
+        ("s4://bucket", "Nothing is known about s4"),
+        ("s3://", "names no bucket"),
+    ],
+)
+def test_what_cannot_be_a_store_is_refused(url: str, why: str):
+    with pytest.raises(ConfigError, match=why):
+        MediaStore(url)
+
+
+def test_a_folder_under_a_file(tmp_path: Path):
+    (tmp_path / "file").touch()
+    assert "a part of the path is a file, not a folder" in failure(MediaStore(tmp_path / "file"))
+    assert "a part of the path is a file, not a folder" in failure(MediaStore(tmp_path / "file" / "deeper"))
+
+
+def test_a_folder_in_the_way_of_a_name(tmp_path: Path):
+    (tmp_path / "a.mp4" / "x").mkdir(parents=True)
+    with pytest.raises(StoreError, match="there is a folder where a file was expected"):
+        MediaStore(tmp_path).write_bytes("a.mp4", b"1")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_a_place_that_takes_no_files():
+    assert "What to do" in failure(MediaStore("/proc/rh-prefect-test"))
+
+
+def test_a_full_disk(tmp_path: Path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        local = tmp_path / "big.bin"
+        local.write_bytes(bytes(2_000_000))
+        with pytest.raises(StoreError, match=r"the disk is full\. What to do: free some space") as caught:
+            MediaStore(disk / "out").publish(local, "big.bin")
+        assert str(disk) in str(caught.value)
+        assert [path for path in disk.rglob("*") if path.is_file()] == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.s3
+def test_a_key_that_may_only_read(s3, tmp_path: Path):
+    url = s3.url("locked")
+    MediaStore(url, options=s3.options).write_bytes("a.txt", b"1")
+    reader = MediaStore(url, options=s3.reader_options)
+    assert reader.read_bytes("a.txt") == b"1"
+    assert "may not do this" in failure(reader)
+    with pytest.raises(StoreError, match="may not do this"):
+        reader.publish(samples.png(tmp_path / "a.png"), "b.png")
+    with pytest.raises(StoreError, match="may not do this"):
+        reader.delete("a.txt")
+    assert reader.list() == ["a.txt"]
+
+
+@pytest.mark.s3
+def test_a_missing_bucket(s3):
+    store = MediaStore("s3://no-such-bucket/out", options=s3.options)
+    assert "there is no such bucket" in failure(store)
+    with pytest.raises(StoreError, match="there is no such bucket"):
+        store.list()
+
+
+@pytest.mark.s3
+def test_a_wrong_secret_and_an_unknown_key(s3):
+    wrong = {**s3.options, "secret": "canary-of-a-wrong-secret"}
+    assert "the secret does not belong to the key" in failure(MediaStore(s3.url(), options=wrong))
+    unknown = {**s3.options, "key": "canary-of-an-unknown-key"}
+    assert "the key is unknown" in failure(MediaStore(s3.url(), options=unknown))
+
+
+@pytest.mark.s3
+def test_no_credentials(s3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "BOTO_CONFIG"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    # Or botocore would ask the network for an instance's role.
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    store = MediaStore(s3.url(), options={"endpoint_url": s3.endpoint})
+    assert "no credentials were found" in failure(store)
+
+
+def test_a_wrong_endpoint():
+    options = {"key": "canary-key", "secret": "canary-secret", "endpoint_url": "http://127.0.0.1:9"}
+    # botocore's own retries would take ten seconds.
+    store = MediaStore("s3://bucket/out", options={**options, "config_kwargs": {"retries": {"max_attempts": 0}}})
+    assert "nothing answers there" in failure(store)
+
+
+def test_an_option_that_does_not_exist():
+    assert "canary-word" not in failure(MediaStore("s3://bucket", options={"pass": "canary-word"}))
+
+
+def test_secrets_are_not_shown():
+    options = {"key": "canary-key", "client_kwargs": {"aws_session_token": "canary-token"}}
+    store = MediaStore("s3://bucket/out", options=options)
+    assert "canary" not in repr(store) + str(store) + store.uri("a")
+    with pytest.raises(TypeError, match="name of its block"):
+        pickle.dumps(store)
+    other = MediaStore("sftp://me:canary-password@host/out")
+    assert "canary" not in repr(other) + other.url + other.uri("a")
+    with pytest.raises(TypeError):
+        pickle.dumps(other)
+
+
+def test_a_store_without_secrets_pickles(tmp_path: Path):
+    store = pickle.loads(pickle.dumps(MediaStore(tmp_path, public=True, template="{task}-{index}")))
+    assert (store.url, store.public, store.template) == (tmp_path.as_posix(), True, "{task}-{index}")
+
+
+def test_options_go_to_their_own_kind_of_place_only():
+    store = MediaStore("s3://bucket/out", options={"key": "canary"})
+    assert store.options_for("s3://other/photo.png") == {"key": "canary"}
+    assert store.options_for("photo.png") == {}
+    assert store.options_for("https://example.com/photo.png") == {}
+
+
+@pytest.mark.s3
+def test_a_public_place_signs_links(s3):
+    store = MediaStore(s3.url("public"), options=s3.options, public=True)
+    store.write_bytes("镜头 1.txt", b"hello")
+    link = store.signed_url("镜头 1.txt", seconds=60)
+    assert link is not None
+    assert httpx.get(link).content == b"hello"
+    assert httpx.get(link.partition("?")[0]).status_code == 403
+    assert "X-Amz-Signature" in link
+    assert s3.options["secret"] not in link
+
+
+def test_a_public_folder_signs_nothing(tmp_path: Path):
+    assert MediaStore(tmp_path, public=True).signed_url("a.txt") is None
+
+
+@pytest.mark.s3
+def test_a_file_in_s3_has_its_type(s3, tmp_path: Path):
+    store = MediaStore(s3.url(), options=s3.options)
+    store.publish(samples.png(tmp_path / "photo"), "photo")
+    assert s3.filesystem().info(store.uri("photo"))["ContentType"] == "image/png"
+
+
+@pytest.mark.s3
+def test_a_forked_process_goes_on_and_does_not_disturb_its_parent(s3):
+    """In a process of its own, since pytest's threads do not survive a fork."""
+    # A connection that was taken from the parent would hang for ever.
+    options = {**s3.options, "config_kwargs": {"read_timeout": 3600}}
+    script = f"""
+        import gc, os
+        from rh_prefect.media.store import MediaStore
+        store = MediaStore({s3.url("fork")!r}, options={options!r})
+        store.write_bytes("a.txt", b"1")
+        child = os.fork()
+        if not child:
+            store.write_bytes("b.txt", store.read_bytes("a.txt"))
+            gc.collect()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert store.list() == ["a.txt", "b.txt"]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=30)

@@ -1,0 +1,195 @@
+"""What a file is, by its content, and whether it is whole."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import av
+import pytest
+from PIL import Image
+
+from rh_prefect.errors import MediaError
+from rh_prefect.media.probe import Facts, probe
+from tests.support import samples
+
+SIZE = {"width": 64, "height": 48}
+VIDEO = {**SIZE, "fps": 12.0, "has_audio": True}
+
+SAMPLES = {
+    "png": (lambda p: samples.png(p), Facts("image", "image/png", "png", **SIZE)),
+    "jpg": (lambda p: samples.jpg(p), Facts("image", "image/jpeg", "jpg", **SIZE)),
+    "turned": (lambda p: samples.jpg(p, orientation=6), Facts("image", "image/jpeg", "jpg", width=48, height=64)),
+    "webp": (lambda p: samples.webp(p), Facts("image", "image/webp", "webp", **SIZE)),
+    "gif": (lambda p: samples.gif(p), Facts("image", "image/gif", "gif", **SIZE)),
+    "mp4": (lambda p: samples.mp4(p), Facts("video", "video/mp4", "mp4", seconds=1.0, **VIDEO)),
+    "mov": (
+        lambda p: samples.video(p, container="mov"),
+        Facts("video", "video/quicktime", "mov", seconds=1.0, **VIDEO),
+    ),
+    "webm": (
+        lambda p: samples.video(p, container="webm"),
+        Facts("video", "video/webm", "webm", seconds=1.008, **VIDEO),
+    ),
+    "mkv": (
+        lambda p: samples.video(p, container="matroska"),
+        Facts("video", "video/x-matroska", "mkv", seconds=1.023, **VIDEO),
+    ),
+    "avi": (
+        lambda p: samples.video(p, container="avi"),
+        Facts("video", "video/x-msvideo", "avi", seconds=1.083, **VIDEO),
+    ),
+    "silent": (
+        lambda p: samples.mp4(p, audio=False, seconds=2),
+        Facts("video", "video/mp4", "mp4", seconds=2.0, **VIDEO | {"has_audio": False}),
+    ),
+    "wav": (lambda p: samples.wav(p), Facts("audio", "audio/wav", "wav", seconds=1.0)),
+    "mp3": (lambda p: samples.mp3(p, seconds=2), Facts("audio", "audio/mpeg", "mp3", seconds=2.0)),
+    "flac": (lambda p: samples.flac(p), Facts("audio", "audio/flac", "flac", seconds=1.0)),
+    "ogg": (lambda p: samples.ogg(p), Facts("audio", "audio/ogg", "ogg", seconds=1.006)),
+    "m4a": (lambda p: samples.m4a(p), Facts("audio", "audio/mp4", "m4a", seconds=1.0)),
+    "glb": (lambda p: samples.glb(p), Facts("3d", "model/gltf-binary", "glb")),
+}
+
+RAW = {"mp3", "flac", "ogg"}
+"""A stream of frames that does not say its length."""
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_tells_what_it_is_whatever_its_name(name: str, tmp_path: Path):
+    make, expected = SAMPLES[name]
+    facts = probe(make(tmp_path / "file.bin"))
+    assert (facts.seconds is None) == (expected.seconds is None)
+    if facts.seconds is not None:
+        # Encoders add a frame of their own.
+        assert facts.seconds == pytest.approx(expected.seconds, abs=0.05)
+    assert {**_dict(facts), "seconds": 0} == {**_dict(expected), "seconds": 0}
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9, 0.999])
+@pytest.mark.parametrize("name", sorted(set(SAMPLES) - RAW))
+def test_a_file_that_was_cut_is_refused(name: str, part: float, tmp_path: Path):
+    whole = SAMPLES[name][0](tmp_path / "whole").read_bytes()
+    cut = tmp_path / "cut.bin"
+    cut.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(MediaError, match=r"cut\.bin is a broken .*Make or fetch it again"):
+        probe(cut)
+
+
+@pytest.mark.parametrize("name", ["mp4", "webm", "mkv", "png", "jpg", "gif", "webp", "flac", "wav"])
+def test_a_file_of_noise_is_refused(name: str, tmp_path: Path):
+    whole = bytearray(SAMPLES[name][0](tmp_path / "whole").read_bytes())
+    start = 40 if name != "mp4" else 32
+    whole[start:] = bytes(i * 97 % 251 for i in range(len(whole) - start))
+    (tmp_path / "noise").write_bytes(whole)
+    with pytest.raises(MediaError, match="noise is a broken"):
+        probe(tmp_path / "noise")
+
+
+@pytest.mark.parametrize(
+    ("data", "mime", "extension"),
+    [
+        (b"hello\n", "text/plain", "txt"),
+        ("镜头 été ".encode() * 1000, "text/plain", "txt"),
+        (json.dumps({"a": [1]}).encode(), "application/json", "json"),
+        (json.dumps([{"a": "x" * 9000}]).encode(), "application/json", "json"),
+        (b"{no json at all", "text/plain", "txt"),
+        (b'{"asset": {"version": "2.0"}}', "model/gltf+json", "gltf"),
+        (b"# a cube\nv 0.0 1.0 -1.5\nv 1 1 1\nf 1 2 3\n", "model/obj", "obj"),
+        (b"ply\nformat ascii 1.0\n", "model/ply", "ply"),
+        (b"solid x\n facet normal 0 0 1\n", "model/stl", "stl"),
+        (bytes(80) + struct.pack("<I", 2) + bytes(100), "model/stl", "stl"),
+        (b"Kaydara FBX Binary  \x00\x1a\x00", "application/octet-stream", "fbx"),
+        (b"\x00\x01\x02\x03\xff" * 100, "application/octet-stream", "bin"),
+        (b"\xe9t\xe9 in latin-1", "application/octet-stream", "bin"),
+        (b"BM is only text", "text/plain", "txt"),
+    ],
+)
+def test_tells_what_has_no_picture_and_no_sound(data: bytes, mime: str, extension: str, tmp_path: Path):
+    (tmp_path / "file.mp4").write_bytes(data)
+    facts = probe(tmp_path / "file.mp4")
+    assert (facts.mime, facts.extension, facts.width, facts.seconds) == (mime, extension, None, None)
+
+
+def test_a_zip_is_other_and_checked(tmp_path: Path):
+    path = tmp_path / "all.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.txt", "hello")
+    assert probe(path) == Facts("other", "application/zip", "zip")
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(MediaError, match="broken zip"):
+        probe(path)
+
+
+def test_missing_folder_and_empty_are_said(tmp_path: Path):
+    (tmp_path / "empty.png").touch()
+    for path, why in (
+        (tmp_path / "no.png", "no such file"),
+        (tmp_path, "folder"),
+        (tmp_path / "empty.png", "is empty"),
+    ):
+        with pytest.raises(MediaError, match=why):
+            probe(path)
+
+
+def test_a_video_that_is_shown_turned(tmp_path: Path):
+    upright = samples.mp4(tmp_path / "a.mp4", audio=False).read_bytes()
+    # The matrix of the track header: a quarter turn.
+    at = upright.index(b"tkhd") + 4 + 40
+    matrix = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
+    (tmp_path / "b.mp4").write_bytes(upright[:at] + matrix + upright[at + 36 :])
+    facts = probe(tmp_path / "b.mp4")
+    assert (facts.width, facts.height) == (48, 64)
+
+
+def test_a_song_with_a_cover_is_no_video(tmp_path: Path):
+    cover = samples.picture("JPEG")
+    frame = b"\0image/jpeg\0\x03\0" + cover
+    tag = b"APIC" + struct.pack(">I", len(frame)) + b"\0\0" + frame
+    length = bytes((len(tag) >> shift) & 0x7F for shift in (21, 14, 7, 0))
+    song = samples.sound("mp3", "mp3")
+    (tmp_path / "song.mp3").write_bytes(b"ID3\x03\0\0" + length + tag + song)
+    with av.open(str(tmp_path / "song.mp3")) as file:
+        assert file.streams.video
+    facts = probe(tmp_path / "song.mp3")
+    assert (facts.kind, facts.width, facts.has_audio) == ("audio", None, None)
+
+
+def test_sound_in_a_films_container_is_sound(tmp_path: Path):
+    (tmp_path / "a.mp4").write_bytes(samples.sound("mp4", "aac"))
+    assert (probe(tmp_path / "a.mp4").kind, probe(tmp_path / "a.mp4").extension) == ("audio", "m4a")
+    (tmp_path / "a.webm").write_bytes(samples.sound("webm", "libopus"))
+    assert probe(tmp_path / "a.webm").mime == "audio/webm"
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_huge_picture_is_checked_in_little_memory(form: str, tmp_path: Path):
+    path = tmp_path / "huge"
+    Image.new("RGB", (8000, 6000), "teal").save(path, form, compress_level=1)
+    facts = probe(path)
+    assert (facts.width, facts.height) == (8000, 6000)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(MediaError, match="broken"):
+        probe(path)
+
+
+def test_a_long_video_is_looked_at_in_little_memory(tmp_path: Path):
+    """A video with a box of 300 MB of nothing (sparse on the disk): none of it is read."""
+    path = samples.mp4(tmp_path / "long.mp4")
+    extra = 300 * 2**20
+    with path.open("ab") as file:
+        file.write(struct.pack(">I4s", extra, b"free"))
+        file.truncate(path.stat().st_size + extra)
+    tracemalloc.start()
+    try:
+        assert probe(path).width == 64
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def _dict(facts: Facts) -> dict[str, object]:
+    return {name: getattr(facts, name) for name in Facts.__slots__}

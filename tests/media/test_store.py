@@ -1,0 +1,262 @@
+"""The contract of a store, over a local folder, memory and a real S3 server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import threading
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.errors import MediaError, StoreError
+from rh_prefect.media.store import MediaStore
+from rh_prefect.media.writers import PART_SIZE
+from tests.support import samples
+
+
+class BreaksAfter(io.RawIOBase):
+    """A source whose disk fails in the middle."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if not self.left:
+            raise OSError(5, "the source broke")
+        size = min(self.left, size)
+        self.left -= size
+        return b"x" * size
+
+
+class Drips(io.BytesIO):
+    """A source that gives less than it is asked for, as sockets do."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(min(size or 1, 300_001))
+
+
+def big_file(path: Path, size: int) -> Path:
+    block = os.urandom(2**20)
+    with path.open("wb") as file:
+        for number in range(size // 2**20):
+            file.write(number.to_bytes(4, "big") + block[4:])
+    return path
+
+
+def test_publish_tells_what_it_is(store: MediaStore, tmp_path: Path):
+    local = samples.mp4(tmp_path / "clip.mp4", seconds=1, size=(64, 48))
+    media = store.publish(local, "shots/1.mp4")
+    assert media.uri == store.uri("shots/1.mp4")
+    assert (media.kind, media.mime, media.width, media.height) == ("video", "video/mp4", 64, 48)
+    assert (media.seconds, media.fps, media.has_audio) == (1.0, 12.0, True)
+    assert media.sha256 == hashlib.sha256(local.read_bytes()).hexdigest()
+    assert media.size == local.stat().st_size == store.info("shots/1.mp4")
+    assert store.read_bytes("shots/1.mp4") == local.read_bytes()
+    assert store.describe(local, "shots/1.mp4") == media
+
+
+def test_publish_keeps_a_broken_file_without_facts(store: MediaStore, tmp_path: Path):
+    local = tmp_path / "cut.mp4"
+    local.write_bytes(samples.film("mp4")[:5000])
+    media = store.publish(local, "cut.mp4")
+    assert (media.kind, media.mime, media.width, media.size) == ("video", "video/mp4", None, 5000)
+    assert store.read_bytes("cut.mp4") == local.read_bytes()
+
+
+def test_publish_keeps_an_empty_file(store: MediaStore, tmp_path: Path):
+    local = tmp_path / "empty"
+    local.touch()
+    assert store.publish(local, "empty.bin").size == 0
+    assert store.exists("empty.bin")
+
+
+def test_publish_of_a_missing_file_says_so(store: MediaStore, tmp_path: Path):
+    with pytest.raises(MediaError, match=r"nothing\.mp4 cannot be read: there is no such file"):
+        store.publish(tmp_path / "nothing.mp4", "a.mp4")
+    assert store.list() == []
+
+
+@pytest.mark.parametrize("size", [0, 1000, 10_000_000, 20_000_000])
+def test_a_source_that_breaks_leaves_nothing(store: MediaStore, size: int):
+    with pytest.raises(StoreError):
+        store.write_stream("film.mp4", BreaksAfter(size))
+    assert not store.exists("film.mp4")
+    assert store.list() == []
+    if store.protocol == "file":
+        assert [path for path in Path(store.url).rglob("*") if path.is_file()] == []
+
+
+def test_a_source_that_breaks_leaves_what_was_there(store: MediaStore):
+    store.write_bytes("film.mp4", b"first")
+    with pytest.raises(StoreError):
+        store.write_stream("film.mp4", BreaksAfter(10_000_000))
+    assert store.read_bytes("film.mp4") == b"first"
+    assert store.list() == ["film.mp4"]
+
+
+@pytest.mark.s3
+def test_s3_keeps_no_half_upload(s3, tmp_path: Path):
+    store = MediaStore(s3.url("half"), options=s3.options)
+    with pytest.raises(StoreError):
+        store.write_stream("film.mp4", BreaksAfter(3 * PART_SIZE))
+    prefix = store.url.removeprefix("s3://media/")
+    assert not s3.filesystem().call_s3("list_multipart_uploads", Bucket="media", Prefix=prefix).get("Uploads")
+
+
+def test_nobody_sees_a_file_being_written(store: MediaStore):
+    """While the source is open in the middle, the name shows the old content and the list shows no other name."""
+    store.write_bytes("a.bin", b"old")
+    middle, go_on = threading.Event(), threading.Event()
+
+    class Waits(BreaksAfter):
+        def read(self, size: int = -1) -> bytes:
+            if self.left <= 2 * PART_SIZE:
+                middle.set()
+                assert go_on.wait(30)
+            return super().read(size) if self.left else b""
+
+    writer = threading.Thread(target=store.write_stream, args=("a.bin", Waits(5 * PART_SIZE)))
+    writer.start()
+    try:
+        assert middle.wait(30)
+        assert store.read_bytes("a.bin") == b"old"
+        assert store.list() == ["a.bin"]
+    finally:
+        go_on.set()
+        writer.join()
+    assert store.info("a.bin") == 5 * PART_SIZE
+
+
+def test_the_same_name_gets_the_new_content_whole(store: MediaStore):
+    store.write_stream("a.bin", io.BytesIO(b"1" * (PART_SIZE + 5)))
+    assert store.info("a.bin") == PART_SIZE + 5
+    store.write_bytes("a.bin", b"2")
+    assert store.read_bytes("a.bin") == b"2"
+    assert store.info("a.bin") == 1
+
+
+@pytest.mark.parametrize("size", [PART_SIZE - 1, PART_SIZE, PART_SIZE + 1, 2 * PART_SIZE, 3 * PART_SIZE + 7])
+def test_every_byte_arrives(store: MediaStore, size: int):
+    data = os.urandom(1009) * (size // 1009 + 1)
+    assert store.write_stream("a.bin", Drips(data[:size])) == size
+    assert store.read_bytes("a.bin") == data[:size]
+
+
+def test_lists_what_is_in_a_folder(store: MediaStore):
+    for name in ("b.txt", "shots/1.txt", "shots/2/x.txt", "shotsother.txt"):
+        store.write_bytes(name, b"x")
+    assert store.list() == ["b.txt", "shots/1.txt", "shots/2/x.txt", "shotsother.txt"]
+    assert store.list("shots") == store.list("shots/") == ["shots/1.txt", "shots/2/x.txt"]
+    assert store.list("nothing") == []
+
+
+def test_sees_at_once_what_another_wrote_and_deleted(store: MediaStore, request: pytest.FixtureRequest):
+    other = MediaStore(store.url, options=store.options_for(store.url))
+    assert not store.exists("a.txt")
+    assert store.list() == []
+    other.write_bytes("a.txt", b"1")
+    assert store.exists("a.txt")
+    assert store.list() == ["a.txt"]
+    other.delete("a.txt")
+    assert not store.exists("a.txt")
+    assert store.list() == []
+
+
+def test_delete_is_repeatable(store: MediaStore):
+    store.write_bytes("shots/a.txt", b"1")
+    store.delete("shots/a.txt")
+    store.delete("shots/a.txt")
+    assert not store.exists("shots/a.txt")
+
+
+def test_a_folder_is_no_file(store: MediaStore):
+    store.write_bytes("shots/a.txt", b"1")
+    assert not store.exists("shots")
+    with pytest.raises(StoreError, match="There is no shots in"):
+        store.info("shots")
+
+
+def test_what_is_missing_is_said(store: MediaStore):
+    with pytest.raises(StoreError, match=r"Could not read no\.txt in .*: there is no such file"):
+        store.read_bytes("no.txt")
+    with pytest.raises(StoreError, match="there is no such file"), store.open("no.txt"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["镜头 1/été.txt", "a b/c%20d.txt", "a#b.txt", "a+b&c=d.txt", "a?b.txt", "[x]*.txt"])
+def test_any_name_comes_back(store: MediaStore, name: str):
+    uri = store.write_bytes(name, name.encode())
+    assert store.exists(name)
+    assert store.read_bytes(name) == name.encode()
+    assert store.list() == [name]
+    assert store.name_of(uri) == name
+    store.delete(name)
+    assert store.list() == []
+
+
+def test_reads_in_pieces(store: MediaStore):
+    data = os.urandom(5_000_000)
+    store.write_bytes("a.bin", data)
+    with store.open("a.bin") as reader:
+        assert reader.read(10) == data[:10]
+        assert reader.read() == data[10:]
+
+
+def test_an_error_of_the_reading_code_is_its_own(store: MediaStore):
+    store.write_bytes("a.bin", b"1")
+    with pytest.raises(ZeroDivisionError), store.open("a.bin"):
+        1 / 0  # noqa: B018
+
+
+def test_a_large_file_takes_little_memory(store: MediaStore, tmp_path: Path):
+    if store.protocol == "memory":
+        pytest.skip("it is kept in memory")
+    local = big_file(tmp_path / "big.bin", 64 * 2**20)
+    store.check()
+    tracemalloc.start()
+    try:
+        media = store.publish(local, "big.bin")
+        with store.open("big.bin") as reader:
+            digest = hashlib.file_digest(reader, "sha256")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert digest.hexdigest() == media.sha256 == hashlib.sha256(local.read_bytes()).hexdigest()
+    assert peak < 24 * 2**20
+
+
+async def test_many_threads_share_a_store(store: MediaStore, tmp_path: Path):
+    local = samples.png(tmp_path / "photo.png")
+
+    async def one(number: int) -> None:
+        name = f"{number}.png"
+        await asyncio.to_thread(store.publish, local, name)
+        assert await asyncio.to_thread(store.read_bytes, name) == local.read_bytes()
+        await asyncio.to_thread(store.delete, name)
+
+    await asyncio.gather(*(one(number) for number in range(24)))
+    assert store.list() == []
+
+
+def test_check_leaves_nothing(store: MediaStore):
+    store.check()
+    assert store.list() == []
+
+
+def test_name_of_knows_its_own(store: MediaStore):
+    assert store.name_of(store.uri("a/b.png")) == "a/b.png"
+    assert store.name_of(store.url) is None
+    assert store.name_of(store.url + "x/b.png") is None
+    assert store.name_of("https://example.com/a/b.png") is None
+
+
+def test_signs_nothing_unless_public(store: MediaStore):
+    store.write_bytes("a.txt", b"1")
+    assert store.signed_url("a.txt") is None

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from rh_prefect.errors import JournalError
+from rh_prefect.runs.journal import FlowRunJournal
+from tests.jobs.journal_contract import JournalContract, OpenJournal, listed, record
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+
+@flow
+def _nothing() -> None: ...
+
+
+def new_flow_run() -> uuid.UUID:
+    with get_client(sync_client=True) as client:
+        return client.create_flow_run(_nothing).id
+
+
+class TestFlowRunJournal(JournalContract):
+    @pytest.fixture
+    def open_journal(self) -> OpenJournal:
+        runs: dict[str, uuid.UUID] = {}
+
+        def open_(scope: str) -> FlowRunJournal:
+            if scope not in runs:
+                runs[scope] = new_flow_run()
+            return FlowRunJournal(runs[scope])
+
+        return open_
+
+
+@pytest.fixture
+def journal() -> FlowRunJournal:
+    return FlowRunJournal(new_flow_run())
+
+
+async def test_a_pause_input_of_prefect_is_no_record(journal: FlowRunJournal) -> None:
+    async with get_client() as client:
+        await client.create_flow_run_input(uuid.UUID(journal.scope), "pause-1-schema", "{}")
+    assert await listed(journal) == []
+
+
+async def test_a_deleted_flow_run_is_named(journal: FlowRunJournal) -> None:
+    async with get_client() as client:
+        await client.delete_flow_run(uuid.UUID(journal.scope))
+    with pytest.raises(JournalError, match=f"{journal.scope}.*deleted"):
+        await journal.create("abc-intent-1", record())
+
+
+async def test_something_else_in_a_records_place_is_named(journal: FlowRunJournal) -> None:
+    async with get_client() as client:
+        await client.create_flow_run_input(uuid.UUID(journal.scope), "rh-abc-intent-1", "[1")
+    with pytest.raises(JournalError, match="abc-intent-1"):
+        await journal.job("abc")
+
+
+async def test_no_api_is_an_error_that_says_where(unused_tcp_port: int) -> None:
+    journal = FlowRunJournal(uuid.uuid4(), patience=0.1)
+    api = f"http://127.0.0.1:{unused_tcp_port}/api"
+    with temporary_settings({PREFECT_API_URL: api}), pytest.raises(JournalError, match=f"{api}.*no answer"):
+        await journal.read("abc-intent-1")
+
+
+class Answers:
+    """A Prefect API that answers one request after another as told, and counts them."""
+
+    def __init__(self, *answers: tuple[int, bytes]) -> None:
+        self._answers = list(answers)
+        self.requests: list[str] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = next((int(line.split(":")[1]) for line in head.splitlines() if line.startswith("content-length")), 0)
+        await reader.readexactly(length)
+        path = head.split(" ")[1]
+        status, body = (422, b"CSRF protection is disabled.") if "csrf-token" in path else self._next(path)
+        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, len(body), body))
+        await writer.drain()
+        writer.close()
+
+    def _next(self, path: str) -> tuple[int, bytes]:
+        self.requests.append(path)
+        return self._answers.pop(0)
+
+
+@pytest.fixture
+async def serve() -> Callable[..., object]:
+    servers = []
+
+    async def start(*answers: tuple[int, bytes]) -> tuple[Answers, str]:
+        api = Answers(*answers)
+        server = await asyncio.start_server(api, "127.0.0.1", 0)
+        servers.append(server)
+        return api, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api"
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+async def test_a_server_error_is_asked_again(serve: Callable[..., object]) -> None:
+    api, url = await serve((500, b"database is locked"), (500, b""), (200, b'{"token": "t"}'))
+    with temporary_settings({PREFECT_API_URL: url}):
+        assert await FlowRunJournal(uuid.uuid4()).read("abc-intent-1") == {"token": "t"}
+    assert len(api.requests) == 3
+
+
+async def test_a_creation_whose_answer_was_lost_is_mine(serve: Callable[..., object]) -> None:
+    mine = record()
+    there = json.dumps(mine).encode()
+    api, url = await serve((500, b"but it was written"), (409, b"exists"), (200, there))
+    with temporary_settings({PREFECT_API_URL: url}):
+        assert await FlowRunJournal(uuid.uuid4()).create("abc-intent-1", mine) is True
+    assert len(api.requests) == 3
+
+
+async def test_patience_ends(serve: Callable[..., object]) -> None:
+    _, url = await serve(*[(500, b"broken")] * 20)
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="HTTP 500 broken"):
+        await FlowRunJournal(uuid.uuid4(), patience=0.3).read("abc-intent-1")
+
+
+async def test_access_denied_says_which_setting(serve: Callable[..., object]) -> None:
+    _, url = await serve((401, b"no"))
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="PREFECT_API_KEY"):
+        await FlowRunJournal(uuid.uuid4()).read("abc-intent-1")

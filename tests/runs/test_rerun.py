@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+
+from rh_prefect.errors import ConfigError
+from rh_prefect.runs.rerun import rerun
+from tests.runs.crashing_flow import failed
+from tests.support.prefect_server import PrefectServer
+
+pytestmark = pytest.mark.prefect
+
+
+def run(server: PrefectServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.runs.crashing_flow", *arguments]
+    return subprocess.run(command, env=server.env, cwd=root, stdout=subprocess.PIPE, text=True, timeout=90, check=False)
+
+
+def test_a_killed_run_is_run_again_and_finds_its_records(prefect_server: PrefectServer) -> None:
+    first = run(prefect_server)
+    assert first.returncode == -signal.SIGKILL
+    flow_run_id = first.stdout.split()[-1]
+    assert first.stdout.splitlines() == [
+        f"paid job1-intent-1 attempt 1 of {flow_run_id}",
+        f"paid job2-intent-1 attempt 1 of {flow_run_id}",
+    ]
+    again = run(prefect_server, flow_run_id)
+    assert again.stdout.splitlines() == [
+        f"found job1-intent-1 attempt 2 of {flow_run_id}",
+        f"found job2-intent-1 attempt 2 of {flow_run_id}",
+        f"paid job3-intent-1 attempt 2 of {flow_run_id}",
+        "[False, False, True]",
+    ]
+
+
+async def test_a_failed_run_is_run_again_under_its_id(prefect_server: PrefectServer) -> None:
+    state = failed(return_state=True)
+    flow_run_id = state.state_details.flow_run_id
+    assert flow_run_id is not None
+    assert await rerun(failed, flow_run_id) == 2
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(flow_run_id)
+    assert (flow_run.run_count, flow_run.state.name) == (2, "Completed")
+
+
+async def test_a_run_that_is_not_there_is_named(prefect_server: PrefectServer) -> None:
+    nobody = uuid.uuid4()
+    with pytest.raises(ConfigError, match=f"no flow run {nobody}"):
+        await rerun(failed, nobody)
+    with pytest.raises(ConfigError, match="no flow run this-one"):
+        await rerun(failed, "this-one")
+
+
+async def test_another_flows_run_is_refused(prefect_server: PrefectServer) -> None:
+    @flow
+    def other() -> None: ...
+
+    async with get_client() as client:
+        flow_run = await client.create_flow_run(other)
+    with pytest.raises(ConfigError, match="one of the flow 'other'"):
+        await rerun(failed, flow_run.id)

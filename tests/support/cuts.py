@@ -1,0 +1,123 @@
+"""What tests of editing make and measure: plain-coloured clips, tones, silence; what a player would find in a film."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from rh_prefect.media.edit.sound import RATE, Sound, recording
+
+Colour = tuple[int, int, int]
+
+RED, GREEN, BLUE, BLACK = (200, 30, 30), (30, 170, 40), (40, 40, 200), (0, 0, 0)
+
+
+def solid(
+    path: Path,
+    colours: Sequence[Colour],
+    *,
+    size: tuple[int, int] = (64, 48),
+    fps: int | Fraction = 12,
+    container: str = "mp4",
+    pixels: str = "yuv420p",
+    tagged: bool = False,
+    faststart: bool = False,
+) -> Path:
+    """A silent H.264 video with one frame of each colour; `tagged` says that it is, and makes it, BT.709."""
+    options = {"movflags": "+faststart"} if faststart else {}
+    with av.open(str(path), "w", format=container, options=options) as file:
+        stream = file.add_stream("libx264", rate=fps, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = *size, pixels
+        if tagged:
+            stream.codec_context.colorspace = stream.codec_context.color_range = 1
+        for colour in colours:
+            picture = np.full((size[1], size[0], 3), colour, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if tagged:
+                frame = frame.reformat(format=pixels, dst_colorspace=1, dst_color_range=1)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return path
+
+
+def sound(path: Path, samples: np.ndarray) -> Path:
+    """A mono WAV of samples between -1 and 1."""
+    with av.open(str(path), "w", format="wav") as file:
+        track = file.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for at in range(0, len(samples), RATE):
+            piece = np.rint(samples[None, at : at + RATE] * 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(piece, format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, at, Fraction(1, RATE)
+            file.mux(track.encode(frame))
+        file.mux(track.encode(None))
+    return path
+
+
+def tone(hz: float, seconds: float, amplitude: float = 0.25) -> np.ndarray:
+    return amplitude * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE)) / RATE)
+
+
+def heard(path: Path) -> np.ndarray:
+    """All of a file's sound, shape (2, samples)."""
+    with Sound(recording(path)) as sound:
+        return np.concatenate(list(sound.in_pieces()), axis=1)
+
+
+def strength(samples: np.ndarray, hz: float, start: float, seconds: float) -> float:
+    """How loud one frequency is in a stretch: dB, 0 for a sine at full scale."""
+    piece = samples[0, round(start * RATE) : round((start + seconds) * RATE)]
+    window = np.hanning(len(piece))
+    turns = np.exp(-2j * np.pi * hz * np.arange(len(piece)) / RATE)
+    return float(20 * np.log10(2 * abs(np.sum(piece * window * turns)) / np.sum(window) + 1e-9))
+
+
+@dataclass(frozen=True)
+class Played:
+    """A film as a player finds it."""
+
+    codecs: tuple[str, ...]
+    pixels: str
+    size: tuple[int, int]
+    fps: Fraction
+    frames: tuple[Image.Image, ...]
+    times: tuple[float, ...]
+    seconds: float
+    starts: tuple[float, ...]
+    lengths: tuple[float, ...]
+    audio: tuple[int, int] | None
+
+
+def play(path: Path) -> Played:
+    """Decodes all of a film."""
+    with av.open(str(path)) as file:
+        picture = file.streams.video[0]
+        track = file.streams.audio[0] if file.streams.audio else None
+        frames = list(file.decode(picture))
+        return Played(
+            tuple(stream.codec_context.name for stream in file.streams),
+            picture.codec_context.pix_fmt,
+            (picture.codec_context.width, picture.codec_context.height),
+            picture.average_rate,
+            tuple(frame.to_image() for frame in frames),
+            tuple(float(frame.time) for frame in frames),
+            file.duration / av.time_base,
+            tuple(float(stream.start_time * stream.time_base) for stream in file.streams),
+            tuple(float(stream.duration * stream.time_base) for stream in file.streams if stream.duration),
+            (track.rate, track.layout.nb_channels) if track else None,
+        )
+
+
+def index_first(path: Path) -> bool:
+    """Whether an MP4 plays while it is still loading."""
+    data = path.read_bytes()
+    return data.find(b"moov") < data.find(b"mdat")
+
+
+def near(pixel: Sequence[int], colour: Colour, *, by: int = 12) -> bool:
+    return all(abs(a - b) <= by for a, b in zip(pixel, colour))

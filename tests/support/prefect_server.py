@@ -1,0 +1,205 @@
+"""A real `prefect server start` on SQLite, one for the session, and one of its own for tests that need it.
+
+The first start on a fresh database takes 9 s, most of it migrations; a start on a migrated one takes 3 s. So the first
+server of all leaves a copy of its fresh database in pytest's cache, and every later one starts from that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Self
+
+import httpx
+import prefect
+import pytest
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    PREFECT_RESULTS_LOCAL_STORAGE_PATH,
+    PREFECT_SERVER_EPHEMERAL_ENABLED,
+    temporary_settings,
+)
+
+_QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_UI_ENABLED": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    # Not one of these does anything in a test but cost CPU.
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "false",
+}
+_START_SECONDS = 120
+
+
+class PrefectServer:
+    """A Prefect server in a folder of its own.
+
+    Attributes:
+        home: Its PREFECT_HOME.
+        url: Address of its dashboard.
+        api: Address of its API.
+        log: File that it writes to.
+    """
+
+    def __init__(self, home: Path, *, template: Path | None = None, database: str | None = None) -> None:
+        """Prepares the server; `start` or the `with` statement starts it.
+
+        Args:
+            home: A folder; made if it is not there, and reused with its data if it is.
+            template: A migrated database file to start from; made from this server's if it is not there.
+            database: A SQLAlchemy URL in place of SQLite.
+        """
+        self.home = home
+        self.log = home / "server.log"
+        self._template = template if database is None else None
+        self._database = database
+        self._port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.api = f"{self.url}/api"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of a process that works with this server."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "RH_"))}
+        return {**kept, **_QUIET, "PREFECT_HOME": str(self.home), "PREFECT_API_URL": self.api}
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts the server and returns when it answers."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        database = self.home / "prefect.db"
+        if self._template and self._template.exists() and not database.exists():
+            _copy_database(self._template, database)
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port)]
+        env = self.env
+        del env["PREFECT_API_URL"]
+        if self._database:
+            env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self._database
+        with self.log.open("ab") as log:
+            # A session of its own: whatever it starts can be stopped with it, by id.
+            self._process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+        self._wait()
+        if self._template and not self._template.exists():
+            _copy_database(database, self._template)
+
+    def stop(self) -> None:
+        """Stops the server and everything that it started."""
+        if self._process is None:
+            return
+        _signal_group(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            _signal_group(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._process = None
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            try:
+                if httpx.get(f"{self.api}/health", timeout=5).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        self.stop()
+        raise RuntimeError(f"the Prefect server did not start:\n{self.log.read_text()[-4000:]}")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, number)
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """Copies a SQLite file that may be in use; the target appears whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f"{target.name}.{os.getpid()}.part")
+    reader, writer = sqlite3.connect(source), sqlite3.connect(draft)
+    try:
+        reader.backup(writer)
+    finally:
+        reader.close()
+        writer.close()
+    draft.replace(target)
+
+
+@pytest.fixture(scope="session")
+def prefect_template(pytestconfig: pytest.Config) -> Path:
+    """A database file that Prefect has migrated, for `PrefectServer(template=…)`; the first server makes it."""
+    assert pytestconfig.cache is not None
+    return pytestconfig.cache.mkdir("prefect") / f"migrated-{prefect.__version__}.db"
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory, prefect_template: Path) -> Iterator[PrefectServer]:
+    """The session's Prefect server; this process's settings point at it from here on.
+
+    A server of ours instead of `prefect_test_harness`: other processes can be pointed at it too, and it is up in a
+    third of the time, because the harness migrates a new database each time.
+    """
+    with ExitStack() as stack:
+        server = stack.enter_context(PrefectServer(tmp_path_factory.mktemp("prefect"), template=prefect_template))
+        stack.enter_context(temporary_settings(_settings(server)))
+        yield server
+        _drain()
+
+
+def _drain() -> None:
+    """Sends what Prefect still holds back, while there is a server to take it: at exit it would try for a minute."""
+
+    async def drain() -> None:
+        for drained in (APILogWorker.instance().drain(), EventsWorker.drain_all()):
+            if inspect.isawaitable(drained):
+                await drained
+
+    asyncio.run(drain())
+
+
+def _settings(server: PrefectServer) -> dict[object, object]:
+    return {
+        PREFECT_HOME: server.home,
+        PREFECT_API_URL: server.api,
+        PREFECT_RESULTS_LOCAL_STORAGE_PATH: server.home / "storage",
+        PREFECT_SERVER_EPHEMERAL_ENABLED: False,
+    }

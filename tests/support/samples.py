@@ -1,0 +1,189 @@
+"""Small real media for tests: each is rendered once per session and copied to where a test wants it.
+
+photo = samples.png(tmp_path / "photo.png", size=(64, 48), text="hello")
+clip = samples.mp4(tmp_path / "clip.mp4", seconds=1, audio=True)
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw
+
+RATE = 44100
+"""Samples a second of every sound made here."""
+
+
+def png(path: Path, *, size: tuple[int, int] = (64, 48), text: str = "") -> Path:
+    """A picture of a gradient, with a text if one is given."""
+    return _put(path, picture("PNG", size, text))
+
+
+def jpg(path: Path, *, size: tuple[int, int] = (64, 48), text: str = "", orientation: int = 1) -> Path:
+    """The same as JPEG; `orientation` is the EXIF tag (6: to be shown turned by a quarter)."""
+    return _put(path, picture("JPEG", size, text, orientation))
+
+
+def webp(path: Path, *, size: tuple[int, int] = (64, 48), text: str = "") -> Path:
+    return _put(path, picture("WEBP", size, text))
+
+
+def gif(path: Path, *, size: tuple[int, int] = (64, 48), text: str = "") -> Path:
+    return _put(path, picture("GIF", size, text))
+
+
+def mp4(
+    path: Path,
+    *,
+    seconds: float = 1,
+    size: tuple[int, int] = (64, 48),
+    fps: int = 12,
+    audio: bool = True,
+    hz: int = 440,
+) -> Path:
+    """A video whose picture moves, H.264 with AAC."""
+    return _put(path, film("mp4", seconds, size, fps, "aac" if audio else "", hz))
+
+
+def video(
+    path: Path, *, container: str, seconds: float = 1, size: tuple[int, int] = (64, 48), audio: bool = True
+) -> Path:
+    """A video in another container: mov, webm, matroska, avi."""
+    sound = {"webm": "libopus", "avi": "mp3"}.get(container, "aac")
+    return _put(path, film(container, seconds, size, 12, sound if audio else ""))
+
+
+def wav(path: Path, *, seconds: float = 1, hz: int = 440) -> Path:
+    return _put(path, sound("wav", "pcm_s16le", seconds, hz))
+
+
+def mp3(path: Path, *, seconds: float = 1, hz: int = 440) -> Path:
+    return _put(path, sound("mp3", "mp3", seconds, hz))
+
+
+def flac(path: Path, *, seconds: float = 1, hz: int = 440) -> Path:
+    return _put(path, sound("flac", "flac", seconds, hz))
+
+
+def ogg(path: Path, *, seconds: float = 1, hz: int = 440) -> Path:
+    return _put(path, sound("ogg", "libopus", seconds, hz))
+
+
+def m4a(path: Path, *, seconds: float = 1, hz: int = 440) -> Path:
+    return _put(path, sound("ipod", "aac", seconds, hz))
+
+
+def glb(path: Path) -> Path:
+    """A valid binary glTF: one triangle."""
+    return _put(path, triangle())
+
+
+@cache
+def picture(form: str, size: tuple[int, int] = (64, 48), text: str = "", orientation: int = 1) -> bytes:
+    image = Image.fromarray(_frame(size, 0.0))
+    if text:
+        ImageDraw.Draw(image).text((2, 2), text, fill="white")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    out = io.BytesIO()
+    image.save(out, form, **({"exif": exif} if orientation != 1 else {}))
+    return out.getvalue()
+
+
+@cache
+def film(
+    container: str,
+    seconds: float = 1,
+    size: tuple[int, int] = (64, 48),
+    fps: int = 12,
+    audio: str = "aac",
+    hz: int = 440,
+) -> bytes:
+    out = io.BytesIO()
+    with av.open(out, "w", format=container) as file:
+        stream = file.add_stream({"webm": "libvpx", "avi": "mpeg4"}.get(container, "libx264"), rate=fps)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        track = _add_track(file, audio) if audio else None
+        count = max(1, round(seconds * fps))
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(_frame(size, number / count), format="rgb24")
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+        if track is not None:
+            _encode_tone(file, track, seconds, hz)
+    return out.getvalue()
+
+
+@cache
+def sound(container: str, codec: str, seconds: float = 1, hz: int = 440) -> bytes:
+    out = io.BytesIO()
+    with av.open(out, "w", format=container) as file:
+        _encode_tone(file, _add_track(file, codec), seconds, hz)
+    return out.getvalue()
+
+
+@cache
+def triangle() -> bytes:
+    points = struct.pack("<9f", 0, 0, 0, 1, 0, 0, 0, 1, 0)
+    scene = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3", "min": [0, 0, 0], "max": [1, 1, 0]}
+        ],
+        "bufferViews": [{"buffer": 0, "byteLength": len(points)}],
+        "buffers": [{"byteLength": len(points)}],
+    }
+    text = json.dumps(scene).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(points), b"BIN\0") + points
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def _put(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def _frame(size: tuple[int, int], phase: float) -> np.ndarray:
+    width, height = size
+    across = np.linspace(0, 255, width, dtype=np.uint8)[None, :].repeat(height, axis=0)
+    down = np.linspace(0, 255, height, dtype=np.uint8)[:, None].repeat(width, axis=1)
+    return np.stack([np.roll(across, round(phase * width), axis=1), down, np.full_like(down, 96)], axis=2)
+
+
+def _add_track(file: av.container.OutputContainer, codec: str) -> av.AudioStream:
+    return file.add_stream(codec, rate=48000 if codec == "libopus" else RATE, layout="mono")
+
+
+def _encode_tone(file: av.container.OutputContainer, track: av.AudioStream, seconds: float, hz: int) -> None:
+    resampler = av.AudioResampler(format=track.format, layout=track.layout, rate=track.rate)
+    for frame in _tone(track.rate, seconds, hz):
+        for fitted in resampler.resample(frame):
+            file.mux(track.encode(fitted))
+    for fitted in resampler.resample(None):
+        file.mux(track.encode(fitted))
+    file.mux(track.encode(None))
+
+
+def _tone(rate: int, seconds: float, hz: int) -> Iterator[av.AudioFrame]:
+    total = round(rate * seconds)
+    for start in range(0, total, 1024):
+        times = np.arange(start, min(start + 1024, total)) / rate
+        samples = (np.sin(2 * np.pi * hz * times) * 12000).astype(np.int16)[None, :]
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+        yield frame

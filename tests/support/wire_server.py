@@ -1,0 +1,202 @@
+"""A server that plays scripted answers, down to single bytes, and writes down what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Asked:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+Step = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Asked], Awaitable[bool]]
+"""Answers one request; returns whether the connection stays open."""
+
+
+def reply(
+    body: bytes | str | dict[str, Any] | list[Any] | None = b"",
+    *,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    length: int | None = None,
+) -> Step:
+    """A complete answer; `length` announces another length than that of the body, and then closes."""
+    data = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    lines = {"Content-Length": str(len(data) if length is None else length), **(headers or {})}
+    head = f"HTTP/1.1 {status} X\r\n" + "".join(f"{k}: {v}\r\n" for k, v in lines.items()) + "\r\n"
+
+    async def play(_: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
+        writer.write(head.encode() + data)
+        await writer.drain()
+        return length is None
+
+    return play
+
+
+def raw(data: bytes) -> Step:
+    """Sends these bytes and closes."""
+
+    async def play(_: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
+        writer.write(data)
+        await writer.drain()
+        return False
+
+    return play
+
+
+def cut() -> Step:
+    """Takes the request and resets the connection."""
+
+    async def play(_: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
+        writer.transport.abort()
+        return False
+
+    return play
+
+
+def stall() -> Step:
+    """Takes the request and says nothing until the client goes."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
+        await reader.read()
+        return False
+
+    return play
+
+
+def reply_then_close(body: dict[str, Any]) -> Step:
+    """A complete answer on a connection that looks kept, and is closed behind it."""
+    whole = reply(body)
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
+        await whole(reader, writer, asked)
+        return False
+
+    return play
+
+
+def slow(wait: asyncio.Event, then: Step) -> Step:
+    """Answers once the test says so."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
+        await wait.wait()
+        return await then(reader, writer, asked)
+
+    return play
+
+
+@dataclass
+class WireServer:
+    """Plays one step a request, in order; `always` answers when the script has come to its end."""
+
+    always: Step | None = None
+    keep_bodies: bool = True
+    asked: list[Asked] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    script: deque[Step] = field(default_factory=deque)
+    connections: int = 0
+    in_flight: int = 0
+    most_in_flight: int = 0
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def plays(self, *steps: Step) -> Self:
+        self.script.extend(steps)
+        return self
+
+    async def holds(self, requests: int) -> None:
+        """Waits until so many requests are in flight."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.in_flight >= requests)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def paths(self) -> list[str]:
+        return [each.path for each in self.asked]
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self._open: set[asyncio.StreamWriter] = set()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for writer in list(self._open):
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._open.add(writer)
+        try:
+            while await self._serve_one(reader, writer, self.connections):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._open.discard(writer)
+            writer.close()
+
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = head.strip().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        method, path, _ = first.split(" ")
+        body = await self._read_body(reader, int(headers.get("content-length", "0")))
+        asked = Asked(method, path, headers, body, connection)
+        self.asked.append(asked)
+        step = self.script.popleft() if self.script else self.always
+        assert step is not None, f"unexpected request: {first}"
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        async with self._changed:
+            self._changed.notify_all()
+        try:
+            return await step(reader, writer, asked)
+        finally:
+            self.in_flight -= 1
+
+    async def _read_body(self, reader: asyncio.StreamReader, length: int) -> bytes:
+        parts, left = [], length
+        while left:
+            part = await reader.read(min(left, 65536))
+            if not part:
+                raise asyncio.IncompleteReadError(b"", left)
+            left -= len(part)
+            if self.keep_bodies:
+                parts.append(part)
+        self.sizes.append(length)
+        return b"".join(parts)
+
+
+def task(task_id: object = "2031112223334445057", status: str = "RUNNING", **more: Any) -> dict[str, Any]:
+    """A v2 task object."""
+    return {
+        "taskId": task_id,
+        "status": status,
+        "errorCode": "",
+        "errorMessage": "",
+        "results": None,
+        "clientId": "",
+        "promptTips": "",
+        "failedReason": {},
+        "usage": None,
+        **more,
+    }

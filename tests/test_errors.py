@@ -1,0 +1,128 @@
+"""The tree of errors and the table of codes."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Iterator
+from typing import get_args
+
+import pytest
+
+from rh_prefect import errors
+from rh_prefect.errors import (
+    CODES,
+    AccountError,
+    ApiError,
+    Busy,
+    GenerationFailed,
+    KeyRejected,
+    ModerationError,
+    NoAnswer,
+    NotDelivered,
+    RequestRefused,
+    Retry,
+    RunningHubError,
+    TaskNotFound,
+    TaskState,
+    Transient,
+    Unclear,
+    api_error,
+    explain,
+)
+
+V1 = (
+    "1 301 380 401 412 415 416 421 423 433 435 436 500 801 802 803 804 805 806 807 808 809 810 811 812 813 814 901 1601"
+)
+V2 = (
+    "1000 1001 1002 1003 1004 1005 1006 1007 1008 1009 1010 1011 1012 1013 1014 1015 1101 1501 1504 1505"
+    " 1516 1517 1519 1520"
+)
+NAMED = "TASK_CREATE_TOO_FAST TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE"
+
+ALLOWED: dict[type[ApiError], set[Retry]] = {
+    RequestRefused: {"final"},
+    ModerationError: {"final"},
+    GenerationFailed: {"final"},
+    TaskNotFound: {"final"},
+    KeyRejected: {"fix-outside"},
+    AccountError: {"fix-outside"},
+    Busy: {"pace"},
+    TaskState: {"state"},
+    Unclear: {"unknown"},
+}
+
+
+def family(root: type[RunningHubError] = RunningHubError) -> Iterator[type[RunningHubError]]:
+    yield root
+    for each in root.__subclasses__():
+        if each.__module__ == errors.__name__:
+            yield from family(each)
+
+
+def test_the_table_holds_every_code_of_the_reference() -> None:
+    listed = {*V1.split(), *V2.split(), *NAMED.split()}
+    assert listed - CODES.keys() == set()
+    assert CODES.keys() - listed == {"429", "1518"}  # HTTP's own, and the gap between its unexplained neighbours
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_row_is_of_the_closed_set_and_says_what_to_do(code: str) -> None:
+    row = CODES[code]
+    assert row.retry in ALLOWED[row.error]
+    assert row.retry in get_args(Retry)
+    assert row.meaning
+    assert row.advice
+    assert not row.new_task or row.error is GenerationFailed
+
+
+def test_what_may_be_sent_again_is_transient() -> None:
+    assert {code for code, row in CODES.items() if row.retry == "pace"} == {
+        code for code, row in CODES.items() if issubclass(row.error, Transient)
+    }
+    assert {each for each in family() if issubclass(each, Transient)} == {NotDelivered, Busy}
+    assert not issubclass(NoAnswer, Transient)
+
+
+def test_codes_that_nobody_can_explain_are_unknown() -> None:
+    unknown = {code for code, row in CODES.items() if row.retry == "unknown"}
+    assert unknown == {"500", "1000", "1005", "1012", "1516", "1517", "1518", "1519"}
+
+
+def test_a_new_task_is_paid_for_only_where_it_may_help() -> None:
+    assert {code for code, row in CODES.items() if row.new_task} == {"1006", "1015", "1504"}
+
+
+def test_a_code_without_a_row_is_unclear_only_on_a_submit() -> None:
+    assert explain("4711", submitting=True).retry == "unknown"
+    assert explain("4711").retry == "final"
+
+
+def test_an_error_without_a_number_is_found_by_its_message() -> None:
+    assert explain("", "TASK_CREATE_TOO_FAST").retry == "pace"
+    assert explain("4711", " TASK_CREATE_TOO_FAST ", submitting=True).retry == "pace"
+
+
+def test_a_message_says_what_happened_and_what_to_do() -> None:
+    error = api_error("1501", "nsfw", doing="submit to a/b", task_id="7")
+    assert str(error).startswith("submit to a/b: the content check refused it (code 1501).")
+    assert 'RunningHub said: "nsfw".' in str(error)
+    assert str(error).endswith("What to do: change the prompt or the file.")
+    assert vars(error)["task_id"] == "7"
+
+
+@pytest.mark.parametrize("kind", list(family()), ids=lambda kind: kind.__name__)
+def test_every_class_survives_pickling(kind: type[RunningHubError]) -> None:
+    made = kind("what happened", job="scope/key", task_id="7", code="1501")
+    made.__cause__ = None
+    again = pickle.loads(pickle.dumps(made))
+    assert type(again) is kind
+    assert str(again) == "what happened"
+    assert (again.job, again.task_id, again.code) == ("scope/key", "7", "1501")
+
+
+def test_every_class_is_drawn_and_described() -> None:
+    drawn = errors.__doc__ or ""
+    for kind in family():
+        assert f" {kind.__name__}" in drawn
+        assert inspect.getdoc(kind) != inspect.getdoc(kind.__bases__[0])

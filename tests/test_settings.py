@@ -1,0 +1,83 @@
+"""The environment, as `RH_…` variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from rh_prefect.settings import Settings, get_settings
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"RH_{name.upper()}", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return monkeypatch
+
+
+def test_without_a_variable_there_are_defaults(tmp_path: Path) -> None:
+    settings = get_settings()
+    assert settings.api_key is None
+    assert settings.base_url == "https://www.runninghub.cn"
+    assert settings.out == "rh-output"
+    assert settings.state_dir == tmp_path / ".local" / "state" / "rh-prefect"
+    assert settings.journal_url == str(settings.state_dir / "journal")
+
+
+def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None:
+    given = {
+        "api_key": "k" * 32,
+        "base_url": "https://www.runninghub.ai",
+        "out": "s3://bucket/prefix",
+        "out_options": '{"key": "a", "secret": "b"}',
+        "journal": "s3://bucket/journal",
+        "state_dir": "/somewhere",
+        "poll_seconds": "0.5",
+        "submit_timeout": "5",
+    }
+    assert set(given) == set(Settings.model_fields)
+    for name, value in given.items():
+        bare.setenv(f"RH_{name.upper()}", value)
+    settings = get_settings()
+    assert settings.api_key is not None
+    assert settings.api_key.get_secret_value() == "k" * 32
+    assert (settings.base_url, settings.out) == ("https://www.runninghub.ai", "s3://bucket/prefix")
+    assert settings.out_options == {"key": "a", "secret": "b"}
+    assert settings.journal_url == "s3://bucket/journal"
+    assert (settings.state_dir, settings.poll_seconds, settings.submit_timeout) == (Path("/somewhere"), 0.5, 5.0)
+
+
+def test_the_environment_is_read_anew(bare: pytest.MonkeyPatch) -> None:
+    assert get_settings().out == "rh-output"
+    bare.setenv("RH_OUT", "elsewhere")
+    assert get_settings().out == "elsewhere"
+
+
+def test_the_state_folder_follows_xdg(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bare.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+    assert get_settings().state_dir == tmp_path / "xdg" / "rh-prefect"
+
+
+def test_secrets_are_in_no_repr(bare: pytest.MonkeyPatch) -> None:
+    bare.setenv("RH_API_KEY", "canary-key-0123456789")
+    bare.setenv("RH_OUT_OPTIONS", '{"secret": "canary-secret"}')
+    assert "canary" not in repr(get_settings())
+    assert "canary" not in str(get_settings())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("RH_POLL_SECONDS", "0"), ("RH_SUBMIT_TIMEOUT", "-1"), ("RH_POLL_SECONDS", "x")]
+)
+def test_a_senseless_value_is_refused(name: str, value: str, bare: pytest.MonkeyPatch) -> None:
+    bare.setenv(name, value)
+    with pytest.raises(ValidationError, match=name.removeprefix("RH_").lower()):
+        get_settings()
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        get_settings().out = "x"  # type: ignore[misc]
