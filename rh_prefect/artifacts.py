@@ -7,26 +7,55 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import TypeVar
 from uuid import UUID
 
 import httpx
-from prefect.artifacts import Artifact, ImageArtifact, ProgressArtifact, TableArtifact, aupdate_progress_artifact
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.context import FlowRunContext
 
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
 
+_T = TypeVar("_T")
 _logger = logging.getLogger("rh_prefect.artifacts")
 _MAX_IMAGE = 100_000
 _PATIENCE = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The page of a flow run in the dashboard, where things are shown.
+
+    Attributes:
+        flow: The flow's name.
+        flow_run_id: The flow run.
+    """
+
+    flow: str
+    flow_run_id: UUID
+
+    @classmethod
+    def current(cls) -> Page | None:
+        """The page of the flow run that the caller is in; None outside, and in a hook that a worker calls."""
+        context = FlowRunContext.get()
+        if context is None or context.flow is None or context.flow_run is None:
+            return None
+        return cls(context.flow.name, context.flow_run.id)
+
+    def key(self, what: str) -> str:
+        """A key of its own for each flow run: artifacts of one key are versions of one thing, two runs are two."""
+        flow = re.sub(r"[^a-z0-9]+", "-", self.flow.lower()).strip("-") or "flow"
+        # The end of the id: its start may be a time stamp that runs started together share.
+        return f"{flow}-{what}-{self.flow_run_id.hex[-12:]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,33 +87,34 @@ class Step:
             "state": self.state,
             "queued (s)": _seconds(self.queued_seconds),
             "run (s)": _seconds(self.run_seconds),
-            "cost": "" if self.cost is None else f"{self.cost.normalize():f} {self.currency or ''}".strip(),
+            "cost": "" if self.cost is None else _money(self.cost, self.currency),
             "output": self.output or "",
         }
 
 
-async def steps_table(steps: Iterable[Step]) -> UUID | None:
-    """Shows what each step of the run took and cost.
+async def steps_table(steps: Iterable[Step], *, page: Page | None = None) -> UUID | None:
+    """Shows what each step of a run took and cost.
 
     Args:
         steps: The rows, in order.
+        page: Where; by default the flow run that the caller is in. A hook that a worker calls is in none.
 
     Returns:
         The artifact's id; None outside flows, or when it could not be shown.
     """
-    key = _key("steps")
-    if key is None:
-        return None
-    rows = [step.row() for step in steps]
-    return await _create(TableArtifact(key=key, table=rows, description=f"{len(rows)} steps, {_total(rows)}."))
+    steps = list(steps)
+    table = json.dumps([step.row() for step in steps])
+    counted = f"{len(steps)} step{'' if len(steps) == 1 else 's'}"
+    return await _create(page, "steps", "table", table, f"{counted}, {_total(steps)}.")
 
 
-async def contact_sheet(jpeg: bytes, uri: str) -> UUID | None:
-    """Shows a small picture of what the run has made.
+async def contact_sheet(jpeg: bytes, uri: str, *, page: Page | None = None) -> UUID | None:
+    """Shows a small picture of what a run has made.
 
     Args:
         jpeg: The picture; it is kept in Prefect's database, so some 30 to 60 kB do.
         uri: Where the full one is.
+        page: Where to show it; by default the flow run that the caller is in.
 
     Returns:
         The artifact's id; None outside flows, or when it could not be shown.
@@ -94,26 +124,30 @@ async def contact_sheet(jpeg: bytes, uri: str) -> UUID | None:
     """
     if len(jpeg) > _MAX_IMAGE:
         raise InputError(
-            f"The contact sheet for the dashboard has {len(jpeg)} bytes; pass a JPEG of at most {_MAX_IMAGE}."
+            f"The contact sheet for the dashboard has {len(jpeg)} bytes; give one of at most {_MAX_IMAGE}."
         )
-    key = _key("sheet")
-    if key is None:
-        return None
     # Inline: the browser that looks at it reaches neither a local folder nor a private bucket.
     image = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-    return await _create(ImageArtifact(key=key, image_url=image, description=f"Full size: `{uri}`"))
+    return await _create(page, "sheet", "image", image, f"Full size: `{uri}`")
 
 
 class Progress:
-    """One progress bar of a run: created at the first report, then updated at most every few seconds."""
+    """One progress bar of a run: created at the first report, then updated at most every few seconds.
 
-    def __init__(self, *, every: float = 3.0, clock: Callable[[], float] = time.monotonic) -> None:
+    All reports come from one event loop.
+    """
+
+    def __init__(
+        self, *, page: Page | None = None, every: float = 3.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Prepares the bar; it appears with the first report.
 
         Args:
+            page: Where; by default the flow run that the first report is made in.
             every: Seconds between two updates.
             clock: Monotonic seconds.
         """
+        self._page = page
         self._every = every
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -133,36 +167,37 @@ class Progress:
                 self._next = self._clock() + self._every
 
     async def finish(self, *, description: str | None = None) -> None:
-        """Sets the bar to 100 %, however short ago it was moved."""
+        """Sets the bar to 100 %, however short ago it was moved; a bar that never appeared stays away.
+
+        Args:
+            description: A line above the bar.
+        """
         async with self._lock:
-            await self._show(100.0, description)
+            if self._id is not None:
+                await self._show(100.0, description)
 
     async def _show(self, percent: float, description: str | None) -> None:
-        if self._id is not None:
-            bar = self._id
-            await _safely(
-                lambda client: aupdate_progress_artifact(bar, percent, description=description, client=client)
-            )
-        elif (key := _key("progress")) is not None:
-            self._id = await _create(ProgressArtifact(key=key, progress=percent, description=description))
+        if self._id is None:
+            self._id = await _create(self._page, "progress", "progress", percent, description)
+            return
+        bar, update = self._id, ArtifactUpdate(data=percent)
+        if description is not None:
+            update = ArtifactUpdate(data=percent, description=description)
+        await _safely(lambda client: client.update_artifact(bar, update))
 
 
-def _key(what: str) -> str | None:
-    """A key for each flow run: artifacts of one key are versions of one thing, and two runs are two things."""
-    context = FlowRunContext.get()
-    if context is None or context.flow is None or context.flow_run is None:
+async def _create(page: Page | None, what: str, kind: str, data: str | float, description: str | None) -> UUID | None:
+    page = page or Page.current()
+    if page is None:
         return None
-    flow = re.sub(r"[^a-z0-9]+", "-", context.flow.name.lower()).strip("-") or "flow"
-    # The end of the id: its start may be a time stamp that runs started together share.
-    return f"{flow}-{what}-{context.flow_run.id.hex[-12:]}"
-
-
-async def _create(artifact: Artifact) -> UUID | None:
-    created = await _safely(lambda client: artifact.acreate(client=client))
+    artifact = ArtifactCreate(
+        key=page.key(what), type=kind, data=data, description=description, flow_run_id=page.flow_run_id
+    )
+    created = await _safely(lambda client: client.create_artifact(artifact))
     return created.id if created is not None else None
 
 
-async def _safely(request: Callable[[PrefectClient], Awaitable[Any]]) -> Any:  # whatever Prefect's call returns
+async def _safely(request: Callable[[PrefectClient], Awaitable[_T]]) -> _T | None:
     try:
         # Prefect's client would try for a minute.
         async with asyncio.timeout(_PATIENCE):
@@ -170,7 +205,7 @@ async def _safely(request: Callable[[PrefectClient], Awaitable[Any]]) -> Any:  #
             async with connection.gate:
                 return await request(connection.client)
     except (httpx.HTTPError, TimeoutError, ConfigError) as error:
-        _logger.warning("The dashboard could not be updated (%s); the run goes on.", error or type(error).__name__)
+        _logger.warning("The dashboard could not be updated (%s); the run goes on.", str(error) or type(error).__name__)
         return None
 
 
@@ -178,10 +213,13 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-def _total(rows: list[dict[str, str]]) -> str:
-    totals: dict[str, Decimal] = {}
-    for amount, _, currency in (row["cost"].partition(" ") for row in rows if row["cost"]):
-        totals[currency] = totals.get(currency, Decimal(0)) + Decimal(amount)
-    return (
-        ", ".join(f"{total.normalize():f} {currency}".strip() for currency, total in totals.items()) or "no cost known"
-    )
+def _money(amount: Decimal, currency: str | None) -> str:
+    return f"{amount.normalize():f} {currency or ''}".strip()
+
+
+def _total(steps: list[Step]) -> str:
+    totals: dict[str | None, Decimal] = {}
+    for step in steps:
+        if step.cost is not None:
+            totals[step.currency] = totals.get(step.currency, Decimal(0)) + step.cost
+    return ", ".join(_money(total, currency) for currency, total in totals.items()) or "no cost known"

@@ -323,7 +323,9 @@ def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
     Returns:
         The row; for an unlisted code a row that errs on the side of not paying twice.
     """
-    row = CODES.get(reason.strip()) or CODES.get(code)
+    # Only a message that is no number can stand for a code: a reason of "429" is just words.
+    named = None if reason.strip().isdecimal() else CODES.get(reason.strip())
+    row = named or CODES.get(code)
     if row is not None:
         return row
     return _NO_ROW_ON_SUBMIT if submitting else _NO_ROW

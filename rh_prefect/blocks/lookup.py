@@ -61,8 +61,10 @@ async def _load(kind: type[_B], name: str) -> _B:
     try:
         async with connection.gate:
             return await kind.aload(name, client=connection.client)
-    except ValidationError as error:
-        fields = ", ".join(sorted({".".join(map(str, wrong["loc"])) for wrong in error.errors()}))
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        fields = ", ".join(sorted({".".join(map(str, wrong["loc"])) for wrong in error.__cause__.errors()}))
         raise ConfigError(
             f"The block {name!r} of type {kind.__name__} cannot be used: wrong or missing {fields}. "
             "What to do: open it in Prefect's dashboard, correct it and save it."

@@ -54,5 +54,4 @@ def _film(prompt: str, shots: int) -> Any:
     from rh_prefect.cli.run import run_flow
 
     narration = NARRATION if prompt == PROMPT else prompt
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     return run_flow("film", {"prompt": prompt, "narration": narration, "shots": shots})

@@ -35,7 +35,13 @@ def show(model: str) -> None:
     Args:
         model: Any of its names: `kling-v2.6-pro-image-to-video`, its endpoint, or its class.
     """
-    print(catalog.describe(catalog.get(model)))
+    entry = catalog.get(model)
+    print(f"{entry.name}\n{catalog.summary(entry)}\n\nmodels.{entry.class_name}(")
+    for param in entry.params:
+        need = "" if param.required and param.default is None else f" = {param.default!r}"
+        print(f"    {param.name}: {param.type}{need}")
+        print(f"        {catalog.describe(param)}")
+    print(")")
 
 
 def _price(model: catalog.Model) -> str:

@@ -140,12 +140,15 @@ def _run(name: str, parameters: dict[str, Any], *, needs: tuple[str, ...], out: 
 @contextlib.contextmanager
 def _prefect_api() -> Iterator[None]:
     """Has a Prefect API: the configured one, else a server of this command's own that keeps its runs."""
+    # Before Prefect is imported: it reads its settings once.
+    for name, value in servers.QUIET.items():
+        os.environ.setdefault(name, value)
     if _is_configured():
         yield
         return
     home = get_settings().state_dir / "prefect"
     with servers.prefect_server(home) as url:
-        os.environ.update(servers.QUIET, PREFECT_API_URL=url)
+        os.environ["PREFECT_API_URL"] = url
         yield
 
 

@@ -8,6 +8,7 @@ from typing import get_args
 
 from rh_prefect.emulator.clock import Mode
 from rh_prefect.emulator.emulator import Emulator, serve
+from rh_prefect.errors import ConfigError
 
 
 def main() -> None:
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("--long-side", type=int, default=256, help="of pictures and videos, in pixels")
     parser.add_argument("--fps", type=int, default=12)
     parser.add_argument("--max-seconds", type=float, help="the longest sound or video that is made")
+    parser.add_argument("--least-bytes", type=int, default=0, help="smaller results are padded")
     parser.add_argument("--key", help="the key's value; default a new one, which is printed")
     options = vars(parser.parse_args())
     given = options["key"]
@@ -32,7 +34,10 @@ def main() -> None:
         sys.stdout.write("\n".join([*lines, *([] if given else [f"RH_API_KEY={emulator.key}"])]) + "\n")
         sys.stdout.flush()
 
-    serve(announce, **options)
+    try:
+        serve(announce, **options)
+    except ConfigError as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

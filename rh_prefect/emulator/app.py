@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rh_prefect.emulator import answers, auth
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.books import Books
+from rh_prefect.emulator.broken import is_closing
 from rh_prefect.emulator.routes import account, control, models, tasks, uploads
 from rh_prefect.emulator.state import State
 from rh_prefect.errors import InputError
@@ -48,10 +49,10 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         books: Books = self._state.books
-        number = books.asked(scope["method"], scope["path"], time=self._state.clock.now())
+        number = books.asked(scope["method"], scope["path"], at=self._state.clock.now())
 
         async def log_status(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] == "http.response.start" and not is_closing(scope):
                 books.answered(number, message["status"])
             await send(message)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import Final
 
 _LONGEST_DATA: Final = 200
+_LOOK_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,9 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """One request for a file; `sent` are the bytes of the body that went out."""
+    """One request for a file; `sent` are the bytes of the body that went out so far."""
 
+    number: int
     path: str
     task_id: str
     status: int
@@ -152,16 +155,22 @@ class Books:
         Returns:
             Whether it was, in time.
         """
-        with self._changed:
-            return self._changed.wait_for(lambda: condition(self), timeout=seconds)
+        end = time.monotonic() + seconds
+        while not condition(self):
+            if time.monotonic() > end:
+                return False
+            with self._changed:  # tasks also move without an entry in the books, hence the short time
+                self._changed.wait(_LOOK_SECONDS)
+        return True
 
     def submitted(self, submission: Submission) -> None:
         """Writes a submit down, with its number."""
         plain = self._plain(submission.payload)
         payload = plain if isinstance(plain, dict) else {}
+        endpoint = self._mask(submission.endpoint)
         with self._changed:
             number = len(self._submissions) + 1
-            self._submissions.append(replace(submission, number=number, payload=payload))
+            self._submissions.append(replace(submission, number=number, endpoint=endpoint, payload=payload))
             self._changed.notify_all()
 
     def uploaded(self, upload: Upload) -> None:
@@ -170,13 +179,25 @@ class Books:
             self._uploads.append(upload)
             self._changed.notify_all()
 
-    def downloaded(self, download: Download) -> None:
-        """Writes a download down."""
+    def downloading(self, path: str, *, task_id: str, status: int, at: float) -> int:
+        """Writes a download down when its answer begins.
+
+        Returns:
+            Its number.
+        """
         with self._changed:
-            self._downloads.append(download)
+            number = len(self._downloads) + 1
+            self._downloads.append(Download(number, path, task_id, status, 0, at))
+            self._changed.notify_all()
+            return number
+
+    def downloaded(self, number: int, sent: int) -> None:
+        """Writes down how much of a download has gone out."""
+        with self._changed:
+            self._downloads[number - 1] = replace(self._downloads[number - 1], sent=sent)
             self._changed.notify_all()
 
-    def asked(self, method: str, path: str, *, time: float) -> int:
+    def asked(self, method: str, path: str, *, at: float) -> int:
         """Writes a request down when it comes in.
 
         Returns:
@@ -184,7 +205,7 @@ class Books:
         """
         with self._changed:
             number = len(self._requests) + 1
-            self._requests.append(Request(number, method, self._mask(path), 0, time))
+            self._requests.append(Request(number, method, self._mask(path), 0, at))
             self._changed.notify_all()
             return number
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
@@ -27,6 +28,7 @@ from rh_prefect.emulator.server import ServerThread, address, listen
 from rh_prefect.emulator.state import State
 from rh_prefect.emulator.tasks import Tasks
 from rh_prefect.emulator.workshop import Workshop
+from rh_prefect.errors import ConfigError
 
 
 class Options(TypedDict, total=False):
@@ -44,6 +46,7 @@ class Options(TypedDict, total=False):
     long_side: int
     fps: int
     max_seconds: float | None
+    least_bytes: int
     faults: Iterable[Fault]
     moderated: Iterable[str]
     durations: Durations
@@ -67,6 +70,7 @@ class Emulator:
         long_side: The longest side of pictures and videos, in pixels.
         fps: Frames per second of videos.
         max_seconds: The longest sound or video that is made; None for as long as a request asks.
+        least_bytes: The least size of a result, for tests of large downloads: smaller files are padded.
         faults: What goes wrong, from the start.
         moderated: Words that the content check refuses.
         durations: How long tasks are queued and run, in the mode `real`.
@@ -87,6 +91,7 @@ class Emulator:
         long_side: int = 256,
         fps: int = 12,
         max_seconds: float | None = None,
+        least_bytes: int = 0,
         faults: Iterable[Fault] = (),
         moderated: Iterable[str] = (),
         durations: Durations = typical,
@@ -101,6 +106,7 @@ class Emulator:
         self._tasks = Tasks(self.clock, lock=self._lock)
         self.books = Books(self._tasks.rows, self.keys.mask, lock=self._lock)
         self._durations = durations
+        self._least_bytes = least_bytes
         self._renderer = partial(Renderer, long_side=long_side, fps=fps, max_seconds=max_seconds)
         self._places = ((host, port), (host, files_port))
         self._folder: Path | None = None
@@ -126,7 +132,7 @@ class Emulator:
         Raises:
             ConfigError: A port is taken.
         """
-        api, files = (listen(*place) for place in self._places)
+        api, files = self._listen()
         self.url, self.files_url = address(api), address(files)
         self._folder = Path(tempfile.mkdtemp(prefix="rh-emulator-"))
         state = self._state(self._folder)
@@ -146,6 +152,15 @@ class Emulator:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._server = self._workshop = self._folder = None
 
+    def _listen(self) -> tuple[socket.socket, socket.socket]:
+        api_place, files_place = self._places
+        api = listen(*api_place)
+        try:
+            return api, listen(*files_place)
+        except ConfigError:
+            api.close()
+            raise
+
     def _state(self, folder: Path) -> State:
         for name in ("files", "renders"):
             (folder / name).mkdir()
@@ -159,7 +174,7 @@ class Emulator:
             faults=self.faults,
             gate=self.gate,
             shelf=shelf,
-            workshop=Workshop(renderer, shelf, self._tasks, lock=self._lock),
+            workshop=Workshop(renderer, shelf, self._tasks, lock=self._lock, least_bytes=self._least_bytes),
             durations=self._durations,
             moderated=self.moderated,
             lock=self._lock,

@@ -12,7 +12,6 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from rh_prefect.emulator.books import Download
 from rh_prefect.emulator.broken import STALL_SECONDS, Broken, hang_up, is_closing, until_gone
 from rh_prefect.emulator.faults import Fault, Subject
 from rh_prefect.emulator.files import DeadLink, Shelved
@@ -40,7 +39,7 @@ async def _serve(request: Request) -> Response:
         found = state.shelf.find(f"{request.url.path}?{request.url.query}")
     except DeadLink as dead:
         return _refuse(state, request, dead)
-    fault = _fault(state, found)
+    fault = _fault(state, found) if request.method == "GET" else None
     if fault is not None and fault.kind == "expired":
         return _refuse(state, request, DeadLink(404, "NoSuchKey", "The specified key does not exist."), found)
     response = _File(state, found, fault)
@@ -57,7 +56,7 @@ def _fault(state: State, found: Shelved) -> Fault | None:
 
 def _refuse(state: State, request: Request, dead: DeadLink, found: Shelved | None = None) -> Response:
     task_id = found.task_id if found else ""
-    state.books.downloaded(Download(request.url.path, task_id, dead.status, 0, state.clock.now()))
+    state.books.downloading(request.url.path, task_id=task_id, status=dead.status, at=state.clock.now())
     body = _ERROR.format(code=dead.code, words=dead.words)
     return Response(body, dead.status, media_type="application/xml")
 
@@ -79,19 +78,26 @@ class _File(FileResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the file, or the part that is asked for."""
         count = _Count(self._fault)
+        number = 0
 
         async def counted(message: Message) -> None:
+            nonlocal number
             if count.is_over or is_closing(scope):
                 return
-            await send(count.take(message))
+            taken = count.take(message)
+            number = number or self._book(scope["path"], taken["status"])
+            self._state.books.downloaded(number, count.sent)
+            await send(taken)
 
         await super().__call__(scope, receive, counted)
-        now, place = self._state.clock.now(), scope["path"]
-        self._state.books.downloaded(Download(place, self._found.task_id, count.status, count.sent, now))
         if self._fault is not None and self._fault.kind == "stall":
             await until_gone(receive, self._fault.seconds or STALL_SECONDS)
         if count.is_broken:
             await hang_up(scope, receive)
+
+    def _book(self, place: str, status: int) -> int:
+        books, now = self._state.books, self._state.clock.now()
+        return books.downloading(place, task_id=self._found.task_id, status=status, at=now)
 
 
 @dataclass(slots=True)
@@ -99,7 +105,6 @@ class _Count:
     """Follows the messages of one answer, and says where it ends."""
 
     fault: Fault | None
-    status: int = 0
     sent: int = 0
     budget: int | None = None
     is_over: bool = False
@@ -112,7 +117,6 @@ class _Count:
     def take(self, message: Message) -> Message:
         """Counts a message and changes it as the fault wants."""
         if message["type"] == "http.response.start":
-            self.status = message["status"]
             return self._start(message)
         body = message.get("body", b"")
         if self.budget is not None:

@@ -90,7 +90,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: The port is taken, or the address is not this machine's.
     """
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # With the protocol named, asyncio switches Nagle's algorithm off, which costs 40 ms an answer.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))

@@ -7,7 +7,6 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rh_prefect import artifacts
 from rh_prefect.flows.parts import (
     FRAMINGS,
     MOVES,
@@ -92,7 +91,6 @@ async def film(
         captions=[f"Shot {number}" for number in range(1, shots + 1)],
         storage=storage,
     )
-    await artifacts.contact_sheet(cut.thumbnail, cut.contact_sheet.uri)
     steps = (*(step for each in shot_steps for step in each), speech, score)
     return FilmResult(film=cut.film, contact_sheet=cut.contact_sheet, steps=steps, cost=_cost(steps))
 

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rh_prefect import artifacts
 from rh_prefect.errors import InputError
 from rh_prefect.flows.parts import Blocks, compose, speak, together
 from rh_prefect.runs.flow import flow
@@ -39,6 +38,4 @@ async def score(
     if music:
         jobs["music"] = compose(music, label="music", blocks=blocks)
     made = dict(zip(jobs, await together(*jobs.values()), strict=True))
-    cut = await assemble([video], name="scored", speech=made.get("speech"), music=made.get("music"), storage=storage)
-    await artifacts.contact_sheet(cut.thumbnail, cut.contact_sheet.uri)
-    return cut
+    return await assemble([video], name="scored", speech=made.get("speech"), music=made.get("music"), storage=storage)

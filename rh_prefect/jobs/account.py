@@ -95,6 +95,7 @@ class Account:
         )
         self._running: dict[tuple[str, str], _Shared] = {}
         self._inputs: dict[tuple[str, str], Inputs] = {}
+        self._checks: dict[str, asyncio.Task[None]] = {}
 
     async def run(
         self,
@@ -195,6 +196,7 @@ class Account:
             policy=_policy(order, scope, options, job),
             intent=lambda: self._intent(order, scope, ordinal, store, options),
             link=lambda mark: self._link(order, mark, store),
+            check_store=lambda: self._check_store(store),
             world=self._world,
             observer=watcher,
             deadline=options.deadline,
@@ -244,6 +246,13 @@ class Account:
             if signed:
                 return signed
         return await self._uploads.link(given, options=store.options_for(given.source))
+
+    async def _check_store(self, store: MediaStore) -> None:
+        """Tries a place once, before anything is paid whose files would have nowhere to go."""
+        check = self._checks.get(store.url)
+        if check is None or (check.done() and (check.cancelled() or check.exception())):
+            check = self._checks[store.url] = asyncio.ensure_future(asyncio.to_thread(store.check))
+        await asyncio.shield(check)
 
     def _inputs_of(self, scope: Scope, store: MediaStore) -> Inputs:
         name = (scope.journal.scope, store.url)

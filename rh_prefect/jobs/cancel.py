@@ -6,11 +6,15 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from rh_prefect.client import Client, TaskView
+from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
+from rh_prefect.jobs.care import jobs_of
 from rh_prefect.jobs.ending import end_of
 from rh_prefect.jobs.journal import Journal
+from rh_prefect.jobs.owner import is_surely_dead
+from rh_prefect.jobs.poller import is_settled
 from rh_prefect.jobs.records import Cancelled, Intent, JobView, Submit
 from rh_prefect.jobs.scope import Scope
 
@@ -19,6 +23,9 @@ REMEMBER = 2.0
 
 PATIENCE = 20.0
 """Seconds for which the cancelling process waits for submits in flight; Prefect's own grace is 30 s."""
+
+LOOKS_FOR_OUTPUTS = 5
+"""How often a task that had succeeded before its cancellation is asked again for outputs that it does not show yet."""
 
 
 class CancelWatch:
@@ -46,12 +53,25 @@ class CancelWatch:
         return cancelled
 
 
-async def cancel_task(client: Client, task_id: str) -> TaskView:
+class Cancels(Protocol):
+    """What is needed of a client."""
+
+    async def cancel(self, task_id: str) -> None:
+        """Cancels a task."""
+
+    async def query(self, task_id: str) -> TaskView:
+        """Asks how a task is."""
+
+
+async def cancel_task(
+    client: Cancels, task_id: str, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> TaskView:
     """Cancels a task and says what became of it.
 
     Args:
         client: Talks to RunningHub.
         task_id: The task.
+        sleep: Waits for the outputs of a task that had succeeded.
 
     Returns:
         The task's last view: cancelled, or already ended.
@@ -59,19 +79,37 @@ async def cancel_task(client: Client, task_id: str) -> TaskView:
     Raises:
         RunningHubError: It could not be cancelled; it may go on and cost.
     """
+    refused: ApiError | None = None
     try:
         await client.cancel(task_id)
     except ApiError as error:
+        # A task that has ended already may well be refused; the query tells.
         if error.retry not in ("final", "state"):
             raise
-    try:
-        view = await client.query(task_id)
-    except TaskNotFound:
-        return TaskView(task_id=task_id, status="CANCELLED")
-    if view.is_terminal:
+        refused = error
+    view = await _after_cancelling(client, task_id, sleep)
+    if view is not None and view.is_terminal:
         return view
+    if refused is not None:
+        raise refused
     # RunningHub accepted the cancellation and does not say CANCEL yet; nothing documents that it ever does.
     return TaskView(task_id=task_id, status="CANCELLED")
+
+
+async def _after_cancelling(
+    client: Cancels, task_id: str, sleep: Callable[[float], Awaitable[None]]
+) -> TaskView | None:
+    """The task as it is now, a success with its outputs, which can come seconds later; None where it is not known."""
+    try:
+        view = await client.query(task_id)
+        for _ in range(LOOKS_FOR_OUTPUTS):
+            if is_settled(view) or not view.is_terminal:
+                break
+            await sleep(1.0)
+            view = await client.query(task_id)
+    except TaskNotFound:
+        return None
+    return view
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +127,14 @@ class CancelReport:
     failed: dict[str, str]
 
 
-async def cancel_scope(scope: Scope, client_for: Callable[[Intent], Awaitable[Client]], *, by: str) -> CancelReport:
+async def cancel_scope(
+    scope: Scope,
+    client_for: Callable[[Intent], Awaitable[Cancels]],
+    *,
+    by: str,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> CancelReport:
     """Cancels all that a run has submitted.
 
     First the `cancel` record is written: from then on a living runner submits nothing, and cancels what it has just
@@ -99,16 +144,18 @@ async def cancel_scope(scope: Scope, client_for: Callable[[Intent], Awaitable[Cl
         scope: The run.
         client_for: Gives a client of the account that an intent names.
         by: Who cancels, for the record.
+        clock: Monotonic seconds.
+        sleep: Waits for submits in flight.
     """
     await scope.journal.create(f"cancel-{scope.attempt}", Cancelled(by=by).model_dump(mode="json"))
-    deadline = time.monotonic() + PATIENCE
+    deadline = clock() + PATIENCE
     ended: dict[str, str] = {}
     while True:
-        views = [JobView.parse(key, await scope.journal.job(key)) async for key in scope.journal.keys()]
+        views = [view async for view in jobs_of(scope.journal)]
         failed = await _cancel_running(views, scope, client_for, ended)
-        if not any(view.state == "open" for view in views) or time.monotonic() > deadline:
+        if not any(_is_in_flight(view) for view in views) or clock() > deadline:
             break
-        await asyncio.sleep(0.5)
+        await sleep(0.5)
     unclear = {
         f"{scope.journal.scope}/{view.key}": "nobody knows whether its submit was accepted"
         for view in views
@@ -121,10 +168,14 @@ async def cancel_scope(scope: Scope, client_for: Callable[[Intent], Awaitable[Cl
     )
 
 
+def _is_in_flight(view: JobView) -> bool:
+    return view.state == "open" and view.last is not None and not is_surely_dead(view.last.intent.owner)
+
+
 async def _cancel_running(
     views: list[JobView],
     scope: Scope,
-    client_for: Callable[[Intent], Awaitable[Client]],
+    client_for: Callable[[Intent], Awaitable[Cancels]],
     ended: dict[str, str],
 ) -> dict[str, str]:
     """Cancels what has a ticket and no end; says what could not be cancelled, by job."""
@@ -141,7 +192,7 @@ async def _cancel_running(
     return failed
 
 
-async def _cancel_one(key: str, submit: Submit, scope: Scope, client: Client) -> str:
+async def _cancel_one(key: str, submit: Submit, scope: Scope, client: Cancels) -> str:
     last = await cancel_task(client, submit.task_id or "")
     end = end_of(submit, last, scope=scope, queued=0.0, ran=0.0)
     await scope.journal.create(f"{key}-end-{submit.n}", end.model_dump(mode="json"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Collection
 
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal import Journal
 from rh_prefect.jobs.owner import is_surely_dead
 from rh_prefect.jobs.records import Answer, JobView, Resolution, Submit
-from rh_prefect.jobs.spool import Spool
+from rh_prefect.jobs.spool import Spool, Spooled
+
+_log = logging.getLogger("rh_prefect")
 
 
 def split_job(name: str) -> tuple[str, str]:
@@ -118,12 +121,25 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
     """
     replayed: list[str] = []
     for entry in [one for one in spool.entries() if one.scope == journal.scope]:
-        if not await journal.create(f"{entry.key}-answer-{entry.n}", entry.answer.model_dump(mode="json")):
-            settled = Resolution(outcome="adopted", task_id=entry.answer.task_id, by="this machine's spool")
-            await journal.create(f"{entry.key}-resolution-{entry.n}", settled.model_dump(mode="json"))
+        task_id = entry.answer.task_id or ""
+        if await _replay(entry, journal):
+            replayed.append(task_id)
+        else:
+            await journal.create(f"{entry.key}-late-{entry.n}", entry.answer.model_dump(mode="json"))
+            job = f"{journal.scope}/{entry.key}"
+            _log.error("%s: task %s was paid for, and its submit has been settled without it meanwhile", job, task_id)
         spool.drop(entry.scope, entry.key, entry.n)
-        replayed.append(entry.answer.task_id or "")
     return replayed
+
+
+async def _replay(entry: Spooled, journal: Journal) -> bool:
+    """Records a ticket; False where its submit was settled otherwise."""
+    if await journal.create(f"{entry.key}-answer-{entry.n}", entry.answer.model_dump(mode="json")):
+        return True
+    settled = Resolution(outcome="adopted", task_id=entry.answer.task_id, by="this machine's spool")
+    await journal.create(f"{entry.key}-resolution-{entry.n}", settled.model_dump(mode="json"))
+    view = JobView.parse(entry.key, await journal.job(entry.key))
+    return any(submit.n == entry.n and submit.task_id == entry.answer.task_id for submit in view.submits)
 
 
 async def orphans(journal: Journal, asked: Collection[str]) -> list[JobView]:

@@ -9,13 +9,15 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import fsspec
 
-from rh_prefect.errors import JournalError
+from rh_prefect.errors import JournalError, RunningHubError
+from rh_prefect.media.place import is_local, local_path, without_user
+from rh_prefect.media.refusal import describe
 
 JSON: TypeAlias = "dict[str, Any]"
 """A JSON object; what the values may be is the business of `records`."""
@@ -95,8 +97,9 @@ class FolderJournal:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", scope):
             raise ValueError(f"{scope!r} is no scope's name: letters, digits, dashes, dots and underscores")
         self.scope = scope
-        self.url = url
-        self._files = _open_files(url, options or {})
+        self.url = without_user(url)
+        self._options = dict(options or {})
+        self._files = _open_files(url, self._options)
 
     def __repr__(self) -> str:
         return f"FolderJournal({self.url!r}, scope={self.scope!r})"
@@ -126,14 +129,8 @@ class FolderJournal:
                 yield name
 
     async def _call(self, function: Any, *args: Any) -> Any:  # one door for each method of `_Files`
-        try:
+        with _as_journal_error(self.url, self._options):
             return await asyncio.to_thread(function, *args)
-        except (OSError, ValueError) as error:
-            raise JournalError(
-                f"The journal at {self.url} (scope {self.scope}) cannot be used: {error or type(error).__name__}. "
-                "What to do: check the place that RH_JOURNAL names and its permissions, then run again; "
-                "what was paid so far is kept."
-            ) from error
 
     def _path(self, key: str) -> str:
         job, _, rest = check_key(key).partition("-")
@@ -147,18 +144,32 @@ def folder_scopes(url: str, *, options: Mapping[str, Any] | None = None) -> list
         url: The journal's URL.
         options: fsspec's storage options.
     """
-    return _open_files(url, options or {}).folders("")
+    with _as_journal_error(without_user(url), options or {}):
+        return _open_files(url, options or {}).folders("")
+
+
+@contextlib.contextmanager
+def _as_journal_error(url: str, options: Mapping[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except RunningHubError:
+        raise
+    except Exception as error:  # the libraries behind fsspec have errors of their own
+        message, cause = describe(error, f"The journal at {url} cannot be used", options=options)
+        raise JournalError(f"{message} What was paid so far is kept; run again then.") from cause
 
 
 def _decode(data: bytes, where: str) -> JSON:
     try:
         record = json.loads(data)
-    except ValueError as error:
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
         raise JournalError(
-            f"The record {where} is not JSON. What to do: look at the file; it was not written by this package "
+            f"The record {where} is not a JSON object. What to do: look at the file; it was not written by this package "
             "as it stands. No new task is submitted for its job before it is mended."
-        ) from error
-    return dict(record)
+        )
+    return record
 
 
 class _Files(Protocol):
@@ -171,10 +182,11 @@ class _Files(Protocol):
 
 
 def _open_files(url: str, options: Mapping[str, Any]) -> _Files:
-    protocol = url.partition("://")[0] if "://" in url else "file"
-    if protocol in ("file", "local"):
-        return _LocalFiles(Path(url.removeprefix(f"{protocol}://")).expanduser())
-    return _StoreFiles(url, options)
+    if is_local(url):
+        # Absolute, so that a flow that changes its working folder keeps its journal.
+        return _LocalFiles(Path(local_path(url)))
+    with _as_journal_error(without_user(url), options):
+        return _StoreFiles(url, options)
 
 
 class _LocalFiles:
@@ -271,10 +283,19 @@ class _StoreFiles:
         return True
 
     def _prove_exclusive(self) -> None:
+        # fsspec's own way looks first and writes then, which two processes can do at once.
+        if getattr(self._fs.pipe_file, "__func__", None) is fsspec.AbstractFileSystem.pipe_file:
+            raise self._unfit()
         path = f"{self._root}/.probe-{uuid.uuid4().hex}"
         both = (self._create(path, b"1"), self._create(path, b"2"))
         with contextlib.suppress(OSError):
             self._fs.rm_file(path)
         if both != (True, False):
-            raise ValueError("the store lets two processes create the same object, so it cannot tell who pays")
+            raise self._unfit()
         self._proved = True
+
+    def _unfit(self) -> JournalError:
+        return JournalError(
+            f"The journal cannot be kept at {self._fs.unstrip_protocol(self._root)}: two processes could create the same "
+            "record there, so that it cannot tell who pays. What to do: name a local folder or an S3 bucket in RH_JOURNAL."
+        )

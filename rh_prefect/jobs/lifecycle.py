@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeAlias, assert_never
 from rh_prefect.errors import (
     CODES,
     GenerationFailed,
+    InputError,
     JobCancelled,
     JobFailed,
     NotDelivered,
@@ -35,6 +36,9 @@ from rh_prefect.jobs.records import Answer, End, Intent, JobView, Submit
 
 NOT_DELIVERED = "not-delivered"
 """Our own code for a request that never left this machine."""
+
+NOT_SENT = "not-sent"
+"""Our own code for a request that could not even be written."""
 
 GAVE_UP = "gave-up"
 """Our own code for a claim whose POST was never begun, since this process had been stopped in between."""
@@ -53,7 +57,7 @@ class Policy:
         endpoint: The endpoint, for messages.
         attempt: The flow-run attempt, from 1.
         task_attempt: The task-run attempt, from 1.
-        max_attempts: How many tasks one job may pay for, failed ones included.
+        max_attempts: How many tasks one job may pay for, failed ones included, and unknown ones where they are resubmitted.
         on_unknown: `raise` leaves an unknown submit to a person; `resubmit` pays again, at the caller's own risk.
         may_submit: False where only what was paid already is to be brought home.
         undelivered_tries: How often in a row a request that cannot leave this machine is tried.
@@ -199,6 +203,7 @@ def lifecycle(policy: Policy) -> Life:
         JobFailed: The task failed, and this attempt may not pay for another.
         JobCancelled: The run was cancelled.
         ApiError: RunningHub refused the submit for good.
+        InputError: The request could not be written.
     """
     job: JobView = yield ReadJob()
     adopted = True
@@ -210,7 +215,7 @@ def lifecycle(policy: Policy) -> Life:
                 job = yield Watch(last)
             case "unknown":
                 assert last is not None
-                yield from _settle_unknown(policy, last)
+                yield from _settle_unknown(policy, job, last)
                 job = yield ReadJob()
             case "ticket":
                 assert last is not None
@@ -242,6 +247,10 @@ def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
         answer: Answer = yield Post(intent, job.next_n)
         submit: Submit = yield RecordAnswer(intent, job.next_n, answer)
         job = job.adding(submit)
+        if submit.state in ("ended", "forgotten"):
+            # While this process was stopped, others have gone on with the job; what they did is read like anything else.
+            since: JobView = yield ReadJob()
+            return since
         if submit.state != "refused":
             return job
         refused = submit.answer or answer
@@ -258,12 +267,15 @@ def _raise_unless_it_may_wait(policy: Policy, refused: Answer, undelivered: int)
             f"{policy.job}: RunningHub could not be reached, {undelivered} times in a row: {refused.reason}. Nothing was "
             "paid. What to do: check the network and RH_BASE_URL, then run again."
         )
+    if refused.code == NOT_SENT:
+        raise InputError(f"{policy.job}: {refused.reason}")
     if refused.retry != "pace":
         raise api_error(refused.code, refused.reason, doing=f"{policy.job}: submit to {policy.endpoint}")
 
 
-def _settle_unknown(policy: Policy, submit: Submit) -> Generator[Step, Any, None]:
-    if policy.on_unknown == "resubmit" and policy.may_submit:
+def _settle_unknown(policy: Policy, job: JobView, submit: Submit) -> Generator[Step, Any, None]:
+    # A service that answers every submit with an error may accept each of them, so the option has the same limit.
+    if policy.on_unknown == "resubmit" and policy.may_submit and job.payments < policy.max_attempts:
         yield Forget(submit.n)
         return
     answer = submit.answer

@@ -38,14 +38,17 @@ def is_surely_dead(owner: Owner) -> bool:
     """Tells whether a process of this very host has ended.
 
     Returns:
-        True only on proof: same host, same boot, and the pid is gone or belongs to a younger process. Of a process
-        elsewhere nothing can be proved from here, so the answer is False.
+        True only on proof: same host, same boot, and the pid is gone, a zombie's, or belongs to a younger process. Of a
+        process elsewhere nothing can be proved from here, so the answer is False.
     """
     here = current_owner()
-    if not owner.boot or (owner.host, owner.boot) != (here.host, here.boot):
+    if not (owner.boot and owner.started) or (owner.host, owner.boot) != (here.host, here.boot):
         return False
     started = _started(owner.pid)
-    return started is None or started != owner.started
+    if started is None:
+        # A /proc that is mounted with hidepid shows no stranger's process at all.
+        return not _answers(owner.pid)
+    return started != owner.started
 
 
 def uptime() -> float:
@@ -64,12 +67,22 @@ def _boot_id() -> str:
         return ""
 
 
+def _answers(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _started(pid: int) -> str | None:
-    """Field 22 of /proc/<pid>/stat; None where there is no such process, or it is a zombie."""
+    """Field 22 of /proc/<pid>/stat; "dead" for a zombie, None where there is no such process to be seen."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     # The command's name stands in brackets and may itself hold brackets and blanks.
     fields = text.rpartition(")")[2].split()
-    return None if fields[0] in ("Z", "X") else fields[19]
+    return "dead" if fields[0] in ("Z", "X") else fields[19]

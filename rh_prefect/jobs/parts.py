@@ -23,20 +23,40 @@ def part_file(folder: Path, name: str) -> Iterator[Path]:
         removes it once its content is published, and an unfinished one waits for the next run.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        # The lock ends with its process, however that dies.
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    lock = _lock(folder / f"{name}.lock")
+    if lock is None:
         private = folder / f"{name}.{uuid.uuid4().hex}.part"
         try:
             yield private
         finally:
             remove(private)
-    else:
+        return
+    try:
         yield folder / f"{name}.part"
     finally:
         os.close(lock)
+
+
+def _lock(path: Path) -> int | None:
+    """Locks a file, made for that; None where another holds it. The lock ends with its process, however that dies."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_still(path, file):
+                return file
+        except BlockingIOError:
+            os.close(file)
+            return None
+        # Its holder removed it between the two calls: whoever comes next would lock another file of that name.
+        os.close(file)
+
+
+def _is_still(path: Path, file: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
 
 
 def remove(part: Path) -> None:

@@ -1,7 +1,7 @@
 """Waits for all running tasks of one account: one loop, few requests, and no short deadline.
 
-The next look at a task is due after a fraction of its age, so a short task is noticed soon and a long one is not asked about
-all the time. A failing look is a blip, never the end of a job: only RunningHub's own terminal state ends it.
+The next look at a task is due after a fraction of its age, so a short task is noticed soon and a long one is not asked
+about all the time. A failing look is a blip, never the end of a job: only RunningHub's own terminal state ends it.
 """
 
 from __future__ import annotations
@@ -20,23 +20,33 @@ AGE_FRACTION = 0.1
 LONGEST_GAP = 30.0
 IN_FLIGHT = 16
 MISSES_THAT_COUNT = 3
-"""How often RunningHub must say that it does not know a task before it is believed: a fresh task may be unknown for a moment."""
+"""How often RunningHub must say that it does not know a task until it is believed: a fresh one may be unknown at first."""
 
-_log = logging.getLogger(__name__)
+EMPTY_LOOKS = 30
+"""How often a success without outputs is looked at again: they can come seconds later (RunningHub's own client does so)."""
+
+_log = logging.getLogger("rh_prefect")
 
 
-@dataclass(slots=True)
+def is_settled(view: TaskView) -> bool:
+    """Tells whether a task has ended and has what it is going to have."""
+    return view.is_terminal and (view.status != "SUCCESS" or bool(view.outputs))
+
+
+@dataclass(slots=True, eq=False)
 class _Watched:
     task_id: str
     since: float
     done: asyncio.Future[TaskView]
+    waiters: int = 0
     seen: list[Callable[[TaskView], None]] = field(default_factory=list)
     status: str = ""
-    looks: int = 0
     misses: int = 0
     blips: int = 0
+    empty_looks: int = 0
     due: float = 0.0
     busy: bool = False
+    again: bool = False
 
 
 class Poller:
@@ -80,23 +90,34 @@ class Poller:
         Raises:
             TaskNotFound: RunningHub keeps saying that it does not know the task.
             KeyRejected: The key may not ask; the task goes on.
+            AccountError: The account may not ask; the task goes on.
         """
         watched = self._watch(task_id)
+        watched.waiters += 1
         if on_change is not None:
             watched.seen.append(on_change)
         try:
             return await asyncio.shield(watched.done)
         finally:
+            watched.waiters -= 1
             if on_change is not None:
                 watched.seen.remove(on_change)
-            if not watched.seen:
-                self._watched.pop(task_id, None)
+            if not watched.waiters and self._is_watched(watched):
+                del self._watched[task_id]
+                self._wake.set()
 
     def wake(self, task_id: str) -> None:
         """Looks at a task now: somebody said that it has ended."""
         watched = self._watched.get(task_id)
-        if watched is not None:
+        if watched is None:
+            return
+        # A look that is under way may have asked before the end.
+        watched.again = watched.busy
+        if not watched.busy:
             self._schedule(watched, self._clock())
+
+    def _is_watched(self, watched: _Watched) -> bool:
+        return self._watched.get(watched.task_id) is watched
 
     def _watch(self, task_id: str) -> _Watched:
         watched = self._watched.get(task_id)
@@ -128,7 +149,7 @@ class Poller:
     def _start_due_looks(self) -> None:
         while self._due and self._due[0][0] <= self._clock():
             due, _, watched = heapq.heappop(self._due)
-            is_stale = due != watched.due or watched.busy or self._watched.get(watched.task_id) is not watched
+            is_stale = due != watched.due or watched.busy or not self._is_watched(watched)
             if not is_stale:
                 watched.busy = True
                 look = asyncio.ensure_future(self._look(watched))
@@ -137,41 +158,55 @@ class Poller:
 
     async def _look(self, watched: _Watched) -> None:
         async with self._gate:
-            try:
-                view = await self._query(watched.task_id)
-            except TaskNotFound as error:
-                watched.misses += 1
-                if watched.misses >= MISSES_THAT_COUNT:
-                    self._fail(watched, error)
-            except (KeyRejected, AccountError) as error:
+            await self._ask(watched)
+        gap = 0.0 if watched.again else self._gap(watched)
+        watched.busy = watched.again = False
+        if not watched.done.done() and self._is_watched(watched):
+            self._schedule(watched, self._clock() + gap)
+
+    async def _ask(self, watched: _Watched) -> None:
+        try:
+            view = await self._query(watched.task_id)
+        except TaskNotFound as error:
+            watched.misses += 1
+            if watched.misses >= MISSES_THAT_COUNT:
                 self._fail(watched, error)
-            except RunningHubError as error:
-                self._blip(watched, error)
-            else:
-                self._saw(watched, view)
-        watched.busy = False
-        watched.looks += 1
-        if not watched.done.done():
-            self._schedule(watched, self._clock() + self._gap(watched))
+        except (KeyRejected, AccountError) as error:
+            self._fail(watched, error)
+        except Exception as error:  # whatever it is: to stop looking would be to lose a paid task
+            self._blip(watched, error)
+        else:
+            self._saw(watched, view)
 
     def _saw(self, watched: _Watched, view: TaskView) -> None:
         watched.misses = watched.blips = 0
-        if view.status != watched.status or view.is_terminal:
+        if view.is_terminal and not is_settled(view) and watched.empty_looks < EMPTY_LOOKS:
+            watched.empty_looks += 1
+            return
+        if view.status != watched.status:
             watched.status = view.status
-            for callback in tuple(watched.seen):
-                callback(view)
+            self._tell(watched, view)
         if view.is_terminal and not watched.done.done():
             watched.done.set_result(view)
+
+    def _tell(self, watched: _Watched, view: TaskView) -> None:
+        for callback in tuple(watched.seen):
+            try:
+                callback(view)
+            except Exception:
+                _log.exception("task %s: whoever watches it failed to take note of %s", watched.task_id, view.status)
 
     def _fail(self, watched: _Watched, error: RunningHubError) -> None:
         if not watched.done.done():
             watched.done.set_exception(error)
 
-    def _blip(self, watched: _Watched, error: RunningHubError) -> None:
+    def _blip(self, watched: _Watched, error: Exception) -> None:
         watched.blips += 1
         if watched.blips == 1:
             _log.info("task %s could not be looked at, which changes nothing but time: %s", watched.task_id, error)
 
     def _gap(self, watched: _Watched) -> float:
+        if watched.empty_looks:
+            return self._shortest
         by_age = max(self._shortest, AGE_FRACTION * (self._clock() - watched.since))
         return min(LONGEST_GAP, by_age * (1 + watched.blips))

@@ -8,9 +8,8 @@ from typing import Any
 
 from rh_prefect.client import Client, TaskView
 from rh_prefect.errors import ApiError, InputError, JournalError, NoAnswer, NotDelivered
-from rh_prefect.jobs.identity import marked
 from rh_prefect.jobs.journal import Journal
-from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED
+from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED, NOT_SENT
 from rh_prefect.jobs.order import Order
 from rh_prefect.jobs.owner import is_surely_dead, uptime
 from rh_prefect.jobs.records import Answer, Intent, JobView, Resolution, Submit
@@ -20,7 +19,7 @@ WATCH_MARGIN = 10.0
 """Seconds beyond a stranger's own limits before this process calls his submit unknown."""
 
 UNPOSTED: set[str] = set()
-"""Tokens of this process's intents whose POST has not begun: whatever became of recording them, they cost nothing."""
+"""Tokens of this process's intents whose POST will never begin: whatever became of recording them, they cost nothing."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -80,36 +79,56 @@ class Desk:
         answer = self._spool.get(self._journal.scope, self._key, submit.n)
         if answer is None:
             return view
+        if submit.task_id == answer.task_id:
+            self._unspool(submit.n)
+            return view
         return view.adding(await self.record_answer(submit.intent, submit.n, answer))
 
     async def claim(self, n: int, intent: Intent) -> Intent | None:
         """Creates intent n; None when another's was there first."""
-        # Until its POST begins, an intent of ours is known to have cost nothing, even if recording it seems to fail.
-        UNPOSTED.add(intent.token)
-        if not await self._journal.create(f"{self._key}-intent-{n}", intent.model_dump(mode="json")):
-            UNPOSTED.discard(intent.token)
-            return None
+        # From before it is written: whoever watches it may have seen it long before this process is told that it stands.
         self._claimed_at = uptime()
-        return intent
+        try:
+            is_ours = await self._journal.create(f"{self._key}-intent-{n}", intent.model_dump(mode="json"))
+        except Exception:
+            # It may stand all the same, and it is known here that nothing will be posted for it.
+            UNPOSTED.add(intent.token)
+            raise
+        return intent if is_ours else None
 
     async def post(self, intent: Intent, n: int, links: Mapping[str, str]) -> Answer:
         """Sends POST n, with the inputs' links by their marks; whatever happens is an answer."""
         if uptime() - self._claimed_at > intent.give_up:
             # Whoever watches this intent may have called it unknown by now; to post would be to pay behind his back.
+            UNPOSTED.add(intent.token)
             return Answer(
                 outcome="refused", code=GAVE_UP, reason="this process was stopped before the POST", retry="pace"
             )
-        UNPOSTED.discard(intent.token)
         answer = await self._submit_once(links)
         if answer.outcome == "ticket":
-            self._spool.put(Spooled(self._journal.scope, self._key, n, answer))
+            self._put_in_spool(n, answer)
         return answer
+
+    def _put_in_spool(self, n: int, answer: Answer) -> None:
+        try:
+            self._spool.put(Spooled(self._journal.scope, self._key, n, answer))
+        except OSError as error:
+            # A full disk here must not keep the ticket from the journal.
+            _log.error("%s: task %s cannot be noted on this machine: %s", self._job, answer.task_id, error)
+
+    def _unspool(self, n: int) -> None:
+        try:
+            self._spool.drop(self._journal.scope, self._key, n)
+        except OSError as error:
+            _log.warning("%s: the journal has what still lies in %s: %s", self._job, self._spool.folder, error)
 
     async def _submit_once(self, links: Mapping[str, str]) -> Answer:
         try:
             view = await self._client.submit(self._order.endpoint, _linked(dict(self._order.payload), links))
         except NotDelivered as error:
             return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.message, retry="pace")
+        except InputError as error:
+            return Answer(outcome="refused", code=NOT_SENT, reason=error.message, retry="final")
         except NoAnswer as error:
             return Answer(outcome="unknown", reason=error.message, retry="unknown")
         except ApiError as error:
@@ -126,15 +145,17 @@ class Desk:
             submit = await self._write_answer(intent, n, answer)
         except JournalError as error:
             raise self._unrecorded(answer, error) from error
-        self._spool.drop(self._journal.scope, self._key, n)
+        self._unspool(n)
         return submit
 
     async def _write_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
         if await self._journal.create(f"{self._key}-answer-{n}", answer.model_dump(mode="json")):
             return Submit(n, intent, answer)
-        # Another process watched this intent for so long that it called it unknown. The ticket settles that.
+        # Another process watched this intent for so long that it called it unknown. What is known here settles that.
         if answer.outcome == "ticket":
             await self.resolve(n, Resolution(outcome="adopted", task_id=answer.task_id, by="the late owner"))
+        elif answer.outcome == "refused":
+            await self.resolve(n, Resolution(outcome="forgotten", by="the late owner, who was refused"))
         submit = self._submit_number(n, JobView.parse(self._key, await self._journal.job(self._key)))
         if answer.outcome == "ticket" and submit.task_id != answer.task_id:
             late = answer.model_dump(mode="json")
@@ -195,4 +216,5 @@ def _linked(value: Any, links: Mapping[str, str]) -> Any:
         return {name: _linked(one, links) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [_linked(one, links) for one in value]
-    return links[value] if marked(value) else value
+    # Words of a prompt may look like a mark; only the marks of this job's inputs are any.
+    return links.get(value, value) if isinstance(value, str) else value

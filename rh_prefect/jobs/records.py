@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal, assert_never
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -72,7 +72,7 @@ class Intent(Record):
         flow: Name of the flow, used in file names.
         estimate: Expected price.
         currency: Of the estimate.
-        give_up: Seconds after the claim in which the POST must begin.
+        give_up: Seconds in which the POST must begin, from before the claim was written.
         submit_timeout: Seconds that the POST may take.
         attempt: The flow-run attempt.
     """
@@ -93,7 +93,7 @@ class Intent(Record):
     flow: str = ""
     estimate: Decimal | None = None
     currency: str | None = None
-    give_up: float = 10.0
+    give_up: float = 30.0
     submit_timeout: float = 60.0
     attempt: int = 1
 
@@ -204,19 +204,14 @@ class Submit:
         """Where this submit stands."""
         if self.end is not None:
             return "ended"
+        # A task that is known of counts, whatever else was answered: to take it for none would be to pay again.
+        if self.resolution is not None and self.resolution.outcome == "adopted":
+            return "ticket"
         if self.answer is None:
             return "open"
         if self.answer.outcome != "unknown":
             return self.answer.outcome
-        if self.resolution is None:
-            return "unknown"
-        match self.resolution.outcome:
-            case "adopted":
-                return "ticket"
-            case "forgotten":
-                return "forgotten"
-            case other:
-                assert_never(other)
+        return "unknown" if self.resolution is None else "forgotten"
 
     @property
     def task_id(self) -> str | None:
@@ -254,9 +249,15 @@ class JobView:
         """How many tasks this job has had, each of them paid for."""
         return sum(1 for submit in self.submits if submit.task_id)
 
+    @property
+    def payments(self) -> int:
+        """How many tasks this job may have paid for: its tickets, and what nobody knows or wants to know."""
+        return sum(1 for submit in self.submits if submit.task_id or submit.state in ("unknown", "forgotten"))
+
     def adding(self, submit: Submit) -> JobView:
         """The same job with one more submit, or with a newer look at one."""
-        return JobView(self.key, (*(old for old in self.submits if old.n != submit.n), submit))
+        others = (old for old in self.submits if old.n != submit.n)
+        return JobView(self.key, tuple(sorted((*others, submit), key=lambda one: one.n)))
 
     @classmethod
     def parse(cls, key: str, records: Mapping[str, Mapping[str, Any]]) -> JobView:

@@ -81,6 +81,7 @@ class Runner:
         policy: Policy,
         intent: Callable[[], Intent],
         link: Callable[[str], Awaitable[str]],
+        check_store: Callable[[], Awaitable[None]],
         world: World,
         observer: Observer,
         deadline: float | None = None,
@@ -94,6 +95,7 @@ class Runner:
             policy: The caller's wishes.
             intent: Makes the record that precedes a POST.
             link: Gives a link that RunningHub can read, by an input's mark.
+            check_store: Raises where outputs could not be written; asked before anything is paid.
             world: What it shares with the account's other jobs.
             observer: Is told of every change.
             deadline: Seconds to wait for the task's end; None waits as long as it takes.
@@ -103,6 +105,7 @@ class Runner:
         self._policy = policy
         self._intent = intent
         self._link = link
+        self._check_store = check_store
         self._world = world
         self._observer = observer
         self._deadline = deadline
@@ -193,6 +196,7 @@ class Runner:
         return view
 
     async def _prepare(self) -> None:
+        await self._check_store()
         if self._order.inputs and not self._links:
             self._tell("uploading", f"makes {len(self._order.inputs)} input(s) readable for RunningHub")
         self._links = {mark: await self._link(mark) for mark in self._order.inputs}

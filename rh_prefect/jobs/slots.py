@@ -1,12 +1,13 @@
 """How many tasks one account may run at once: the account is the arbiter, this only keeps refusals rare.
 
-A slot is freed by the *remote* state. A dead process's tasks still hold the account, and so do other programs on the same
-key; so the number to believe is RunningHub's own (`queue/status`, and 421), never a local count alone.
+A slot is freed by the *remote* state. A dead process's tasks still hold the account, and so do other programs on the
+same key; so the number to believe is RunningHub's own (`queue/status`, and 421), never a local count alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -78,9 +79,12 @@ class Slots:
         try:
             await place
         except asyncio.CancelledError:
-            # The slot may have been given in the very moment in which the caller stopped waiting for it.
-            if place.done() and not place.cancelled():
-                self.release()
+            if place.cancelled():
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove(place)
+            else:
+                # The slot was given in the very moment in which the caller stopped waiting for it.
+                self._give_back()
             raise
 
     def hold(self) -> None:
@@ -91,22 +95,28 @@ class Slots:
         """Gives a slot back.
 
         Args:
-            full: RunningHub refused for want of a slot: the account holds more than this process knows of, so nothing is
-                given out for a while and the account is asked again.
+            full: RunningHub refused for want of a slot: the account holds more than this process knows of, so nothing
+                is given out for a while and the account is asked again.
         """
-        self._held = max(0, self._held - 1)
-        if full:
+        if not full:
+            self._fulls = 0
+        elif self._clock() >= self._closed_until:
+            # Once for all that were refused together: they say one thing, not several in a row.
             self._fulls += 1
             self._closed_until = self._clock() + pause_seconds(self._fulls, jitter=self._jitter())
             self._asked_at = None
-        else:
-            self._fulls = 0
+        self._give_back()
+
+    def _give_back(self) -> None:
+        self._held = max(0, self._held - 1)
         self._admit()
 
     async def _refresh(self) -> None:
         async with self._asking:
             if self._asked_at is not None and self._clock() - self._asked_at < ASK_EVERY:
                 return
+            # Also where no answer comes: those behind must not wait for the same silence one after another.
+            self._asked_at = self._clock()
             try:
                 limit, running = await self._ask()
             except RunningHubError:

@@ -7,6 +7,7 @@ answer and the journal's, nor a journal that cannot be reached, loses a task tha
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rh_prefect.jobs.records import Answer
+
+_log = logging.getLogger("rh_prefect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,22 @@ class Spool:
         self.folder = folder
 
     def put(self, entry: Spooled) -> None:
-        """Writes an answer; it stands whole or not at all."""
+        """Writes an answer; it stands whole or not at all, also after a power failure.
+
+        Raises:
+            OSError: The folder cannot be written to.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = self.folder / f".{uuid.uuid4().hex}"
         head = {"scope": entry.scope, "key": entry.key, "n": entry.n}
-        draft.write_text(json.dumps({**head, "answer": entry.answer.model_dump(mode="json")}), encoding="utf-8")
-        os.replace(draft, self._path(entry.scope, entry.key, entry.n))  # noqa: PTH105, the same call on every system
+        try:
+            with draft.open("x", encoding="utf-8") as file:
+                json.dump({**head, "answer": entry.answer.model_dump(mode="json")}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self._path(entry.scope, entry.key, entry.n))
+        finally:
+            draft.unlink(missing_ok=True)
 
     def get(self, scope: str, key: str, n: int) -> Answer | None:
         """Finds an answer."""
@@ -71,7 +84,11 @@ class Spool:
 def _read(path: Path) -> Spooled | None:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        answer = Answer.model_validate(data["answer"])
+        return Spooled(scope=data["scope"], key=data["key"], n=data["n"], answer=answer)
     except FileNotFoundError:
         return None
-    answer = Answer.model_validate(data["answer"])
-    return Spooled(scope=data["scope"], key=data["key"], n=data["n"], answer=answer)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        # The journal is the truth and is never less careful without a ticket: its intent stays open, then unknown.
+        _log.error("%s may hold the id of a paid task and cannot be read: %s. Look at the file.", path, error)
+        return None

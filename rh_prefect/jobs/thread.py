@@ -27,6 +27,8 @@ class LoopThread:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._is_ending = False
         self._critical: set[asyncio.Task[Any]] = set()
         self._closers: list[Callable[[], Awaitable[None]]] = []
 
@@ -52,13 +54,20 @@ class LoopThread:
         Raises:
             RuntimeError: Called on the loop's own thread, where it could never end.
         """
-        if threading.current_thread().name == _NAME:
+        if threading.current_thread() is self._thread:
             coroutine.close()
             raise RuntimeError("a blocking call on the package's own loop thread would wait for itself")
         return self.submit(coroutine).result()
 
     async def critical(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine to its end, whatever happens to the caller; the process's end waits for it too."""
+        """Runs a coroutine to its end, whatever happens to the caller; the process's end waits for it too.
+
+        Raises:
+            asyncio.CancelledError: The process is ending, so that nothing may begin that it would cut off.
+        """
+        if self._is_ending:
+            coroutine.close()
+            raise asyncio.CancelledError("the process is ending")
         task = asyncio.ensure_future(coroutine)
         self._critical.add(task)
         task.add_done_callback(self._critical.discard)
@@ -70,26 +79,32 @@ class LoopThread:
 
     def _start(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
-        threading.Thread(target=loop.run_forever, name=_NAME, daemon=True).start()
-        atexit.register(self._join)
+        self._thread = threading.Thread(target=loop.run_forever, name="rh_prefect", daemon=True)
+        self._thread.start()
+        # Where `atexit` would call it, the standard library's worker threads take no more work, and without them neither
+        # a record can be written nor a host's name be looked up. Before them comes whatever was registered after them.
+        register = getattr(threading, "_register_atexit", atexit.register)
+        register(self._join)
         return loop
 
     def _join(self) -> None:
-        if self._loop is None:
+        # Once only: a forked child that has a loop of its own has its parent's registration beside its own.
+        if self._loop is None or self._thread is None or self._is_ending:
             return
         with contextlib.suppress(concurrent.futures.TimeoutError):
-            self.submit(self._wind_up()).result(JOIN_SECONDS)
+            asyncio.run_coroutine_threadsafe(self._wind_up(), self._loop).result(JOIN_SECONDS)
+        self._is_ending = True
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(1.0)
 
     async def _wind_up(self) -> None:
+        self._is_ending = True
         if self._critical:
             await asyncio.gather(*self._critical, return_exceptions=True)
         for closer in self._closers:
             with contextlib.suppress(Exception):  # at the process's end nothing can be done about it
                 await closer()
 
-
-_NAME = "rh_prefect"
 
 LOOP = LoopThread()
 """This process's loop."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rh_prefect.errors import MediaError, RunningHubError, StoreError
 
 _RIGHTS = "the key or user may not do this"
-_OTHER = "read the place's own words; `rh-prefect doctor` tries to write, read and delete there"
+_OTHER = "read its own words, then correct the address or the storage options"
 
 _BY_CLASS: dict[str, tuple[str, str]] = {
     "NoCredentialsError": (
@@ -25,6 +25,8 @@ _BY_CLASS: dict[str, tuple[str, str]] = {
     "ConnectError": ("nothing answers there", "check the link, and that its host can be reached"),
     "TimeoutException": ("it stopped answering", "check the network, then run again"),
     "RemoteProtocolError": ("the connection broke before the end", "run it again"),
+    "UnsupportedProtocol": ("this is no address", "correct the link"),
+    "InvalidURL": ("this is no address", "correct the link"),
     "NoSuchBucket": ("there is no such bucket", "create the bucket or correct its name"),
     "SignatureDoesNotMatch": ("the secret does not belong to the key", "correct key and secret in the storage options"),
     "InvalidAccessKeyId": ("the key is unknown", "correct key and secret in the storage options"),
@@ -40,6 +42,8 @@ _BY_TYPE: tuple[tuple[type[BaseException], str, str], ...] = (
     (ModuleNotFoundError, "the library for this kind of place is not installed", "install the library that is named"),
     (ImportError, "the library for this kind of place is not installed", "install the library that is named"),
     (TimeoutError, "it stopped answering", "check the network, then run again"),
+    (TypeError, "the address or a storage option is not accepted", "correct the address or the storage options"),
+    (ValueError, "the address or a storage option is not accepted", "correct the address or the storage options"),
     (ConnectionError, "nothing answers there", "check that the service runs and can be reached"),
 )
 

@@ -88,6 +88,8 @@ def identity_uri(source: Source) -> str:
 def shown(source: Source) -> str:
     """The source as it may stand in a message: without any query, user and password."""
     text = _text(source)
+    if text.startswith("data:"):
+        return text.partition(",")[0]
     if is_local(text):
         return text
     text = without_user(text)
@@ -155,6 +157,8 @@ def _is_http(uri: str) -> bool:
 
 
 def _open(stack: ExitStack, text: str, door: Door, options: Mapping[str, object]) -> BinaryIO:
+    if text.startswith("data:"):
+        raise MediaError("A data: URI was given for a file. Save its content as a file and give the path.")
     if is_local(text):
         return guarded(stack.enter_context(Path(local_path(text)).open("rb", buffering=0)).read, door)
     if _is_http(text):

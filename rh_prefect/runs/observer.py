@@ -43,10 +43,11 @@ class RunObserver:
         name = f"{event.label}: {event.model}" if event.label else event.model
         self._log.log(_LEVELS.get(event.state, logging.INFO), "%s: %s", name, event.message)
         if self._board is not None:
+            # Outside of flows there may be no Prefect API at all, and an event would start a throw-away server for itself.
             self._board.take(event)
             _show_progress(self._board)
-        if event.state in _EVENTS:
-            _emit(event)
+            if event.state in _EVENTS:
+                _emit(event)
         for listener in tuple(listeners):
             listener(event)
 

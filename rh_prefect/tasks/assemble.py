@@ -11,6 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
+from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.result import Result
@@ -20,6 +21,8 @@ from rh_prefect.media.ref import Media, as_media_input
 from rh_prefect.media.source import fetch
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs.scope import current_scope
+
+SHEET_COLUMNS = 4
 
 MediaLike = Media | Result | str
 """What a file may be given as."""
@@ -31,14 +34,12 @@ class Film(BaseModel):
     Attributes:
         film: H.264 video with an AAC track, where there was anything to hear.
         contact_sheet: A JPEG with one picture of each clip.
-        thumbnail: The same, small enough to be shown inline: JPEG bytes.
     """
 
     model_config = ConfigDict(frozen=True)
 
     film: Media
     contact_sheet: Media
-    thumbnail: bytes = b""
 
 
 @task(cache_policy=NO_CACHE, task_run_name="assemble {name}", retries=1, retry_delay_seconds=5)
@@ -51,7 +52,7 @@ async def assemble(
     captions: Sequence[str] = (),
     storage: str | None = None,
 ) -> Film:
-    """Joins clips, lays speech over ducked music, and publishes film and contact sheet.
+    """Joins clips, lays speech over ducked music, and publishes film and contact sheet, which the dashboard shows.
 
     Args:
         clips: Videos, in their order.
@@ -75,7 +76,10 @@ async def assemble(
     folder = _folder()
     with TemporaryDirectory(prefix="rh-film-") as scratch:
         cut = _Cut(Path(scratch), store)
-        return await asyncio.to_thread(cut.make, clips, speech, music, captions, f"{folder}/{name}")
+        film = await asyncio.to_thread(cut.make, clips, speech, music, captions, f"{folder}/{name}")
+        thumbnail = await asyncio.to_thread(edit.thumbnail, cut.sheet)
+    await artifacts.contact_sheet(thumbnail, film.contact_sheet.uri)
+    return film
 
 
 def _folder() -> str:
@@ -87,6 +91,7 @@ class _Cut:
     """One film in the making, in a scratch folder."""
 
     def __init__(self, scratch: Path, store: MediaStore) -> None:
+        self.sheet = scratch / "sheet.jpg"
         self._scratch = scratch
         self._store = store
 
@@ -101,12 +106,10 @@ class _Cut:
         videos = [self._local(clip, f"clip-{number}") for number, clip in enumerate(clips)]
         film = self._scratch / "film.mp4"
         self._join(videos, film, speech, music)
-        sheet = self._scratch / "sheet.jpg"
-        edit.contact_sheet(videos, sheet, captions=list(captions) or None)
+        edit.contact_sheet(videos, self.sheet, columns=min(len(videos), SHEET_COLUMNS), captions=list(captions) or None)
         return Film(
             film=self._store.publish(film, f"{name}.mp4"),
-            contact_sheet=self._store.publish(sheet, f"{name}-contact-sheet.jpg"),
-            thumbnail=edit.thumbnail(sheet),
+            contact_sheet=self._store.publish(self.sheet, f"{name}-contact-sheet.jpg"),
         )
 
     def _join(self, videos: list[Path], film: Path, speech: MediaLike | None, music: MediaLike | None) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from rh_prefect.emulator import Fault
 from tests.emulator.caller import IMAGE, WORDS, Caller
 
 CANARY = "c" * 28 + "anry"
@@ -61,6 +62,28 @@ def test_steering_over_http(rh: Caller) -> None:
     about = rh.http.get("/_emulator").json()
     assert about["files_url"] == rh.rh.files_url
     assert {key["name"] for key in about["keys"]} == {"main", "second"}
+
+
+def test_a_client_that_is_killed_right_after_its_post(rh: Caller) -> None:
+    rh.rh.faults.add(Fault("submit", 1, "hold"))
+    code = f"import httpx; httpx.post({rh.rh.url + '/openapi/v2/' + IMAGE!r}, json={WORDS!r}, headers={rh.bearer()!r})"
+    client = subprocess.Popen([sys.executable, "-c", code])
+    assert rh.rh.gate.wait_held()
+    assert len(rh.rh.books.paid) == 1
+    client.kill()
+    client.wait()
+    assert rh.rh.books.wait(lambda books: rh.rh.gate.held == 0)
+    assert [(request.path, request.status) for request in rh.rh.books.requests] == [(f"/openapi/v2/{IMAGE}", 0)]
+    assert rh.query(rh.rh.books.paid[0].task_id)["status"] == "SUCCESS"
+    assert len(rh.rh.books.paid) == 1
+
+
+def test_a_taken_port_is_a_sentence(rh: Caller) -> None:
+    command = [sys.executable, "-m", "rh_prefect.emulator", "--port", rh.rh.url.rpartition(":")[2]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Cannot listen on")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.fixture

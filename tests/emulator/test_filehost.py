@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 
 from rh_prefect.emulator import Fault
-from tests.emulator.caller import Caller
+from rh_prefect.media.probe import probe
+from tests.emulator.caller import CLIP, Caller
 from tests.emulator.conftest import Emulate
 
 
@@ -112,7 +115,10 @@ def test_an_expired_link(rh: Caller, link: str) -> None:
 
 def test_answers_that_are_no_file(rh: Caller, link: str) -> None:
     rh.rh.faults.add(
-        Fault("download", 1, "html"), Fault("download", 2, "503"), Fault("download", 3, "429"), Fault("download", 4, "empty")
+        Fault("download", 1, "html"),
+        Fault("download", 2, "503"),
+        Fault("download", 3, "429"),
+        Fault("download", 4, "empty"),
     )
     answers = [get(link) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 503, 429, 200]
@@ -127,6 +133,17 @@ def test_a_stalled_download(rh: Caller, link: str) -> None:
     rh.rh.faults.add(Fault("download", 1, "stall"))
     with httpx.stream("GET", link, timeout=0.2) as response, pytest.raises(httpx.ReadTimeout):
         response.read()
+
+
+def test_padded_results_are_still_what_they_were(emulate: Emulate, tmp_path: Path) -> None:
+    rh = emulate(least_bytes=2_000_000)
+    picture = tmp_path / "a.png"
+    picture.write_bytes(get(rh.result()).content)
+    body = {"prompt": "waves", "sound": "false", "duration": "5", "imageUrl": rh.link(picture)}
+    clip = tmp_path / "a.mp4"
+    clip.write_bytes(get(rh.result(CLIP, body)).content)
+    assert (picture.stat().st_size, clip.stat().st_size) == (2_000_000, 2_000_000)
+    assert (probe(picture).kind, probe(clip).kind, probe(clip).seconds) == ("image", "video", 1.0)
 
 
 def test_faults_of_one_model_only(emulate: Emulate) -> None:

@@ -209,7 +209,7 @@ def test_a_text_model_answers_in_words(rh: Caller) -> None:
 
 def test_files_inside_a_json_parameter_are_checked(rh: Caller, tmp_path: Path) -> None:
     link = rh.link(samples.png(tmp_path / "a.png"))
-    body = {"prompt": "x", "refImages": [{"type": "image", "tag": "a", "url": link}]}
+    body = {"prompt": "x", "sound": False, "refImages": [{"type": "image", "tag": "a", "url": link}]}
     assert rh.submit("skyreels-v4/omni-reference", body)["errorCode"] == ""
     rh.rh.clock.advance(90_000)
     assert rh.submit("skyreels-v4/omni-reference", body)["errorCode"] == "1013"

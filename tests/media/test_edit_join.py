@@ -117,7 +117,7 @@ def test_nothing_cannot_be_joined(tmp_path: Path) -> None:
 
 
 def _with_shifted_sound(path: Path, late: float) -> Path:
-    """Two seconds of picture from 1 s on; a track that begins so much later, with a tone when the picture is 1 s old."""
+    """Two seconds of picture, from 1 s on; a track begins so much later, with a tone for the picture's last second."""
     with av.open(str(path), "w", format="matroska") as file:
         picture = file.add_stream("libx264", rate=12)
         picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"

@@ -27,7 +27,9 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_HOME,
+    PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW,
     PREFECT_RESULTS_LOCAL_STORAGE_PATH,
     PREFECT_SERVER_EPHEMERAL_ENABLED,
     temporary_settings,
@@ -70,7 +72,7 @@ class PrefectServer:
         self.log = home / "server.log"
         self._template = template if database is None else None
         self._database = database
-        self._port = _free_port()
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"
         self.api = f"{self.url}/api"
@@ -140,7 +142,8 @@ class PrefectServer:
         raise RuntimeError(f"the Prefect server did not start:\n{self.log.read_text()[-4000:]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Finds a port that nothing listens on just now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -202,4 +205,7 @@ def _settings(server: PrefectServer) -> dict[object, object]:
         PREFECT_API_URL: server.api,
         PREFECT_RESULTS_LOCAL_STORAGE_PATH: server.home / "storage",
         PREFECT_SERVER_EPHEMERAL_ENABLED: False,
+        # The heart-beat's thread sleeps in whole seconds, and every attempt of a sync flow waits for it.
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore",
     }

@@ -24,7 +24,7 @@ _USUAL_RATE = Fraction(25)
 _UNTAGGED = 2
 """FFmpeg's value of a colour matrix that nobody wrote down."""
 
-_TURNS = {90: ["transpose=clock"], 180: ["hflip", "vflip"], 270: ["transpose=cclock"]}
+_TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
 
 
 @contextmanager
@@ -59,8 +59,10 @@ def picture_of(file: InputContainer, path: Path) -> VideoStream:
     """The video stream of a file; a cover picture is none.
 
     Raises:
-        MediaError: There is no picture in it.
+        MediaError: There is no picture in it, or only a still one.
     """
+    if file.format.name == "image2" or file.format.name.endswith("_pipe"):
+        raise MediaError(f"The file {path} is a still picture. What to do: give a video.")
     for stream in file.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             stream.thread_type = "AUTO"

@@ -180,5 +180,5 @@ class _Desk:
 
 
 def _fade_out(samples: int, seconds: float) -> str:
-    length = max(1, min(round(seconds * RATE), samples // 4))
+    length = max(1, min(round(seconds * RATE), samples // 3))
     return f"type=out:start_sample={samples - length}:nb_samples={length}"

@@ -11,7 +11,7 @@ from statistics import median
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit.product import product
+from rh_prefect.media.edit.product import image_format, write_image
 from rh_prefect.media.edit.still import BACKGROUND, still
 
 _MOST_COLUMNS = 4
@@ -68,17 +68,19 @@ def contact_sheet(
 
     Args:
         sources: Images and videos, row by row.
-        to: The sheet, `.jpg`.
+        to: The sheet, `.jpg` or `.png`.
         columns: Cells in a row; None: about as many as rows, four at most.
         width: Of the sheet, in pixels.
         captions: A line under each; a longer one is cut; where there are fewer than sources, the rest has none.
 
     Raises:
         MediaError: A source is missing or broken, or has no picture.
-        InputError: There is nothing to show, or no room for it.
+        InputError: There is nothing to show, or no room for it, or the name ends in something else.
         StoreError: The sheet cannot be written.
     """
-    columns = columns or min(_MOST_COLUMNS, math.ceil(math.sqrt(len(sources))))
+    image_format(to)
+    if columns is None:
+        columns = min(_MOST_COLUMNS, math.ceil(math.sqrt(len(sources))))
     gap = max(2, width // 100)
     across = (width - gap * (columns + 1)) // max(1, columns)
     if not sources or columns < 1 or across < 8:
@@ -91,9 +93,7 @@ def contact_sheet(
     captions = captions or ()
     caption = max(12, across // 12) if any(captions) else 0
     grid = _Grid(columns, math.ceil(len(sources) / columns), width, gap, (across, down), caption)
-    page = _page(pictures, captions, grid)
-    with product(to) as part:
-        page.save(part, "JPEG", quality=88, optimize=True)
+    write_image(_page(pictures, captions, grid), to, quality=88)
 
 
 def _small(source: Path, across: int) -> Image.Image:

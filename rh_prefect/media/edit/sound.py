@@ -22,7 +22,7 @@ from rh_prefect.media.edit.footage import opened, picture_of, reading
 RATE = 48_000
 """Samples a second of everything that is edited."""
 
-PIECE = 1024
+PIECE = 4096
 """Samples that are handled at a time."""
 
 Samples = NDArray[np.float32]

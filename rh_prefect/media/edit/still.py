@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.footage import frames_of, opened, picture_of, reading
-from rh_prefect.media.edit.product import product
+from rh_prefect.media.edit.product import image_format, write_image
 
 BACKGROUND = (24, 24, 27)
 """What shows through a picture's transparent parts, and between pictures."""
@@ -22,7 +21,6 @@ BACKGROUND = (24, 24, 27)
 _MIDDLE, _LAST = Fraction(1, 2), Fraction(1)
 _SIDES = (512, 384, 256, 192, 128, 96, 64)
 _QUALITIES = (82, 65, 45)
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
 
@@ -38,12 +36,14 @@ def last_frame(video: Path, to: Path) -> None:
         InputError: The name ends in something else.
         StoreError: The picture cannot be written.
     """
-    _save(lambda: _frame(video, _LAST), to)
+    image_format(to)
+    write_image(_frame(video, _LAST), to)
 
 
 def poster(video: Path, to: Path) -> None:
     """Saves the middle frame of a video; arguments and errors as in `last_frame`."""
-    _save(lambda: _frame(video, _MIDDLE), to)
+    image_format(to)
+    write_image(_frame(video, _MIDDLE), to)
 
 
 def thumbnail(source: Path, *, max_bytes: int = 30_000) -> bytes:
@@ -148,12 +148,3 @@ def _jpeg(image: Image.Image, quality: int) -> bytes:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality, optimize=True)
     return out.getvalue()
-
-
-def _save(make: Callable[[], Image.Image], to: Path) -> None:
-    form = _FORMATS.get(to.suffix.lower())
-    if form is None:
-        raise InputError(f"A picture {to.name} cannot be made. What to do: let its name end in .png or .jpg.")
-    image = make()
-    with product(to) as part:
-        image.save(part, form, **({"quality": 92} if form == "JPEG" else {}))

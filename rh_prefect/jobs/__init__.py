@@ -1,0 +1,1 @@
+"""One paid job: its records, its life, and what drives it."""

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+
+from rh_prefect.blocks import MediaStorage, RunningHubCredentials
+from rh_prefect.blocks.lookup import load_credentials, load_storage
+from rh_prefect.errors import ConfigError
+
+KEY = "canary0123456789abcdef0123456789"
+
+
+@pytest.fixture
+def name() -> str:
+    return f"b-{uuid.uuid4().hex[:8]}"
+
+
+async def test_the_environment_is_used_where_no_block_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RH_API_KEY", KEY)
+    monkeypatch.setenv("RH_BASE_URL", "https://www.runninghub.ai")
+    monkeypatch.setenv("RH_OUT", str(tmp_path))
+    block = await load_credentials()
+    assert (block.api_key.get_secret_value(), block.base_url) == (KEY, "https://www.runninghub.ai")
+    store = await load_storage()
+    store.write_bytes("x", b"1")
+    assert (tmp_path / "x").exists()
+
+
+async def test_options_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RH_OUT", "memory://out")
+    monkeypatch.setenv("RH_OUT_OPTIONS", '{"skip_instance_cache": true}')
+    assert (await load_storage()).protocol == "memory"
+
+
+async def test_no_key_says_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RH_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match=r"RH_API_KEY.*RunningHubCredentials"):
+        await load_credentials()
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+class TestSavedBlocks:
+    async def test_they_are_found_by_name(self, name: str, tmp_path: Path) -> None:
+        await RunningHubCredentials(api_key=KEY, account="studio").asave(name)
+        await MediaStorage(url=str(tmp_path), options={"auto_mkdir": True}, public=True).asave(name)
+        block = await load_credentials(name)
+        assert (block.api_key.get_secret_value(), block.account_name) == (KEY, "studio")
+        assert (await load_storage(name)).public
+
+    async def test_they_are_found_on_any_loop(self, name: str) -> None:
+        await RunningHubCredentials(api_key=KEY).asave(name)
+        elsewhere = await asyncio.to_thread(lambda: asyncio.run(load_credentials(name)))
+        assert elsewhere.api_key.get_secret_value() == KEY
+
+    async def test_options_come_back_whole_and_are_kept_secret(self, name: str) -> None:
+        saved = MediaStorage(url="s3://bucket", options={"secret": KEY, "client_kwargs": {"verify": False}})
+        await saved.asave(name)
+        loaded = await MediaStorage.aload(name)
+        assert loaded.options.get_secret_value() == saved.options.get_secret_value()
+        async with get_client() as client:
+            document = await client.read_block_document_by_name(name, "media-storage", include_secrets=False)
+        assert KEY not in document.model_dump_json()
+
+    async def test_a_name_that_is_not_there_lists_those_that_are(self, name: str) -> None:
+        await MediaStorage(url="s3://bucket").asave(name)
+        with pytest.raises(ConfigError, match=f"no block 'nobody' of type MediaStorage.*{name}"):
+            await load_storage("nobody")
+
+    async def test_a_type_that_was_never_saved_is_no_other_error(self) -> None:
+        with pytest.raises(ConfigError, match="no block 'nobody' of type RunningHubCredentials"):
+            await load_credentials("nobody")
+
+    async def test_a_block_that_someone_broke_names_the_field(self, name: str) -> None:
+        block = RunningHubCredentials(api_key=KEY)
+        document = await block.asave(name)
+        async with get_client() as client:
+            found = await client.read_block_document(document)
+            found.data["base_url"] = KEY
+            await client.update_block_document(document, _update(found.data))
+        with pytest.raises(ConfigError, match="wrong or missing base_url") as error:
+            await load_credentials(name)
+        assert KEY not in str(error.value)
+
+
+def _update(data: dict[str, object]) -> object:
+    from prefect.client.schemas.actions import BlockDocumentUpdate
+
+    return BlockDocumentUpdate(data=data)

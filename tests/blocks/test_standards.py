@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+import pytest
+from prefect.blocks.core import Block
+from prefect.testing.standard_test_suites import BlockStandardTestSuite
+
+import rh_prefect.blocks
+from rh_prefect.blocks import MediaStorage, RunningHubCredentials
+
+
+@pytest.mark.parametrize("block", [MediaStorage, RunningHubCredentials])
+class TestBlockStandards(BlockStandardTestSuite):
+    @pytest.fixture
+    def block(self, block: type[Block]) -> type[Block]:
+        return block
+
+    @pytest.mark.skip(reason="downloads the logo; the tests need no network")
+    def test_has_a_valid_image(self, block: type[Block]) -> None: ...
+
+
+def test_prefect_finds_the_blocks_by_their_entry_point() -> None:
+    (found,) = entry_points(group="prefect.collections", name="rh_prefect")
+    assert found.load() is rh_prefect.blocks
+
+
+@pytest.mark.parametrize(
+    ("block", "slug"), [(MediaStorage, "media-storage"), (RunningHubCredentials, "runninghub-credentials")]
+)
+def test_a_slug_never_changes(block: type[Block], slug: str) -> None:
+    # Saved blocks are found by it.
+    assert block.get_block_type_slug() == slug

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rh_prefect.errors import InputError
+from rh_prefect.media.edit import contact_sheet, last_frame, poster, thumbnail
+from tests.support import cuts, samples
+from tests.support.cuts import BLUE, GREEN, RED, Colour, near
+
+GROUND = (24, 24, 27)
+
+
+def _plain(path: Path, colour: Colour, size: tuple[int, int]) -> Path:
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
+@pytest.mark.parametrize("name", ["end.png", "end.jpg"])
+def test_the_last_frame_is_the_very_last(tmp_path: Path, container: str, name: str) -> None:
+    clip = cuts.solid(tmp_path / "clip", [RED] * 30 + [GREEN], container=container)
+    last_frame(clip, tmp_path / name)
+    with Image.open(tmp_path / name) as picture:
+        assert (picture.format, picture.size) == ("PNG" if name.endswith("png") else "JPEG", (64, 48))
+        assert near(picture.convert("RGB").getpixel((30, 20)), GREEN)
+
+
+def test_a_poster_is_from_the_middle(tmp_path: Path) -> None:
+    clip = cuts.solid(tmp_path / "clip.mp4", [RED] * 12 + [BLUE] * 2 + [GREEN] * 12)
+    poster(clip, tmp_path / "poster.png")
+    assert near(Image.open(tmp_path / "poster.png").getpixel((30, 20)), BLUE)
+
+
+@pytest.mark.parametrize("save", [last_frame, poster])
+def test_a_picture_has_one_of_two_formats(tmp_path: Path, save: Callable[[Path, Path], None]) -> None:
+    with pytest.raises(InputError, match=r"end in \.png or \.jpg"):
+        save(samples.mp4(tmp_path / "clip.mp4"), tmp_path / "still.tiff")
+
+
+@pytest.mark.parametrize("limit", [30_000, 6_000, 2_000])
+def test_a_thumbnail_weighs_no_more_than_it_may(tmp_path: Path, limit: int) -> None:
+    noise = np.random.default_rng(7).integers(0, 256, (600, 900, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    data = thumbnail(tmp_path / "noise.png", max_bytes=limit)
+    assert limit / 8 < len(data) <= limit
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.format == "JPEG"
+        assert picture.width / picture.height == pytest.approx(1.5, abs=0.03)
+
+
+def test_a_thumbnail_of_a_video_is_its_middle(tmp_path: Path) -> None:
+    clip = cuts.solid(tmp_path / "clip", [RED] * 6 + [GREEN] * 2 + [RED] * 4)
+    with Image.open(io.BytesIO(thumbnail(clip))) as picture:
+        assert picture.size == (64, 48)
+        assert near(picture.getpixel((30, 20)), GREEN)
+
+
+def test_a_thumbnail_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="fits in 100 bytes"):
+        thumbnail(samples.png(tmp_path / "photo.png"), max_bytes=100)
+
+
+def test_a_sheet_is_a_tidy_grid(tmp_path: Path) -> None:
+    """Five cells in three columns: 400 = 3 cells of 128 and 4 gaps of 4; proportions 4:3."""
+    sources = [
+        _plain(tmp_path / "red.png", RED, (640, 480)),
+        cuts.solid(tmp_path / "green", [RED] * 5 + [GREEN] * 3 + [RED] * 4),
+        _plain(tmp_path / "blue.jpg", BLUE, (400, 300)),
+        _plain(tmp_path / "tall.png", RED, (30, 300)),
+        _plain(tmp_path / "small.png", GREEN, (8, 6)),
+    ]
+    contact_sheet(sources, tmp_path / "sheet.jpg", columns=3, width=400)
+    with Image.open(tmp_path / "sheet.jpg") as sheet:
+        assert (sheet.format, sheet.mode, sheet.size) == ("JPEG", "RGB", (400, 3 * 4 + 2 * 96))
+        for left, top, colour in [(4, 4, RED), (136, 4, GREEN), (268, 4, BLUE), (136, 104, GREEN)]:
+            corners = [(left + x, top + y) for x in (8, 64, 119) for y in (8, 48, 87)]
+            assert all(near(sheet.getpixel(corner), colour, by=16) for corner in corners)
+        # The tall one is shown whole, so it is narrow, in the middle of its cell.
+        assert near(sheet.getpixel((4 + 64, 104 + 48)), RED, by=30)
+        assert near(sheet.getpixel((4 + 40, 104 + 48)), (39, 39, 42), by=16)
+        for gap in [(1, 50), (133, 50), (265, 50), (398, 50), (200, 1), (330, 160)]:
+            assert near(sheet.getpixel(gap), GROUND, by=16)
+
+
+def test_captions_are_written_under_their_pictures_and_cut(tmp_path: Path) -> None:
+    pictures = [_plain(tmp_path / f"{number}.png", RED, (64, 48)) for number in range(3)]
+    captions = ["", "a walk\nby the sea", "far too long for so small a picture " * 9]
+    contact_sheet(pictures, tmp_path / "sheet.jpg", columns=3, width=640, captions=captions)
+    contact_sheet(pictures, tmp_path / "plain.jpg", columns=3, width=640)
+    sheet, plain = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("sheet.jpg", "plain.jpg"))
+    strip = sheet[plain.shape[0] - 4 :]
+    written = [(strip[:-6, left : left + 202].max(axis=2) > 150) for left in (6, 218, 430)]
+    assert not written[0].any()
+    assert 60 < np.flatnonzero(written[1].any(axis=0)).max() < 150
+    assert np.flatnonzero(written[2].any(axis=0)).max() > 180
+    # Letters are high enough to be read.
+    assert np.ptp(np.flatnonzero(written[1].any(axis=1))) >= 8
+    assert strip[:, 633:].max() < 60
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (4, 2), (9, 3), (30, 4)])
+def test_a_sheet_chooses_its_columns(tmp_path: Path, count: int, columns: int) -> None:
+    picture = _plain(tmp_path / "red.png", RED, (64, 64))
+    contact_sheet([picture] * count, tmp_path / "sheet.jpg", width=200)
+    cell, rows = (200 - 2 * (columns + 1)) // columns, -(-count // columns)
+    assert Image.open(tmp_path / "sheet.jpg").size == (200, rows * (cell + 2) + 2)
+
+
+def test_transparent_and_turned_pictures_are_shown_as_a_viewer_shows_them(tmp_path: Path) -> None:
+    Image.new("RGBA", (64, 48), (*RED, 0)).save(tmp_path / "clear.png")
+    samples.jpg(tmp_path / "turned.jpg", size=(64, 48), orientation=6)
+    clear, turned = (Image.open(io.BytesIO(thumbnail(tmp_path / name))) for name in ("clear.png", "turned.jpg"))
+    assert near(clear.getpixel((30, 20)), GROUND)
+    assert turned.size == (48, 64)
+
+
+@pytest.mark.parametrize(("count", "columns", "width"), [(0, None, 400), (2, 0, 400), (2, -1, 400), (50, 50, 60)])
+def test_a_sheet_without_room_is_refused(tmp_path: Path, count: int, columns: int | None, width: int) -> None:
+    pictures = [samples.png(tmp_path / "photo.png")] * count
+    with pytest.raises(InputError, match="No sheet"):
+        contact_sheet(pictures, tmp_path / "sheet.jpg", columns=columns, width=width)

@@ -1,0 +1,59 @@
+"""A PostgreSQL of its own for a test, where the machine has its programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+
+PROGRAMS = all(shutil.which(name) for name in ("initdb", "postgres", "pg_isready"))
+
+
+@contextmanager
+def postgres(port: int) -> Iterator[str]:
+    """Runs PostgreSQL on an empty folder that goes away with it.
+
+    Args:
+        port: Where it listens, on this machine only.
+
+    Yields:
+        A SQLAlchemy URL of an empty database.
+    """
+    # PostgreSQL refuses to run as root; its package brings a user for it.
+    user = "postgres" if os.geteuid() == 0 else None
+    with TemporaryDirectory(prefix="postgres-") as folder:
+        if user:
+            shutil.chown(folder, user)
+        _run(
+            ["initdb", f"--pgdata={folder}", "--username=prefect", "--auth=trust", "--no-sync", "--encoding=UTF8"], user
+        )
+        # No socket file (its folder may not be writable), and no fsync: the data is thrown away.
+        settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
+        command = ["postgres", "-D", folder, *(f"--{name}={value}" for name, value in settings.items())]
+        process = subprocess.Popen(command, user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+        try:
+            _wait(port)
+            yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait(timeout=30)
+
+
+def _run(command: list[str], user: str | None) -> None:
+    done = subprocess.run(command, user=user, check=False, capture_output=True, text=True, cwd="/")
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed: {done.stderr}")
+
+
+def _wait(port: int) -> None:
+    deadline = time.monotonic() + 60
+    ready = ["pg_isready", "--quiet", "--host=127.0.0.1", f"--port={port}"]
+    while subprocess.run(ready, check=False).returncode != 0:
+        if time.monotonic() > deadline:
+            raise RuntimeError("PostgreSQL did not start")
+        time.sleep(0.1)

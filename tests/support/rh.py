@@ -1,0 +1,35 @@
+"""An emulator, and the environment under which the package uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator
+
+
+@pytest.fixture
+def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """A fresh emulator with an instant clock; `RH_…` points at it and at folders of this test."""
+    with Emulator(long_side=96, fps=6, moderated=["forbidden"]) as emulator:
+        for name, value in environment(emulator, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+def environment(emulator: Emulator, folder: Path) -> dict[str, str]:
+    """The environment for an emulator and a folder.
+
+    Args:
+        emulator: What to talk to.
+        folder: For outputs and scratch.
+    """
+    return {
+        "RH_API_KEY": emulator.key,
+        "RH_BASE_URL": emulator.url,
+        "RH_OUT": str(folder / "out"),
+        "RH_STATE_DIR": str(folder / "state"),
+        "RH_POLL_SECONDS": "0.02",
+    }

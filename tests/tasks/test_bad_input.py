@@ -1,0 +1,179 @@
+"""Bad input gets a clear error before anything is paid, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rh_prefect import models
+from rh_prefect.emulator import Emulator
+from rh_prefect.errors import ConfigError, InputError, KeyRejected, MediaError, RunningHubError, StoreError
+from rh_prefect.jobs.result import Result
+from rh_prefect.tasks import generate
+from tests.support import samples
+from tests.support.s3 import S3Server
+
+
+async def run(asked: models.ModelInput, **options: object) -> Result:
+    result: Result = await generate.fn(asked, scope="test", **options)
+    return result
+
+
+def animated(photo: object) -> models.ModelInput:
+    return models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")  # type: ignore[arg-type]
+
+
+def nothing_was_paid(rh: Emulator, out: Path) -> bool:
+    files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else []
+    return not rh.books.submissions and not files
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+async def test_good_input_is_paid_once_and_stored(rh: Emulator, out: Path) -> None:
+    result = await run(models.ZImageTurbo(prompt="a lighthouse"))
+    assert len(rh.books.paid) == 1
+    assert Path(result.media.uri).is_relative_to(out)
+    assert Path(result.media.uri).stat().st_size == result.media.size
+
+
+async def test_a_missing_file(rh: Emulator, out: Path, tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"photo\.jpg"):
+        await run(animated(tmp_path / "photo.jpg"))
+    assert nothing_was_paid(rh, out)
+
+
+async def test_a_file_of_the_wrong_kind(rh: Emulator, out: Path, tmp_path: Path) -> None:
+    sound = samples.wav(tmp_path / "photo.jpg")
+    with pytest.raises(MediaError, match="image_url"):
+        await run(animated(sound))
+    assert nothing_was_paid(rh, out)
+
+
+async def test_a_format_that_the_model_does_not_take(rh: Emulator, out: Path, tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"(?i)png"):
+        await run(animated(samples.webp(tmp_path / "photo.webp")))
+    assert nothing_was_paid(rh, out)
+
+
+async def test_a_file_that_is_too_large(rh: Emulator, out: Path, tmp_path: Path) -> None:
+    photo = samples.png(tmp_path / "photo.png")
+    with photo.open("r+b") as file:
+        file.truncate(21 * 1024 * 1024)  # a picture with 21 MB of padding behind its end is still a picture
+    with pytest.raises(MediaError, match=r"20 MB"):
+        await run(animated(photo))
+    assert nothing_was_paid(rh, out)
+
+
+async def test_a_broken_picture(rh: Emulator, out: Path, tmp_path: Path) -> None:
+    photo = samples.png(tmp_path / "photo.png")
+    photo.write_bytes(photo.read_bytes()[: photo.stat().st_size // 2])
+    with pytest.raises(MediaError, match=r"photo\.png"):
+        await run(animated(photo))
+    assert nothing_was_paid(rh, out)
+
+
+def test_a_wrong_enum_names_the_allowed_values() -> None:
+    with pytest.raises(InputError, match=r"duration.*5.*10"):
+        models.KlingV26ProImageToVideo(image_url="photo.jpg", prompt="waves", duration="7")  # type: ignore[arg-type]
+
+
+def test_a_number_out_of_range_names_the_range() -> None:
+    with pytest.raises(InputError, match=r"speed.*0\.5.*2"):
+        models.MinimaxSpeech28Hd(text="hello", speed=9.0)
+
+
+def test_an_unknown_model_names_the_three_nearest() -> None:
+    with pytest.raises(AttributeError, match=r"KlingV26ProImageToVideo"):
+        models.KlingV26ProImageToVideos  # type: ignore[attr-defined]  # noqa: B018
+
+
+async def test_no_key(rh: Emulator, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RH_API_KEY")
+    with pytest.raises(ConfigError, match="RH_API_KEY"):
+        await run(models.ZImageTurbo(prompt="a lighthouse"))
+    assert nothing_was_paid(rh, out)
+
+
+async def test_a_wrong_key(rh: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RH_API_KEY", "0" * 32)
+    with pytest.raises(KeyRejected, match="site") as caught:
+        await run(models.ZImageTurbo(prompt="a lighthouse"))
+    assert not rh.books.paid
+    assert "0" * 32 not in str(caught.value)
+
+
+async def test_a_store_below_a_regular_file(rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("RH_OUT", str(tmp_path / "file" / "out"))
+    with pytest.raises(StoreError, match="file/out"):
+        await run(models.ZImageTurbo(prompt="a lighthouse"))
+    assert not rh.books.submissions
+
+
+@pytest.mark.s3
+async def test_an_s3_key_that_may_only_read(rh: Emulator, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RH_OUT", s3.url("readonly"))
+    monkeypatch.setenv("RH_OUT_OPTIONS", json.dumps(s3.reader_options))
+    with pytest.raises(StoreError) as caught:
+        await run(models.ZImageTurbo(prompt="a lighthouse"))
+    assert not rh.books.submissions
+    assert not any(secret in str(caught.value) for secret in s3.secrets)
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, with nothing left on it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a disk")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine mounts no disk")
+    try:
+        with pytest.raises(OSError, match="No space"), (disk / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(b"0" * 4096)
+        yield disk
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+async def test_a_full_disk(rh: Emulator, full_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RH_OUT", str(full_disk / "out"))
+    with pytest.raises(StoreError, match=r"(?i)space"):
+        await run(models.ZImageTurbo(prompt="a lighthouse"))
+    assert not rh.books.submissions
+    assert [path.name for path in full_disk.rglob("*") if path.is_file()] == ["ballast"]
+
+
+async def test_a_disk_that_fills_up_after_the_payment_loses_nothing(
+    rh: Emulator, full_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (full_disk / "ballast").write_bytes(b"0" * (1024 * 1024 - 4096))  # room for a check, not for a picture
+    monkeypatch.setenv("RH_OUT", str(full_disk / "out"))
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    with pytest.raises(StoreError, match=r"(?i)space"):
+        await run(asked, key="one")
+    assert len(rh.books.paid) == 1
+    assert not list((full_disk / "out").rglob("*.png"))
+    (full_disk / "ballast").unlink()
+    result = await run(asked, key="one")
+    assert len(rh.books.paid) == 1
+    assert Path(result.media.uri).stat().st_size == result.media.size
+
+
+async def test_moderation_is_said_and_not_paid_for_again(rh: Emulator) -> None:
+    for _ in range(3):
+        with pytest.raises(RunningHubError, match="content check"):
+            await run(models.ZImageTurbo(prompt="a forbidden thing"), key="m")
+    assert not rh.books.paid

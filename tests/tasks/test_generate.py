@@ -1,0 +1,158 @@
+"""`generate`: what it returns, what it takes, and how often it pays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import warnings
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from rh_prefect import models
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import InputError, JobFailed, SubmissionUnknown
+from rh_prefect.jobs.result import Result
+from rh_prefect.media.ref import Media
+from rh_prefect.tasks import generate, generate_many
+from rh_prefect.tasks.generate import run_name
+from tests.support import samples
+
+
+async def run(asked: models.ModelInput, *, scope: str | None = "test", **options: object) -> Result:
+    result: Result = await generate.fn(asked, scope=scope, **options)
+    return result
+
+
+async def test_a_result_can_be_given_wherever_a_call_takes_media(rh: Emulator) -> None:
+    photo = await run(models.ZImageTurbo(prompt="a lighthouse"))
+    clip = await run(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5", sound="false"))
+    large = await run(models.RhVideoUpscaler(video_url=clip.media, target_resolution="1080p"))
+    assert (photo.media.kind, clip.media.kind, large.media.kind) == ("image", "video", "video")
+    assert clip.media.seconds == pytest.approx(5.0, abs=0.2)
+    assert large.media.width is not None and clip.media.width is not None
+    assert large.media.width > clip.media.width
+    assert [result.cost for result in (photo, clip, large)] == [Decimal("0.04"), Decimal("1.75"), Decimal("1.05")]
+    assert sum(one.charged for one in rh.books.paid) == Decimal("2.84")
+
+
+async def test_text_models_answer_text(rh: Emulator) -> None:
+    result = await run(models.RhartTextG3FlashPreviewTextToText(prompt="Name a colour"))
+    assert result.text
+    assert result.outputs == ()
+    with pytest.raises(InputError, match="made no file"):
+        result.media  # noqa: B018
+
+
+async def test_a_local_file_is_uploaded_once_for_several_jobs(rh: Emulator, tmp_path: Path) -> None:
+    photo = samples.png(tmp_path / "photo.png")
+    asked = [models.KlingV26ProImageToVideo(image_url=photo, prompt=f"move {n}", sound="false") for n in range(4)]
+    await asyncio.gather(*(run(one) for one in asked))
+    assert len(rh.books.uploads) == 1
+    assert len(rh.books.paid) == 4
+
+
+async def test_four_equal_calls_are_four_jobs_and_with_reuse_one(rh: Emulator) -> None:
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    keys = {result.key for result in await asyncio.gather(*(run(asked) for _ in range(4)))}
+    assert (len(keys), len(rh.books.paid)) == (4, 4)
+    served = await asyncio.gather(*(run(asked, reuse="always") for _ in range(4)))
+    assert len(rh.books.paid) == 4
+    assert {result.cost for result in served} == {Decimal(0)}
+    assert all(result.reused and Path(result.media.uri).is_file() for result in served)
+
+
+async def test_reuse_makes_equal_calls_of_a_run_one_job(rh: Emulator) -> None:
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    results = await asyncio.gather(*(run(asked, reuse="always") for _ in range(4)))
+    assert len({result.task_id for result in results}) == 1
+    assert len(rh.books.paid) == 1
+
+
+async def test_labels_make_jobs_different_and_name_their_files(rh: Emulator) -> None:
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    one, two = await run(asked, label="dawn"), await run(asked, label="dusk")
+    assert one.key != two.key
+    assert Path(one.media.uri).name.startswith("dawn-")
+    assert len(rh.books.paid) == 2
+
+
+async def test_one_key_is_one_job_and_cannot_stand_for_another(rh: Emulator) -> None:
+    first = await run(models.ZImageTurbo(prompt="a lighthouse"), key="mine")
+    again = await run(models.ZImageTurbo(prompt="a lighthouse"), key="mine")
+    assert first == again
+    assert len(rh.books.paid) == 1
+    with pytest.raises(InputError, match="another request"):
+        await run(models.ZImageTurbo(prompt="a harbour"), key="mine")
+
+
+async def test_what_was_published_is_not_fetched_again(rh: Emulator) -> None:
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    first = await run(asked, key="mine")
+    fetched = len(rh.books.downloads)
+    again = await run(asked, key="mine")
+    assert len(rh.books.downloads) == fetched
+    # Without its manifest the file that is already there is described, not fetched.
+    Path(first.manifest).unlink()
+    assert (await run(asked, key="mine")).media == again.media
+    assert len(rh.books.downloads) == fetched
+
+
+async def test_the_manifest_says_all_there_is_to_know(rh: Emulator, tmp_path: Path) -> None:
+    photo = samples.png(tmp_path / "photo.png")
+    result = await run(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", sound="false"), label="clip")
+    manifest = json.loads(Path(result.manifest).read_text())
+    assert manifest["task_id"] == result.task_id
+    assert manifest["payload"]["imageUrl"].startswith("sha256:")
+    assert manifest["cost"] == "1.75"
+    assert [Media.model_validate(one) for one in manifest["outputs"]] == list(result.outputs)
+    assert rh.key not in Path(result.manifest).read_text()
+
+
+@pytest.mark.parametrize("kind", ["cut", "502"])
+async def test_a_lost_reply_is_unknown_and_never_sent_again(rh: Emulator, kind: str) -> None:
+    rh.faults.add(Fault("submit", number=1, kind=kind))
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    for _ in range(2):
+        with pytest.raises(SubmissionUnknown, match="jobs adopt test/"):
+            await run(asked, key="lost")
+    assert len(rh.books.paid) == 1
+
+
+async def test_a_failed_task_says_which_node_failed(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail"))
+    with pytest.raises(JobFailed, match="KSampler"):
+        await run(models.ZImageTurbo(prompt="a lighthouse"))
+
+
+async def test_a_full_queue_waits_and_pays_once_each(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="code", code="421"))
+    results = await asyncio.gather(*(run(models.ZImageTurbo(prompt=f"picture {n}")) for n in range(3)))
+    assert len(results) == len(rh.books.paid) == 3
+
+
+async def test_without_a_scope_a_warning_says_what_a_crash_would_cost(rh: Emulator) -> None:
+    with pytest.warns(UserWarning, match="Name a scope"):
+        await run(models.ZImageTurbo(prompt="a lighthouse"), scope=None)
+
+
+async def test_with_a_scope_there_is_no_warning(rh: Emulator) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        await run(models.ZImageTurbo(prompt="a lighthouse"))
+
+
+def test_a_task_run_is_named_after_label_model_and_prompt() -> None:
+    asked = models.ZImageTurbo(prompt="a lighthouse  above\na stormy sea at dawn, gulls in the wind")
+    assert run_name({"asked": asked}) == "z-image/turbo (a lighthouse above a stormy sea at dawn,)"
+    assert run_name({"asked": asked, "label": "one"}).startswith("one: z-image/turbo (")
+
+
+@pytest.mark.prefect
+async def test_many_waits_for_all_and_names_those_that_failed(rh: Emulator, prefect_server: object) -> None:
+    asked = [models.ZImageTurbo(prompt=text) for text in ("one", "a forbidden thing", "three")]
+    with pytest.raises(ExceptionGroup, match="1 of 3") as caught:
+        await generate_many(asked, scope="many")
+    assert len(caught.value.exceptions) == 1
+    assert len(rh.books.paid) == 2

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import Artifact
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from rh_prefect.artifacts import Page, Progress, Step, contact_sheet, steps_table
+from rh_prefect.errors import InputError
+
+JPEG = b"\xff\xd8\xff" + b"x" * 30_000
+
+
+async def shown(page: Page) -> list[Artifact]:
+    async with get_client() as client:
+        return await client.read_artifacts(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[page.flow_run_id])),
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(exists_=True)),
+        )
+
+
+def run_in_a_flow(show: Any, *, name: str = "Some Film!") -> Page:
+    pages: list[Page] = []
+
+    @flow(name=name)
+    async def run() -> None:
+        page = Page.current()
+        assert page is not None
+        pages.append(page)
+        await show()
+
+    asyncio.run(run())
+    return pages[0]
+
+
+@pytest.fixture
+def page(prefect_server: object) -> Page:
+    async def nothing() -> None: ...
+
+    return run_in_a_flow(nothing)
+
+
+def test_a_key_is_made_of_what_prefect_allows() -> None:
+    page = Page("Film für ALLE!", UUID("01a21047-9aab-7214-a7ff-49cccd02ecc2"))
+    assert page.key("steps") == "film-f-r-alle-steps-49cccd02ecc2"
+    assert Page("灯塔", page.flow_run_id).key("sheet") == "flow-sheet-49cccd02ecc2"
+
+
+def test_a_row_says_what_is_known() -> None:
+    step = Step("kling", "succeeded", 1.26, 80, Decimal("1.50"), "CNY", "/out/a.mp4")
+    assert list(step.row().values()) == ["kling", "succeeded", "1.3", "80.0", "1.5 CNY", "/out/a.mp4"]
+    assert list(Step("kling", "failed").row().values()) == ["kling", "failed", "", "", "", ""]
+    assert Step("kling", "succeeded", cost=Decimal("1E+2")).row()["cost"] == "100"
+
+
+@pytest.mark.prefect
+def test_the_table_of_steps_is_on_the_flow_runs_page(prefect_server: object) -> None:
+    steps = [
+        Step("a", "succeeded", cost=Decimal("0.10"), currency="CNY"),
+        Step("b", "succeeded", cost=Decimal("0.25"), currency="CNY"),
+        Step("c", "reused"),
+    ]
+
+    async def show() -> None:
+        assert await steps_table(steps) is not None
+
+    page = run_in_a_flow(show)
+    (table,) = asyncio.run(shown(page))
+    assert (table.type, table.key) == ("table", page.key("steps"))
+    assert json.loads(str(table.data)) == [step.row() for step in steps]
+    assert table.description == "3 steps, 0.35 CNY."
+
+
+@pytest.mark.prefect
+async def test_a_hook_says_where_to_show_it(page: Page) -> None:
+    await asyncio.to_thread(lambda: asyncio.run(steps_table([Step("a", "failed")], page=page)))
+    (table,) = await shown(page)
+    assert table.description == "1 step, no cost known."
+
+
+@pytest.mark.prefect
+async def test_the_contact_sheet_is_inline(page: Page) -> None:
+    assert await contact_sheet(JPEG, "s3://bucket/sheet.jpg", page=page) is not None
+    (sheet,) = await shown(page)
+    assert sheet.type == "image"
+    assert str(sheet.data).startswith("data:image/jpeg;base64,/9j/")
+    assert sheet.description == "Full size: `s3://bucket/sheet.jpg`"
+
+
+async def test_a_picture_that_is_too_large_for_a_database_is_refused() -> None:
+    with pytest.raises(InputError, match="100001 bytes"):
+        await contact_sheet(b"x" * 100_001, "sheet.jpg")
+
+
+@pytest.mark.prefect
+async def test_progress_is_one_bar_that_moves_seldom_and_ends_full(page: Page) -> None:
+    now = [100.0]
+    bar = Progress(page=page, every=3, clock=lambda: now[0])
+    await bar.report(10, description="1 of 10")
+    first = await shown(page)
+    await bar.report(50)
+    assert await shown(page) == first, "too soon"
+    now[0] += 3
+    await bar.report(60, description="6 of 10")
+    assert [(a.data, a.description) for a in await shown(page)] == [(60.0, "6 of 10")]
+    await bar.finish()
+    assert [(a.data, a.description) for a in await shown(page)] == [(100.0, "6 of 10")]
+
+
+@pytest.mark.prefect
+async def test_progress_stays_between_0_and_100(page: Page) -> None:
+    bar = Progress(page=page, every=0)
+    for percent, seen in ((-5, 0.0), (250, 100.0)):
+        await bar.report(percent)
+        assert [a.data for a in await shown(page)] == [seen]
+
+
+@pytest.mark.prefect
+async def test_reports_at_the_same_time_make_one_bar(page: Page) -> None:
+    bar = Progress(page=page, every=0)
+    await asyncio.gather(*(bar.report(n) for n in range(8)))
+    assert len(await shown(page)) == 1
+
+
+async def test_outside_flows_nothing_is_shown() -> None:
+    assert await steps_table([Step("a", "succeeded")]) is None
+    assert await contact_sheet(JPEG, "sheet.jpg") is None
+    bar = Progress()
+    await bar.report(10)
+    await bar.finish()
+
+
+async def test_a_dashboard_that_is_away_is_no_error(unused_tcp_port: int, caplog: pytest.LogCaptureFixture) -> None:
+    page = Page("film", uuid.uuid4())
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{unused_tcp_port}/api"}):
+        assert await steps_table([Step("a", "succeeded")], page=page) is None
+    assert "dashboard could not be updated" in caplog.text
