@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from rh_prefect.media.ref import Media
     from rh_prefect.media.store import MediaStore
     from rh_prefect.runs.flow import flow
-    from rh_prefect.tasks import assemble, generate, generate_many
+    from rh_prefect.tasks.assemble import assemble
+    from rh_prefect.tasks.generate import generate
+    from rh_prefect.tasks.many import generate_many
 
 _HOMES = {
     "Emulator": "rh_prefect.emulator",
@@ -32,10 +34,10 @@ _HOMES = {
     "MediaStore": "rh_prefect.media.store",
     "Result": "rh_prefect.jobs.result",
     "RunningHubCredentials": "rh_prefect.blocks",
-    "assemble": "rh_prefect.tasks",
+    "assemble": "rh_prefect.tasks.assemble",
     "flow": "rh_prefect.runs.flow",
-    "generate": "rh_prefect.tasks",
-    "generate_many": "rh_prefect.tasks",
+    "generate": "rh_prefect.tasks.generate",
+    "generate_many": "rh_prefect.tasks.many",
 }
 
 __all__ = [
@@ -53,13 +55,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # whatever the public name stands for
-    if name == "models":
-        return import_module("rh_prefect.models")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
-    return value
+if not TYPE_CHECKING:  # a type checker reads the imports above, and would take any name for known otherwise
+
+    def __getattr__(name: str) -> Any:
+        if name == "models":
+            return import_module("rh_prefect.models")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -53,8 +53,9 @@ async def _prefect() -> str:
     url = PREFECT_API_URL.value()
     if not url:
         raise ConfigError(
-            "no PREFECT_API_URL is set, so runs would go to a throw-away server. What to do: `prefect server start`, then "
-            "`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`. (`rh-prefect run` starts a server of its own.)"
+            "no PREFECT_API_URL is set, so runs would go to a throw-away server. What to do: `prefect server start`, "
+            "then `prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`. "
+            "(`rh-prefect run` starts a server of its own.)"
         )
     connection = await connect()
     failure = await connection.client.api_healthcheck()

@@ -18,6 +18,8 @@ def search(
 
     Args:
         words: As in `kling image to video`; none lists all.
+        output: Only models that make this.
+        limit: How many to show.
     """
     found = catalog.find(" ".join(words), output=output)
     width = max((len(model.name) for model in found[:limit]), default=0)
@@ -38,11 +40,27 @@ def show(model: str) -> None:
     entry = catalog.get(model)
     print(f"{entry.name}\n{catalog.summary(entry)}\n\nmodels.{entry.class_name}(")
     for param in entry.params:
-        need = "" if param.required and param.default is None else f" = {param.default!r}"
-        print(f"    {param.name}: {param.type}{need}")
-        print(f"        {catalog.describe(param)}")
+        note = catalog.describe(param)
+        print(f"    {param.name}: {_type(param)}{_default(param)}" + (f"  # {note}" if note else ""))
     print(")")
 
 
 def _price(model: catalog.Model) -> str:
     return str(model.price) if model.price else ""
+
+
+def _type(param: catalog.Param) -> str:
+    if param.options:
+        one = " | ".join(repr(option) for option in param.options)
+    elif param.min is not None or param.max is not None:
+        least, most = ("" if bound is None else f"{bound:g}" for bound in (param.min, param.max))
+        one = f"{param.type} {least}..{most}"
+    else:
+        one = param.type
+    return f"list[{one}]" if param.multiple else one
+
+
+def _default(param: catalog.Param) -> str:
+    if param.default is not None:
+        return f" = {param.default!r}"
+    return "" if param.required else " (optional)"

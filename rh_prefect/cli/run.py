@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -93,6 +92,10 @@ def upscale(
     Args:
         videos: Paths or URIs.
         resolution: The size to reach.
+        out: Where files go.
+        credentials: Name of a RunningHubCredentials block.
+        storage: Name of a MediaStorage block.
+        resume: Id of a flow run that broke off.
     """
     parameters = {
         "videos": list(videos) or None,
@@ -180,13 +183,12 @@ def run_flow(name: str, parameters: dict[str, Any], *, resume: str | None = None
 
 
 async def _in_flow_run(flow: Flow[..., Any], parameters: dict[str, Any], resume: str | None, watch: Any) -> Any:
+    from rh_prefect.runs.drain import drain
     from rh_prefect.runs.rerun import create, rerun
 
     flow_run_id = resume or str(await create(flow, parameters))
     watch.started(flow_run_id)
-    return await rerun(flow, flow_run_id)
-
-
-def default_out() -> Path | str:
-    """Where files go when nothing is said."""
-    return get_settings().out
+    try:
+        return await rerun(flow, flow_run_id)
+    finally:
+        await drain()

@@ -93,7 +93,7 @@ def _process(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as out:
         try:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603, the command is our own
                 command,
                 env={**os.environ, **env},
                 stdin=subprocess.DEVNULL,
@@ -131,7 +131,7 @@ def _wait_until_up(server: subprocess.Popen[str], url: str, *, log: Path, say: b
     while time.monotonic() - began < PREFECT_STARTS_IN:
         if server.poll() is not None:
             raise _not_up("Prefect's server", log)
-        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):
+        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310, our own URL
             break
         if say and sys.stdout.isatty():
             print(f"\rstarting Prefect's server … {time.monotonic() - began:.0f} s", end="", flush=True)

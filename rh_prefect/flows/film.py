@@ -64,7 +64,8 @@ async def film(
     Args:
         prompt: What the film shows.
         shots: How many shots it has; they are made in parallel.
-        image: A picture of your own to start every shot from: a path, an fsspec URI or a link. Without one, a picture is made for each shot.
+        image: A picture of your own to start every shot from: a path, an fsspec URI or a link. Without one, a picture
+            is made for each shot.
         narration: What is spoken; by default the prompt.
         music: What the music is like; by default it fits the prompt.
         aspect: Width to height of the pictures that are made.

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import SecretStr
-from rh_prefect.models import ModelInput
 
 from rh_prefect.client import Client
 from rh_prefect.errors import RunningHubError
@@ -34,6 +33,7 @@ from rh_prefect.jobs.spool import Spool
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.jobs.uploads import Uploads
 from rh_prefect.media.store import MediaStore
+from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings
 
 Reuse = Literal["never", "always"]
@@ -126,14 +126,15 @@ class Account:
             asked, site=self.client.site, inputs=self._inputs_of(scope, store), label=options.label
         )
         if options.reuse == "always" and (known := await asyncio.to_thread(manifests.find, store, order.base)):
-            result = known.result(store, reused=True)
-            watcher.notify(_event_of(result, message=f"served from {result.manifest}; nothing was paid"))
-            return result
+            served = known.result(store, reused=True)
+            watcher.notify(_event_of(served, message=f"served from {served.manifest}; nothing was paid"))
+            return served
         ordinal = 1 if options.reuse == "always" or options.key else scope.ordinal(order.base)
         key = order.key(ordinal=ordinal, key=options.key)
-        result_or_none = await self._once(scope, key, order, ordinal, store, options, watcher)
-        assert result_or_none is not None  # only where it may not submit
-        return result_or_none
+        result = await self._once(scope, key, order, ordinal, store, options, watcher)
+        if result is None:
+            raise AssertionError("a job that may be submitted ends with a result or an error")
+        return result
 
     async def bring_home(
         self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None

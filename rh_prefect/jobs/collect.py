@@ -149,9 +149,9 @@ def _extension(link: Link) -> str:
 
 def _lost(job: str, end: End) -> OutputsLost:
     return OutputsLost(
-        f"{job}: task {end.task_id} was paid for and succeeded, but its files' links are dead (they live for about a day). "
-        "No new task was submitted. What to do: look for the files in RunningHub's history on the site; to pay for the job "
-        "once more, run it in a new flow run.",
+        f"{job}: task {end.task_id} was paid for and succeeded, but its files' links are dead (they live for a day). "
+        "No new task was submitted. What to do: look for the files in RunningHub's history on the site; "
+        "to pay for the job once more, run it in a new flow run.",
         job=job,
         task_id=end.task_id,
     )

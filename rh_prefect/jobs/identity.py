@@ -33,19 +33,24 @@ def base_hash(*, site: str, endpoint: str, payload: Mapping[str, object], label:
     """
     asked = {"site": site, "endpoint": endpoint, "payload": payload, "label": label}
     text = json.dumps(asked, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:40]
+    return _hash(text)[:40]
 
 
 def job_key(base: str, ordinal: int) -> str:
     """Names one of the equal calls of a scope; 24 hex digits."""
-    return hashlib.sha256(f"{base}/{ordinal}".encode()).hexdigest()[:24]
+    return _hash(f"{base}/{ordinal}")[:24]
 
 
 def explicit_key(key: str) -> str:
     """Names a job by the caller's own idempotency key; 24 hex digits."""
-    return hashlib.sha256(f"key/{key}".encode()).hexdigest()[:24]
+    return _hash(f"key/{key}")[:24]
 
 
 def uri_hash(uri: str) -> str:
     """Names an input's record; 24 hex digits."""
-    return hashlib.sha256(uri.encode()).hexdigest()[:24]
+    return _hash(uri)[:24]
+
+
+def _hash(text: str) -> str:
+    # A file name that is no UTF-8 and half an emoji are strings too.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

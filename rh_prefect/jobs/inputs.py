@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rh_prefect.media.probe import probe
-
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.identity import media_mark, uri_hash
 from rh_prefect.jobs.journal import Journal
 from rh_prefect.jobs.records import SeenMedia
 from rh_prefect.media.place import is_local, local_path
+from rh_prefect.media.probe import probe
 from rh_prefect.media.ref import Media
 from rh_prefect.media.source import fetch, identity_uri, open_input
 
@@ -137,8 +136,8 @@ def check_unchanged(given: Input, sha256: str) -> None:
     """
     if sha256 != given.seen.sha256:
         raise InputError(
-            f"{given.seen.uri} has changed since this run first read it, so uploading it would make another job than the one "
-            "that was recorded. What to do: put the first file back, or start a new run."
+            f"{given.seen.uri} has changed since this run first read it, so uploading it would make another job "
+            "than the one that was recorded. What to do: put the first file back, or start a new run."
         )
 
 

@@ -36,7 +36,9 @@ class Journal(Protocol):
     """
 
     @property
-    def scope(self) -> str: ...
+    def scope(self) -> str:
+        """What it covers."""
+        ...
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
         """Creates a record exclusively.
@@ -106,7 +108,7 @@ class FolderJournal:
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
         """Creates a record exclusively; see `Journal.create`."""
-        data = json.dumps(record, ensure_ascii=False).encode()
+        data = json.dumps(record).encode()
         if await self._call(self._files.create, self._path(key), data):
             return True
         there = await self.read(key)
@@ -166,8 +168,8 @@ def _decode(data: bytes, where: str) -> JSON:
         record = None
     if not isinstance(record, dict):
         raise JournalError(
-            f"The record {where} is not a JSON object. What to do: look at the file; it was not written by this package "
-            "as it stands. No new task is submitted for its job before it is mended."
+            f"The record {where} is not a JSON object. What to do: look at the file; it was not written by this "
+            "package as it stands. No new task is submitted for its job before it is mended."
         )
     return record
 
@@ -296,6 +298,7 @@ class _StoreFiles:
 
     def _unfit(self) -> JournalError:
         return JournalError(
-            f"The journal cannot be kept at {self._fs.unstrip_protocol(self._root)}: two processes could create the same "
-            "record there, so that it cannot tell who pays. What to do: name a local folder or an S3 bucket in RH_JOURNAL."
+            f"The journal cannot be kept at {self._fs.unstrip_protocol(self._root)}: two processes could create the "
+            "same record there, so that it cannot tell who pays. What to do: name a local folder or an S3 bucket in "
+            "RH_JOURNAL."
         )

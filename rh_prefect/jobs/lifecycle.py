@@ -1,6 +1,7 @@
 """The life of one paid job, decided without I/O.
 
-`lifecycle` is a generator: it yields what is to be done next and is sent what came of it. The runner does the doing. So each
+`lifecycle` is a generator: it yields what is to be done next and is sent what came of it. The runner does the doing. So
+each
 rule about money can be tested state by state, without a clock, a network or a journal:
 
     validate -> upload -> slot -> claim (intent) -> POST -> answer -> wait -> end
@@ -12,7 +13,8 @@ The rules, in the order in which they are met:
 - An unknown answer stays unknown until a person, the late owner or the caller's own option resolves it.
 - A refusal is recorded before anything is waited for; the next POST has the next number.
 - A ticket's end is recorded before its outputs are fetched.
-- A failed task is paid for again only by a later attempt, within `max_attempts`, and never where the same request must fail again.
+- A failed task is paid for again only by a later attempt, within `max_attempts`, and never where the same request must
+  fail again.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ class Policy:
         endpoint: The endpoint, for messages.
         attempt: The flow-run attempt, from 1.
         task_attempt: The task-run attempt, from 1.
-        max_attempts: How many tasks one job may pay for, failed ones included, and unknown ones where they are resubmitted.
+        max_attempts: How many tasks one job may pay for, failed ones included, and unknown ones where they are
+            resubmitted.
         on_unknown: `raise` leaves an unknown submit to a person; `resubmit` pays again, at the caller's own risk.
         may_submit: False where only what was paid already is to be brought home.
         undelivered_tries: How often in a row a request that cannot leave this machine is tried.
@@ -208,27 +211,21 @@ def lifecycle(policy: Policy) -> Life:
     job: JobView = yield ReadJob()
     adopted = True
     while True:
-        last = job.last
-        match job.state:
-            case "open":
-                assert last is not None
+        match job.state, job.last:
+            case "open", Submit() as last:
                 job = yield Watch(last)
-            case "unknown":
-                assert last is not None
+            case "unknown", Submit() as last:
                 yield from _settle_unknown(policy, job, last)
                 job = yield ReadJob()
-            case "ticket":
-                assert last is not None
+            case "ticket", Submit() as last:
                 return _only_success(policy, (yield from _to_its_end(last, adopted=adopted)))
-            case "ended" if last is not None and last.end is not None and not may_pay_again(policy, job):
+            case "ended", Submit() as last if not may_pay_again(policy, job):
                 return _only_success(policy, last)
-            case "new" | "refused" | "forgotten" | "ended":
-                if not policy.may_submit:
-                    return None
+            case _ if not policy.may_submit:
+                return None
+            case _:  # new, refused, forgotten, or failed and worth another task
                 job = yield from _submit(policy, job)
                 adopted = False
-            case other:
-                assert_never(other)
 
 
 def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
@@ -248,7 +245,8 @@ def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
         submit: Submit = yield RecordAnswer(intent, job.next_n, answer)
         job = job.adding(submit)
         if submit.state in ("ended", "forgotten"):
-            # While this process was stopped, others have gone on with the job; what they did is read like anything else.
+            # While this process was stopped, others have gone on with the job; what they did is read like anything
+            # else.
             since: JobView = yield ReadJob()
             return since
         if submit.state != "refused":
@@ -264,8 +262,8 @@ def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
 def _raise_unless_it_may_wait(policy: Policy, refused: Answer, undelivered: int) -> None:
     if refused.code == NOT_DELIVERED and undelivered >= policy.undelivered_tries:
         raise NotDelivered(
-            f"{policy.job}: RunningHub could not be reached, {undelivered} times in a row: {refused.reason}. Nothing was "
-            "paid. What to do: check the network and RH_BASE_URL, then run again."
+            f"{policy.job}: RunningHub could not be reached, {undelivered} times in a row: {refused.reason}. "
+            "Nothing was paid. What to do: check the network and RH_BASE_URL, then run again."
         )
     if refused.code == NOT_SENT:
         raise InputError(f"{policy.job}: {refused.reason}")
@@ -281,9 +279,9 @@ def _settle_unknown(policy: Policy, job: JobView, submit: Submit) -> Generator[S
     answer = submit.answer
     said = f" ({answer.reason})" if answer and answer.reason else ""
     raise SubmissionUnknown(
-        f"{policy.job}: submit {submit.n} to {policy.endpoint} was begun at {submit.intent.at} and nobody knows whether "
-        f"RunningHub accepted it{said}. It is not sent again, since that could pay twice. What to do: look for the task in "
-        f"RunningHub's call log. If it is there: rh-prefect jobs adopt {policy.job} TASK_ID. If it is not: "
+        f"{policy.job}: submit {submit.n} to {policy.endpoint} was begun at {submit.intent.at} and nobody knows "
+        f"whether RunningHub accepted it{said}. It is not sent again, since that could pay twice. What to do: look for "
+        f"the task in RunningHub's call log. If it is there: rh-prefect jobs adopt {policy.job} TASK_ID. If it is not: "
         f"rh-prefect jobs forget {policy.job}. Then run again.",
         job=policy.job,
     )
@@ -320,8 +318,8 @@ def _failure(policy: Policy, end: End) -> JobFailed:
         "the same request fails again; change it" if is_hopeless(end.code) else "run it again; it pays for a new task"
     )
     return JobFailed(
-        f"{policy.job}: task {end.task_id} of {policy.endpoint} failed: {end.reason or row.meaning} (code {end.code or 'none'}). "
-        f"What to do: {row.advice if end.code in CODES else advice}.",
+        f"{policy.job}: task {end.task_id} of {policy.endpoint} failed: {end.reason or row.meaning} "
+        f"(code {end.code or 'none'}). What to do: {row.advice if end.code in CODES else advice}.",
         job=policy.job,
         task_id=end.task_id,
         code=end.code,
@@ -338,8 +336,9 @@ def is_hopeless(code: str) -> bool:
 def may_pay_again(policy: Policy, job: JobView) -> bool:
     """Tells whether a job whose task did not succeed may have another.
 
-    A later attempt of the flow run may, unless the request is hopeless. A retry of the calling task may only where the code
-    itself says that a new task helps: a task is retried for many reasons, and most of them have nothing to do with the job.
+    A later attempt of the flow run may, unless the request is hopeless. A retry of the calling task may only where the
+    code itself says that a new task helps: a task is retried for many reasons, and most of them have nothing to do with
+    the job.
     """
     end = job.last.end if job.last else None
     if end is None or end.status == "SUCCESS" or job.tickets >= policy.max_attempts or is_hopeless(end.code):

@@ -1,7 +1,7 @@
 """The memory: one small JSON file for each finished job, in the store beside its outputs.
 
-`spend` adds these up, `reuse` finds an identical earlier request by them, and a data team reads them with anything that reads
-JSON. They are found by what was asked for: `manifests/<base>/<task id>.json`.
+`spend` adds these up, `reuse` finds an identical earlier request by them, and a data team reads them with anything that
+reads JSON. They are found by what was asked for: `manifests/<base>/<task id>.json`.
 """
 
 from __future__ import annotations

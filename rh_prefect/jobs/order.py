@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from rh_prefect.models import ModelInput
-
 from rh_prefect import catalog
 from rh_prefect.jobs.identity import base_hash, explicit_key, job_key
 from rh_prefect.jobs.inputs import Input, Inputs
 from rh_prefect.jobs.records import Intent
 from rh_prefect.media.ref import Media, as_media_input
+from rh_prefect.models import ModelInput
 
 ASSET = "asset://"
 """Media registered with RunningHub beforehand; it is passed on as it is."""

@@ -20,10 +20,12 @@ AGE_FRACTION = 0.1
 LONGEST_GAP = 30.0
 IN_FLIGHT = 16
 MISSES_THAT_COUNT = 3
-"""How often RunningHub must say that it does not know a task until it is believed: a fresh one may be unknown at first."""
+"""How often RunningHub must say that it does not know a task until it is believed: a fresh one may be unknown at
+first."""
 
 EMPTY_LOOKS = 30
-"""How often a success without outputs is looked at again: they can come seconds later (RunningHub's own client does so)."""
+"""How often a success without outputs is looked at again: they can come seconds later (RunningHub's own client does
+so)."""
 
 _log = logging.getLogger("rh_prefect")
 

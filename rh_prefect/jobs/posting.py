@@ -19,7 +19,8 @@ WATCH_MARGIN = 10.0
 """Seconds beyond a stranger's own limits before this process calls his submit unknown."""
 
 UNPOSTED: set[str] = set()
-"""Tokens of this process's intents whose POST will never begin: whatever became of recording them, they cost nothing."""
+"""Tokens of this process's intents whose POST will never begin: whatever became of recording them, they cost
+nothing."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -86,7 +87,8 @@ class Desk:
 
     async def claim(self, n: int, intent: Intent) -> Intent | None:
         """Creates intent n; None when another's was there first."""
-        # From before it is written: whoever watches it may have seen it long before this process is told that it stands.
+        # From before it is written: whoever watches it may have seen it long before this process is told that it
+        # stands.
         self._claimed_at = uptime()
         try:
             is_ours = await self._journal.create(f"{self._key}-intent-{n}", intent.model_dump(mode="json"))
@@ -185,7 +187,10 @@ class Desk:
         await self._journal.create(f"{self._key}-resolution-{n}", resolution.model_dump(mode="json"))
 
     async def watch(self, submit: Submit) -> JobView:
-        """Waits for a stranger's answer; time is measured here alone, since clocks of two machines are never compared."""
+        """Waits for a stranger's answer.
+
+        Time is measured here alone, since the clocks of two machines are never compared.
+        """
         began, gap = uptime(), 0.05
         limit = submit.intent.give_up + submit.intent.submit_timeout + WATCH_MARGIN
         while True:

@@ -9,8 +9,8 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submits:
 | `resolution-n` | where the answer is unknown         | adopted (task id) or forgotten                        |
 | `end-n`        | when the remote task is terminal    | state, links, failure, cost                           |
 
-Beside the jobs a scope holds `media-<hash of the uri>`, an input's content as it was first seen, and `cancel-<attempt>`,
-after which that flow-run attempt submits nothing more.
+Beside the jobs a scope holds `media-<hash of the uri>`, an input's content as it was first seen, and
+`cancel-<attempt>`, after which that flow-run attempt submits nothing more.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from rh_prefect.jobs.lifecycle import (
 )
 from rh_prefect.jobs.order import Order
 from rh_prefect.jobs.owner import uptime
-from rh_prefect.jobs.poller import Poller
+from rh_prefect.jobs.poller import Poller, is_settled
 from rh_prefect.jobs.posting import Desk
 from rh_prefect.jobs.records import Answer, End, Intent, JobView, Resolution, Submit
 from rh_prefect.jobs.scope import Scope
@@ -202,8 +202,10 @@ class Runner:
         self._links = {mark: await self._link(mark) for mark in self._order.inputs}
 
     async def _await_slot(self) -> None:
-        await self._world.slots.acquire()
-        self._holds_slot = True
+        # One that was answered with "unknown" and is resubmitted has its slot still.
+        if not self._holds_slot:
+            await self._world.slots.acquire()
+            self._holds_slot = True
 
     def _free_slot(self, *, full: bool = False) -> None:
         if self._holds_slot:
@@ -251,7 +253,7 @@ class Runner:
                 self._tell("running", f"task {task_id} runs", task_id=task_id)
 
         view = self._desk.first_view
-        if view is None or not view.is_terminal:
+        if view is None or view.task_id != task_id or not is_settled(view):
             view = await self._wait(task_id, changed)
         running_since = ran_from[0] if ran_from else began
         return await self._record_end(submit, view, queued=running_since - began, ran=uptime() - running_since)
@@ -262,8 +264,8 @@ class Runner:
                 return await self._world.poller.wait(task_id, on_change=changed)
         except TimeoutError:
             raise JobTimeout(
-                f"{self._policy.job}: task {task_id} has not ended in {self._deadline} s. It goes on and stays paid for. "
-                "What to do: run again to wait for it, or cancel the run.",
+                f"{self._policy.job}: task {task_id} has not ended in {self._deadline} s. It goes on and stays paid "
+                "for. What to do: run again to wait for it, or cancel the run.",
                 job=self._policy.job,
                 task_id=task_id,
             ) from None

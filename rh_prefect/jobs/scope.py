@@ -24,17 +24,34 @@ class Scope(Protocol):
     """
 
     @property
-    def journal(self) -> Journal: ...
+    def journal(self) -> Journal:
+        """The scope's records."""
+        ...
+
     @property
-    def run(self) -> str: ...
+    def run(self) -> str:
+        """A short name, for file names."""
+        ...
+
     @property
-    def flow(self) -> str: ...
+    def flow(self) -> str:
+        """The flow's name, for file names."""
+        ...
+
     @property
-    def attempt(self) -> int: ...
+    def attempt(self) -> int:
+        """Which attempt of the run this is."""
+        ...
+
     @property
-    def task_attempt(self) -> int: ...
+    def task_attempt(self) -> int:
+        """Which attempt of the calling task this is."""
+        ...
+
     @property
-    def details(self) -> Mapping[str, str]: ...
+    def details(self) -> Mapping[str, str]:
+        """What a manifest says of the run."""
+        ...
 
     def ordinal(self, base: str) -> int:
         """Counts equal calls.

@@ -1,7 +1,7 @@
 """This machine's memory of tickets on their way to the journal.
 
-A ticket is written here the moment it arrives, and dropped once the journal has it. So neither a kill between RunningHub's
-answer and the journal's, nor a journal that cannot be reached, loses a task that was paid for.
+A ticket is written here the moment it arrives, and dropped once the journal has it. So neither a kill between
+RunningHub's answer and the journal's, nor a journal that cannot be reached, loses a task that was paid for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The package's own event loop: one daemon thread per process that owns clients, pollers, slots and journals.
 
-A Prefect task may run on any loop, in any thread, and may be cancelled at any await. A submit must not be: it runs here,
-and the caller only waits for it.
+A Prefect task may run on any loop, in any thread, and may be cancelled at any await. A submit must not be: it runs
+here, and the caller only waits for it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import functools
 import os
+import queue
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -19,6 +21,50 @@ T = TypeVar("T")
 
 JOIN_SECONDS = 20.0
 """How long the process's end waits for submits in flight; Prefect kills 30 s after its SIGTERM."""
+
+WORKERS = 32
+"""Threads for what blocks: files, records on disk, names of hosts."""
+
+
+class _Workers(concurrent.futures.ThreadPoolExecutor):
+    """The loop's threads for what blocks; they take work until the very end.
+
+    The standard library's take none once the main thread is over, and a submit in flight at that moment could neither
+    have its answer recorded nor a host's name looked up.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(WORKERS)
+        self._work: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._started = 0
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        """Has a function run on one of the threads."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._work.put((future, functools.partial(fn, *args, **kwargs)))
+        if self._started < WORKERS:
+            self._start_one()
+        return future
+
+    def _start_one(self) -> None:
+        try:
+            threading.Thread(target=self._run, name="rh_prefect-worker", daemon=True).start()
+        except RuntimeError:
+            # Later Pythons start no thread at the end; those that are there do the work.
+            if not self._started:
+                raise
+        else:
+            self._started += 1
+
+    def _run(self) -> None:
+        while True:
+            future, call = self._work.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:
+                    future.set_exception(error)
+            del future, call
 
 
 class LoopThread:
@@ -79,12 +125,10 @@ class LoopThread:
 
     def _start(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
+        loop.set_default_executor(_Workers())
         self._thread = threading.Thread(target=loop.run_forever, name="rh_prefect", daemon=True)
         self._thread.start()
-        # Where `atexit` would call it, the standard library's worker threads take no more work, and without them neither
-        # a record can be written nor a host's name be looked up. Before them comes whatever was registered after them.
-        register = getattr(threading, "_register_atexit", atexit.register)
-        register(self._join)
+        atexit.register(self._join)
         return loop
 
     def _join(self) -> None:

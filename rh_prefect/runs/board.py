@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
+from uuid import UUID
 
-from rh_prefect.artifacts import Progress, Step
+from rh_prefect.artifacts import Page, Progress, Step
 from rh_prefect.jobs.events import JobEvent
 
 ENDED = frozenset({"succeeded", "failed", "cancelled", "unknown", "reused"})
@@ -21,8 +22,13 @@ class Board:
 
     rows: dict[str, JobEvent] = field(default_factory=dict)
     expected: int = 0
-    progress: Progress = field(default_factory=Progress)
+    page: Page | None = None
+    progress: Progress = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        # The root's page: a nested flow's jobs are the root's jobs.
+        self.progress = Progress(page=self.page)
 
     def take(self, event: JobEvent) -> None:
         """Takes note of a change."""
@@ -70,14 +76,16 @@ _boards: OrderedDict[str, Board] = OrderedDict()
 _boards_lock = threading.Lock()
 
 
-def board_of(flow_run_id: str) -> Board:
+def board_of(flow_run_id: str, *, flow: str) -> Board:
     """Gives the board of a root flow run.
 
     Args:
         flow_run_id: The root flow run's id.
+        flow: The root flow's name.
     """
     with _boards_lock:
-        board = _boards.setdefault(flow_run_id, Board())
+        board = _boards.get(flow_run_id) or Board(page=Page(flow, UUID(flow_run_id)))
+        _boards[flow_run_id] = board
         _boards.move_to_end(flow_run_id)
         while len(_boards) > _KEPT:
             _boards.popitem(last=False)

@@ -8,6 +8,6 @@ from rh_prefect.runs.hooks import cancel_remote_jobs, finish
 flow = flow_with({"cancellation": cancel_remote_jobs, "completion": finish, "failure": finish})
 """Used and typed like `prefect.flow`.
 
-A flow that it makes cancels its jobs at RunningHub when it is cancelled, leaves a table of its steps in the dashboard, and
-brings home what an earlier attempt paid for and this one did not ask for.
+A flow that it makes cancels its jobs at RunningHub when it is cancelled, leaves a table of its steps in the dashboard,
+and brings home what an earlier attempt paid for and this one did not ask for.
 """

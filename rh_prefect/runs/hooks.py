@@ -134,9 +134,9 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
         flow_run: Its finished flow run.
         state: Its state.
     """
-    board = board_of(str(flow_run.id))
+    board = board_of(str(flow_run.id), flow=flow.name)
     if board.rows:
-        await artifacts.steps_table(board.steps())
+        await artifacts.steps_table(board.steps(), page=board.page)
         await LOOP.call(board.progress.finish(description=f"{board.ended} of {len(board.rows)} jobs done"))
     if state.is_completed() and str(flow_run.id) in ASKED:
         await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name)))

@@ -15,9 +15,10 @@ import httpx
 import stamina
 from prefect.settings import PREFECT_API_URL
 
-from rh_prefect.connection import connect
+from rh_prefect.connection import connect, disconnect
 from rh_prefect.errors import JournalError
 from rh_prefect.jobs.journal import JSON, check_key
+from rh_prefect.jobs.thread import LOOP
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -27,6 +28,9 @@ _PREFIX = "rh-"
 _PAGE = 200
 """Prefect's default limit of a page: a longer one may be refused."""
 _NO_JOBS = ("media", "cancel")
+
+# The package's own loop keeps a connection to the Prefect API; it is closed with the loop.
+LOOP.on_close(disconnect)
 
 
 class FlowRunJournal:

@@ -43,7 +43,8 @@ class RunObserver:
         name = f"{event.label}: {event.model}" if event.label else event.model
         self._log.log(_LEVELS.get(event.state, logging.INFO), "%s: %s", name, event.message)
         if self._board is not None:
-            # Outside of flows there may be no Prefect API at all, and an event would start a throw-away server for itself.
+            # Outside of flows there may be no Prefect API at all, and an event would start a throw-away server for
+            # itself.
             self._board.take(event)
             _show_progress(self._board)
             if event.state in _EVENTS:
@@ -55,7 +56,7 @@ class RunObserver:
 def run_observer() -> Observer:
     """Makes an observer for the run that the caller is in."""
     scope = current_scope()
-    board = board_of(scope.journal.scope) if scope is not None else None
+    board = board_of(scope.journal.scope, flow=scope.flow) if scope is not None else None
     try:
         return RunObserver(get_run_logger(), board)
     except MissingContextError:
@@ -70,7 +71,7 @@ def expect_jobs(number: int) -> None:
     """
     scope = current_scope()
     if scope is not None:
-        board_of(scope.journal.scope).expect(number)
+        board_of(scope.journal.scope, flow=scope.flow).expect(number)
 
 
 _showing: set[asyncio.Task[None]] = set()

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
-from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
 from prefect.tasks import Task
 
@@ -146,8 +145,8 @@ def _scope(name: str | None, key: str | None, *, journal_url: str) -> Scope:
         return inside
     if name is None and key is None:
         warnings.warn(
-            "generate() was called outside of a flow and without `scope` or `key`: should this process die, the way back to "
-            "what it paid for is lost. Name a scope, or call it in a flow.",
+            "generate() was called outside of a flow and without `scope` or `key`: should this process die, the way "
+            "back to what it paid for is lost. Name a scope, or call it in a flow.",
             stacklevel=2,
         )
         return loose_scope(journal_url)

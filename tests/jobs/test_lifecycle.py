@@ -137,9 +137,7 @@ def test_a_lost_claim_reads_again_and_does_not_post() -> None:
 
 def test_an_open_intent_is_watched_and_its_ticket_adopted() -> None:
     theirs, answered = Submit(1, INTENT), Submit(1, INTENT, TICKET)
-    life = Life().answers(
-        (ReadJob(), view(theirs)), (Watch(theirs), view(answered)), (CheckCancel(fresh=True), False)
-    )
+    life = Life().answers((ReadJob(), view(theirs)), (Watch(theirs), view(answered)), (CheckCancel(fresh=True), False))
     assert life.step == AwaitEnd(answered, adopted=True)
 
 

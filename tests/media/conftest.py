@@ -12,7 +12,6 @@ import pytest
 
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
-from tests.support.s3 import s3  # noqa: F401  # a fixture is found by its name here
 
 
 @pytest.fixture(params=["file", "memory", pytest.param("s3", marks=pytest.mark.s3)])

@@ -44,6 +44,14 @@ def test_h264_is_copied_bit_by_bit_in_time(tmp_path: Path, container: str) -> No
     assert cuts.index_first(tmp_path / "film.mp4")
 
 
+def test_h264_whose_packets_have_no_times_is_encoded_anew(tmp_path: Path) -> None:
+    picture = cuts.solid(tmp_path / "picture", [RED] * 12 + [GREEN] * 12, container="avi")
+    assert mux(picture, samples.wav(tmp_path / "track.wav"), tmp_path / "film.mp4") == pytest.approx(2, abs=0.1)
+    film = cuts.play(tmp_path / "film.mp4")
+    assert np.allclose(film.times, np.arange(len(film.frames)) / 12, atol=0.002)
+    assert [near(film.frames[number].getpixel((30, 30)), RED) for number in (5, 20)] == [True, False]
+
+
 def test_other_codecs_are_encoded_anew(tmp_path: Path) -> None:
     picture = samples.video(tmp_path / "picture.webm", container="webm", seconds=1, audio=False)
     mux(picture, samples.mp3(tmp_path / "track.mp3", seconds=1), tmp_path / "film.mp4")

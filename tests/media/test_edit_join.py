@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -89,12 +88,18 @@ def test_colours_are_the_same_whether_a_clip_names_its_matrix_or_not(tmp_path: P
 
 
 def test_a_clip_that_a_telephone_turned_is_put_upright(tmp_path: Path) -> None:
-    clip = _turned(samples.mp4(tmp_path / "turned.mp4", seconds=0.5))
+    clip = cuts.turned(samples.mp4(tmp_path / "turned.mp4", seconds=0.5))
     joined = concat([clip], tmp_path / "joined.mp4")
     picture = cuts.play(tmp_path / "joined.mp4").frames[0]
     assert (joined.width, joined.height) == (48, 64)
     # The sample is greener the further down, and was turned clockwise: now the left is green.
     assert picture.getpixel((3, 30))[1] > 200 > 50 > picture.getpixel((44, 30))[1]
+
+
+def test_pixels_that_are_not_square_become_so(tmp_path: Path) -> None:
+    clip = cuts.solid(tmp_path / "squeezed.mp4", [RED] * 3, size=(64, 48), pixel_aspect=Fraction(2))
+    joined = concat([clip], tmp_path / "joined.mp4")
+    assert (joined.width, joined.height) == (128, 48)
 
 
 def test_odd_sizes_and_fractional_rates_are_no_obstacle(tmp_path: Path) -> None:
@@ -132,13 +137,4 @@ def _with_shifted_sound(path: Path, late: float) -> Path:
         frame.sample_rate, frame.pts, frame.time_base = 48000, round((1 + late) * 48000), Fraction(1, 48000)
         file.mux(track.encode(frame))
         file.mux(track.encode(None))
-    return path
-
-
-def _turned(path: Path) -> Path:
-    """Writes "turn this clockwise by a quarter" into the head of an MP4's first track."""
-    data = bytearray(path.read_bytes())
-    matrix = data.find(b"tkhd") + 4 + 4 + 20 + 8 + 8
-    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
-    path.write_bytes(data)
     return path

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,16 @@ def test_a_poster_is_from_the_middle(tmp_path: Path) -> None:
     clip = cuts.solid(tmp_path / "clip.mp4", [RED] * 12 + [BLUE] * 2 + [GREEN] * 12)
     poster(clip, tmp_path / "poster.png")
     assert near(Image.open(tmp_path / "poster.png").getpixel((30, 20)), BLUE)
+
+
+def test_a_still_is_what_a_player_shows(tmp_path: Path) -> None:
+    """Upright, where a telephone was held so, and with square pixels."""
+    last_frame(cuts.turned(samples.mp4(tmp_path / "turned.mp4", seconds=0.5)), tmp_path / "turned.png")
+    last_frame(cuts.solid(tmp_path / "thin.mp4", [RED] * 3, pixel_aspect=Fraction(2)), tmp_path / "thin.png")
+    turned, thin = (Image.open(tmp_path / name) for name in ("turned.png", "thin.png"))
+    assert (turned.size, thin.size) == ((48, 64), (128, 48))
+    # The sample is greener the further down, and was turned clockwise: now the left is green.
+    assert turned.getpixel((3, 30))[1] > 200 > 50 > turned.getpixel((44, 30))[1]
 
 
 @pytest.mark.parametrize("save", [last_frame, poster])

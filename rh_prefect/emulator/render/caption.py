@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -142,10 +143,16 @@ def _wrap(text: str, font: Font, width: float) -> list[str]:
             line = ""
         line = (line + piece).lstrip()
         while font.getlength(line.rstrip()) > width and len(line) > 1:
-            cut = max(1, next(n for n in range(len(line), 0, -1) if n == 1 or font.getlength(line[:n]) <= width))
+            cut = _fitting(line, font, width)
             lines.append(line[:cut])
             line = line[cut:]
     return [*lines, line.rstrip()] if line.strip() else lines
+
+
+def _fitting(line: str, font: Font, width: float) -> int:
+    """How many letters fit, at least one; found by halving, since a text of one endless word is long to measure."""
+    fits = bisect_right(range(len(line) + 1), width, key=lambda letters: font.getlength(line[:letters])) - 1
+    return max(1, fits)
 
 
 def _balance(text: str, font: Font, width: float, lines: list[str]) -> list[str]:

@@ -80,11 +80,8 @@ def _copied(
 
 def _packets(source: InputContainer, stream: VideoStream, video: Path) -> Iterator[av.Packet[VideoStream]]:
     with reading(video):
-        for packet in source.demux(stream):
-            if packet.is_corrupt:
-                raise ValueError("it is broken or cut short")
-            if packet.size:
-                yield packet
+        # The last of them is empty: it tells a decoder that no more will come.
+        yield from (packet for packet in source.demux(stream) if packet.size)
 
 
 def _encode(video: Path, file: OutputContainer) -> Iterator[float]:

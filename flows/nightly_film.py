@@ -1,0 +1,53 @@
+"""A film each night: the subjects take turns, one a day."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from rh_prefect import flow
+from rh_prefect.flows.film import FilmResult, film
+from rh_prefect.flows.parts import Aspect, Resolution
+
+SUBJECTS = [
+    "A lighthouse above a stormy sea at dawn",
+    "A night market in the rain, steam and paper lanterns",
+    "A paper boat that drifts down a forest stream",
+    "An old tram climbs a hill above a harbour",
+    "A beekeeper among blossoming apple trees",
+    "Northern lights over a snowed-in railway station",
+    "A potter at the wheel in a sunlit workshop",
+]
+
+
+@flow(name="nightly-film")
+async def nightly_film(
+    subjects: Annotated[list[str], Field(min_length=1)] = SUBJECTS,
+    shots: Annotated[int, Field(ge=1, le=12)] = 3,
+    aspect: Aspect = "16:9",
+    resolution: Resolution = "1080p",
+    credentials: str | None = None,
+    storage: str | None = None,
+) -> FilmResult:
+    """Makes the film of the day.
+
+    Args:
+        subjects: What the films show; each day takes the next one, and after the last comes the first.
+        shots: How many shots the film has.
+        aspect: Width to height.
+        resolution: Size after upscaling.
+        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
+    """
+    # The day that the run was planned for: a run that is run again tomorrow must find the jobs that it paid for today.
+    day = flow_run.scheduled_start_time.toordinal()
+    return await film(
+        subjects[day % len(subjects)],
+        shots=shots,
+        aspect=aspect,
+        resolution=resolution,
+        credentials=credentials,
+        storage=storage,
+    )

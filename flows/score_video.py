@@ -1,0 +1,35 @@
+"""A voice and music for a silent video; a model that watches it writes the words."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from rh_prefect import flow, generate, models
+from rh_prefect.flows.score import score
+from rh_prefect.tasks import Film
+
+
+@flow(name="score-video")
+async def score_video(
+    video: str,
+    style: Annotated[str, Field(min_length=1, max_length=500)] = "calm and warm, three short sentences",
+    music: Annotated[str, Field(max_length=1000)] | None = "A quiet piano piece without vocals",
+    credentials: str | None = None,
+    storage: str | None = None,
+) -> Film:
+    """Has a narration written and spoken, and lays it over music under the video.
+
+    Args:
+        video: An MP4 of up to 20 MB: a path, an fsspec URI or a link.
+        style: How the narration sounds.
+        music: What the music is like; empty for none.
+        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
+    """
+    watch = models.RhartTextG25FlashVideoToText(
+        video_url=video, prompt=f"Write what a narrator says over this video: {style}. Answer with the spoken words only."
+    )
+    words = await generate(watch, label="narration", credentials=credentials, storage=storage)
+    return await score(video, narration=words.text, music=music, credentials=credentials, storage=storage)

@@ -1,0 +1,84 @@
+"""`blocks/dev.py` and `blocks/production.py`, run as a person runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.blocks import MediaStorage, RunningHubCredentials
+from tests.support.prefect_server import PrefectServer
+from tests.support.s3 import S3Server
+
+pytestmark = pytest.mark.prefect
+
+ROOT = Path(__file__).parents[2]
+KEY = "canary0123456789abcdef0123456789"
+DESK = {"RH_API_KEY": KEY, "RH_BASE_URL": "http://127.0.0.1:8765"}
+
+
+def run(name: str, server: PrefectServer, **env: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, f"blocks/{name}.py"], env={**server.env, **env}, cwd=ROOT, capture_output=True, text=True
+    )
+    assert KEY not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+async def test_dev_saves_the_blocks_and_saves_them_again(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    for folder in ("first", "second"):
+        done = run("dev", prefect_server, **DESK, RH_OUT=str(tmp_path / folder))
+        assert done.returncode == 0, done.stderr
+        credentials = await RunningHubCredentials.aload("runninghub")
+        storage = await MediaStorage.aload("media")
+        assert credentials.api_key.get_secret_value() == KEY
+        assert (credentials.base_url, storage.url) == (DESK["RH_BASE_URL"], str(tmp_path / folder))
+
+
+async def test_dev_saves_a_relative_folder_as_a_whole_path(prefect_server: PrefectServer) -> None:
+    assert run("dev", prefect_server, **DESK, RH_OUT="rh-output").returncode == 0
+    assert (await MediaStorage.aload("media")).url == str(ROOT / "rh-output")
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({}, "what `rh-prefect emulator` prints"),
+        ({"RH_API_KEY": KEY}, "what `rh-prefect emulator` prints"),
+        ({"RH_API_KEY": KEY, "RH_BASE_URL": "https://www.runninghub.cn"}, "costs money"),
+    ],
+)
+def test_dev_refuses_what_is_no_emulator(prefect_server: PrefectServer, env: dict[str, str], said: str) -> None:
+    done = run("dev", prefect_server, **env)
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+async def test_production_saves_the_account_and_the_bucket(prefect_server: PrefectServer, s3: S3Server) -> None:
+    env = {"RH_API_KEY": KEY, "RH_OUT": s3.url("films"), "RH_OUT_OPTIONS": json.dumps(s3.options)}
+    for _ in range(2):
+        done = run("production", prefect_server, **env)
+        assert done.returncode == 0, done.stderr
+        assert not any(secret in done.stdout + done.stderr for secret in s3.secrets)
+    credentials, storage = await RunningHubCredentials.aload("runninghub"), await MediaStorage.aload("media")
+    assert (credentials.base_url, storage.url) == ("https://www.runninghub.cn", env["RH_OUT"])
+    storage.get_store().check()
+
+
+def test_production_says_all_that_is_missing(prefect_server: PrefectServer) -> None:
+    done = run("production", prefect_server)
+    assert done.returncode == 1
+    assert "RH_API_KEY is missing" in done.stderr
+    assert "RH_OUT is 'rh-output'" in done.stderr
+
+
+def test_production_refuses_a_bucket_that_takes_nothing(prefect_server: PrefectServer, s3: S3Server) -> None:
+    env = {"RH_API_KEY": KEY, "RH_OUT": s3.url(), "RH_OUT_OPTIONS": json.dumps(s3.reader_options)}
+    done = run("production", prefect_server, **env)
+    assert done.returncode == 1
+    assert "nothing was saved" in done.stderr
+    assert not any(secret in done.stdout + done.stderr for secret in s3.secrets)

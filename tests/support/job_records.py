@@ -1,0 +1,67 @@
+"""Records of jobs for tests, with what a test does not care about filled in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rh_prefect.jobs.journal import Journal
+from rh_prefect.jobs.owner import Owner, current_owner
+from rh_prefect.jobs.records import Answer, Intent, Record
+
+KEY = "0123456789abcdef01234567"
+TASK = "2031112223334445057"
+BASE = "b" * 40
+SOMEWHERE_ELSE = Owner(host="elsewhere", boot="other", pid=1, started="1")
+
+
+def intent(**facts: Any) -> Intent:
+    said = {
+        "owner": SOMEWHERE_ELSE,
+        "account": "acc",
+        "site": "site",
+        "model": "some/model",
+        "endpoint": "some/model",
+        "payload": {"prompt": "a lighthouse"},
+        "base": BASE,
+    }
+    return Intent(**(said | facts))
+
+
+def ticket(task_id: str = TASK) -> Answer:
+    return Answer(outcome="ticket", task_id=task_id)
+
+
+def unknown(reason: str = "read timeout") -> Answer:
+    return Answer(outcome="unknown", reason=reason, retry="unknown")
+
+
+async def write(journal: Journal, records: Mapping[str, Record], *, key: str = KEY) -> None:
+    """Records them under `<key>-<name>`."""
+    for name, record in records.items():
+        assert await journal.create(f"{key}-{name}", record.model_dump(mode="json"))
+
+
+def dead_owner() -> Owner:
+    """A process of this host that has ended."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        owner = owner_of(process.pid)
+        process.kill()
+    return owner
+
+
+def owner_of(pid: int) -> Owner:
+    """A living process of this host, as it would describe itself."""
+    return current_owner().model_copy(update={"pid": pid, "started": started(pid)})
+
+
+def started(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def wait_until_dead(pid: int) -> None:
+    """Waits for a child's end and leaves it a zombie."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)

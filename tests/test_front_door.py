@@ -1,0 +1,44 @@
+"""What `import rh_prefect` offers, and what it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import rh_prefect
+
+HEAVY = {"prefect", "httpx", "pydantic", "fsspec", "av", "numpy", "starlette"}
+
+
+def test_the_names_are_sorted_and_listed() -> None:
+    assert rh_prefect.__all__ == sorted(rh_prefect.__all__)
+    assert dir(rh_prefect) == rh_prefect.__all__
+
+
+@pytest.mark.parametrize("name", rh_prefect.__all__)
+def test_every_name_resolves_to_the_thing_itself(name: str) -> None:
+    found = getattr(rh_prefect, name)
+    home = rh_prefect._HOMES.get(name)
+    assert found is (getattr(import_module(home), name) if home else import_module("rh_prefect.models"))
+    assert found is getattr(rh_prefect, name), "the same object each time"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'rh_prefect' has no attribute 'generat'"):
+        rh_prefect.generat  # noqa: B018 - looking is the test
+
+
+def test_the_import_is_light() -> None:
+    code = f"import sys, rh_prefect; print(*({HEAVY!r} & set(sys.modules)), *(n for n in sys.modules if 'rh_prefect.' in n))"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_every_name_works_first_in_a_new_process() -> None:
+    code = (
+        f"import rh_prefect\nfor name in {[*reversed(rh_prefect.__all__)]!r}: exec(f'from rh_prefect import {{name}}')"
+    )
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
