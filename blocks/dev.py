@@ -1,7 +1,6 @@
 """Saves the blocks `runninghub` and `media` for work at a desk: the emulator and a local folder, nothing to pay.
 
-    rh-prefect emulator          # prints RH_BASE_URL and RH_API_KEY; set both
-    python blocks/dev.py
+`rh-prefect emulator` prints RH_BASE_URL and RH_API_KEY; with both set, `python blocks/dev.py`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Saves the blocks `runninghub` and `media` for real work: a paid account and a place on S3 that all workers share.
 
-    RH_API_KEY=... RH_OUT=s3://bucket/prefix python blocks/production.py
-
-RH_BASE_URL chooses the site. RH_OUT_OPTIONS (JSON, as in `{"key": "...", "secret": "..."}`) goes into the block; without
-it, workers open the bucket with AWS credentials of their own.
+`RH_API_KEY=... RH_OUT=s3://bucket/prefix python blocks/production.py`; RH_BASE_URL chooses the site. RH_OUT_OPTIONS
+(JSON, as in `{"key": "...", "secret": "..."}`) goes into the block; without it, workers open the bucket with AWS
+credentials of their own.
 """
 
 from __future__ import annotations

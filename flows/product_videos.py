@@ -12,7 +12,7 @@ from rh_prefect import Result, flow, generate_many, models
 @flow(name="product-videos")
 async def product_videos(
     pictures: Annotated[list[str], Field(min_length=1)],
-    motion: Annotated[str, Field(min_length=1, max_length=2000)] = "the camera circles the product in soft studio light",
+    motion: Annotated[str, Field(min_length=1, max_length=2000)] = "the camera circles the product, soft studio light",
     seconds: Literal["5", "10"] = "5",
     credentials: str | None = None,
     storage: str | None = None,

@@ -28,8 +28,7 @@ async def score_video(
         credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
-    watch = models.RhartTextG25FlashVideoToText(
-        video_url=video, prompt=f"Write what a narrator says over this video: {style}. Answer with the spoken words only."
-    )
+    wish = f"Write what a narrator says over this video: {style}. Answer with the spoken words only."
+    watch = models.RhartTextG25FlashVideoToText(video_url=video, prompt=wish)
     words = await generate(watch, label="narration", credentials=credentials, storage=storage)
     return await score(video, narration=words.text, music=music, credentials=credentials, storage=storage)

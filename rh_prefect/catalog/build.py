@@ -1,8 +1,8 @@
-"""Makes the catalogue's files: the slim data file from a registry file, and the stub of `rh_prefect.models` from that.
+"""Makes the catalogue's files: the slim data file from a registry file, and from that the stubs of models and tasks.
 
-python -m rh_prefect.catalog.build SOURCE           rewrites the data file and the stub
-python -m rh_prefect.catalog.build                  rewrites the stub
-python -m rh_prefect.catalog.build --check          fails where the stub does not fit the data file
+python -m rh_prefect.catalog.build SOURCE           rewrites the data file and the stubs
+python -m rh_prefect.catalog.build                  rewrites the stubs
+python -m rh_prefect.catalog.build --check          fails where a stub does not fit the data file
 python -m rh_prefect.catalog.build --check SOURCE   ... or the data file does not fit the source
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import unified_diff
 from itertools import islice
 from pathlib import Path
@@ -21,11 +21,13 @@ from rh_prefect.catalog import stub
 from rh_prefect.catalog.entry import Model, ParamType, decode_model
 from rh_prefect.catalog.names import class_name
 from rh_prefect.catalog.notes import extra_options, pattern_of, rules_of, shape_of
-from rh_prefect.catalog.price import Unit, text_of
+from rh_prefect.catalog.price import Unit, decode_price, text_of
 from rh_prefect.catalog.registry import SLIM_FILE
 from rh_prefect.errors import InputError
 
 STUB_FILE = SLIM_FILE.parent.parent / "models.pyi"
+TASKS_FILE = SLIM_FILE.parent.parent / "tasks" / "endpoints.pyi"
+_Renderer = Callable[[Iterable[Model]], str]
 _COUNTS = ("imageNum", "n", "maxImages")
 _KEPT = ("key", "type", "default", "min", "max", "max_length", "max_items", "accept", "max_size_mb", "note")
 
@@ -100,54 +102,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a file is out of date")
     parser.add_argument("--stub", type=Path, default=STUB_FILE, help=argparse.SUPPRESS)
+    parser.add_argument("--tasks", type=Path, default=TASKS_FILE, help=argparse.SUPPRESS)
     parser.add_argument("--slim", type=Path, default=SLIM_FILE, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
-        return _run(options.source, check=options.check, slim_file=options.slim, stub_file=options.stub)
+        stubs = {stub.render: options.stub, stub.render_tasks: options.tasks}
+        return _run(options.source, check=options.check, slim_file=options.slim, stubs=stubs)
     except (OSError, ValueError, InputError) as error:
         sys.stderr.write(f"{options.source or options.slim}: {error}\n")
         return 2
 
 
-def _run(source: Path | None, *, check: bool, slim_file: Path, stub_file: Path) -> int:
+def _run(source: Path | None, *, check: bool, slim_file: Path, stubs: Mapping[_Renderer, Path]) -> int:
     content = json.loads(slim_file.read_bytes()) if source is None or (check and slim_file.exists()) else {"models": []}
     wanted = slim(json.loads(source.read_bytes())) if source else content
-    rendered = stub.render(_decoded(content if check else wanted))
+    models = decoded(content if check else wanted)
+    files = {file: render(models) for render, file in stubs.items()}
     if check:
-        return _check(changes(content, wanted), stub_file, rendered)
+        return _check(changes(content, wanted), files)
     if source:
         slim_file.write_text(dumps(wanted), encoding="utf-8")
-    stub_file.write_text(rendered, encoding="utf-8")
+    for file, text in files.items():
+        file.write_text(text, encoding="utf-8")
     sys.stdout.write(f"{len(wanted['models'])} models written\n")
     return 0
 
 
-def _check(stale: list[str], stub_file: Path, rendered: str) -> int:
-    written = stub_file.read_text(encoding="utf-8") if stub_file.exists() else ""
+def _check(stale: list[str], files: Mapping[Path, str]) -> int:
     if stale:
         sys.stderr.write(f"The data file does not fit the source ({len(stale)} models):\n{_first(stale)}")
-    if written != rendered:
-        drift = unified_diff(written.splitlines(), rendered.splitlines(), "models.pyi", "expected", n=0, lineterm="")
-        sys.stderr.write(f"The stub does not fit the data file:\n{_first(drift)}")
+    drifted = [file for file, text in files.items() if _drift(file, text)]
+    if drifted:
         sys.stderr.write("Run `python -m rh_prefect.catalog.build` to write it anew.\n")
-    return 1 if stale or written != rendered else 0
+    return 1 if stale or drifted else 0
+
+
+def _drift(file: Path, rendered: str) -> bool:
+    written = file.read_text(encoding="utf-8") if file.exists() else ""
+    if written == rendered:
+        return False
+    drift = unified_diff(written.splitlines(), rendered.splitlines(), file.name, "expected", n=0, lineterm="")
+    sys.stderr.write(f"The stub does not fit the data file:\n{_first(drift)}")
+    return True
 
 
 def _first(lines: Iterable[str], limit: int = 20) -> str:
     return "".join(f"  {line[:160]}\n" for line in islice(lines, limit))
 
 
-def _decoded(content: Mapping[str, Any]) -> list[Model]:
+def decoded(content: Mapping[str, Any]) -> list[Model]:
+    """Reads all models of a slim file.
+
+    Args:
+        content: What `slim` made.
+    """
     return [decode_model(raw) for raw in content["models"]]
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Names the fields and parameters of a model that differ."""
+    """Names the fields and parameters of a model that differ, and says how the price does."""
     fields = [key for key in sorted(old.keys() | new.keys()) if key != "params" and old.get(key) != new.get(key)]
+    fields = [f"price ({_price_of(old)} -> {_price_of(new)})" if key == "price" else key for key in fields]
     before = {param["key"]: param for param in old.get("params", ())}
     after = {param["key"]: param for param in new.get("params", ())}
     signs = {key: "+" if key not in before else "-" if key not in after else "~" for key in {**before, **after}}
     return fields + [f"{sign}{key}" for key, sign in signs.items() if before.get(key) != after.get(key)]
+
+
+def _price_of(model: Mapping[str, Any]) -> str:
+    return str(decode_price(model["price"])) if model.get("price") else "none"
 
 
 def _refuse_twins(models: list[dict[str, Any]]) -> None:

@@ -173,10 +173,26 @@ def build_input(entry: Model, base: type[T], *, media: Any, module: str) -> type
     )
 
 
+def type_of(param: Param, media: Any) -> Any:
+    """Makes the annotation of a parameter, with its choices and limits.
+
+    Args:
+        param: The parameter.
+        media: The annotation of one file.
+    """
+    item = item_type(param, media)
+    if not param.multiple:
+        return item
+    return Annotated[GenericAlias(list, (item,)), Field(max_length=param.max_items)]
+
+
+def item_type(param: Param, media: Any) -> Any:
+    """Makes the annotation of one item of a parameter that may hold several; see `type_of`."""
+    return media if param.is_media else _type(param)
+
+
 def _field(param: Param, media: Any) -> tuple[Any, Any]:
-    annotation: Any = media if param.is_media else _type(param)
-    if param.multiple:
-        annotation = Annotated[GenericAlias(list, (annotation,)), Field(max_length=param.max_items)]
+    annotation = type_of(param, media)
     description = describe(param) or None
     if param.default is not None:
         return annotation, Field(param.wire_default, description=description)

@@ -23,7 +23,22 @@ _PYDANTIC = {
     "update_forward_refs",
     "validate",
 }
-_TAKEN = _OWN | _PYDANTIC | {"parse_file", "parse_obj", "parse_raw"}
+
+RUN_OPTIONS = (
+    "label",
+    "reuse",
+    "on_unknown",
+    "max_attempts",
+    "deadline",
+    "credentials",
+    "storage",
+    "scope",
+    "key",
+)
+"""What a model's task takes beside the model's parameters; a parameter of such a name gets an underscore."""
+
+_PREFECT = {"wait_for", "return_state"}
+_TAKEN = {*_OWN, *_PYDANTIC, *RUN_OPTIONS, *_PREFECT, "parse_file", "parse_obj", "parse_raw"}
 
 
 def words(name: str) -> list[str]:
@@ -47,7 +62,7 @@ def snake_name(name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def param_name(key: str) -> str:
-    """Names a parameter: `imageUrl` is `image_url`; a name that Python or an input class needs gets an underscore."""
+    """Names a parameter: `imageUrl` is `image_url`; a name that Python, an input class or a task needs gets `_`."""
     name = "_".join(words(_HUMP.sub("_", key.strip()))).lower()
     if not name.isidentifier():
         name = f"p_{name}"

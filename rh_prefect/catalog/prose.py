@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rh_prefect.catalog.entry import Model, Param
+from collections.abc import Mapping
+
+from rh_prefect.catalog.entry import Model, Param, ParamType
 
 _MAKES = {
     "image": "Makes an image",
@@ -10,6 +12,17 @@ _MAKES = {
     "audio": "Makes audio",
     "3d": "Makes a 3D model",
     "text": "Answers with text",
+}
+_KINDS: dict[ParamType, str] = {
+    "string": "Text",
+    "enum": "One of the choices",
+    "bool": "Whether to do so",
+    "int": "A whole number",
+    "float": "A number",
+    "image": "An image",
+    "video": "A video",
+    "audio": "A sound",
+    "json": "Objects, or JSON of them",
 }
 
 
@@ -22,8 +35,44 @@ def summary(model: Model) -> str:
     Returns:
         One or two sentences, as in "Makes a video with kling-v2.6-pro-image-to-video. Price: ...".
     """
+    return " ".join([_what(model), *_facts(model)])
+
+
+def docstring(model: Model, *, options: Mapping[str, str], returns: str = "") -> str:
+    """Documents the task or the flow of a model, in Google's style.
+
+    Args:
+        model: The model.
+        options: What is taken beside the model's parameters, each with its description.
+        returns: What comes back; nothing leaves that section out.
+    """
+    lines = [_what(model), "", *_facts(model), "", "Args:"]
+    lines += [f"    {param.name}: {explain(param)}." for param in model.params]
+    lines += [f"    {name}: {text}" for name, text in options.items()]
+    return "\n".join([*lines, *(["", "Returns:", f"    {returns}"] if returns else [])])
+
+
+def explain(param: Param) -> str:
+    """Says what a parameter takes; more than `describe`, for a reader who sees neither its type nor its limits.
+
+    Args:
+        param: The parameter.
+
+    Returns:
+        Clauses; never nothing.
+    """
+    low, high = (None if bound is None else f"{bound:.10g}" for bound in (param.min, param.max))
+    span = f"{low} to {high}" if low and high else f"{low} or more" if low else f"up to {high}" if high else ""
+    clauses = [describe(param).rstrip("."), span]
+    return "; ".join(clause for clause in clauses if clause) or _KINDS[param.type]
+
+
+def _what(model: Model) -> str:
+    return f"{_MAKES[model.output]} with {model.name}."
+
+
+def _facts(model: Model) -> list[str]:
     sentences = [
-        f"{_MAKES[model.output]} with {model.name}.",
         f"Price: {model.price}." if model.price else "Its price is not published.",
         f"Endpoint: {model.endpoint}.",
     ]
@@ -31,7 +80,7 @@ def summary(model: Model) -> str:
         sentences.append(f"Deprecated{f'; use {model.replaced_by}' if model.replaced_by else ''}.")
     if model.incomplete:
         sentences.append("Its published parameter list is not complete; others pass with a warning.")
-    return " ".join(sentences)
+    return sentences
 
 
 def describe(param: Param) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from rh_prefect.catalog.entry import Model, Output, decode_model
 from rh_prefect.catalog.names import words
@@ -16,13 +18,70 @@ from rh_prefect.errors import UnknownModelError
 SLIM_FILE = Path(__file__).with_name("models.json")
 """The package's own data: made by `python -m rh_prefect.catalog.build`, never by hand."""
 
+_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(?:\+\d+)?")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @cache
 def models() -> tuple[Model, ...]:
-    """Returns every model, in the order of their names; the file is read once, at the first call."""
-    return tuple(decode_model(raw) for raw in json.loads(SLIM_FILE.read_bytes())["models"])
+    """Returns every model, in the order of their names; the file is read once, at the first call.
+
+    It is the package's own file, or the one that `rh-prefect models refresh` has left for this user.
+    """
+    return _of_this_user() or _decoded(json.loads(SLIM_FILE.read_bytes()))
+
+
+def user_file() -> Path:
+    """Where this user's own data lies, once `rh-prefect models refresh` has been run."""
+    from rh_prefect.settings import get_settings  # whoever imports the catalogue does not pay for it
+
+    return get_settings().state_dir / "models.json"
+
+
+def is_older(version: str, than: str) -> bool:
+    """Tells whether a data file's version is before another's; two that cannot be compared are not.
+
+    Args:
+        version: As in `2026-04-29+1`.
+        than: The other.
+    """
+    mine, other = _VERSION.fullmatch(version), _VERSION.fullmatch(than)
+    return bool(mine and other) and _order(version) < _order(than)
+
+
+def _order(version: str) -> tuple[str, int]:
+    date, _, number = version.partition("+")
+    return date, int(number or 0)
+
+
+def _of_this_user() -> tuple[Model, ...] | None:
+    file = user_file()
+    try:
+        content = json.loads(file.read_bytes())
+        found = _decoded(content)
+        version = str(content["version"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _warn(f"This user's models in {file} cannot be read ({error!r})")
+        return None
+    own = str(json.loads(SLIM_FILE.read_bytes())["version"])
+    if is_older(version, own):
+        _warn(f"This user's models in {file} are of {version}, and the package has newer ones of {own}")
+        return None
+    return found
+
+
+def _warn(what: str) -> None:
+    warnings.warn(
+        f"{what}; the package's own are used. What to do: `rh-prefect models refresh FILE` with a newer file, or "
+        "`rh-prefect models refresh --reset`.",
+        stacklevel=5,
+    )
+
+
+def _decoded(content: Mapping[str, Any]) -> tuple[Model, ...]:
+    return tuple(decode_model(raw) for raw in content["models"])
 
 
 @cache

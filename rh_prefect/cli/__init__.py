@@ -27,6 +27,7 @@ for _name, _help in {
 app.command(_models)
 _models.command("rh_prefect.cli.models:search", help="Find models by words, such as `kling image to video`.")
 _models.command("rh_prefect.cli.models:show", help="Show a model's parameters, limits and price.")
+_models.command("rh_prefect.cli.refresh:refresh", help="Take newer models from a registry file, for this user.")
 app.command(_jobs)
 for _name, _help in {
     "list": "List the jobs of a run, or the latest runs that have jobs.",

@@ -2,33 +2,76 @@
 
 from __future__ import annotations
 
-from rh_prefect.client.api import DEFAULT_BASE_URL, Client
+from rh_prefect.client.api import DEFAULT_BASE_URL, Client, V1Submit
+from rh_prefect.client.apps import AppSort
 from rh_prefect.client.download import discard_partial
+from rh_prefect.client.platform import ResourceKind
+from rh_prefect.client.states import read_delivery
 from rh_prefect.client.wire import (
     Account,
+    ApiKey,
+    App,
+    AppListing,
+    AppNode,
+    AppOption,
+    Asset,
+    AssetGroup,
+    AssetKind,
+    ComfyFile,
+    ComfyPrompt,
+    ComfyRun,
     Download,
     Failure,
+    Page,
     PricePreview,
     QueueStatus,
     RemoteOutput,
+    Resource,
+    ResourceVersion,
+    Style,
+    StyleLora,
     TaskStatus,
     TaskView,
     Upload,
     Usage,
+    WebhookDelivery,
+    WebhookEvent,
 )
 
 __all__ = [
     "DEFAULT_BASE_URL",
     "Account",
+    "ApiKey",
+    "App",
+    "AppListing",
+    "AppNode",
+    "AppOption",
+    "AppSort",
+    "Asset",
+    "AssetGroup",
+    "AssetKind",
     "Client",
+    "ComfyFile",
+    "ComfyPrompt",
+    "ComfyRun",
     "Download",
     "Failure",
+    "Page",
     "PricePreview",
     "QueueStatus",
     "RemoteOutput",
+    "Resource",
+    "ResourceKind",
+    "ResourceVersion",
+    "Style",
+    "StyleLora",
     "TaskStatus",
     "TaskView",
     "Upload",
     "Usage",
+    "V1Submit",
+    "WebhookDelivery",
+    "WebhookEvent",
     "discard_partial",
+    "read_delivery",
 ]

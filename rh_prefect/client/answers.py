@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from rh_prefect.client.lenient import compact, first_text, loads, rows, table, text
+from rh_prefect.client.lenient import compact, first_text, loads, rows, table, text, unfold
 from rh_prefect.client.masks import mask
-from rh_prefect.client.wire import TaskView, read_failure, read_task, read_task_id
+from rh_prefect.client.wire import TaskView, read_task, read_task_id
 from rh_prefect.errors import CODES, ApiError, KeyRejected, NoAnswer, RequestRefused, api_error, explain
 
 _REFUSALS: Final = frozenset({400, 401, 403, 404, 405, 413, 414, 415, 422, 431})
@@ -34,10 +34,12 @@ class Ask:
     Attributes:
         doing: Opens every error's message, as in "submit to alibaba/wan-2.6/text-to-video".
         paid: Whether asking twice may cost twice.
+        makes: Whether asking twice makes two of something that costs nothing.
     """
 
     doing: str
     paid: bool = False
+    makes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,11 @@ def read(status: int, body: bytes, ask: Ask) -> Answer:
 
 def _parse(body: bytes) -> Answer | None:
     source = loads(body)
-    if not isinstance(source, dict):
-        return None
+    return judge(source) if isinstance(source, dict) else None
+
+
+def judge(source: dict[str, object]) -> Answer:
+    """Finds the code and the words in an answer's object, wherever they stand."""
     code, reason = _code(source), _reason(source)
     if not code and reason in CODES and not read_task_id(source):
         code = reason  # an error without a known number is found by its message
@@ -144,6 +149,8 @@ def no_answer(ask: Ask, what: str) -> NoAnswer:
     next_step = "Nothing is lost: ask again"
     if ask.paid:
         next_step = "The task may exist and be paid for: look into RunningHub's call log before sending it again"
+    elif ask.makes:
+        next_step = "It may have been made all the same: look at the list before asking again"
     return NoAnswer(f"{ask.doing}: {what}. {next_step}.")
 
 
@@ -177,6 +184,19 @@ def with_data(answer: Answer, ask: Ask) -> dict[str, object]:
     return data
 
 
+def with_rows(answer: Answer, ask: Ask) -> list[dict[str, object]]:
+    """The objects of a `data` that is a list, in an envelope that reports success.
+
+    Raises:
+        ApiError: By the table of codes.
+        NoAnswer: There is no list.
+    """
+    data = unfold(checked(answer, ask).source.get("data"))
+    if not isinstance(data, list):
+        raise no_answer(ask, "the answer reports success but holds no list")
+    return [row for row in data if isinstance(row, dict)]
+
+
 def submitted(answer: Answer, ask: Ask) -> TaskView:
     """Reads the answer to a paid submit.
 
@@ -206,7 +226,7 @@ def looked_at(answer: Answer, ask: Ask, *, task_id: str) -> TaskView:
     if named and named != task_id:
         raise no_answer(ask, f"the answer is about another task, {named[:40]}")
     reason = answer.reason if answer.code else ""
-    view = read_task(task, task_id=task_id, code=answer.code, reason=reason) or _by_code(answer, task_id)
+    view = read_task(task, task_id=task_id, code=answer.code, reason=reason) or by_code(answer, task_id)
     if view is None and answer.code:
         raise _error(answer, ask, task_id=task_id)
     if view is None:
@@ -214,11 +234,13 @@ def looked_at(answer: Answer, ask: Ask, *, task_id: str) -> TaskView:
     return view
 
 
-def _by_code(answer: Answer, task_id: str) -> TaskView | None:
+def by_code(answer: Answer, task_id: str) -> TaskView | None:
+    """The state that a v1 code stands for; None where it stands for none."""
     status = _STATES.get(answer.code)
     if status is None:
         return None
     if status != "FAILED":
-        return read_task({"status": status}, task_id=task_id)
-    view = read_task({"status": status}, task_id=task_id, code=answer.code, reason=answer.reason)
-    return view and view.model_copy(update={"failure": read_failure(answer.data.get("failedReason"))})
+        source: dict[str, object] = {"status": status, "netWssUrl": answer.data.get("netWssUrl")}
+        return read_task(source, task_id=task_id)
+    source = {"status": status, "failedReason": answer.data.get("failedReason")}
+    return read_task(source, task_id=task_id, code=answer.code, reason=answer.reason)

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Literal, Self, get_args
 
 import httpx
 from pydantic import SecretStr
 
 from rh_prefect.client import answers, wire
-from rh_prefect.client.answers import Answer, Ask
-from rh_prefect.client.delivery import FOREIGN, Delivery
+from rh_prefect.client.answers import Ask
+from rh_prefect.client.apps import Apps, QuickCreate
+from rh_prefect.client.assets import Assets
+from rh_prefect.client.core import Core
 from rh_prefect.client.download import Progress, download
-from rh_prefect.client.masks import mask_key
-from rh_prefect.client.pools import open_pools
-from rh_prefect.client.retry import RESEND
+from rh_prefect.client.lora import upload_lora
+from rh_prefect.client.platform import Platform
+from rh_prefect.client.proxy import NativeProxy
 from rh_prefect.client.upload import FileBody
-from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.client.webhooks import Webhooks
+from rh_prefect.client.workflows import Workflows
+from rh_prefect.errors import ConfigError, InputError, MediaError
 
 DEFAULT_BASE_URL: Final = "https://www.runninghub.cn"
-_AT_ONCE: Final = 16
-"""API calls in flight: httpx's pool gets slow in the square of its waiters, so they wait outside of it."""
-_CALL_SECONDS: Final = 90.0
-"""How long a call other than a submit or a transfer may take, resends included."""
+V1Submit = Literal["/task/openapi/create", "/task/openapi/ai-app/run", "/task/openapi/quick-ai-app/run"]
+"""The paths by which v1 starts a workflow, an AI app and a quick create."""
+
+LEGACY_UPLOAD_BYTES: Final = 30 * 1024 * 1024
+"""What the legacy upload takes at most; above, it answers 809."""
 _ENDPOINT: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 
 
@@ -43,6 +47,16 @@ class Client:
         base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
         submit_timeout: Seconds after which the answer to a submit counts as lost; a hard limit on the whole call.
         transport: Sends the requests in place of the network; for recording and for faults.
+
+    Attributes:
+        workflows: Saved ComfyUI workflows, and the older ways to ask how a task is.
+        apps: AI apps.
+        quick_create: The style library of quick create.
+        webhooks: What became of webhooks.
+        platform: The account's keys, the public models.
+        assets: Registered media for Seedance and SparkVideo.
+        comfy: ComfyUI's own API, on a machine of 24 GB.
+        comfy_plus: The same, on one of 48 GB.
 
     Raises:
         ConfigError: The key or the address is unusable.
@@ -63,13 +77,16 @@ class Client:
         submit_timeout: float = 60.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._key = _usable_key(api_key)
         self._base_url = _usable_url(base_url)
-        self.submit_timeout = submit_timeout
-        self._pools = open_pools(self._base_url, self._key, submit_timeout=submit_timeout, transport=transport)
-        self._calls = asyncio.Semaphore(_AT_ONCE)
-        self._uploads = asyncio.Semaphore(4)
-        self._downloads = asyncio.Semaphore(8)
+        self._core = Core(_usable_key(api_key), self._base_url, submit_timeout=submit_timeout, transport=transport)
+        self.workflows = Workflows(self._core)
+        self.apps = Apps(self._core)
+        self.quick_create = QuickCreate(self._core)
+        self.webhooks = Webhooks(self._core)
+        self.platform = Platform(self._core)
+        self.assets = Assets(self._core)
+        self.comfy = NativeProxy(self._core, "proxy")
+        self.comfy_plus = NativeProxy(self._core, "proxy-plus")
 
     def __repr__(self) -> str:
         return f"<Client site={self.site!r} account={self.account_id!r}>"
@@ -80,9 +97,14 @@ class Client:
         return self._base_url.host
 
     @property
+    def submit_timeout(self) -> float:
+        """Seconds after which the answer to a submit counts as lost."""
+        return self._core.submit_timeout
+
+    @property
     def account_id(self) -> str:
         """Names the account without telling its key."""
-        return hashlib.sha256(self._key.get_secret_value().encode()).hexdigest()[:12]
+        return hashlib.sha256(self._core.key.get_secret_value().encode()).hexdigest()[:12]
 
     async def submit(
         self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None = None
@@ -90,8 +112,9 @@ class Client:
         """Creates a task, which costs money. The request is sent once and never again by itself.
 
         Args:
-            endpoint: The model's path, as in `alibaba/wan-2.6/text-to-video`, or `run/workflow/ID`, `run/ai-app/ID`.
-            payload: The wire parameters.
+            endpoint: The model's path, as in `alibaba/wan-2.6/text-to-video`, or `run/workflow/ID`, `run/ai-app/ID`; or
+                one of `V1Submit`.
+            payload: The wire parameters, without the key.
             webhook_url: Is called when the task ends.
 
         Returns:
@@ -105,8 +128,10 @@ class Client:
         """
         ask = Ask(f"submit to {endpoint}", paid=True)
         body = dict(payload) if webhook_url is None else {**payload, "webhookUrl": webhook_url}
-        request = _json_request(self._pools.submits, f"openapi/v2/{_path(endpoint)}", body, ask)
-        answer = await self._send(self._pools.submits, request, ask, deadline=self.submit_timeout)
+        if endpoint in get_args(V1Submit):
+            answer = await self._core.submit(endpoint.lstrip("/"), self._core.signed(body), ask)
+        else:
+            answer = await self._core.submit(f"openapi/v2/{_path(endpoint)}", body, ask)
         return answers.submitted(answer, ask)
 
     async def query(self, task_id: str) -> wire.TaskView:
@@ -121,7 +146,7 @@ class Client:
             ApiError: `TaskNotFound`, `Busy`, or another by the table of codes.
         """
         ask = Ask(f"query of task {task_id}")
-        answer = await self._call("openapi/v2/query", {"taskId": task_id}, ask)
+        answer = await self._core.call("openapi/v2/query", {"taskId": task_id}, ask)
         return answers.looked_at(answer, ask, task_id=task_id)
 
     async def cancel(self, task_id: str) -> None:
@@ -133,8 +158,7 @@ class Client:
             ApiError: `TaskNotFound`, or another by the table of codes.
         """
         ask = Ask(f"cancel of task {task_id}")
-        body = {"apiKey": self._key.get_secret_value(), "taskId": task_id}
-        answers.checked(await self._call("task/openapi/cancel", body, ask), ask)
+        answers.checked(await self._core.call_v1("task/openapi/cancel", {"taskId": task_id}, ask), ask)
 
     async def queue_status(self) -> wire.QueueStatus:
         """Asks how many tasks the key may run and runs; the cheapest check of a key.
@@ -145,7 +169,7 @@ class Client:
             ApiError: `KeyRejected`, or another by the table of codes.
         """
         ask = Ask("queue status")
-        answer = await self._call("openapi/v2/queue/status", None, ask)
+        answer = await self._core.call("openapi/v2/queue/status", None, ask)
         return wire.read_queue_status(answers.with_data(answer, ask))
 
     async def account(self) -> wire.Account:
@@ -157,8 +181,8 @@ class Client:
             ApiError: `KeyRejected`, or another by the table of codes.
         """
         ask = Ask("account status")
-        body = {"apikey": self._key.get_secret_value()}  # this endpoint alone spells it in lower case
-        answer = await self._call("uc/openapi/accountStatus", body, ask)
+        body = {"apikey": self._core.key.get_secret_value()}  # this endpoint alone spells it in lower case
+        answer = await self._core.call("uc/openapi/accountStatus", body, ask)
         return wire.read_account(answers.with_data(answer, ask))
 
     async def price_preview(self, endpoint: str, payload: Mapping[str, object]) -> wire.PricePreview:
@@ -171,7 +195,7 @@ class Client:
             ApiError: By the table of codes.
         """
         ask = Ask(f"price preview of {endpoint}")
-        answer = await self._call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
+        answer = await self._core.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
         answers.checked(answer, ask)
         price = wire.read_price(answer.source) or wire.read_price(answer.data)
         if price is None:
@@ -194,16 +218,54 @@ class Client:
         """
         ask = Ask(f"upload of {path}")
         body = await asyncio.to_thread(FileBody, path, name=name, mime=mime)
-        client = self._pools.uploads
-        request = client.build_request(
-            "POST",
-            "openapi/v2/media/upload/binary",
-            content=body,
-            headers=body.headers,
-            extensions={RESEND: True},
-        )
-        async with self._uploads:
-            answer = await self._send(client, request, ask)
+        return await self._uploaded("openapi/v2/media/upload/binary", body, ask)
+
+    async def upload_legacy(
+        self, path: Path, *, name: str, mime: str, file_type: Literal["input", "image", "video", "audio"] = "input"
+    ) -> wire.Upload:
+        """Sends a file of at most 30 MB by the deprecated endpoint; the result has no `url`.
+
+        Args:
+            path: A local file.
+            name: Its name on the wire; the extension counts.
+            mime: Its type.
+            file_type: What older texts of the API want to be told.
+
+        Raises:
+            MediaError: The file is too large, cannot be read, or changed on the way.
+            NotDelivered: No connection.
+            NoAnswer: No readable answer.
+            ApiError: By the table of codes.
+        """
+        ask = Ask(f"legacy upload of {path}")
+        fields = {"apiKey": self._core.key.get_secret_value(), "fileType": file_type}
+        body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, fields=fields)
+        if body.size > LEGACY_UPLOAD_BYTES:
+            limit = "the legacy upload takes 30 MB at most (RunningHub's code 809)"
+            raise MediaError(f"{path}: {body.size} bytes are too many: {limit}. Use `upload`, or give a link.")
+        return await self._uploaded("task/openapi/upload", body, ask)
+
+    async def upload_lora(self, path: Path, *, name: str) -> str:
+        """Sends a LoRA, unless RunningHub knows it already by its MD5.
+
+        Args:
+            path: A local file.
+            name: What to call it.
+
+        Returns:
+            Its `file_name` for a RHLoraLoader node; no other loader finds it.
+
+        Raises:
+            MediaError: The file cannot be read, or changed on the way.
+            LinkExpired: The signed address was refused.
+            NotDelivered: No connection.
+            NoAnswer: No readable answer.
+            ApiError: By the table of codes.
+        """
+        return await upload_lora(self._core, path, name=name)
+
+    async def _uploaded(self, path: str, body: FileBody, ask: Ask) -> wire.Upload:
+        answer = await self._core.upload(path, body, ask)
         upload = wire.read_upload(answers.with_data(answer, ask), size=body.size)
         if upload is None:
             raise answers.no_answer(ask, "the answer names no file")
@@ -225,12 +287,12 @@ class Client:
             NoAnswer: The body was cut or has the wrong length. What came is kept; the next call goes on from there.
             StoreError: The bytes cannot be written.
         """
-        async with self._downloads:
-            return await download(self._pools.files, url, to, progress=progress)
+        async with self._core.downloads:
+            return await download(self._core.pools.files, url, to, progress=progress)
 
     async def aclose(self) -> None:
         """Closes every connection."""
-        await self._pools.aclose()
+        await self._core.pools.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -240,36 +302,11 @@ class Client:
     ) -> None:
         await self.aclose()
 
-    async def _call(self, path: str, body: dict[str, Any] | None, ask: Ask) -> Answer:
-        client = self._pools.calls
-        request = client.build_request("GET", path) if body is None else _json_request(client, path, body, ask)
-        request.extensions[RESEND] = True
-        async with self._calls:
-            return await self._send(client, request, ask, deadline=_CALL_SECONDS)
-
-    async def _send(
-        self, client: httpx.AsyncClient, request: httpx.Request, ask: Ask, *, deadline: float | None = None
-    ) -> Answer:
-        delivery = Delivery()
-        request.extensions["trace"] = delivery.trace
-        try:
-            async with asyncio.timeout(deadline):
-                response = await client.send(request)
-        except FOREIGN as error:
-            raise delivery.explain(error, ask) from error
-        return answers.read(response.status_code, mask_key(response.content, key=self._key), ask)
-
-
-def _json_request(client: httpx.AsyncClient, path: str, body: Mapping[str, object], ask: Ask) -> httpx.Request:
-    try:
-        content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{ask.doing}: a parameter cannot be written as JSON ({error}). Nothing was sent.") from error
-    return client.build_request("POST", path, content=content, headers={"Content-Type": "application/json"})
-
 
 def _path(endpoint: str) -> str:
     path = endpoint.strip("/")
+    if path.startswith("task/openapi/"):  # below /openapi/v2/ it would come to nothing, and seem to be lost
+        raise InputError(f"{endpoint!r} is no endpoint for a submit. Those of v1 are {', '.join(get_args(V1Submit))}.")
     if not _ENDPOINT.fullmatch(path):
         raise InputError(f"{endpoint!r} is no endpoint. Give a model's path, as in alibaba/wan-2.6/text-to-video.")
     return path

@@ -17,6 +17,7 @@ import httpx
 
 from rh_prefect.client.answers import Ask, no_answer
 from rh_prefect.client.delivery import FOREIGN, Delivery
+from rh_prefect.client.hidden import HIDDEN, Hidden
 from rh_prefect.client.lenient import loads
 from rh_prefect.client.masks import bare
 from rh_prefect.client.retry import RESEND
@@ -49,6 +50,12 @@ def discard_partial(to: Path) -> None:
     """Removes a download, finished or not, and the note beside it."""
     with _writable(to):
         to.unlink(missing_ok=True)
+        resume_note(to).unlink(missing_ok=True)
+
+
+def discard_note(to: Path) -> None:
+    """Removes the note alone, for who will never go on with this download."""
+    with _writable(to):
         resume_note(to).unlink(missing_ok=True)
 
 
@@ -145,23 +152,37 @@ class Partial:
         return plain | {"Range": f"bytes={self.size}-", "If-Range": self.validator}
 
 
-async def download(client: httpx.AsyncClient, url: str, to: Path, *, progress: Progress | None = None) -> Download:
-    """Fetches a file, or the rest of it. See `Client.download`."""
+async def download(
+    client: httpx.AsyncClient,
+    url: str,
+    to: Path,
+    *,
+    progress: Progress | None = None,
+    hidden: Hidden | None = None,
+) -> Download:
+    """Fetches a file, or the rest of it. See `Client.download`; `hidden` is the true address, if `url` is not."""
     ask = Ask(f"download of {bare(url)}")
     partial = Partial(to, url)
     await asyncio.to_thread(partial.load)
     try:
         while not partial.is_complete:
-            if await _fetch(client, url, partial, ask, progress):
+            if await _fetch(client, url, partial, ask, progress, hidden):
                 break
         return await asyncio.to_thread(partial.finish)
     finally:
         partial.close()
 
 
-async def _fetch(client: httpx.AsyncClient, url: str, partial: Partial, ask: Ask, progress: Progress | None) -> bool:
+async def _fetch(
+    client: httpx.AsyncClient,
+    url: str,
+    partial: Partial,
+    ask: Ask,
+    progress: Progress | None,
+    hidden: Hidden | None,
+) -> bool:
     delivery = Delivery()
-    extensions = {RESEND: True, "trace": delivery.trace}
+    extensions = {RESEND: True, "trace": delivery.trace, HIDDEN: hidden}
     try:
         async with client.stream("GET", url, headers=partial.headers(), extensions=extensions) as response:
             if not await _prepare(response, partial, ask):

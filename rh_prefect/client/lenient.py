@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal, DecimalException
+from math import isfinite
 from typing import Final
 
 LONGEST_NUMBER: Final = 40
@@ -61,6 +62,37 @@ def count(value: object) -> int | None:
     """A whole number that may be sent as a string, a number or null."""
     number = amount(value)
     return None if number is None else int(number)
+
+
+def flag(value: object) -> bool:
+    """An on/off value that may be sent as a boolean, a number or a word."""
+    return value is True or text(value).strip().lower() in {"1", "true", "yes"}
+
+
+def shown(value: object) -> str:
+    """What an input field holds, as one would type it there."""
+    return str(value).lower() if isinstance(value, bool) else compact(value)
+
+
+def plain(value: object) -> object:
+    """The value as `json.dumps` takes it: a fraction becomes a `float`, and stays a string where none can hold it."""
+    try:
+        return _plain(value)
+    except RecursionError:
+        return None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {text(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, str):
+        return text(value)
+    if not isinstance(value, Decimal):
+        return value
+    number = float(value)
+    return number if isfinite(number) else str(value)
 
 
 def unfold(value: object) -> object:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import httpx
 from pydantic import SecretStr
 
+from rh_prefect.client.hidden import HiddenAddressTransport
 from rh_prefect.client.retry import EnvironmentTransport, ResendTransport
 
 CONNECT_SECONDS = 10.0
@@ -58,7 +59,7 @@ def open_pools(
     def client(read: float, *, kept: int | None, auth: bool = True, redirects: bool = False) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=5.0)
         return httpx.AsyncClient(
-            transport=ResendTransport(transport or EnvironmentTransport(limits)),
+            transport=ResendTransport(HiddenAddressTransport(transport or EnvironmentTransport(limits))),
             # TCP and TLS each get half of the time at most, so that the deadline of a submit cuts neither of them off.
             timeout=httpx.Timeout(read, connect=min(CONNECT_SECONDS, read / 2)),
             headers={"User-Agent": f"rh-prefect/{_version()}"},

@@ -1,10 +1,10 @@
-"""The body of an upload: a multipart form that is read from disk while it is sent, in flat memory."""
+"""The body of an upload: a file that is read from disk while it is sent, in flat memory, alone or in a form."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -17,52 +17,44 @@ from rh_prefect.errors import MediaError
 CHUNK: Final = 1024 * 1024
 
 
-class FileBody(httpx.AsyncByteStream):
-    """A multipart form with one file, of exactly known length, that can be sent more than once.
+class RawBody(httpx.AsyncByteStream):
+    """A file as it is, of exactly known length, that can be sent more than once.
 
-    httpx's own form reads 64 KiB at a time on the event loop; this one reads MiB in a thread.
+    httpx reads 64 KiB at a time on the event loop; this reads MiB in a thread.
 
     Args:
         path: The file.
-        name: Its name on the wire; anything but plain ASCII is replaced, since not every server reads more.
         mime: Its type.
 
     Raises:
         MediaError: The file cannot be read; while sending also: its length has changed.
     """
 
-    def __init__(self, path: Path, *, name: str, mime: str) -> None:
-        with _readable(path):
-            size = path.stat().st_size
-        boundary = uuid4().hex
+    def __init__(self, path: Path, *, mime: str = "application/octet-stream") -> None:
+        with readable(path):
+            self.size = path.stat().st_size
         self._path = path
-        self.size = size
-        self._head = (
-            f"--{boundary}\r\n"
-            f'Content-Disposition: form-data; name="file"; filename="{re.sub(r"[^A-Za-z0-9._-]", "_", name)}"\r\n'
-            f"Content-Type: {re.sub(r'[^A-Za-z0-9.+/-]', '', mime)}\r\n\r\n"
-        ).encode("ascii", "replace")
-        self._tail = f"\r\n--{boundary}--\r\n".encode()
-        self.headers = {
-            "Content-Type": f"multipart/form-data; boundary={boundary}",
-            "Content-Length": str(len(self._head) + size + len(self._tail)),
-        }
+        self._head = b""
+        self._tail = b""
+        self.headers = {"Content-Type": mime, "Content-Length": str(self.size)}
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._head
-        with _readable(self._path):
+        if self._head:
+            yield self._head
+        with readable(self._path):
             file = await asyncio.to_thread(self._path.open, "rb")
         try:
             async for chunk in self._chunks(file):
                 yield chunk
         finally:
             file.close()
-        yield self._tail
+        if self._tail:
+            yield self._tail
 
     async def _chunks(self, file: BinaryIO) -> AsyncIterator[bytes]:
         left = self.size
         while True:
-            with _readable(self._path):
+            with readable(self._path):
                 chunk = await asyncio.to_thread(file.read, CHUNK)
             left -= len(chunk)
             if left < 0 or (left > 0 and not chunk):
@@ -72,8 +64,41 @@ class FileBody(httpx.AsyncByteStream):
             yield chunk
 
 
+class FileBody(RawBody):
+    """A multipart form with one file.
+
+    Args:
+        path: The file.
+        name: Its name on the wire; anything but plain ASCII is replaced, since not every server reads more.
+        mime: Its type.
+        field: The file's field.
+        fields: The form's other fields.
+    """
+
+    def __init__(
+        self, path: Path, *, name: str, mime: str, field: str = "file", fields: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(path)
+        boundary = uuid4().hex
+        texts = "".join(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
+            for key, value in (fields or {}).items()
+        )
+        self._head = (
+            f"{texts}--{boundary}\r\n"
+            f'Content-Disposition: form-data; name="{field}"; filename="{re.sub(r"[^A-Za-z0-9._-]", "_", name)}"\r\n'
+            f"Content-Type: {re.sub(r'[^A-Za-z0-9.+/-]', '', mime)}\r\n\r\n"
+        ).encode("ascii", "replace")
+        self._tail = f"\r\n--{boundary}--\r\n".encode()
+        self.headers = {
+            "Content-Type": f"multipart/form-data; boundary={boundary}",
+            "Content-Length": str(len(self._head) + self.size + len(self._tail)),
+        }
+
+
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """Turns what the file system refuses into our own error."""
     try:
         yield
     except OSError as error:

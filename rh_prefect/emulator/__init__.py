@@ -1,6 +1,7 @@
 """RunningHub on your desk: the API, its file host, real media, a steerable clock, scripted faults and open books."""
 
+from rh_prefect.emulator.comfy.apps import AppField
 from rh_prefect.emulator.emulator import Emulator, serve
 from rh_prefect.emulator.faults import Fault
 
-__all__ = ["Emulator", "Fault", "serve"]
+__all__ = ["AppField", "Emulator", "Fault", "serve"]

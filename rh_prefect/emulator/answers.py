@@ -14,16 +14,30 @@ Envelope = Callable[[str, str], Response]
 
 WORDS: Final[dict[str, str]] = {
     "301": "PARAMS_INVALID",
+    "380": "WORKFLOW_NOT_EXISTS",
+    "415": "TASK_INSTANCE_MAXED",
     "416": "TASK_CREATE_FAILED_BY_NOT_ENOUGH_WALLET",
     "421": "TASK_QUEUE_MAXED",
+    "423": "TASK_NOT_FOUNED",
+    "433": "VALIDATE_PROMPT_FAILED",
+    "435": "TASK_USER_EXCLAPI_INSTANCE_NOT_FOUND",
+    "436": "TASK_USER_EXCLAPI_REQUIRED",
     "500": "UNKNOWN_ERROR",
     "801": "APIKEY_UNSUPPORTED_FREE_USER",
     "802": "APIKEY_UNAUTHORIZED",
+    "803": "APIKEY_INVALID_NODE_INFO",
+    "804": "APIKEY_TASK_IS_RUNNING",
     "805": "APIKEY_TASK_STATUS_ERROR",
+    "806": "APIKEY_USER_NOT_FOUND",
     "807": "APIKEY_TASK_NOT_FOUND",
     "808": "APIKEY_UPLOAD_FAILED",
+    "809": "APIKEY_FILE_SIZE_EXCEEDED",
+    "810": "WORKFLOW_NOT_SAVED_OR_NOT_RUNNING",
     "811": "CORPAPIKEY_INVALID",
     "812": "CORPAPIKEY_INSUFFICIENT_FUNDS",
+    "813": "APIKEY_TASK_IS_QUEUED",
+    "814": "PERSONAL_QUEUE_COUNT_LIMIT",
+    "901": "WEBAPP_NOT_EXISTS",
     "1000": "Unknown error",
     "1001": "Invalid URL",
     "1002": "Invalid API key",
@@ -40,6 +54,7 @@ WORDS: Final[dict[str, str]] = {
     "1013": "File processing failed",
     "1014": "The model API is only for enterprise shared keys",
     "1015": "Generation failed",
+    "1101": "Node info error",
     "1501": "The content check failed",
     "1504": "Model timed out",
     "1505": "Photorealistic real people are not allowed",
@@ -71,7 +86,12 @@ def success(data: object = None, *, msg: str = "success") -> Response:
 
 def v1(code: str, words: str) -> Response:
     """Refuses in the v1 envelope."""
-    body = {"code": int(code), "msg": words, "errorMessages": None, "data": None}
+    return state(code, None, words=words)
+
+
+def state(code: str, data: object, *, words: str = "") -> Response:
+    """Answers in the v1 envelope with a code that stands for a state, and data."""
+    body = {"code": int(code), "msg": words or WORDS[code], "errorMessages": None, "data": data}
     return JSONResponse(body, status_code=REFUSAL_STATUS)
 
 

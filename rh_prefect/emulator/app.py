@@ -13,12 +13,33 @@ from rh_prefect.emulator import answers, auth
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.books import Books
 from rh_prefect.emulator.broken import is_closing
-from rh_prefect.emulator.routes import account, control, models, tasks, uploads
+from rh_prefect.emulator.routes import (
+    account,
+    apps,
+    assets,
+    control,
+    models,
+    progress,
+    proxy,
+    tasks,
+    uploads,
+    webhooks,
+    workflows,
+)
 from rh_prefect.emulator.state import State
 from rh_prefect.errors import InputError
 
 # The models' catch-all comes last.
-_ENDPOINTS = (*tasks.ENDPOINTS, *uploads.ENDPOINTS, *account.ENDPOINTS, *models.ENDPOINTS)
+_ENDPOINTS = (
+    *tasks.ENDPOINTS,
+    *workflows.ENDPOINTS,
+    *apps.ENDPOINTS,
+    *uploads.ENDPOINTS,
+    *account.ENDPOINTS,
+    *assets.ENDPOINTS,
+    *webhooks.ENDPOINTS,
+    *models.ENDPOINTS,
+)
 
 
 def api_app(state: State) -> Starlette:
@@ -28,7 +49,7 @@ def api_app(state: State) -> Starlette:
         state: What the routes work on.
     """
     app = Starlette(
-        routes=[*control.ROUTES, *(endpoint.route() for endpoint in _ENDPOINTS)],
+        routes=[*control.ROUTES, *proxy.ROUTES, *progress.ROUTES, *(endpoint.route() for endpoint in _ENDPOINTS)],
         middleware=[Middleware(RequestLog, state=state)],
         exception_handlers={HTTPException: _no_route, InputError: _bad_control},
     )

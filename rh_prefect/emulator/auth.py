@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Final
 
 from starlette.requests import Request
@@ -10,12 +11,15 @@ from starlette.requests import Request
 from rh_prefect.emulator import answers
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.assumptions import ACCOUNT_KEY_FIELDS, UPLOAD_KEY_WORDS, V1_BLANK
-from rh_prefect.emulator.keys import ApiKey, KeyRing
+from rh_prefect.emulator.keys import Account, ApiKey, KeyRing
 
 Auth = Callable[[KeyRing, Request, Mapping[str, object]], ApiKey]
 """Finds the key of a request, or raises `Refused`."""
 
 _BEARER: Final = "Bearer "
+
+NOBODY: Final = ApiKey("", "nobody", "FREE", 0, Account("nobody", Decimal(0)))
+"""Stands for a key that was not asked for yet."""
 
 
 def _bearer_key(keys: KeyRing, request: Request) -> ApiKey | None:
@@ -51,6 +55,25 @@ def body_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> Api
     if not isinstance(sent, str) or not sent.strip():
         raise Refused("301", V1_BLANK.format(field="apiKey"))
     return _known(keys, sent)
+
+
+def query_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
+    """Reads `apiKey` of the query string; a header alone does not count."""
+    sent = request.query_params.get("apiKey", "")
+    if not sent.strip():
+        raise Refused("301", V1_BLANK.format(field="apiKey"))
+    return _known(keys, sent)
+
+
+def header_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:
+    """Reads the header of the app list, where one official client leaves the word Bearer out."""
+    raw = keys.find(request.headers.get("authorization", "").strip())
+    return _able(raw) if raw else bearer(keys, request, body)
+
+
+def in_handler(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
+    """Lets a request in whose key is where only its handler looks, such as in a form, or that needs none."""
+    return NOBODY
 
 
 def account_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001

@@ -20,13 +20,14 @@ class Submission:
     Attributes:
         number: Which submit it was, from 1.
         task_id: Its task; empty where it was not accepted.
-        endpoint: The model's endpoint.
+        endpoint: What was asked: a model's endpoint, `run/workflow/…`, or the whole path of a v1 start.
         payload: The request's body; data URIs are shortened.
         key_name: Whose key.
         accepted: Whether there is a task, and it was charged.
-        charged: What it cost at acceptance.
+        charged: What it cost at acceptance, in money.
         time: When, by the emulator's clock.
         code: Why it was not accepted: RunningHub's code, or the kind of the fault.
+        coins: What it cost at acceptance, in RH coins.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Submission:
     charged: Decimal
     time: float
     code: str = ""
+    coins: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +78,26 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """One task as it stands now."""
+    """One task as it stands now; `coins` are those that were not paid back."""
 
     task_id: str
     endpoint: str
     status: str
     charged: Decimal
     refunded: Decimal
+    coins: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One POST of a webhook; `status` is the receiver's HTTP status, or 0 where it gave none."""
+
+    number: int
+    task_id: str
+    url: str
+    body: Mapping[str, object]
+    status: int
+    time: float
 
 
 class Books:
@@ -104,6 +119,7 @@ class Books:
         self._requests: list[Request] = []
         self._uploads: list[Upload] = []
         self._downloads: list[Download] = []
+        self._deliveries: list[Delivery] = []
 
     @property
     def submissions(self) -> list[Submission]:
@@ -119,6 +135,16 @@ class Books:
     def charged(self) -> Decimal:
         """What all accounts paid, less what was paid back."""
         return sum((task.charged - task.refunded for task in self.tasks), Decimal(0))
+
+    @property
+    def coins(self) -> int:
+        """What all accounts paid in RH coins, less what was paid back."""
+        return sum(task.coins for task in self.tasks)
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """All webhooks that were sent, retries too."""
+        return list(self._deliveries)
 
     @property
     def tasks(self) -> list[TaskRow]:
@@ -179,6 +205,12 @@ class Books:
             self._uploads.append(upload)
             self._changed.notify_all()
 
+    def delivered(self, delivery: Delivery) -> None:
+        """Writes a webhook down, with its number."""
+        with self._changed:
+            self._deliveries.append(replace(delivery, number=len(self._deliveries) + 1))
+            self._changed.notify_all()
+
     def downloading(self, path: str, *, task_id: str, status: int, at: float) -> int:
         """Writes a download down when its answer begins.
 
@@ -219,12 +251,14 @@ class Books:
         """Writes the books as JSON; amounts are strings."""
         return {
             "charged": str(self.charged),
+            "coins": self.coins,
             "submissions": _rows(self.submissions),
             "tasks": _rows(self.tasks),
             "cancelled": self.cancelled,
             "requests": _rows(self.requests),
             "uploads": _rows(self.uploads),
             "downloads": _rows(self.downloads),
+            "deliveries": _rows(self.deliveries),
         }
 
     def _plain(self, value: object) -> object:
@@ -237,7 +271,10 @@ class Books:
         return [self._plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _rows(rows: Iterable[Submission | Request | Upload | Download | TaskRow]) -> list[dict[str, object]]:
+Row = Submission | Request | Upload | Download | TaskRow | Delivery
+
+
+def _rows(rows: Iterable[Row]) -> list[dict[str, object]]:
     return [{key: _json(value) for key, value in asdict(row).items()} for row in rows]
 
 

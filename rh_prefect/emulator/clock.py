@@ -74,6 +74,13 @@ class Clock:
             case _ as other:
                 assert_never(other)
 
+    def share(self, timing: Timing, *, looks: int) -> float:
+        """Says which part of its run a running task has behind it, from 0 to 1."""
+        if self.mode == "real":
+            ran = self.now() - timing.accepted - timing.queued
+            return min(1.0, max(0.0, ran / timing.running)) if timing.running > 0 else 1.0
+        return 1.0 if self.mode == "instant" else min(1.0, looks / self.polls)
+
     def _by_looks(self, looks: int) -> Stage:
         if looks >= self.polls:
             return "DONE"

@@ -15,18 +15,26 @@ from types import FrameType, TracebackType
 from typing import Self, TypedDict, Unpack
 
 from rh_prefect.emulator.app import api_app
+from rh_prefect.emulator.assets import Assets
 from rh_prefect.emulator.books import Books
 from rh_prefect.emulator.clock import Clock, Mode
+from rh_prefect.emulator.comfy.apps import Apps
+from rh_prefect.emulator.comfy.library import Workflows
 from rh_prefect.emulator.durations import Durations, typical
 from rh_prefect.emulator.faults import Fault, Faults
 from rh_prefect.emulator.filehost import file_app
 from rh_prefect.emulator.files import Shelf
 from rh_prefect.emulator.gate import Gate
 from rh_prefect.emulator.keys import KeyRing
+from rh_prefect.emulator.loras import Loras
+from rh_prefect.emulator.progress import Progress
+from rh_prefect.emulator.proxy import Proxy
 from rh_prefect.emulator.render import Renderer
 from rh_prefect.emulator.server import ServerThread, address, listen
 from rh_prefect.emulator.state import State
+from rh_prefect.emulator.switches import Switches
 from rh_prefect.emulator.tasks import Tasks
+from rh_prefect.emulator.webhooks import Webhooks
 from rh_prefect.emulator.workshop import Workshop
 from rh_prefect.errors import ConfigError
 
@@ -55,7 +63,9 @@ class Options(TypedDict, total=False):
 class Emulator:
     """RunningHub's API with real media, a steerable clock, scripted faults and open books.
 
-    It has one enterprise shared key, named `main`; `keys.add` makes more.
+    It has one enterprise shared key, named `main`; `keys.add` makes more. It has a few workflows and AI apps;
+    `workflows.add` and `apps.add` publish others. `webhooks` posts by hand what the emulator else posts by itself, and
+    `switches` holds what may be changed while it runs.
 
     Args:
         host: The address to serve on.
@@ -105,6 +115,11 @@ class Emulator:
         self._lock = threading.RLock()
         self._tasks = Tasks(self.clock, lock=self._lock)
         self.books = Books(self._tasks.rows, self.keys.mask, lock=self._lock)
+        self.switches = Switches()
+        self.workflows = Workflows()
+        self.apps = Apps()
+        self.assets = Assets(self.clock)
+        self.webhooks = Webhooks(self._tasks, self.books, self.clock, faults=self.faults, switches=self.switches)
         self._durations = durations
         self._least_bytes = least_bytes
         self._renderer = partial(Renderer, long_side=long_side, fps=fps, max_seconds=max_seconds)
@@ -137,7 +152,7 @@ class Emulator:
         self._folder = Path(tempfile.mkdtemp(prefix="rh-emulator-"))
         state = self._state(self._folder)
         self._workshop = state.workshop
-        self._server = ServerThread([(api_app(state), api), (file_app(state), files)])
+        self._server = ServerThread([(api_app(state), api), (file_app(state), files)], beside=[self.webhooks.run])
         self._server.start()
         return self
 
@@ -167,6 +182,7 @@ class Emulator:
         shelf = Shelf(folder / "files", url=self.files_url, clock=self.clock)
         renderer = self._renderer(folder / "renders")
         return State(
+            url=self.url,
             clock=self.clock,
             keys=self.keys,
             tasks=self._tasks,
@@ -176,6 +192,14 @@ class Emulator:
             shelf=shelf,
             workshop=Workshop(renderer, shelf, self._tasks, lock=self._lock, least_bytes=self._least_bytes),
             durations=self._durations,
+            workflows=self.workflows,
+            apps=self.apps,
+            assets=self.assets,
+            loras=Loras(shelf),
+            webhooks=self.webhooks,
+            progress=Progress(self._tasks, self.faults, self.clock, url=self.url),
+            proxy=Proxy(),
+            switches=self.switches,
             moderated=self.moderated,
             lock=self._lock,
         )

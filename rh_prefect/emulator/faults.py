@@ -10,8 +10,38 @@ from typing import Final, Literal, get_args
 
 from rh_prefect.errors import InputError
 
-Route = Literal["submit", "query", "upload", "download", "cancel", "queue", "price", "account"]
-"""Which requests count: a model's submit, the v2 query, the new upload, a result file, and so on."""
+Route = Literal[
+    "submit",
+    "query",
+    "status",
+    "outputs",
+    "upload",
+    "legacy-upload",
+    "lora",
+    "download",
+    "cancel",
+    "queue",
+    "price",
+    "account",
+    "keys",
+    "resources",
+    "assets",
+    "workflow",
+    "app",
+    "apps",
+    "quick-create",
+    "event",
+    "resend",
+    "webhook",
+    "progress",
+]
+"""Which requests count.
+
+`submit` is every start of a paid task: of a model, a workflow, an app, of v1 and v2; `endpoint` tells them apart.
+`query`, `status` and `outputs` are the three ways to ask for one. `workflow` is its JSON, `app` the call example,
+`apps` their list, `event` and `resend` the detail of a webhook and its repetition. Two are no requests of a client:
+`webhook` is a delivery that the emulator sends, `progress` a connection at `netWssUrl`.
+"""
 
 Kind = Literal[
     "cut",
@@ -34,6 +64,11 @@ Kind = Literal[
     "wrong-length",
     "short",
     "changed",
+    "lost",
+    "late",
+    "doubled",
+    "forged",
+    "drop",
 ]
 """What goes wrong.
 
@@ -46,6 +81,9 @@ Kind = Literal[
   name broken nodes; then it fails. `at-once`: the answer says SUCCESS already.
 - Only of a download: `expired`: the link is dead. `wrong-length`: Content-Length promises more than comes. `short`:
   half of the file, with a Content-Length that fits. `changed`: another ETag, so that If-Range finds another file.
+- Only of a webhook: `lost`: never sent. `late`: sent `seconds` (default 1) of real time later. `doubled`: sent twice.
+  `forged`: a lie about the task comes before the truth.
+- Only of progress: `drop`: the connection ends midway, at the share `at` of the frames.
 """
 
 Phase = Literal["before", "after"]
@@ -54,7 +92,10 @@ Phase = Literal["before", "after"]
 _ONLY: Final[dict[str, Route]] = {
     **dict.fromkeys(("fail", "node-errors", "at-once"), "submit"),
     **dict.fromkeys(("expired", "wrong-length", "short", "changed"), "download"),
+    **dict.fromkeys(("lost", "late", "doubled", "forged"), "webhook"),
+    "drop": "progress",
 }
+_ONLY_THESE: Final = ("webhook", "progress")
 _BEFORE: Final = ("429", "code")
 
 
@@ -71,7 +112,7 @@ class Fault:
         kind: What goes wrong.
         every: Only each n-th.
         times: At most so often.
-        endpoint: Only of models whose endpoint fits this pattern, as in `kling-*`.
+        endpoint: Only where the endpoint fits this pattern, as in `kling-*`, `run/workflow/*` or `/task/openapi/*`.
         prompt: Only of requests with this text in one of their values.
         phase: Default `after`; for `429` and `code` `before`.
         seconds: See `Kind`.
@@ -79,7 +120,7 @@ class Fault:
         message: Its words; default the reference's own.
         node: The node that fails, of `fail` and `node-errors`.
         exception: What it raises.
-        at: Where a download is cut, as a share of what was asked for.
+        at: Where a download is cut, as a share of what was asked for; or a connection at `netWssUrl`.
     """
 
     on: Route
@@ -102,6 +143,8 @@ class Fault:
             raise InputError(f"There is no fault {self.kind!r} on {self.on!r}; see rh_prefect.emulator.faults.Kind.")
         if _ONLY.get(self.kind, self.on) != self.on:
             raise InputError(f"The fault {self.kind!r} can happen to a {_ONLY[self.kind]} only, not to a {self.on}.")
+        if self.on in _ONLY_THESE and self.kind not in _ONLY:
+            raise InputError(f"The fault {self.kind!r} cannot happen to a {self.on}; see rh_prefect.emulator.faults.")
         if self.kind == "code" and (not self.code or self.on == "download"):
             raise InputError("A fault of the kind 'code' needs a code, and an answer in RunningHub's own form.")
 

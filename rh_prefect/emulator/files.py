@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from rh_prefect.emulator.assumptions import EXPIRED_RESULT_STATUS, EXPIRED_UPLOAD_STATUS, LINK_SECONDS
+from rh_prefect.emulator.assumptions import (
+    EXPIRED_RESULT_STATUS,
+    EXPIRED_UPLOAD_STATUS,
+    LINK_SECONDS,
+    LORA_FOLDER,
+    LORA_LINK_SECONDS,
+)
 from rh_prefect.emulator.clock import Clock
 
 _UPLOADS: Final = "/input/"
 _RESULTS: Final = "/u/output/"
+_LORAS: Final = f"/{LORA_FOLDER}/"
 
 
 class DeadLink(Exception):
@@ -56,6 +63,7 @@ class Shelf:
         self._clock = clock
         self._secret = secrets.token_bytes(16)
         self._files: dict[str, Shelved] = {}
+        self._named: dict[str, Path] = {}
 
     def add_upload(self, path: Path, *, sha256: str, extension: str) -> tuple[str, str]:
         """Puts an uploaded file on the shelf; the same content has one place.
@@ -69,10 +77,27 @@ class Shelf:
             RunningHub's `fileName`, and a signed link.
         """
         name = f"openapi/{sha256}.{extension}"
-        kept = self.folder / f"{sha256}.{extension}"
-        path.replace(kept)
+        kept = self.keep(path, name, sha256=sha256, extension=extension)
         self._files[_UPLOADS + name] = Shelved(kept)
         return name, self.sign(_UPLOADS + name)
+
+    def keep(self, path: Path, name: str, *, sha256: str, extension: str) -> Path:
+        """Puts a file on the shelf that only the nodes of a graph can find, by its name.
+
+        Args:
+            path: The file, which is moved.
+            name: What a node calls it.
+            sha256: Its hash.
+            extension: Without the dot.
+        """
+        kept = self.folder / f"{sha256}.{extension}"
+        path.replace(kept)
+        self._named[name] = kept
+        return kept
+
+    def named(self, name: str) -> Path | None:
+        """Finds the file that a node calls by this name."""
+        return self._named.get(name)
 
     def add_result(self, path: Path, *, task_id: str, index: int, extension: str) -> str:
         """Puts a result on the shelf.
@@ -85,9 +110,9 @@ class Shelf:
         return self.url + place
 
     def sign(self, place: str) -> str:
-        """Makes a link that works for a day."""
+        """Makes a link that works for a day, or to send a LoRA to, for an hour."""
         start = int(self._clock.now())
-        window = f"{start};{start + LINK_SECONDS}"
+        window = f"{start};{start + (LORA_LINK_SECONDS if place.startswith(_LORAS) else LINK_SECONDS)}"
         signature = self._signature(place, window)
         return f"{self.url}{place}?q-sign-algorithm=sha1&q-sign-time={window}&q-signature={signature}"
 
@@ -110,18 +135,29 @@ class Shelf:
         if found is None:
             raise DeadLink(404, "NoSuchKey", "The specified key does not exist.")
         if place.startswith(_UPLOADS):
-            self._check_signature(place, parse_qs(parts.query, separator="&"))
+            self.check(link)
         elif self._clock.now() > found.since + LINK_SECONDS:
             raise DeadLink(EXPIRED_RESULT_STATUS, "NoSuchKey", "The specified key does not exist.")
         return found
 
-    def _check_signature(self, place: str, query: dict[str, list[str]]) -> None:
+    def check(self, link: str) -> str:
+        """Checks the signature of a link.
+
+        Returns:
+            The place that it leads to.
+
+        Raises:
+            DeadLink: It has expired, or its signature is wrong.
+        """
+        parts = urlsplit(link)
+        place, query = unquote(parts.path), parse_qs(parts.query, separator="&")
         window = query.get("q-sign-time", [""])[0]
         signature = query.get("q-signature", [""])[0]
         if not hmac.compare_digest(signature.encode(), self._signature(place, window).encode()):
             raise DeadLink(403, "SignatureDoesNotMatch", "The signature does not match.")
         if self._clock.now() > int(window.partition(";")[2]):
             raise DeadLink(EXPIRED_UPLOAD_STATUS, "AccessDenied", "Request has expired")
+        return place
 
     def _signature(self, place: str, window: str) -> str:
         return hmac.new(self._secret, f"{place}\n{window}".encode(), "sha1").hexdigest()

@@ -14,9 +14,11 @@ import httpx
 
 from rh_prefect.catalog import Model, Param, check_file
 from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.assumptions import BAD_FILE, UPLOAD_MAX_BYTES
+from rh_prefect.emulator.assets import Assets
+from rh_prefect.emulator.assumptions import ASSET_REFUSED, BAD_FILE, UPLOAD_MAX_BYTES
 from rh_prefect.emulator.faults import texts
 from rh_prefect.emulator.files import DeadLink, Shelf
+from rh_prefect.emulator.keys import Account
 from rh_prefect.errors import MediaError
 from rh_prefect.media.probe import Facts, probe
 
@@ -48,7 +50,22 @@ def is_link(value: object) -> bool:
     return isinstance(value, str) and value.startswith(_SCHEMES)
 
 
-def gather(shelf: Shelf, model: Model, payload: Mapping[str, object]) -> Inputs:
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the files of an account's requests come from.
+
+    Attributes:
+        shelf: Uploads, and results.
+        assets: What was registered.
+        account: Whose assets count.
+    """
+
+    shelf: Shelf
+    assets: Assets
+    account: Account
+
+
+def gather(sources: Sources, model: Model, payload: Mapping[str, object]) -> Inputs:
     """Finds and checks all files of a request; it reads and fetches, so call it from a thread.
 
     Raises:
@@ -59,9 +76,9 @@ def gather(shelf: Shelf, model: Model, payload: Mapping[str, object]) -> Inputs:
         value = payload.get(param.key)
         links = value if isinstance(value, list) else [value]
         if param.is_media and value:
-            inputs.files[param.key] = [_checked(inputs, shelf, model, param, str(link)) for link in links]
+            inputs.files[param.key] = [_checked(inputs, sources, model, param, str(link)) for link in links]
         elif param.type == "json":
-            found = [_local(shelf, link, param.key) for link in _own_links(shelf, value)]
+            found = [local(sources, link, param.key) for link in _own_links(sources.shelf, value)]
             inputs.files.update({param.key: found} if found else {})
     return inputs
 
@@ -71,8 +88,8 @@ def _own_links(shelf: Shelf, value: object) -> Iterable[str]:
     return (text for text in texts(value) if shelf.owns(text))
 
 
-def _checked(inputs: Inputs, shelf: Shelf, model: Model, param: Param, link: str) -> Path:
-    path = _local(shelf, link, param.key)
+def _checked(inputs: Inputs, sources: Sources, model: Model, param: Param, link: str) -> Path:
+    path = local(sources, link, param.key)
     size = path.stat().st_size
     if param.max_size_mb is not None and size > param.max_size_mb * _MIB:
         raise Refused("1008", f"File too large: {param.key} takes at most {param.max_size_mb} MB")
@@ -91,7 +108,18 @@ def _facts(model: Model, param: Param, path: Path, size: int) -> Facts:
     return facts
 
 
-def _local(shelf: Shelf, link: str, name: str) -> Path:
+def local(sources: Sources, link: str, name: str) -> Path:
+    """Brings the file behind a link here.
+
+    Args:
+        sources: Where from.
+        link: An `http`, `data` or `asset` link.
+        name: What a refusal calls it.
+
+    Raises:
+        Refused: It leads nowhere.
+    """
+    shelf = sources.shelf
     if shelf.owns(link):
         try:
             return shelf.find(link).path
@@ -100,7 +128,10 @@ def _local(shelf: Shelf, link: str, name: str) -> Path:
     if link.startswith("data:"):
         return _decode(shelf.folder, link, name)
     if link.startswith("asset://"):
-        raise Refused("1013", f"File processing failed: {name}: asset not found")
+        asset = sources.assets.ready(sources.account, link.removeprefix("asset://"))
+        if asset is None:
+            raise Refused(ASSET_REFUSED, f"File processing failed: {name}: asset not found or not active")
+        return asset
     return _fetch(shelf.folder, link, name)
 
 

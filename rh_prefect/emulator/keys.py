@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
-from rh_prefect.emulator.assumptions import DEFAULT_LIMITS
+from rh_prefect.emulator import assumptions
+from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator.charges import Charge
 
 Tier = Literal["FREE", "NORMAL", "SHARED", "EXCLUSIVE"]
 """RunningHub's `apiType`; FREE stands for accounts that may not use the API at all."""
@@ -23,6 +25,25 @@ class Account:
     money: Decimal
     coins: int = 0
 
+    def pay(self, charge: Charge, *, tier: Tier) -> None:
+        """Takes a charge from the account.
+
+        Raises:
+            Refused: It cannot be paid, or nothing is left.
+        """
+        if tier == "NORMAL" and self.coins < max(1, charge.coins):
+            raise Refused(*assumptions.EMPTY_COINS)
+        if tier == "SHARED" and (self.money < charge.wallet or self.money <= 0):
+            raise Refused(*assumptions.EMPTY_WALLET)
+        if tier == "EXCLUSIVE" and self.money < charge.wallet:
+            raise Refused(*assumptions.EMPTY_WALLET)
+        self.give_back(Charge() - charge)
+
+    def give_back(self, charge: Charge) -> None:
+        """Gives a charge back to the account."""
+        self.money += charge.wallet
+        self.coins += charge.coins
+
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
@@ -34,6 +55,7 @@ class ApiKey:
         tier: What it may do.
         limit: How many tasks it may have at once.
         account: Who pays.
+        queue: How many tasks may wait in its personal queue.
     """
 
     secret: str = field(repr=False)
@@ -41,6 +63,7 @@ class ApiKey:
     tier: Tier
     limit: int
     account: Account
+    queue: int = assumptions.PERSONAL_QUEUE
 
 
 class KeyRing:
@@ -57,8 +80,9 @@ class KeyRing:
         *,
         tier: Tier = "SHARED",
         limit: int | None = None,
-        money: Decimal | str | int = 10_000,
-        coins: int = 0,
+        money: Decimal | str | int = assumptions.START_MONEY,
+        coins: int | None = None,
+        queue: int = assumptions.PERSONAL_QUEUE,
         account: str | None = None,
         secret: str | None = None,
     ) -> ApiKey:
@@ -69,14 +93,16 @@ class KeyRing:
             tier: What it may do.
             limit: How many tasks it may have at once; default by tier.
             money: The wallet's content, where the account is new.
-            coins: RH coins, where the account is new.
+            coins: RH coins, where the account is new; default by tier.
+            queue: How many tasks may wait in its personal queue.
             account: The account that pays; default a new one named like the key.
             secret: The key's value; default 32 random characters.
         """
         with self._lock:
-            payer = self._accounts.setdefault(account or name, Account(account or name, Decimal(str(money)), coins))
-            room = DEFAULT_LIMITS[tier] if limit is None else limit
-            key = ApiKey(secret or secrets.token_hex(16), name, tier, room, payer)
+            purse = assumptions.START_COINS.get(tier, 0) if coins is None else coins
+            payer = self._accounts.setdefault(account or name, Account(account or name, Decimal(str(money)), purse))
+            room = assumptions.DEFAULT_LIMITS[tier] if limit is None else limit
+            key = ApiKey(secret or secrets.token_hex(16), name, tier, room, payer, queue)
             self._by_secret = {held: old for held, old in self._by_secret.items() if old.name != name}
             self._by_secret[key.secret] = key
             return key

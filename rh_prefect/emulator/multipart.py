@@ -40,21 +40,25 @@ class Form:
     files: list[Received] = field(default_factory=list)
 
 
-async def read_form(request: Request, folder: Path, *, limit: int) -> Form:
+async def read_form(
+    request: Request, folder: Path, *, limit: int, bad: str = "1007", large: Refused | None = None
+) -> Form:
     """Reads the form of a request.
 
     Args:
         request: The request.
         folder: Where its files go.
         limit: The most bytes of a file.
+        bad: The code for what is no form.
+        large: What is said of a file that is too large; default 1008.
 
     Raises:
-        Refused: It is no form (1007), or a file is too large (1008).
+        Refused: It is no form, or a file is too large; the rest of that is read first, so that the answer is heard.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
-        raise Refused("1007", "Required request part 'file' is not present")
+        raise Refused(bad, "Required request part 'file' is not present")
     reader = _Reader(folder, limit)
     parser = MultipartParser(boundary, reader.callbacks())
     try:
@@ -62,9 +66,13 @@ async def read_form(request: Request, folder: Path, *, limit: int) -> Form:
             parser.write(chunk)
         parser.finalize()
     except FormParserError as error:
-        raise Refused("1007", f"Invalid multipart body: {error}") from error
+        raise Refused(bad, f"Invalid multipart body: {error}") from error
     finally:
         reader.close()
+    if reader.is_too_large:
+        for file in reader.form.files:
+            file.path.unlink(missing_ok=True)
+        raise large or Refused("1008", f"File too large: at most {limit} bytes")
     return reader.form
 
 
@@ -73,6 +81,7 @@ class _Reader:
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.form = Form()
+        self.is_too_large = False
         self._folder = folder
         self._limit = limit
         self._header = [b"", b""]
@@ -127,7 +136,8 @@ class _Reader:
             return
         self._size += len(piece)
         if self._size > self._limit:
-            raise Refused("1008", f"File too large: at most {self._limit} bytes")
+            self.is_too_large = True
+            return
         self._hash.update(piece)
         self._file.write(piece)
 

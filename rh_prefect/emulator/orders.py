@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final
 from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
 from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.assumptions import MISSING_DEFAULT_IS_REFUSED, MODERATED, UNPRICED
+from rh_prefect.emulator.assumptions import MISSING_DEFAULT_IS_REFUSED, MODERATED, REAL_PEOPLE, UNPRICED
+from rh_prefect.emulator.charges import Charge
 from rh_prefect.emulator.faults import texts
-from rh_prefect.emulator.inputs import gather, is_link
+from rh_prefect.emulator.inputs import Sources, gather, is_link
 from rh_prefect.emulator.keys import ApiKey
-from rh_prefect.emulator.tasks import Order
+from rh_prefect.emulator.tasks import Order, Piece
 from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _JSON_TYPES: Final[dict[str, tuple[type, ...]]] = {
     "audio": (str,),
     "json": (list, dict),
 }
+
+_WITH_PEOPLE: Final = ("seedance-2.0", "sparkvideo-2.0")
 
 
 def take_order(state: State, key: ApiKey, endpoint: str, body: Mapping[str, object]) -> Order:
@@ -50,12 +53,34 @@ def take_order(state: State, key: ApiKey, endpoint: str, body: Mapping[str, obje
         raise Refused("1001", f"Invalid URL: {endpoint}")
     if key.tier == "NORMAL":
         raise Refused("1014")
+    webhook = webhook_of(body, code="1007")
     payload = {param.key: body[param.key] for param in model.params if body.get(param.key) is not None}
     _check_params(model, payload)
-    _check_content(state.moderated, payload)
-    inputs = gather(state.shelf, model, payload)
+    check_content(state.moderated, payload)
+    if state.switches.real_people:
+        _check_people(model, payload)
+    inputs = gather(Sources(state.shelf, state.assets, key.account), model, payload)
     price = catalog.estimate(model, payload, seconds=inputs.seconds)
-    return Order(key, model, payload, inputs.files, UNPRICED if price is None else Decimal(price.amount))
+    charge = Charge(third_party=UNPRICED if price is None else Decimal(price.amount))
+    queued, seconds = state.durations(model, payload)
+    piece = Piece(model, payload, inputs.files)
+    return Order(key, endpoint, payload, (piece,), charge, seconds, queued, webhook)
+
+
+def webhook_of(body: Mapping[str, object], *, code: str) -> str:
+    """Reads a request's `webhookUrl`; empty where it has none.
+
+    Args:
+        body: The request.
+        code: What a bad one is refused with.
+
+    Raises:
+        Refused: It is no web address.
+    """
+    url = body.get("webhookUrl") or ""
+    if url and not (isinstance(url, str) and url.startswith(("http://", "https://"))):
+        raise Refused(code, "webhookUrl must be an http or https address")
+    return str(url)
 
 
 @cache
@@ -97,7 +122,24 @@ def _is_of_type(param: Param, value: object) -> bool:
     return isinstance(value, _JSON_TYPES[param.type]) and (not param.is_media or is_link(value))
 
 
-def _check_content(moderated: Iterable[str], payload: Mapping[str, object]) -> None:
+def check_content(moderated: Iterable[str], payload: Mapping[str, object]) -> None:
+    """Looks for words that the content check does not let pass.
+
+    Raises:
+        Refused: There is one.
+    """
     said = "\n".join(text for text in texts(dict(payload)) if not is_link(text)).lower()
     if any(word.lower() in said for word in moderated):
         raise Refused(*MODERATED)
+
+
+def _check_people(model: Model, payload: Mapping[str, object]) -> None:
+    """Refuses files of a model that knows real people, unless they are assets or its own mode is on."""
+    if not any(name in model.endpoint for name in _WITH_PEOPLE):
+        return
+    mode = next((param for param in model.params if param.key == "realPersonMode"), None)
+    if mode is not None and payload.get(mode.key, mode.default) is True:
+        return
+    links = [link for param in model.media_params for link in texts(payload.get(param.key))]
+    if any(not link.startswith("asset://") for link in links):
+        raise Refused(*REAL_PEOPLE)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,7 +36,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 self._silently(app),
                 http=_Protocol,
-                ws="none",
+                ws="websockets-sansio",
                 lifespan="off",
                 log_config=None,
                 timeout_keep_alive=_KEEP_ALIVE,
@@ -114,10 +114,17 @@ class ServerThread:
 
     Args:
         apps: Each application with the socket that it is served on; the sockets are closed at the end.
+        beside: What else runs in the same loop until the end.
     """
 
-    def __init__(self, apps: Sequence[tuple[ASGIApp, socket.socket]]) -> None:
+    def __init__(
+        self,
+        apps: Sequence[tuple[ASGIApp, socket.socket]],
+        *,
+        beside: Sequence[Callable[[], Coroutine[object, object, None]]] = (),
+    ) -> None:
         self._apps = apps
+        self._beside = beside
         self._ready = threading.Event()
         self._servers: list[_Server] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -145,5 +152,9 @@ class ServerThread:
         self._loop = asyncio.get_running_loop()
         self._servers = [_Server(app) for app, _ in self._apps]
         serving = [server.serve(sockets=[bound]) for server, (_, bound) in zip(self._servers, self._apps)]
+        beside = [asyncio.create_task(run()) for run in self._beside]
         self._ready.set()  # the sockets listen already: a request waits until the servers take it
         await asyncio.gather(*serving)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
@@ -40,6 +40,11 @@ class Call:
     key: ApiKey
     body: dict[str, object]
     fault: Fault | None
+
+    @property
+    def endpoint(self) -> str:
+        """What is asked, as the books call it; see `endpoint_of`."""
+        return endpoint_of(self.request)
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -88,8 +93,8 @@ class Endpoint:
         if self.on is None:
             return None
         task = state.tasks.find(body.get("taskId"))
-        known = task.endpoint if task else request.path_params.get("endpoint", "")
-        payload = task.order.payload if task else body
+        known = task.endpoint if task else endpoint_of(request)
+        payload: Mapping[str, object] = task.order.payload if task else body
         return state.faults.match(Subject(self.on, known, payload))
 
     async def _answer(self, call: Call) -> Response:
@@ -114,6 +119,11 @@ class Endpoint:
 
     def _refuse(self, refused: Refused) -> Response:
         return (refused.envelope or self.envelope)(refused.code, refused.words)
+
+
+def endpoint_of(request: Request) -> str:
+    """Names what a request asks: what comes after `/openapi/v2/`, or the whole path."""
+    return str(request.path_params.get("endpoint") or request.url.path.removeprefix("/openapi/v2/"))
 
 
 def _refuse_by(fault: Fault) -> NoReturn:

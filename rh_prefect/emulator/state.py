@@ -5,14 +5,22 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from rh_prefect.emulator.assets import Assets
 from rh_prefect.emulator.books import Books
 from rh_prefect.emulator.clock import Clock
+from rh_prefect.emulator.comfy.apps import Apps
+from rh_prefect.emulator.comfy.library import Workflows
 from rh_prefect.emulator.durations import Durations
 from rh_prefect.emulator.faults import Faults
 from rh_prefect.emulator.files import Shelf
 from rh_prefect.emulator.gate import Gate
 from rh_prefect.emulator.keys import KeyRing
+from rh_prefect.emulator.loras import Loras
+from rh_prefect.emulator.progress import Progress
+from rh_prefect.emulator.proxy import Proxy
+from rh_prefect.emulator.switches import Switches
 from rh_prefect.emulator.tasks import Tasks
+from rh_prefect.emulator.webhooks import Webhooks
 from rh_prefect.emulator.workshop import Workshop
 
 
@@ -21,6 +29,7 @@ class State:
     """What the routes work on.
 
     Attributes:
+        url: The API's own address.
         clock: The time.
         keys: Who may ask.
         tasks: What was accepted.
@@ -30,10 +39,19 @@ class State:
         shelf: The files.
         workshop: Who makes results.
         durations: How long tasks take.
+        workflows: The saved workflows.
+        apps: The AI apps.
+        assets: What was registered for models that know people.
+        loras: What was sent for the node RHLoraLoader.
+        webhooks: Tells the ends of tasks.
+        progress: Shows tasks on their way.
+        proxy: What the native proxy was asked.
+        switches: What a test may change.
         moderated: Words that the content check refuses.
         lock: Guards tasks, wallets and books.
     """
 
+    url: str
     clock: Clock
     keys: KeyRing
     tasks: Tasks
@@ -43,5 +61,13 @@ class State:
     shelf: Shelf
     workshop: Workshop
     durations: Durations
+    workflows: Workflows
+    apps: Apps
+    assets: Assets
+    loras: Loras
+    webhooks: Webhooks
+    progress: Progress
+    proxy: Proxy
+    switches: Switches
     moderated: set[str] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)

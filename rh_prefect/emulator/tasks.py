@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -16,10 +16,30 @@ from rh_prefect.catalog import Model
 from rh_prefect.emulator import assumptions
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.books import TaskRow
+from rh_prefect.emulator.charges import Charge
 from rh_prefect.emulator.clock import Clock, Timing
 from rh_prefect.emulator.keys import ApiKey
 
 Status = Literal["QUEUED", "RUNNING", "SUCCESS", "FAILED", "CANCEL"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One thing to be made.
+
+    Attributes:
+        model: What makes it.
+        payload: The wire parameters.
+        inputs: Local files by wire key.
+        node_id: The node of a graph that saves it.
+        metadata: What is written into pictures beside the pixels.
+    """
+
+    model: Model
+    payload: Mapping[str, object]
+    inputs: Mapping[str, list[Path]]
+    node_id: str | None = None
+    metadata: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +48,27 @@ class Order:
 
     Attributes:
         key: Whose request it is.
-        model: The model.
-        payload: The wire parameters.
-        inputs: Local files by wire key.
-        price: What it costs.
+        endpoint: What was asked: a model's endpoint, `run/workflow/…`, or the whole path of a v1 start.
+        payload: The request's body.
+        pieces: What is to be made, in the order of the results.
+        charge: What it costs.
+        seconds: How long it runs on a clock that runs.
+        queued: How long it waits for a machine there.
+        webhook: Where the end is told.
+        is_v1: Whether it was started by a v1 path.
+        graph: The graph that runs; None for models.
     """
 
     key: ApiKey
-    model: Model
+    endpoint: str
     payload: Mapping[str, object]
-    inputs: Mapping[str, list[Path]]
-    price: Decimal
+    pieces: tuple[Piece, ...]
+    charge: Charge
+    seconds: float = 0.0
+    queued: float = 0.0
+    webhook: str = ""
+    is_v1: bool = False
+    graph: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +87,7 @@ class Output:
     url: str | None
     text: str | None
     extension: str
+    node_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -73,6 +104,7 @@ class Task:
         hurried: Whether it is done whatever the clock says.
         ended: Its final status.
         refunded: What was paid back.
+        is_waiting: Whether it waits in a personal queue, for a task of its key to end.
     """
 
     id: str
@@ -84,18 +116,18 @@ class Task:
     looks: int = 0
     hurried: bool = False
     ended: Status | None = None
-    refunded: Decimal = Decimal(0)
+    refunded: Charge = field(default_factory=Charge)
+    is_waiting: bool = False
 
     @property
     def endpoint(self) -> str:
-        """The model's endpoint."""
-        return self.order.model.endpoint
+        """What was asked for; see `Order`."""
+        return self.order.endpoint
 
     @property
-    def cost(self) -> Decimal | None:
+    def cost(self) -> Charge:
         """What the query says that it cost: nothing before the end, nothing where it was paid back."""
-        net = self.order.price - self.refunded
-        return net if self.ended and net else None
+        return self.order.charge - self.refunded if self.ended else Charge()
 
 
 class Tasks:
@@ -113,23 +145,34 @@ class Tasks:
         start = 2_000_000_000_000_000_000 + secrets.randbelow(10**17) * 2 + 1
         self._ids = itertools.count(start, 1_234_567_890_122)
 
-    def accept(self, order: Order, *, queued: float, running: float, breakdown: Breakdown | None = None) -> Task:
+    def accept(self, order: Order, *, breakdown: Breakdown | None = None, may_wait: bool = False) -> Task:
         """Takes a task on and charges for it.
 
+        Args:
+            order: What is asked for.
+            breakdown: Why it will fail.
+            may_wait: Whether it waits where the key has as many tasks as it may.
+
         Raises:
-            Refused: The wallet is empty, or the key has as many tasks as it may.
+            Refused: The account cannot pay, or the key has as many tasks as it may.
         """
-        account = order.key.account
+        key = order.key
         with self._lock:
-            if account.money < order.price or account.money <= 0:
-                raise Refused(*assumptions.EMPTY_WALLET)
-            if sum(self.counts(order.key).values()) >= order.key.limit:
-                raise Refused(*assumptions.QUEUE_FULL)
-            account.money -= order.price
-            timing = Timing(self._clock.now(), queued, running)
-            task = Task(str(next(self._ids)), order, timing, secrets.token_hex(16), breakdown)
+            is_waiting = self._is_full(key, may_wait=may_wait)
+            key.account.pay(order.charge, tier=key.tier)
+            timing = Timing(self._clock.now(), order.queued, order.seconds)
+            task = Task(str(next(self._ids)), order, timing, secrets.token_hex(16), breakdown, is_waiting=is_waiting)
             self._tasks[task.id] = task
             return task
+
+    def _is_full(self, key: ApiKey, *, may_wait: bool) -> bool:
+        if sum(self.counts(key).values()) < key.limit:
+            return False
+        if not may_wait:
+            raise Refused(*(assumptions.MACHINES_FULL if key.tier == "EXCLUSIVE" else assumptions.QUEUE_FULL))
+        if sum(task.is_waiting for task in self._of(key)) >= key.queue:
+            raise Refused(*assumptions.QUEUE_OVERFLOW)
+        return True
 
     def find(self, task_id: object, *, key: ApiKey | None = None) -> Task | None:
         """Finds a task; with a key only one of the key's own account."""
@@ -141,20 +184,37 @@ class Tasks:
     def look(self, task: Task) -> Status:
         """Counts one look of a client and tells the status."""
         with self._lock:
-            task.looks += 1
+            self._let_in(task)
+            task.looks += not task.is_waiting
             return self.status(task)
 
     def status(self, task: Task) -> Status:
         """Tells how a task stands now; what has ended stays as it is."""
         with self._lock:
+            self._let_in(task)
             status = task.ended or self._status(task)
             if status == "FAILED" and task.ended is None and assumptions.REFUND_FAILED:
-                self._refund(task)
+                self._refund(task, task.order.charge)
             if status not in assumptions.COUNTED:
                 task.ended = status
             return status
 
+    def _let_in(self, task: Task) -> None:
+        """Begins tasks of the personal queue in which a task waits, as far as there is room."""
+        if not task.is_waiting or task.ended:
+            return
+        mine = [other for other in self._of(task.order.key) if not other.ended]
+        active = sum(self.status(other) in assumptions.COUNTED for other in mine if not other.is_waiting)
+        for first in [other for other in mine if other.is_waiting][: max(0, task.order.key.limit - active)]:
+            first.is_waiting = False
+            first.timing = replace(first.timing, accepted=self._clock.now())
+
+    def _of(self, key: ApiKey) -> list[Task]:
+        return [task for task in self._tasks.values() if task.order.key.name == key.name]
+
     def _status(self, task: Task) -> Status:
+        if task.is_waiting:
+            return "QUEUED"
         stage = "DONE" if task.hurried else self._clock.stage(task.timing, looks=task.looks)
         if stage != "DONE":
             return stage
@@ -180,17 +240,34 @@ class Tasks:
             if status not in ("QUEUED", "RUNNING"):
                 return False
             task.ended = "CANCEL"
-            if assumptions.REFUND_CANCELLED[status]:
-                self._refund(task)
+            self._refund(task, self._unused(task, status))
             return True
 
-    def _refund(self, task: Task) -> None:
-        task.refunded = task.order.price
-        task.order.key.account.money += task.order.price
+    def _unused(self, task: Task, status: Literal["QUEUED", "RUNNING"]) -> Charge:
+        """What a cancel pays back: of a graph the seconds that it did not run."""
+        charge = task.order.charge
+        if task.order.graph is None or status == "QUEUED":
+            return charge if assumptions.REFUND_CANCELLED[status] else Charge()
+        if self._clock.mode != "real" or not assumptions.CANCEL_STOPS_CHARGING:
+            return Charge()
+        ran = self._clock.now() - task.timing.accepted - task.timing.queued
+        return charge - charge.part(Decimal(str(min(1.0, ran / task.timing.running))))
+
+    def progress(self, task: Task) -> float:
+        """Tells which share of its way a task has come, without counting as a look."""
+        with self._lock:
+            status = self.status(task)
+            if status not in assumptions.COUNTED:
+                return 1.0
+            return 0.0 if status == "QUEUED" else self._clock.share(task.timing, looks=task.looks)
+
+    def _refund(self, task: Task, charge: Charge) -> None:
+        task.refunded = charge
+        task.order.key.account.give_back(charge)
 
     def counts(self, key: ApiKey) -> dict[str, int]:
         """Counts a key's tasks that are queued and running."""
-        return self._count([task for task in self._tasks.values() if task.order.key.name == key.name])
+        return self._count(self._of(key))
 
     def counts_of_account(self, key: ApiKey) -> dict[str, int]:
         """Counts the tasks of all keys of the key's account."""
@@ -198,13 +275,24 @@ class Tasks:
 
     def _count(self, tasks: list[Task]) -> dict[str, int]:
         with self._lock:
-            found = [self.status(task) for task in tasks if task.ended is None]
+            running = [task for task in tasks if task.ended is None]
+            for first in [task for task in running if task.is_waiting][:1]:
+                self._let_in(first)
+            # What still waits is not asked again: each would count all others.
+            found: list[Status] = ["QUEUED" if task.is_waiting else self.status(task) for task in running]
             return {status: found.count(status) for status in assumptions.COUNTED}
 
     def rows(self) -> list[TaskRow]:
         """Lists all tasks as they stand now."""
         with self._lock:
             return [
-                TaskRow(task.id, task.endpoint, self.status(task), task.order.price, task.refunded)
+                TaskRow(
+                    task.id,
+                    task.endpoint,
+                    self.status(task),
+                    task.order.charge.wallet,
+                    task.refunded.wallet,
+                    (task.order.charge - task.refunded).coins,
+                )
                 for task in self._tasks.values()
             ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
-from rh_prefect.emulator.assumptions import MODEL_SECONDS, TEXT_OUTPUT_TYPE
+from rh_prefect.emulator.assumptions import MODEL_SECONDS, TEXT_OUTPUT_TYPE, V1_STATUSES
 from rh_prefect.emulator.faults import Fault
 from rh_prefect.emulator.tasks import Breakdown, Output, Status, Task
 
@@ -26,7 +26,7 @@ def submitted(task: Task, status: Status, *, tips: str) -> dict[str, object]:
 def queried(task: Task, status: Status) -> dict[str, object]:
     """Shows a task in the answer to a query."""
     failure = task.breakdown if status == "FAILED" else None
-    usage = _usage(task.cost)
+    usage = usage_of(task)
     return {
         "taskId": task.id,
         "status": status,
@@ -54,20 +54,31 @@ def prompt_tips(broken: Fault | None = None) -> str:
     return json.dumps(tips)
 
 
-def breakdown(fault: Fault, *, code: str) -> Breakdown:
-    """Makes the failure that a fault scripts, with ComfyUI's account of the failing node."""
-    words = fault.message or "Generation failed"
-    frame = f'  File "/srv/ComfyUI/execution.py", line 10, in execute\n    {fault.node}\n'
-    reason = {
+def breakdown(fault: Fault, *, code: str, words: str = "") -> Breakdown:
+    """Makes the failure that a fault scripts, with ComfyUI's account of the failing node.
+
+    Args:
+        fault: What is scripted.
+        code: The query's code, where the fault names none.
+        words: The query's words, where they do not tell the fault's message.
+    """
+    message = fault.message or "Generation failed"
+    reason = node_failure("3", fault.node, message, exception=fault.exception)
+    return Breakdown(fault.code or code, words or message, reason)
+
+
+def node_failure(node_id: str, node: str, message: str, *, exception: str) -> dict[str, object]:
+    """Writes ComfyUI's account of a failing node, in which lists and objects are JSON strings."""
+    frame = f'  File "/srv/ComfyUI/execution.py", line 10, in execute\n    {node}\n'
+    return {
         "current_outputs": "{}",
-        "exception_type": fault.exception,
-        "node_name": fault.node,
+        "exception_type": exception,
+        "node_name": node,
         "current_inputs": "{}",
         "traceback": json.dumps([frame]),
-        "node_id": "3",
-        "exception_message": words,
+        "node_id": node_id,
+        "exception_message": message,
     }
-    return Breakdown(fault.code or code, words, reason)
 
 
 def _results(task: Task) -> list[dict[str, object]]:
@@ -76,9 +87,48 @@ def _results(task: Task) -> list[dict[str, object]]:
 
 def _result(output: Output) -> dict[str, object]:
     kind = output.extension or TEXT_OUTPUT_TYPE
-    return {"url": output.url, "outputType": kind, "text": output.text}
+    node = {} if output.node_id is None else {"nodeId": output.node_id}
+    return {"url": output.url, **node, "outputType": kind, "text": output.text}
 
 
-def _usage(cost: Decimal | None) -> dict[str, object]:
-    spent = None if cost is None else f"{cost.normalize():f}"
-    return {"consumeMoney": None, "consumeCoins": None, "taskCostTime": MODEL_SECONDS, "thirdPartyConsumeMoney": spent}
+def usage_of(task: Task) -> dict[str, object]:
+    """Shows what a task used: nothing before its end, and nothing where it was paid back."""
+    cost = task.cost
+    seconds = str(cost.seconds) if cost.wallet or cost.coins or task.ended == "SUCCESS" else MODEL_SECONDS
+    return {
+        "consumeMoney": _money(cost.money),
+        "consumeCoins": str(cost.coins) if cost.coins else None,
+        "taskCostTime": seconds,
+        "thirdPartyConsumeMoney": _money(cost.third_party),
+    }
+
+
+def _money(amount: Decimal) -> str | None:
+    return f"{amount.normalize():f}" if amount else None
+
+
+def started(task: Task, status: Status, *, tips: str, progress: str | None) -> dict[str, object]:
+    """Shows a task in the answer to a v1 start; there is no progress to watch while it is queued."""
+    return {
+        "netWssUrl": progress,
+        "taskId": task.id,
+        "clientId": task.client_id,
+        "taskStatus": V1_STATUSES.get(status, status),
+        "promptTips": tips,
+    }
+
+
+def v1_outputs(task: Task, *, seconds_as_number: bool = False) -> list[dict[str, object]]:
+    """Shows the results of a task as v1 does, each with the cost of the whole task."""
+    usage = usage_of(task)
+    if seconds_as_number:
+        usage["taskCostTime"] = int(str(usage["taskCostTime"]))
+    return [
+        {"fileUrl": output.url, "fileType": output.extension, "nodeId": output.node_id, **usage}
+        for output in task.outputs.result(timeout=0)
+    ]
+
+
+def v1_failure(task: Task) -> dict[str, object] | None:
+    """Shows why a task failed as v1 does; a cancelled one gives no reason."""
+    return {"failedReason": dict(task.breakdown.reason)} if task.breakdown else None

@@ -16,7 +16,8 @@ from typing import Final
 from rh_prefect.emulator.assumptions import FAILED_CODE
 from rh_prefect.emulator.files import Shelf
 from rh_prefect.emulator.render import Rendered, Renderer
-from rh_prefect.emulator.tasks import Breakdown, Order, Output, Task, Tasks
+from rh_prefect.emulator.render.stamp import stamp
+from rh_prefect.emulator.tasks import Breakdown, Output, Piece, Task, Tasks
 
 _WORKERS: Final = 2
 _PATIENCE: Final = 20.0
@@ -73,16 +74,22 @@ class Workshop:
         task.outputs.set_result(outputs)
 
     def _render(self, task: Task) -> list[Output]:
-        order = task.order
-        made = self._renderer.render(order.model, order.payload, order.inputs, seed_text=fingerprint(order))
-        return [self._shelve(task, index, rendered) for index, rendered in enumerate(made, start=1)]
+        made = [(piece, rendered) for piece in task.order.pieces for rendered in self._piece(piece)]
+        return [self._shelve(task, index, piece, rendered) for index, (piece, rendered) in enumerate(made, start=1)]
 
-    def _shelve(self, task: Task, index: int, rendered: Rendered) -> Output:
-        url = None
-        if rendered.path is not None:
-            path = _padded(rendered.path, self._least_bytes)
+    def _piece(self, piece: Piece) -> list[Rendered]:
+        return self._renderer.render(piece.model, piece.payload, piece.inputs, seed_text=fingerprint(piece))
+
+    def _shelve(self, task: Task, index: int, piece: Piece, rendered: Rendered) -> Output:
+        url, text, path = None, rendered.text, rendered.path
+        if text is not None and piece.node_id is not None:  # a graph saves texts to files
+            path, text = self._shelf.folder / f"{task.id}-{index}.txt", None
+            path.write_text(rendered.text or "", encoding="utf-8")
+        if path is not None:
+            path = stamp(path, piece.metadata, to=self._shelf.folder / f"{task.id}-{index}.png")
+            path = _padded(path, self._least_bytes)
             url = self._shelf.add_result(path, task_id=task.id, index=index, extension=rendered.extension)
-        return Output(url, rendered.text, rendered.extension)
+        return Output(url, text, rendered.extension, piece.node_id)
 
 
 def _padded(path: Path, least_bytes: int) -> Path:
@@ -100,9 +107,9 @@ def _padded(path: Path, least_bytes: int) -> Path:
     return part.replace(to)
 
 
-def fingerprint(order: Order) -> str:
+def fingerprint(piece: Piece) -> str:
     """Names a request by what it asks for: links differ from upload to upload, files on the shelf do not."""
-    plain = {key: value for key, value in order.payload.items() if key not in order.inputs}
-    files = {key: [Path(path).name for path in paths] for key, paths in order.inputs.items()}
-    text = json.dumps([order.model.endpoint, plain, files], sort_keys=True, default=str)
+    plain = {key: value for key, value in piece.payload.items() if key not in piece.inputs}
+    files = {key: [Path(path).name for path in paths] for key, paths in piece.inputs.items()}
+    text = json.dumps([piece.model.endpoint, plain, files], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

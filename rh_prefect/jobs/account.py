@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias, assert_never
 
 from pydantic import SecretStr
 
@@ -19,6 +19,8 @@ from rh_prefect.jobs import manifest as manifests
 from rh_prefect.jobs.cancel import CancelWatch
 from rh_prefect.jobs.collect import Collector
 from rh_prefect.jobs.events import JobEvent, Observer, Silent
+from rh_prefect.jobs.graph_order import app_order, quick_create_order, workflow_order
+from rh_prefect.jobs.identity import file_mark
 from rh_prefect.jobs.inputs import Inputs
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.order import Order, place_order
@@ -35,8 +37,11 @@ from rh_prefect.jobs.uploads import Uploads
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings
+from rh_prefect.workflows import AppInput, QuickCreateInput, WorkflowInput
 
 Reuse = Literal["never", "always"]
+Asked: TypeAlias = ModelInput | WorkflowInput | AppInput | QuickCreateInput
+"""What can be asked for."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -99,7 +104,7 @@ class Account:
 
     async def run(
         self,
-        asked: ModelInput,
+        asked: Asked,
         *,
         scope: Scope,
         store: MediaStore,
@@ -109,7 +114,7 @@ class Account:
         """Runs one job: checks it, pays for it once, waits for it, and brings its outputs home.
 
         Args:
-            asked: The model and its parameters.
+            asked: A model, a workflow or an app, with its parameters.
             scope: The run that it belongs to.
             store: Where its outputs go.
             options: How to run it.
@@ -122,9 +127,7 @@ class Account:
             RunningHubError: See `rh_prefect.errors`; each says what happened, to which job, and what to do next.
         """
         watcher = observer or Silent()
-        order = await place_order(
-            asked, site=self.client.site, inputs=self._inputs_of(scope, store), label=options.label
-        )
+        order = await self._place(asked, self._inputs_of(scope, store), options.label)
         if options.reuse == "always" and (known := await asyncio.to_thread(manifests.find, store, order.base)):
             served = known.result(store, reused=True)
             watcher.notify(_event_of(served, message=f"served from {served.manifest}; nothing was paid"))
@@ -158,6 +161,19 @@ class Account:
     async def aclose(self) -> None:
         """Closes the client's connections."""
         await self.client.aclose()
+
+    async def _place(self, asked: Asked, inputs: Inputs, label: str | None) -> Order:
+        match asked:
+            case ModelInput():
+                return await place_order(asked, site=self.client.site, inputs=inputs, label=label)
+            case WorkflowInput():
+                return await workflow_order(asked, client=self.client, inputs=inputs, label=label)
+            case AppInput():
+                return await app_order(asked, client=self.client, inputs=inputs, label=label)
+            case QuickCreateInput():
+                return await quick_create_order(asked, client=self.client, inputs=inputs, label=label)
+            case other:
+                assert_never(other)
 
     async def _once(
         self,
@@ -241,6 +257,8 @@ class Account:
 
     async def _link(self, order: Order, mark: str, store: MediaStore) -> str:
         given = order.inputs[mark]
+        if mark == file_mark(given.seen.sha256):
+            return await self._uploads.file_name(given, options=store.options_for(given.source))
         name = store.name_of(given.source)
         if store.public and name is not None:
             signed = await asyncio.to_thread(store.signed_url, name)

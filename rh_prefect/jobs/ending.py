@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from rh_prefect.client import TaskView
+from rh_prefect.jobs.lifecycle import BROKEN
 from rh_prefect.jobs.records import End, Link, Submit
 from rh_prefect.jobs.scope import Scope
 
@@ -36,6 +37,22 @@ def end_of(submit: Submit, view: TaskView, *, scope: Scope, queued: float, ran: 
         attempt=scope.attempt,
         task_attempt=scope.task_attempt,
     )
+
+
+def broken_end(submit: Submit, view: TaskView, *, scope: Scope) -> End:
+    """Makes the end of a task that was cancelled because RunningHub found broken nodes in its graph.
+
+    Args:
+        submit: The submit, whose answer names the nodes.
+        view: What became of the task; one that had succeeded all the same is kept.
+        scope: The run that saw the end.
+    """
+    end = end_of(submit, view, scope=scope, queued=0.0, ran=0.0)
+    errors = submit.answer.node_errors if submit.answer else {}
+    if end.status == "SUCCESS" or not errors:
+        return end
+    said = "; ".join(f"node {node}: {why}" if node else why for node, why in errors.items())
+    return end.model_copy(update={"status": "FAILED", "code": BROKEN, "reason": said})
 
 
 def _status(view: TaskView) -> Literal["SUCCESS", "FAILED", "CANCELLED"]:

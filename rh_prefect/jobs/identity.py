@@ -12,6 +12,11 @@ def media_mark(sha256: str) -> str:
     return f"sha256:{sha256}"
 
 
+def file_mark(sha256: str) -> str:
+    """Stands for a file that a workflow's loader node takes by its name at RunningHub, not by a link."""
+    return f"file-sha256:{sha256}"
+
+
 def marked(value: object) -> str | None:
     """The sha256 that a `media_mark` stands for; None for anything else."""
     if isinstance(value, str) and value.startswith("sha256:"):

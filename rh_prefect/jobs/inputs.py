@@ -56,6 +56,7 @@ class Inputs:
         self._folder = folder
         self._options_for = options_for
         self._seen: dict[str, asyncio.Task[SeenMedia]] = {}
+        self._stamps: dict[str, tuple[int, int]] = {}
 
     async def identify(self, source: Media | str) -> Input:
         """Finds out what a file is.
@@ -65,6 +66,7 @@ class Inputs:
 
         Raises:
             MediaError: It is missing, unreadable or broken.
+            InputError: It is another file by now than when this process first read it.
         """
         if isinstance(source, Media):
             return Input(source.uri, _of_media(source))
@@ -72,7 +74,17 @@ class Inputs:
         task = self._seen.get(uri)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
             task = self._seen[uri] = asyncio.ensure_future(self._first_sight(source, uri))
-        return Input(source, await asyncio.shield(task))
+        stamp = _stamp(source)
+        before = self._stamps.setdefault(uri, stamp) if stamp else stamp
+        given = Input(source, await asyncio.shield(task))
+        if stamp != before:
+            # One name for several files, as in a loop that overwrites it: the second job would get the first's picture.
+            await asyncio.to_thread(self._check_again, given)
+        return given
+
+    def _check_again(self, given: Input) -> None:
+        with fetched(given.source, self._folder) as (_, sha256, _):
+            check_unchanged(given, sha256)
 
     async def _first_sight(self, source: str, uri: str) -> SeenMedia:
         key = f"media-{uri_hash(uri)}"
@@ -137,8 +149,18 @@ def check_unchanged(given: Input, sha256: str) -> None:
     if sha256 != given.seen.sha256:
         raise InputError(
             f"{given.seen.uri} has changed since this run first read it, so uploading it would make another job "
-            "than the one that was recorded. What to do: put the first file back, or start a new run."
+            "than the one that was recorded. What to do: put the first file back, give each "
+            "version a name of its own, or start a new run."
         )
+
+
+def _stamp(source: str) -> tuple[int, int] | None:
+    """When a local file was changed, and its size: tells without reading it that it may be another; None elsewhere."""
+    try:
+        said = Path(local_path(source)).stat() if is_local(source) else None
+    except OSError:
+        return None
+    return (said.st_mtime_ns, said.st_size) if said else None
 
 
 def _of_media(media: Media) -> SeenMedia:

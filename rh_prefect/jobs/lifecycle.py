@@ -42,6 +42,9 @@ NOT_DELIVERED = "not-delivered"
 NOT_SENT = "not-sent"
 """Our own code for a request that could not even be written."""
 
+BROKEN = "node-errors"
+"""Our own code for a workflow in which RunningHub found broken nodes right at the submit."""
+
 GAVE_UP = "gave-up"
 """Our own code for a claim whose POST was never begun, since this process had been stopped in between."""
 
@@ -288,8 +291,10 @@ def _settle_unknown(policy: Policy, job: JobView, submit: Submit) -> Generator[S
 
 
 def _to_its_end(submit: Submit, *, adopted: bool) -> Generator[Step, Any, Submit]:
-    cancelled: bool = yield CheckCancel(fresh=True)
-    end: End = yield CancelTask(submit) if cancelled else AwaitEnd(submit, adopted=adopted)
+    # A graph that RunningHub itself calls broken fails, or runs in part: to wait for it is to pay for nothing.
+    is_broken = submit.answer is not None and bool(submit.answer.node_errors)
+    stop: bool = is_broken or (yield CheckCancel(fresh=True))
+    end: End = yield CancelTask(submit) if stop else AwaitEnd(submit, adopted=adopted)
     return replace(submit, end=end)
 
 
@@ -329,6 +334,8 @@ def _failure(policy: Policy, end: End) -> JobFailed:
 
 def is_hopeless(code: str) -> bool:
     """Tells whether a task that failed with this code would fail again with the same request."""
+    if code == BROKEN:
+        return True
     row = CODES.get(code)
     return row is not None and row.retry == "final" and not issubclass(row.error, GenerationFailed)
 

@@ -33,6 +33,7 @@ class Order:
         estimate: Expected price, where the catalogue has one.
         currency: Of the estimate.
         inputs: The files by their marks; empty for an order that was rebuilt from the journal.
+        private: Parameters that are sent and never recorded, such as a password.
     """
 
     model: str
@@ -44,6 +45,7 @@ class Order:
     estimate: Decimal | None = None
     currency: str | None = None
     inputs: Mapping[str, Input] = field(default_factory=dict)
+    private: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, intent: Intent) -> Order:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -111,6 +112,13 @@ class Desk:
             self._put_in_spool(n, answer)
         return answer
 
+    def _wire_payload(self, links: Mapping[str, str]) -> dict[str, Any]:
+        """The payload as RunningHub takes it: files by their links, a whole graph as text, and what is not recorded."""
+        payload = {**_linked(self._order.payload, links), **self._order.private}
+        if isinstance(payload.get("workflow"), dict):
+            payload["workflow"] = json.dumps(payload["workflow"], ensure_ascii=False)
+        return payload
+
     def _put_in_spool(self, n: int, answer: Answer) -> None:
         try:
             self._spool.put(Spooled(self._journal.scope, self._key, n, answer))
@@ -126,7 +134,7 @@ class Desk:
 
     async def _submit_once(self, links: Mapping[str, str]) -> Answer:
         try:
-            view = await self._client.submit(self._order.endpoint, _linked(dict(self._order.payload), links))
+            view = await self._client.submit(self._order.endpoint, self._wire_payload(links))
         except NotDelivered as error:
             return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.message, retry="pace")
         except InputError as error:
@@ -139,7 +147,7 @@ class Desk:
         except Exception as error:
             return Answer(outcome="unknown", reason=f"{type(error).__name__}: {error}", retry="unknown")
         self.first_view = view
-        return Answer(outcome="ticket", task_id=view.task_id)
+        return Answer(outcome="ticket", task_id=view.task_id, node_errors=view.node_errors)
 
     async def record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
         """Creates answer n; the submit that now stands, which a watcher may have called unknown first."""

@@ -107,6 +107,7 @@ class Answer(Record):
         code: RunningHub's code, or one of ours for a request that was never sent.
         reason: RunningHub's words.
         retry: How to go on after a refusal.
+        node_errors: With a ticket: the nodes of a workflow that RunningHub already knows to be broken, and why.
     """
 
     outcome: Literal["ticket", "refused", "unknown"]
@@ -114,6 +115,7 @@ class Answer(Record):
     code: str = ""
     reason: str = ""
     retry: Retry = "final"
+    node_errors: dict[str, str] = Field(default_factory=dict)
 
 
 class Resolution(Record):

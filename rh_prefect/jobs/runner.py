@@ -11,7 +11,7 @@ from typing import Any, assert_never
 from rh_prefect.client import Client, TaskView
 from rh_prefect.errors import JobCancelled, JobTimeout, JournalError, RunningHubError, SubmissionUnknown
 from rh_prefect.jobs.cancel import CancelWatch, cancel_task
-from rh_prefect.jobs.ending import end_of
+from rh_prefect.jobs.ending import broken_end, end_of
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
 from rh_prefect.jobs.lifecycle import (
     CRITICAL,
@@ -256,7 +256,8 @@ class Runner:
         if view is None or view.task_id != task_id or not is_settled(view):
             view = await self._wait(task_id, changed)
         running_since = ran_from[0] if ran_from else began
-        return await self._record_end(submit, view, queued=running_since - began, ran=uptime() - running_since)
+        end = end_of(submit, view, scope=self._scope, queued=running_since - began, ran=uptime() - running_since)
+        return await self._record_end(submit, end)
 
     async def _wait(self, task_id: str, changed: Callable[[TaskView], None]) -> TaskView:
         try:
@@ -270,8 +271,7 @@ class Runner:
                 task_id=task_id,
             ) from None
 
-    async def _record_end(self, submit: Submit, view: TaskView, *, queued: float, ran: float) -> End:
-        end = end_of(submit, view, scope=self._scope, queued=queued, ran=ran)
+    async def _record_end(self, submit: Submit, end: End) -> End:
         key = f"{self._key}-end-{submit.n}"
         try:
             if await self._scope.journal.create(key, end.model_dump(mode="json")):
@@ -284,7 +284,7 @@ class Runner:
 
     async def _cancel_task(self, submit: Submit) -> End:
         view = await cancel_task(self._world.client, submit.task_id or "")
-        return await self._record_end(submit, view, queued=0.0, ran=0.0)
+        return await self._record_end(submit, broken_end(submit, view, scope=self._scope))
 
     def _tell(self, state: JobEventState, message: str, *, task_id: str | None = None) -> None:
         event = JobEvent(

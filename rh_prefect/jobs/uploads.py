@@ -30,7 +30,7 @@ class Uploads:
         self._upload = upload
         self._folder = folder
         self._clock = clock
-        self._links: dict[str, tuple[str, float]] = {}
+        self._sent: dict[str, tuple[Upload, float]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._gate = asyncio.Semaphore(AT_ONCE)
 
@@ -45,23 +45,29 @@ class Uploads:
             InputError: The file has changed since it was first read.
             MediaError: It can no longer be read.
         """
+        return (await self._uploaded(given, options)).url
+
+    async def file_name(self, given: Input, *, options: Mapping[str, object]) -> str:
+        """Gives the name under which a workflow's loader node finds a file, uploading it if it has to; see `link`."""
+        return (await self._uploaded(given, options)).file_name
+
+    async def _uploaded(self, given: Input, options: Mapping[str, object]) -> Upload:
         sha256 = given.seen.sha256
         async with self._locks[sha256]:
-            link, expires = self._links.get(sha256, ("", 0.0))
-            if self._clock() >= expires:
+            known = self._sent.get(sha256)
+            if known is None or self._clock() >= known[1]:
                 async with self._gate:
-                    link = await self._send(given, options)
-                self._links[sha256] = (link, self._clock() + LIFETIME)
-            return link
+                    known = (await self._send(given, options), self._clock() + LIFETIME)
+                self._sent[sha256] = known
+            return known[0]
 
-    async def _send(self, given: Input, options: Mapping[str, object]) -> str:
+    async def _send(self, given: Input, options: Mapping[str, object]) -> Upload:
         local = fetched(given.source, self._folder, options=options)
         path, sha256, _ = await asyncio.to_thread(local.__enter__)
         try:
             check_unchanged(given, sha256)
             # RunningHub goes by the extension, and a plain ASCII name is the only one that is safe there.
             extension = given.seen.extension or "bin"
-            uploaded = await self._upload(path, name=f"{sha256[:32]}.{extension}", mime=given.seen.mime)
+            return await self._upload(path, name=f"{sha256[:32]}.{extension}", mime=given.seen.mime)
         finally:
             await asyncio.to_thread(local.__exit__, None, None, None)
-        return uploaded.url

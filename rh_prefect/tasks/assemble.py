@@ -16,7 +16,6 @@ from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.result import Result
 from rh_prefect.media import edit
-from rh_prefect.media.probe import probe
 from rh_prefect.media.ref import Media, as_media_input
 from rh_prefect.media.source import fetch
 from rh_prefect.media.store import MediaStore
@@ -114,12 +113,12 @@ class _Cut:
 
     def _join(self, videos: list[Path], film: Path, speech: MediaLike | None, music: MediaLike | None) -> None:
         joined = self._scratch / "joined.mp4"
-        edit.concat(videos, joined)
+        cut = edit.concat(videos, joined)
         if speech is None and music is None:
             joined.replace(film)
             return
-        track = self._scratch / "track.m4a"
-        edit.mix(self._optional(speech, "speech"), self._optional(music, "music"), track, seconds=probe(joined).seconds)
+        track = self._scratch / "track.wav"
+        edit.mix(self._optional(speech, "speech"), self._optional(music, "music"), track, seconds=cut.seconds)
         edit.mux(joined, track, film)
 
     def _optional(self, given: MediaLike | None, name: str) -> Path | None:

@@ -15,12 +15,11 @@ from prefect.tasks import Task
 
 from rh_prefect.blocks.lookup import load_credentials, load_storage
 from rh_prefect.errors import JobFailed, JournalError, StoreError, TransportError
-from rh_prefect.jobs.account import Options, Reuse, account
+from rh_prefect.jobs.account import Asked, Options, Reuse, account
 from rh_prefect.jobs.journal import FolderJournal
 from rh_prefect.jobs.result import Result
 from rh_prefect.jobs.scope import FolderScope, Scope, loose_scope
 from rh_prefect.jobs.thread import LOOP
-from rh_prefect.models import ModelInput
 from rh_prefect.runs.observer import run_observer
 from rh_prefect.runs.scope import current_scope
 from rh_prefect.settings import get_settings
@@ -52,10 +51,20 @@ def run_name(parameters: Mapping[str, Any]) -> str:
         parameters: The task's parameters.
     """
     asked = parameters["asked"]
-    label = parameters.get("label")
-    said = next((str(getattr(asked, name)) for name in ("prompt", "text", "description") if hasattr(asked, name)), "")
+    return titled(str(asked.model), vars(asked), label=parameters.get("label"))
+
+
+def titled(model: str, params: Mapping[str, Any], *, label: str | None) -> str:
+    """Names a task run; see `run_name`.
+
+    Args:
+        model: The model's name.
+        params: The model's parameters.
+        label: The output's name.
+    """
+    said = next((str(params[name]) for name in ("prompt", "text", "description") if params.get(name)), "")
     short = " ".join(said.split())[:PROMPT_SHOWN]
-    head = f"{label}: {asked.model}" if label else str(asked.model)
+    head = f"{label}: {model}" if label else model
     return f"{head} ({short})" if short else head
 
 
@@ -69,7 +78,7 @@ def run_name(parameters: Mapping[str, Any]) -> str:
     retry_condition_fn=can_help,
 )
 async def generate(
-    asked: ModelInput,
+    asked: Asked,
     *,
     label: str | None = None,
     reuse: Reuse = "never",
@@ -90,7 +99,7 @@ async def generate(
         clip = await generate(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5"))
 
     Args:
-        asked: The model and its parameters, from `rh_prefect.models`.
+        asked: The model and its parameters, from `rh_prefect.models`; or a `WorkflowInput` or `AppInput`.
         label: A name for the output, in its file's name; calls with different labels are different jobs.
         reuse: `always` serves an identical earlier request from the storage, at no cost, and makes equal calls of this
             run one job. By default equal calls are jobs of their own.
@@ -112,9 +121,6 @@ async def generate(
         JobFailed: The task failed; the message says why, and whether running again can help.
         RunningHubError: Everything else; see `rh_prefect.errors`.
     """
-    settings = get_settings()
-    paying = await load_credentials(credentials)
-    store = await load_storage(storage)
     options = Options(
         label=label,
         key=key,
@@ -125,7 +131,27 @@ async def generate(
         credentials=credentials,
         storage=storage,
     )
-    here = _scope(scope, key, journal_url=settings.journal_url)
+    return await run_job(asked, options, scope=scope)
+
+
+async def run_job(asked: Asked, options: Options, *, scope: str | None = None) -> Result:
+    """Runs one paid job in the scope of the caller: what `generate` and every model's own task do.
+
+    Args:
+        asked: The model and its parameters.
+        options: How to run it.
+        scope: Outside of flows: the name under which the job is remembered.
+
+    Returns:
+        The outputs, already in the storage, with what they cost.
+
+    Raises:
+        RunningHubError: See `rh_prefect.errors`.
+    """
+    settings = get_settings()
+    paying = await load_credentials(options.credentials)
+    store = await load_storage(options.storage)
+    here = _scope(scope, options.key, journal_url=settings.journal_url)
     observer = run_observer()
 
     async def run() -> Result:
@@ -145,7 +171,7 @@ def _scope(name: str | None, key: str | None, *, journal_url: str) -> Scope:
         return inside
     if name is None and key is None:
         warnings.warn(
-            "generate() was called outside of a flow and without `scope` or `key`: should this process die, the way "
+            "A paid call was made outside of a flow and without `scope` or `key`: should this process die, the way "
             "back to what it paid for is lost. Name a scope, or call it in a flow.",
             stacklevel=2,
         )

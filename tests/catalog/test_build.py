@@ -155,7 +155,8 @@ def files(tmp_path: Path) -> list[str]:
     (tmp_path / "source.json").write_text(
         json.dumps(source({"name": "a/b", "params": [param("prompt")]})), encoding="utf-8"
     )
-    return ["--slim", str(tmp_path / "slim.json"), "--stub", str(tmp_path / "stub.pyi")]
+    names = {"--slim": "slim.json", "--stub": "stub.pyi", "--tasks": "tasks.pyi"}
+    return [word for option, name in names.items() for word in (option, str(tmp_path / name))]
 
 
 def test_a_build_a_check_and_a_drift(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,14 +174,23 @@ def test_a_build_a_check_and_a_drift(files: list[str], tmp_path: Path, capsys: p
     assert "+ c" in said
     assert "~ a/b: ~prompt, +seed" in said
 
-    stub = tmp_path / "stub.pyi"
-    stub.write_text(
-        stub.read_text(encoding="utf-8").replace("prompt: str | None = None", "prompt: str"), encoding="utf-8"
-    )
-    assert build.main(["--check", *files]) == 1
-    assert "stub does not fit" in capsys.readouterr().err
-    assert build.main(files) == 0
-    assert build.main(["--check", *files]) == 0
+    for name in ("stub.pyi", "tasks.pyi"):
+        stub = tmp_path / name
+        text = stub.read_text(encoding="utf-8")
+        stub.write_text(text.replace("prompt: str | None = None", "prompt: str"), encoding="utf-8")
+        assert build.main(["--check", *files]) == 1
+        said = capsys.readouterr().err
+        assert "stub does not fit" in said
+        assert name in said
+        assert build.main(files) == 0
+        assert build.main(["--check", *files]) == 0
+
+
+def test_a_change_of_price_is_told_with_both_prices() -> None:
+    prices = ({"currency": "CNY", "unit": "call", "fixed": 1}, {"currency": "CNY", "unit": "call", "fixed": 2}, None)
+    first, second, none = (build.slim(source({"name": "a/b", **({"price": one} if one else {})})) for one in prices)
+    assert build.changes(first, second) == ["~ a/b: price (1.00 CNY per call -> 2.00 CNY per call)"]
+    assert build.changes(second, none) == ["~ a/b: price (2.00 CNY per call -> none)"]
 
 
 def test_a_source_that_is_not_there_or_is_no_json(

@@ -36,6 +36,7 @@ def test_books_over_http(rh: Caller) -> None:
         "charged": "0.05",
         "time": 0,
         "code": "",
+        "coins": 0,
     }
     assert (second["accepted"], second["code"]) == (False, "1007")
     assert books["tasks"][0]["status"] == "SUCCESS"

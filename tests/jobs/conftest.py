@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.jobs.journal import FolderJournal
-from tests.support.s3 import s3  # noqa: F401  # a fixture is found by its name here
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ async def test_a_draft_that_a_killed_writer_left_is_no_record(journal: FolderJou
     assert await journal.create("abc-intent-2", mine)
 
 
-class _Careless(MemoryFileSystem):
+class _Careless(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
     """Takes no notice of `mode`, as an S3 server without conditional writes does."""
 
     protocol = "careless"
@@ -108,7 +108,7 @@ class _Careless(MemoryFileSystem):
         super().pipe_file(path, value, mode="overwrite", **kwargs)
 
 
-class _LooksFirst(MemoryFileSystem):
+class _LooksFirst(MemoryFileSystem):  # type: ignore[misc]
     """Has fsspec's own way of exclusive creation: it looks, and then it writes."""
 
     protocol = "looksfirst"

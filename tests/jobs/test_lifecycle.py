@@ -10,6 +10,7 @@ import pytest
 from rh_prefect.errors import (
     AccountError,
     Busy,
+    InputError,
     JobCancelled,
     JobFailed,
     ModerationError,
@@ -18,8 +19,10 @@ from rh_prefect.errors import (
     SubmissionUnknown,
 )
 from rh_prefect.jobs.lifecycle import (
+    BROKEN,
     GAVE_UP,
     NOT_DELIVERED,
+    NOT_SENT,
     AwaitEnd,
     AwaitSlot,
     CancelTask,
@@ -167,6 +170,31 @@ def test_on_unknown_resubmit_forgets_and_pays_again() -> None:
     assert life.step == CheckCancel(fresh=True)
 
 
+def test_on_unknown_resubmit_has_the_limit_of_max_attempts() -> None:
+    life = Life(replace(POLICY, on_unknown="resubmit", max_attempts=2))
+    first = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))
+    life.answers((ReadJob(), view(first)), *posts(2, UNKNOWN)[:-1])
+    life.raises(SubmissionUnknown, RecordAnswer(INTENT, 2, UNKNOWN), Submit(2, INTENT, UNKNOWN))
+
+
+@pytest.mark.parametrize(
+    "stands",
+    [
+        Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="1"), SUCCESS),
+        Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten")),
+    ],
+)
+def test_what_others_did_while_this_process_was_stopped_is_read_before_anything_else(stands: Submit) -> None:
+    life = Life().answers((ReadJob(), NEW), *posts(1, TICKET)[:-1], (RecordAnswer(INTENT, 1, TICKET), stands))
+    assert life.step == ReadJob()
+
+
+def test_a_request_that_could_not_be_written_is_the_caller_s_mistake() -> None:
+    refused = Answer(outcome="refused", code=NOT_SENT, reason="a parameter cannot be written as JSON", retry="final")
+    life = Life().answers((ReadJob(), NEW), *posts(1, refused))
+    assert "run/key: a parameter" in life.raises(InputError, FreeSlot(), None).message
+
+
 def test_a_forgotten_submit_is_paid_for_again_with_the_next_number() -> None:
     forgotten = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))
     life = Life().answers((ReadJob(), view(forgotten)), *posts(2, TICKET))
@@ -309,3 +337,13 @@ def test_busy_is_transient_and_unknown_is_not() -> None:
     assert issubclass(Busy, Transient)
     assert issubclass(NotDelivered, Transient)
     assert not issubclass(NoAnswer, Transient)
+
+
+def test_a_graph_that_runninghub_calls_broken_is_cancelled_at_once_and_never_paid_for_again() -> None:
+    broken = Answer(outcome="ticket", task_id="1", node_errors={"6": "prompt is empty"})
+    submit = Submit(1, INTENT, broken)
+    end = End(status="FAILED", task_id="1", code=BROKEN, reason="node 6: prompt is empty")
+    life = Life().answers((ReadJob(), NEW), *posts(1, broken))
+    assert "node 6: prompt is empty" in life.raises(JobFailed, CancelTask(submit), end).message
+    later = replace(POLICY, attempt=2, task_attempt=2)
+    Life(later).raises(JobFailed, ReadJob(), view(replace(submit, end=end)))

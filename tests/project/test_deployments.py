@@ -195,10 +195,12 @@ async def test_prefect_takes_all_of_it(deployed: str) -> None:
 
 
 @pytest.mark.prefect
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("deployment", "parameters"),
-    [("film/package", {"prompt": "a lighthouse", "shots": 1}), ("nightly-film/nightly", {"shots": 1})],
+    [
+        ("film/package", {"prompt": "a lighthouse", "shots": 1}),
+        pytest.param("nightly-film/nightly", {"shots": 1}, marks=pytest.mark.long),
+    ],
 )
 async def test_a_worker_runs_it(
     deployment: str, parameters: dict[str, Any], worker: Path, worker_env: dict[str, str]

@@ -25,8 +25,9 @@ class _Selector(selectors.SelectSelector):
         ready = super().select(0)
         if not ready and timeout is None:
             raise RuntimeError("everything waits, and nothing will ever happen")
-        if not ready:
-            self.now += timeout or 0.0
+        if not ready and timeout is not None:
+            # A little more, as with any real clock: asyncio may call a timer a moment before it is due.
+            self.now += timeout + 1e-6
         return ready
 
 

@@ -1,4 +1,4 @@
-"""The account: queue status and balance."""
+"""The account: queue status, balance, list of keys; and the public library of models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Final
 from starlette.responses import Response
 
 from rh_prefect.emulator import answers, auth
+from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.assumptions import CURRENCY
+from rh_prefect.emulator.comfy.models import RESOURCE_TYPES, Resource, find
+from rh_prefect.emulator.keys import ApiKey
+from rh_prefect.emulator.routes.apps import page_of
 from rh_prefect.emulator.serving import Call, Endpoint
 
 
@@ -40,7 +44,68 @@ async def account_status(call: Call) -> Response:
     )
 
 
+async def key_list(call: Call) -> Response:
+    """Lists the keys of the account, masked."""
+    mine = [key for key in call.state.keys if key.account is call.key.account]
+    return answers.success([_key(call, key) for key in mine])
+
+
+def _key(call: Call, key: ApiKey) -> dict[str, object]:
+    spent = sum(paid.charged for paid in call.state.books.paid if paid.key_name == key.name)
+    return {
+        "key": f"{key.secret[:4]}{'*' * 24}{key.secret[-4:]}",
+        "apiKeyName": key.name,
+        "status": 1,
+        "quotaLimit": None,
+        "quotaUsed": float(spent),
+        "visible": True,
+        "expireAt": None,
+        "expireInMinute": None,
+        "createdAt": "2026-01-01 00:00:00",
+    }
+
+
+async def resource_list(call: Call) -> Response:
+    """Searches the public library; `nodeModelName` is what a loader node wants."""
+    body = call.body
+    kind, bases, tags = body.get("resourceType"), body.get("baseModels") or [], body.get("tags") or []
+    if kind not in RESOURCE_TYPES:
+        raise Refused("301", f"resourceType must be one of {', '.join(RESOURCE_TYPES)}")
+    if not isinstance(bases, list) or not isinstance(tags, list):
+        raise Refused("301", "baseModels and tags must be arrays")
+    found = find(str(kind), name=str(body.get("resourceName") or ""), bases=bases, tags=tags)
+    return answers.success(page_of(body, [_resource(number, item) for number, item in enumerate(found)], size=10))
+
+
+def _resource(number: int, resource: Resource) -> dict[str, object]:
+    version = {
+        "id": str(1_990_000_000_000_000_000 + number),
+        "version": "v1",
+        "versionResourceName": resource.file,
+        "baseModel": resource.base,
+        "baseModelSubtype": "",
+        "triggerWords": "",
+        "desc": "",
+        "posterInfos": [],
+    }
+    return {
+        "id": str(1_980_000_000_000_000_000 + number),
+        "resourceName": resource.title,
+        "resourceType": resource.kind,
+        "createTime": "2026-01-01 00:00:00",
+        "desc": "",
+        "nodeModelName": resource.file,
+        "posterUrl": "",
+        "thumbnailUrl": "",
+        "owner": {"name": "RunningHub", "avatar": ""},
+        "tags": [{"id": tag, "name": name} for tag, name in resource.tags],
+        "versions": [version],
+    }
+
+
 ENDPOINTS: Final = (
+    Endpoint("/openapi/v2/api-key/list", key_list, auth.bearer, answers.v1, on="keys", reads="nothing", method="GET"),
+    Endpoint("/openapi/v2/resource/list", resource_list, auth.bearer, answers.v1, on="resources"),
     Endpoint(
         "/openapi/v2/queue/status", queue_status, auth.bearer, answers.v1, on="queue", reads="nothing", method="GET"
     ),

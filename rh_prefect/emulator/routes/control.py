@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from rh_prefect.emulator.comfy.apps import AppField
 from rh_prefect.emulator.faults import fault_from_json
 from rh_prefect.emulator.state import State
 from rh_prefect.errors import InputError
 
 
 async def about(request: Request) -> Response:
-    """Tells where the file host is and what time it is."""
+    """Tells where the file host is, what time it is, and what can be started."""
     state = _state(request)
+    workflows = [{"id": workflow.id, "name": workflow.name} for workflow in state.workflows]
+    apps = [{"id": app.id, "name": app.name, "quickCreateCode": app.quick_code} for app in state.apps]
     keys = [{"name": key.name, "tier": key.tier, "limit": key.limit} for key in state.keys]
-    return JSONResponse({"files_url": state.shelf.url, "now": state.clock.now(), "keys": keys})
+    facts = {"files_url": state.shelf.url, "now": state.clock.now(), "keys": keys}
+    return JSONResponse({**facts, "workflows": workflows, "apps": apps})
 
 
 async def books(request: Request) -> Response:
@@ -72,6 +77,38 @@ async def moderate(request: Request) -> Response:
     return JSONResponse({"words": sorted(_state(request).moderated)})
 
 
+async def add_workflow(request: Request) -> Response:
+    """Saves a workflow; takes the arguments of `Workflows.add` and answers its id."""
+    raw = await _json(request)
+    try:
+        return JSONResponse({"id": _state(request).workflows.add(**raw)})
+    except TypeError as error:
+        raise InputError(f"A workflow needs a graph, and takes the arguments of Workflows.add: {error}") from error
+
+
+async def add_app(request: Request) -> Response:
+    """Publishes an app; takes the arguments of `Apps.add`, each field as a list, and answers its id."""
+    raw = await _json(request)
+    try:
+        fields = raw.pop("fields", None)
+        read = None if fields is None else [AppField(*field) for field in fields]
+        return JSONResponse({"id": _state(request).apps.add(fields=read, **raw)})
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"An app needs a graph, and takes the arguments of Apps.add: {error}") from error
+
+
+async def events(request: Request) -> Response:
+    """Lists the webhooks' events."""
+    return JSONResponse(_state(request).webhooks.events())
+
+
+async def turn_switches(request: Request) -> Response:
+    """Sets switches, and answers all of them."""
+    switches = _state(request).switches
+    switches.turn(**await _json(request))
+    return JSONResponse(asdict(switches))
+
+
 def _state(request: Request) -> State:
     state: State = request.app.state.emulator
     return state
@@ -94,5 +131,9 @@ ROUTES: Final = (
     Route("/_emulator/clock", move_clock, methods=["POST"]),
     Route("/_emulator/keys", add_key, methods=["POST"]),
     Route("/_emulator/moderated", moderate, methods=["POST"]),
+    Route("/_emulator/workflows", add_workflow, methods=["POST"]),
+    Route("/_emulator/apps", add_app, methods=["POST"]),
+    Route("/_emulator/webhooks", events, methods=["GET"]),
+    Route("/_emulator/switches", turn_switches, methods=["POST"]),
 )
 """The emulator's own routes."""

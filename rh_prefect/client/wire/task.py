@@ -1,9 +1,4 @@
-"""What RunningHub's answers hold, as frozen values, and the readers that make them from JSON.
-
-The readers are total: a field that is missing, null or of another type than documented becomes an empty value, never an
-exception. Whether an answer stands for an error is decided in `rh_prefect.client.answers`. "api.md" is the fact sheet
-on the API, `shared/runninghub/api.md`.
-"""
+"""A task at one moment, as RunningHub tells it under several names and in several forms."""
 
 from __future__ import annotations
 
@@ -14,10 +9,11 @@ from pathlib import PurePosixPath
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, SecretStr
 
-from rh_prefect.client.lenient import amount, compact, count, first_text, rows, table, text, unfold
+from rh_prefect.client.lenient import amount, compact, first_text, rows, table, text, unfold
 from rh_prefect.client.masks import mask
+from rh_prefect.client.wire.value import Value
 
 _log = logging.getLogger("rh_prefect.client")
 
@@ -33,12 +29,6 @@ _STATUSES: Final[dict[str, TaskStatus]] = {
     "CANCELED": "CANCELLED",
     "CANCELLED": "CANCELLED",
 }
-
-
-class Value(BaseModel):
-    """A frozen value that goes to JSON and back."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class RemoteOutput(Value):
@@ -106,6 +96,8 @@ class TaskView(Value):
         usage: What it cost so far.
         failure: The failing node, where one is named.
         node_errors: For each refused node of a workflow, what is wrong with it: such a task fails or runs in part.
+        progress_url: Where a running workflow tells its progress; a secret, since it holds a ticket of the account.
+            In no repr and no dump.
     """
 
     task_id: str
@@ -116,6 +108,7 @@ class TaskView(Value):
     usage: Usage = Usage()
     failure: Failure | None = None
     node_errors: dict[str, str] = Field(default_factory=dict)
+    progress_url: SecretStr | None = Field(default=None, exclude=True, repr=False)
 
     @property
     def is_terminal(self) -> bool:
@@ -133,49 +126,6 @@ class TaskView(Value):
         if self.usage.total is not None:
             return "money"
         return None if self.usage.coins is None else "coins"
-
-
-class Upload(Value):
-    """A file that RunningHub holds for a day: `url` for models, `file_name` for loader nodes of workflows."""
-
-    url: str
-    file_name: str
-    size: int
-    kind: str
-
-
-class QueueStatus(Value):
-    """How many tasks the key may run, runs, and has waiting."""
-
-    key_type: str
-    limit: int | None
-    running: int
-    queued: int
-
-
-class PricePreview(Value):
-    """What a request would cost; nothing is created."""
-
-    amount: Decimal
-    currency: str | None
-    free: bool
-
-
-class Account(Value):
-    """What the account holds."""
-
-    coins: Decimal | None
-    money: Decimal | None
-    currency: str | None
-    running: int
-    key_type: str
-
-
-class Download(Value):
-    """A file that has been fetched completely."""
-
-    size: int
-    sha256: str
 
 
 def read_task(source: dict[str, object], *, task_id: str, code: str = "", reason: str = "") -> TaskView | None:
@@ -196,7 +146,14 @@ def read_task(source: dict[str, object], *, task_id: str, code: str = "", reason
         usage=read_usage(source.get("usage")),
         failure=read_failure(source.get("failedReason")),
         node_errors=read_node_errors(source.get("promptTips")),
+        progress_url=read_progress_url(source.get("netWssUrl")),
     )
+
+
+def read_progress_url(value: object) -> SecretStr | None:
+    """Reads `netWssUrl`, which is null while a task is queued."""
+    url = text(value).strip()
+    return SecretStr(url) if url.startswith(("ws://", "wss://")) else None
 
 
 def read_status(name: str) -> TaskStatus | None:
@@ -271,6 +228,12 @@ def read_usage(usage: object) -> Usage:
     )
 
 
+def read_item_usage(items: list[object]) -> Usage:
+    """Reads the billing fields of v1 outputs: each item repeats the cost of the whole task (api.md 9)."""
+    usages = (read_usage(item) for item in items)
+    return next((usage for usage in usages if usage != Usage()), Usage())
+
+
 def read_failure(reason: object) -> Failure | None:
     """Reads `failedReason`: an object, a string, an object in a string, or nothing."""
     found = unfold(reason)
@@ -304,6 +267,8 @@ def read_node_errors(tips: object) -> dict[str, str]:
         found = {"": mask(compact(errors))} if errors else {}
     if not found and source.get("error"):
         return {"": mask(compact(source["error"]))}
+    if not found and source.get("result") is False:
+        return {"": "the graph is not valid"}
     return found
 
 
@@ -315,41 +280,3 @@ def _node_error(error: object) -> str:
 
 def _errors_of(source: dict[str, object]) -> list[dict[str, object]]:
     return [row for row in rows(source.get("errors")) if isinstance(row, dict)]
-
-
-def read_upload(data: dict[str, object], *, size: int) -> Upload | None:
-    """Reads an upload's answer (api.md 3.18); None where it names no file."""
-    url, file_name = first_text(data, "download_url", "downloadUrl", "url"), first_text(data, "fileName", "file_name")
-    if not url and not file_name:
-        return None
-    stored = count(data.get("size"))
-    return Upload(url=url, file_name=file_name, size=size if stored is None else stored, kind=first_text(data, "type"))
-
-
-def read_queue_status(data: dict[str, object]) -> QueueStatus:
-    """Reads the key's load (api.md 3.22)."""
-    return QueueStatus(
-        key_type=first_text(data, "apiKeyType", "apiType"),
-        limit=count(data.get("concurrentLimit")),
-        running=count(data.get("runningCount")) or 0,
-        queued=count(data.get("queuedCount")) or 0,
-    )
-
-
-def read_price(source: dict[str, object]) -> PricePreview | None:
-    """Reads a price preview (api.md 3.22); None where it gives no price."""
-    price, free = amount(source.get("estimatedPrice")), source.get("isFreeThisCall") is True
-    if price is None and not free:
-        return None
-    return PricePreview(amount=price or Decimal(0), currency=first_text(source, "currency") or None, free=free)
-
-
-def read_account(data: dict[str, object]) -> Account:
-    """Reads the account (api.md 3.21)."""
-    return Account(
-        coins=amount(data.get("remainCoins")),
-        money=amount(data.get("remainMoney")),
-        currency=first_text(data, "currency") or None,
-        running=count(data.get("currentTaskCounts")) or 0,
-        key_type=first_text(data, "apiType", "apiKeyType"),
-    )

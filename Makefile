@@ -1,0 +1,57 @@
+# Everything runs in .venv, which the first target makes; Python 3.11 or newer and make are all that is needed.
+
+PYTHON ?= python3
+JOBS ?= 2
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long lint bench constraints clean
+
+help:
+	@echo "make demo         make a film on this machine: no key, no network, nothing to pay (ARGS=--stay keeps the dashboard)"
+	@echo "make test         the test suite, then lint, types and import contracts"
+	@echo "make test-long    kills, faults and workers"
+	@echo "make bench        memory and start-up, measured"
+	@echo "make lint         ruff, mypy, import contracts, and whether generated files fit the catalogue"
+	@echo "make constraints  write constraints.txt anew from what is installed"
+	@echo "make clean        remove .venv, caches and builds; films stay"
+
+demo: $(INSTALLED)
+	$(BIN)/rh-prefect demo $(ARGS)
+
+# By file: each of the processes starts servers of its own, and a file's tests share them.
+test: $(INSTALLED)
+	$(BIN)/pytest -m "not long" -n $(JOBS) --dist loadfile
+	@$(MAKE) --no-print-directory lint
+
+# One at a time: these kill processes and watch what the others make of it.
+test-long: $(INSTALLED)
+	$(BIN)/pytest -m long
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m rh_prefect.catalog.build --check
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.imports
+	$(BIN)/python -m benchmarks.memory
+
+constraints: $(INSTALLED)
+	head -n 1 constraints.txt > .constraints.new
+	$(BIN)/python -m pip freeze --exclude-editable | LC_ALL=C sort -f >> .constraints.new
+	mv .constraints.new constraints.txt
+
+# hatchling by name: a wheel is built in a test, from .venv and without a network.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("$(PYTHON) is Python %d.%d; 3.11 or newer is needed. Name another: make PYTHON=python3.12" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find rh_prefect flows blocks tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,149 @@
+"""How much the process grows while a job sends or fetches 300 MB; the emulator and S3 are processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import resource
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.report import Figure, show
+from tests.support import samples
+from tests.support.s3 import S3Server
+
+SIZE = 300 * 10**6
+LIMIT_MB = 32
+_STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One job that moves 300 MB.
+
+    Attributes:
+        what: Its name in the table.
+        video: What it enlarges.
+        warm: The environment of a small job of the same kind, which runs first.
+        env: The environment of the job that is measured.
+        small: The small job's video.
+    """
+
+    what: str
+    video: str
+    warm: dict[str, str]
+    env: dict[str, str]
+    small: str
+
+
+def main() -> None:
+    """Measures and prints."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="rh-bench-")))
+        (folder / "s3").mkdir()
+        s3 = S3Server(folder / "s3")
+        stack.callback(s3.stop)
+        s3.start()
+        plain, large = (stack.enter_context(_emulator(size, folder)) for size in (0, SIZE))
+        # A process for each: what one job has freed must not hide what the next one takes.
+        pool = stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1))
+        show("Memory over idle", list(pool.map(_measure, _cases(folder, s3, plain=plain, large=large))))
+
+
+def _cases(folder: Path, s3: S3Server, *, plain: dict[str, str], large: dict[str, str]) -> list[Case]:
+    small, big = samples.mp4(folder / "small.mp4"), _big(samples.mp4(folder / "big.mp4", hz=880))
+    disk = {"RH_OUT": str(folder / "out"), "RH_STATE_DIR": str(folder / "state")}
+    bucket = {**disk, "RH_OUT": s3.url("out"), "RH_OUT_OPTIONS": json.dumps(s3.options)}
+    remote = {path: f"{s3.url()}/{path.name}" for path in (small, big)}
+    for path, uri in remote.items():
+        s3.filesystem().put_file(str(path), uri)
+    return [
+        Case("300 MB upload from a folder", str(big), plain | disk, plain | disk, str(small)),
+        Case("300 MB upload from S3", remote[big], plain | bucket, plain | bucket, remote[small]),
+        Case("300 MB result into a folder", str(small), plain | disk, large | disk, str(small)),
+        Case("300 MB result into S3", str(small), plain | bucket, large | bucket, str(small)),
+    ]
+
+
+def _big(video: Path) -> Path:
+    """Adds a box that players skip; the file has the size and needs no room."""
+    size = video.stat().st_size
+    with video.open("ab") as file:
+        file.write(struct.pack(">I4s", SIZE - size, b"free"))
+        file.truncate(SIZE)
+    return video
+
+
+@contextmanager
+def _emulator(least_bytes: int, folder: Path) -> Iterator[dict[str, str]]:
+    code = (
+        "from rh_prefect.emulator import serve\n"
+        "say = lambda rh: print(rh.url, rh.key, flush=True)\n"
+        f"serve(say, long_side=64, fps=6, max_seconds=1.0, least_bytes={least_bytes})"
+    )
+    env = {**os.environ, "TMPDIR": str(folder)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            assert process.stdout is not None
+            url, key = process.stdout.readline().split()
+            yield {"RH_BASE_URL": url, "RH_API_KEY": key, "RH_POLL_SECONDS": "0.1"}
+        finally:
+            process.terminate()
+
+
+def _measure(case: Case) -> Figure:
+    """Runs a small job, then the large one, in a new process; returns by how much the large one made it grow."""
+    _run(case.small, case.warm, scope="warm")
+    gc.collect()
+    idle = _now()
+    _forget_peak()
+    _run(case.video, case.env, scope=case.what.replace(" ", "-").lower())
+    return Figure(case.what, (_peak() - idle) / 1e6, LIMIT_MB, "MB", f"over {idle / 1e6:.0f} MB")
+
+
+def _run(video: str, env: dict[str, str], *, scope: str) -> None:
+    from rh_prefect import generate, models
+
+    os.environ.update(env)
+    asked = models.RhVideoUpscaler(video_url=video)
+    # The task's own function: Prefect's engine is loaded, and no server is needed.
+    result = asyncio.run(generate.fn(asked, scope=scope))
+    assert result.outputs
+
+
+def _now() -> float:
+    return _status("VmRSS") if _STATUS.exists() else _high_water()
+
+
+def _peak() -> float:
+    return _status("VmHWM") if _STATUS.exists() else _high_water()
+
+
+def _forget_peak() -> None:
+    if _STATUS.exists():
+        _STATUS.with_name("clear_refs").write_text("5")
+
+
+def _status(field: str) -> float:
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field))
+    return float(line.split()[1]) * 1024
+
+
+def _high_water() -> float:
+    """The process's peak; it cannot be set back, so outside Linux the growth is over the small job's peak."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""AI apps and quick create: what can be run, and what it can be given."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rh_prefect.client import answers, wire
+from rh_prefect.client.answers import Ask
+from rh_prefect.client.core import Core, usable_id, usable_page
+from rh_prefect.client.masks import MASK
+from rh_prefect.client.wire import App, AppListing, Page, Style
+
+AppSort = Literal["RECOMMEND", "HOTTEST", "NEWEST"]
+
+
+class Apps:
+    """Finds AI apps; `Client.submit` starts them."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def demo(self, webapp_id: str) -> App:
+        """Asks what an app can be given (api.md 3.8).
+
+        Raises:
+            InputError: The id is none.
+            NotDelivered: No connection.
+            NoAnswer: No readable answer.
+            ApiError: By the table of codes; 901 where the site has no such app.
+        """
+        ask = Ask(f"call example of app {webapp_id}")
+        query = f"apiKey={MASK}&webappId={usable_id(webapp_id, of='an AI app')}"
+        answer = await self._core.call_with_key_in_query("api/webapp/apiCallDemo", query, ask)
+        return wire.read_app(answers.with_data(answer, ask), webapp_id=webapp_id)
+
+    async def list(
+        self, *, page: int = 1, size: int = 50, sort: AppSort = "RECOMMEND", days: int = 7
+    ) -> Page[AppListing]:
+        """Lists public apps (api.md 3.9).
+
+        Args:
+            page: From 1.
+            size: 50 at most.
+            sort: Their order.
+            days: How far back HOTTEST looks; the other orders do without.
+
+        Raises:
+            InputError: There is no such page.
+            NotDelivered: No connection.
+            NoAnswer: No readable answer.
+            ApiError: By the table of codes.
+        """
+        usable_page(page, size, largest=50)
+        ask = Ask(f"page {page} of the app list")
+        body: dict[str, object] = {"current": page, "size": size, "sort": sort}
+        if sort == "HOTTEST":
+            body["days"] = days
+        answer = await self._core.call("openapi/v2/aiapp/list", body, ask)
+        return wire.read_app_page(answers.with_data(answer, ask), number=page)
+
+
+class QuickCreate:
+    """The library of quick create; `Client.submit` starts it."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def params(self, webapp_id: str, *, kind: int = 2) -> tuple[Style, ...]:
+        """Lists the styles that a quick-create module offers (api.md 3.16).
+
+        Args:
+            webapp_id: The module's id.
+            kind: Its `type`; 2 in every published sample.
+
+        Raises:
+            InputError: The id is none.
+            NotDelivered: No connection.
+            NoAnswer: No readable answer.
+            ApiError: By the table of codes.
+        """
+        ask = Ask(f"quick-create styles of {webapp_id}")
+        body = {"type": kind, "webappId": usable_id(webapp_id, of="a quick-create module")}
+        # Whether it wants a key is not confirmed: it gets both, as every v1 endpoint does.
+        answer = await self._core.call_v1("api/fast/creation/model/params", body, ask)
+        return wire.read_styles(answers.with_rows(answer, ask))

@@ -1,0 +1,216 @@
+"""The ways in which every endpoint is asked: read, make, submit, send a file; each with its limits and its resends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx
+from pydantic import SecretStr
+
+from rh_prefect.client import answers
+from rh_prefect.client.answers import Answer, Ask
+from rh_prefect.client.delivery import FOREIGN, Delivery
+from rh_prefect.client.hidden import HIDDEN, behind_mask, hide_signature
+from rh_prefect.client.masks import mask_key
+from rh_prefect.client.pools import open_pools
+from rh_prefect.client.retry import RESEND
+from rh_prefect.client.upload import FileBody, RawBody
+from rh_prefect.errors import InputError
+
+_AT_ONCE: Final = 16
+"""API calls in flight: httpx's pool gets slow in the square of its waiters, so they wait outside of it."""
+_CALL_SECONDS: Final = 90.0
+"""How long a call other than a submit or a transfer may take, resends included."""
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Core:
+    """What all endpoints of one account share.
+
+    Args:
+        key: The account's key.
+        base_url: The site.
+        submit_timeout: The hard limit on a submit, in seconds.
+        transport: Sends the requests in place of the network.
+    """
+
+    def __init__(
+        self,
+        key: SecretStr,
+        base_url: httpx.URL,
+        *,
+        submit_timeout: float,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.key = key
+        self.submit_timeout = submit_timeout
+        self.pools = open_pools(base_url, key, submit_timeout=submit_timeout, transport=transport)
+        self.downloads = asyncio.Semaphore(8)
+        self._calls = asyncio.Semaphore(_AT_ONCE)
+        self._uploads = asyncio.Semaphore(4)
+
+    def signed(self, body: Mapping[str, object]) -> dict[str, object]:
+        """The body of a v1 call, which wants the key in it as well as in the header (api.md 1.2)."""
+        return {**body, "apiKey": self.key.get_secret_value()}
+
+    async def call(self, path: str, body: Mapping[str, object] | None, ask: Ask) -> Answer:
+        """Asks for something that may be asked for again; without a body it is a GET."""
+        client = self.pools.calls
+        request = client.build_request("GET", path) if body is None else _json_request(client, path, body, ask)
+        return await self.resent(client, request, ask)
+
+    async def call_v1(self, path: str, body: Mapping[str, object], ask: Ask) -> Answer:
+        """Asks a v1 endpoint."""
+        return await self.call(path, self.signed(body), ask)
+
+    async def call_with_key_in_query(self, path: str, query: str, ask: Ask) -> Answer:
+        """Asks an endpoint that wants the key in its address; the address is masked in every log.
+
+        Args:
+            path: The endpoint.
+            query: The query, with `***` for the key.
+            ask: What for.
+        """
+        client = self.pools.calls
+        request = client.build_request("GET", f"{path}?{query}")
+        request.extensions[HIDDEN] = behind_mask(request.url, key=self.key)
+        return await self.resent(client, request, ask)
+
+    async def make(self, path: str, body: Mapping[str, object], ask: Ask) -> Answer:
+        """Asks once for something of which there would be two if it were asked for again."""
+        client = self.pools.submits
+        return await self.send(client, _json_request(client, path, body, ask), ask, deadline=_CALL_SECONDS)
+
+    async def submit(self, path: str, body: Mapping[str, object], ask: Ask) -> Answer:
+        """Sends what costs money: once, on a connection of its own, within the hard limit."""
+        client = self.pools.submits
+        return await self.send(client, _json_request(client, path, body, ask), ask, deadline=self.submit_timeout)
+
+    async def upload(self, path: str, body: FileBody, ask: Ask) -> Answer:
+        """Sends a file to RunningHub."""
+        client = self.pools.uploads
+        return await self.send_file(client, client.build_request("POST", path, content=body, headers=body.headers), ask)
+
+    async def put(self, url: str, body: RawBody, ask: Ask) -> int:
+        """Sends a file to a signed address of a stranger, who gets no key.
+
+        Returns:
+            The HTTP status.
+        """
+        client = self.pools.files
+        try:
+            request = client.build_request("PUT", url, content=body, headers=body.headers, extensions={RESEND: True})
+            hide_signature(request)
+        except FOREIGN as error:
+            raise answers.no_answer(ask, "the address to send it to is none") from error
+        async with self._uploads:
+            # Not redirected: by most redirects a PUT becomes a GET, whose success would mean nothing.
+            status, _ = await self.exchange(client, request, ask, redirects=False)
+        return status
+
+    async def resent(self, client: httpx.AsyncClient, request: httpx.Request, ask: Ask, *, auth: bool = True) -> Answer:
+        """Sends a request that may be sent again, among the few that are in flight at a time."""
+        request.extensions[RESEND] = True
+        async with self._calls:
+            return await self.send(client, request, ask, deadline=_CALL_SECONDS, auth=auth)
+
+    async def send_file(
+        self, client: httpx.AsyncClient, request: httpx.Request, ask: Ask, *, auth: bool = True
+    ) -> Answer:
+        """Sends a request that carries a file; it takes as long as it takes, and may be sent again."""
+        request.extensions[RESEND] = True
+        async with self._uploads:
+            return await self.send(client, request, ask, auth=auth)
+
+    async def send(
+        self,
+        client: httpx.AsyncClient,
+        request: httpx.Request,
+        ask: Ask,
+        *,
+        deadline: float | None = None,
+        auth: bool = True,
+    ) -> Answer:
+        """Sends a request and makes sense of the answer.
+
+        Raises:
+            NotDelivered: It never left this machine.
+            NoAnswer: It may have arrived; there is no readable answer.
+            ApiError: See `answers.read`.
+        """
+        status, body = await self.exchange(client, request, ask, deadline=deadline, auth=auth)
+        return answers.read(status, body, ask)
+
+    async def exchange(
+        self,
+        client: httpx.AsyncClient,
+        request: httpx.Request,
+        ask: Ask,
+        *,
+        deadline: float | None = None,
+        auth: bool = True,
+        redirects: bool | None = None,
+    ) -> tuple[int, bytes]:
+        """Sends a request.
+
+        Returns:
+            The status, and the body without the key.
+
+        Raises:
+            NotDelivered: It never left this machine.
+            NoAnswer: It may have arrived; the answer is lost.
+        """
+        delivery = Delivery()
+        request.extensions["trace"] = delivery.trace
+        options: dict[str, Any] = {} if auth else {"auth": None}
+        if redirects is not None:
+            options["follow_redirects"] = redirects
+        try:
+            async with asyncio.timeout(deadline):
+                response = await client.send(request, **options)
+        except FOREIGN as error:
+            raise delivery.explain(error, ask) from error
+        return response.status_code, mask_key(response.content, key=self.key)
+
+
+def json_bytes(body: Mapping[str, object], ask: Ask) -> bytes:
+    """Writes a body.
+
+    Raises:
+        InputError: It cannot be written as JSON.
+    """
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{ask.doing}: a parameter cannot be written as JSON ({error}). Nothing was sent.") from error
+
+
+def _json_request(client: httpx.AsyncClient, path: str, body: Mapping[str, object], ask: Ask) -> httpx.Request:
+    headers = {"Content-Type": "application/json"}
+    return client.build_request("POST", path, content=json_bytes(body, ask), headers=headers)
+
+
+def usable_id(value: str, *, of: str) -> str:
+    """Checks an id before it becomes part of a request: all digits, as a string.
+
+    Raises:
+        InputError: It is none.
+    """
+    found = value.strip() if isinstance(value, str) else ""
+    if not _ID.fullmatch(found):
+        raise InputError(f"{value!r} is no id of {of}. Give it as a string with all its digits. Nothing was sent.")
+    return found
+
+
+def usable_page(number: int, size: int, *, largest: int) -> None:
+    """Checks where in a list one wants to be.
+
+    Raises:
+        InputError: There is no such page.
+    """
+    if number < 1 or not 1 <= size <= largest:
+        raise InputError(f"There is no page {number} of {size} items: pages count from 1 and hold 1 to {largest}.")

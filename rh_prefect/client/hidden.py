@@ -1,0 +1,67 @@
+"""Keeps secrets out of the addresses that httpx logs.
+
+httpx writes the address of every request to its log. Two of RunningHub's families want the key in it (api.md 1.2), and
+a signed address is a key of its own. So such a request is built with a mask in the secret's place, and the true address
+is put in below everything that looks at a request; in its extensions it is a `SecretStr`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+import httpx
+from pydantic import SecretStr
+
+from rh_prefect.client.masks import MASK, bare
+
+HIDDEN: Final = "rh_hidden"
+"""The key in a request's extensions for what it hides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """An address that is shown, and the one that is meant; a redirect leads to neither, and is followed as it is."""
+
+    shown: str
+    true: SecretStr
+
+
+def behind_mask(url: httpx.URL, *, key: SecretStr) -> Hidden:
+    """Means the key where the address has a mask."""
+    shown = str(url)
+    return Hidden(shown, SecretStr(shown.replace(MASK, quote(key.get_secret_value(), safe=""), 1)))
+
+
+def hide_signature(request: httpx.Request) -> None:
+    """Hides a signed address's query from whoever looks at the request."""
+    true = request.url
+    request.url = httpx.URL(bare(str(true)))
+    request.extensions[HIDDEN] = Hidden(str(request.url), SecretStr(str(true)))
+
+
+class HiddenAddressTransport(httpx.AsyncBaseTransport):
+    """Sends a request to the address that it hides."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends a request; one that hides nothing goes on as it is."""
+        hidden = request.extensions.get(HIDDEN)
+        if not isinstance(hidden, Hidden) or str(request.url) != hidden.shown:
+            return await self._inner.handle_async_request(request)
+        extensions = {name: value for name, value in request.extensions.items() if name != HIDDEN}
+        meant = httpx.Request(
+            request.method,
+            hidden.true.get_secret_value(),
+            headers=request.headers,
+            stream=request.stream,
+            extensions=extensions,
+        )
+        return await self._inner.handle_async_request(meant)
+
+    async def aclose(self) -> None:
+        """Closes the inner transport."""
+        await self._inner.aclose()

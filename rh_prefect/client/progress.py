@@ -1,0 +1,107 @@
+"""A running workflow's progress, node by node, from its WebSocket (api.md 3.26).
+
+It is a comfort and never an authority: RunningHub calls it unstable, files appear some seconds after its last frame,
+and polling goes on beside it. So nothing that goes wrong here is an error of anybody's job: the events just end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Final
+
+import httpx
+from pydantic import SecretStr
+from websockets.asyncio.client import connect
+
+from rh_prefect.client.lenient import count, loads, rows, table, text
+from rh_prefect.client.masks import mask
+from rh_prefect.client.retry import proxy_for
+from rh_prefect.client.wire.value import Value
+from rh_prefect.errors import InputError
+
+_log = logging.getLogger("rh_prefect.client")
+
+_MUTE: Final = logging.Logger("rh_prefect.client.progress.wire", level=logging.CRITICAL + 1)
+"""For the library, which would write the address, and with it the account's ticket, to the debug log."""
+
+_LARGEST_FRAME: Final = 16 * 1024 * 1024  # previews are pictures
+_ENDS: Final = frozenset({"execution_success", "execution_error", "execution_interrupted"})
+
+
+class ProgressEvent(Value):
+    """One thing that has happened.
+
+    Attributes:
+        node: The node that runs now, or whose steps are told.
+        value: The steps that are done.
+        max: All the steps.
+        cached: Nodes that need not run, since their results are known.
+        done: No more node will run: the files come next, or the task has failed; ask which.
+    """
+
+    node: str | None = None
+    value: int | None = None
+    max: int | None = None
+    cached: tuple[str, ...] = ()
+    done: bool = False
+
+
+def watch_progress(url: SecretStr | str, *, open_timeout: float = 10.0) -> AsyncIterator[ProgressEvent]:
+    """Yields what a task's progress address tells, until it is done or the connection ends, for whatever reason.
+
+    Args:
+        url: A task's `progress_url`; a secret that lives as long as the task.
+        open_timeout: Seconds to connect.
+
+    Raises:
+        InputError: This is no WebSocket address.
+    """
+    address = url.get_secret_value() if isinstance(url, SecretStr) else url
+    return _watch(address, _proxy(address), open_timeout)
+
+
+async def _watch(address: str, proxy: str | None, open_timeout: float) -> AsyncIterator[ProgressEvent]:
+    try:
+        async with aclosing(_frames(address, proxy, open_timeout)) as frames:
+            async for frame in frames:
+                event = read_frame(frame)
+                if event is not None:
+                    yield event
+                if event is not None and event.done:
+                    return
+    except Exception as error:  # whatever it is: see above
+        _log.debug("The progress of a task is not told any more: %s.", mask(f"{type(error).__name__}: {error}"))
+
+
+async def _frames(address: str, proxy: str | None, open_timeout: float) -> AsyncGenerator[str | bytes, None]:
+    async with connect(
+        address, proxy=proxy, open_timeout=open_timeout, close_timeout=1.0, max_size=_LARGEST_FRAME, logger=_MUTE
+    ) as socket:
+        async for frame in socket:
+            yield frame
+
+
+def _proxy(address: str) -> str | None:
+    try:
+        url = httpx.URL(address)
+    except (httpx.InvalidURL, ValueError):
+        url = httpx.URL()
+    if url.scheme not in {"ws", "wss"} or not url.host:
+        raise InputError("This is no WebSocket address. Give the progress_url of a task that is running.")
+    return proxy_for(url.copy_with(scheme="https" if url.scheme == "wss" else "http"))
+
+
+def read_frame(frame: str | bytes) -> ProgressEvent | None:
+    """Reads one of ComfyUI's frames; None for a binary one and for any that tells no progress."""
+    source = table(loads(frame)) if isinstance(frame, str) else {}
+    kind, data = text(source.get("type")), table(source.get("data"))
+    node = text(data.get("node")) or None
+    if kind == "executing":
+        return ProgressEvent(node=node, done="node" in data and data["node"] is None)
+    if kind == "progress":
+        return ProgressEvent(node=node, value=count(data.get("value")), max=count(data.get("max")))
+    if kind == "execution_cached":
+        return ProgressEvent(cached=tuple(filter(None, (text(each) for each in rows(data.get("nodes"))))))
+    return ProgressEvent(node=node or text(data.get("node_id")) or None, done=True) if kind in _ENDS else None

@@ -1,0 +1,241 @@
+"""AI apps and the styles of quick create (api.md 3.8, 3.9 and 3.16).
+
+The ready-made `curl` lines that these answers hold can name a real key; they are read for ids and then dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Final, Literal
+
+from rh_prefect.client.lenient import amount, compact, count, first_text, flag, rows, shown, table, text, unfold
+from rh_prefect.client.wire.value import Page, Value
+
+_APP_IN_CURL: Final = re.compile(r"""run\\?/ai-app\\?/(\d+)|webapp_?id\\?["']?\s*[:=]\s*\\?["']?(\d+)""", re.IGNORECASE)
+
+_MEDIA: Final[dict[str, Literal["image", "video", "audio"]]] = {"IMAGE": "image", "VIDEO": "video", "AUDIO": "audio"}
+
+
+class AppOption(Value):
+    """One value that a field of an app may have: `value` is what is sent."""
+
+    value: str
+    name: str = ""
+    description: str = ""
+
+
+class AppNode(Value):
+    """One field of an app that can be set.
+
+    Attributes:
+        node_id: The node, for `nodeInfoList`.
+        node_name: The node's class.
+        field_name: The field, for `nodeInfoList`.
+        field_value: What it holds as the author left it, as text.
+        field_type: STRING, INT, FLOAT, BOOLEAN, LIST, SWITCH, IMAGE, AUDIO or VIDEO, as far as is known.
+        options: The values that it may have; empty where anything goes.
+        default: What the node itself has as its default.
+        minimum: The smallest number.
+        maximum: The largest number.
+        step: What numbers are multiples of.
+        description: The author's words.
+        description_en: The same in English.
+    """
+
+    node_id: str
+    node_name: str = ""
+    field_name: str
+    field_value: str = ""
+    field_type: str = ""
+    options: tuple[AppOption, ...] = ()
+    default: str | None = None
+    minimum: Decimal | None = None
+    maximum: Decimal | None = None
+    step: Decimal | None = None
+    description: str = ""
+    description_en: str = ""
+
+    @property
+    def media(self) -> Literal["image", "video", "audio"] | None:
+        """What kind of file the field takes, as an upload's `file_name`; None where it takes none."""
+        return _MEDIA.get(self.field_type)
+
+
+class App(Value):
+    """What an AI app can be given.
+
+    Attributes:
+        webapp_id: All digits of the id.
+        name: Its title.
+        nodes: Its fields; none where the app was never run on the site.
+        encrypted: Whether a run needs `accessPassword`.
+        covers: Links to its pictures.
+        tags: Its tags, in English where they have an English name.
+        uses: How often it was run.
+    """
+
+    webapp_id: str
+    name: str = ""
+    nodes: tuple[AppNode, ...] = ()
+    encrypted: bool = False
+    covers: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    uses: int | None = None
+
+
+class AppListing(Value):
+    """One app of the public list."""
+
+    webapp_id: str
+    title: str = ""
+    description: str = ""
+    cover: str = ""
+
+
+class StyleLora(Value):
+    """A LoRA that a style brings, and how strong it is."""
+
+    file_name: str
+    weight: Decimal | None = None
+
+
+class Style(Value):
+    """One style of quick create's library.
+
+    Attributes:
+        style_id: Its id.
+        webapp_id: The app that it belongs to.
+        kind: Its `type`.
+        category: Its `modelCategory`.
+        name: Its title.
+        key: The input that it is for.
+        preview_url: A picture.
+        prompt: An example prompt.
+        trigger: The words that call it.
+        loras: What it loads.
+    """
+
+    style_id: str
+    webapp_id: str = ""
+    kind: int | None = None
+    category: int | None = None
+    name: str = ""
+    key: str = ""
+    preview_url: str = ""
+    prompt: str = ""
+    trigger: str = ""
+    loras: tuple[StyleLora, ...] = ()
+
+
+def read_app(data: dict[str, object], *, webapp_id: str) -> App:
+    """Reads an app's call example (api.md 3.8)."""
+    tags = (first_text(table(tag), "nameEn", "name") or text(tag) for tag in rows(data.get("tags")))
+    covers = (first_text(table(cover), "url", "thumbnailUri") for cover in rows(data.get("covers")))
+    nodes = (_read_node(table(node)) for node in rows(data.get("nodeInfoList")))
+    return App(
+        webapp_id=webapp_id,
+        name=first_text(data, "webappName"),
+        nodes=tuple(node for node in nodes if node is not None),
+        encrypted=flag(data.get("accessEncrypted")),
+        covers=tuple(filter(None, covers)),
+        tags=tuple(filter(None, tags)),
+        uses=count(table(data.get("statisticsInfo")).get("useCount")),
+    )
+
+
+def _read_node(source: dict[str, object]) -> AppNode | None:
+    node_id, field_name = first_text(source, "nodeId"), first_text(source, "fieldName")
+    if not node_id or not field_name:
+        return None
+    value = shown(source.get("fieldValue"))
+    options, settings = _read_field_data(source.get("fieldData"), current=value)
+    return AppNode(
+        node_id=node_id,
+        node_name=first_text(source, "nodeName"),
+        field_name=field_name,
+        field_value=value,
+        field_type=first_text(source, "fieldType").upper(),
+        options=options,
+        default=None if settings.get("default") is None else shown(settings["default"]),
+        minimum=amount(settings.get("min")),
+        maximum=amount(settings.get("max")),
+        step=amount(settings.get("step")),
+        description=first_text(source, "description"),
+        description_en=first_text(source, "descriptionEn"),
+    )
+
+
+def _read_field_data(data: object, *, current: str) -> tuple[tuple[AppOption, ...], dict[str, object]]:
+    """Reads `fieldData`: a list of options that ends in the default, or ComfyUI's own `[type or choices, settings]`."""
+    found = rows(data)
+    tables = [table(row) for row in found]
+    listed = [row for row in tables if "name" in row or "index" in row]
+    if listed:
+        settings = next((row for row in tables if row and "name" not in row and "index" not in row), {})
+        return _listed_options(listed, current=current), settings
+    settings = tables[1] if len(tables) > 1 else {}
+    choices = unfold(found[0]) if found else None
+    choices = choices if isinstance(choices, list) else unfold(settings.get("options"))
+    named = [shown(choice) for choice in choices] if isinstance(choices, list) else []
+    return tuple(AppOption(value=name, name=name) for name in named), settings
+
+
+def _listed_options(listed: list[dict[str, object]], *, current: str) -> tuple[AppOption, ...]:
+    # `index` is what is sent, in every published sample; where the current value says otherwise, it is believed.
+    indexes, names = ([shown(row.get(key)) for row in listed] for key in ("index", "name"))
+    values = names if current in names and current not in indexes else indexes
+    return tuple(
+        AppOption(value=value or name, name=name, description=compact(row.get("description")))
+        for value, name, row in zip(values, names, listed, strict=True)
+    )
+
+
+def read_app_page(data: dict[str, object], *, number: int) -> Page[AppListing]:
+    """Reads a page of the app list (api.md 3.9); an entry without an id is of no use and left out."""
+    items = (_read_listing(table(row)) for row in rows(data.get("records")))
+    return Page[AppListing](
+        items=tuple(item for item in items if item is not None),
+        number=count(data.get("current")) or number,
+        total=count(data.get("total")),
+        has_next=flag(data.get("hasNext")),
+    )
+
+
+def _read_listing(source: dict[str, object]) -> AppListing | None:
+    named = _APP_IN_CURL.search(first_text(source, "invokeExample"))
+    webapp_id = (named and (named[1] or named[2])) or first_text(source, "webappId", "id")
+    if not webapp_id:
+        return None
+    return AppListing(
+        webapp_id=webapp_id,
+        title=first_text(source, "title"),
+        description=first_text(source, "description"),
+        cover=first_text(source, "cover"),
+    )
+
+
+def read_styles(found: list[dict[str, object]]) -> tuple[Style, ...]:
+    """Reads quick create's styles (api.md 3.16)."""
+    return tuple(
+        Style(
+            style_id=first_text(row, "id"),
+            webapp_id=first_text(row, "webappId"),
+            kind=count(row.get("type")),
+            category=count(row.get("modelCategory")),
+            name=first_text(row, "modelName"),
+            key=first_text(row, "modelKey"),
+            preview_url=first_text(row, "modelPreviewUrl"),
+            prompt=first_text(row, "content"),
+            trigger=first_text(row, "modelTrigger"),
+            loras=_read_loras(row),
+        )
+        for row in found
+    )
+
+
+def _read_loras(row: dict[str, object]) -> tuple[StyleLora, ...]:
+    pairs = (  # "Loar" is how the API spells it
+        (first_text(row, f"modelLoar{n}FileName"), amount(row.get(f"modelLoar{n}Weight"))) for n in range(1, 10)
+    )
+    return tuple(StyleLora(file_name=name, weight=weight) for name, weight in pairs if name)

@@ -1,0 +1,152 @@
+"""Assets: media that are registered once, processed for a while, and then named as `asset://id` in a request."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import string
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+from rh_prefect.emulator import assumptions
+from rh_prefect.emulator.clock import Clock, Timing
+from rh_prefect.emulator.keys import Account
+
+AssetType = Literal["Image", "Video", "Audio"]
+_LETTERS: Final = string.ascii_lowercase + string.digits
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group of assets."""
+
+    id: str
+    name: str
+    description: str
+    account: str
+
+
+@dataclass(slots=True)
+class Asset:
+    """One asset.
+
+    Attributes:
+        id: What comes after `asset://`.
+        path: Its file; None where that is no such media.
+        looks: How often it was queried.
+    """
+
+    id: str
+    group_id: str
+    name: str
+    type: AssetType
+    url: str
+    account: str
+    timing: Timing
+    path: Path | None
+    looks: int = field(default=0)
+
+
+class Assets:
+    """All assets and groups of all accounts.
+
+    Args:
+        clock: Says how far an asset's processing has come.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._groups: dict[str, Group] = {}
+        self._assets: dict[str, Asset] = {}
+
+    def create_group(self, account: Account, name: str, description: str) -> Group:
+        """Makes a group."""
+        with self._lock:
+            group = Group(self._new_id("group"), name, description, account.name)
+            self._groups[group.id] = group
+            return group
+
+    def group(self, account: Account, group_id: object) -> Group | None:
+        """Finds a group of the account."""
+        group = self._groups.get(str(group_id))
+        return group if group and group.account == account.name else None
+
+    def groups(self, account: Account, *, name: str = "") -> list[Group]:
+        """Lists the account's groups."""
+        return [group for group in self._groups.values() if group.account == account.name and name in group.name]
+
+    def change_group(self, group: Group, **changes: str) -> Group:
+        """Changes the name or the description of a group."""
+        self._groups[group.id] = replace(group, **changes)
+        return self._groups[group.id]
+
+    def delete_group(self, group: Group) -> None:
+        """Deletes a group with all its assets."""
+        with self._lock:
+            del self._groups[group.id]
+            self._assets = {key: asset for key, asset in self._assets.items() if asset.group_id != group.id}
+
+    def create(self, group: Group, *, name: str, kind: AssetType, url: str, path: Path | None) -> Asset:
+        """Takes an asset on; it is processed from here on."""
+        with self._lock:
+            timing = Timing(self._clock.now(), 0.0, assumptions.ASSET_SECONDS)
+            asset = Asset(self._new_id("asset"), group.id, name, kind, url, group.account, timing, path)
+            self._assets[asset.id] = asset
+            return asset
+
+    def find(self, account: Account, asset_id: object) -> Asset | None:
+        """Finds an asset of the account."""
+        asset = self._assets.get(str(asset_id))
+        return asset if asset and asset.account == account.name else None
+
+    def of(self, account: Account, *, group_id: str = "", name: str = "", status: str = "") -> list[Asset]:
+        """Lists the account's assets."""
+        return [
+            asset
+            for asset in self._assets.values()
+            if asset.account == account.name
+            and (not group_id or asset.group_id == group_id)
+            and name in asset.name
+            and (not status or self.status(asset).lower() == status.lower())
+        ]
+
+    def delete(self, asset: Asset) -> None:
+        """Deletes an asset."""
+        self._assets.pop(asset.id, None)
+
+    def look(self, asset: Asset) -> str:
+        """Counts one look of a client and tells the status."""
+        asset.looks += 1
+        return self.status(asset)
+
+    def status(self, asset: Asset) -> str:
+        """Tells how an asset stands."""
+        stage = self._clock.stage(asset.timing, looks=max(asset.looks, 0))
+        if stage == "DONE" and asset.path is None:
+            return assumptions.ASSET_FAILED
+        return assumptions.ASSET_STATUSES[stage]
+
+    def ready(self, account: Account, asset_id: str) -> Path | None:
+        """Finds the file of an asset that a request may use."""
+        asset = self.find(account, asset_id)
+        is_active = asset is not None and self.status(asset) == assumptions.ASSET_STATUSES["DONE"]
+        return asset.path if asset and is_active else None
+
+    def _new_id(self, kind: str) -> str:
+        # Both look like the one published group id: group-20260327004931-dvjbj.
+        moment = datetime.fromtimestamp(self._clock.now(), UTC).strftime("%Y%m%d%H%M%S")
+        return f"{kind}-{moment}-{''.join(secrets.choice(_LETTERS) for _ in range(5))}{next(self._numbers)}"
+
+
+def page(items: Sequence[T], *, number: int, size: int, shown: Callable[[T], object]) -> dict[str, object]:
+    """Cuts a page of a list, as the asset endpoints count them."""
+    part = items[(number - 1) * size : number * size]
+    return {"items": [shown(item) for item in part], "totalCount": len(items)}

@@ -1,0 +1,228 @@
+"""AI apps: a graph behind a short list of typed fields."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from rh_prefect.emulator.comfy import builtin
+from rh_prefect.emulator.comfy.graph import Graph, class_type, inputs_of, link_of, parse
+from rh_prefect.emulator.comfy.nodes import CLASSES, Field, spec
+from rh_prefect.errors import InputError
+
+FieldType = Literal["STRING", "INT", "FLOAT", "BOOLEAN", "LIST", "SWITCH", "IMAGE", "AUDIO", "VIDEO"]
+_MEDIA_TYPES: Final[dict[str, FieldType]] = {"image": "IMAGE", "video": "VIDEO", "audio": "AUDIO", "zip": "IMAGE"}
+_PLAIN_TYPES: Final[dict[str, FieldType]] = {
+    "INT": "INT",
+    "FLOAT": "FLOAT",
+    "BOOLEAN": "BOOLEAN",
+    "COMBO": "LIST",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AppField:
+    """One field of an app.
+
+    Attributes:
+        node_id: The node that it sets.
+        field_name: The node's input.
+        field_type: What a form shows.
+        description: Its label.
+        options: Of a LIST or SWITCH: each value with its description, in the form that ends with the default; without
+            them ComfyUI's own specification is shown.
+    """
+
+    node_id: str
+    field_name: str
+    field_type: FieldType
+    description: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One app.
+
+    Attributes:
+        id: 19 digits.
+        name: Its title.
+        graph: What runs.
+        fields: What can be set.
+        password: Its `accessPassword`, if it has one.
+        ran: Whether it was run once on the site; before that the call example lists no fields.
+        quick_code: Its `quickCreateCode`, where it is a module of quick create.
+        uses: How often it was used, for the order of the list.
+    """
+
+    id: str
+    name: str
+    graph: Graph
+    fields: tuple[AppField, ...]
+    password: str = field(default="", repr=False)
+    ran: bool = True
+    quick_code: str = ""
+    uses: int = 0
+
+    def node_list(self) -> list[dict[str, object]]:
+        """Shows the fields as the call example does."""
+        return [self._shown(item) for item in self.fields] if self.ran else []
+
+    def _shown(self, item: AppField) -> dict[str, object]:
+        node = self.graph[item.node_id]
+        value = inputs_of(node)[item.field_name]
+        return {
+            "nodeId": item.node_id,
+            "nodeName": class_type(node),
+            "fieldName": item.field_name,
+            "fieldValue": str(value).lower() if isinstance(value, bool) else str(value),
+            "fieldData": json.dumps(_field_data(item, node, value), ensure_ascii=False),
+            "fieldType": item.field_type,
+            "description": item.description,
+            "descriptionEn": item.description,
+        }
+
+
+def _field_data(item: AppField, node: Mapping[str, object], value: object) -> list[object]:
+    if item.options:
+        listed = [{"name": name, "index": name, "description": words} for name, words in item.options]
+        return [*listed, {"default": str(value), "description": item.description}]
+    known = CLASSES.get(class_type(node))
+    return spec(known.fields[item.field_name] if known and item.field_name in known.fields else Field("STRING"))
+
+
+_STYLES: Final = AppField(
+    "4",
+    "ckpt_name",
+    "LIST",
+    "Model",
+    (("sd_xl_base_1.0.safetensors", "balanced"), ("flux1-dev-fp8.safetensors", "photographic")),
+)
+_BUILT_IN: Final = (
+    App(
+        "2030000000000000101",
+        "Portrait restyle",
+        builtin.RESTYLE,
+        (
+            AppField("10", "image", "IMAGE", "Upload image"),
+            AppField("6", "text", "STRING", "Style"),
+            _STYLES,
+            AppField("3", "sampler_name", "LIST", "Sampler"),
+            AppField("3", "denoise", "FLOAT", "Strength"),
+            AppField("3", "seed", "INT", "Seed"),
+        ),
+        uses=3400,
+    ),
+    App(
+        "2030000000000000102",
+        "Still to clip",
+        builtin.IMAGE_TO_VIDEO,
+        (
+            AppField("52", "image", "IMAGE", "First frame"),
+            AppField("6", "text", "STRING", "Motion"),
+            AppField("50", "length", "INT", "Frames"),
+            AppField("60", "pingpong", "BOOLEAN", "There and back"),
+        ),
+        uses=1200,
+    ),
+    App(
+        "2030000000000000103",
+        "Quick picture",
+        builtin.QUICK,
+        (
+            AppField("20", "Input", "SWITCH", "Mode", (("1", "first text"), ("2", "second text"))),
+            AppField("20", "text1", "STRING", "First text"),
+            AppField("20", "text2", "STRING", "Second text"),
+            AppField("5", "batch_size", "INT", "Pictures"),
+        ),
+        quick_code="002",
+        uses=90,
+    ),
+)
+
+
+class Apps:
+    """All apps of the site."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        start = 2_050_000_000_000_000_000 + secrets.randbelow(10**15)
+        self._ids = itertools.count(start, 7_654_321)
+        self._known = {app.id: app for app in _BUILT_IN}
+
+    def add(
+        self,
+        graph: Mapping[str, object] | str,
+        fields: Iterable[AppField] | None = None,
+        *,
+        name: str = "An app",
+        password: str = "",
+        ran: bool = True,
+        quick_code: str = "",
+    ) -> str:
+        """Publishes an app.
+
+        Args:
+            graph: What runs, in API format.
+            fields: What can be set; default every value of the graph that is no link.
+            name: Its title.
+            password: What a start must send as `accessPassword`.
+            ran: Whether it was run once on the site.
+            quick_code: Its `quickCreateCode`.
+
+        Returns:
+            Its id.
+
+        Raises:
+            InputError: It is no graph, or it has no such field.
+        """
+        read = parse(graph)
+        if read is None:
+            raise InputError("A workflow in API format is a JSON object of nodes.")
+        shown = tuple(_all_fields(read) if fields is None else fields)
+        for item in shown:
+            if item.field_name not in inputs_of(read.get(item.node_id, {})):
+                raise InputError(f"The graph has no node {item.node_id} with a field {item.field_name}.")
+        with self._lock:
+            app = App(str(next(self._ids)), name, read, shown, password, ran, quick_code)
+            self._known[app.id] = app
+        return app.id
+
+    def id_of(self, name: str) -> str:
+        """Finds the id of an app by its title, such as `Portrait restyle`."""
+        for app in self:
+            if name == app.name:
+                return app.id
+        raise KeyError(name)
+
+    def find(self, app_id: object) -> App | None:
+        """Finds an app by its id, text or number."""
+        return self._known.get(str(app_id))
+
+    @property
+    def foreign(self) -> frozenset[str]:
+        """The classes of nodes that only added apps have."""
+        names = {class_type(node) for app in self for node in app.graph.values()}
+        return frozenset(names - set(CLASSES) - {""})
+
+    def __iter__(self) -> Iterator[App]:
+        return iter(list(self._known.values()))
+
+
+def _all_fields(graph: Graph) -> Iterator[AppField]:
+    for node_id, node in graph.items():
+        known = CLASSES.get(class_type(node))
+        for name, value in inputs_of(node).items():
+            if link_of(value) is None:
+                yield AppField(node_id, name, _type_of(known.fields.get(name) if known else None), name)
+
+
+def _type_of(item: Field | None) -> FieldType:
+    if item is None:
+        return "STRING"
+    return _MEDIA_TYPES[item.media] if item.media else _PLAIN_TYPES.get(item.kind, "STRING")

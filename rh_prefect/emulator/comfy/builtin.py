@@ -1,0 +1,97 @@
+"""The graphs that every emulator has: text to image, restyle, image to video, music."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rh_prefect.emulator.comfy.graph import Graph, Node
+
+SAMPLE_PICTURE: Final = "example.png"
+"""The picture that every ComfyUI has among its inputs."""
+
+
+def _node(class_type: str, title: str = "", **inputs: object) -> Node:
+    return {"class_type": class_type, "inputs": inputs, "_meta": {"title": title or class_type}}
+
+
+def _sampler(positive: list[object], negative: list[object], latent: list[object], **more: object) -> Node:
+    inputs: dict[str, object] = {
+        "seed": 7,
+        "steps": 20,
+        "cfg": 7.0,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "denoise": 1.0,
+        "model": ["4", 0],
+        "positive": positive,
+        "negative": negative,
+        "latent_image": latent,
+    }
+    return {"class_type": "KSampler", "inputs": {**inputs, **more}, "_meta": {"title": "KSampler"}}
+
+
+TEXT_TO_IMAGE: Final[Graph] = {
+    "3": _sampler(["6", 0], ["7", 0], ["5", 0]),
+    "4": _node("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors"),
+    "5": _node("EmptyLatentImage", width=1024, height=1024, batch_size=1),
+    "6": _node("CLIPTextEncode", "Prompt", text="a lighthouse at dawn", clip=["4", 1]),
+    "7": _node("CLIPTextEncode", "Negative prompt", text="blurry, text", clip=["4", 1]),
+    "8": _node("VAEDecode", samples=["3", 0], vae=["4", 2]),
+    "9": _node("SaveImage", filename_prefix="ComfyUI", images=["8", 0]),
+}
+
+RESTYLE: Final[Graph] = {
+    "3": _sampler(["6", 0], ["7", 0], ["12", 0], denoise=0.6),
+    "4": _node("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors"),
+    "6": _node("CLIPTextEncode", "Style", text="in watercolour", clip=["4", 1]),
+    "7": _node("CLIPTextEncode", "Negative prompt", text="blurry", clip=["4", 1]),
+    "8": _node("VAEDecode", samples=["3", 0], vae=["4", 2]),
+    "9": _node("SaveImage", "Save the picture", filename_prefix="ComfyUI", images=["8", 0]),
+    "10": _node("LoadImage", image=SAMPLE_PICTURE),
+    "12": _node("VAEEncode", pixels=["10", 0], vae=["4", 2]),
+    "13": _node("ImageInvert", image=["8", 0]),
+    "14": _node("SaveImage", "Save the inverted picture", filename_prefix="Inverted", images=["13", 0]),
+}
+
+IMAGE_TO_VIDEO: Final[Graph] = {
+    "3": _sampler(["50", 0], ["50", 1], ["50", 2]),
+    "4": _node("UNETLoader", unet_name="wan2.2_i2v_14B_fp8.safetensors", weight_dtype="default"),
+    "6": _node("CLIPTextEncode", "Motion", text="the camera glides in slowly", clip=["38", 0]),
+    "7": _node("CLIPTextEncode", "Negative prompt", text="static", clip=["38", 0]),
+    "8": _node("VAEDecode", samples=["3", 0], vae=["39", 0]),
+    "38": _node("CLIPLoader", clip_name="umt5_xxl_fp8.safetensors", type="wan"),
+    "39": _node("VAELoader", vae_name="wan_2.1_vae.safetensors"),
+    "50": _node(
+        "WanImageToVideo", positive=["6", 0], negative=["7", 0], vae=["39", 0], start_image=["52", 0],
+        width=832, height=480, length=33, batch_size=1,
+    ),
+    "52": _node("LoadImage", image=SAMPLE_PICTURE),
+    "60": _node(
+        "VHS_VideoCombine", images=["8", 0], frame_rate=16.0, loop_count=0, filename_prefix="Clip",
+        format="video/h264-mp4", pingpong=False, save_output=True,
+    ),
+}  # fmt: skip
+
+MUSIC: Final[Graph] = {
+    "3": _sampler(["14", 0], ["15", 0], ["17", 0], steps=50, cfg=5.0),
+    "4": _node("CheckpointLoaderSimple", ckpt_name="ace_step_v1_3.5b.safetensors"),
+    "14": _node("TextEncodeAceStepAudio", tags="calm piano", lyrics="", lyrics_strength=1.0, clip=["4", 1]),
+    "15": _node("TextEncodeAceStepAudio", "Nothing", tags="", lyrics="", lyrics_strength=1.0, clip=["4", 1]),
+    "17": _node("EmptyAceStepLatentAudio", seconds=10.0, batch_size=1),
+    "18": _node("VAEDecodeAudio", samples=["3", 0], vae=["4", 2]),
+    "19": _node("SaveAudioMP3", filename_prefix="audio/ComfyUI", audio=["18", 0], quality="V0"),
+}
+
+QUICK: Final[Graph] = {
+    **TEXT_TO_IMAGE,
+    "6": _node("CLIPTextEncode", "Prompt", text=["20", 0], clip=["4", 1]),
+    "20": _node("CR Text Input Switch", "Mode", Input=1, text1="a lighthouse", text2="a harbour at night"),
+}
+
+WORKFLOWS: Final[dict[str, tuple[str, Graph]]] = {
+    "text-to-image": ("2030000000000000001", TEXT_TO_IMAGE),
+    "restyle": ("2030000000000000002", RESTYLE),
+    "image-to-video": ("2030000000000000003", IMAGE_TO_VIDEO),
+    "music": ("2030000000000000004", MUSIC),
+}
+"""Saved workflows, by name, with their ids."""

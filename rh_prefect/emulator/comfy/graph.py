@@ -1,0 +1,150 @@
+"""A graph in ComfyUI's API format: read, changed by a node list, walked."""
+
+from __future__ import annotations
+
+import copy
+import json
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Final
+
+Node = dict[str, object]
+Graph = dict[str, Node]
+
+_SEEDS: Final = ("seed", "noise_seed")
+_SEED_END: Final = 2**50
+
+
+class BadNodeInfo(Exception):
+    """A node list does not fit its graph; the text says why."""
+
+
+def parse(text: str | Mapping[str, object]) -> Graph | None:
+    """Reads a graph, from JSON text or from its object.
+
+    Returns:
+        None where it is no object of nodes.
+    """
+    try:
+        raw = json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return None
+    if not isinstance(raw, Mapping):
+        return None
+    nodes = {str(key): dict(copy.deepcopy(node)) for key, node in raw.items() if isinstance(node, Mapping)}
+    return nodes if len(nodes) == len(raw) else None
+
+
+def inputs_of(node: Mapping[str, object]) -> dict[str, object]:
+    """Returns a node's inputs, the very ones."""
+    inputs = node.get("inputs")
+    return inputs if isinstance(inputs, dict) else {}
+
+
+def class_type(node: Mapping[str, object]) -> str:
+    """Returns a node's class; empty where it has none."""
+    return str(node.get("class_type") or "")
+
+
+def title(node: Mapping[str, object]) -> str:
+    """Returns what a node is called."""
+    meta = node.get("_meta")
+    named = meta.get("title") if isinstance(meta, Mapping) else None
+    return str(named or class_type(node))
+
+
+def link_of(value: object) -> tuple[str, int] | None:
+    """Reads a link: a node and the number of its output."""
+    if isinstance(value, list) and len(value) == 2 and isinstance(value[1], int) and not isinstance(value[1], bool):
+        return str(value[0]), value[1]
+    return None
+
+
+def apply(graph: Graph, items: object) -> set[tuple[str, str]]:
+    """Sets the values of a node list.
+
+    Args:
+        graph: What is changed.
+        items: The request's `nodeInfoList`.
+
+    Returns:
+        What was set, as (nodeId, fieldName).
+
+    Raises:
+        BadNodeInfo: An item does not fit.
+    """
+    if not isinstance(items, list):
+        raise BadNodeInfo("nodeInfoList must be an array")
+    return {_set(graph, item) for item in items}
+
+
+def _set(graph: Graph, item: object) -> tuple[str, str]:
+    if not isinstance(item, Mapping):
+        raise BadNodeInfo("each item must be an object with nodeId, fieldName and fieldValue")
+    node_id, name = str(item.get("nodeId", "")), str(item.get("fieldName") or "")
+    node = graph.get(node_id)
+    if node is None:
+        raise BadNodeInfo(f"node {node_id or '(none)'} does not exist; {_near_nodes(graph, node_id)}")
+    inputs = inputs_of(node)
+    where = f"node {node_id} ({class_type(node)})"
+    if name not in inputs:
+        near = get_close_matches(name, inputs, n=1, cutoff=0.4)
+        raise BadNodeInfo(f"{where} has no field {name!r}; it has {', '.join(near or inputs) or 'none'}")
+    if link_of(inputs[name]) is not None:
+        raise BadNodeInfo(f"{where}: {name} is a link to another node and cannot be set")
+    if item.get("fieldValue") is None:
+        raise BadNodeInfo(f"{where}: fieldValue of {name} is missing")
+    inputs[name] = item["fieldValue"]
+    return node_id, name
+
+
+def _near_nodes(graph: Graph, node_id: str) -> str:
+    near = get_close_matches(node_id, list(graph), n=3, cutoff=0.3) or list(graph)[:3]
+    return "near: " + ", ".join(f"{other} ({title(graph[other])})" for other in near)
+
+
+def shake(graph: Graph, *, kept: set[tuple[str, str]]) -> None:
+    """Draws every seed anew, but those that were set.
+
+    Args:
+        graph: What is changed.
+        kept: What was set, as (nodeId, fieldName).
+    """
+    for node_id, node in graph.items():
+        inputs = inputs_of(node)
+        for name in _SEEDS:
+            if isinstance(inputs.get(name), int) and (node_id, name) not in kept:
+                inputs[name] = secrets.randbelow(_SEED_END)
+
+
+def upstream(graph: Graph, node_id: str, *, without: Sequence[str] = ()) -> Iterator[tuple[str, Node]]:
+    """Walks from a node to all that it depends on, the nearest first.
+
+    Args:
+        graph: Where.
+        node_id: From where; the first that comes.
+        without: Inputs that are not followed.
+    """
+    todo, seen = [node_id], {node_id}
+    while todo:
+        here = todo.pop(0)
+        node = graph.get(here)
+        if node is None:
+            continue
+        yield here, node
+        for name, value in inputs_of(node).items():
+            link = link_of(value)
+            if link is not None and name not in without and link[0] not in seen:
+                seen.add(link[0])
+                todo.append(link[0])
+
+
+def in_order(graph: Graph) -> list[str]:
+    """Lists the nodes as ComfyUI runs them: each after all that it depends on."""
+    done: list[str] = []
+    for node_id in graph:
+        for earlier, _ in reversed(list(upstream(graph, node_id))):
+            if earlier not in done:
+                done.append(earlier)
+    return done

@@ -1,0 +1,232 @@
+"""The node classes that the emulator knows, with their inputs as ComfyUI's `object_info` describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from rh_prefect.emulator.comfy.models import names_of
+
+Media = Literal["image", "video", "audio", "zip"]
+Saves = Literal["image", "video", "audio", "text"]
+Scalar = str | int | float | bool
+
+_SAMPLERS: Final = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc", "ddim")
+_SCHEDULERS: Final = ("normal", "karras", "simple", "sgm_uniform", "beta")
+_SEED_END: Final = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One input of a node class.
+
+    Attributes:
+        kind: `INT`, `FLOAT`, `STRING`, `BOOLEAN`, `COMBO`, or what a link must carry, such as `IMAGE`.
+        default: Its value in a new node.
+        least: The least number.
+        most: The greatest number.
+        options: What a `COMBO` may be.
+        media: The kind of file that it names.
+        is_lora: Whether it names a LoRA that was sent through the API.
+        optional: Whether it may be missing.
+    """
+
+    kind: str
+    default: Scalar | None = None
+    least: float | None = None
+    most: float | None = None
+    options: tuple[str, ...] = ()
+    media: Media | None = None
+    is_lora: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeClass:
+    """One class of nodes.
+
+    Attributes:
+        name: Its `class_type`.
+        fields: Its inputs.
+        outputs: What its outputs carry.
+        saves: What it saves, if it does.
+    """
+
+    name: str
+    fields: Mapping[str, Field] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    saves: Saves | None = None
+
+
+def _whole(default: int, least: int, most: int) -> Field:
+    return Field("INT", default, least, most)
+
+
+def _real(default: float, least: float, most: float) -> Field:
+    return Field("FLOAT", default, least, most)
+
+
+def _text(default: str = "") -> Field:
+    return Field("STRING", default)
+
+
+def _choice(*options: str) -> Field:
+    return Field("COMBO", options[0], options=options)
+
+
+def _file(media: Media) -> Field:
+    return Field("COMBO", media=media)
+
+
+def _link(kind: str, *, optional: bool = False) -> Field:
+    return Field(kind, optional=optional)
+
+
+_SIDES: Final = {"width": _whole(512, 16, 16384), "height": _whole(512, 16, 16384)}
+_PREFIX: Final = {"filename_prefix": _text("ComfyUI")}
+_LORA: Final = {
+    "model": _link("MODEL"),
+    "clip": _link("CLIP"),
+    "strength_model": _real(1.0, -100, 100),
+    "strength_clip": _real(1.0, -100, 100),
+}
+_SAMPLER: Final = {
+    "seed": _whole(0, 0, _SEED_END),
+    "steps": _whole(20, 1, 10000),
+    "cfg": _real(8.0, 0, 100),
+    "sampler_name": _choice(*_SAMPLERS),
+    "scheduler": _choice(*_SCHEDULERS),
+    "denoise": _real(1.0, 0, 1),
+    "model": _link("MODEL"),
+    "positive": _link("CONDITIONING"),
+    "negative": _link("CONDITIONING"),
+    "latent_image": _link("LATENT"),
+}
+_IMAGE_TO_VIDEO: Final = {
+    "positive": _link("CONDITIONING"),
+    "negative": _link("CONDITIONING"),
+    "vae": _link("VAE"),
+    "start_image": _link("IMAGE", optional=True),
+    **_SIDES,
+    "length": _whole(81, 1, 16384),
+    "batch_size": _whole(1, 1, 64),
+}
+_COMBINE: Final = {
+    "images": _link("IMAGE"),
+    "frame_rate": _real(8, 1, 120),
+    "loop_count": _whole(0, 0, 100),
+    "filename_prefix": _text("AnimateDiff"),
+    "format": _choice("video/h264-mp4"),
+    "pingpong": Field("BOOLEAN", default=False),
+    "save_output": Field("BOOLEAN", default=True),
+    "audio": _link("AUDIO", optional=True),
+}
+_MUSIC_WORDS: Final = {
+    "clip": _link("CLIP"),
+    "tags": _text(),
+    "lyrics": _text(),
+    "lyrics_strength": _real(1.0, 0, 10),
+}
+_MUSIC_LENGTH: Final = {"seconds": _real(120, 1, 1000), "batch_size": _whole(1, 1, 64)}
+_CHECKPOINT: Final = {"ckpt_name": _choice(*names_of("CHECKPOINT"))}
+_UNET: Final = {"unet_name": _choice(*names_of("UNET")), "weight_dtype": _choice("default", "fp8_e4m3fn")}
+
+CLASSES: Final[dict[str, NodeClass]] = {
+    known.name: known
+    for known in (
+        NodeClass("CheckpointLoaderSimple", _CHECKPOINT, ("MODEL", "CLIP", "VAE")),
+        NodeClass("UNETLoader", _UNET, ("MODEL",)),
+        NodeClass("CLIPLoader", {"clip_name": _text(), "type": _text("wan")}, ("CLIP",)),
+        NodeClass("VAELoader", {"vae_name": _text()}, ("VAE",)),
+        NodeClass("LoraLoader", {**_LORA, "lora_name": _choice(*names_of("LORA"))}, ("MODEL", "CLIP")),
+        NodeClass("RHLoraLoader", {**_LORA, "file_name": Field("COMBO", is_lora=True)}, ("MODEL", "CLIP")),
+        NodeClass("CLIPTextEncode", {"text": _text(), "clip": _link("CLIP")}, ("CONDITIONING",)),
+        NodeClass(
+            "CR Text Input Switch",
+            {"Input": _whole(1, 1, 2), "text1": _text(), "text2": _text()},
+            ("STRING",),
+        ),
+        NodeClass("EmptyLatentImage", {**_SIDES, "batch_size": _whole(1, 1, 4096)}, ("LATENT",)),
+        NodeClass("KSampler", _SAMPLER, ("LATENT",)),
+        NodeClass("VAEDecode", {"samples": _link("LATENT"), "vae": _link("VAE")}, ("IMAGE",)),
+        NodeClass("VAEEncode", {"pixels": _link("IMAGE"), "vae": _link("VAE")}, ("LATENT",)),
+        NodeClass("LoadImage", {"image": _file("image")}, ("IMAGE", "MASK")),
+        NodeClass("LoadImageFromUrl", {"image": _file("image")}, ("IMAGE", "MASK")),
+        NodeClass("LoadImages(zip)", {"upload": _file("zip")}, ("IMAGE",)),
+        NodeClass("LoadAudio", {"audio": _file("audio")}, ("AUDIO",)),
+        NodeClass("VHS_LoadVideo", {"video": _file("video")}, ("IMAGE", "INT", "AUDIO")),
+        NodeClass("LoadVideo", {"video": _file("video")}, ("IMAGE",)),
+        NodeClass("ImageInvert", {"image": _link("IMAGE")}, ("IMAGE",)),
+        NodeClass("WanImageToVideo", _IMAGE_TO_VIDEO, ("CONDITIONING", "CONDITIONING", "LATENT")),
+        NodeClass("TextEncodeAceStepAudio", _MUSIC_WORDS, ("CONDITIONING",)),
+        NodeClass("EmptyAceStepLatentAudio", _MUSIC_LENGTH, ("LATENT",)),
+        NodeClass("VAEDecodeAudio", {"samples": _link("LATENT"), "vae": _link("VAE")}, ("AUDIO",)),
+        NodeClass("SaveImage", {"images": _link("IMAGE"), **_PREFIX}, saves="image"),
+        NodeClass("VHS_VideoCombine", _COMBINE, ("VHS_FILENAMES",), saves="video"),
+        NodeClass("SaveAudio", {"audio": _link("AUDIO"), **_PREFIX}, saves="audio"),
+        NodeClass(
+            "SaveAudioMP3",
+            {"audio": _link("AUDIO"), **_PREFIX, "quality": _choice("V0", "128k", "320k")},
+            saves="audio",
+        ),
+        NodeClass("SaveText", {"text": _text(), **_PREFIX}, saves="text"),
+    )
+}
+"""All of them, by `class_type`."""
+
+_SAVING: Final[dict[str, Saves]] = {
+    "save": "image",
+    "combine": "video",
+    "savevideo": "video",
+    "saveaudio": "audio",
+    "savetext": "text",
+}
+
+
+def class_of(name: str, *, foreign: frozenset[str] = frozenset()) -> NodeClass | None:
+    """Finds a class.
+
+    Args:
+        name: A node's `class_type`.
+        foreign: Classes of graphs that a test added: their inputs are not checked, and what they save is told by
+            their names.
+    """
+    known = CLASSES.get(name)
+    if known is not None or name not in foreign:
+        return known
+    plain = name.lower().replace("_", "").replace(" ", "")
+    saves = next((kind for word, kind in reversed(_SAVING.items()) if word in plain), None)
+    return NodeClass(name, saves=saves)
+
+
+def object_info(foreign: frozenset[str] = frozenset()) -> dict[str, object]:
+    """Describes all classes as ComfyUI does."""
+    names = [*CLASSES, *sorted(foreign - set(CLASSES))]
+    return {name: _info(known) for name in names if (known := class_of(name, foreign=foreign))}
+
+
+def _info(known: NodeClass) -> dict[str, object]:
+    required = {name: spec(item) for name, item in known.fields.items() if not item.optional}
+    optional = {name: spec(item) for name, item in known.fields.items() if item.optional}
+    return {
+        "input": {"required": required, "optional": optional},
+        "output": list(known.outputs),
+        "output_is_list": [False] * len(known.outputs),
+        "output_name": list(known.outputs),
+        "name": known.name,
+        "display_name": known.name,
+        "description": "",
+        "category": "emulator",
+        "output_node": known.saves is not None,
+    }
+
+
+def spec(item: Field) -> list[object]:
+    """Writes ComfyUI's specification of an input."""
+    limits = {"default": item.default, "min": item.least, "max": item.most}
+    shown: dict[str, object] = {name: value for name, value in limits.items() if value is not None}
+    if item.media:
+        shown[f"{item.media}_upload"] = True
+    kind: object = list(item.options) if item.kind == "COMBO" else item.kind
+    return [kind, shown] if shown else [kind]

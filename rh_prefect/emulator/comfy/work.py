@@ -1,0 +1,155 @@
+"""Turns a graph into the things that its saving nodes make."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from rh_prefect.catalog import Model, Output, Param
+from rh_prefect.emulator import assumptions, views
+from rh_prefect.emulator.comfy.graph import Graph, Node, class_type, inputs_of, link_of, upstream
+from rh_prefect.emulator.comfy.nodes import CLASSES, class_of
+from rh_prefect.emulator.tasks import Breakdown, Piece
+from rh_prefect.errors import MediaError
+from rh_prefect.media.probe import probe
+
+Find = Callable[[str], Path]
+"""Finds the file that a node names; raises `MediaError`."""
+
+_WORDS: Final = ("text", "prompt", "tags", "lyrics", "string", "value")
+_SEEDS: Final = ("seed", "noise_seed")
+_MOST_OF_ZIP: Final = 4
+_PARAMS: Final = (
+    Param("images", "images", "image", multiple=True),
+    Param("videos", "videos", "video", multiple=True),
+    Param("audios", "audios", "audio", multiple=True),
+)
+_NAMES: Final[dict[Output, str]] = {"image": "picture", "video": "clip", "audio": "music", "text": "words"}
+_MODELS: Final[dict[Output, Model]] = {
+    kind: Model(f"ComfyUI {name}", f"comfyui/{name}", kind, "ComfyUI", params=_PARAMS) for kind, name in _NAMES.items()
+}
+"""What stands for a graph before the renderer, by what is saved."""
+
+
+class BadNode(Exception):
+    """A node fails when it runs.
+
+    Args:
+        node_id: Which.
+        name: Its class.
+        words: Why.
+    """
+
+    def __init__(self, node_id: str, name: str, words: str) -> None:
+        self.node_id = node_id
+        self.name = name
+        self.words = words
+        super().__init__(words)
+
+    def breakdown(self) -> Breakdown:
+        """Tells it as the reason of a failed task."""
+        reason = views.node_failure(self.node_id, self.name, self.words, exception="ValueError")
+        return Breakdown(*assumptions.RUN_FAILED, reason)
+
+
+def model_for(kind: Output = "image") -> Model:
+    """Returns what stands for a graph that saves such a thing."""
+    return _MODELS[kind]
+
+
+def pieces_of(
+    graph: Graph, outputs: tuple[str, ...], find: Find, *, foreign: frozenset[str], metadata: bool
+) -> tuple[Piece, ...]:
+    """Finds out what the saving nodes make.
+
+    Args:
+        graph: What runs.
+        outputs: The saving nodes that run.
+        find: Finds files.
+        foreign: Node classes that are taken as they are.
+        metadata: Whether pictures carry the graph.
+
+    Raises:
+        BadNode: A file is missing or of the wrong kind.
+    """
+    text = json.dumps(graph, ensure_ascii=False) if metadata else ""
+    return tuple(_piece(graph, node_id, find, foreign, text) for node_id in outputs)
+
+
+def _piece(graph: Graph, node_id: str, find: Find, foreign: frozenset[str], metadata: str) -> Piece:
+    chain = list(upstream(graph, node_id, without=("negative",)))
+    known = class_of(class_type(graph[node_id]), foreign=foreign)
+    kind = (known.saves if known else None) or "image"
+    inputs: dict[str, list[Path]] = {}
+    for here, node in chain:
+        for media, path in _files(here, node, find):
+            inputs.setdefault(f"{media}s", []).append(path)
+    payload = {"prompt": _prompt(chain), **_numbers(chain, kind)}
+    return Piece(_MODELS[kind], payload, inputs, node_id, metadata if kind == "image" else "")
+
+
+def _prompt(chain: list[tuple[str, Node]]) -> str:
+    """Writes what the result shows: the first words on the way, and the seeds, so that two runs can be told apart."""
+    words = next((text for _, node in chain if (text := _said(node))), "")
+    seeds = [f"seed {inputs_of(node)[name]}" for _, node in chain for name in _SEEDS if name in inputs_of(node)]
+    turned = ["inverted" for _, node in chain if class_type(node) == "ImageInvert"]
+    return " · ".join(part for part in (words, *turned, *seeds) if part)
+
+
+def _said(node: Node) -> str:
+    inputs = inputs_of(node)
+    names = (f"text{inputs.get('Input')}",) if class_type(node) == "CR Text Input Switch" else _WORDS
+    return ", ".join(text for name in names if isinstance(text := inputs.get(name), str) and text.strip())
+
+
+def _numbers(chain: list[tuple[str, Node]], kind: str) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for _, node in chain:
+        plain = {name: value for name, value in inputs_of(node).items() if link_of(value) is None}
+        found = {**plain, **found}
+    sizes: dict[str, object] = {name: found[name] for name in ("width", "height") if name in found}
+    if kind == "image":
+        return {**sizes, "n": found.get("batch_size", 1)}
+    if kind == "video":
+        rate = float(str(found.get("frame_rate") or 16))
+        return {**sizes, **({"duration": float(str(found["length"])) / rate} if "length" in found else {})}
+    form = "mp3" if "quality" in found else "flac"
+    return {"format": form, **({"duration": found["seconds"]} if "seconds" in found else {})}
+
+
+def _files(node_id: str, node: Node, find: Find) -> Iterator[tuple[str, Path]]:
+    known = CLASSES.get(class_type(node))
+    for name, item in known.fields.items() if known else ():
+        value = inputs_of(node).get(name)
+        if item.media is None or link_of(value) is not None:
+            continue
+        try:
+            yield from _checked(find(str(value)), item.media)
+        except MediaError as error:
+            raise BadNode(node_id, class_type(node), error.message) from error
+
+
+def _checked(path: Path, media: str) -> Iterator[tuple[str, Path]]:
+    if media == "zip":
+        yield from (("image", picture) for picture in _unpacked(path))
+        return
+    kind = probe(path).kind
+    if kind != media:
+        raise MediaError(f"{path.name} is of the kind {kind}, not {media}. Send a file of that kind.")
+    yield media, path
+
+
+def _unpacked(path: Path) -> Iterator[Path]:
+    try:
+        with zipfile.ZipFile(path) as packed:
+            for name in [name for name in packed.namelist() if not name.endswith("/")][:_MOST_OF_ZIP]:
+                data = packed.read(name)
+                to = path.with_name(f"unpacked-{hashlib.sha256(data).hexdigest()}{Path(name).suffix}")
+                to.write_bytes(data)
+                yield to
+    except (zipfile.BadZipFile, OSError) as error:
+        raise MediaError(f"{path.name} is no ZIP file: {error}. Send a whole one.") from error

@@ -1,0 +1,141 @@
+"""Progress of a running graph: the ticketed address `netWssUrl`, and ComfyUI's frames behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import json
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Final
+from urllib.parse import urlencode
+
+from rh_prefect.emulator.assumptions import TICKET_SECONDS
+from rh_prefect.emulator.clock import Clock
+from rh_prefect.emulator.comfy.graph import class_type, in_order, inputs_of, parse
+from rh_prefect.emulator.faults import Faults, Subject
+from rh_prefect.emulator.tasks import Status, Task, Tasks
+
+Frame = dict[str, object]
+Send = Callable[[str | bytes], Awaitable[None]]
+
+_LOOK_SECONDS: Final = 0.02
+_STEPS: Final = 4
+_PREVIEW: Final = b"\x00\x00\x00\x01\x00\x00\x00\x01\xff\xd8\xff\xd9"
+"""A binary frame, as previews are: two numbers and a JPEG, here an empty one."""
+
+
+class Progress:
+    """Hands out tickets, and plays the frames of tasks.
+
+    Args:
+        tasks: Says how far a task has come.
+        faults: Which connections drop.
+        clock: Says when a ticket has expired.
+        url: The API's own address.
+    """
+
+    def __init__(self, tasks: Tasks, faults: Faults, clock: Clock, *, url: str) -> None:
+        self._tasks = tasks
+        self._faults = faults
+        self._clock = clock
+        self._url = url.replace("http", "ws", 1)
+        self._secret = secrets.token_bytes(16)
+
+    def url(self, task: Task, status: Status) -> str | None:
+        """Makes the `netWssUrl` of a task; there is one only while it runs."""
+        if status != "RUNNING" or task.order.graph is None:
+            return None
+        host, _, port = self._url.rpartition(":")
+        query = {
+            "c_host": host.rpartition("/")[2],
+            "c_port": port,
+            "clientId": task.client_id,
+            "workflowId": task.order.payload.get("workflowId", ""),
+            "Rh-Comfy-Auth": self._ticket(task, int(self._clock.now()) + TICKET_SECONDS),
+            "target": self._url,
+        }
+        return f"{self._url}/ws/c_instance?{urlencode(query)}"
+
+    def find(self, ticket: str) -> Task | None:
+        """Finds the task that a ticket opens; None where it is forged or has expired."""
+        try:
+            task_id, end, _ = base64.b64decode(ticket, validate=True).decode().split(";")
+            task, is_alive = self._tasks.find(task_id), self._clock.now() < int(end)
+        except (binascii.Error, ValueError):
+            return None
+        if task is None or not is_alive or not hmac.compare_digest(ticket, self._ticket(task, int(end))):
+            return None
+        return task
+
+    async def play(self, task: Task, send: Send, **more: object) -> bool:
+        """Sends the frames of a task as it goes on.
+
+        Args:
+            task: Which.
+            send: Sends one frame.
+            more: What every frame's data also holds.
+
+        Returns:
+            Whether it was played to its end; a fault may drop it.
+        """
+        drop = self._faults.match(Subject("progress", task.endpoint, task.order.payload))
+        told = list(frames(task.order.graph or {}))
+        for index, frame in enumerate(told):
+            share = index / len(told)
+            if drop is not None and share >= drop.at:
+                return False
+            if await self._reach(task, share) not in ("RUNNING", "SUCCESS"):
+                break
+            await send(json.dumps(_with(frame, more)))
+            if frame["type"] == "progress":
+                await send(_PREVIEW)
+        for frame in self._last(task, await self._reach(task, 1.0)):
+            await send(json.dumps(_with(frame, more)))
+        return True
+
+    async def _reach(self, task: Task, share: float) -> Status:
+        """Waits until a task has come so far, or has ended."""
+        while True:
+            status, here = self._tasks.status(task), self._tasks.progress(task)
+            is_over = status not in ("QUEUED", "RUNNING")
+            if is_over or (status == "RUNNING" and here >= share and share < 1):
+                return status
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _last(self, task: Task, status: Status) -> Iterator[Frame]:
+        if status == "FAILED" and task.breakdown:
+            yield {"type": "execution_error", "data": dict(task.breakdown.reason)}
+        elif status == "CANCEL":
+            yield {"type": "execution_interrupted", "data": {}}
+        else:
+            yield {"type": "execution_success", "data": {}}
+            yield {"type": "executing", "data": {"node": None}}
+
+    def _ticket(self, task: Task, end: int) -> str:
+        signed = f"{task.id};{end}"
+        signature = hmac.new(self._secret, signed.encode(), "sha256").hexdigest()
+        return base64.b64encode(f"{signed};{signature}".encode()).decode()
+
+
+def frames(graph: Mapping[str, object]) -> Iterator[Frame]:
+    """Lists the frames of a run but the last: loaders are cached, samplers tell their steps."""
+    read = parse(graph) or {}
+    order = in_order(read)
+    cached = [node_id for node_id in order if "Loader" in class_type(read[node_id])]
+    yield {"type": "execution_cached", "data": {"nodes": cached}}
+    for node_id in order:
+        if node_id in cached:
+            continue
+        yield {"type": "executing", "data": {"node": node_id}}
+        steps = inputs_of(read[node_id]).get("steps")
+        if isinstance(steps, int):
+            for part in range(1, _STEPS + 1):
+                yield {"type": "progress", "data": {"node": node_id, "value": steps * part // _STEPS, "max": steps}}
+
+
+def _with(frame: Frame, more: Mapping[str, object]) -> Frame:
+    data = frame["data"]
+    return {"type": frame["type"], "data": {**(data if isinstance(data, dict) else {}), **more}}

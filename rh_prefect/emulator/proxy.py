@@ -1,0 +1,82 @@
+"""What the native proxy was asked: prompts under ids of ComfyUI's own, and their history."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from rh_prefect.emulator.comfy.graph import class_type, parse
+from rh_prefect.emulator.comfy.nodes import class_of
+from rh_prefect.emulator.tasks import Output, Status, Task
+
+_LISTS: Final = {"image": "images", "video": "gifs", "audio": "audio", "text": "text"}
+"""Under which name a saving node lists its files, by what it saves; videos of VHS_VideoCombine are `gifs`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt.
+
+    Attributes:
+        id: ComfyUI's `prompt_id`.
+        number: Which it was, from 0.
+        task: The task that runs it.
+        client_id: Whose frames it sends.
+    """
+
+    id: str
+    number: int
+    task: Task
+    client_id: str
+
+
+class Proxy:
+    """All prompts of all keys."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._prompts: dict[str, Prompt] = {}
+
+    def add(self, task: Task, *, client_id: str) -> Prompt:
+        """Takes a prompt on."""
+        with self._lock:
+            prompt = Prompt(str(uuid.uuid4()), next(self._numbers), task, client_id)
+            self._prompts[prompt.id] = prompt
+            return prompt
+
+    def of(self, account: str, *, client_id: str | None = None) -> Iterator[Prompt]:
+        """Lists the prompts of an account, and of one client where it is named."""
+        for prompt in list(self._prompts.values()):
+            mine = prompt.task.order.key.account.name == account
+            if mine and client_id in (None, prompt.client_id):
+                yield prompt
+
+
+def history(prompt: Prompt, status: Status) -> dict[str, object]:
+    """Shows a prompt that has ended as ComfyUI's history does."""
+    graph = parse(prompt.task.order.graph or {}) or {}
+    outputs: dict[str, dict[str, list[object]]] = {}
+    for output in prompt.task.outputs.result(timeout=0) if status == "SUCCESS" else []:
+        known = class_of(class_type(graph[output.node_id or ""]), foreign=frozenset(map(class_type, graph.values())))
+        name = _LISTS[(known.saves if known else None) or "image"]
+        outputs.setdefault(output.node_id or "", {}).setdefault(name, []).append(_file(output))
+    word = "success" if status == "SUCCESS" else "error"
+    reason = dict(prompt.task.breakdown.reason) if prompt.task.breakdown else {}
+    messages = [["execution_error", reason]] if word == "error" else [["execution_success", {"prompt_id": prompt.id}]]
+    return {
+        "prompt": [prompt.number, prompt.id, graph, {"client_id": prompt.client_id}, list(outputs)],
+        "outputs": outputs,
+        "status": {"status_str": word, "completed": status == "SUCCESS", "messages": messages},
+        "meta": {},
+    }
+
+
+def _file(output: Output) -> dict[str, object]:
+    name = urlsplit(output.url or "").path.rpartition("/")[2]
+    return {"filename": name, "subfolder": "", "type": "output"}

@@ -1,0 +1,179 @@
+"""AI apps and quick create: started, shown, listed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from starlette.responses import Response
+
+from rh_prefect.emulator import answers, assumptions, auth
+from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator.comfy.apps import App
+from rh_prefect.emulator.routes.workflows import needed, start_v1, start_v2, v1_start, v2_start
+from rh_prefect.emulator.runs import app_target, find_app
+from rh_prefect.emulator.serving import Call, Endpoint
+
+_SORTS: Final = ("RECOMMEND", "HOTTEST", "NEWEST")
+_NOTHING: Final = ("likeCount", "downloadCount", "pv", "collectCount")
+_STYLES: Final = (
+    ("Comic style", "input1", "hand painting style", "style_V1.safetensors", 0.7),
+    ("Ink style", "input2", "ink wash", "ink_V1.safetensors", 0.8),
+    ("Plain", "input3", "", None, None),
+)
+
+
+async def run_v1(call: Call) -> Response:
+    """Starts an app by v1."""
+    app_id = needed(call, "webappId")
+    _need_list(call)
+    return await start_v1(call, app_target(call.state, app_id, call.body))
+
+
+async def run_v2(call: Call) -> Response:
+    """Starts an app by v2."""
+    return await start_v2(call, app_target(call.state, call.request.path_params["app_id"], call.body))
+
+
+async def run_quick(call: Call) -> Response:
+    """Starts a module of quick create."""
+    app_id, code = needed(call, "webappId"), needed(call, "quickCreateCode")
+    _need_list(call)
+    app = find_app(call.state, app_id)
+    if app.quick_code != code:
+        raise Refused(*assumptions.WRONG_QUICK_CODE)
+    return await start_v1(call, app_target(call.state, app_id, call.body))
+
+
+def _need_list(call: Call) -> None:
+    if not isinstance(call.body.get("nodeInfoList"), list):
+        raise Refused("301", assumptions.V1_BLANK.format(field="nodeInfoList"))
+
+
+async def demo(call: Call) -> Response:
+    """Shows what an app takes; the example call in it holds the caller's own key."""
+    asked = call.request.query_params.get("webappId", "")
+    if not asked.strip():
+        raise Refused("301", assumptions.V1_BLANK.format(field="webappId"))
+    app = find_app(call.state, asked)
+    cover = f"{call.state.shelf.url}/covers/{app.id}.png"
+    return answers.success(
+        {
+            "curl": _curl(call, app, key=call.key.secret),
+            "accessEncrypted": bool(app.password),
+            "webappName": app.name,
+            "statisticsInfo": {**dict.fromkeys(_NOTHING, "0"), "useCount": str(app.uses)},
+            "nodeInfoList": app.node_list(),
+            "covers": [
+                {
+                    "id": f"{app.id[:-1]}9",
+                    "objName": f"covers/{app.id}.png",
+                    "url": cover,
+                    "thumbnailUri": f"{cover}?t=1",
+                    "imageWidth": "1104",
+                    "imageHeight": "1472",
+                }
+            ],
+            "tags": [{"id": "1870000000000000001", "name": "图像", "nameEn": "Image", "labels": None}],
+        }
+    )
+
+
+async def browse(call: Call) -> Response:
+    """Lists apps; an id is only inside the example call. Numbers are text."""
+    sort = call.body.get("sort") or "RECOMMEND"
+    if sort not in _SORTS:
+        raise Refused("301", f"sort must be one of {', '.join(_SORTS)}")
+    found = list(call.state.apps)
+    if sort != "RECOMMEND":
+        found.sort(key=lambda app: app.id if sort == "NEWEST" else app.uses, reverse=True)
+    return answers.success(page_of(call.body, [_listed(call, app) for app in found], size=10))
+
+
+def _listed(call: Call, app: App) -> dict[str, object]:
+    return {
+        "title": app.name,
+        "description": f"{app.name}, with {len(app.fields)} fields.",
+        "cover": f"{call.state.shelf.url}/covers/{app.id}.png",
+        "invokeExample": _curl(call, app, key="YOUR_API_KEY"),
+    }
+
+
+def page_of(body: Mapping[str, object], rows: Sequence[object], *, size: int) -> dict[str, object]:
+    """Cuts the page that a request asks for.
+
+    Args:
+        body: The request, with `current` from 1 and `size`.
+        rows: All there are.
+        size: How many, where the request does not say.
+
+    Raises:
+        Refused: The numbers are none, or below 1.
+    """
+    current, asked = (body.get(name) or default for name, default in (("current", 1), ("size", size)))
+    if not all(isinstance(number, int) and number > 0 for number in (current, asked)):
+        raise Refused("301", "current and size must be whole numbers from 1")
+    here, many = int(str(current)), min(int(str(asked)), assumptions.APP_PAGE)
+    pages = -(-len(rows) // many)
+    return {
+        "records": list(rows[(here - 1) * many : here * many]),
+        "current": str(here),
+        "size": str(many),
+        "total": str(len(rows)),
+        "pages": str(pages),
+        "hasNext": here < pages,
+        "hasPrevious": here > 1,
+    }
+
+
+def _curl(call: Call, app: App, *, key: str) -> str:
+    body = {"nodeInfoList": app.node_list(), "instanceType": "default", "usePersonalQueue": "false"}
+    return (
+        f"curl --location --request POST '{call.state.url}/openapi/v2/run/ai-app/{app.id}' "
+        f"--header 'Content-Type: application/json' --header 'Authorization: Bearer {key}' "
+        f"--data-raw '{json.dumps(body, ensure_ascii=False)}'"
+    )
+
+
+async def params(call: Call) -> Response:
+    """Lists the styles of a module of quick create."""
+    kind = call.body.get("type")
+    if not isinstance(kind, int) or isinstance(kind, bool):
+        raise Refused("301", assumptions.V1_BLANK.format(field="type"))
+    app = find_app(call.state, needed(call, "webappId"))
+    rows = enumerate(_STYLES, start=1)
+    return answers.success([_style(call, app.id, kind, number, *style) for number, style in rows])
+
+
+def _style(
+    call: Call, app_id: str, kind: int, number: int, name: str, key: str, trigger: str, lora: str | None, weight: object
+) -> dict[str, object]:
+    return {
+        "id": str(number),
+        "type": kind,
+        "webappId": app_id,
+        "modelCategory": 1,
+        "modelName": name,
+        "modelKey": key,
+        "modelPreviewUrl": f"{call.state.shelf.url}/covers/{number}.png",
+        "content": f"a lighthouse, {trigger}".strip(", "),
+        "modelTrigger": trigger,
+        "modelLoar1FileName": lora,
+        "modelLoar1Weight": weight,
+        "modelLoar2FileName": None,
+        "modelLoar2Weight": None,
+    }
+
+
+_PARAMS_AUTH: Final = auth.body_key if assumptions.QUICK_PARAMS_KEY else auth.in_handler
+
+ENDPOINTS: Final = (
+    v1_start("/task/openapi/ai-app/run", run_v1),
+    v1_start("/task/openapi/quick-ai-app/run", run_quick),
+    v2_start("/openapi/v2/run/ai-app/{app_id}", run_v2),
+    Endpoint("/api/webapp/apiCallDemo", demo, auth.query_key, answers.v1, on="app", reads="nothing", method="GET"),
+    Endpoint("/openapi/v2/aiapp/list", browse, auth.header_key, answers.v1, on="apps"),
+    Endpoint("/api/fast/creation/model/params", params, _PARAMS_AUTH, answers.v1, on="quick-create"),
+)
+"""The routes of this family."""

@@ -1,0 +1,211 @@
+"""The native proxy: a ComfyUI of one's own behind `/proxy/{key}` and `/proxy-plus/{key}`, with the key in the path."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+from pathlib import Path
+from typing import Final
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from rh_prefect.emulator import assumptions
+from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator.charges import Machine, run_charge
+from rh_prefect.emulator.comfy.graph import Graph, parse
+from rh_prefect.emulator.comfy.nodes import object_info
+from rh_prefect.emulator.comfy.work import model_for
+from rh_prefect.emulator.files import DeadLink
+from rh_prefect.emulator.keys import ApiKey
+from rh_prefect.emulator.multipart import read_form
+from rh_prefect.emulator.proxy import Prompt, history
+from rh_prefect.emulator.runs import examine
+from rh_prefect.emulator.state import State
+from rh_prefect.emulator.tasks import Breakdown, Order, Piece, Task
+
+_MACHINES: Final[dict[str, Machine]] = {"proxy": "default", "proxy-plus": "plus"}
+_GIGABYTE: Final = 1 << 30
+_MEMORY: Final[dict[str, int]] = {"default": 24 * _GIGABYTE, "plus": 48 * _GIGABYTE}
+_PICTURES: Final = ("png", "jpg", "jpeg", "webp")
+
+
+def key_of(connection: HTTPConnection) -> ApiKey | None:
+    """Finds the key in the path."""
+    state: State = connection.app.state.emulator
+    key = state.keys.find(str(connection.path_params["key"]))
+    return None if key is None or key.tier == "FREE" else key
+
+
+async def prompt(request: Request) -> Response:
+    """Takes a graph on, as ComfyUI does: wrong ones are refused with 400, and prompts wait for each other."""
+    state, key = _state(request), key_of(request)
+    if key is None:
+        return _no_key()
+    body = await _json(request)
+    graph = parse(body.get("prompt") if isinstance(body.get("prompt"), dict) else "")  # type: ignore[arg-type]
+    if graph is None:
+        return _invalid({"type": "no_prompt", "message": "No prompt provided", "details": "", "extra_info": {}})
+    try:
+        return await _take(request, state, key, graph, client_id=str(body.get("client_id") or ""))
+    except Refused as refused:
+        error = {"type": refused.code, "message": refused.words, "details": "", "extra_info": {}}
+        return _invalid(error)
+
+
+async def _take(request: Request, state: State, key: ApiKey, graph: Graph, *, client_id: str) -> Response:
+    verdict, pieces, breakdown = await asyncio.to_thread(examine, state, key, graph)
+    if verdict.error is not None:
+        return _invalid(verdict.error, verdict.node_errors)
+    order = _order(request, state, key, graph, pieces)
+    task = _accept(state, order, breakdown)
+    taken = state.proxy.add(task, client_id=client_id)
+    return JSONResponse({"prompt_id": taken.id, "number": taken.number, "node_errors": verdict.node_errors})
+
+
+def _order(request: Request, state: State, key: ApiKey, graph: Graph, pieces: tuple[Piece, ...]) -> Order:
+    kind = _kind(request)
+    queued, seconds = state.durations(pieces[0].model if pieces else model_for(), graph)
+    charge = run_charge(key.tier, seconds, _MACHINES[kind])
+    return Order(key, f"/{kind}", {"prompt": graph}, pieces, charge, seconds, queued, graph=dict(graph))
+
+
+def _accept(state: State, order: Order, breakdown: Breakdown | None) -> Task:
+    with state.lock:
+        task = state.tasks.accept(order, breakdown=breakdown, may_wait=True)
+    state.workshop.begin(task)
+    return task
+
+
+async def all_history(request: Request) -> Response:
+    """Shows the prompts that have ended; on a clock that counts looks, this is one of each that is asked for."""
+    state, key = _state(request), key_of(request)
+    if key is None:
+        return _no_key()
+    asked = request.path_params.get("prompt_id")
+    found = [item for item in state.proxy.of(key.account.name) if asked in (None, item.id)]
+    return JSONResponse({item.id: shown for item in found if (shown := await _ended(state, item))})
+
+
+async def _ended(state: State, item: Prompt) -> dict[str, object] | None:
+    status = state.tasks.look(item.task)
+    if state.clock.mode != "real" and status == "RUNNING":
+        await state.workshop.settle(item.task)
+        status = state.tasks.status(item.task)
+    return None if status in assumptions.COUNTED else history(item, status)
+
+
+async def queue(request: Request) -> Response:
+    """Shows the prompts that run and wait."""
+    state, key = _state(request), key_of(request)
+    if key is None:
+        return _no_key()
+    lists: dict[str, list[object]] = {"queue_running": [], "queue_pending": []}
+    for item in state.proxy.of(key.account.name):
+        status = state.tasks.status(item.task)
+        if status in assumptions.COUNTED:
+            lists["queue_running" if status == "RUNNING" else "queue_pending"].append([item.number, item.id])
+    return JSONResponse(lists)
+
+
+async def view(request: Request) -> Response:
+    """Gives a file by its name: an output, or an input that was uploaded."""
+    state, key = _state(request), key_of(request)
+    if key is None:
+        return _no_key()
+    name = request.query_params.get("filename", "")
+    if request.query_params.get("type", "output") == "input":
+        path = state.shelf.named(name)
+        return FileResponse(path) if path else Response(status_code=404)
+    try:
+        found = state.shelf.find(f"/u/output/{name}")
+    except DeadLink:
+        return Response(status_code=404)
+    task = state.tasks.find(found.task_id, key=key)
+    return FileResponse(found.path) if task else Response(status_code=404)
+
+
+async def upload(request: Request) -> Response:
+    """Takes a picture among the inputs, under the name that it comes with."""
+    state, key = _state(request), key_of(request)
+    if key is None:
+        return _no_key()
+    try:
+        form = await read_form(request, state.shelf.folder, limit=assumptions.UPLOAD_MAX_BYTES)
+    except Refused as refused:
+        return Response(refused.words, 400)
+    try:
+        received = next((file for file in form.files if file.field == "image"), None)
+        extension = Path(received.file_name).suffix.lstrip(".").lower() if received else ""
+        if received is None or extension not in _PICTURES:
+            return Response(status_code=400)
+        name = Path(received.file_name).name
+        state.shelf.keep(received.path, name, sha256=received.sha256, extension=extension)
+        return JSONResponse({"name": name, "subfolder": "", "type": "input"})
+    finally:
+        for file in form.files:
+            file.path.unlink(missing_ok=True)
+
+
+async def info(request: Request) -> Response:
+    """Describes the node classes; no key is checked here, as measured on the service."""
+    state = _state(request)
+    known = object_info(state.workflows.foreign | state.apps.foreign)
+    asked = request.path_params.get("node_class")
+    return JSONResponse(known if asked is None else {name: known[name] for name in [asked] if name in known})
+
+
+async def stats(request: Request) -> Response:
+    """Describes the machine."""
+    if key_of(request) is None:
+        return _no_key()
+    memory = _MEMORY[_MACHINES[_kind(request)]]
+    device = {"name": "cuda:0 emulated", "type": "cuda", "index": 0, "vram_total": memory, "vram_free": memory}
+    system = {"os": "posix", "python_version": platform.python_version(), "comfyui_version": "0.3.0"}
+    return JSONResponse({"system": system, "devices": [device]})
+
+
+def _state(request: Request) -> State:
+    state: State = request.app.state.emulator
+    return state
+
+
+def _kind(request: Request) -> str:
+    return request.url.path.split("/")[1]
+
+
+async def _json(request: Request) -> dict[str, object]:
+    try:
+        body = json.loads(await request.body() or b"{}")
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _no_key() -> Response:
+    return JSONResponse({"code": 412, "msg": "TOKEN_INVALID"}, status_code=assumptions.PROXY_BAD_KEY_STATUS)
+
+
+def _invalid(error: object, node_errors: object = None) -> Response:
+    return JSONResponse({"error": error, "node_errors": node_errors or {}}, status_code=400)
+
+
+def _routes(kind: str) -> list[BaseRoute]:
+    at = f"/{kind}/{{key}}"
+    return [
+        Route(f"{at}/prompt", prompt, methods=["POST"]),
+        Route(f"{at}/history", all_history, methods=["GET"]),
+        Route(f"{at}/history/{{prompt_id}}", all_history, methods=["GET"]),
+        Route(f"{at}/queue", queue, methods=["GET"]),
+        Route(f"{at}/view", view, methods=["GET"]),
+        Route(f"{at}/upload/image", upload, methods=["POST"]),
+        Route(f"{at}/object_info", info, methods=["GET"]),
+        Route(f"{at}/object_info/{{node_class}}", info, methods=["GET"]),
+        Route(f"{at}/system_stats", stats, methods=["GET"]),
+    ]
+
+
+ROUTES: Final = [route for kind in _MACHINES for route in _routes(kind)]
+"""The routes of this family; they have no envelope, and no faults."""

@@ -1,0 +1,39 @@
+"""What a test may change while the emulator runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from rh_prefect.emulator import assumptions
+from rh_prefect.errors import InputError
+
+
+@dataclass(slots=True)
+class Switches:
+    """The switches.
+
+    Attributes:
+        real_people: Whether every picture, video and sound shows a real person: Seedance 2.0 then takes only assets,
+            or `realPersonMode`.
+        webhook_spacing: Seconds between the tries of a delivery, by the emulator's clock.
+        webhook_timeout: Seconds of real time in which a receiver must have answered.
+        webhook_data: What `eventData` of v2 and model tasks is.
+    """
+
+    real_people: bool = False
+    webhook_spacing: float = assumptions.WEBHOOK_SPACING
+    webhook_timeout: float = assumptions.WEBHOOK_TIMEOUT
+    webhook_data: Literal["object", "string"] = assumptions.WEBHOOK_DATA
+
+    def turn(self, **values: object) -> None:
+        """Sets switches by their names.
+
+        Raises:
+            InputError: There is no such switch.
+        """
+        unknown = set(values) - {field.name for field in fields(self)}
+        if unknown:
+            raise InputError(f"There is no switch {', '.join(sorted(unknown))}; see rh_prefect.emulator.switches.")
+        for name, value in values.items():
+            setattr(self, name, value)

@@ -1,0 +1,265 @@
+"""Webhooks: the end of a task is posted to the address that its submit named, with retries, detail and resend."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import httpx
+
+from rh_prefect.emulator import assumptions, views
+from rh_prefect.emulator.answers import WORDS
+from rh_prefect.emulator.books import Books, Delivery
+from rh_prefect.emulator.clock import Clock
+from rh_prefect.emulator.faults import Fault, Faults, Subject
+from rh_prefect.emulator.keys import ApiKey
+from rh_prefect.emulator.switches import Switches
+from rh_prefect.emulator.tasks import Task, Tasks
+from rh_prefect.errors import InputError
+
+_LOOK_SECONDS: Final = 0.02
+_LATE_SECONDS: Final = 1.0
+_FORGED: Final = "http://files.invalid/forged.png"
+
+
+@dataclass(slots=True)
+class Event:
+    """One event of a task and what became of its delivery.
+
+    Attributes:
+        id: 19 digits; not the task's id.
+        body: What is posted.
+        status: `callbackStatus`.
+        response: `callbackResponse`.
+        retries: How often it was tried again.
+    """
+
+    id: str
+    task: Task
+    url: str
+    body: dict[str, object]
+    created: float
+    updated: float
+    status: str = assumptions.WEBHOOK_WAITING
+    response: str = ""
+    retries: int = field(default=0)
+
+    def to_json(self) -> dict[str, object]:
+        """Shows it as the event detail does; `eventData` is text there."""
+        data = self.body["eventData"]
+        return {
+            "id": self.id,
+            "userApiKey": "*" * 18,
+            "taskId": self.task.id,
+            "webhookUrl": self.url,
+            "event": self.body["event"],
+            "eventData": data if isinstance(data, str) else json.dumps(data),
+            "callbackStatus": self.status,
+            "callbackResponse": self.response,
+            "retryCount": self.retries,
+            "createTime": _time(self.created),
+            "updateTime": _time(self.updated),
+        }
+
+
+class Webhooks:
+    """Tells the ends of tasks; `send` and `forge` do so by hand, from any thread.
+
+    Args:
+        tasks: Whose ends they are.
+        books: Where deliveries are written down.
+        clock: Spaces the retries.
+        faults: Which deliveries go wrong.
+        switches: The form of the data, and the times.
+    """
+
+    def __init__(self, tasks: Tasks, books: Books, clock: Clock, *, faults: Faults, switches: Switches) -> None:
+        self._tasks = tasks
+        self._books = books
+        self._clock = clock
+        self._faults = faults
+        self._switches = switches
+        self._ids = itertools.count(2_060_000_000_000_000_000 + secrets.randbelow(10**15), 9_876_543)
+        self._watched: list[Task] = []
+        self._resent: list[Event] = []
+        self._events: dict[str, Event] = {}
+        self._wake: asyncio.Event | None = None
+        self._client: httpx.AsyncClient | None = None
+
+    def send(self, task_id: str, *, url: str | None = None, body: Mapping[str, object] | None = None) -> int:
+        """Posts a task's event once, now, by hand.
+
+        Args:
+            task_id: Which task's.
+            url: Where to; default the address of its submit.
+            body: What; default the truth, as the task stands now.
+
+        Returns:
+            The receiver's HTTP status.
+        """
+        task = self._tasks.find(task_id)
+        if task is None and (url is None or body is None):
+            raise InputError(f"There is no task {task_id}: give both url and body.")
+        to = url or (task.order.webhook if task else "")
+        told = dict(body) if body is not None else self.body_of(task) if task else {}
+        status = httpx.post(to, json=told, timeout=self._switches.webhook_timeout, trust_env=False).status_code
+        self._books.delivered(Delivery(0, task_id, to, told, status, self._clock.now()))
+        return status
+
+    def forge(self, task_id: str, *, url: str | None = None, status: str = "SUCCESS", result: str = _FORGED) -> int:
+        """Posts an event that is a lie, by hand.
+
+        Args:
+            task_id: Which task it is about.
+            url: Where to; default the address of its submit.
+            status: What it claims.
+            result: The file that it claims, of a success.
+
+        Returns:
+            The receiver's HTTP status.
+        """
+        return self.send(task_id, url=url, body=forged(task_id, status=status, result=result))
+
+    def watch(self, task: Task) -> None:
+        """Tells the end of a task when it comes; called from the server's own loop."""
+        self._watched.append(task)
+        self._rouse()
+
+    def event_of(self, task: Task) -> Event | None:
+        """Finds the event of a task; there is none before its end."""
+        return next((event for event in self._events.values() if event.task is task), None)
+
+    def find(self, event_id: object, *, key: ApiKey) -> Event | None:
+        """Finds an event of the key's account."""
+        event = self._events.get(str(event_id))
+        return event if event and event.task.order.key.account is key.account else None
+
+    def resend(self, event: Event, *, url: str = "") -> None:
+        """Delivers an event again, to another address if one is given."""
+        event.url = url or event.url
+        event.status, event.response, event.retries = assumptions.WEBHOOK_WAITING, "", 0
+        self._resent.append(event)
+        self._rouse()
+
+    def events(self) -> list[dict[str, object]]:
+        """Lists all events as the event detail shows them."""
+        return [event.to_json() for event in list(self._events.values())]
+
+    def body_of(self, task: Task) -> dict[str, object]:
+        """Writes what is posted about a task, as it stands now."""
+        data: object = self._v1_data(task) if task.order.is_v1 else views.queried(task, self._tasks.status(task))
+        is_text = task.order.is_v1 or self._switches.webhook_data == "string"
+        return {"event": "TASK_END", "taskId": task.id, "eventData": json.dumps(data) if is_text else data}
+
+    def _v1_data(self, task: Task) -> dict[str, object]:
+        if self._tasks.status(task) == "SUCCESS":
+            return {"code": 0, "msg": "success", "data": views.v1_outputs(task, seconds_as_number=True)}
+        return {"code": 805, "msg": WORDS["805"], "data": views.v1_failure(task)}
+
+    async def run(self) -> None:
+        """Delivers until it is cancelled."""
+        self._wake = asyncio.Event()
+        self._wake.set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    await self._wake.wait()
+                    self._wake.clear()
+                    await self._deliver_all(group)
+        finally:
+            self._wake = None
+            if self._client is not None:
+                await self._client.aclose()
+
+    async def _deliver_all(self, group: asyncio.TaskGroup) -> None:
+        while self._watched or self._resent:
+            while self._resent:
+                group.create_task(self._try(self._resent.pop(0)))
+            for task in [task for task in self._watched if self._has_ended(task)]:
+                self._watched.remove(task)
+                group.create_task(self._tell(task))
+            if self._watched:
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    def _rouse(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
+    def _has_ended(self, task: Task) -> bool:
+        return self._tasks.status(task) not in assumptions.COUNTED
+
+    async def _tell(self, task: Task) -> None:
+        if self._tasks.status(task) == "CANCEL" and not assumptions.WEBHOOK_ON_CANCEL:
+            return
+        now = self._clock.now()
+        event = Event(str(next(self._ids)), task, task.order.webhook, self.body_of(task), now, now)
+        self._events[event.id] = event
+        fault = self._faults.match(Subject("webhook", task.endpoint, task.order.payload))
+        if fault is not None:
+            await self._spoil(event, fault)
+        if fault is None or fault.kind != "lost":
+            await self._try(event)
+
+    async def _spoil(self, event: Event, fault: Fault) -> None:
+        match fault.kind:
+            case "lost":
+                event.status, event.response = "FAILED", f"I/O error on POST request for {event.url}"
+                event.retries = assumptions.WEBHOOK_RETRIES
+            case "late":
+                await asyncio.sleep(_LATE_SECONDS if fault.seconds is None else fault.seconds)
+            case "doubled":
+                await self._post(event, event.body)
+            case "forged":
+                lie = "FAILED" if self._tasks.status(event.task) == "SUCCESS" else "SUCCESS"
+                await self._post(event, forged(event.task.id, status=lie))
+            case _:
+                return
+
+    async def _try(self, event: Event) -> None:
+        """Posts an event, and tries again where the receiver does not take it."""
+        for retry in range(assumptions.WEBHOOK_RETRIES + 1):
+            if retry:
+                await self._wait(self._switches.webhook_spacing)
+                event.retries = retry
+            if await self._post(event, event.body):
+                event.status = "SUCCESS"
+                return
+            event.status = "FAILED"
+
+    async def _wait(self, seconds: float) -> None:
+        due = self._clock.now() + seconds
+        while self._clock.now() < due:  # noqa: ASYNC110 - a test may move the clock at any time
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _post(self, event: Event, body: Mapping[str, object]) -> bool:
+        status, event.response = await self._send(event.url, body)
+        event.updated = self._clock.now()
+        self._books.delivered(Delivery(0, event.task.id, event.url, body, status, event.updated))
+        return 200 <= status < 300
+
+    async def _send(self, url: str, body: Mapping[str, object]) -> tuple[int, str]:
+        if self._client is None:  # only now: most emulators never deliver anything
+            self._client = httpx.AsyncClient(trust_env=False)
+        try:
+            answer = await self._client.post(url, json=body, timeout=self._switches.webhook_timeout)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return 0, f"I/O error on POST request for {url}: {type(error).__name__}"
+        return answer.status_code, answer.text[:500]
+
+
+def forged(task_id: str, *, status: str, result: str = _FORGED) -> dict[str, object]:
+    """Writes an event that nobody at RunningHub ever sent."""
+    results = [{"url": result, "outputType": "png", "text": None}] if status == "SUCCESS" else None
+    data = {"taskId": task_id, "status": status, "errorCode": "", "errorMessage": "", "results": results}
+    return {"event": "TASK_END", "taskId": task_id, "eventData": data}
+
+
+def _time(seconds: float) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC) + timedelta(hours=assumptions.WEBHOOK_ZONE_HOURS)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S")

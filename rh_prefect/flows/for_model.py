@@ -1,0 +1,100 @@
+"""`for_model`: a flow that runs one model, whose form in the dashboard is that model's."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Coroutine
+from threading import RLock
+from typing import Annotated, Any, Literal
+
+from prefect import Flow
+from pydantic import WithJsonSchema
+
+from rh_prefect.catalog import Model, Param, get
+from rh_prefect.catalog.inputs import type_of
+from rh_prefect.catalog.prose import docstring
+from rh_prefect.jobs.result import Result
+from rh_prefect.media.ref import MediaInput
+from rh_prefect.runs.flow import flow
+from rh_prefect.tasks import endpoints
+from rh_prefect.tasks.for_model import RETURNS, Endpoint, option_docs, options
+
+HOME = "rh_prefect.flows.models"
+"""Where every model's flow can be imported from."""
+
+ModelFlow = Flow[..., Coroutine[Any, Any, Result]]
+
+_FileBox = Annotated[MediaInput, WithJsonSchema({"type": "string"})]
+"""A file in a form: one text box for a path, a URI or a link; a flow that calls this one may give a result."""
+
+_OPTIONS = ("label", "reuse", "credentials", "storage")
+"""The options of `generate` that a form offers; the others are for code."""
+
+_LOCK = RLock()
+_made: dict[str, ModelFlow] = {}
+
+
+def for_model(name: str) -> ModelFlow:
+    """Gives the flow of a model; the same one each time.
+
+    It can be deployed by name, without any file of your own: its entrypoint is
+    `rh_prefect.flows.models.kling_v2_6_pro_image_to_video`.
+
+    Args:
+        name: Any of the model's names.
+
+    Raises:
+        UnknownModelError: There is no such model.
+    """
+    model = get(name)
+    with _LOCK:
+        if model.name not in _made:
+            _made[model.name] = _build(model)
+        return _made[model.name]
+
+
+def flow_name(model: Model) -> str:
+    """Names the flow of a model: as the model, without the slashes that Prefect refuses.
+
+    Args:
+        model: The model.
+    """
+    return model.name.replace("/", "-")
+
+
+def _build(model: Model) -> ModelFlow:
+    task: Endpoint[...] = getattr(endpoints, model.snake_name)
+
+    async def run(**given: Any) -> Result:
+        result: Result = await task(**given)
+        return result
+
+    run.__module__, run.__name__, run.__qualname__ = HOME, model.snake_name, model.snake_name
+    chosen = {name: option_docs()[name] for name in _OPTIONS}
+    run.__doc__ = docstring(model, options=chosen, returns=RETURNS)
+    run.__signature__ = _signature(model)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
+    return flow(name=flow_name(model))(run)
+
+
+def _signature(model: Model) -> inspect.Signature:
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    params = [
+        inspect.Parameter(param.name, keyword, default=_default(param), annotation=_annotation(param))
+        for param in model.params
+    ]
+    return inspect.Signature([*params, *(options()[name] for name in _OPTIONS)], return_annotation=Result)
+
+
+def _default(param: Param) -> object:
+    if param.default is not None:
+        return param.wire_default
+    return inspect.Parameter.empty if param.required else None
+
+
+def _annotation(param: Param) -> Any:
+    if param.type == "enum" and len(param.options) == 1 and not param.multiple:
+        # Pydantic makes a constant of a single choice, for which the dashboard has no field.
+        only: Any = Literal.__getitem__(param.options)
+        return Annotated[only, WithJsonSchema({"enum": list(param.options), "type": "string"})]
+    kind = type_of(param, _FileBox)
+    return kind if param.required or param.default is not None else kind | None

@@ -1,0 +1,31 @@
+"""One task per model, built on first use: `await endpoints.z_image_turbo(prompt="a lighthouse")`.
+
+The stub beside this file is generated from the catalogue and says what each task takes.
+"""
+
+from __future__ import annotations
+
+from threading import RLock
+
+from rh_prefect.catalog import get, models, nearest
+from rh_prefect.tasks.for_model import Endpoint, build
+
+_LOCK = RLock()
+
+
+def __getattr__(name: str) -> Endpoint[...]:
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    entry = next((model for model in models() if model.snake_name == name), None)
+    if entry is None:
+        near = ", ".join(get(known).snake_name for known in nearest(name))
+        raise AttributeError(f"module {__name__!r} has no task {name!r}; the nearest are {near}")
+    with _LOCK:  # one task for all threads: it is told by what it is
+        if name not in globals():
+            globals()[name] = build(entry)
+        made: Endpoint[...] = globals()[name]
+    return made
+
+
+def __dir__() -> list[str]:
+    return sorted(model.snake_name for model in models())

@@ -1,0 +1,214 @@
+"""Builds the task of one model: its parameters as keyword arguments, and the same paid path as `generate`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from os import PathLike
+from types import GenericAlias
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    get_origin,
+    overload,
+)
+
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import Task
+
+from rh_prefect.catalog import Model, Param
+from rh_prefect.catalog.inputs import item_type
+from rh_prefect.catalog.prose import docstring
+from rh_prefect.jobs.account import Options
+from rh_prefect.jobs.result import Result
+from rh_prefect.media.ref import Media
+from rh_prefect.models import input_for
+from rh_prefect.tasks.generate import generate, run_job, titled
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+    from prefect.futures import PrefectFuture
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+File: TypeAlias = Media | Result | str | PathLike[str]
+"""What a file may be given as."""
+
+HOME = "rh_prefect.tasks.endpoints"
+"""Where every model's task can be imported from."""
+
+RETURNS = "The outputs, already in the storage, with what they cost."
+
+
+class Endpoint(Task[P, Coroutine[Any, Any, Result]]):
+    """The task of one model; it is pickled as its name, so that another process builds it from its own catalogue."""
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        """Says how it is found again."""
+        return _find, (self.fn.__name__,)
+
+    # Prefect's own overloads type the future of an async task as a future of a coroutine.
+    if TYPE_CHECKING:
+
+        @overload  # type: ignore[override]
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]: ...
+        @overload
+        def __call__(
+            self, *args: Any, wait_for: Any, return_state: Literal[False] = False, **kwargs: Any
+        ) -> Coroutine[Any, Any, Result]: ...
+        @overload
+        def __call__(
+            self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+        ) -> Coroutine[Any, Any, State[Result]]: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Runs the model as one task run, in a flow or alone."""
+
+        @overload  # type: ignore[override]
+        def submit(self, *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[Result]: ...
+        @overload
+        def submit(
+            self, *args: Any, wait_for: Any, return_state: Literal[False] = False, **kwargs: Any
+        ) -> PrefectFuture[Result]: ...
+        @overload
+        def submit(
+            self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+        ) -> State[Result]: ...
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            """Starts the model as one task run and returns its future at once."""
+
+
+def endpoint(fn: Callable[P, Coroutine[Any, Any, Result]], *, model: str) -> Endpoint[P]:
+    """Makes a model's task of a function; retries are those of `generate`.
+
+    Args:
+        fn: Runs the model.
+        model: Its name.
+    """
+    return Endpoint(
+        fn,
+        name=model,
+        task_run_name=_namer(model),
+        # Tasks made by one factory share Prefect's cache keys (Prefect #23062), and money has its own memory.
+        cache_policy=NO_CACHE,
+        retries=generate.retries,
+        retry_delay_seconds=generate.retry_delay_seconds,
+        retry_jitter_factor=generate.retry_jitter_factor,
+        retry_condition_fn=generate.retry_condition_fn,
+    )
+
+
+def build(model: Model) -> Endpoint[...]:
+    """Builds the task of a model.
+
+    Args:
+        model: The model.
+    """
+    # Nothing but the name: where the function itself is pickled, it must not carry the catalogue with it.
+    name = model.name
+
+    async def run(**given: Any) -> Result:
+        return await _run(name, given)
+
+    run.__module__, run.__name__, run.__qualname__ = HOME, model.snake_name, model.snake_name
+    run.__doc__ = docstring(model, options=option_docs(), returns=RETURNS)
+    run.__signature__ = signature(model)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
+    return endpoint(run, model=name)
+
+
+@dataclass(frozen=True, slots=True)
+class Omitted(Generic[T]):
+    """A default in a signature: it reads and compares like the value, and tells that nothing was given.
+
+    Prefect fills in defaults before it calls a task. What nobody gave must not be sent, or the same call through
+    `generate` would be another job.
+    """
+
+    value: T
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.value == (other.value if isinstance(other, Omitted) else other))
+
+    def __hash__(self) -> int:
+        return hash(repr(self.value))
+
+
+def signature(model: Model) -> inspect.Signature:
+    """Makes the signature of a model's task: the model's parameters, then the options of `generate`.
+
+    Args:
+        model: The model.
+    """
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    params = [
+        inspect.Parameter(param.name, keyword, default=_default(param), annotation=_annotation(param))
+        for param in model.params
+    ]
+    more = [inspect.Parameter("more", inspect.Parameter.VAR_KEYWORD, annotation=Any)] if model.incomplete else []
+    return inspect.Signature([*params, *options().values(), *more], return_annotation=Result)
+
+
+@cache
+def options() -> Mapping[str, inspect.Parameter]:
+    """The options of `generate`, which every model's task takes, too."""
+    found = inspect.signature(generate.fn, eval_str=True).parameters
+    return {name: param for name, param in found.items() if name != "asked"}
+
+
+@cache
+def option_docs() -> Mapping[str, str]:
+    """What `generate` says of its options."""
+    lines = inspect.cleandoc(generate.fn.__doc__ or "").partition("\nArgs:\n")[2].partition("\n\n")[0].splitlines()
+    docs: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        if line.startswith(" " * 5):
+            docs[name] += f" {line.strip()}"
+        else:
+            name, _, docs[name] = (part.strip() for part in line.partition(":"))
+    return {name: docs[name] for name in options()}
+
+
+def _default(param: Param) -> object:
+    if param.default is not None:
+        return Omitted(param.wire_default)
+    return inspect.Parameter.empty if param.required else None
+
+
+def _annotation(param: Param) -> Any:
+    item: Any = item_type(param, File)
+    item = getattr(item, "__origin__", item) if get_origin(item) is Annotated else item  # limits are for forms
+    taken = item | GenericAlias(Sequence, (item,)) if param.multiple else item
+    if param.type == "json":
+        taken = taken | str
+    return taken if param.required or param.default is not None else taken | None
+
+
+def _namer(model: str) -> Callable[..., str]:
+    def name(parameters: dict[str, Any]) -> str:
+        return titled(model, parameters, label=parameters.get("label"))
+
+    return name
+
+
+async def _run(model: str, given: dict[str, Any]) -> Result:
+    scope = given.pop("scope", None)
+    chosen = {name: given.pop(name) for name in options() if name in given}
+    params = {name: value for name, value in given.items() if not isinstance(value, Omitted)}
+    return await run_job(input_for(model)(**params), Options(**chosen), scope=scope)
+
+
+def _find(name: str) -> object:
+    return getattr(import_module(HOME), name)

@@ -1,0 +1,46 @@
+"""`rh-prefect models refresh`, as a person types it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.registry import registry
+
+
+def call(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rh_prefect.cli", "models", *arguments]
+    env = {**os.environ, "RH_STATE_DIR": str(state), "COLUMNS": "200"}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_newer_models_are_taken_shown_and_given_up(tmp_path: Path) -> None:
+    def dearer(models: dict[str, dict[str, dict[str, float]]]) -> None:
+        models["z-image/turbo"]["price"]["fixed"] = 0.05
+
+    file = registry(tmp_path / "newer.json", change=dearer)
+    done = call("refresh", str(file), state=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "~ z-image/turbo: price (0.04 CNY per call -> 0.05 CNY per call)" in done.stdout
+    assert "1 changed" in done.stdout
+    assert str(tmp_path / "models.json") in done.stdout
+    assert "0.05 CNY per call" in call("show", "z-image/turbo", state=tmp_path).stdout
+    assert "no model has changed" in call("refresh", str(file), state=tmp_path).stdout
+    assert "back to" in call("refresh", "--reset", state=tmp_path).stdout
+    assert "0.04 CNY per call" in call("show", "z-image/turbo", state=tmp_path).stdout
+
+
+def test_what_cannot_be_used_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("no JSON")
+    for arguments, said in (
+        (["refresh"], "or `--reset`"),
+        (["refresh", str(tmp_path / "bad.json")], "no registry of models"),
+        (["refresh", str(tmp_path / "none.json")], "cannot be read"),
+    ):
+        done = call(*arguments, state=tmp_path / "state")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "state").exists()

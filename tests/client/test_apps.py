@@ -1,0 +1,242 @@
+"""AI apps and quick create: what they can be given, and that no key comes along."""
+
+from __future__ import annotations
+
+import json
+import logging
+from decimal import Decimal
+
+import pytest
+
+from rh_prefect.client import App, AppListing, AppOption, Client, Style, StyleLora
+from rh_prefect.errors import InputError, KeyRejected, NoAnswer, RequestRefused, RunningHubError
+from tests.client.conftest import KEY
+from tests.support.wire_server import WireServer, cut, reply
+
+APP = "2030000000000000002"
+OTHERS = "0123456789abcdef0123456789abcdef"
+CURL = f"curl --location 'https://www.runninghub.cn/openapi/v2/run/ai-app/{APP}' -H 'Authorization: {OTHERS}'"
+
+
+def node(**more: object) -> dict[str, object]:
+    return {"nodeId": "39", "nodeName": "LoadImage", "fieldName": "image", "fieldValue": "a.png", **more}
+
+
+DEMO = {
+    "curl": CURL.replace(OTHERS, KEY),
+    "accessEncrypted": False,
+    "webappName": "Portrait restyle",
+    "statisticsInfo": {"likeCount": "12", "useCount": "3400"},
+    "nodeInfoList": [
+        node(
+            fieldData=json.dumps([["a.png", "b.png"], {"image_upload": True}]),
+            fieldType="IMAGE",
+            description="上传",
+            descriptionEn="Upload image",
+        ),
+        node(
+            nodeId=37,
+            nodeName="SomeModelNode",
+            fieldName="model",
+            fieldValue="base",
+            fieldType="LIST",
+            fieldData=json.dumps(
+                [
+                    {"name": "Base", "index": "base", "description": "quick"},
+                    {"name": "Big", "index": "big", "description": None},
+                    {"default": "base", "description": "..."},
+                ]
+            ),
+        ),
+    ],
+    "covers": [{"id": "2030000000000000009", "url": "https://img.example.net/x.png", "thumbnailUri": "https://t"}],
+    "tags": [{"id": "1870000000000000001", "name": "人像", "nameEn": "Portrait", "labels": None}, {"name": "风格"}],
+}
+
+
+async def demo(client: Client, wire: WireServer, **more: object) -> App:
+    wire.plays(reply({"code": 0, "msg": "success", "data": {**DEMO, **more}}))
+    return await client.apps.demo(APP)
+
+
+async def test_a_call_example_is_read_completely(client: Client, wire: WireServer) -> None:
+    app = await demo(client, wire)
+    [asked] = wire.asked
+    assert (asked.method, asked.path) == ("GET", f"/api/webapp/apiCallDemo?apiKey={KEY}&webappId={APP}")
+    assert asked.headers["authorization"] == f"Bearer {KEY}"
+    assert (app.webapp_id, app.name, app.encrypted, app.uses) == (APP, "Portrait restyle", False, 3400)
+    assert (app.covers, app.tags) == (("https://img.example.net/x.png",), ("Portrait", "风格"))
+    image, model = app.nodes
+    assert (image.node_id, image.node_name, image.field_name, image.field_value) == (
+        "39",
+        "LoadImage",
+        "image",
+        "a.png",
+    )
+    assert (image.media, image.description, image.description_en) == ("image", "上传", "Upload image")
+    assert [option.value for option in image.options] == ["a.png", "b.png"]
+    assert (model.node_id, model.media, model.default) == ("37", None, "base")
+    assert model.options == (
+        AppOption(value="base", name="Base", description="quick"),
+        AppOption(value="big", name="Big"),
+    )
+    assert App.model_validate_json(app.model_dump_json()) == app
+
+
+FIELDS: list[tuple[object, object, list[str], str | None]] = [
+    (None, "x", [], None),
+    ("", "x", [], None),
+    ("not JSON", "x", [], None),
+    ([["a", "b"], {"default": "b"}], "a", ["a", "b"], "b"),
+    ('["INT", {"default": 20, "min": 1, "max": 100, "step": 0.5}]', 20, [], "20"),
+    ('["BOOLEAN", {"default": true}]', True, [], "true"),
+    ('["COMBO", {"options": ["x", "y"], "default": "y"}]', "x", ["x", "y"], "y"),
+    ("[[1, 2, true], {}]", 1, ["1", "2", "true"], None),
+    ([{"name": "2K", "index": 1}, {"name": "4K", "index": 2}], "2", ["1", "2"], None),
+    ([{"name": "2K", "index": 1}, {"name": "4K", "index": 2}], "4K", ["2K", "4K"], None),
+    ([{"name": "only a name"}], "", ["only a name"], None),
+]
+
+
+@pytest.mark.parametrize(("data", "value", "options", "default"), FIELDS)
+async def test_field_data_in_every_form(
+    data: object, value: object, options: list[str], default: str | None, client: Client, wire: WireServer
+) -> None:
+    app = await demo(client, wire, nodeInfoList=[node(fieldData=data, fieldValue=value, fieldType="int")])
+    [only] = app.nodes
+    assert [option.value for option in only.options] == options
+    assert (only.default, only.field_type) == (default, "INT")
+    assert only.field_value == (str(value).lower() if isinstance(value, bool) else str(value))
+
+
+async def test_limits_of_a_number(client: Client, wire: WireServer) -> None:
+    app = await demo(client, wire, nodeInfoList=[node(fieldData=FIELDS[4][0])])
+    assert (app.nodes[0].minimum, app.nodes[0].maximum, app.nodes[0].step) == (1, 100, Decimal("0.5"))
+
+
+async def test_an_app_that_was_never_run_has_no_nodes(client: Client, wire: WireServer) -> None:
+    for nodes in ([], None, [{}], [{"nodeId": "1"}], "?"):
+        assert (await demo(client, wire, nodeInfoList=nodes)).nodes == ()
+    assert (await demo(client, wire, accessEncrypted="true")).encrypted
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({"code": 901, "msg": "WEBAPP_NOT_EXISTS", "data": None}, RequestRefused),
+        ({"code": 802, "msg": "APIKEY_UNAUTHORIZED", "data": None}, KeyRejected),
+        ({"code": 0, "msg": "success", "data": None}, NoAnswer),
+        (f"<html>/api/webapp/apiCallDemo?apiKey={KEY}", NoAnswer),
+    ],
+)
+async def test_no_call_example(answer: object, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
+    wire.plays(reply(answer))  # type: ignore[arg-type]
+    with pytest.raises(error, match=f"call example of app {APP}") as caught:
+        await client.apps.demo(APP)
+    assert KEY not in repr(caught.value)
+
+
+async def test_the_key_in_the_address_is_logged_nowhere(
+    client: Client, wire: WireServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    wire.plays(cut(), reply("", status=502))
+    app = await demo(client, wire)
+    assert len(wire.asked) == 3
+    assert f"apiKey=***&webappId={APP}" in caplog.text
+    assert KEY not in caplog.text + repr(app) + app.model_dump_json()
+    assert all(KEY not in repr(vars(record)) for record in caplog.records)
+
+
+LISTED = {
+    "records": [
+        {"title": "One", "description": "d", "cover": "https://img.example.net/c.png", "invokeExample": CURL},
+        {"title": "Two", "invokeExample": r'curl -d "{\"webappId\": \"2030000000000000004\"}"'},
+        {"title": "Three", "invokeExample": None, "webappId": 2030000000000000005},
+        {"title": "without an id", "invokeExample": "curl"},
+        None,
+    ],
+    "current": "2",
+    "size": "10",
+    "total": "70000",
+    "pages": "7000",
+    "hasNext": True,
+}
+
+
+async def test_the_app_list(client: Client, wire: WireServer) -> None:
+    wire.plays(reply({"code": 0, "msg": "success", "data": LISTED}))
+    page = await client.apps.list(page=2, size=10, sort="HOTTEST", days=30)
+    [asked] = wire.asked
+    assert (asked.method, asked.path) == ("POST", "/openapi/v2/aiapp/list")
+    assert asked.json == {"current": 2, "size": 10, "sort": "HOTTEST", "days": 30}
+    assert (page.number, page.total, page.has_next) == (2, 70000, True)
+    assert page.items[0] == AppListing(
+        webapp_id=APP, title="One", description="d", cover="https://img.example.net/c.png"
+    )
+    assert [item.webapp_id for item in page.items] == [APP, "2030000000000000004", "2030000000000000005"]
+    assert OTHERS not in page.model_dump_json()
+
+
+async def test_days_are_for_the_hottest_only(client: Client, wire: WireServer) -> None:
+    wire.always = reply({"code": 0, "msg": "success", "data": {**LISTED, "hasNext": "false", "records": None}})
+    page = await client.apps.list(sort="NEWEST", days=30)
+    assert wire.asked[0].json == {"current": 1, "size": 50, "sort": "NEWEST"}
+    assert (page.items, page.has_next) == ((), False)
+
+
+@pytest.mark.parametrize(("page", "size"), [(0, 10), (1, 0), (1, 51), (-1, 10)])
+async def test_a_page_that_cannot_be_is_not_asked_for(page: int, size: int, client: Client, wire: WireServer) -> None:
+    with pytest.raises(InputError, match="There is no page"):
+        await client.apps.list(page=page, size=size)
+    with pytest.raises(InputError, match="There is no page"):
+        await client.platform.resources("LORA", page=page, size=size)
+    assert wire.asked == []
+
+
+STYLE = {
+    "id": "1",
+    "type": 2,
+    "webappId": "2030000000000000003",
+    "modelCategory": 1,
+    "modelName": "Comic style",
+    "modelKey": "input1",
+    "modelPreviewUrl": "https://img.example.net/1.png",
+    "content": "example prompt",
+    "modelTrigger": "hand painting style",
+    "modelLoar1FileName": "style_V1.safetensors",
+    "modelLoar1Weight": 0.7,
+    "modelLoar2FileName": None,
+    "modelLoar2Weight": None,
+}
+
+
+async def test_quick_create_styles(client: Client, wire: WireServer) -> None:
+    wire.plays(reply({"code": 0, "msg": "success", "data": [STYLE]}), reply({"code": 0, "data": []}))
+    [style] = await client.quick_create.params("2030000000000000003")
+    [asked] = wire.asked
+    assert asked.path == "/api/fast/creation/model/params"
+    assert asked.json == {"type": 2, "webappId": "2030000000000000003", "apiKey": KEY}
+    assert style == Style(
+        style_id="1",
+        webapp_id="2030000000000000003",
+        kind=2,
+        category=1,
+        name="Comic style",
+        key="input1",
+        preview_url="https://img.example.net/1.png",
+        prompt="example prompt",
+        trigger="hand painting style",
+        loras=(StyleLora(file_name="style_V1.safetensors", weight=Decimal("0.7")),),
+    )
+    assert await client.quick_create.params("2030000000000000003", kind=3) == ()
+    assert wire.asked[1].json["type"] == 3
+
+
+@pytest.mark.parametrize("data", [None, {}, "x", 7])
+async def test_a_list_that_is_none_is_no_answer(data: object, client: Client, wire: WireServer) -> None:
+    wire.always = reply({"code": 0, "msg": "success", "data": data})
+    with pytest.raises(NoAnswer, match="no list"):
+        await client.quick_create.params("1")
+    with pytest.raises(NoAnswer, match="no list"):
+        await client.platform.api_keys()

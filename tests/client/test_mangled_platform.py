@@ -1,0 +1,180 @@
+"""As `test_mangled`, for everything beside tasks: whatever comes back, only our own errors come out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from rh_prefect.client import answers, proxy, read_delivery, states, wire
+from rh_prefect.client.answers import Ask
+from rh_prefect.client.lenient import loads, plain, table
+from rh_prefect.client.progress import ProgressEvent, read_frame
+from rh_prefect.errors import RunningHubError
+from tests.client.test_mangled import DEEP, json_values, statuses
+
+quick = settings(max_examples=150, deadline=None)
+ASK = Ask("reading of x")
+PAID = Ask("submit to x", paid=True)
+ID = "2031112223334445057"
+
+FIELDS = re.findall(
+    r"\w+",
+    """code msg data errorMessages prompt netWssUrl taskId taskStatus promptTips failedReason fileUrl fileType
+    taskCostTime consumeMoney nodeId url curl accessEncrypted webappName statisticsInfo nodeInfoList fieldName
+    fieldValue fieldData fieldType covers tags nameEn name index default records current total hasNext invokeExample
+    modelLoar1FileName modelLoar1Weight type id event eventData callbackStatus callbackResponse retryCount createTime
+    key status quotaLimit owner versions items totalCount assetId groupId assetCount prompt_id node_errors error result
+    outputs images filename subfolder messages completed status_str node value max nodes""",
+)
+
+words = st.sampled_from(
+    ["TASK_END", "executing", "progress", "execution_cached", "wss://x/?a=b", "RUNNING", "0", "804", 804, 805, 0, 813]
+)
+inner = st.dictionaries(st.sampled_from(FIELDS), json_values | words, max_size=5)
+nested = st.recursive(
+    inner,
+    lambda deeper: (
+        st.dictionaries(st.sampled_from(FIELDS), deeper | st.lists(deeper, max_size=2) | words, max_size=5)
+        | deeper.map(lambda value: {"data": json.dumps(value), "eventData": json.dumps(value)})
+    ),
+    max_leaves=5,
+)
+
+OF_DATA: list[Callable[[dict[str, object]], object]] = [
+    lambda data: wire.read_app(data, webapp_id=ID),
+    lambda data: wire.read_app_page(data, number=1),
+    lambda data: wire.read_styles([data]),
+    lambda data: wire.read_api_keys([data]),
+    lambda data: wire.read_resource_page(data, number=1),
+    wire.read_asset,
+    wire.read_group,
+    lambda data: wire.read_asset_page(data, number=1, size=20),
+    lambda data: wire.read_group_page(data, number=1, size=20),
+    lambda data: wire.read_webhook_event(data, task_id=ID, view=None),
+    wire.read_comfy_file,
+    wire.read_comfy_prompt,
+    lambda data: wire.read_comfy_run(data, prompt_id=ID),
+    lambda data: json.dumps(plain(data), allow_nan=False),
+]
+
+OF_ANSWER: list[Callable[[answers.Answer], object]] = [
+    lambda answer: states.told_by_outputs(answer, ASK, task_id=ID),
+    lambda answer: states.told_by_status(answer, ASK, task_id=ID),
+    lambda answer: answers.submitted(answer, PAID),
+    lambda answer: wire.read_styles(answers.with_rows(answer, ASK)),
+    lambda answer: wire.read_api_keys(answers.with_rows(answer, ASK)),
+]
+
+
+def all_values(made: object) -> list[wire.Value]:
+    if isinstance(made, tuple):
+        return [value for each in made for value in all_values(each)]
+    return [made] if isinstance(made, wire.Value) else []
+
+
+def check(made: object) -> None:
+    for value in all_values(made):
+        bare = value.model_copy(update={"progress_url": None}) if isinstance(value, wire.TaskView) else value
+        assert type(bare).model_validate_json(bare.model_dump_json()) == bare
+
+
+def read_everything(status: int, body: bytes) -> None:
+    check(read_delivery(body))
+    check(read_frame(body))
+    try:
+        check(proxy.judged(status, body, PAID))
+    except RunningHubError as error:
+        str(error).encode()
+    try:
+        answer = answers.read(status, body, ASK)
+    except RunningHubError:
+        return
+    for of_data in OF_DATA:
+        for data in (answer.data, answer.source):
+            check(of_data(data))
+    check(states.told_by_event(answer.source, task_id=ID))
+    for of_answer in OF_ANSWER:
+        try:
+            check(of_answer(answer))
+        except RunningHubError as error:
+            str(error).encode()
+
+
+@quick
+@given(statuses, nested)
+def test_mangled_answers_raise_nothing_foreign_and_make_storable_values(status: int, source: dict[str, Any]) -> None:
+    read_everything(status, json.dumps(source).encode())
+
+
+@quick
+@given(statuses, st.binary(max_size=60))
+def test_bytes_raise_nothing_foreign(status: int, body: bytes) -> None:
+    read_everything(status, body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data": ' * DEEP,
+        b'{"data": {"prompt": ' + b"[" * DEEP + b"]" * DEEP + b"}}",
+        b'{"data": {"prompt": ' + b"[" * 900 + b"]" * 900 + b"}}",
+        json.dumps({"eventData": "[" * DEEP, "taskId": ID}).encode(),
+        json.dumps({"data": {"nodeInfoList": [{"nodeId": 1, "fieldName": "x", "fieldData": "[" * DEEP}]}}).encode(),
+        b'{"data": {"total": 1e99999999999999999999, "retryCount": 1e39, "id": 1}}',
+        b'{"prompt_id": ' + b"1" * 5000 + b"}",
+    ],
+    ids=["deep", "deep prompt", "900 deep", "deep event", "deep field", "huge numbers", "long number"],
+)
+def test_the_worst_bodies(body: bytes) -> None:
+    read_everything(200, body)
+
+
+@quick
+@given(st.text(max_size=80) | nested.map(json.dumps) | st.binary(max_size=40))
+def test_a_frame_is_an_event_or_nothing(frame: str | bytes) -> None:
+    event = read_frame(frame)
+    assert event is None or type(event).model_validate_json(event.model_dump_json()) == event
+    assert not (isinstance(frame, bytes) and isinstance(event, ProgressEvent))
+
+
+numbers = st.integers(min_value=1, max_value=10**39)
+forms = st.sampled_from(["{}", '"{}"', "{}.0", "{}e0"])
+
+
+@quick
+@given(numbers, forms)
+def test_ids_keep_all_their_digits(number: int, form: str) -> None:
+    told, said = form.format(number), str(number)
+
+    def source(text: str) -> dict[str, object]:
+        return table(loads(text))
+
+    asset = wire.read_asset(source(f'{{"assetId": {told}}}'))
+    group = wire.read_group(source(f'{{"groupId": {told}}}'))
+    event = wire.read_webhook_event(source(f'{{"id": {told}, "taskId": {told}}}'), task_id="1", view=None)
+    [listing] = wire.read_app_page(source(f'{{"records": [{{"webappId": {told}}}]}}'), number=1).items
+    [style] = wire.read_styles([source(f'{{"id": 1, "webappId": {told}}}')])
+    [node] = wire.read_app(source(f'{{"nodeInfoList": [{{"nodeId": {told}, "fieldName": "x"}}]}}'), webapp_id="1").nodes
+    delivery = read_delivery(f'{{"taskId": {told}}}')
+    assert asset is not None
+    assert group is not None
+    assert event is not None
+    assert delivery is not None
+    assert {asset.asset_id, group.group_id, event.event_id, event.task_id, listing.webapp_id} == {said}
+    assert {style.webapp_id, node.node_id, delivery.task_id} == {said}
+
+
+@quick
+@given(st.sampled_from(["netWssUrl", "clientId", "taskStatus", "promptTips"]), json_values)
+def test_one_mangled_field_never_loses_a_paid_id(field: str, value: Any) -> None:
+    source = {"code": 0, "msg": "success", "data": {"taskId": ID, "taskStatus": "RUNNING", field: value}}
+    view = answers.submitted(answers.read(200, json.dumps(source).encode(), PAID), PAID)
+    assert view.task_id == ID
+    assert view.progress_url is None or isinstance(view.progress_url, SecretStr)

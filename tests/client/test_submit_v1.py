@@ -1,0 +1,189 @@
+"""The older ways to start a task: a key in the body as well, a ticket in an envelope, the same rules of money."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+
+import pytest
+
+from rh_prefect.client import Client, TaskView
+from rh_prefect.errors import (
+    AccountError,
+    ApiError,
+    Busy,
+    InputError,
+    KeyRejected,
+    NoAnswer,
+    RequestRefused,
+    RunningHubError,
+    Unclear,
+)
+from tests.client.conftest import KEY
+from tests.support.wire_server import Step, WireServer, cut, raw, reply, stall
+
+ID = "2031112223334445057"
+CREATE = "/task/openapi/create"
+PATHS = [CREATE, "/task/openapi/ai-app/run", "/task/openapi/quick-ai-app/run"]
+TICKET = "dGlja2V0LW9mLXRoZS1hY2NvdW50"
+PROGRESS = f"wss://www.runninghub.cn:443/ws/c_instance?c_host=10.0.0.7&clientId=5f0c&Rh-Comfy-Auth={TICKET}%3D"
+FINE = {"result": True, "error": None, "outputs_to_execute": ["9"], "node_errors": {}}
+
+
+def created(**more: object) -> dict[str, object]:
+    data = {
+        "netWssUrl": PROGRESS,
+        "taskId": ID,
+        "clientId": "5f0c2ab19e7d4c06a1b2c3d4e5f60718",
+        "taskStatus": "RUNNING",
+        "promptTips": json.dumps(FINE),
+        **more,
+    }
+    return {"code": 0, "msg": "success", "errorMessages": None, "data": data}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_the_key_is_in_the_header_and_in_the_body(path: str, client: Client, wire: WireServer) -> None:
+    wire.plays(reply(created()))
+    view = await client.submit(path, {"workflowId": "2030000000000000001"}, webhook_url="https://h.example/t")
+    [asked] = wire.asked
+    assert (asked.method, asked.path) == ("POST", path)
+    assert asked.json == {"workflowId": "2030000000000000001", "webhookUrl": "https://h.example/t", "apiKey": KEY}
+    assert asked.headers["authorization"] == f"Bearer {KEY}"
+    assert (view.task_id, view.status, view.node_errors) == (ID, "RUNNING", {})
+
+
+async def test_the_account_pays_whatever_key_a_payload_names(client: Client, wire: WireServer) -> None:
+    wire.plays(reply(created()))
+    await client.submit(CREATE, {"apiKey": "another"})
+    assert wire.asked[0].json["apiKey"] == KEY
+
+
+async def test_v2_starts_have_no_key_in_the_body(client: Client, wire: WireServer) -> None:
+    wire.plays(reply(created()), reply(created()))
+    await client.submit("run/workflow/2030000000000000001", {"nodeInfoList": []})
+    await client.submit("run/ai-app/2030000000000000002", {"nodeInfoList": []})
+    assert wire.paths == [
+        "/openapi/v2/run/workflow/2030000000000000001",
+        "/openapi/v2/run/ai-app/2030000000000000002",
+    ]
+    assert [asked.json for asked in wire.asked] == [{"nodeInfoList": []}] * 2
+
+
+async def test_the_progress_address_is_kept_as_a_secret(
+    client: Client, wire: WireServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    wire.plays(reply(created()))
+    view = await client.submit(CREATE, {})
+    assert view.progress_url is not None
+    assert view.progress_url.get_secret_value() == PROGRESS
+    told = repr(view) + str(view) + view.model_dump_json() + repr(view.model_dump()) + caplog.text
+    assert TICKET not in told
+    assert TaskView.model_validate_json(view.model_dump_json()).progress_url is None
+    assert pickle.loads(pickle.dumps(view)) == view
+
+
+@pytest.mark.parametrize("url", [None, "", "https://x.example/ws", 7, {"a": 1}, "null"])
+async def test_what_is_no_progress_address_is_none(url: object, client: Client, wire: WireServer) -> None:
+    wire.plays(reply(created(netWssUrl=url, taskStatus="QUEUED")))
+    view = await client.submit(CREATE, {})
+    assert (view.progress_url, view.status) == (None, "QUEUED")
+
+
+@pytest.mark.parametrize("task_id", [2031112223334445057, ID, f" {ID} "])
+async def test_an_id_keeps_all_its_digits(task_id: object, client: Client, wire: WireServer) -> None:
+    wire.plays(reply(created(taskId=task_id)))
+    assert (await client.submit(CREATE, {})).task_id == ID
+
+
+TIPS: list[tuple[object, dict[str, str]]] = [
+    (None, {}),
+    ("", {}),
+    (json.dumps(FINE), {}),
+    (FINE, {}),
+    (json.dumps(json.dumps(FINE)), {}),
+    ("not JSON, though it says node_errors", {}),
+    (json.dumps({**FINE, "node_errors": {"3": {"errors": [{"message": "bad", "details": "x"}]}}}), {"3": "bad: x"}),
+    (json.dumps({**FINE, "node_errors": json.dumps({"3": "bad"})}), {"3": "bad"}),
+    (json.dumps({**FINE, "result": False}), {"": "the graph is not valid"}),
+    (json.dumps({**FINE, "result": False, "error": {"type": "no_prompt"}}), {"": '{"type": "no_prompt"}'}),
+    (json.dumps({**FINE, "result": False, "error": "no outputs"}), {"": "no outputs"}),
+]
+
+
+@pytest.mark.parametrize(("tips", "errors"), TIPS)
+async def test_what_comfyui_says_of_the_graph(
+    tips: object, errors: dict[str, str], client: Client, wire: WireServer
+) -> None:
+    wire.plays(reply(created(promptTips=tips)))
+    assert (await client.submit(CREATE, {})).node_errors == errors
+
+
+REFUSED: list[tuple[Step, type[RunningHubError], str]] = [
+    (reply({"code": 301, "msg": "apiKey must not be blank", "data": None}), RequestRefused, "301"),
+    (reply({"code": 380, "msg": "WORKFLOW_NOT_EXISTS", "data": None}), RequestRefused, "380"),
+    (reply({"code": 415, "msg": "TASK_INSTANCE_MAXED", "data": None}), Busy, "415"),
+    (reply({"code": 421, "msg": "TASK_QUEUE_MAXED", "data": None}), Busy, "421"),
+    (reply({"code": 416, "msg": "TASK_CREATE_FAILED_BY_NOT_ENOUGH_WALLET"}), AccountError, "416"),
+    (reply({"code": 433, "msg": "VALIDATE_PROMPT_FAILED", "data": None}), RequestRefused, "433"),
+    (reply({"code": 802, "msg": "APIKEY_UNAUTHORIZED", "data": None}), KeyRejected, "802"),
+    (reply({"code": 803, "msg": "APIKEY_INVALID_NODE_INFO", "data": None}), RequestRefused, "803"),
+    (reply({"code": 814, "msg": "PERSONAL_QUEUE_COUNT_LIMIT", "data": None}), Busy, "814"),
+    (reply({"code": 901, "msg": "WEBAPP_NOT_EXISTS", "data": None}), RequestRefused, "901"),
+    (reply({"code": 9, "msg": "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE"}), AccountError, "9"),
+    (reply({"code": 500, "msg": "UNKNOWN_ERROR", "data": None}), Unclear, "500"),
+    (reply({"code": 99999, "msg": "NEW", "data": None}), Unclear, "99999"),
+    (reply("", status=429), Busy, "429"),
+    (reply("", status=401), KeyRejected, "HTTP 401"),
+]
+
+
+@pytest.mark.parametrize(("step", "error", "code"), REFUSED)
+async def test_an_error_is_raised_by_the_table(
+    step: Step, error: type[ApiError], code: str, client: Client, wire: WireServer
+) -> None:
+    wire.plays(step)
+    with pytest.raises(ApiError) as caught:
+        await client.submit(CREATE, {})
+    assert (type(caught.value), caught.value.code) == (error, code)
+    assert len(wire.asked) == 1
+
+
+LOST: dict[str, Step] = {
+    "cut": cut(),
+    "stalled": stall(),
+    "cut in the body": reply('{"code": 0, "data": {"taskId": "2031', length=400),
+    "no HTTP": raw(b"nonsense\r\n\r\n"),
+    "502": reply("<html>", status=502),
+    "503": reply({"code": 421, "msg": "TASK_QUEUE_MAXED"}, status=503),
+    "empty": reply(""),
+    "no data": reply({"code": 0, "msg": "success", "data": None}),
+    "no id": reply(created(taskId=None)),
+    "the id 0": reply(created(taskId=0)),
+    "a state": reply({"code": 813, "msg": "APIKEY_TASK_IS_QUEUED", "data": None}),
+}
+
+
+@pytest.mark.parametrize("kind", LOST)
+async def test_a_lost_answer_is_unknown_and_nothing_is_sent_again(kind: str, client: Client, wire: WireServer) -> None:
+    wire.plays(LOST[kind])
+    with pytest.raises(NoAnswer, match=r"submit to /task/openapi/create: .*may exist and be paid for"):
+        await client.submit(CREATE, {})
+    assert len(wire.asked) == 1
+
+
+async def test_a_task_id_wins_over_an_error_beside_it(client: Client, wire: WireServer) -> None:
+    wire.plays(reply({**created(taskStatus=None), "code": 500, "msg": "UNKNOWN_ERROR"}))
+    view = await client.submit(CREATE, {})
+    assert (view.task_id, view.status, view.code) == (ID, "QUEUED", "500")
+
+
+@pytest.mark.parametrize(
+    "path", ["/task/openapi/cancel", "/task/openapi/creates", "task/openapi/create", "/task/openapi/create/"]
+)
+async def test_no_other_v1_path_is_posted_to_as_a_submit(path: str, client: Client, wire: WireServer) -> None:
+    with pytest.raises(InputError, match="/task/openapi/quick-ai-app/run"):
+        await client.submit(path, {})
+    assert wire.asked == []

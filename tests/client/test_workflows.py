@@ -1,0 +1,216 @@
+"""Graphs of saved workflows, and a task's state as v1 tells it."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pytest
+
+from rh_prefect.client import Client, RemoteOutput
+from rh_prefect.errors import (
+    AccountError,
+    ApiError,
+    InputError,
+    KeyRejected,
+    NoAnswer,
+    RequestRefused,
+    RunningHubError,
+    TaskNotFound,
+)
+from tests.client.conftest import KEY
+from tests.support.wire_server import Step, WireServer, cut, reply
+
+ID = "2031112223334445057"
+WORKFLOW = "2030000000000000001"
+GRAPH = {
+    "3": {
+        "class_type": "KSampler",
+        "inputs": {"seed": 9007199254740993, "steps": 20, "cfg": 7.5, "denoise": 1.0, "model": ["4", 0], "on": True},
+        "_meta": {"title": "KSampler"},
+    }
+}
+GONE = {"code": 807, "msg": "APIKEY_TASK_NOT_FOUND", "data": None}
+
+
+def prompt(value: object) -> Step:
+    return reply({"code": 0, "msg": "SUCCESS", "data": {"prompt": value}})
+
+
+@pytest.mark.parametrize("value", [json.dumps(GRAPH), json.dumps(json.dumps(GRAPH)), GRAPH])
+async def test_a_graph_can_be_written_again_as_it_was(value: object, client: Client, wire: WireServer) -> None:
+    wire.plays(prompt(value))
+    graph = await client.workflows.json(WORKFLOW)
+    [asked] = wire.asked
+    assert (asked.method, asked.path) == ("POST", "/api/openapi/getJsonApiFormat")
+    assert asked.json == {"apiKey": KEY, "workflowId": WORKFLOW}
+    assert asked.headers["authorization"] == f"Bearer {KEY}"
+    assert json.dumps(graph) == json.dumps(GRAPH)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({"code": 380, "msg": "WORKFLOW_NOT_EXISTS", "data": None}, RequestRefused),
+        ({"code": 810, "msg": "WORKFLOW_NOT_SAVED_OR_NOT_RUNNING", "data": None}, AccountError),
+        ({"code": 802, "msg": "APIKEY_UNAUTHORIZED", "data": None}, KeyRejected),
+        ({"code": 0, "msg": "SUCCESS", "data": None}, NoAnswer),
+        ({"code": 0, "msg": "SUCCESS", "data": {"prompt": None}}, NoAnswer),
+        ({"code": 0, "msg": "SUCCESS", "data": {"prompt": "{}"}}, NoAnswer),
+        ({"code": 0, "msg": "SUCCESS", "data": {"prompt": '{"3": '}}, NoAnswer),
+        ({"code": 0, "msg": "SUCCESS", "data": {"prompt": "[1]"}}, NoAnswer),
+        ("<html>", NoAnswer),
+    ],
+)
+async def test_no_graph(answer: object, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
+    wire.plays(reply(answer))  # type: ignore[arg-type]
+    with pytest.raises(error, match=f"graph of workflow {WORKFLOW}"):
+        await client.workflows.json(WORKFLOW)
+
+
+@pytest.mark.parametrize("value", ["", " ", "a/b", "../1", "1?x=2", "1\n2", "x" * 101, 7, None, 2.03e18])
+async def test_what_is_no_id_is_not_sent(value: object, client: Client, wire: WireServer) -> None:
+    for call in (client.workflows.json, client.workflows.status_v1, client.workflows.outputs_v1, client.apps.demo):
+        with pytest.raises(InputError, match="is no id"):
+            await call(value)  # type: ignore[arg-type]
+    assert wire.asked == []
+
+
+STATUSES = [("QUEUED", "QUEUED"), ("RUNNING", "RUNNING"), ("FAILED", "FAILED"), ("SUCCESS", "SUCCESS")]
+
+
+@pytest.mark.parametrize(("word", "status"), [*STATUSES, ("create", "QUEUED"), ("CANCEL", "CANCELLED")])
+async def test_status(word: str, status: str, client: Client, wire: WireServer) -> None:
+    wire.plays(reply({"code": 0, "msg": "", "data": word}))
+    view = await client.workflows.status_v1(ID)
+    assert (wire.asked[0].path, wire.asked[0].json) == ("/task/openapi/status", {"apiKey": KEY, "taskId": ID})
+    assert (view.task_id, view.status) == (ID, status)
+
+
+async def test_status_in_other_forms(client: Client, wire: WireServer) -> None:
+    wire.plays(
+        reply({"code": 0, "msg": "", "data": {"taskStatus": "SUCCESS"}}),
+        reply({"code": 804, "msg": "APIKEY_TASK_IS_RUNNING", "data": None}),
+        reply({"code": 813, "msg": "APIKEY_TASK_IS_QUEUED", "data": None}),
+        reply({"code": 805, "msg": "APIKEY_TASK_STATUS_ERROR", "data": None}),
+    )
+    views = [await client.workflows.status_v1(ID) for _ in range(4)]
+    assert [view.status for view in views] == ["SUCCESS", "RUNNING", "QUEUED", "FAILED"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({"code": 301, "msg": "taskId must be positive", "data": None}, RequestRefused),
+        (GONE, TaskNotFound),
+        ({"code": 423, "msg": "TASK_NOT_FOUNED", "data": None}, TaskNotFound),
+        ({"code": 0, "msg": "", "data": None}, NoAnswer),
+        ({"code": 0, "msg": ""}, NoAnswer),
+    ],
+)
+async def test_no_status(answer: object, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
+    wire.plays(reply(answer))  # type: ignore[arg-type]
+    with pytest.raises(error, match=f"v1 status of task {ID}"):
+        await client.workflows.status_v1(ID)
+
+
+def item(name: str, **more: object) -> dict[str, object]:
+    return {
+        "fileUrl": f"https://img.example.net/{name}",
+        "fileType": "png",
+        "taskCostTime": "83",
+        "nodeId": "12",
+        "thirdPartyConsumeMoney": "0.14",
+        "consumeMoney": "0.5",
+        "consumeCoins": None,
+        **more,
+    }
+
+
+async def test_outputs_of_a_finished_task(client: Client, wire: WireServer) -> None:
+    wire.plays(reply({"code": 0, "msg": "success", "data": [item("a.png"), item("b.png", nodeId=13)]}))
+    view = await client.workflows.outputs_v1(ID)
+    assert (wire.asked[0].path, wire.asked[0].json) == ("/task/openapi/outputs", {"apiKey": KEY, "taskId": ID})
+    assert (view.status, view.task_id) == ("SUCCESS", ID)
+    assert view.outputs == (
+        RemoteOutput(url="https://img.example.net/a.png", type="png", node_id="12"),
+        RemoteOutput(url="https://img.example.net/b.png", type="png", node_id="13"),
+    )
+    assert (view.cost, view.unit, view.usage.seconds) == (Decimal("0.64"), "money", 83.0)  # a task's, not a file's
+
+
+OUTPUTS: list[tuple[dict[str, object], str]] = [
+    (
+        {"code": 804, "msg": "APIKEY_TASK_IS_RUNNING", "data": {"netWssUrl": "wss://x.example/ws?Rh-Comfy-Auth=a"}},
+        "RUNNING",
+    ),
+    ({"code": 804, "msg": "APIKEY_TASK_IS_RUNNING", "data": None}, "RUNNING"),
+    ({"code": "804", "msg": "APIKEY_TASK_IS_RUNNING", "data": []}, "RUNNING"),
+    ({"code": 813, "msg": "APIKEY_TASK_IS_QUEUED", "data": None}, "QUEUED"),
+    ({"code": 0, "msg": "APIKEY_TASK_IS_QUEUED", "data": None}, "QUEUED"),
+    ({"code": 0, "msg": "success", "data": None}, "RUNNING"),
+    ({"code": 0, "msg": "success", "data": []}, "SUCCESS"),
+    ({"code": 0, "msg": "success", "data": "[]"}, "SUCCESS"),
+    ({"code": 0, "msg": "success", "data": item("a.png")}, "SUCCESS"),
+    ({"code": 0, "msg": "success", "data": {"netWssUrl": "wss://x.example/ws"}}, "RUNNING"),
+    ({"code": 805, "msg": "APIKEY_TASK_STATUS_ERROR", "data": None}, "FAILED"),
+    ({"code": 805, "msg": "APIKEY_TASK_STATUS_ERROR", "data": {"failedReason": None}}, "FAILED"),
+]
+
+
+@pytest.mark.parametrize(("answer", "status"), OUTPUTS)
+async def test_outputs_in_every_form(answer: dict[str, object], status: str, client: Client, wire: WireServer) -> None:
+    wire.plays(reply(answer))
+    view = await client.workflows.outputs_v1(ID)
+    assert (view.status, view.task_id) == (status, ID)
+
+
+async def test_a_running_task_tells_where_its_progress_is(client: Client, wire: WireServer) -> None:
+    wire.plays(reply(OUTPUTS[0][0]))
+    view = await client.workflows.outputs_v1(ID)
+    assert view.progress_url is not None
+    assert view.progress_url.get_secret_value() == "wss://x.example/ws?Rh-Comfy-Auth=a"
+
+
+async def test_a_failed_task_tells_why(client: Client, wire: WireServer) -> None:
+    reason = {
+        "current_outputs": "{}",
+        "exception_type": "TypeError",
+        "node_name": "KSampler",
+        "current_inputs": "{}",
+        "traceback": json.dumps(['  File "execution.py", line 10\n']),
+        "node_id": "3",
+        "exception_message": "missing argument 'vae'",
+    }
+    wire.plays(reply({"code": 805, "msg": "APIKEY_TASK_STATUS_ERROR", "data": {"failedReason": reason}}))
+    view = await client.workflows.outputs_v1(ID)
+    assert (view.code, view.reason) == ("805", "APIKEY_TASK_STATUS_ERROR")
+    assert str(view.failure) == "node 3 (KSampler): TypeError: missing argument 'vae'"
+    assert view.failure is not None
+    assert view.failure.traceback == ('  File "execution.py", line 10',)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (GONE, TaskNotFound),
+        ({"code": 999, "msg": "?", "data": []}, ApiError),
+        ({"code": 0, "msg": "success"}, NoAnswer),
+        ({"code": 0, "msg": "success", "data": 7}, NoAnswer),
+        ({"code": 0, "msg": "success", "data": {"what": "else"}}, NoAnswer),
+    ],
+)
+async def test_no_outputs(answer: object, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
+    wire.plays(reply(answer))  # type: ignore[arg-type]
+    with pytest.raises(error, match=f"v1 outputs of task {ID}"):
+        await client.workflows.outputs_v1(ID)
+
+
+async def test_reads_are_sent_again(client: Client, wire: WireServer) -> None:
+    wire.plays(
+        cut(), prompt(GRAPH), reply("", status=502), reply({"code": 0, "data": "RUNNING"}), cut(), reply(OUTPUTS[3][0])
+    )
+    await client.workflows.json(WORKFLOW)
+    await client.workflows.status_v1(ID)
+    await client.workflows.outputs_v1(ID)
+    assert len(wire.asked) == 6

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from rh_prefect.errors import NoAnswer, RunningHubError
+from rh_prefect.jobs.slots import ASK_EVERY, LONGEST_PAUSE, Slots, pause_seconds
+from tests.support.virtual_time import in_virtual_time, now, settle
+
+
+class Account:
+    """Answers `queue/status`."""
+
+    def __init__(self, limit: int | None, *, others: int = 0, error: RunningHubError | None = None) -> None:
+        self.limit = limit
+        self.others = others
+        self.error = error
+        self.slots: Slots | None = None
+        self.asked: list[float] = []
+
+    async def ask(self) -> tuple[int | None, int]:
+        self.asked.append(now())
+        await asyncio.sleep(0.1)
+        if self.error is not None:
+            raise self.error
+        return self.limit, self.others + (self.slots.held if self.slots else 0)
+
+
+def slots_of(account: Account, **options: Any) -> Slots:
+    account.slots = Slots(account.ask, clock=now, jitter=lambda: 1.0, **options)
+    return account.slots
+
+
+async def acquired(slots: Slots, count: int) -> list[asyncio.Task[None]]:
+    """Starts so many acquisitions and lets those through that there is room for."""
+    tasks = [asyncio.create_task(slots.acquire()) for _ in range(count)]
+    await asyncio.sleep(0.5)
+    return tasks
+
+
+def done(tasks: list[asyncio.Task[None]]) -> int:
+    return sum(task.done() for task in tasks)
+
+
+@in_virtual_time
+async def test_slots_are_given_in_the_order_in_which_they_were_asked_for() -> None:
+    slots, order = slots_of(Account(2)), []
+
+    async def job(n: int) -> None:
+        await slots.acquire()
+        order.append(n)
+        await asyncio.sleep(10)
+        slots.release()
+
+    async with asyncio.TaskGroup() as group:
+        for n in range(20):
+            group.create_task(job(n))
+            await asyncio.sleep(0.01)
+    assert order == list(range(20))
+    assert slots.held == 0
+
+
+@in_virtual_time
+async def test_no_more_are_given_than_the_account_has() -> None:
+    slots, most = slots_of(Account(3)), 0
+
+    async def job() -> None:
+        nonlocal most
+        await slots.acquire()
+        most = max(most, slots.held)
+        await asyncio.sleep(10)
+        slots.release()
+
+    await asyncio.gather(*(job() for _ in range(20)))
+    assert most == 3
+
+
+@in_virtual_time
+async def test_what_others_run_on_the_account_is_left_to_them() -> None:
+    account = Account(3, others=2)
+    tasks = await acquired(slots_of(account), 3)
+    assert done(tasks) == 1
+    account.others = 0
+    await asyncio.sleep(2 * ASK_EVERY)
+    assert done(tasks) == 3
+
+
+@in_virtual_time
+async def test_one_of_ours_may_always_try() -> None:
+    assert done(await acquired(slots_of(Account(3, others=9)), 2)) == 1
+
+
+@in_virtual_time
+async def test_a_free_slot_goes_to_the_next_at_once() -> None:
+    slots = slots_of(Account(1))
+    tasks = await acquired(slots, 2)
+    slots.release()
+    await settle()
+    assert done(tasks) == 2
+
+
+@in_virtual_time
+async def test_after_a_421_nothing_is_given_for_a_while_and_the_account_is_asked_again() -> None:
+    account = Account(5)
+    slots = slots_of(account)
+    await slots.acquire()
+    asked = len(account.asked)
+    account.others = 5
+    slots.release(full=True)
+    refused_at = now()
+    tasks = [asyncio.create_task(slots.acquire()) for _ in range(3)]
+    await asyncio.sleep(1.9)
+    assert done(tasks) == 0
+    await asyncio.sleep(1.0)
+    assert done(tasks) == 1
+    assert len(account.asked) > asked
+    assert now() - refused_at < ASK_EVERY
+
+
+@in_virtual_time
+async def test_each_further_421_closes_for_longer_up_to_a_bound() -> None:
+    slots, closed = slots_of(Account(50)), []
+    await slots.acquire()
+    for _ in range(8):
+        slots.release(full=True)
+        began = now()
+        await slots.acquire()
+        closed.append(round(now() - began, 2))
+    assert closed == sorted(closed)
+    assert closed[0] < 5
+    assert closed[-1] <= LONGEST_PAUSE + ASK_EVERY
+
+
+@in_virtual_time
+async def test_many_that_are_refused_together_are_one_refusal() -> None:
+    slots = slots_of(Account(20))
+    for _ in range(10):
+        await slots.acquire()
+    for _ in range(10):
+        slots.release(full=True)
+    began = now()
+    await slots.acquire()
+    assert now() - began < ASK_EVERY
+
+
+@in_virtual_time
+async def test_a_release_that_is_no_421_forgets_the_refusals() -> None:
+    slots = slots_of(Account(5))
+    for full in (True, False, True):
+        await slots.acquire()
+        slots.release(full=full)
+    began = now()
+    await slots.acquire()
+    assert now() - began < ASK_EVERY
+
+
+@in_virtual_time
+async def test_who_is_cancelled_while_waiting_leaks_no_slot() -> None:
+    slots = slots_of(Account(1))
+    first, second, third = await acquired(slots, 3)
+    second.cancel()
+    await settle()
+    slots.release()
+    await settle()
+    assert first.done()
+    assert third.done()
+    assert slots.held == 1
+    slots.release()
+    assert slots.held == 0
+
+
+@in_virtual_time
+async def test_who_is_cancelled_in_the_moment_of_being_given_a_slot_gives_it_on() -> None:
+    slots = slots_of(Account(1))
+    _, second, third = await acquired(slots, 3)
+    slots.release()
+    second.cancel()
+    await settle()
+    assert second.cancelled()
+    assert third.done()
+    assert slots.held == 1
+
+
+@in_virtual_time
+async def test_who_is_cancelled_while_the_account_is_asked_holds_nobody_up() -> None:
+    slots = slots_of(Account(1))
+    first, second = (asyncio.create_task(slots.acquire()) for _ in range(2))
+    await asyncio.sleep(0.05)
+    first.cancel()
+    await asyncio.sleep(0.5)
+    assert second.done()
+    assert slots.held == 1
+
+
+@in_virtual_time
+async def test_when_the_last_one_that_waits_is_cancelled_the_account_is_asked_no_more() -> None:
+    account = Account(1)
+    _, second = await acquired(slots_of(account), 2)
+    second.cancel()
+    await asyncio.sleep(2 * ASK_EVERY)
+    asked = len(account.asked)
+    await asyncio.sleep(100 * ASK_EVERY)
+    assert len(account.asked) == asked
+
+
+@in_virtual_time
+async def test_adopted_tasks_count_over_the_limit_without_waiting() -> None:
+    slots = slots_of(Account(2))
+    for _ in range(3):
+        slots.hold()
+    assert slots.held == 3
+    tasks = await acquired(slots, 1)
+    slots.release()
+    await settle()
+    assert done(tasks) == 0
+    slots.release()
+    await settle()
+    assert done(tasks) == 1
+
+
+@in_virtual_time
+async def test_an_account_that_names_no_limit_is_left_to_421() -> None:
+    assert done(await acquired(slots_of(Account(None, others=7)), 50)) == 50
+
+
+@in_virtual_time
+async def test_an_account_that_does_not_answer_is_left_to_421_and_asked_once() -> None:
+    account = Account(1, error=NoAnswer("HTTP 502"))
+    assert done(await acquired(slots_of(account), 50)) == 50
+    assert len(account.asked) == 1
+
+
+@in_virtual_time
+async def test_one_answer_serves_all_for_a_while() -> None:
+    account = Account(100)
+    slots = slots_of(account)
+    await acquired(slots, 50)
+    assert len(account.asked) == 1
+    await asyncio.sleep(ASK_EVERY)
+    await slots.acquire()
+    assert len(account.asked) == 2
+
+
+@in_virtual_time
+async def test_giving_back_what_was_never_taken_adds_no_slot() -> None:
+    slots = slots_of(Account(1))
+    slots.release()
+    assert done(await acquired(slots, 2)) == 1
+
+
+@pytest.mark.parametrize("jitter", [0.0, 1.0])
+def test_pauses_double_up_to_a_bound(jitter: float) -> None:
+    pauses = [pause_seconds(n, jitter=jitter) for n in range(1, 100)]
+    assert pauses == sorted(pauses)
+    assert 0.9 < pauses[0] <= 2.0
+    assert LONGEST_PAUSE / 2 <= pauses[-1] <= LONGEST_PAUSE

@@ -1,0 +1,225 @@
+"""`kill -9` at twenty points of a film, spread over its run: what was paid for is never paid for again.
+
+After each kill the same flow run is run again in a new process until it completes. Then the emulator's books are looked
+at: as many tasks are paid for as there are jobs. Where the kill fell between a POST and its record, nobody can know; the
+run says so, and what a person finds in RunningHub's call log settles it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.media.ref import Media
+from tests.support import samples
+from tests.support.children import Child
+from tests.support.prefect_server import PrefectServer
+from tests.support.proxy import Proxy
+from tests.support.s3 import S3Server
+from tests.support.stage import JOBS, MOTION, PICTURE, SPEECH, UPSCALE, Stage, staged, wait_until
+
+pytestmark = [pytest.mark.long, pytest.mark.prefect]
+
+CHANGES = 4 * sum(JOBS.values()) + 4
+"""What an undisturbed film says: submitted, running, collecting, succeeded; and four uploads."""
+
+OTHERS = {PICTURE: 5, MOTION: 6, UPSCALE: 7, SPEECH: 7}
+"""How many jobs succeed while one of such a job is held: all but it and what waits for it."""
+
+
+@pytest.fixture
+def open_stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Open]:
+    with ExitStack() as stack:
+
+        def make(*, env: dict[str, str] | None = None, **options: object) -> Stage:
+            usual = {"clock": "polls", "polls": 3, "long_side": 96, "fps": 6}
+            rh = stack.enter_context(Emulator(**usual | options))
+            return stack.enter_context(staged(prefect_server, prefect_proxy, rh, tmp_path, **env or {}))
+
+        yield make
+
+
+class Open:
+    """Opens the test's stage, with the emulator's options."""
+
+    def __call__(self, *, env: dict[str, str] | None = None, **options: object) -> Stage: ...
+
+
+@pytest.fixture
+def stage(open_stage: Open) -> Stage:
+    return open_stage()
+
+
+def hold_submit(stage: Stage, endpoint: str, *, number: int = 1) -> Child:
+    """Begins a film whose POST for one job is accepted and not answered, and waits until all else has come to rest."""
+    stage.rh.faults.add(Fault("submit", endpoint=endpoint, number=number, kind="hold", seconds=120))
+    child = stage.begin()
+    assert stage.rh.gate.wait_held(seconds=60)
+    child.wait_until_heard("job", OTHERS[endpoint], state="succeeded")
+    return child
+
+
+@pytest.mark.parametrize("endpoint", [PICTURE, MOTION, UPSCALE, SPEECH])
+def test_after_a_post_was_accepted_and_before_its_answer(stage: Stage, endpoint: str) -> None:
+    child = hold_submit(stage, endpoint)
+    unknown = stage.kill(child)
+    assert len(unknown) == 1
+    stage.check(stage.finish(unknown))
+
+
+@pytest.mark.parametrize("machine", ["stays", "is lost"])
+def test_between_the_answer_and_its_record(stage: Stage, machine: str) -> None:
+    # The first four answers are of jobs that wait for nothing, so the fifth is of a motion.
+    held = stage.proxy.hold('"key": ?"rh-[0-9a-f]+-answer-', number=5)
+    child = stage.begin()
+    held.wait()
+    child.wait_until_heard("job", OTHERS[MOTION], state="succeeded")
+    unknown = stage.kill(child, machine_is_lost=machine == "is lost")
+    assert len(unknown) == (1 if machine == "is lost" else 0)
+    stage.check(stage.finish(unknown))
+
+
+def test_after_the_claim_and_before_the_post(stage: Stage) -> None:
+    held = stage.proxy.hold(f'"key": ?"rh-[0-9a-f]+-intent-.*{UPSCALE}', answer=True)
+    child = stage.begin()
+    held.wait()
+    child.wait_until_heard("job", OTHERS[UPSCALE], state="succeeded")
+    unknown = stage.kill(child)
+    assert len(unknown) == 1
+    assert len(stage.rh.books.paid) == 7
+    stage.check(stage.finish(unknown))
+
+
+def test_before_the_claim_is_recorded(stage: Stage) -> None:
+    held = stage.proxy.hold(f'"key": ?"rh-[0-9a-f]+-intent-.*{MOTION}')
+    child = stage.begin()
+    held.wait()
+    child.wait_until_heard("job", OTHERS[MOTION], state="succeeded")
+    assert not stage.kill(child)
+    stage.check(stage.finish(set()))
+
+
+def test_while_polling(stage: Stage) -> None:
+    stage.rh.faults.add(Fault("query", endpoint=UPSCALE, number=1, kind="hold", seconds=120))
+    child = stage.begin()
+    assert stage.rh.gate.wait_held(seconds=60)
+    child.wait_until_heard("job", OTHERS[UPSCALE], state="succeeded")
+    assert not stage.kill(child)
+    stage.check(stage.finish(set()))
+
+
+def test_before_the_end_is_recorded(stage: Stage) -> None:
+    held = stage.proxy.hold('"key": ?"rh-[0-9a-f]+-end-', number=6)
+    child = stage.begin()
+    held.wait()
+    stage.check(stage.finish(stage.kill(child)))
+
+
+def test_in_the_middle_of_a_download(stage: Stage) -> None:
+    stage.rh.faults.add(Fault("download", endpoint=MOTION, number=1, kind="stall"))
+    child = stage.begin()
+    # The other shot's three, speech and music, and the picture.
+    child.wait_until_heard("job", 6, state="succeeded")
+    assert not stage.kill(child)
+    stage.check(stage.finish(set()))
+
+
+def test_a_large_download_is_taken_up_where_it_stopped(open_stage: Open, tmp_path: Path) -> None:
+    size, photo = 3_000_000, samples.png(tmp_path / "photo.png")
+    stage = open_stage(least_bytes=size)
+    stage.rh.faults.add(Fault("download", endpoint=UPSCALE, number=1, kind="stall", at=0.9))
+    asked = {"image": str(photo), "prompt": "waves", "resolution": "720p"}
+    child = stage.begin("rh_prefect.flows:image_to_video", asked, spares=1)
+    task_id = child.wait_for("job", state="collecting", label="clip-enlarged")["task_id"]
+    parts = Path(stage.env["RH_STATE_DIR"]) / "parts"
+    wait_until(lambda: any(part.stat().st_size > 0.6 * size for part in parts.glob(f"{task_id}-*.part")))
+    assert not stage.kill(child)
+    done = stage.finish(set(), "rh_prefect.flows:image_to_video")
+    assert len(stage.rh.books.paid) == 2
+    fetched = [one for one in stage.rh.books.downloads if one.status == 206]
+    assert [one.task_id for one in fetched] == [task_id] == [done["result"]["task_id"]]
+    assert stage.rh.books.served(task_id) < 1.5 * size
+    assert Media.model_validate(done["result"]["outputs"][0]).seconds == pytest.approx(5, abs=0.2)
+
+
+def test_between_a_published_file_and_its_manifest(open_stage: Open, s3: S3Server) -> None:
+    with Proxy(s3.endpoint) as s3_proxy:
+        options = {**s3.options, "endpoint_url": s3_proxy.url}
+        stage = open_stage(env={"RH_OUT": s3.url("films"), "RH_OUT_OPTIONS": json.dumps(options)})
+        held = s3_proxy.hold("^PUT .*/manifests/", number=6)
+        child = stage.begin()
+        held.wait()
+        child.wait_until_heard("job", 5, state="succeeded")
+        before = {one.task_id for one in stage.rh.books.downloads}
+        unknown = stage.kill(child)
+        s3_proxy.drop()
+        assert len(before) > 5
+        stage.check(stage.finish(unknown))
+
+
+def test_while_the_film_is_cut(stage: Stage) -> None:
+    child = stage.begin()
+    scratch = Path(stage.env["TMPDIR"])
+    wait_until(lambda: list(scratch.glob("rh-film-*/*")))
+    assert not stage.kill(child)
+    assert len(stage.rh.books.paid) == sum(JOBS.values())
+    stage.check(stage.finish(set()))
+
+
+def test_during_an_upload(stage: Stage) -> None:
+    stage.rh.faults.add(Fault("upload", number=1, kind="hold", seconds=120))
+    child = stage.begin()
+    assert stage.rh.gate.wait_held(seconds=60)
+    child.wait_until_heard("job", OTHERS[MOTION], state="succeeded")
+    assert not stage.kill(child)
+    stage.check(stage.finish(set()))
+
+
+def test_while_it_waits_for_a_slot(stage: Stage) -> None:
+    stage.rh.faults.add(Fault("submit", endpoint=MOTION, times=4, kind="code", code="421"))
+    child = stage.begin()
+    child.wait_for("job", state="waiting")
+    unknown = stage.kill(child)
+    assert {one.code for one in stage.rh.books.submissions if not one.accepted} == {"421"}
+    stage.check(stage.finish(unknown))
+
+
+def test_while_the_dead_process_holds_the_only_slot(open_stage: Open) -> None:
+    stage = open_stage(limit=1)
+    child = stage.begin()
+    child.wait_for("job", state="submitted")
+    stage.check(stage.finish(stage.kill(child)))
+
+
+def test_again_and_again(stage: Stage) -> None:
+    faults = [Fault(on, endpoint=UPSCALE, number=1, kind="hold", seconds=120) for on in ("query", "download")]
+    stage.rh.faults.add(Fault("upload", number=1, kind="hold", seconds=120))
+    child = stage.begin(spares=3)
+    for succeeded in (6, 7, 7):
+        assert stage.rh.gate.wait_held(seconds=60)
+        child.wait_until_heard("job", succeeded, state="succeeded")
+        assert not stage.kill(child)
+        stage.rh.faults.clear()
+        stage.rh.faults.add(*faults[:1])
+        del faults[:1]
+        child = stage.again()
+    assert child.ended() == 0, child.errors()
+    stage.check(child.wait_for("done"))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_somewhere(stage: Stage, seed: int) -> None:
+    drawn = random.Random(seed)
+    # Measured in what the film has come to, not in seconds: a busy machine is killed at the same points.
+    change, delay = drawn.randrange(seed * CHANGES // 6, (seed + 1) * CHANGES // 6), drawn.uniform(0, 0.05)
+    child = stage.begin()
+    child.wait_until_heard("job", change)
+    time.sleep(delay)
+    stage.check(stage.finish(stage.kill(child)))

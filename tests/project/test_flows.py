@@ -1,0 +1,87 @@
+"""The flows of this checkout, run against the emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.states import Scheduled
+
+from rh_prefect.emulator import Emulator
+from rh_prefect.media.probe import probe
+from tests.support import samples
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def rh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
+    with Emulator(long_side=64, fps=6, max_seconds=1.0) as emulator:
+        for name, value in {
+            "RH_BASE_URL": emulator.url,
+            "RH_API_KEY": emulator.key,
+            "RH_OUT": str(tmp_path / "out"),
+            "RH_STATE_DIR": str(tmp_path / "state"),
+            "RH_POLL_SECONDS": "0.05",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+def load(name: str) -> Flow[..., Any]:
+    return load_flow_from_entrypoint(f"{ROOT}/flows/{name}.py:{name}")
+
+
+def words(emulator: Emulator) -> str:
+    return " ".join(str(paid.payload) for paid in emulator.books.paid)
+
+
+async def test_the_nightly_film_takes_the_subject_of_the_day_that_it_was_planned_for(rh: Emulator) -> None:
+    flow = load("nightly_film")
+    subjects = [f"subject {number}" for number in range(5)]
+    planned = datetime.now(UTC) - timedelta(days=3)
+    async with get_client() as client:
+        flow_run = await client.create_flow_run(
+            flow, parameters={"subjects": subjects, "shots": 1}, state=Scheduled(scheduled_time=planned)
+        )
+    made = await run_flow(flow, flow_run=flow_run, parameters={"subjects": subjects, "shots": 1})
+    assert probe(Path(made.film.uri)).has_audio
+    expected = planned.toordinal() % 5
+    assert [subject in words(rh) for subject in subjects] == [number == expected for number in range(5)]
+
+
+async def test_each_product_picture_becomes_a_video(rh: Emulator, tmp_path: Path) -> None:
+    pictures = [str(samples.png(tmp_path / f"{name}.png", text=name)) for name in ("shoe", "lamp")]
+    made = await load("product_videos")(pictures)
+    assert [result.media.kind for result in made] == ["video", "video"]
+    assert len({result.media.uri for result in made}) == 2
+    assert len(rh.books.paid) == 2
+
+
+async def test_only_new_videos_of_a_folder_are_paid_for(rh: Emulator, tmp_path: Path) -> None:
+    flow, inbox = load("upscale_folder"), tmp_path / "inbox"
+    assert await flow(str(inbox)) == [], "an empty folder is no error"
+    samples.mp4(inbox / "a.mp4", hz=300)
+    (inbox / "notes.txt").write_text("no video")
+    (first,) = await flow(str(inbox))
+    samples.mp4(inbox / "later" / "b.MP4", hz=500)
+    again, new = await flow(str(inbox))
+    assert (again.media, again.reused, new.reused) == (first.media, True, False)
+    assert len(rh.books.paid) == 2
+
+
+async def test_a_video_gets_the_voice_that_a_model_wrote(rh: Emulator, tmp_path: Path) -> None:
+    clip = samples.mp4(tmp_path / "clip.mp4", audio=False)
+    made = await load("score_video")(str(clip), style="very short")
+    assert probe(Path(made.film.uri)).has_audio
+    narrator, *others = sorted(rh.books.paid, key=lambda paid: paid.number)
+    assert "very short" in str(narrator.payload)
+    assert len(others) == 2, "speech and music"

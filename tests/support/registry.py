@@ -1,0 +1,36 @@
+"""A registry file as the vendor's tools have it, made from the package's own models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rh_prefect.catalog.registry import SLIM_FILE
+
+
+def registry(
+    path: Path, *, version: str = "2099-01-01", change: Callable[[dict[str, Any]], None] | None = None
+) -> Path:
+    """Writes a registry of all models that cost the same at each call, and of those without a price.
+
+    Args:
+        path: Where to.
+        version: Of the file.
+        change: Is given the models by their names, to change them.
+    """
+    slim = json.loads(SLIM_FILE.read_bytes())["models"]
+    models = {raw["name"]: _full(raw) for raw in slim if "fixed" in raw.get("price", {"fixed": 0})}
+    if change is not None:
+        change(models)
+    content = {"version": version, "source": "a test", "models": list(models.values())}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def _full(raw: dict[str, Any]) -> dict[str, Any]:
+    params = [{"required": False, **param} for param in raw.get("params", ())]
+    price = {**raw["price"], "currency": raw["price"].get("currency", "CNY")} if "price" in raw else {}
+    kept = {key: value for key, value in raw.items() if key not in ("params", "price", "rules")}
+    return {"provenance": "official-registry", **kept, "params": params, **({"price": price} if price else {})}

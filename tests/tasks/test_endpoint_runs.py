@@ -1,0 +1,39 @@
+"""Models' tasks in a real flow run, with every result persisted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator
+from tests.support.prefect_server import PrefectServer
+from tests.support.rh import environment
+
+pytestmark = pytest.mark.prefect
+
+
+def test_two_endpoints_with_equal_input_never_share_a_result(
+    rh: Emulator, prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    env = {
+        **os.environ,
+        **prefect_server.env,
+        **environment(rh, tmp_path),
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+        "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "results"),
+    }
+    script = Path(__file__).with_name("endpoint_flow.py")
+    done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout.splitlines()[-1])
+    turbo = "z-image/turbo"
+    assert [model for model, _, _ in results] == [
+        turbo, "f-2-dev/text-to-image", "seedream-v4/text-to-image", turbo, turbo, turbo
+    ]  # fmt: skip
+    assert len({key for _, key, _ in results}) == len({task for _, _, task in results}) == len(rh.books.paid) == 6
+    assert any((tmp_path / "results").rglob("*")), "results were persisted"

@@ -1,0 +1,266 @@
+"""One task per model: what it shows, what it takes, and that it is the same paid path as `generate`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import cloudpickle  # type: ignore[import-untyped]
+import pytest
+from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import ParameterBindError
+
+from rh_prefect import catalog, models
+from rh_prefect.catalog import Model, Param
+from rh_prefect.catalog.entry import decode_model
+from rh_prefect.catalog.names import RUN_OPTIONS
+from rh_prefect.emulator import Emulator
+from rh_prefect.errors import InputError, MediaError
+from rh_prefect.jobs.result import Result
+from rh_prefect.media.ref import Media
+from rh_prefect.tasks import endpoints, generate
+from rh_prefect.tasks.for_model import Omitted, build, options, signature
+from tests.support import samples
+from tests.support.smallest import small_emulator
+
+ROOT = Path(__file__).parents[2]
+KLING = endpoints.kling_v2_6_pro_image_to_video
+EVERY = pytest.mark.parametrize("model", catalog.models(), ids=lambda model: model.name)
+
+
+def parameters(task: object) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(task).parameters)  # type: ignore[arg-type]  # a task is called like a function
+
+
+def test_a_signature_shows_choices_defaults_and_options() -> None:
+    shown = parameters(KLING)
+    assert {param.kind for param in shown.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert shown["duration"].annotation == Literal["5", "10"]
+    assert str(shown["duration"]).endswith("= '5'")
+    assert shown["duration"].default == "5"
+    assert shown["prompt"].default is inspect.Parameter.empty
+    assert (shown["prompt"].annotation, shown["negative_prompt"].annotation) == (str, str | None)
+    assert shown["negative_prompt"].default is None
+    assert inspect.signature(KLING).return_annotation is Result
+
+
+@EVERY
+def test_every_task_takes_its_models_parameters_and_the_options_of_generate(model: Model) -> None:
+    task = getattr(endpoints, model.snake_name)
+    shown = parameters(task)
+    own = [name for name in parameters(generate.fn) if name != "asked"]
+    more = ["more"] if model.incomplete else []
+    assert list(shown) == [*(param.name for param in model.params), *own, *more]
+    for name in own:
+        assert shown[name].default == parameters(generate.fn)[name].default
+    for param in model.params:
+        required = param.required and param.default is None
+        assert (shown[param.name].default is inspect.Parameter.empty) == required
+    for said in (model.name, model.endpoint, str(model.price or "not published"), *(f"\n    {name}: " for name in own)):
+        assert said in task.__doc__
+    assert all(f"\n    {param.name}: " in task.__doc__ for param in model.params)
+    assert (task.name, task.fn.__name__, task.cache_policy) == (model.name, model.snake_name, NO_CACHE)
+    assert (task.retries, task.retry_condition_fn) == (generate.retries, generate.retry_condition_fn)
+
+
+def test_names_that_a_task_needs_itself_are_the_options_of_generate() -> None:
+    assert tuple(options()) == RUN_OPTIONS
+
+
+def test_a_parameter_that_is_called_like_an_option_gets_another_name() -> None:
+    keys = ["label", "key", "scope", "storage", "waitFor", "returnState", "prompt"]
+    raw = {"name": "a/b", "endpoint": "a/b", "output": "image", "family": "f"}
+    model = decode_model({**raw, "params": [{"key": key, "type": "string"} for key in keys]})
+    names = [param.name for param in model.params]
+    assert names == ["label_", "key_", "scope_", "storage_", "wait_for_", "return_state_", "prompt"]
+    assert list(inspect.signature(build(model)).parameters) == [*names, *RUN_OPTIONS]
+    assert catalog.validate(model, {"label_": "one", "scope_": "two"}) == {"label": "one", "scope": "two"}
+
+
+def test_tasks_are_built_on_first_use_and_once() -> None:
+    code = (
+        "from rh_prefect.tasks import endpoints\n"
+        "assert len(dir(endpoints)) == 331\n"
+        "assert not [name for name in vars(endpoints) if name in dir(endpoints)]\n"
+        "assert endpoints.z_image_turbo is endpoints.z_image_turbo\n"
+        "assert [name for name in vars(endpoints) if name in dir(endpoints)] == ['z_image_turbo']\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with ThreadPoolExecutor(8) as pool:
+        assert len({id(task) for task in pool.map(lambda _: endpoints.seedream_v4_text_to_image, range(32))}) == 1
+
+
+def test_a_wrong_name_gets_the_nearest() -> None:
+    with pytest.raises(AttributeError, match="kling_v2_6_pro_image_to_video"):
+        endpoints.kling_v2_6_pro_image_to_vide  # type: ignore[attr-defined]  # noqa: B018  # the access is the test
+    assert not hasattr(endpoints, "__path__")
+
+
+def test_a_task_and_its_variants_survive_the_way_to_another_process(tmp_path: Path) -> None:
+    assert pickle.loads(cloudpickle.dumps(KLING)) is KLING
+    pickled = cloudpickle.dumps((KLING, KLING.with_options(retries=7)))
+    (tmp_path / "tasks.pickle").write_bytes(pickled)
+    code = (
+        "import inspect, pathlib, pickle, sys\n"
+        "task, variant = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())\n"
+        "from rh_prefect.tasks import endpoints\n"
+        "assert task is endpoints.kling_v2_6_pro_image_to_video\n"
+        "assert variant.retries == 7 and variant.task_run_name({'prompt': 'x'}) == task.name + ' (x)'\n"
+        "assert inspect.signature(variant.fn) == inspect.signature(task.fn)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "tasks.pickle")], check=True)
+    assert len(pickled) < 20_000  # the catalogue is not in it
+
+
+def test_a_task_run_is_named_after_label_model_and_prompt() -> None:
+    name: Any = endpoints.z_image_turbo.task_run_name
+    assert name({"prompt": "a lighthouse  above\na stormy sea at dawn, gulls"}) == (
+        "z-image/turbo (a lighthouse above a stormy sea at dawn,)"
+    )
+    assert name({"prompt": "dusk", "label": "one"}) == "one: z-image/turbo (dusk)"
+    assert endpoints.rh_video_upscaler.task_run_name({"video_url": "a.mp4"}) == "rh-video-upscaler"  # type: ignore[operator,call-arg]
+
+
+async def test_a_call_is_the_same_job_as_through_generate(rh: Emulator) -> None:
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    first = await generate.fn(asked, scope="one", label="pic")
+    again = await endpoints.z_image_turbo.fn(prompt="a lighthouse", scope="two", label="pic")
+    assert (first.key, first.model) == (again.key, again.model)
+    served = await endpoints.z_image_turbo.fn(prompt="a lighthouse", scope="three", label="pic", reuse="always")
+    assert served.reused
+    assert [dict(row.payload) for row in rh.books.paid] == [dict(rh.books.paid[0].payload)] * 2
+
+
+def test_a_default_is_told_from_the_same_value_given() -> None:
+    default = inspect.signature(KLING).parameters["duration"].default
+    assert isinstance(default, Omitted)
+    assert (default, repr(default)) == ("5", "'5'")
+    assert pickle.loads(pickle.dumps(default)) == default == Omitted("5") != "10"
+    assert hash(default) == hash(Omitted("5"))
+
+
+async def test_what_was_given_is_sent_even_where_it_is_the_default(rh: Emulator, tmp_path: Path) -> None:
+    photo = samples.png(tmp_path / "photo.png")
+    task = endpoints.wan_2_7_image_to_video
+    optional = next(p for p in catalog.get("wan-2.7/image-to-video").params if not p.required and p.default is not None)
+    await task.fn(prompt="waves", first_image_url=photo, scope="s")
+    given: dict[str, Any] = {optional.name: optional.wire_default}
+    await task.fn(prompt="waves", first_image_url=photo, scope="s", **given)
+    assert [optional.key in row.payload for row in rh.books.paid] == [False, True]
+
+
+async def test_options_reach_the_job(rh: Emulator) -> None:
+    first = await endpoints.z_image_turbo.fn(prompt="a", key="mine", scope="s", label="dawn")
+    assert Path(first.media.uri).name.startswith("dawn-")
+    assert await endpoints.z_image_turbo.fn(prompt="a", key="mine", scope="s", label="dawn") == first
+    assert len(rh.books.paid) == 1
+    with pytest.warns(UserWarning, match="Name a scope"):
+        await endpoints.z_image_turbo.fn(prompt="b")
+
+
+async def test_more_parameters_pass_where_the_published_list_is_incomplete(rh: Emulator) -> None:
+    (model, *_) = (model for model in catalog.models() if model.incomplete and not model.media_params)
+    given: dict[str, Any] = catalog.example(model)
+    with pytest.warns(catalog.InputWarning, match="camera"):
+        await getattr(endpoints, model.snake_name).fn(**given, camera="up", scope="s")
+    assert rh.books.paid[0].payload["camera"] == "up"
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """One emulator for all that must never reach it."""
+    with small_emulator(tmp_path_factory.mktemp("idle")) as emulator:
+        yield emulator
+
+
+def file(param: Param, size: int) -> Media:
+    """A file that is nowhere: what is wrong with it must be found before anybody looks for it."""
+    extension = param.accept[0] if param.accept else {"image": "png", "video": "mp4", "audio": "mp3"}[param.type]
+    kind: Any = param.type
+    return Media(uri=f"/nowhere/{size}.{extension}", kind=kind, mime="", size=size, sha256=f"{size:064x}")
+
+
+def too_large(model: Model, param: Param) -> dict[str, Any]:
+    """A valid input, but for a file that is larger than the model takes."""
+    assert param.max_size_mb is not None
+    given: dict[str, Any] = catalog.example(model)
+    needed = {rule.given[0] for rule in model.rules if rule.kind == "only" and rule.given and param.key in rule.params}
+    given |= {other.name: file(other, 9) for other in model.media_params if other.name in given or other.key in needed}
+    rivals = {model.param(key).name for rule in model.rules if rule.kind == "one" for key in rule.params}
+    if param.name in rivals:
+        given = {name: value for name, value in given.items() if name not in rivals}
+    return {**given, param.name: file(param, param.max_size_mb * 1024 * 1024 + 1)}
+
+
+@EVERY
+async def test_wrong_input_is_refused_before_anything_is_sent(model: Model, idle: Emulator) -> None:
+    task, given = getattr(endpoints, model.snake_name), catalog.example(model)
+    for param in (param for param in model.params if param.type == "enum"):
+        with pytest.raises(InputError, match=f"{param.name} must be one of"):
+            await task.fn(**{**given, param.name: "no such choice"}, scope="s")
+    for param in (param for param in model.params if param.required and param.default is None):
+        with pytest.raises(InputError, match=f"{param.name} is missing"):
+            await task.fn(**{name: value for name, value in given.items() if name != param.name}, scope="s")
+    for param in (param for param in model.media_params if param.max_size_mb is not None):
+        with pytest.raises(MediaError, match=f"{param.name} takes at most {param.max_size_mb} MB"):
+            await task.fn(**too_large(model, param), scope="s")
+    posted = [row for row in idle.books.requests if row.method != "GET"]
+    assert not posted
+    assert not idle.books.submissions
+
+
+@pytest.mark.prefect
+async def test_in_a_task_run_what_is_missing_is_refused_by_its_name(prefect_server: object, rh: Emulator) -> None:
+    with pytest.raises(ParameterBindError, match="prompt"):
+        await KLING(image_url="a.png", scope="s")  # type: ignore[call-overload]  # what a type checker sees, too
+    assert not rh.books.requests
+
+
+def test_a_type_checker_sees_one_mistake_as_one_error(tmp_path: Path) -> None:
+    (tmp_path / "use.py").write_text(
+        "from rh_prefect.tasks import endpoints\n"
+        "async def use() -> None:\n"
+        "    photo = await endpoints.z_image_turbo(prompt='a', aspect_ratio='16:9', label='one')\n"
+        "    kling = endpoints.kling_v2_6_pro_image_to_video\n"
+        "    await kling(image_url=photo, prompt='a', duration='7')\n"
+        "    kling.submit(image_url=photo, prompt='a', duration='7')\n"
+        "    await kling(prompt='a')\n"
+        "    endpoints.kling_v9\n"
+        "    reveal_type(kling.submit(image_url=photo.media, prompt='a').result())\n"
+        "    reveal_type(await kling.with_options(retries=1)(image_url='a.png', prompt='a', reuse='always'))\n"
+        "    kling.submit(image_url=photo, prompt='a', wait_for=[photo])\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(tmp_path / "use.py")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "MYPYPATH": str(ROOT)})
+    lines = [line.partition("use.py:")[2] for line in done.stdout.splitlines() if "use.py:" in line]
+    errors = [line for line in lines if " error: " in line]
+    assert [line.partition(":")[0] for line in errors] == ["5", "6", "7", "8"], done.stdout + done.stderr
+    revealed = [line for line in lines if "Revealed type" in line]
+    assert len(revealed) == 2
+    assert all("rh_prefect.jobs.result.Result" in line for line in revealed)
+
+
+def test_the_stub_has_the_very_signatures_of_the_tasks() -> None:
+    text = (ROOT / "rh_prefect" / "tasks" / "endpoints.pyi").read_text(encoding="utf-8")
+    written = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.AsyncFunctionDef)}
+    assert list(written) == sorted(model.snake_name for model in catalog.models())
+    for model in catalog.models():
+        node, real = written[model.snake_name], signature(model)
+        names = [one.arg for one in node.args.kwonlyargs] + ([node.args.kwarg.arg] if node.args.kwarg else [])
+        assert names == list(real.parameters)
+        for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults):
+            wanted = real.parameters[argument.arg]
+            shown = inspect.Parameter.empty if default is None else ast.literal_eval(default)
+            assert wanted.default == shown or (wanted.default is shown)
+            if getattr(wanted.annotation, "__origin__", None) is Literal:
+                assert argument.annotation is not None
+                assert eval(ast.unparse(argument.annotation), {"Literal": Literal}) == wanted.annotation
+        assert model.endpoint in (ast.get_docstring(node) or "")

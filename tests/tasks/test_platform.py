@@ -1,0 +1,107 @@
+"""Workflows, AI apps and the platform's free questions, from the call to the file in the store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
+from rh_prefect.errors import InputError, JobFailed, SubmissionUnknown
+from rh_prefect.jobs.result import Result
+from rh_prefect.tasks import platform
+from tests.support import samples
+
+
+async def workflow(name: str, nodes: dict[str, object], rh: Emulator, **options: object) -> Result:
+    ident = rh.workflows.id_of(name)
+    result: Result = await platform.run_workflow.fn(ident, nodes, scope="test", **options)
+    return result
+
+
+async def test_a_workflow_runs_with_its_nodes_set_and_all_its_outputs_come_home(rh: Emulator, tmp_path: Path) -> None:
+    photo = samples.png(tmp_path / "photo.png")
+    result = await workflow("restyle", {"10.image": photo, "6.text": "in ink"}, rh, seed=5, label="ink")
+    assert [media.kind for media in result.outputs] == ["image", "image"]
+    sent = {f"{one['nodeId']}.{one['fieldName']}": one["fieldValue"] for one in _nodes(rh)}
+    assert sent["6.text"] == "in ink"
+    assert sent["3.seed"] == 5
+    assert str(sent["10.image"]).startswith("openapi/")
+    assert result.cost == rh.books.paid[0].charged > 0
+    assert result.run_seconds
+
+
+def _nodes(rh: Emulator) -> list[dict[str, object]]:
+    payload = rh.books.submissions[-1].payload
+    nodes = payload["nodeInfoList"]
+    assert isinstance(nodes, list)
+    return nodes
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("66.text", r"no node '66'.*6 \(CLIPTextEncode\)"), ("6.txt", "no field 'txt'.*text"), ("3.model", "fed by node 4")],
+)
+async def test_a_node_that_cannot_be_set_is_refused_before_anything_is_sent(rh: Emulator, name: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        await workflow("text-to-image", {name: "x"}, rh)
+    assert not rh.books.submissions
+
+
+async def test_a_graph_of_the_caller_s_own_runs_in_place_of_the_saved_one(rh: Emulator) -> None:
+    result = await workflow("text-to-image", {"6.text": "a harbour"}, rh, workflow=TEXT_TO_IMAGE)
+    assert result.media.kind == "image"
+    graph = json.loads(str(rh.books.submissions[-1].payload["workflow"]))
+    assert graph["6"]["inputs"]["text"] == "a harbour"
+
+
+async def test_a_graph_that_is_broken_fails_at_once_with_its_nodes_named_and_is_cancelled(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", kind="node-errors", node="6"))
+    with pytest.raises(JobFailed, match="node"):
+        await workflow("text-to-image", {}, rh, key="broken")
+    with pytest.raises(JobFailed, match="node"):
+        await workflow("text-to-image", {}, rh, key="broken")
+    assert len(rh.books.submissions) == 1
+
+
+async def test_a_workflow_s_lost_reply_is_unknown_too(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="cut"))
+    with pytest.raises(SubmissionUnknown):
+        await workflow("text-to-image", {}, rh, workflow=TEXT_TO_IMAGE)
+    assert len(rh.books.paid) == 1
+
+
+async def test_an_app_runs_and_its_options_are_checked(rh: Emulator, tmp_path: Path) -> None:
+    ident = rh.apps.id_of("Portrait restyle")
+    example = await platform.app_call_example.fn(ident)
+    assert {f"{node.node_id}.{node.field_name}" for node in example.nodes} >= {"10.image", "3.sampler_name"}
+    with pytest.raises(InputError, match="it can be"):
+        await platform.run_app.fn(ident, {"3.sampler_name": "nonsense"}, scope="test")
+    photo = samples.png(tmp_path / "photo.png")
+    result = await platform.run_app.fn(ident, {"10.image": photo, "3.sampler_name": "euler"}, scope="test")
+    assert result.media.kind == "image"
+    assert len(rh.books.paid) == 1
+
+
+async def test_quick_create_runs(rh: Emulator) -> None:
+    nodes = [{"nodeId": "20", "fieldName": "Input", "fieldType": "SWITCH", "fieldValue": "2"}]
+    result = await platform.quick_create.fn(rh.apps.id_of("Quick picture"), "002", nodes, scope="test")
+    assert result.media.kind == "image"
+
+
+async def test_what_can_be_asked_for_nothing(rh: Emulator) -> None:
+    assert (await platform.queue_status.fn()).limit == 50
+    assert (await platform.account_status.fn()).money is not None
+    graph = await platform.workflow_json.fn(rh.workflows.id_of("text-to-image"))
+    assert graph["3"]["class_type"] == "KSampler"
+    assert not rh.books.submissions
+
+
+async def test_a_lora_is_uploaded_once(rh: Emulator, tmp_path: Path) -> None:
+    lora = tmp_path / "style.safetensors"
+    lora.write_bytes(b"lora" * 1000)
+    names = [await platform.upload_lora.fn(str(lora), name="style") for _ in range(2)]
+    assert names[0] == names[1]
+    assert names[0].endswith(".safetensors")

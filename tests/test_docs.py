@@ -1,0 +1,100 @@
+"""Words are tested: every code block of the README and of docs/ runs, every command and make target that they name exists."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import Flow
+
+from rh_prefect.cli import app
+from rh_prefect.emulator import Emulator
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for kind, code in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for block in blocks(page, "sh"):
+            yield from ((page.name, line.partition("#")[0].strip()) for line in block.splitlines())
+
+
+@pytest.mark.prefect
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_the_python_blocks_of_a_page_run(
+    page: Path, rh: Emulator, prefect_server: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks of a page run in order in one module; its flows are called, with their defaults, where they have some."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": f"docs_{page.stem}"}
+    for number, code in enumerate(blocks(page, "python"), 1):
+        source = compile(code, f"{page.name}[{number}]", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        known = set(names)
+        result = eval(source, names)  # the page's own code
+        if inspect.iscoroutine(result):
+            asyncio.run(result)
+        for name in sorted(set(names) - known):
+            if isinstance(names[name], Flow) and names[name].fn.__module__ == names["__name__"]:
+                call(names[name])
+    assert "generate" not in code or rh.books.paid
+
+
+def call(flow: Flow[..., Any]) -> None:
+    if all(one.default is not one.empty for one in inspect.signature(flow.fn).parameters.values()):
+        result = flow()
+        if inspect.isawaitable(result):
+            asyncio.run(_wait(result))
+
+
+async def _wait(awaitable: Any) -> Any:
+    return await awaitable
+
+
+@pytest.mark.parametrize(
+    ("page", "line"), [(page, line) for page, line in commands() if line.startswith("rh-prefect ")]
+)
+def test_a_command_of_the_docs_exists_and_takes_its_arguments(page: str, line: str) -> None:
+    import shlex
+
+    arguments = [one.replace("RUN_ID", "0" * 8) for one in shlex.split(line)[1:]]
+    app.parse_args([*arguments], exit_on_error=False, print_error=True)
+
+
+def test_make_targets_of_the_docs_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {line.split()[1] for _, line in commands() if line.startswith("make ")}
+    assert named
+    assert named <= targets
+
+
+def test_every_rule_about_money_names_a_test_that_exists() -> None:
+    text = (ROOT / "docs" / "never-pay-twice.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) >= 20
+    for path, test in named:
+        assert re.search(rf"def {test}\(", (ROOT / path).read_text(encoding="utf-8")), f"{path}::{test}"
+
+
+def test_links_of_the_docs_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_command_is_named_in_the_docs() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for name in app:
+        if not name.startswith("-"):
+            assert f"rh-prefect {name}" in text, name
