@@ -1,4 +1,4 @@
-"""Words are tested: every code block of the README and of docs/ runs, every command and make target that they name exists."""
+"""Words are tested: every code block of the README and of docs/ runs, every command that they name exists."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def commands() -> Iterator[tuple[str, str]]:
 def test_the_python_blocks_of_a_page_run(
     page: Path, rh: Emulator, prefect_server: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The blocks of a page run in order in one module; its flows are called, with their defaults, where they have some."""
+    """The blocks of a page run in order, in one module; its flows are called where they have defaults for all."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": f"docs_{page.stem}"}
     for number, code in enumerate(blocks(page, "python"), 1):

@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--slim", type=Path, default=SLIM_FILE, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
-        stubs = {stub.render: options.stub, stub.render_tasks: options.tasks}
+        stubs: dict[_Renderer, Path] = {stub.render: options.stub, stub.render_tasks: options.tasks}
         return _run(options.source, check=options.check, slim_file=options.slim, stubs=stubs)
     except (OSError, ValueError, InputError) as error:
         sys.stderr.write(f"{options.source or options.slim}: {error}\n")

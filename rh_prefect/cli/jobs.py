@@ -12,6 +12,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.jobs import care
 from rh_prefect.jobs.journal import FolderJournal, Journal, folder_scopes
 from rh_prefect.jobs.records import JobView
+from rh_prefect.jobs.spool import Spool
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def forget_(job: str) -> None:
         job: `<run>/<key>`, as the error names it.
     """
     scope, key = care.split_job(job)
-    asyncio.run(care.forget(_journal(scope), key))
+    asyncio.run(_forget(scope, key))
     print(f"{job}: forgotten. The next run of {scope} submits it anew and pays for it.")
 
 
@@ -142,6 +143,13 @@ def _line(run: str, view: JobView) -> str:
     return f"{run}/{view.key}  {state:10} {last.task_id or '-':20} {label}{last.intent.model}  {cost}".rstrip()
 
 
+async def _forget(scope: str, key: str) -> None:
+    journal = _journal(scope)
+    # The ticket that everybody looks for may lie on this very machine.
+    await care.replay_spool(_spool(), journal)
+    await care.forget(journal, key)
+
+
 async def _collect(run: str) -> None:
     from rh_prefect.jobs.thread import LOOP
     from rh_prefect.runs.hooks import bring_home
@@ -155,12 +163,14 @@ async def _collect(run: str) -> None:
 
 
 async def _replay_spool() -> None:
-    from rh_prefect.jobs.spool import Spool
-
-    spool = Spool(get_settings().state_dir / "spool")
+    spool = _spool()
     for scope in sorted({entry.scope for entry in spool.entries()}):
         for task_id in await care.replay_spool(spool, _journal(scope)):
             print(f"{scope}: task {task_id} is in its journal now")
+
+
+def _spool() -> Spool:
+    return Spool(get_settings().state_dir / "spool")
 
 
 def _journal(scope: str) -> Journal:

@@ -52,16 +52,18 @@ class RawBody(httpx.AsyncByteStream):
             yield self._tail
 
     async def _chunks(self, file: BinaryIO) -> AsyncIterator[bytes]:
+        # One buffer, and copies made on this thread: what the reading threads allocate, each of them keeps.
+        buffer = bytearray(CHUNK)
         left = self.size
         while True:
             with readable(self._path):
-                chunk = await asyncio.to_thread(file.read, CHUNK)
-            left -= len(chunk)
-            if left < 0 or (left > 0 and not chunk):
+                length = await asyncio.to_thread(file.readinto, buffer)  # type: ignore[attr-defined]  # BinaryIO lacks it
+            left -= length
+            if left < 0 or (left > 0 and not length):
                 raise MediaError(f"{self._path}: the file changed during its upload. Upload it when it is complete.")
-            if not chunk:
+            if not length:
                 return
-            yield chunk
+            yield bytes(memoryview(buffer)[:length])
 
 
 class FileBody(RawBody):

@@ -51,7 +51,7 @@ def take_order(state: State, key: ApiKey, endpoint: str, body: Mapping[str, obje
     model = _by_endpoint().get(endpoint)
     if model is None:
         raise Refused("1001", f"Invalid URL: {endpoint}")
-    if key.tier == "NORMAL":
+    if key.tier != "SHARED":
         raise Refused("1014")
     webhook = webhook_of(body, code="1007")
     payload = {param.key: body[param.key] for param in model.params if body.get(param.key) is not None}

@@ -208,8 +208,7 @@ def _check_fields(target: Target) -> None:
         return
     for item in target.items:
         where = (str(item.get("nodeId")), str(item.get("fieldName"))) if isinstance(item, dict) else ("", "")
-        known_nodes = {node_id for node_id, _ in target.fields}
-        if where not in target.fields and (where[0] in known_nodes or where[0] in target.graph):
+        if where not in target.fields and where[0] in target.graph:
             shown = ", ".join(f"{node_id}.{name}" for node_id, name in sorted(target.fields))
             raise graphs.BadNodeInfo(f"the app has no field {where[1]} of node {where[0]}; it has {shown}")
 

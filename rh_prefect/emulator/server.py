@@ -36,7 +36,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 self._silently(app),
                 http=_Protocol,
-                ws="websockets-sansio",
+                ws="rh_prefect.emulator.sockets:QuietSockets",
                 lifespan="off",
                 log_config=None,
                 timeout_keep_alive=_KEEP_ALIVE,

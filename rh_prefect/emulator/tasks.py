@@ -170,7 +170,7 @@ class Tasks:
             return False
         if not may_wait:
             raise Refused(*(assumptions.MACHINES_FULL if key.tier == "EXCLUSIVE" else assumptions.QUEUE_FULL))
-        if sum(task.is_waiting for task in self._of(key)) >= key.queue:
+        if sum(task.is_waiting and not task.ended for task in self._of(key)) >= key.queue:
             raise Refused(*assumptions.QUEUE_OVERFLOW)
         return True
 

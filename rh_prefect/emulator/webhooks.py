@@ -176,6 +176,7 @@ class Webhooks:
             self._wake = None
             if self._client is not None:
                 await self._client.aclose()
+                self._client = None
 
     async def _deliver_all(self, group: asyncio.TaskGroup) -> None:
         while self._watched or self._resent:
@@ -248,7 +249,7 @@ class Webhooks:
             self._client = httpx.AsyncClient(trust_env=False)
         try:
             answer = await self._client.post(url, json=body, timeout=self._switches.webhook_timeout)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             return 0, f"I/O error on POST request for {url}: {type(error).__name__}"
         return answer.status_code, answer.text[:500]
 

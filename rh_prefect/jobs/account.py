@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import time
 from collections import defaultdict
@@ -189,11 +190,16 @@ class Account:
         name = (scope.journal.scope, key)
         ASKED[name[0]].add(key)
         shared = self._running.get(name)
-        if shared is None:
+        if shared is None or shared.is_ending:
             task = asyncio.ensure_future(self._work(scope, key, order, ordinal, store, options, watcher))
             shared = self._running[name] = _Shared(task)
-            task.add_done_callback(lambda _: self._running.pop(name, None))
+            task.add_done_callback(lambda _: self._forget(name, task))
         return await shared.wait()
+
+    def _forget(self, name: tuple[str, str], task: asyncio.Task[Result | None]) -> None:
+        shared = self._running.get(name)
+        if shared is not None and shared.is_of(task):
+            del self._running[name]
 
     async def _work(
         self,
@@ -291,6 +297,15 @@ class _Shared:
         self._task = task
         self._waiting = 0
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether its last caller has left it."""
+        return self._task.cancelling() > 0
+
+    def is_of(self, task: asyncio.Task[Result | None]) -> bool:
+        """Whether this is the sharing of that task."""
+        return self._task is task
+
     async def wait(self) -> Result | None:
         self._waiting += 1
         try:
@@ -307,6 +322,8 @@ ASKED: defaultdict[str, set[str]] = defaultdict(set)
 """Scope -> keys that this process has asked for; what the journal has beyond them is an orphan."""
 
 _accounts: dict[tuple[str, str, Path], Account] = {}
+# A forked child has its parent's sockets and locks, which are bound to a loop that it does not have.
+os.register_at_fork(after_in_child=_accounts.clear)
 
 
 def account(api_key: SecretStr, *, base_url: str, settings: Settings, name: str | None = None) -> Account:

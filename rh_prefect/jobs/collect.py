@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from rh_prefect.client import Client
-from rh_prefect.errors import LinkExpired, OutputsLost, RunningHubError
+from rh_prefect.errors import LinkExpired, OutputsLost, RunningHubError, TaskNotFound
 from rh_prefect.jobs import manifest as manifests
 from rh_prefect.jobs.manifest import Manifest
 from rh_prefect.jobs.order import Order
@@ -105,7 +105,10 @@ class Collector:
 
     async def _living_link(self, job: str, end: End, index: int, *, dead: str) -> str:
         """Asks once more for links; RunningHub may sign new ones."""
-        view = await self.client.query(end.task_id)
+        try:
+            view = await self.client.query(end.task_id)
+        except TaskNotFound as error:
+            raise _lost(job, end) from error
         urls = [output.url for output in view.outputs if output.url]
         if index >= len(urls) or urls[index] == dead:
             raise _lost(job, end)
@@ -117,7 +120,7 @@ class Collector:
             flow=self.scope.flow,
             label=order.label or "",
             model=order.model,
-            key=key[:8],
+            key=key[:12],
             task=end.task_id,
             index=index,
             ext=_extension(link),

@@ -58,39 +58,45 @@ class Inputs:
         self._seen: dict[str, asyncio.Task[SeenMedia]] = {}
         self._stamps: dict[str, tuple[int, int]] = {}
 
-    async def identify(self, source: Media | str) -> Input:
+    async def identify(self, source: Media | str, *, check: Callable[[SeenMedia], None] = lambda _: None) -> Input:
         """Finds out what a file is.
 
         Args:
             source: A `Media`, which says so itself, or a path or URI.
+            check: Raises where the file will not do; asked before what was seen is recorded for good.
 
         Raises:
             MediaError: It is missing, unreadable or broken.
             InputError: It is another file by now than when this process first read it.
         """
         if isinstance(source, Media):
-            return Input(source.uri, _of_media(source))
+            of_media = Input(source.uri, _of_media(source))
+            check(of_media.seen)
+            return of_media
         uri = identity_uri(source)
         task = self._seen.get(uri)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
-            task = self._seen[uri] = asyncio.ensure_future(self._first_sight(source, uri))
+            task = self._seen[uri] = asyncio.ensure_future(self._first_sight(source, uri, check))
         stamp = _stamp(source)
         before = self._stamps.setdefault(uri, stamp) if stamp else stamp
         given = Input(source, await asyncio.shield(task))
         if stamp != before:
             # One name for several files, as in a loop that overwrites it: the second job would get the first's picture.
             await asyncio.to_thread(self._check_again, given)
+        check(given.seen)
         return given
 
     def _check_again(self, given: Input) -> None:
         with fetched(given.source, self._folder) as (_, sha256, _):
             check_unchanged(given, sha256)
 
-    async def _first_sight(self, source: str, uri: str) -> SeenMedia:
+    async def _first_sight(self, source: str, uri: str, check: Callable[[SeenMedia], None]) -> SeenMedia:
         key = f"media-{uri_hash(uri)}"
         known = await self._journal.read(key)
         if known is None:
             seen = await asyncio.to_thread(self._look, source, uri)
+            # A file that will not do is mended under the same name, and then it is the mended one that counts.
+            check(seen)
             if await self._journal.create(key, seen.model_dump(mode="json")):
                 return seen
             known = await self._journal.read(key)

@@ -237,6 +237,8 @@ def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
     while True:
         yield Prepare()
         yield AwaitSlot()
+        # The wait may have been long, and a link lives for a day only.
+        yield Prepare()
         if (yield CheckCancel(fresh=False)):
             raise JobCancelled(f"{policy.job}: the run was cancelled before this job was submitted.", job=policy.job)
         intent: Intent | None = yield Claim(job.next_n)

@@ -11,7 +11,7 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.jobs.identity import base_hash, explicit_key, job_key
 from rh_prefect.jobs.inputs import Input, Inputs
-from rh_prefect.jobs.records import Intent
+from rh_prefect.jobs.records import Intent, SeenMedia
 from rh_prefect.media.ref import Media, as_media_input
 from rh_prefect.models import ModelInput
 
@@ -116,9 +116,11 @@ async def _mark(
 ) -> str:
     if isinstance(source, str) and source.startswith(ASSET):
         return source
-    given = await inputs.identify(source)
-    seen = given.seen
-    catalog.check_file(model, param, extension=seen.extension, size=seen.size, kind=seen.kind, source=seen.uri)
+
+    def check(seen: SeenMedia) -> None:
+        catalog.check_file(model, param, extension=seen.extension, size=seen.size, kind=seen.kind, source=seen.uri)
+
+    given = await inputs.identify(source, check=check)
     files[given.mark] = given
     return given.mark
 

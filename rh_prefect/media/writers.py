@@ -157,8 +157,14 @@ def _part_name() -> str:
 def _next_part(chunks: Iterator[bytes]) -> io.BytesIO:
     """The next part as a file in memory: a plain string of bytes would be copied whole into the socket's buffer."""
     part = io.BytesIO()
-    for chunk in islice(chunks, PART_SIZE // _CHUNK):
+    for number, chunk in enumerate(islice(chunks, PART_SIZE // _CHUNK)):
+        if number == 1:
+            # More than one chunk: room for the whole part at once, for growing bit by bit leaves holes in the memory.
+            part.seek(PART_SIZE - 1)
+            part.write(b"\0")
+            part.seek(_CHUNK)
         part.write(chunk)
+    part.truncate()
     part.seek(0)
     return part
 

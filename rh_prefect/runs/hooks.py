@@ -16,10 +16,11 @@ from rh_prefect.client import Client
 from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs.account import ASKED, Account, account
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
-from rh_prefect.jobs.care import orphans
+from rh_prefect.jobs.care import orphans, replay_spool
 from rh_prefect.jobs.records import Intent, JobView
 from rh_prefect.jobs.result import Result
 from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.spool import Spool
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.board import board_of
 from rh_prefect.runs.journal import FlowRunJournal
@@ -92,6 +93,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
     async def client_for(intent: Intent) -> Client:
         return (await account_of(intent)).client
 
+    await replay_spool(Spool(get_settings().state_dir / "spool"), scope.journal)
     return await cancel_scope(scope, client_for, by=by)
 
 

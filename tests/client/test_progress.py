@@ -92,6 +92,7 @@ async def test_a_connection_that_drops_just_ends_it() -> None:
 
 
 async def test_a_frame_that_is_too_large_just_ends_it() -> None:
+    assert await told(says(b"x" * (2 * 1024 * 1024), FRAMES[2])) == [EVENTS[1]]
     assert await told(says(FRAMES[2], b"x" * (17 * 1024 * 1024))) == [EVENTS[1]]
 
 
@@ -113,27 +114,31 @@ async def test_a_server_that_says_nothing_ends_it_at_the_timeout() -> None:
 
 
 async def test_who_stops_listening_closes_the_connection() -> None:
-    closed = asyncio.Event()
+    heard, closed = asyncio.Event(), asyncio.Event()
 
     async def script(socket: ServerConnection) -> None:
         await socket.send(json.dumps(FRAMES[2]))
         await socket.wait_closed()
         closed.set()
 
+    async def listen(url: SecretStr) -> None:
+        async for _ in watch_progress(url):
+            heard.set()
+
     async with serving(script) as url:
-        watching = asyncio.create_task(anext(watch_progress(url)))
-        assert await watching == EVENTS[1]
-
-        async def listen() -> None:
-            async for _ in watch_progress(url):
-                pass
-
-        listening = asyncio.create_task(listen())
-        await asyncio.sleep(0.05)
+        listening = asyncio.create_task(listen(url))
+        await heard.wait()
         listening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await listening
         await asyncio.wait_for(closed.wait(), 5)
+
+
+async def test_an_error_of_who_listens_is_his_own() -> None:
+    async with serving(says(*FRAMES)) as url:
+        with pytest.raises(ZeroDivisionError):
+            async for _ in watch_progress(url):
+                raise ZeroDivisionError
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,16 @@ async def test_a_file_is_fetched_whole(client: Client, wire: WireServer, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+async def test_half_a_file_is_no_part_of_another_one(client: Client, wire: WireServer, tmp_path: Path) -> None:
+    to = tmp_path / "a.png"
+    wire.plays(reply(b"half of a", length=99, headers={"ETag": '"1"'}), reply(b"b"))
+    with pytest.raises(NoAnswer):
+        await client.comfy.view(FILE, to)
+    await client.comfy.view(FILE.model_copy(update={"name": "b.png"}), to)
+    assert "range" not in wire.asked[1].headers
+    assert to.read_bytes() == b"b"
+
+
 async def test_no_file(client: Client, wire: WireServer, tmp_path: Path) -> None:
     wire.plays(reply("", status=404), reply(b"half", length=9))
     with pytest.raises(LinkExpired, match=r"/proxy/\*\*\*/view: the link is dead") as caught:

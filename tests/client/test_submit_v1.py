@@ -28,7 +28,7 @@ CREATE = "/task/openapi/create"
 PATHS = [CREATE, "/task/openapi/ai-app/run", "/task/openapi/quick-ai-app/run"]
 TICKET = "dGlja2V0LW9mLXRoZS1hY2NvdW50"
 PROGRESS = f"wss://www.runninghub.cn:443/ws/c_instance?c_host=10.0.0.7&clientId=5f0c&Rh-Comfy-Auth={TICKET}%3D"
-FINE = {"result": True, "error": None, "outputs_to_execute": ["9"], "node_errors": {}}
+FINE: dict[str, object] = {"result": True, "error": None, "outputs_to_execute": ["9"], "node_errors": {}}
 
 
 def created(**more: object) -> dict[str, object]:

@@ -18,6 +18,11 @@ WORDS = {"prompt": "a lighthouse", "aspectRatio": "1:1"}
 Json = dict[str, Any]
 
 
+def node(node_id: object, name: str, value: object) -> Json:
+    """One item of a nodeInfoList."""
+    return {"nodeId": node_id, "fieldName": name, "fieldValue": value}
+
+
 class Caller:
     """Calls one emulator with one key."""
 
@@ -39,6 +44,22 @@ class Caller:
     def query(self, task_id: str) -> Json:
         answer: Json = self.post("/openapi/v2/query", {"taskId": task_id}).json()
         return answer
+
+    def v1(self, path: str, **body: object) -> Json:
+        """A v1 request: the key in the body."""
+        answer: Json = self.http.post(path, json={"apiKey": self.key, **body}).json()
+        return answer
+
+    def create(self, name: str = "text-to-image", **body: object) -> Json:
+        """Starts one of the emulator's own workflows by v1."""
+        return self.v1("/task/openapi/create", **{"workflowId": self.rh.workflows.id_of(name), **body})
+
+    def started(self, name: str = "text-to-image", **body: object) -> str:
+        """The id of a task that was started so."""
+        return str(self.create(name, **body)["data"]["taskId"])
+
+    def outputs(self, task_id: str) -> Json:
+        return self.v1("/task/openapi/outputs", taskId=task_id)
 
     def cancel(self, task_id: object) -> Json:
         answer: Json = self.http.post("/task/openapi/cancel", json={"apiKey": self.key, "taskId": task_id}).json()

@@ -101,6 +101,7 @@ def posts(n: int, answer: Answer) -> list[tuple[object, object]]:
     return [
         (Prepare(), None),
         (AwaitSlot(), None),
+        (Prepare(), None),
         (CheckCancel(fresh=False), False),
         (Claim(n), INTENT),
         (Post(INTENT, n), answer),
@@ -132,7 +133,7 @@ def test_a_successful_end_is_the_end() -> None:
 
 
 def test_a_lost_claim_reads_again_and_does_not_post() -> None:
-    life = Life().answers((ReadJob(), NEW), *posts(1, TICKET)[:3], (Claim(1), None), (FreeSlot(), None))
+    life = Life().answers((ReadJob(), NEW), *posts(1, TICKET)[:4], (Claim(1), None), (FreeSlot(), None))
     theirs = Submit(1, INTENT)
     life.answers((ReadJob(), view(theirs)))
     assert life.step == Watch(theirs)
@@ -252,7 +253,7 @@ def test_a_claim_that_was_given_up_is_followed_by_a_new_one() -> None:
 
 
 def test_nothing_is_submitted_after_a_cancellation() -> None:
-    life = Life().answers((ReadJob(), NEW), (Prepare(), None), (AwaitSlot(), None))
+    life = Life().answers((ReadJob(), NEW), (Prepare(), None), (AwaitSlot(), None), (Prepare(), None))
     life.raises(JobCancelled, CheckCancel(fresh=False), True)
 
 

@@ -56,6 +56,11 @@ class Child:
                 pipe.close()
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         """Whether it has not ended yet."""
         return self._process.poll() is None
@@ -168,6 +173,4 @@ def nursery(env: Mapping[str, str], folder: Path) -> Iterator[Nursery]:
 def command(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs `rh-prefect` as a person does."""
     words = [sys.executable, "-m", "rh_prefect.cli", *arguments]
-    return subprocess.run(
-        words, env=dict(env), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    return subprocess.run(words, env=dict(env), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)

@@ -1,9 +1,9 @@
 """A real HTTP proxy in front of a server, which can hold one request, or the answer to it, so that a test can kill.
 
-    with Proxy(server_url) as proxy:
-        held = proxy.hold(r'"rh-[0-9a-f]+-answer-', number=2)       # the request never reaches the server
-        held = proxy.hold(r"/manifests/", answer=True)              # the server has acted, the client does not know
-        held.wait()
+with Proxy(server_url) as proxy:
+    held = proxy.hold(r'"rh-[0-9a-f]+-answer-', number=2)       # the request never reaches the server
+    held = proxy.hold(r"/manifests/", answer=True)              # the server has acted, the client does not know
+    held.wait()
 """
 
 from __future__ import annotations

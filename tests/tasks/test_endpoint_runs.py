@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
 from tests.support.prefect_server import PrefectServer
 from tests.support.rh import environment
@@ -33,7 +34,7 @@ def test_two_endpoints_with_equal_input_never_share_a_result(
     results = json.loads(done.stdout.splitlines()[-1])
     turbo = "z-image/turbo"
     assert [model for model, _, _ in results] == [
-        turbo, "f-2-dev/text-to-image", "seedream-v4/text-to-image", turbo, turbo, turbo
+        turbo, catalog.get("f_dev").name, "seedream-v4/text-to-image", turbo, turbo, turbo
     ]  # fmt: skip
     assert len({key for _, key, _ in results}) == len({task for _, _, task in results}) == len(rh.books.paid) == 6
     assert any((tmp_path / "results").rglob("*")), "results were persisted"

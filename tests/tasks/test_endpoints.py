@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -224,20 +226,24 @@ async def test_in_a_task_run_what_is_missing_is_refused_by_its_name(prefect_serv
     assert not rh.books.requests
 
 
-def test_a_type_checker_sees_one_mistake_as_one_error(tmp_path: Path) -> None:
-    (tmp_path / "use.py").write_text(
-        "from rh_prefect.tasks import endpoints\n"
-        "async def use() -> None:\n"
-        "    photo = await endpoints.z_image_turbo(prompt='a', aspect_ratio='16:9', label='one')\n"
-        "    kling = endpoints.kling_v2_6_pro_image_to_video\n"
-        "    await kling(image_url=photo, prompt='a', duration='7')\n"
-        "    kling.submit(image_url=photo, prompt='a', duration='7')\n"
-        "    await kling(prompt='a')\n"
-        "    endpoints.kling_v9\n"
-        "    reveal_type(kling.submit(image_url=photo.media, prompt='a').result())\n"
-        "    reveal_type(await kling.with_options(retries=1)(image_url='a.png', prompt='a', reuse='always'))\n"
-        "    kling.submit(image_url=photo, prompt='a', wait_for=[photo])\n"
-    )
+USE = """\
+from rh_prefect.tasks import endpoints
+async def use() -> None:
+    photo = await endpoints.z_image_turbo(prompt='a', aspect_ratio='16:9', label='one')
+    kling = endpoints.kling_v2_6_pro_image_to_video
+    await kling(image_url=photo, prompt='a', duration='7')
+    kling.submit(image_url=photo, prompt='a', duration='7')
+    await kling(prompt='a')
+    endpoints.kling_v9
+    reveal_type(kling.submit(image_url=photo.media, prompt='a').result())
+    reveal_type(await kling.with_options(retries=1)(image_url='a.png', prompt='a', reuse='always'))
+    kling.submit(image_url=photo, prompt='a', wait_for=[photo])
+"""
+"""Lines 5 to 8 are wrong, each in one way."""
+
+
+def test_mypy_sees_one_mistake_as_one_error(tmp_path: Path) -> None:
+    (tmp_path / "use.py").write_text(USE)
     command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(tmp_path / "use.py")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "MYPYPATH": str(ROOT)})
     lines = [line.partition("use.py:")[2] for line in done.stdout.splitlines() if "use.py:" in line]
@@ -246,6 +252,21 @@ def test_a_type_checker_sees_one_mistake_as_one_error(tmp_path: Path) -> None:
     revealed = [line for line in lines if "Revealed type" in line]
     assert len(revealed) == 2
     assert all("rh_prefect.jobs.result.Result" in line for line in revealed)
+
+
+@pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright needs node and is not on the path")
+def test_pyright_sees_one_mistake_as_one_error(tmp_path: Path) -> None:
+    (tmp_path / "use.py").write_text(USE)
+    settings = {"extraPaths": [str(ROOT)], "include": ["use.py"], "reportUnusedExpression": False}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    command = ["pyright", "--outputjson", "--pythonpath", sys.executable]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    said = json.loads(done.stdout)["generalDiagnostics"]
+    errors = [one["range"]["start"]["line"] + 1 for one in said if one["severity"] == "error"]
+    assert errors == [5, 6, 7, 8], done.stdout
+    revealed = [one["message"] for one in said if one["severity"] == "information"]
+    assert len(revealed) == 2
+    assert all(message.endswith('is "Result"') for message in revealed)
 
 
 def test_the_stub_has_the_very_signatures_of_the_tasks() -> None:

@@ -42,7 +42,11 @@ def _nodes(rh: Emulator) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("66.text", r"no node '66'.*6 \(CLIPTextEncode\)"), ("6.txt", "no field 'txt'.*text"), ("3.model", "fed by node 4")],
+    [
+        ("66.text", r"no node '66'.*6 \(CLIPTextEncode\)"),
+        ("6.txt", "no field 'txt'.*text"),
+        ("3.model", "fed by node 4"),
+    ],
 )
 async def test_a_node_that_cannot_be_set_is_refused_before_anything_is_sent(rh: Emulator, name: str, said: str) -> None:
     with pytest.raises(InputError, match=said):

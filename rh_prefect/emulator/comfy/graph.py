@@ -142,9 +142,16 @@ def upstream(graph: Graph, node_id: str, *, without: Sequence[str] = ()) -> Iter
 
 def in_order(graph: Graph) -> list[str]:
     """Lists the nodes as ComfyUI runs them: each after all that it depends on."""
-    done: list[str] = []
-    for node_id in graph:
-        for earlier, _ in reversed(list(upstream(graph, node_id))):
-            if earlier not in done:
-                done.append(earlier)
-    return done
+    done: dict[str, None] = {}
+    todo = list(reversed(graph))
+    seen: set[str] = set()
+    while todo:
+        here = todo[-1]
+        links = [link_of(value) for value in inputs_of(graph[here]).values()]
+        needs = [link[0] for link in links if link and link[0] in graph and link[0] not in seen]
+        if here not in seen and needs:
+            todo += needs
+        else:
+            done[todo.pop()] = None
+        seen.add(here)
+    return list(done)

@@ -121,6 +121,7 @@ class _Check:
         self._files = files
         self._good: dict[str, bool] = {}
         self._needs: dict[str, set[str]] = {}
+        self._open: set[str] = set()
 
     def told(self, node_id: str, saving: list[str]) -> Error:
         """Writes the errors of a node as ComfyUI does, with the saving nodes that depend on it."""
@@ -134,12 +135,14 @@ class _Check:
     def is_good(self, node_id: str) -> bool:
         """Tells whether a node and all that it depends on are good."""
         if node_id not in self._good:
-            self._good[node_id] = False  # a node that leads to itself is not good
+            self._good[node_id] = False
+            self._open.add(node_id)
             node = self._graph[node_id]
             known = class_of(class_type(node), foreign=self._files.foreign) or NodeClass("")
             self.errors[node_id] = [error for name in known.fields for error in self._missing(node, known, name)]
             follow = [self._input(node_id, known, name) for name in inputs_of(node)]
             self._good[node_id] = all(follow) and not self.errors[node_id]
+            self._open.discard(node_id)
         return self._good[node_id]
 
     def _missing(self, node: Node, known: NodeClass, name: str) -> list[Error]:
@@ -165,6 +168,9 @@ class _Check:
         if other is None:
             details = f"{name}, node {link[0]} does not exist"
             return _error("bad_linked_input", "Bad linked input", details, input_name=name)
+        if link[0] in self._open:
+            details = f"{name}, node {link[0]} leads back to itself"
+            return _error("exception_during_validation", "Exception when validating node", details, input_name=name)
         known = class_of(class_type(other), foreign=self._files.foreign)
         if known is None or not known.fields or expected is None:
             return None

@@ -1,0 +1,117 @@
+"""Flows that go wrong, for tests and for the child processes of tests."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from rh_prefect import flow, models
+from rh_prefect.errors import RunningHubError
+from rh_prefect.jobs.result import Result
+from rh_prefect.tasks import generate
+
+MODULE = "tests.e2e.flows"
+
+to_fail: dict[str, int] = {}
+"""How often each place still fails, in this process."""
+
+
+def fail_if_asked(place: str) -> None:
+    if to_fail.get(place, 0) > 0:
+        to_fail[place] -= 1
+        raise RuntimeError(f"{place} fails")
+
+
+def picture(prompt: str) -> models.ModelInput:
+    return models.ZImageTurbo(prompt=prompt)
+
+
+@flow
+async def one(prompt: str = "a lighthouse") -> Result:
+    return await generate(picture(prompt))
+
+
+@flow(name="patient")
+async def patient(prompt: str = "a lighthouse", retries: int = 2) -> Result:
+    return await generate.with_options(retries=retries, retry_delay_seconds=0.2)(picture(prompt))
+
+
+@flow
+async def many(prompts: list[str], reuse: str = "never") -> list[Result]:
+    return list(await asyncio.gather(*(generate(picture(prompt), reuse=reuse) for prompt in prompts)))
+
+
+@flow
+async def many_in_order(prompts: list[str]) -> list[Result]:
+    return [await generate(picture(prompt)) for prompt in prompts]
+
+
+@task(cache_policy=NO_CACHE)
+async def check(place: str) -> None:
+    fail_if_asked(place)
+
+
+@flow(retries=1)
+async def retried(prompts: list[str]) -> list[Result]:
+    results = list(await asyncio.gather(*(generate(picture(prompt)) for prompt in prompts)))
+    await check("flow")
+    return results
+
+
+@task(cache_policy=NO_CACHE, retries=1)
+async def two_pictures(prompt: str) -> list[Result]:
+    results = [await generate(picture(prompt)) for _ in range(2)]
+    fail_if_asked("task")
+    return results
+
+
+@flow
+async def with_a_task() -> list[Result]:
+    first = await generate(picture("a lighthouse"))
+    return [first, *await two_pictures("a lighthouse"), await generate(picture("a lighthouse"))]
+
+
+@flow
+async def child(prompts: list[str]) -> list[str]:
+    return [(await generate(picture(prompt))).task_id for prompt in prompts]
+
+
+@flow
+async def parent() -> list[str]:
+    """A child flow that completes, then four equal jobs."""
+    done = await child(["a lighthouse", "a harbour"])
+    equal = await asyncio.gather(*(generate(picture("a lighthouse")) for _ in range(4)))
+    return [*done, *(result.task_id for result in equal)]
+
+
+@flow(persist_result=True, result_serializer="json")
+async def everything(photo: str, broken: str) -> dict[str, str]:
+    """One job of each kind: good ones, refused ones, failed ones, unknown ones, bad input."""
+    asked = {
+        "good": picture("a lighthouse"),
+        "animated": models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5"),
+        "text": models.RhartTextG3FlashPreviewTextToText(prompt="Name a colour"),
+        "moderated": picture("a forbidden thing"),
+        "failing": picture("this one fails"),
+        "lost": picture("this one's answer is lost"),
+        "broken": models.KlingV26ProImageToVideo(image_url=broken, prompt="waves", duration="5"),
+    }
+    calls = {name: generate.with_options(persist_result=True)(one, label=name) for name, one in asked.items()}
+    calls["nobody"] = generate(picture("no such block"), credentials="nobody")
+    done = dict(zip(calls, await asyncio.gather(*calls.values(), return_exceptions=True), strict=True))
+    return {name: _told(one) for name, one in done.items()}
+
+
+@flow(persist_result=True)
+async def everything_lost() -> None:
+    """The same error in a flow of its own, whose state keeps it."""
+    await generate(picture("this one's answer is lost"))
+
+
+def _told(done: object) -> str:
+    if isinstance(done, RunningHubError):
+        return f"{type(done).__name__}: {done}"
+    assert isinstance(done, Result), repr(done)
+    return done.manifest

@@ -1,0 +1,146 @@
+"""Cancel means cancel: the hook, in a process of its own, cancels what a run has submitted, and nothing new is paid."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import JobCancelled
+from rh_prefect.jobs.account import account
+from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.media.store import MediaStore
+from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.runs.rerun import rerun
+from rh_prefect.settings import get_settings
+from tests.e2e import flows
+from tests.support.children import Child
+from tests.support.prefect_server import PrefectServer
+from tests.support.proxy import Proxy
+from tests.support.rh import environment
+from tests.support.stage import Stage, staged
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+MANY, PROMPTS = f"{flows.MODULE}:many", ["a lighthouse", "a lighthouse", "a harbour"]
+
+
+@pytest.fixture
+def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """One whose tasks run until they are cancelled, or the clock is moved on."""
+    with Emulator(clock="real", factor=0, long_side=96, fps=6) as emulator:
+        for name, value in environment(emulator, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+@pytest.fixture
+def stage(rh: Emulator, prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Stage]:
+    with staged(prefect_server, prefect_proxy, rh, tmp_path) as made:
+        yield made
+
+
+def begin(stage: Stage, *, spares: int) -> Child:
+    """A run whose three tasks run at RunningHub."""
+    child = stage.begin(MANY, {"prompts": PROMPTS}, spares=spares)
+    child.wait_until_heard("job", len(PROMPTS), state="submitted")
+    return child
+
+
+def cancel(stage: Stage) -> None:
+    hook = stage.nursery.cancel(MANY, stage.run)
+    assert hook.ended() == 0, hook.errors()
+    hook.wait_for("done")
+
+
+def test_the_hook_cancels_the_tasks_of_a_killed_run(stage: Stage) -> None:
+    assert not stage.kill(begin(stage, spares=1))
+    cancel(stage)
+    assert sorted(stage.rh.books.cancelled) == sorted(one.task_id for one in stage.rh.books.paid)
+    assert {view.last.end.status for view in stage.jobs()} == {"CANCELLED"}
+    assert asyncio.run(FlowRunJournal(stage.run).read("cancel-1")) is not None
+    _nothing_more_is_submitted(stage, attempt=1)
+    # Another attempt is another wish: who runs it again wants it made.
+    stage.rh.clock.factor = 1000
+    results = asyncio.run(rerun(flows.many, stage.run))
+    assert {one.task_id for one in stage.rh.books.paid[3:]} == {result.task_id for result in results}
+
+
+def test_a_runner_that_lives_on_submits_nothing_after_it_was_cancelled(stage: Stage) -> None:
+    child = begin(stage, spares=1)
+    os.kill(child.pid, signal.SIGSTOP)
+    cancel(stage)
+    os.kill(child.pid, signal.SIGCONT)
+    assert child.ended() == 1
+    errors = child.wait_for("failed")["errors"]
+    assert {one["type"] for one in errors} == {"JobCancelled"}
+    assert len(stage.rh.books.submissions) == len(PROMPTS)
+    assert len(stage.rh.books.cancelled) == len(PROMPTS)
+
+
+def test_what_had_succeeded_is_not_lost_to_a_cancellation(stage: Stage) -> None:
+    assert not stage.kill(begin(stage, spares=1))
+    stage.rh.clock.advance(3600)
+    cancel(stage)
+    assert not stage.rh.books.cancelled
+    assert {view.last.end.status for view in stage.jobs()} == {"SUCCESS"}
+    results = asyncio.run(rerun(flows.many, stage.run))
+    assert {result.task_id for result in results} == {one.task_id for one in stage.rh.books.paid}
+    assert len(stage.rh.books.submissions) == len(PROMPTS)
+
+
+def test_what_may_go_on_because_nobody_knows_of_it_is_said(stage: Stage) -> None:
+    stage.rh.faults.add(Fault("submit", prompt="a harbour", kind="hold", seconds=60))
+    child = stage.begin(MANY, {"prompts": PROMPTS}, spares=1)
+    assert stage.rh.gate.wait_held(seconds=60)
+    child.wait_until_heard("job", 2, state="submitted")
+    (unknown,) = stage.kill(child)
+    cancel(stage)
+    assert f"{unknown}: could not be cancelled" in stage.nursery.children[-1].errors()
+    assert len(stage.rh.books.cancelled) == 2
+
+
+@dataclass
+class SameAttempt:
+    """A run that goes on in the attempt that was cancelled, as a process does that nobody told."""
+
+    journal: FlowRunJournal
+    attempt: int
+    run: str = "run"
+    flow: str = "many"
+    task_attempt: int = 1
+    details: Mapping[str, str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def ordinal(self, base: str) -> int:
+        self.counts[base] += 1
+        return self.counts[base]
+
+
+def _nothing_more_is_submitted(stage: Stage, *, attempt: int) -> None:
+    scope: Scope = SameAttempt(FlowRunJournal(stage.run), attempt)
+    before = len(stage.rh.books.submissions)
+    for prompt in (*PROMPTS, "one that was not asked for yet"):
+        with pytest.raises(JobCancelled):
+            asyncio.run(_ask(prompt, scope))
+    assert len(stage.rh.books.submissions) == before
+
+
+async def _ask(prompt: str, scope: Scope) -> None:
+    settings = get_settings()
+    key, store = settings.api_key, MediaStore(settings.out)
+    assert key is not None
+
+    async def run() -> None:
+        desk = account(key, base_url=settings.base_url, settings=settings)
+        await desk.run(flows.picture(prompt), scope=scope, store=store)
+
+    await LOOP.call(run())

@@ -1,0 +1,153 @@
+"""Whatever is tried again, by whomever: no job is paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from rh_prefect import catalog, models
+from rh_prefect.client import Client
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import JobFailed, ModerationError
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.result import Result
+from rh_prefect.runs import observer
+from rh_prefect.runs.rerun import rerun
+from tests.e2e import flows, runs
+from tests.support.rh import environment
+from tests.support.stage import Stage
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+EQUAL = ["a lighthouse"] * 4
+
+
+def test_two_processes_that_run_one_flow_run_share_its_jobs(stage: Stage) -> None:
+    rh, prompts = stage.rh, [*EQUAL, "a harbour", "a gull"]
+    # Long enough that each of them meets intents of the other that are still open.
+    rh.faults.add(Fault("submit", kind="slow", seconds=0.4))
+    stage.nursery.spare(2)
+    run = asyncio.run(runs.begin(flows.many, prompts=prompts))
+    both = [stage.nursery.run(f"{flows.MODULE}:many", run=run) for _ in range(2)]
+    for one in both:
+        one.ended()
+        one.wait_for("done")
+    one, two = ([result["task_id"] for result in each.wait_for("done")["result"]] for each in both)
+    assert sorted(one) == sorted(two) == sorted(each.task_id for each in rh.books.paid)
+    assert runs.by_prompt([each.payload for each in rh.books.submissions]) == sorted(prompts)
+
+
+async def test_a_flow_s_retry_pays_nothing(rh: Emulator) -> None:
+    flows.to_fail["flow"] = 1
+    results = await flows.retried([*EQUAL, "a harbour"])
+    assert flows.to_fail["flow"] == 0
+    assert len({result.task_id for result in results}) == len(rh.books.submissions) == 5
+
+
+async def test_a_task_s_retry_pays_nothing(rh: Emulator) -> None:
+    flows.to_fail["task"] = 1
+    results = await flows.with_a_task()
+    assert flows.to_fail["task"] == 0
+    assert len({result.task_id for result in results}) == len(rh.books.submissions) == 4
+
+
+async def test_a_retry_after_a_store_that_refused_collects_what_was_paid(rh: Emulator, tmp_path: Path) -> None:
+    run = await runs.begin(flows.patient)
+    in_the_way = tmp_path / "out" / "patient" / run.replace("-", "")[-12:]
+    states: list[str] = []
+
+    def take(event: JobEvent) -> None:
+        states.append(event.state)
+        if event.state == "failed":
+            in_the_way.unlink()
+
+    observer.listeners.append(take)
+    try:
+        in_the_way.parent.mkdir(parents=True)
+        in_the_way.write_text("a file where the folder should be")
+        result: Result = await rerun(flows.patient, run)
+    finally:
+        observer.listeners.remove(take)
+    assert states.count("failed") == 1
+    assert Path(result.media.uri).is_file()
+    assert len(rh.books.submissions) == 1
+
+
+async def test_a_task_that_failed_where_a_new_one_helps_is_paid_for_anew_and_no_more(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
+    result = await flows.patient()
+    assert [one.task_id for one in rh.books.paid][1:] == [result.task_id]
+
+
+def test_a_child_flow_that_completed_is_run_anew_after_its_parent_was_killed(stage: Stage) -> None:
+    rh = stage.rh
+    # Of four equal calls two have ended, one runs, and one was never answered.
+    rh.faults.add(Fault("query", number=5, kind="hold", seconds=60))
+    child = stage.begin(f"{flows.MODULE}:parent", {}, spares=1)
+    assert rh.gate.wait_held(seconds=60)
+    child.wait_until_heard("job", 5, state="succeeded")
+    assert not stage.kill(child)
+    done = stage.finish(set(), f"{flows.MODULE}:parent")
+    assert len(set(done["result"])) == 6
+    assert set(done["result"]) == {one.task_id for one in rh.books.paid}
+    assert len(rh.books.submissions) == 6
+
+
+async def test_a_moderated_prompt_is_submitted_once_whatever_retries_are_asked_for(rh: Emulator) -> None:
+    run = await runs.begin(flows.patient, prompt="a forbidden thing", retries=3)
+    with pytest.raises(ModerationError, match="1501"):
+        await rerun(flows.patient, run)
+    assert [one.code for one in rh.books.submissions] == ["1501"]
+
+
+async def test_a_moderated_task_is_not_paid_for_again_by_a_retry(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", kind="fail", code="1501"))
+    stubborn = flows.patient.with_options(retries=1)
+    run = await runs.begin(stubborn, retries=3)
+    with pytest.raises(JobFailed, match="1501"):
+        await rerun(stubborn, run)
+    assert len(rh.books.submissions) == 1
+
+
+async def test_four_equal_calls_are_four_jobs_also_after_a_failure_in_the_middle(rh: Emulator) -> None:
+    run = await runs.begin(flows.many_in_order, prompts=EQUAL)
+    rh.faults.add(Fault("submit", number=3, kind="code", code="416"))
+    with pytest.raises(Exception, match="416"):
+        await rerun(flows.many_in_order, run)
+    assert len(rh.books.paid) == 2
+    results = await rerun(flows.many_in_order, run)
+    assert len({result.task_id for result in results}) == len(rh.books.paid) == 4
+
+
+async def test_with_reuse_four_equal_calls_are_one_job(rh: Emulator) -> None:
+    results = await flows.many(EQUAL, reuse="always")
+    assert len({result.task_id for result in results}) == len(rh.books.submissions) == 1
+    await flows.many(EQUAL, reuse="always")
+    assert len(rh.books.submissions) == 1
+
+
+async def test_the_failing_node_is_named(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail", node="VAEDecode", exception="OutOfMemoryError"))
+    state = await flows.patient(retries=0, return_state=True)
+    assert state.is_failed()
+    assert "VAEDecode" in str(state.message)
+    assert "OutOfMemoryError" in str(state.message)
+
+
+async def test_a_full_queue_just_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Emulator(clock="polls", polls=2, limit=1, long_side=96, fps=6) as rh:
+        for name, value in environment(rh, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        async with Client(rh.key, base_url=rh.url) as somebody:
+            model = models.ZImageTurbo.entry
+            foreign = await somebody.submit(model.endpoint, catalog.validate(model, {"prompt": "somebody else's"}))
+            run = asyncio.create_task(flows.many([*EQUAL[:2], "a harbour", "a gull"]))
+            refused = await asyncio.to_thread(rh.books.wait, lambda books: len(books.submissions) > len(books.paid))
+            await somebody.cancel(foreign.task_id)
+        results = await run
+        assert refused
+        assert {one.code for one in rh.books.submissions if not one.accepted} == {"421"}
+        assert {result.task_id for result in results} == {one.task_id for one in rh.books.paid[1:]}
+        assert len(rh.books.paid) == 5

@@ -1,0 +1,55 @@
+"""A reply that is lost after acceptance: one task is paid for, and a person says how it goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.runs.rerun import rerun
+from tests.e2e import flows, runs
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+
+@pytest.mark.parametrize("kind", ["cut", "502", "stall", "html", "half"])
+async def test_a_lost_reply_is_never_sent_again_and_names_its_job(
+    rh: Emulator, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("RH_SUBMIT_TIMEOUT", "1")
+    rh.faults.add(Fault("submit", number=1, kind=kind))
+    run = await runs.begin(flows.one)
+    first = await runs.fails(flows.one, run, words=f"jobs adopt {run}/")
+    again = await runs.fails(flows.one, run, words=f"jobs forget {run}/")
+    assert first.job == again.job
+    assert first.job.startswith(f"{run}/")
+    assert len(rh.books.submissions) == 1
+
+
+async def test_adopt_finishes_the_job_without_paying(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="cut"))
+    run = await runs.begin(flows.one)
+    lost = await runs.fails(flows.one, run, words="jobs adopt")
+    task_id = rh.books.paid[0].task_id
+    await runs.command("jobs", "adopt", lost.job, task_id)
+    result = await rerun(flows.one, run)
+    assert (result.task_id, result.job) == (task_id, lost.job)
+    assert len(rh.books.submissions) == 1
+
+
+async def test_forget_pays_once_more_and_knowingly(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="cut"))
+    run = await runs.begin(flows.one)
+    lost = await runs.fails(flows.one, run, words="jobs forget")
+    await runs.command("jobs", "forget", lost.job)
+    result = await rerun(flows.one, run)
+    assert [one.task_id for one in rh.books.paid][1:] == [result.task_id]
+    assert await rerun(flows.one, run) == result, "and not a third time"
+    assert len(rh.books.submissions) == 2
+
+
+async def test_one_lost_reply_does_not_keep_the_others_from_home(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", prompt="a harbour", number=1, kind="cut"))
+    run = await runs.begin(flows.many, prompts=["a lighthouse", "a harbour", "a gull"])
+    await runs.fails(flows.many, run, words="jobs adopt")
+    await runs.fails(flows.many, run, words="jobs adopt")
+    assert len(rh.books.paid) == 3

@@ -1,0 +1,140 @@
+"""AI apps and quick create: call example, list, starts by v1 and v2."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import httpx
+import pytest
+
+from rh_prefect.emulator import AppField
+from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
+from rh_prefect.errors import InputError
+from tests.emulator.caller import Caller, Json, node
+from tests.emulator.conftest import Emulate
+
+RESTYLE = "Portrait restyle"
+
+
+def demo(rh: Caller, app_id: str) -> Json:
+    answer: Json = rh.http.get("/api/webapp/apiCallDemo", params={"apiKey": rh.key, "webappId": app_id}).json()
+    return answer
+
+
+def run(rh: Caller, app_id: object, items: object, **more: object) -> Json:
+    return rh.v1("/task/openapi/ai-app/run", webappId=app_id, nodeInfoList=items, **more)
+
+
+def test_the_call_example_lists_typed_fields(rh: Caller) -> None:
+    answer = demo(rh, rh.rh.apps.id_of(RESTYLE))
+    assert (answer["code"], answer["msg"]) == (0, "success")
+    data = answer["data"]
+    assert (data["webappName"], data["accessEncrypted"]) == (RESTYLE, False)
+    fields = {(item["nodeId"], item["fieldName"]): item for item in data["nodeInfoList"]}
+    assert [item["fieldType"] for item in fields.values()] == ["IMAGE", "STRING", "LIST", "LIST", "FLOAT", "INT"]
+    listed = json.loads(fields["4", "ckpt_name"]["fieldData"])
+    assert [item["index"] for item in listed[:-1]] == ["sd_xl_base_1.0.safetensors", "flux1-dev-fp8.safetensors"]
+    assert listed[-1]["default"] == "sd_xl_base_1.0.safetensors"
+    assert json.loads(fields["3", "sampler_name"]["fieldData"])[0][:2] == ["euler", "euler_ancestral"]
+    assert json.loads(fields["10", "image"]["fieldData"])[1] == {"image_upload": True}
+    assert all(isinstance(value, str) for item in fields.values() for value in item.values())
+    assert rh.key in data["curl"]  # which is why clients must not show it
+    assert all(isinstance(value, str) for value in data["statisticsInfo"].values())
+    assert rh.rh.books.requests[-1].path == "/api/webapp/apiCallDemo"
+
+
+def test_the_whole_list_can_be_sent_back(rh: Caller) -> None:
+    for app in rh.rh.apps:
+        items = demo(rh, app.id)["data"]["nodeInfoList"]
+        started = run(rh, int(app.id), items)
+        assert json.loads(started["data"]["promptTips"])["node_errors"] == {}
+        assert rh.outputs(started["data"]["taskId"])["code"] == 0
+
+
+def test_results_of_apps_carry_no_graph(rh: Caller) -> None:
+    task_id = run(rh, rh.rh.apps.id_of(RESTYLE), [])["data"]["taskId"]
+    assert b"tEXtprompt" not in httpx.get(rh.outputs(task_id)["data"][0]["fileUrl"]).content
+
+
+def test_v2_starts(rh: Caller) -> None:
+    app_id = rh.rh.apps.id_of("Still to clip")
+    submitted = rh.submit(f"run/ai-app/{app_id}", {"nodeInfoList": [node("50", "length", "9")]})
+    assert rh.query(submitted["taskId"])["results"][0]["outputType"] == "mp4"
+    assert rh.submit("run/ai-app/5", {})["errorCode"] == "901"
+    assert rh.submit(f"run/ai-app/{app_id}", {"nodeInfoList": [node("50", "width", 9)]})["errorCode"] == "1101"
+
+
+def test_refusals(rh: Caller) -> None:
+    app_id = rh.rh.apps.id_of(RESTYLE)
+    assert run(rh, "5", [])["code"] == 901
+    assert demo(rh, "5")["code"] == 901
+    assert demo(rh, "")["code"] == 301
+    assert rh.http.get("/api/webapp/apiCallDemo", params={"webappId": app_id}).json()["code"] == 301
+    assert rh.http.get("/api/webapp/apiCallDemo", params={"webappId": app_id, "apiKey": "no"}).json()["code"] == 802
+    assert rh.v1("/task/openapi/ai-app/run", webappId=app_id)["msg"] == "nodeInfoList must not be blank"
+    assert rh.v1("/task/openapi/ai-app/run", nodeInfoList=[])["msg"] == "webappId must not be blank"
+    refused = run(rh, app_id, [node("3", "steps", 5)])
+    assert refused["code"] == 803
+    assert "3.denoise" in refused["msg"]
+    assert "node 77 does not exist; near: 7" in run(rh, app_id, [node("77", "steps", 5)])["msg"]
+    bad = run(rh, app_id, [node("3", "sampler_name", "no")])
+    assert json.loads(bad["data"]["promptTips"])["result"] is False
+
+
+def test_apps_of_a_test(rh: Caller) -> None:
+    apps = rh.rh.apps
+    locked = apps.add(TEXT_TO_IMAGE, [AppField("6", "text", "STRING", "Prompt")], name="Locked", password="x")
+    never = apps.add(TEXT_TO_IMAGE, name="Never run", ran=False)
+    assert demo(rh, locked)["data"]["accessEncrypted"] is True
+    assert run(rh, locked, [])["code"] == 301
+    assert run(rh, locked, [], accessPassword="x")["code"] == 0
+    assert demo(rh, never)["data"]["nodeInfoList"] == []
+    every = apps.add(TEXT_TO_IMAGE)
+    types = {item["fieldName"]: item["fieldType"] for item in demo(rh, every)["data"]["nodeInfoList"]}
+    assert (types["seed"], types["cfg"], types["scheduler"], types["text"]) == ("INT", "FLOAT", "LIST", "STRING")
+    with pytest.raises(InputError, match="no node 6 with a field words"):
+        apps.add(TEXT_TO_IMAGE, [AppField("6", "words", "STRING")])
+
+
+def browse(rh: Caller, **body: object) -> Json:
+    data: Json = rh.post("/openapi/v2/aiapp/list", body).json()["data"]
+    return data
+
+
+def test_the_list_names_ids_only_inside_its_example_calls(emulate: Emulate) -> None:
+    rh = emulate()
+    page = browse(rh, current=1, size=2, sort="HOTTEST", days=7)
+    assert (page["current"], page["size"], page["total"], page["pages"], page["hasNext"]) == ("1", "2", "3", "2", True)
+    first = page["records"][0]
+    assert "webappId" not in first
+    found = re.search(r"/run/ai-app/(\d+)", first["invokeExample"])
+    assert found is not None
+    assert found[1] == rh.rh.apps.id_of(RESTYLE)
+    assert rh.key not in json.dumps(page)
+    assert browse(rh, current=2, size=2)["hasNext"] is False
+    assert browse(rh, size=500)["size"] == "50"
+    assert rh.post("/openapi/v2/aiapp/list", {"sort": "BEST"}).json()["code"] == 301
+    assert rh.post("/openapi/v2/aiapp/list", {"current": 0}).json()["code"] == 0
+    assert rh.post("/openapi/v2/aiapp/list", {"current": -1}).json()["code"] == 301
+
+
+def test_the_list_takes_the_bare_key_too(rh: Caller) -> None:
+    for header in (rh.key, f"Bearer {rh.key}"):
+        answer = rh.http.post("/openapi/v2/aiapp/list", json={}, headers={"Authorization": header}).json()
+        assert answer["code"] == 0
+    assert rh.http.post("/openapi/v2/aiapp/list", json={}).json() == {"code": 412, "msg": "TOKEN_INVALID"}
+
+
+def test_quick_create(rh: Caller) -> None:
+    app_id = rh.rh.apps.id_of("Quick picture")
+    styles = rh.http.post("/api/fast/creation/model/params", json={"type": 2, "webappId": app_id}).json()["data"]
+    assert (styles[0]["modelLoar1Weight"], styles[0]["modelLoar2FileName"], styles[0]["type"]) == (0.7, None, 2)
+    assert rh.http.post("/api/fast/creation/model/params", json={"webappId": app_id}).json()["code"] == 301
+    items = [node("5", "batch_size", "2"), node("20", "Input", "2"), node("20", "text2", "a harbour")]
+    body = {"webappId": app_id, "nodeInfoList": items}
+    started = rh.v1("/task/openapi/quick-ai-app/run", quickCreateCode="002", **body)
+    assert len(rh.outputs(started["data"]["taskId"])["data"]) == 2
+    assert rh.v1("/task/openapi/quick-ai-app/run", quickCreateCode="003", **body)["code"] == 301
+    assert rh.v1("/task/openapi/quick-ai-app/run", **body)["msg"] == "quickCreateCode must not be blank"
+    assert [entry.endpoint for entry in rh.rh.books.paid] == ["/task/openapi/quick-ai-app/run"]

@@ -1,0 +1,147 @@
+"""PyPI's `runninghub-sdk` 1.1.9, which nobody here wrote, works against the emulator unchanged.
+
+It sends `Host: www.runninghub.cn` with every request, whatever its base URL; the emulator, like a proxy, does not care.
+Where it and the documentation disagree, the documentation decides, and the last tests say so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from runninghub_sdk import NodeInput, RunningHubClient, RunningHubError, TaskStatus
+
+from rh_prefect.media.probe import probe
+from tests.emulator.caller import CLIP, IMAGE, WORDS, Caller
+from tests.emulator.conftest import Emulate
+from tests.support import samples
+
+
+def sdk_of(rh: Caller) -> RunningHubClient:
+    return RunningHubClient(api_key=rh.key, base_url=rh.rh.url)
+
+
+@pytest.fixture
+def sdk(rh: Caller) -> Iterator[RunningHubClient]:
+    with sdk_of(rh) as client:
+        yield client
+
+
+def test_a_workflow(rh: Caller, sdk: RunningHubClient, tmp_path: Path) -> None:
+    workflow = rh.rh.workflows.id_of("text-to-image")
+    assert sdk.get_workflow_json_parsed(workflow)["3"]["class_type"] == "KSampler"
+    task = sdk.run(workflow, [NodeInput("6", "text", "a red barn"), NodeInput("3", "seed", 7)])
+    assert (task.task_status, json.loads(task.prompt_tips)["node_errors"]) == (TaskStatus.RUNNING, {})
+    (output,) = sdk.wait_for_completion(task.task_id, poll_interval=0.01)
+    assert (output.node_id, output.file_type, output.consume_money) == ("9", "png", str(rh.rh.books.charged))
+    (path,) = sdk.download_outputs([output], tmp_path)
+    assert probe(path).kind == "image"
+
+
+def test_a_workflow_with_a_modifier_and_options(rh: Caller, sdk: RunningHubClient) -> None:
+    workflow = rh.rh.workflows.id_of("image-to-video")
+    modifier = sdk.create_modifier().set("50", "length", 9)
+    task = sdk.run_with_modifier(workflow, modifier, instance_type="plus", add_metadata=False)
+    assert sdk.wait_for_completion(task.task_id, poll_interval=0.01)[0].file_type == "mp4"
+
+
+async def test_a_workflow_without_blocking(rh: Caller) -> None:
+    async with sdk_of(rh) as sdk:
+        task = await sdk.async_run(rh.rh.workflows.id_of("music"))
+        outputs = await sdk.async_wait_for_completion(task.task_id, poll_interval=0.01)
+    assert outputs[0].file_type == "mp3"
+
+
+def test_an_app(rh: Caller, sdk: RunningHubClient, tmp_path: Path) -> None:
+    app_id = rh.rh.apps.id_of("Portrait restyle")
+    demo = sdk.get_ai_app_api_demo(app_id)
+    assert [item.field_type for item in demo.node_info_list][:2] == ["IMAGE", "STRING"]
+    sent = sdk.upload_file(samples.png(tmp_path / "a.png"))
+    first = demo.node_info_list[0]
+    task = sdk.run_ai_app(app_id, [NodeInput(first.node_id, first.field_name, sent.file_name)])
+    assert len(sdk.wait_for_completion(task.task_id, poll_interval=0.01)) == 2
+
+
+def test_a_model_with_an_upload(rh: Caller, sdk: RunningHubClient, tmp_path: Path) -> None:
+    sent = sdk.upload_file(samples.png(tmp_path / "a.png"))
+    assert sent.type == "image"
+    body = {"imageUrl": sent.download_url, "prompt": "x", "duration": "5", "negativePrompt": "", "sound": "false"}
+    assert sdk.preview_model_price(CLIP, body).error_code == ""
+    submitted = sdk.run_model_api(CLIP, body)
+    assert submitted.error_code == ""
+    done = sdk.wait_for_query_v2_completion(submitted.task_id, poll_interval=0.01)
+    assert done.results is not None
+    assert done.results[0]["outputType"] == "mp4"
+    assert done.usage is not None
+    assert done.usage.third_party_consume_money == str(rh.rh.books.charged)
+
+
+def test_account_and_lists(rh: Caller, sdk: RunningHubClient) -> None:
+    assert sdk.validate_api_key()
+    assert sdk.get_queue_status().concurrent_limit == 50
+    assert [key.api_key_name for key in sdk.list_api_keys()] == ["main"]
+    page = sdk.list_public_models("LORA", "ink", size=2)
+    assert (page.total, page.has_next, page.records[0].resource_type) == (3, True, "LORA")
+
+
+def test_cancel_and_unknown_tasks(emulate: Emulate) -> None:
+    rh = emulate(clock="polls", polls=9)
+    with sdk_of(rh) as sdk:
+        task = sdk.run(rh.rh.workflows.id_of("music"))
+        assert task.net_wss_url is None
+        assert sdk.get_status(task.task_id) == TaskStatus.QUEUED
+        sdk.cancel(task.task_id)
+        assert rh.rh.books.cancelled == [task.task_id]
+        assert sdk.get_status(task.task_id) == TaskStatus.FAILED
+        with pytest.raises(RunningHubError) as refused:
+            sdk.cancel("2031112223334445057")
+    assert refused.value.code == 807
+
+
+def test_loras(rh: Caller, sdk: RunningHubClient) -> None:
+    name = sdk.upload_lora("style", b"weights")
+    assert name.startswith("api-lora-cn/")
+    assert rh.rh.books.uploads[0].file_name == name
+
+
+def test_webhooks(rh: Caller, sdk: RunningHubClient) -> None:
+    rh.rh.switches.turn(webhook_spacing=0.0)
+    task = sdk.run(rh.rh.workflows.id_of("music"), webhook_url="http://127.0.0.1:9/x")
+    assert rh.rh.books.wait(lambda books: len(books.deliveries) == 4)
+    detail = sdk.get_webhook_detail(task.task_id)
+    assert (detail.retry_count, detail.task_id) == (3, task.task_id)
+    sdk.retry_webhook(detail.id, "http://127.0.0.1:9/y")
+    assert rh.rh.books.wait(lambda books: books.deliveries[-1].url.endswith("/y"))
+
+
+def test_it_says_that_it_talks_to_another_host(rh: Caller, sdk: RunningHubClient) -> None:
+    assert sdk.sync_client.headers["host"] == "www.runninghub.cn"
+    task = sdk.run(rh.rh.workflows.id_of("music"))
+    assert rh.rh.url.removeprefix("http://") in str(task.net_wss_url)  # which is not made of that header
+
+
+def test_where_the_documentation_decides_against_it(rh: Caller, sdk: RunningHubClient) -> None:
+    # The account endpoint's field is spelled `apikey`; it sends `apiKey`.
+    with pytest.raises(RunningHubError) as refused:
+        sdk.get_account_status()
+    assert refused.value.code == 1601
+    # An app's node list is required; it leaves an empty one out.
+    with pytest.raises(RunningHubError) as refused:
+        sdk.run_ai_app(rh.rh.apps.id_of("Quick picture"))
+    assert refused.value.code == 301
+    # A LoRA that is known already has no `url`; it puts the file to an empty one.
+    sdk.upload_lora("style", b"weights")
+    with pytest.raises(httpx.UnsupportedProtocol):
+        sdk.upload_lora("style", b"weights")
+
+
+def test_a_state_of_v2_that_it_does_not_know(emulate: Emulate) -> None:
+    rh = emulate(clock="polls", polls=9)
+    with sdk_of(rh) as sdk:
+        submitted = sdk.run_model_api(IMAGE, WORDS)
+        sdk.cancel(submitted.task_id)
+        with pytest.raises(ValueError, match="CANCEL"):
+            sdk.query_v2(submitted.task_id)

@@ -1,0 +1,109 @@
+"""The list of keys, the library of models, and the emulator's own switches over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
+from rh_prefect.emulator.faults import fault_from_json
+from tests.emulator.caller import Caller, Json
+
+
+def test_the_keys_of_the_account_are_listed_without_their_values(rh: Caller) -> None:
+    sibling = rh.rh.keys.add("sibling", account="main")
+    rh.rh.keys.add("stranger")
+    rh.submit()
+    answer = rh.http.get("/openapi/v2/api-key/list", headers=rh.bearer()).json()
+    assert answer["code"] == 0
+    first, second = answer["data"]
+    assert (first["apiKeyName"], first["status"], first["quotaUsed"]) == ("main", 1, 0.05)
+    assert second["apiKeyName"] == "sibling"
+    assert first["key"].startswith(rh.key[:4])
+    assert rh.key not in str(answer)
+    assert sibling.secret not in str(answer)
+    assert rh.http.get("/openapi/v2/api-key/list").json()["code"] == 412
+
+
+def resources(rh: Caller, **body: object) -> Json:
+    answer: Json = rh.post("/openapi/v2/resource/list", body).json()
+    return answer
+
+
+def test_the_library_is_paged(rh: Caller) -> None:
+    page = resources(rh, resourceType="LORA", current=2, size=25)["data"]
+    assert (page["current"], page["size"], page["total"], page["pages"]) == ("2", "25", "60", "3")
+    assert (page["hasNext"], page["hasPrevious"], len(page["records"])) == (True, True, 25)
+    last = resources(rh, resourceType="LORA", current=3, size=25)["data"]
+    assert (len(last["records"]), last["hasNext"]) == (10, False)
+    assert resources(rh, resourceType="LORA", size=51)["data"]["size"] == "50"
+    assert resources(rh, resourceType="LORA", current=9)["data"]["records"] == []
+
+
+def test_the_library_is_searched(rh: Caller) -> None:
+    found = resources(rh, resourceType="LORA", resourceName="ink", baseModels=["FLUX.1"], tags=[12])["data"]["records"]
+    assert [record["nodeModelName"] for record in found] == ["Ink_FLUX.1_v1.safetensors"]
+    assert found[0]["versions"][0]["baseModel"] == "FLUX.1"
+    assert resources(rh, resourceType="LORA", tags=[99])["data"]["records"] == []
+    assert resources(rh, resourceType="VAE")["code"] == 301
+    assert resources(rh)["code"] == 301
+    assert resources(rh, resourceType="GGUF", tags="x")["code"] == 301
+    assert rh.http.post("/openapi/v2/resource/list", json={}).json()["code"] == 412
+
+
+def test_what_the_library_names_can_be_loaded(rh: Caller) -> None:
+    record = resources(rh, resourceType="CHECKPOINT")["data"]["records"][0]
+    items = [{"nodeId": "4", "fieldName": "ckpt_name", "fieldValue": record["nodeModelName"]}]
+    assert '"result": true' in rh.create(nodeInfoList=items)["data"]["promptTips"]
+
+
+def test_steering_from_another_process(rh: Caller) -> None:
+    post = rh.http.post
+    workflow = post("/_emulator/workflows", json={"graph": TEXT_TO_IMAGE, "name": "mine"}).json()["id"]
+    assert rh.create("mine")["code"] == 0
+    app = post("/_emulator/apps", json={"graph": TEXT_TO_IMAGE, "fields": [["6", "text", "STRING"]]}).json()["id"]
+    assert rh.v1("/task/openapi/ai-app/run", webappId=app, nodeInfoList=[])["code"] == 0
+    about = rh.http.get("/_emulator").json()
+    assert {"id": workflow, "name": "mine"} in about["workflows"]
+    assert app in [listed["id"] for listed in about["apps"]]
+    assert post("/_emulator/switches", json={"webhook_spacing": 2.5}).json()["webhook_spacing"] == 2.5
+    assert rh.http.get("/_emulator/webhooks").json() == []
+    for path, body in (("workflows", {}), ("workflows", {"graph": 1}), ("apps", []), ("switches", {"no": 1})):
+        assert post(f"/_emulator/{path}", json=body).status_code == 400
+
+
+STARTS = {"/task/openapi/create", "/task/openapi/ai-app/run", "/task/openapi/quick-ai-app/run"}
+V1 = {
+    "/task/openapi/status": "status",
+    "/task/openapi/outputs": "outputs",
+    "/task/openapi/upload": "legacy-upload",
+    "/api/openapi/getLoraUploadUrl": "lora",
+    "/api/openapi/getJsonApiFormat": "workflow",
+    "/api/fast/creation/model/params": "quick-create",
+    "/task/openapi/getWebhookDetail": "event",
+    "/task/openapi/retryWebhook": "resend",
+    **dict.fromkeys(STARTS, "submit"),
+}
+V2 = {"resource/list": "resources", "assets/groups/list": "assets", "aiapp/list": "apps", "run/ai-app/5": "submit"}
+
+
+@pytest.mark.parametrize(("path", "route"), V1.items())
+def test_every_v1_route_can_go_wrong(rh: Caller, path: str, route: str) -> None:
+    rh.rh.faults.add(fault_from_json({"on": route, "number": 1, "kind": "code", "code": "500"}))
+    rh.rh.faults.add(fault_from_json({"on": route, "number": 1, "kind": "502"}))
+    answer = rh.v1(path)
+    assert answer == {"code": 500, "msg": "UNKNOWN_ERROR", "errorMessages": None, "data": None}
+    assert [entry.code for entry in rh.rh.books.submissions] == (["500"] if path in STARTS else [])
+
+
+@pytest.mark.parametrize(("path", "route"), V2.items())
+def test_every_v2_route_can_go_wrong(rh: Caller, path: str, route: str) -> None:
+    rh.rh.faults.add(fault_from_json({"on": route, "number": 1, "kind": "503", "phase": "before"}))
+    assert rh.post(f"/openapi/v2/{path}", {"pageNumber": 1, "pageSize": 1}).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "route"), {"/openapi/v2/api-key/list": "keys", "/api/webapp/apiCallDemo": "app"}.items()
+)
+def test_every_get_can_go_wrong(rh: Caller, path: str, route: str) -> None:
+    rh.rh.faults.add(fault_from_json({"on": route, "number": 1, "kind": "empty"}))
+    assert rh.http.get(path, params={"apiKey": rh.key}, headers=rh.bearer()).content == b""

@@ -1,0 +1,164 @@
+"""The native ComfyUI proxy: prompt, history, view, upload, object_info, progress."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from rh_prefect.emulator.comfy.builtin import RESTYLE, TEXT_TO_IMAGE
+from rh_prefect.emulator.comfy.graph import inputs_of
+from rh_prefect.media.probe import probe
+from tests.emulator.caller import Caller, Json
+from tests.emulator.conftest import Emulate
+from tests.support import samples
+
+
+def at(rh: Caller, path: str, *, kind: str = "proxy", key: str | None = None) -> str:
+    return f"/{kind}/{key or rh.key}/{path}"
+
+
+def prompt(rh: Caller, graph: object, **more: object) -> Json:
+    answer: Json = rh.http.post(at(rh, "prompt"), json={"prompt": graph, **more}).json()
+    return answer
+
+
+def history(rh: Caller, prompt_id: str) -> Json:
+    answer: Json = rh.http.get(at(rh, f"history/{prompt_id}")).json()
+    return answer
+
+
+@pytest.mark.parametrize("kind", ["proxy", "proxy-plus"])
+def test_a_prompt_from_end_to_end(rh: Caller, tmp_path: Path, kind: str) -> None:
+    taken = rh.http.post(at(rh, "prompt", kind=kind), json={"prompt": TEXT_TO_IMAGE, "client_id": "me"}).json()
+    assert (taken["number"], taken["node_errors"]) == (0, {})
+    entry = rh.http.get(at(rh, f"history/{taken['prompt_id']}", kind=kind)).json()[taken["prompt_id"]]
+    assert entry["status"]["status_str"] == "success"
+    (file,) = entry["outputs"]["9"]["images"]
+    assert (file["type"], file["subfolder"]) == ("output", "")
+    answer = rh.http.get(at(rh, "view", kind=kind), params=file)
+    (tmp_path / "a.png").write_bytes(answer.content)
+    assert probe(tmp_path / "a.png").kind == "image"
+    assert rh.rh.books.tasks[0].endpoint == f"/{kind}"
+    assert rh.rh.books.charged > 0
+    assert rh.rh.books.submissions == []  # no call of the API
+
+
+def test_history_is_empty_until_the_end(emulate: Emulate) -> None:
+    rh = emulate(clock="polls", polls=3)
+    taken = prompt(rh, TEXT_TO_IMAGE)["prompt_id"]
+    assert rh.http.get(at(rh, "queue")).json()["queue_pending"] == [[0, taken]]
+    assert history(rh, taken) == {}
+    assert rh.http.get(at(rh, "history")).json() == {}
+    assert list(history(rh, taken)) == [taken]
+    assert list(rh.http.get(at(rh, "history")).json()) == [taken]
+    assert history(rh, "none") == {}
+
+
+def test_prompts_wait_for_each_other(emulate: Emulate) -> None:
+    rh = emulate(clock="polls", polls=1, limit=1)
+    first, second = (prompt(rh, TEXT_TO_IMAGE)["prompt_id"] for _ in range(2))
+    assert history(rh, second) == {}
+    assert history(rh, first)
+    assert history(rh, second)
+
+
+def test_a_wrong_prompt_is_refused_with_400(rh: Caller) -> None:
+    broken = copy.deepcopy(TEXT_TO_IMAGE)
+    inputs_of(broken["3"])["steps"] = 0
+    answer = rh.http.post(at(rh, "prompt"), json={"prompt": broken})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "prompt_outputs_failed_validation"
+    assert list(answer.json()["node_errors"]) == ["3"]
+    for nothing in ({}, "x", None):
+        answer = rh.http.post(at(rh, "prompt"), json={"prompt": nothing})
+        assert answer.status_code == 400
+        assert answer.json()["node_errors"] == {}
+    assert rh.http.post(at(rh, "prompt"), content=b"nonsense").status_code == 400
+
+
+def test_a_failing_prompt_tells_its_node(rh: Caller, tmp_path: Path) -> None:
+    sound = rh.upload(samples.wav(tmp_path / "a.wav"))["data"]["fileName"]
+    graph = copy.deepcopy(RESTYLE)
+    inputs_of(graph["10"])["image"] = sound
+    taken = prompt(rh, graph)["prompt_id"]
+    entry = history(rh, taken)[taken]
+    assert entry["status"]["status_str"] == "error"
+    assert entry["status"]["messages"][0][1]["node_name"] == "LoadImage"
+    assert entry["outputs"] == {}
+
+
+def test_pictures_are_uploaded_and_viewed(rh: Caller, tmp_path: Path) -> None:
+    path = samples.png(tmp_path / "photo.png")
+    sent = rh.http.post(at(rh, "upload/image"), files={"image": (path.name, path.read_bytes())}).json()
+    assert sent == {"name": "photo.png", "subfolder": "", "type": "input"}
+    seen = rh.http.get(at(rh, "view"), params={"filename": "photo.png", "type": "input"})
+    assert seen.content == path.read_bytes()
+    graph = copy.deepcopy(RESTYLE)
+    inputs_of(graph["10"])["image"] = sent["name"]
+    assert prompt(rh, graph)["node_errors"] == {}
+    assert rh.http.post(at(rh, "upload/image"), files={"image": ("a.exe", b"x")}).status_code == 400
+    assert rh.http.post(at(rh, "upload/image"), content=b"x").status_code == 400
+    for name in ("none.png", "../../etc/passwd"):
+        assert rh.http.get(at(rh, "view"), params={"filename": name}).status_code == 404
+
+
+def test_files_of_others_are_not_seen(rh: Caller) -> None:
+    taken = prompt(rh, TEXT_TO_IMAGE)["prompt_id"]
+    file = history(rh, taken)[taken]["outputs"]["9"]["images"][0]
+    stranger = Caller(rh.rh, rh.rh.keys.add("stranger").secret)
+    assert stranger.http.get(at(stranger, "view"), params=file).status_code == 404
+    assert history(stranger, taken) == {}
+
+
+def test_a_wrong_key_is_refused_but_by_object_info(rh: Caller) -> None:
+    for path in ("history", "history/x", "queue", "view", "system_stats"):
+        assert rh.http.get(at(rh, path, key="wrong")).status_code == 401
+    assert rh.http.post(at(rh, "prompt", key="wrong"), json={}).status_code == 401
+    assert rh.http.post(at(rh, "upload/image", key="wrong")).status_code == 401
+    answer = rh.http.get(at(rh, "object_info", key="wrong"))
+    assert answer.status_code == 200
+    assert "KSampler" in answer.json()
+
+
+def test_the_key_in_the_path_is_not_in_the_books(rh: Caller) -> None:
+    stats = rh.http.get(at(rh, "system_stats", kind="proxy-plus")).json()
+    assert stats["devices"][0]["vram_total"] == 48 << 30
+    assert list(rh.http.get(at(rh, "object_info/LoadImage")).json()) == ["LoadImage"]
+    assert [request.path for request in rh.rh.books.requests] == [
+        "/proxy-plus/<main>/system_stats",
+        "/proxy/<main>/object_info/LoadImage",
+    ]
+
+
+async def test_progress_of_a_client(rh: Caller) -> None:
+    url = rh.rh.url.replace("http", "ws") + at(rh, "ws?clientId=me")
+    async with connect(url) as socket:
+        assert json.loads(await socket.recv())["type"] == "status"
+        prompt(rh, TEXT_TO_IMAGE, client_id="other")
+        taken = prompt(rh, TEXT_TO_IMAGE, client_id="me")["prompt_id"]
+        frames = []
+        while not frames or frames[-1]["data"].get("node", "") is not None:
+            message = await socket.recv()
+            if isinstance(message, str):
+                frames.append(json.loads(message))
+    assert {frame["data"]["prompt_id"] for frame in frames} == {taken}
+    assert "execution_success" in {frame["type"] for frame in frames}
+
+
+async def test_keys_and_tickets_stay_out_of_the_logs(rh: Caller, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    for name in ("uvicorn.error", "uvicorn.access", "rh_prefect"):
+        caplog.set_level("DEBUG", logger=name)
+    url = rh.rh.url.replace("http", "ws") + at(rh, "ws?clientId=me")
+    async with connect(url, logger=logging.getLogger("a.client.of.its.own")) as socket:
+        await socket.recv()
+    with pytest.raises(InvalidStatus):
+        await connect(url.replace("/proxy/", "/proxy/x"), logger=logging.getLogger("a.client.of.its.own"))
+    said = [record.getMessage() for record in caplog.records if record.name != "a.client.of.its.own"]
+    assert not [line for line in said if rh.key in line]

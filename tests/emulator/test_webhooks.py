@@ -1,0 +1,236 @@
+"""Webhooks: what is delivered, retries, detail and resend, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from rh_prefect.emulator import Fault
+from rh_prefect.errors import InputError
+from tests.emulator.caller import WORDS, Caller, Json, node
+from tests.emulator.conftest import Emulate
+
+
+class Receiver:
+    """A real receiver: keeps what it gets, and answers as it is told."""
+
+    def __init__(self) -> None:
+        self.got: list[Json] = []
+        self.answers: list[int] = []
+        self.delay = 0.0
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.got.append(json.loads(body))
+                time.sleep(receiver.delay)
+                with contextlib.suppress(OSError):  # the sender may have given up
+                    self.send_response(receiver.answers.pop(0) if receiver.answers else 200)
+                    self.end_headers()
+                    self.wfile.write(b"noted")
+
+            def log_message(self, *args: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def delivered(rh: Caller, count: int = 1) -> bool:
+    return rh.rh.books.wait(lambda books: len(books.deliveries) >= count)
+
+
+def detail(rh: Caller, task_id: str) -> Json:
+    return rh.v1("/task/openapi/getWebhookDetail", taskId=task_id)
+
+
+def settled(rh: Caller, task_id: str, status: str) -> Json:
+    """The event's detail once it says so."""
+    end = time.monotonic() + 10
+    while (found := detail(rh, task_id))["data"] is None or found["data"]["callbackStatus"] != status:
+        assert time.monotonic() < end, found
+        time.sleep(0.01)
+    data: Json = found["data"]
+    return data
+
+
+def test_v1_data_is_text_with_seconds_as_a_number(rh: Caller, receiver: Receiver) -> None:
+    task_id = rh.started(webhookUrl=receiver.url)
+    assert delivered(rh)
+    (body,) = receiver.got
+    assert (body["event"], body["taskId"]) == ("TASK_END", task_id)
+    told = json.loads(body["eventData"])
+    assert (told["code"], told["msg"]) == (0, "success")
+    assert told["data"][0]["taskCostTime"] > 0
+    assert told["data"][0]["fileUrl"] == rh.outputs(task_id)["data"][0]["fileUrl"]
+
+
+@pytest.mark.parametrize("form", ["object", "string"])
+def test_v2_and_models_send_the_task_object(rh: Caller, receiver: Receiver, form: str) -> None:
+    rh.rh.switches.turn(webhook_data=form)
+    task_id = rh.submit(body={**WORDS, "webhookUrl": receiver.url})["taskId"]
+    assert delivered(rh)
+    data = receiver.got[0]["eventData"]
+    assert isinstance(data, str) == (form == "string")
+    told = json.loads(data) if isinstance(data, str) else data
+    assert told == rh.query(task_id)
+    assert told["taskUsageList"][0]["taskId"] == int(task_id)
+
+
+def test_a_failed_run_is_told_too(rh: Caller, receiver: Receiver) -> None:
+    rh.started(webhookUrl=receiver.url, nodeInfoList=[node("3", "steps", 0)])
+    assert delivered(rh)
+    told = json.loads(receiver.got[0]["eventData"])
+    assert (told["code"], told["data"]["failedReason"]["node_name"]) == (805, "KSampler")
+
+
+def test_nothing_is_told_before_the_end_or_after_a_cancel(emulate: Emulate, receiver: Receiver) -> None:
+    rh = emulate(clock="polls", polls=3)
+    first, second = rh.started(webhookUrl=receiver.url), rh.started(webhookUrl=receiver.url)
+    rh.query(first)
+    assert detail(rh, first)["code"] == 1
+    rh.cancel(second)
+    rh.query(first), rh.query(first)
+    assert delivered(rh)
+    assert [body["taskId"] for body in receiver.got] == [first]
+    assert detail(rh, second)["code"] == 1
+
+
+def test_a_task_ends_and_is_told_without_a_query(emulate: Emulate, receiver: Receiver) -> None:
+    rh = emulate(clock="real", factor=0)
+    task_id = rh.started(webhookUrl=receiver.url)
+    rh.rh.clock.advance(600)
+    assert delivered(rh)
+    assert receiver.got[0]["taskId"] == task_id
+
+
+def test_the_detail(rh: Caller, receiver: Receiver) -> None:
+    task_id = rh.started(webhookUrl=receiver.url)
+    data = settled(rh, task_id, "SUCCESS")
+    assert (data["taskId"], data["webhookUrl"], data["event"]) == (task_id, receiver.url, "TASK_END")
+    assert (data["callbackResponse"], data["retryCount"]) == ("noted", 0)
+    assert len(data["id"]) == 19
+    assert data["id"] != task_id
+    assert data["eventData"] == receiver.got[0]["eventData"]
+    assert rh.key not in json.dumps(data)
+    assert "+" not in data["createTime"]
+    without = detail(rh, rh.started())
+    assert (without["code"], without["msg"]) == (1, "webhook event not exists")
+    stranger = Caller(rh.rh, rh.rh.keys.add("stranger").secret)
+    assert detail(stranger, task_id)["code"] == 1
+
+
+def test_three_retries_and_then_no_more(rh: Caller, receiver: Receiver) -> None:
+    rh.rh.switches.turn(webhook_spacing=0.03)
+    receiver.answers = [500, 503, 404, 500, 200]
+    task_id = rh.started(webhookUrl=receiver.url)
+    assert delivered(rh, 4)
+    data = settled(rh, task_id, "FAILED")
+    assert data["retryCount"] == 3
+    assert len(receiver.got) == 4
+    assert [delivery.status for delivery in rh.rh.books.deliveries] == [500, 503, 404, 500]
+
+
+def test_retries_wait_by_the_emulators_clock(rh: Caller, receiver: Receiver) -> None:
+    receiver.answers = [500]
+    task_id = rh.started(webhookUrl=receiver.url)
+    settled(rh, task_id, "FAILED")
+    assert len(receiver.got) == 1
+    rh.rh.clock.advance(60)
+    assert settled(rh, task_id, "SUCCESS")["retryCount"] == 1
+
+
+def test_nobody_there_and_somebody_slow(rh: Caller, receiver: Receiver) -> None:
+    rh.rh.switches.turn(webhook_timeout=0.05)
+    receiver.delay = 0.3
+    slow, nobody = rh.started(webhookUrl=receiver.url), rh.started(webhookUrl="http://127.0.0.1:9/x")
+    for task_id in (slow, nobody):
+        assert settled(rh, task_id, "FAILED")["callbackResponse"].startswith("I/O error on POST request")
+
+
+def test_an_emulator_ends_with_deliveries_under_way(emulate: Emulate, receiver: Receiver) -> None:
+    rh = emulate()
+    receiver.delay = 1.0
+    rh.started(webhookUrl=receiver.url)
+    while not receiver.got:
+        time.sleep(0.01)
+    before = time.monotonic()
+    rh.rh.stop()
+    assert time.monotonic() - before < 0.8
+
+
+def test_resending(rh: Caller, receiver: Receiver) -> None:
+    rh.rh.switches.turn(webhook_spacing=0.0)
+    receiver.answers = [500] * 4
+    task_id = rh.started(webhookUrl=receiver.url)
+    assert delivered(rh, 4)
+    event = settled(rh, task_id, "FAILED")["id"]
+    answer = rh.v1("/task/openapi/retryWebhook", webhookId=event, webhookUrl=receiver.url + "/new")
+    assert answer == {"code": 0, "msg": "", "errorMessages": None, "data": None}
+    data = settled(rh, task_id, "SUCCESS")
+    assert (data["id"], data["webhookUrl"], data["retryCount"]) == (event, receiver.url + "/new", 0)
+    assert receiver.got[-1] == receiver.got[0]
+    assert rh.v1("/task/openapi/retryWebhook", webhookId=event)["code"] == 0
+    assert delivered(rh, 6)
+    assert rh.v1("/task/openapi/retryWebhook", webhookId=task_id)["code"] == 1
+    assert rh.v1("/task/openapi/retryWebhook")["code"] == 301
+    assert rh.v1("/task/openapi/retryWebhook", webhookId=event, webhookUrl="nonsense")["code"] == 301
+
+
+def test_scripted_losses_doubles_and_lies(rh: Caller, receiver: Receiver) -> None:
+    rh.rh.faults.add(*(Fault("webhook", index, kind) for index, kind in enumerate(("lost", "doubled", "forged"), 1)))  # type: ignore[arg-type]
+    lost = rh.started(webhookUrl=receiver.url)
+    assert settled(rh, lost, "FAILED")["retryCount"] == 3
+    assert receiver.got == []
+    rh.started(webhookUrl=receiver.url)
+    assert delivered(rh, 2)
+    assert receiver.got[0] == receiver.got[1]
+    rh.started(webhookUrl=receiver.url)
+    assert delivered(rh, 4)
+    assert receiver.got[2]["eventData"]["status"] == "FAILED"
+    assert json.loads(receiver.got[3]["eventData"])["code"] == 0
+
+
+def test_late(rh: Caller, receiver: Receiver) -> None:
+    rh.rh.faults.add(Fault("webhook", kind="late", seconds=0.2))
+    task_id = rh.started(webhookUrl=receiver.url)
+    assert rh.query(task_id)["status"] == "SUCCESS"
+    assert receiver.got == []
+    assert delivered(rh)
+
+
+def test_by_hand(emulate: Emulate, receiver: Receiver) -> None:
+    rh = emulate(clock="polls", polls=9)
+    task_id = rh.started(webhookUrl=receiver.url)
+    assert rh.rh.webhooks.forge(task_id) == 200
+    assert receiver.got[-1]["eventData"]["status"] == "SUCCESS"
+    assert rh.rh.webhooks.forge("2031112223334445057", url=receiver.url, status="FAILED") == 200
+    assert rh.rh.webhooks.send(task_id, url=receiver.url, body={"event": "NONSENSE"}) == 200
+    assert receiver.got[-1] == {"event": "NONSENSE"}
+    rh.rh.webhooks.send(task_id)
+    assert json.loads(receiver.got[-1]["eventData"])["code"] == 805
+    with pytest.raises(InputError, match="give both url and body"):
+        rh.rh.webhooks.send("1")
+    assert rh.query(task_id)["status"] == "QUEUED"  # whatever was claimed
+
+
+def test_only_their_own_faults_happen_to_webhooks() -> None:
+    with pytest.raises(InputError, match="cannot happen to a webhook"):
+        Fault("webhook", 1, "502")
+    with pytest.raises(InputError, match="to a webhook only"):
+        Fault("submit", 1, "lost")

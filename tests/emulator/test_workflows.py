@@ -1,0 +1,332 @@
+"""ComfyUI workflows: v1 and v2 starts, their options, their results, their price."""
+
+from __future__ import annotations
+
+import copy
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rh_prefect.emulator import Fault
+from rh_prefect.media.probe import probe
+from tests.emulator.caller import Caller, Json, node
+from tests.emulator.conftest import Emulate
+from tests.support import samples
+
+
+def steady(model: object, payload: object) -> tuple[float, float]:
+    return 10.0, 82.4
+
+
+def download(url: str, to: Path) -> Path:
+    to.write_bytes(httpx.get(url).content)
+    return to
+
+
+def tips(answer: Json) -> Json:
+    read: Json = json.loads(answer["data"]["promptTips"])
+    return read
+
+
+def test_the_basic_start_by_v1(rh: Caller) -> None:
+    answer = rh.create()
+    assert (answer["code"], answer["msg"], answer["errorMessages"]) == (0, "success", None)
+    data = answer["data"]
+    assert data["netWssUrl"].startswith(rh.rh.url.replace("http", "ws"))
+    assert f"clientId={data['clientId']}" in data["netWssUrl"]
+    assert (len(data["taskId"]), data["taskStatus"]) == (19, "RUNNING")
+    assert json.loads(data["promptTips"]) == {
+        "result": True,
+        "error": None,
+        "outputs_to_execute": ["9"],
+        "node_errors": {},
+    }
+    (entry,) = rh.rh.books.paid
+    assert (entry.endpoint, entry.task_id) == ("/task/openapi/create", data["taskId"])
+    assert entry.payload == {"workflowId": rh.rh.workflows.id_of("text-to-image")}
+
+
+def test_a_queued_start_has_no_progress_yet(emulate: Emulate) -> None:
+    data = emulate(clock="polls").create()["data"]
+    assert (data["taskStatus"], data["netWssUrl"]) == ("QUEUED", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "extension", "nodes"),
+    [
+        ("text-to-image", "image", "png", ["9"]),
+        ("restyle", "image", "png", ["9", "14"]),
+        ("image-to-video", "video", "mp4", ["60"]),
+        ("music", "audio", "mp3", ["19"]),
+    ],
+)
+def test_every_graph_makes_real_media_one_file_for_each_saving_node(
+    rh: Caller, tmp_path: Path, name: str, kind: str, extension: str, nodes: list[str]
+) -> None:
+    answer = rh.outputs(rh.started(name))
+    assert (answer["code"], answer["msg"]) == (0, "success")
+    assert [(item["nodeId"], item["fileType"]) for item in answer["data"]] == [(node, extension) for node in nodes]
+    for item in answer["data"]:
+        assert probe(download(item["fileUrl"], tmp_path / f"x.{extension}")).kind == kind
+
+
+def test_v2_starts_and_the_v2_query(rh: Caller) -> None:
+    workflow = rh.rh.workflows.id_of("restyle")
+    submitted = rh.submit(f"run/workflow/{workflow}", {"nodeInfoList": [], "usePersonalQueue": "false"})
+    assert (submitted["status"], submitted["errorCode"], submitted["results"]) == ("RUNNING", "", None)
+    assert json.loads(submitted["promptTips"])["outputs_to_execute"] == ["9", "14"]
+    assert rh.rh.books.paid[0].endpoint == f"run/workflow/{workflow}"
+    done = rh.query(submitted["taskId"])
+    assert [result["nodeId"] for result in done["results"]] == ["9", "14"]
+    assert done["usage"]["consumeMoney"] == str(rh.rh.books.charged)
+    assert int(done["usage"]["taskCostTime"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("tier", "paid"), [("SHARED", ("0.083", None)), ("NORMAL", (None, "17")), ("EXCLUSIVE", (None, None))]
+)
+def test_run_time_is_paid_for_by_tier(emulate: Emulate, tier: str, paid: tuple[str | None, str | None]) -> None:
+    rh = emulate(durations=steady)
+    mine = Caller(rh.rh, rh.rh.keys.add("mine", tier=tier, coins=20, money=1).secret)
+    task_id = mine.started("restyle")
+    first, second = mine.outputs(task_id)["data"]
+    assert (first["consumeMoney"], first["consumeCoins"]) == paid
+    assert (first["taskCostTime"], first["thirdPartyConsumeMoney"]) == ("83", None)
+    assert second["consumeCoins"] == first["consumeCoins"]  # of the task, not of the file
+    account = mine.rh.keys["mine"].account
+    assert (account.money, account.coins) == (1 - Decimal(paid[0] or 0), 20 - int(paid[1] or 0))
+    assert (rh.rh.books.charged, rh.rh.books.coins) == (Decimal(paid[0] or 0), int(paid[1] or 0))
+
+
+def test_larger_cards_and_kept_machines_cost_more(emulate: Emulate) -> None:
+    rh = emulate(durations=steady)
+    for more in ({"instanceType": "plus"}, {"retainSeconds": 17}, {"instanceType": "ultra"}):
+        assert rh.create(**more)["code"] == 0
+    assert [entry.charged for entry in rh.rh.books.paid] == [Decimal("0.166"), Decimal("0.1"), Decimal("0.332")]
+
+
+def test_empty_accounts(emulate: Emulate) -> None:
+    rh = emulate(money=0)
+    assert rh.create()["code"] == 812
+    poor = Caller(rh.rh, rh.rh.keys.add("poor", tier="NORMAL", coins=0).secret)
+    refused = poor.create()
+    assert (refused["code"], refused["msg"]) == (416, "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE")
+    assert rh.submit(f"run/workflow/{rh.rh.workflows.id_of('music')}", {})["errorCode"] == "812"
+    assert [entry.code for entry in rh.rh.books.submissions] == ["812", "416", "812"]
+
+
+def test_who_and_what_is_refused(rh: Caller) -> None:
+    unsaved = rh.rh.workflows.add({}, saved=False)
+    assert rh.v1("/task/openapi/create", workflowId="1")["code"] == 380
+    assert rh.v1("/task/openapi/create", workflowId=unsaved)["code"] == 810
+    assert rh.v1("/task/openapi/create")["msg"] == "workflowId must not be blank"
+    assert rh.http.post("/task/openapi/create", json={"workflowId": "1"}).json()["msg"] == "apiKey must not be blank"
+    assert rh.http.post("/task/openapi/create", json={"apiKey": "no", "workflowId": "1"}).json()["code"] == 802
+    free = Caller(rh.rh, rh.rh.keys.add("free", tier="FREE").secret)
+    assert free.create()["code"] == 801
+    assert rh.submit("run/workflow/1", {})["errorCode"] == "380"
+    assert rh.create()["data"]["taskId"]
+    assert rh.http.post("/openapi/v2/run/workflow/1", json={}).json() == {"code": 412, "msg": "TOKEN_INVALID"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"instanceType": "huge"},
+        {"retainSeconds": 5},
+        {"retainSeconds": "30"},
+        {"usePersonalQueue": "yes"},
+        {"webhookUrl": "ftp://x"},
+        {"addMetadata": 1},
+    ],
+)
+def test_options_are_checked(rh: Caller, wrong: Json) -> None:
+    assert rh.create(**wrong)["code"] == 301
+    workflow = rh.rh.workflows.id_of("music")
+    assert rh.submit(f"run/workflow/{workflow}", wrong)["errorCode"] == "1007"
+
+
+def test_a_password(rh: Caller) -> None:
+    graph = rh.rh.workflows.find(rh.rh.workflows.id_of("music"))
+    assert graph is not None
+    locked = rh.rh.workflows.add(graph.graph, name="locked", password="open sesame")
+    assert rh.create("locked")["code"] == 301
+    assert rh.create("locked", accessPassword="no")["code"] == 301
+    assert rh.create("locked", accessPassword="open sesame")["code"] == 0
+    assert "open sesame" not in repr(rh.rh.workflows.find(locked))
+
+
+def test_the_workflow_json_is_text_inside_the_answer(rh: Caller) -> None:
+    workflow = rh.rh.workflows.id_of("image-to-video")
+    answer = rh.v1("/api/openapi/getJsonApiFormat", workflowId=workflow)
+    assert (answer["code"], answer["msg"]) == (0, "SUCCESS")
+    graph = json.loads(answer["data"]["prompt"])
+    assert graph["60"]["class_type"] == "VHS_VideoCombine"
+    assert rh.v1("/api/openapi/getJsonApiFormat", workflowId=int(workflow))["code"] == 0
+    assert rh.v1("/api/openapi/getJsonApiFormat", workflowId="7")["code"] == 380
+    assert rh.v1("/api/openapi/getJsonApiFormat")["code"] == 301
+
+
+def test_a_node_list_changes_the_picture(rh: Caller, tmp_path: Path) -> None:
+    items = [
+        node("6", "text", "a red barn"),
+        node(5, "width", "512"),
+        node("5", "height", 256),
+        node("5", "batch_size", "2"),
+    ]
+    task_id = rh.started(nodeInfoList=[*items, node("3", "seed", 1)])
+    urls = [item["fileUrl"] for item in rh.outputs(task_id)["data"]]
+    assert len(urls) == 2
+    facts = probe(download(urls[0], tmp_path / "a.png"))
+    assert facts.width == 2 * (facts.height or 0)
+
+
+def picture(rh: Caller, **body: object) -> bytes:
+    return httpx.get(rh.outputs(rh.started(addMetadata=False, **body))["data"][0]["fileUrl"]).content
+
+
+def test_seeds_are_drawn_anew_unless_they_are_set(rh: Caller) -> None:
+    seed = {"nodeInfoList": [node("3", "seed", "42")]}
+    assert picture(rh) != picture(rh)
+    assert picture(rh, **seed) == picture(rh, **seed)
+
+
+def test_a_graph_that_comes_along_replaces_the_saved_one(rh: Caller) -> None:
+    workflow = rh.rh.workflows.find(rh.rh.workflows.id_of("text-to-image"))
+    assert workflow is not None
+    graph = copy.deepcopy(workflow.graph)
+    graph["99"] = graph.pop("9")
+    text = json.dumps(graph)
+    task_id = rh.started(workflow=text, nodeInfoList=[node("no", "such", "node")])  # which is ignored
+    assert [item["nodeId"] for item in rh.outputs(task_id)["data"]] == ["99"]
+    assert picture(rh, workflow=text) == picture(rh, workflow=text)  # its seeds are kept
+    assert rh.v1("/task/openapi/create", workflow=text)["code"] == 301
+    for broken in ("{", "[]", "{}", '{"1": 2}', {"1": {}}):
+        assert rh.create(workflow=broken)["code"] == (433 if broken != {} else 0)
+
+
+def test_metadata_is_in_the_picture_unless_it_is_not_wanted(rh: Caller) -> None:
+    def stamped(**body: object) -> bool:
+        url = rh.outputs(rh.started(**body))["data"][0]["fileUrl"]
+        data = httpx.get(url).content
+        return b"tEXtprompt\0" in data and b"KSampler" in data
+
+    assert stamped()
+    assert not stamped(addMetadata=False)
+
+
+def test_pictures_with_metadata_are_whole(rh: Caller, tmp_path: Path) -> None:
+    url = rh.outputs(rh.started(nodeInfoList=[node("6", "text", "日本 ü")]))["data"][0]["fileUrl"]
+    assert probe(download(url, tmp_path / "a.png")).kind == "image"
+
+
+def test_uploaded_media_by_name_and_by_link(rh: Caller, tmp_path: Path) -> None:
+    data = rh.upload(samples.png(tmp_path / "a.png", size=(80, 40)))["data"]
+    for value in (data["fileName"], data["download_url"]):
+        task_id = rh.started("restyle", nodeInfoList=[node("10", "image", value)])
+        facts = probe(download(rh.outputs(task_id)["data"][0]["fileUrl"], tmp_path / "b.png"))
+        assert facts.width == 2 * (facts.height or 0)
+
+
+def test_a_dead_link_and_a_wrong_file_fail_the_node(rh: Caller, tmp_path: Path) -> None:
+    sound = rh.upload(samples.wav(tmp_path / "a.wav"))["data"]["fileName"]
+    for value in (sound, f"{rh.rh.files_url}/input/openapi/none.png?q-sign-time=1"):
+        task_id = rh.started("restyle", nodeInfoList=[node("10", "image", value)])
+        failed = rh.outputs(task_id)
+        assert (failed["code"], failed["msg"]) == (805, "APIKEY_TASK_STATUS_ERROR")
+        assert failed["data"]["failedReason"]["node_name"] == "LoadImage"
+    assert rh.rh.books.charged == 0
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        ([node("66", "text", "x")], "node 66 does not exist; near: 6 (Prompt)"),
+        ([node("6", "txt", "x")], "no field 'txt'; it has text"),
+        ([node("6", "clip", "x")], "clip is a link"),
+        ([node("6", "text", None)], "fieldValue of text is missing"),
+        ([{"nodeId": "6", "fieldName": "text"}], "fieldValue of text is missing"),
+        (["6"], "must be an object"),
+        ("6", "must be an array"),
+        ([{}], "node (none) does not exist"),
+    ],
+)
+def test_a_node_list_that_does_not_fit(rh: Caller, items: object, said: str) -> None:
+    refused = rh.create(nodeInfoList=items)
+    assert refused["code"] == 803
+    assert said in refused["msg"]
+    workflow = rh.rh.workflows.id_of("text-to-image")
+    refused = rh.submit(f"run/workflow/{workflow}", {"nodeInfoList": items})
+    assert refused["errorCode"] == "1101"
+    assert said in refused["errorMessage"]
+    assert rh.rh.books.paid == []
+
+
+def test_bad_nodes_are_accepted_and_then_fail(rh: Caller) -> None:
+    started = rh.create(nodeInfoList=[node("3", "sampler_name", "dreams")])
+    told = tips(started)
+    assert (started["code"], told["result"]) == (0, False)
+    assert told["node_errors"]["3"]["errors"][0]["type"] == "value_not_in_list"
+    assert told["node_errors"]["3"]["class_type"] == "KSampler"
+    assert told["node_errors"]["3"]["dependent_outputs"] == ["9"]
+    failed = rh.outputs(started["data"]["taskId"])
+    assert failed["code"] == 805
+    assert failed["data"]["failedReason"]["node_id"] == "3"
+    assert isinstance(failed["data"]["failedReason"]["traceback"], str)
+    answer = rh.query(started["data"]["taskId"])
+    assert (answer["status"], answer["errorCode"]) == ("FAILED", "1000")
+    assert answer["failedReason"]["node_name"] == "KSampler"
+    assert answer["usage"]["taskCostTime"] == "0"
+
+
+def test_a_graph_of_which_a_part_is_good_runs_in_part(rh: Caller) -> None:
+    workflow = rh.rh.workflows.find(rh.rh.workflows.id_of("restyle"))
+    assert workflow is not None
+    graph = copy.deepcopy(workflow.graph)
+    del graph["13"]["inputs"]["image"]  # type: ignore[attr-defined]
+    rh.rh.workflows.add(graph, name="half")
+    started = rh.create("half")
+    told = tips(started)
+    assert (told["result"], told["outputs_to_execute"], list(told["node_errors"])) == (True, ["9"], ["13"])
+    assert [item["nodeId"] for item in rh.outputs(started["data"]["taskId"])["data"]] == ["9"]
+
+
+def test_a_graph_with_nodes_of_its_own(rh: Caller) -> None:
+    graph = {
+        "1": {"class_type": "MyLoader", "inputs": {"prompt": "a barn"}},
+        "2": {"class_type": "MySaveVideo", "inputs": {"frames": ["1", 0]}},
+    }
+    rh.rh.workflows.add(json.dumps(graph), name="mine")
+    (item,) = rh.outputs(rh.started("mine"))["data"]
+    assert (item["nodeId"], item["fileType"]) == ("2", "mp4")
+    other = rh.create("text-to-image", workflow=json.dumps({"1": {"class_type": "NoSuch", "inputs": {}}}))
+    assert other["code"] == 433
+    assert "NoSuch does not exist" in other["msg"]
+
+
+def test_limits_and_faults_are_those_of_every_submit(emulate: Emulate) -> None:
+    rh = emulate(clock="polls", polls=9, limit=2)
+    rh.rh.faults.add(Fault("submit", 1, "502", endpoint="/task/openapi/*"))
+    with pytest.raises(ValueError, match="Expecting value"):
+        rh.create()
+    rh.rh.faults.add(Fault("submit", 1, "fail", message="out of memory"))
+    failing = rh.started()
+    assert rh.create()["code"] == 421
+    assert rh.submit(f"run/workflow/{rh.rh.workflows.id_of('music')}", {})["errorCode"] == "421"
+    rh.cancel(rh.rh.books.paid[0].task_id)
+    for _ in range(9):
+        answer = rh.query(failing)
+    assert (answer["status"], answer["failedReason"]["exception_message"]) == ("FAILED", "out of memory")
+    rh.rh.faults.add(Fault("submit", 1, "at-once"), Fault("submit", 2, "node-errors"))
+    assert rh.create()["data"]["taskStatus"] == "SUCCESS"
+    assert tips(rh.create())["result"] is False
+    rh.rh.faults.add(Fault("submit", 1, "code", code="415"), Fault("submit", 1, "code", code="421", phase="after"))
+    assert rh.create()["code"] == 415
+
+
+def test_moderation_looks_into_graphs(emulate: Emulate) -> None:
+    rh = emulate(moderated=["storm"])
+    assert rh.create(nodeInfoList=[node("6", "text", "a Storm")])["code"] == 1501
