@@ -29,6 +29,8 @@ class Settings(BaseSettings):
         state_dir: This machine's own scratch: downloads in progress, and tickets that could not be recorded yet.
         poll_seconds: The shortest time between two looks at one running task.
         submit_timeout: Seconds that a submit may take until its answer counts as lost.
+        webhook_url: Where RunningHub can reach `rh-prefect webhook serve`; unset, nobody tells and all is polled.
+        webhook_token: The secret part of the webhook's address.
     """
 
     model_config = SettingsConfigDict(env_prefix="RH_", extra="ignore", frozen=True)
@@ -41,6 +43,8 @@ class Settings(BaseSettings):
     state_dir: Path = Field(default_factory=_state_dir)
     poll_seconds: float = Field(default=2.0, gt=0)
     submit_timeout: float = Field(default=60.0, gt=0)
+    webhook_url: str | None = None
+    webhook_token: SecretStr | None = None
 
     @property
     def journal_url(self) -> str:

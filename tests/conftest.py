@@ -6,6 +6,7 @@ import os
 import tempfile
 
 # A developer's own settings, models and tickets must not reach the tests, nor theirs his.
-os.environ["RH_STATE_DIR"] = tempfile.mkdtemp(prefix="rh-tests-state-")
+_STATE = tempfile.TemporaryDirectory(prefix="rh-tests-state-")
+os.environ["RH_STATE_DIR"] = _STATE.name
 
 pytest_plugins = ["tests.support.prefect_server", "tests.support.rh", "tests.support.s3"]

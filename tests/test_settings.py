@@ -38,6 +38,8 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
         "state_dir": "/somewhere",
         "poll_seconds": "0.5",
         "submit_timeout": "5",
+        "webhook_url": "https://hooks.example.net/rh",
+        "webhook_token": "canary-token-0123456789",
     }
     assert set(given) == set(Settings.model_fields)
     for name, value in given.items():
@@ -64,6 +66,7 @@ def test_the_state_folder_follows_xdg(bare: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_secrets_are_in_no_repr(bare: pytest.MonkeyPatch) -> None:
     bare.setenv("RH_API_KEY", "canary-key-0123456789")
+    bare.setenv("RH_WEBHOOK_TOKEN", "canary-token-0123456789")
     bare.setenv("RH_OUT_OPTIONS", '{"secret": "canary-secret"}')
     assert "canary" not in repr(get_settings())
     assert "canary" not in str(get_settings())

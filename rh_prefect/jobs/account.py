@@ -17,12 +17,14 @@ from pydantic import SecretStr
 from rh_prefect.client import Client
 from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs import manifest as manifests
+from rh_prefect.jobs.callback import Callback, callback_of
 from rh_prefect.jobs.cancel import CancelWatch
 from rh_prefect.jobs.collect import Collector
 from rh_prefect.jobs.events import JobEvent, Observer, Silent
 from rh_prefect.jobs.graph_order import app_order, quick_create_order, workflow_order
 from rh_prefect.jobs.identity import file_mark
 from rh_prefect.jobs.inputs import Inputs
+from rh_prefect.jobs.journal import TellingJournal
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.order import Order, place_order
 from rh_prefect.jobs.owner import current_owner
@@ -212,17 +214,21 @@ class Account:
         watcher: Observer,
     ) -> Result | None:
         job = f"{scope.journal.scope}/{key}"
+        callback = self._callback(order) if options.may_submit else None
+        if self._settings.webhook_url and isinstance(scope.journal, TellingJournal):
+            await scope.journal.tell_of_ends(self._world.poller)
         runner = Runner(
             order,
             key=key,
             scope=scope,
             policy=_policy(order, scope, options, job),
-            intent=lambda: self._intent(order, scope, ordinal, store, options),
+            intent=lambda: self._intent(order, scope, ordinal, store, options, callback),
             link=lambda mark: self._link(order, mark, store),
             check_store=lambda: self._check_store(store),
             world=self._world,
             observer=watcher,
             deadline=options.deadline,
+            callback=callback,
         )
         submit = await runner.run()
         if submit is None or submit.end is None:
@@ -239,7 +245,20 @@ class Account:
         watcher.notify(_event_of(result, message=f"done: {_what(result)}"))
         return result
 
-    def _intent(self, order: Order, scope: Scope, ordinal: int, store: MediaStore, options: Options) -> Intent:
+    def _callback(self, order: Order) -> Callback | None:
+        # An address that the caller has put among the parameters is the caller's business.
+        own = "webhookUrl" in order.payload or "webhookUrl" in order.private
+        return None if own else callback_of(self._settings)
+
+    def _intent(
+        self,
+        order: Order,
+        scope: Scope,
+        ordinal: int,
+        store: MediaStore,
+        options: Options,
+        callback: Callback | None,
+    ) -> Intent:
         return Intent(
             owner=current_owner(),
             account=self.name,
@@ -259,6 +278,7 @@ class Account:
             currency=order.currency,
             submit_timeout=self._settings.submit_timeout,
             attempt=scope.attempt,
+            webhook=callback is not None,
         )
 
     async def _link(self, order: Order, mark: str, store: MediaStore) -> str:

@@ -13,14 +13,14 @@ _FALLBACK_CURRENCY = "CNY"
 """A task's usage names no currency; the wallet's is the estimate's, which the catalogue has in this one."""
 
 
-def end_of(submit: Submit, view: TaskView, *, scope: Scope, queued: float, ran: float) -> End:
+def end_of(submit: Submit, view: TaskView, *, scope: Scope, queued: float | None, ran: float | None) -> End:
     """Makes the record of a task's end.
 
     Args:
         submit: The submit that the task came from.
         view: Its terminal view.
         scope: The run that saw the end.
-        queued: Seconds in the queue, as they were seen.
+        queued: Seconds in the queue, as they were seen; None where nobody watched.
         ran: Seconds that it ran, as they were seen; RunningHub's own figure comes first.
     """
     return End(
@@ -31,9 +31,9 @@ def end_of(submit: Submit, view: TaskView, *, scope: Scope, queued: float, ran: 
         reason=str(view.failure) if view.failure else view.reason,
         cost=view.cost,
         currency="coins" if view.unit == "coins" else submit.intent.currency or _FALLBACK_CURRENCY,
-        queued_seconds=round(queued, 3),
+        queued_seconds=_rounded(queued),
         # Standard models report a run time of 0.
-        run_seconds=view.usage.seconds or round(ran, 3),
+        run_seconds=view.usage.seconds or _rounded(ran),
         attempt=scope.attempt,
         task_attempt=scope.task_attempt,
     )
@@ -53,6 +53,10 @@ def broken_end(submit: Submit, view: TaskView, *, scope: Scope) -> End:
         return end
     said = "; ".join(f"node {node}: {why}" if node else why for node, why in errors.items())
     return end.model_copy(update={"status": "FAILED", "code": BROKEN, "reason": said})
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _status(view: TaskView) -> Literal["SUCCESS", "FAILED", "CANCELLED"]:

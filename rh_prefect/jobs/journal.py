@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import fsspec
 
@@ -63,6 +63,27 @@ class Journal(Protocol):
 
     def keys(self) -> AsyncIterator[str]:
         """Lists the keys of all jobs in the scope, each once."""
+        ...
+
+
+class EndListener(Protocol):
+    """Wants to know when tasks have ended."""
+
+    def wake(self, task_id: str) -> None:
+        """Hears that a task has ended, and looks for itself."""
+        ...
+
+    def hears(self, *, is_on: bool) -> None:
+        """Learns whether it will hear of ends from now on."""
+        ...
+
+
+@runtime_checkable
+class TellingJournal(Protocol):
+    """A journal that can tell of ends which other processes have recorded in it."""
+
+    async def tell_of_ends(self, listener: EndListener) -> None:
+        """Has a listener told, for as long as this process lives; telling it twice has no effect."""
         ...
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rh_prefect.client import Client, TaskView
 from rh_prefect.errors import ApiError, InputError, JournalError, NoAnswer, NotDelivered
+from rh_prefect.jobs.callback import Callback
 from rh_prefect.jobs.journal import Journal
 from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED, NOT_SENT
 from rh_prefect.jobs.order import Order
@@ -39,6 +40,7 @@ class Desk:
         client: Client,
         spool: Spool,
         sleep: Callable[[float], Awaitable[None]],
+        callback: Callback | None = None,
     ) -> None:
         """Takes a job.
 
@@ -50,6 +52,7 @@ class Desk:
             client: Posts.
             spool: This machine's memory of tickets on their way to the journal.
             sleep: Waits.
+            callback: Where RunningHub is to tell of the end.
         """
         self._order = order
         self._key = key
@@ -58,6 +61,7 @@ class Desk:
         self._client = client
         self._spool = spool
         self._sleep = sleep
+        self._callback = callback
         self._claimed_at = 0.0
         self.first_view: TaskView | None = None
 
@@ -107,10 +111,15 @@ class Desk:
             return Answer(
                 outcome="refused", code=GAVE_UP, reason="this process was stopped before the POST", retry="pace"
             )
-        answer = await self._submit_once(links)
+        answer = self._without_secret(await self._submit_once(links, n))
         if answer.outcome == "ticket":
             self._put_in_spool(n, answer)
         return answer
+
+    def _without_secret(self, answer: Answer) -> Answer:
+        # RunningHub's words may repeat the request.
+        hide = self._callback.hide if self._callback else str
+        return answer.model_copy(update={"reason": hide(answer.reason)})
 
     def _wire_payload(self, links: Mapping[str, str]) -> dict[str, Any]:
         """The payload as RunningHub takes it: files by their links, a whole graph as text, and what is not recorded."""
@@ -132,9 +141,10 @@ class Desk:
         except OSError as error:
             _log.warning("%s: the journal has what still lies in %s: %s", self._job, self._spool.folder, error)
 
-    async def _submit_once(self, links: Mapping[str, str]) -> Answer:
+    async def _submit_once(self, links: Mapping[str, str], n: int) -> Answer:
+        address = self._callback.address(self._journal.scope, self._key, n) if self._callback else None
         try:
-            view = await self._client.submit(self._order.endpoint, self._wire_payload(links))
+            view = await self._client.submit(self._order.endpoint, self._wire_payload(links), webhook_url=address)
         except NotDelivered as error:
             return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.message, retry="pace")
         except InputError as error:

@@ -75,6 +75,7 @@ class Intent(Record):
         give_up: Seconds in which the POST must begin, from before the claim was written.
         submit_timeout: Seconds that the POST may take.
         attempt: The flow-run attempt.
+        webhook: Whether RunningHub was asked to tell of the end; the address holds a secret and is not recorded.
     """
 
     owner: Owner
@@ -96,6 +97,7 @@ class Intent(Record):
     give_up: float = 30.0
     submit_timeout: float = 60.0
     attempt: int = 1
+    webhook: bool = False
 
 
 class Answer(Record):

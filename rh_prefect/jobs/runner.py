@@ -10,9 +10,11 @@ from typing import Any, assert_never
 
 from rh_prefect.client import Client, TaskView
 from rh_prefect.errors import JobCancelled, JobTimeout, JournalError, RunningHubError, SubmissionUnknown
+from rh_prefect.jobs.callback import Callback
 from rh_prefect.jobs.cancel import CancelWatch, cancel_task
 from rh_prefect.jobs.ending import broken_end, end_of
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
+from rh_prefect.jobs.journal import TellingJournal
 from rh_prefect.jobs.lifecycle import (
     CRITICAL,
     AwaitEnd,
@@ -35,7 +37,7 @@ from rh_prefect.jobs.lifecycle import (
 )
 from rh_prefect.jobs.order import Order
 from rh_prefect.jobs.owner import uptime
-from rh_prefect.jobs.poller import Poller, is_settled
+from rh_prefect.jobs.poller import IsKnown, Poller, is_settled
 from rh_prefect.jobs.posting import Desk
 from rh_prefect.jobs.records import Answer, End, Intent, JobView, Resolution, Submit
 from rh_prefect.jobs.scope import Scope
@@ -85,6 +87,7 @@ class Runner:
         world: World,
         observer: Observer,
         deadline: float | None = None,
+        callback: Callback | None = None,
     ) -> None:
         """Prepares the run; nothing happens before `run`.
 
@@ -99,6 +102,7 @@ class Runner:
             world: What it shares with the account's other jobs.
             observer: Is told of every change.
             deadline: Seconds to wait for the task's end; None waits as long as it takes.
+            callback: Where RunningHub is to tell of the task's end.
         """
         self._order = order
         self._scope = scope
@@ -118,6 +122,7 @@ class Runner:
             client=world.client,
             spool=world.spool,
             sleep=world.sleep,
+            callback=callback,
         )
         self._links: dict[str, str] = {}
         self._holds_slot = False
@@ -254,15 +259,24 @@ class Runner:
 
         view = self._desk.first_view
         if view is None or view.task_id != task_id or not is_settled(view):
-            view = await self._wait(task_id, changed)
+            view = await self._wait(submit, task_id, changed)
         running_since = ran_from[0] if ran_from else began
-        end = end_of(submit, view, scope=self._scope, queued=running_since - began, ran=uptime() - running_since)
-        return await self._record_end(submit, end)
+        queued, ran = running_since - began, uptime() - running_since
+        if isinstance(view, End):
+            return _with_times(view, queued=queued, ran=ran)
+        return await self._record_end(submit, end_of(submit, view, scope=self._scope, queued=queued, ran=ran))
 
-    async def _wait(self, task_id: str, changed: Callable[[TaskView], None]) -> TaskView:
+    async def _wait(self, submit: Submit, task_id: str, changed: Callable[[TaskView], None]) -> TaskView | End:
+        recorded: list[End] = []
+
+        async def is_recorded() -> bool:
+            recorded.extend(filter(None, [await self._read_end(submit)]))
+            return bool(recorded)
+
+        is_told = submit.intent.webhook and isinstance(self._scope.journal, TellingJournal)
         try:
             async with asyncio.timeout(self._deadline):
-                return await self._world.poller.wait(task_id, on_change=changed)
+                return await self._wait_or_hear(task_id, changed, is_recorded if is_told else None) or recorded[0]
         except TimeoutError:
             raise JobTimeout(
                 f"{self._policy.job}: task {task_id} has not ended in {self._deadline} s. It goes on and stays paid "
@@ -270,6 +284,20 @@ class Runner:
                 job=self._policy.job,
                 task_id=task_id,
             ) from None
+
+    async def _wait_or_hear(
+        self, task_id: str, changed: Callable[[TaskView], None], is_known: IsKnown | None
+    ) -> TaskView | None:
+        """The terminal view, or None where the end is recorded already."""
+        view = await self._world.poller.wait(task_id, on_change=changed, is_known=is_known)
+        if view is None and (is_known is None or not await is_known()):
+            # It was recorded for another job that waits for the same task.
+            return await self._world.poller.wait(task_id, on_change=changed)
+        return view
+
+    async def _read_end(self, submit: Submit) -> End | None:
+        record = await self._scope.journal.read(f"{self._key}-end-{submit.n}")
+        return None if record is None else End.model_validate(record)
 
     async def _record_end(self, submit: Submit, end: End) -> End:
         key = f"{self._key}-end-{submit.n}"
@@ -296,6 +324,12 @@ class Runner:
             message=message,
         )
         self._observer.notify(event)
+
+
+def _with_times(end: End, *, queued: float, ran: float) -> End:
+    """An end that another process recorded, which did not watch the task."""
+    seen = {"queued_seconds": round(queued, 3), "run_seconds": round(ran, 3)}
+    return end.model_copy(update={name: value for name, value in seen.items() if getattr(end, name) is None})
 
 
 def _state_of(error: RunningHubError) -> JobEventState:

@@ -17,8 +17,9 @@ from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.connection import connect, disconnect
 from rh_prefect.errors import JournalError
-from rh_prefect.jobs.journal import JSON, check_key
+from rh_prefect.jobs.journal import JSON, EndListener, check_key
 from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs import wakeups
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -94,6 +95,10 @@ class FlowRunJournal:
             if job_key not in seen:
                 seen.add(job_key)
                 yield job_key
+
+    async def tell_of_ends(self, listener: EndListener) -> None:
+        """Has a listener told when a task has ended; see `TellingJournal.tell_of_ends`."""
+        wakeups.subscribe(listener)
 
     async def _all(self, prefix: str) -> AsyncIterator[tuple[str, str]]:
         """Pages through all records below a prefix; the API has no offset, so what was read is left out by key."""

@@ -71,7 +71,7 @@ def test_steering_from_another_process(rh: Caller) -> None:
         assert post(f"/_emulator/{path}", json=body).status_code == 400
 
 
-STARTS = {"/task/openapi/create", "/task/openapi/ai-app/run", "/task/openapi/quick-ai-app/run"}
+STARTS = ("/task/openapi/create", "/task/openapi/ai-app/run", "/task/openapi/quick-ai-app/run")
 V1 = {
     "/task/openapi/status": "status",
     "/task/openapi/outputs": "outputs",

@@ -73,12 +73,14 @@ def test_types_are_taken_at_their_word(rh: Caller, tmp_path: Path, change: dict[
 
 
 def test_an_unknown_parameter_passes(rh: Caller) -> None:
-    assert rh.submit(body={**WORDS, "appCode": "x", "webhookUrl": "https://example.net/hook"})["errorCode"] == ""
+    assert rh.submit(body={**WORDS, "appCode": "x", "webhookUrl": "http://127.0.0.1:9/hook"})["errorCode"] == ""
 
 
 def test_a_consumer_key_may_run_no_models(rh: Caller) -> None:
     consumer = Caller(rh.rh, rh.rh.keys.add("consumer", tier="NORMAL", coins=5).secret)
     assert consumer.submit()["errorCode"] == "1014"
+    exclusive = Caller(rh.rh, rh.rh.keys.add("exclusive", tier="EXCLUSIVE").secret)
+    assert exclusive.submit()["errorCode"] == "1014"
 
 
 def test_a_moderated_word_is_1501_and_costs_nothing(emulate: Emulate) -> None:

@@ -31,10 +31,14 @@ class RunningHub:
     def __init__(self, answer: TaskView | Exception = QUEUED) -> None:
         self.answer = answer
         self.submitted: list[dict[str, Any]] = []
+        self.addresses: list[str | None] = []
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
 
-    async def submit(self, endpoint: str, payload: Mapping[str, object]) -> TaskView:
+    async def submit(
+        self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None = None
+    ) -> TaskView:
         self.submitted.append(dict(payload))
+        self.addresses.append(webhook_url)
         if self.meanwhile is not None:
             await self.meanwhile()
         if isinstance(self.answer, Exception):

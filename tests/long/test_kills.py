@@ -1,8 +1,8 @@
 """`kill -9` at twenty points of a film, spread over its run: what was paid for is never paid for again.
 
-After each kill the same flow run is run again in a new process until it completes. Then the emulator's books are looked
-at: as many tasks are paid for as there are jobs. Where the kill fell between a POST and its record, nobody can know; the
-run says so, and what a person finds in RunningHub's call log settles it.
+After each kill the same flow run is run again in a new process until it completes. Then the emulator's books are
+looked at: as many tasks are paid for as there are jobs. Where the kill fell between a POST and its record, nobody can
+know; the run says so, and what a person finds in RunningHub's call log settles it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,22 +35,20 @@ OTHERS = {PICTURE: 5, MOTION: 6, UPSCALE: 7, SPEECH: 7}
 """How many jobs succeed while one of such a job is held: all but it and what waits for it."""
 
 
+Open = Callable[..., Stage]
+"""Opens the test's stage, with the emulator's options, and more environment as `env`."""
+
+
 @pytest.fixture
 def open_stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Open]:
     with ExitStack() as stack:
 
-        def make(*, env: dict[str, str] | None = None, **options: object) -> Stage:
+        def make(*, env: Mapping[str, str] | None = None, **options: Any) -> Stage:
             usual = {"clock": "polls", "polls": 3, "long_side": 96, "fps": 6}
             rh = stack.enter_context(Emulator(**usual | options))
             return stack.enter_context(staged(prefect_server, prefect_proxy, rh, tmp_path, **env or {}))
 
         yield make
-
-
-class Open:
-    """Opens the test's stage, with the emulator's options."""
-
-    def __call__(self, *, env: dict[str, str] | None = None, **options: object) -> Stage: ...
 
 
 @pytest.fixture
