@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rh_prefect import models
     from rh_prefect.blocks import MediaStorage, RunningHubCredentials
     from rh_prefect.emulator import Emulator
+    from rh_prefect.flows.batch.run import batch
+    from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
     from rh_prefect.jobs.result import Result
     from rh_prefect.media.ref import Media
     from rh_prefect.media.store import MediaStore
@@ -33,8 +35,13 @@ _HOMES = {
     "MediaStorage": "rh_prefect.blocks",
     "MediaStore": "rh_prefect.media.store",
     "Result": "rh_prefect.jobs.result",
+    "RunningHubApp": "rh_prefect.job_blocks",
     "RunningHubCredentials": "rh_prefect.blocks",
+    "RunningHubJobRun": "rh_prefect.job_blocks",
+    "RunningHubModel": "rh_prefect.job_blocks",
+    "RunningHubWorkflow": "rh_prefect.job_blocks",
     "assemble": "rh_prefect.tasks.assemble",
+    "batch": "rh_prefect.flows.batch.run",
     "flow": "rh_prefect.runs.flow",
     "generate": "rh_prefect.tasks.generate",
     "generate_many": "rh_prefect.tasks.many",
@@ -46,8 +53,13 @@ __all__ = [
     "MediaStorage",
     "MediaStore",
     "Result",
+    "RunningHubApp",
     "RunningHubCredentials",
+    "RunningHubJobRun",
+    "RunningHubModel",
+    "RunningHubWorkflow",
     "assemble",
+    "batch",
     "flow",
     "generate",
     "generate_many",

@@ -28,6 +28,8 @@ from rh_prefect.errors import ConfigError, InputError
 _T = TypeVar("_T")
 _logger = logging.getLogger("rh_prefect.artifacts")
 _MAX_IMAGE = 100_000
+MAX_ROWS = 200
+"""How many rows a table in the dashboard shows."""
 _PATIENCE = 15.0
 
 
@@ -103,9 +105,29 @@ async def steps_table(steps: Iterable[Step], *, page: Page | None = None) -> UUI
         The artifact's id; None outside flows, or when it could not be shown.
     """
     steps = list(steps)
-    table = json.dumps([step.row() for step in steps])
     counted = f"{len(steps)} step{'' if len(steps) == 1 else 's'}"
-    return await _create(page, "steps", "table", table, f"{counted}, {_total(steps)}.")
+    rows = (step.row() for step in steps)
+    return await table(rows, what="steps", description=f"{counted}, {_total(steps)}.", page=page)
+
+
+async def table(
+    rows: Iterable[dict[str, str]], *, what: str, description: str, page: Page | None = None
+) -> UUID | None:
+    """Shows a table of a run; of a long one the beginning, since it is kept in Prefect's database.
+
+    Args:
+        rows: The rows, by column.
+        what: A name for it, in lower-case letters and dashes: one table of a name a run.
+        description: What stands above it.
+        page: Where; by default the flow run that the caller is in.
+
+    Returns:
+        The artifact's id; None outside flows, or when it could not be shown.
+    """
+    rows = list(rows)
+    if len(rows) > MAX_ROWS:
+        description += f" The first {MAX_ROWS} of {len(rows)} rows:"
+    return await _create(page, what, "table", json.dumps(rows[:MAX_ROWS]), description)
 
 
 async def contact_sheet(jpeg: bytes, uri: str, *, page: Page | None = None) -> UUID | None:

@@ -7,6 +7,7 @@
     ├── ConfigError               no key, no such block, an unusable setting
     ├── StoreError                the place for files cannot be read or written
     ├── JournalError              the record of a paid job cannot be read or written
+    ├── BatchUnfinished           not all items of a batch are done; its account says which and why
     ├── TransportError            no usable answer from RunningHub
     │   ├── NotDelivered          (transient) the request never left: safe to send again
     │   ├── NoAnswer              the request may have arrived: never resend a submit
@@ -25,6 +26,7 @@
         ├── JobFailed             the remote task failed; carries the cause
         ├── JobCancelled          the job, or its whole run, was cancelled
         ├── JobTimeout            the caller's own deadline passed; the task goes on
+        ├── BudgetExceeded        not started: the run's budget has too little left
         ├── SubmissionUnknown     it may have been paid for; a person decides
         └── OutputsLost           it was paid for, but its links are dead
 
@@ -35,6 +37,7 @@ advice. Everything that has to know whether a code means "wait", "never", or "no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 Retry = Literal["final", "pace", "unknown", "state", "fix-outside"]
@@ -98,6 +101,16 @@ class StoreError(RunningHubError):
 
 class JournalError(RunningHubError):
     """The record of a paid job cannot be read or written."""
+
+
+class BatchUnfinished(RunningHubError):
+    """A batch has ended and not all of its items are done.
+
+    Attributes:
+        account: What became of it; see `rh_prefect.flows.batch.BatchAccount`.
+    """
+
+    account: Any = None  # defined floors above
 
 
 class TransportError(RunningHubError):
@@ -198,6 +211,24 @@ class JobCancelled(JobError):
 
 class JobTimeout(JobError):
     """The caller's own deadline passed; the paid task goes on and can be adopted."""
+
+
+class BudgetExceeded(JobError):
+    """The job was not started and nothing was paid for it: the run's budget has too little left.
+
+    Attributes:
+        price: What it would cost; None where nobody knows.
+        currency: Of all amounts, where it is known.
+        budget: What the run may cost.
+        spent: What its ended jobs have cost.
+        reserved: What its running jobs may still cost.
+    """
+
+    price: Decimal | None = None
+    currency: str | None = None
+    budget: Decimal = Decimal(0)
+    spent: Decimal = Decimal(0)
+    reserved: Decimal = Decimal(0)
 
 
 class SubmissionUnknown(JobError):

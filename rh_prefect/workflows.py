@@ -8,6 +8,7 @@ A node's value is named `<node id>.<field name>`, as in the workflow's API-forma
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -25,7 +26,8 @@ def _value(value: object) -> object:
     """Media in any of its forms becomes a `Media`; everything else stays as it is."""
     if isinstance(value, str | int | float | bool | Media):
         return value
-    return as_media_input(value)
+    # A text may be the name of a file that RunningHub has; a path is the caller's own file, also a missing one.
+    return Path(value).absolute().as_uri() if isinstance(value, Path) else as_media_input(value)
 
 
 NodeValue = Annotated[Media | bool | int | float | str, BeforeValidator(_value)]

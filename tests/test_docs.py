@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cyclopts import App
 from prefect import Flow
 
+from rh_prefect import errors
 from rh_prefect.cli import app
 from rh_prefect.emulator import Emulator
+from rh_prefect.emulator.routes import control
+from rh_prefect.settings import Settings
+from tests.support import doc_tables, samples
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,8 +41,13 @@ def commands() -> Iterator[tuple[str, str]]:
 def test_the_python_blocks_of_a_page_run(
     page: Path, rh: Emulator, prefect_server: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The blocks of a page run in order, in one module; its flows are called where they have defaults for all."""
+    """The blocks of a page run in order, in one module; its flows are called, see `call`.
+
+    They find a `photo.jpg` where they run. A page that starts an emulator of its own looks into its books itself.
+    """
     monkeypatch.chdir(tmp_path)
+    samples.jpg(tmp_path / "photo.jpg", size=(640, 480))
+    used = "\n".join(blocks(page, "python"))
     names: dict[str, Any] = {"__name__": f"docs_{page.stem}"}
     for number, code in enumerate(blocks(page, "python"), 1):
         source = compile(code, f"{page.name}[{number}]", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -47,11 +57,14 @@ def test_the_python_blocks_of_a_page_run(
             asyncio.run(result)
         for name in sorted(set(names) - known):
             if isinstance(names[name], Flow) and names[name].fn.__module__ == names["__name__"]:
-                call(names[name])
-    assert "generate" not in code or rh.books.paid
+                call(names[name], used)
+    assert "generate(" not in used or "with Emulator(" in used or rh.books.paid
 
 
-def call(flow: Flow[..., Any]) -> None:
+def call(flow: Flow[..., Any], page: str) -> None:
+    """Calls a flow, unless it cannot be called without arguments or the page calls it by itself."""
+    if len(re.findall(rf"\b{flow.fn.__name__}\(", page)) > 1:
+        return
     if all(one.default is not one.empty for one in inspect.signature(flow.fn).parameters.values()):
         result = flow()
         if inspect.isawaitable(result):
@@ -95,6 +108,53 @@ def test_links_of_the_docs_lead_somewhere() -> None:
 
 def test_every_command_is_named_in_the_docs() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    for name in app:
-        if not name.startswith("-"):
-            assert f"rh-prefect {name}" in text, name
+    for name in _names(app, "rh-prefect"):
+        assert name in text, name
+
+
+def _names(commands: App, name: str) -> Iterator[str]:
+    for each in commands:
+        if not each.startswith("-"):
+            below = list(_names(commands[each], f"{name} {each}"))
+            yield from below or [f"{name} {each}"]
+
+
+def test_every_page_is_in_the_index() -> None:
+    readme = PAGES[0].read_text(encoding="utf-8")
+    for page in PAGES[1:]:
+        assert f"(docs/{page.name})" in readme, page.name
+
+
+def test_every_setting_is_named_with_its_default() -> None:
+    text = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(RH_\w+)` \|([^|]*)\|", text, re.MULTILINE))
+    assert rows.keys() == {f"RH_{name.upper()}" for name in Settings.model_fields}
+    for name in ("base_url", "out", "poll_seconds", "submit_timeout"):
+        assert rows[f"RH_{name.upper()}"].strip("` ") == f"{Settings.model_fields[name].default}".removesuffix(".0")
+
+
+def test_every_route_of_the_emulators_own_is_named() -> None:
+    text = (ROOT / "docs" / "emulator.md").read_text(encoding="utf-8")
+    for route in control.ROUTES:
+        (method,) = (route.methods or set()) - {"HEAD"}
+        assert re.search(rf"^\| .*`?{method}\b[^|]* ?{route.path}`", text, re.MULTILINE), f"{method} {route.path}"
+
+
+@pytest.mark.parametrize("name", doc_tables.PARTS)
+def test_what_is_made_from_code_is_in_step(name: str) -> None:
+    page, make = doc_tables.PARTS[name]
+    found = doc_tables.part(name).search((ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert found is not None
+    assert found["body"].strip() == make(), "run `python -m tests.support.doc_tables`"
+
+
+def test_every_error_that_the_page_names_exists() -> None:
+    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    section = text.split("## What was paid", 1)[1].split("\n##", 1)[0]
+    named = re.findall(
+        r"`([A-Z]\w+)`", "\n".join(line.split("|")[1] for line in section.splitlines() if line[:1] == "|")
+    )
+    assert named
+    assert [name for name in named if not hasattr(errors, name)] == []
+    jobs = {kind.__name__ for kind in errors.JobError.__subclasses__()}
+    assert jobs <= set(named)

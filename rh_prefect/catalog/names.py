@@ -30,6 +30,7 @@ RUN_OPTIONS = (
     "on_unknown",
     "max_attempts",
     "deadline",
+    "budget",
     "credentials",
     "storage",
     "scope",

@@ -61,6 +61,7 @@ _OPTIONS = """\
     on_unknown: Literal["raise", "resubmit"] = "raise",
     max_attempts: int = 3,
     deadline: float | None = None,
+    budget: float | None = None,
     credentials: str | None = None,
     storage: str | None = None,
     scope: str | None = None,

@@ -13,6 +13,7 @@ app = App(
 )
 _run = App(name="run", help="Run a flow here and now; `--resume` goes on with a run that broke off.")
 _models = App(name="models", help="See what RunningHub can make, with limits and prices.")
+_webhook = App(name="webhook", help="Be told by RunningHub when tasks end, instead of asking.")
 _jobs = App(name="jobs", help="See and settle paid jobs.")
 
 app.command("rh_prefect.cli.demo:demo", help="Make a film on this machine: no key, no network, nothing to pay.")
@@ -24,6 +25,7 @@ for _name, _help in {
     "score": "Give a video a voice and music.",
 }.items():
     _run.command(f"rh_prefect.cli.run:{_name.replace('-', '_')}", name=_name, help=_help)
+app.command("rh_prefect.cli.batch:batch", help="Run a model on every row of a manifest or every file of a folder.")
 app.command(_models)
 _models.command("rh_prefect.cli.models:search", help="Find models by words, such as `kling image to video`.")
 _models.command("rh_prefect.cli.models:show", help="Show a model's parameters, limits and price.")
@@ -40,6 +42,8 @@ for _name, _help in {
     _jobs.command(f"rh_prefect.cli.jobs:{_name}_", name=_name, help=_help)
 app.command("rh_prefect.cli.spend:spend", help="Add up what the jobs in a storage have cost.")
 app.command("rh_prefect.cli.emulator:emulator", help="Serve RunningHub's API on this machine.")
+app.command(_webhook)
+_webhook.command("rh_prefect.cli.webhook:serve_", name="serve", help="Serve the receiver in the foreground.")
 app.command("rh_prefect.cli.doctor:doctor", help="Check key, site, account, storage and Prefect, and say what to do.")
 
 

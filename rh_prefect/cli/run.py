@@ -21,6 +21,9 @@ Out = Annotated[str | None, Parameter(help="Where files go: a folder or an fsspe
 Resume = Annotated[
     str | None, Parameter(help="Id of a flow run that broke off: goes on with it, paying for nothing twice.")
 ]
+Budget = Annotated[
+    float | None, Parameter(help="What the run may cost, in the account's currency; no job starts that would break it.")
+]
 Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")]
 Credentials = Annotated[str | None, Parameter(help="Name of a RunningHubCredentials block, instead of RH_API_KEY.")]
 
@@ -35,6 +38,7 @@ def film(
     aspect: Annotated[Literal["16:9", "9:16", "1:1"], Parameter(help="Width to height.")] = "16:9",
     seconds: Annotated[Literal[5, 10], Parameter(help="Length of each shot.")] = 5,
     resolution: Annotated[Literal["720p", "1080p", "2k", "4k"], Parameter(help="After upscaling.")] = "1080p",
+    budget: Budget = None,
     out: Out = None,
     credentials: Credentials = None,
     storage: Storage = None,
@@ -50,6 +54,7 @@ def film(
         "aspect": aspect,
         "seconds": seconds,
         "resolution": resolution,
+        "budget": budget,
         "credentials": credentials,
         "storage": storage,
     }
@@ -62,6 +67,7 @@ def image_to_video(
     prompt: Annotated[str | None, Parameter(help="What happens.")] = None,
     seconds: Annotated[Literal[5, 10], Parameter(help="Length of the video.")] = 5,
     resolution: Annotated[Literal["720p", "1080p", "2k", "4k"] | None, Parameter(help="After upscaling.")] = None,
+    budget: Budget = None,
     out: Out = None,
     credentials: Credentials = None,
     storage: Storage = None,
@@ -73,6 +79,7 @@ def image_to_video(
         "prompt": prompt,
         "seconds": seconds,
         "resolution": resolution,
+        "budget": budget,
         "credentials": credentials,
         "storage": storage,
     }
@@ -82,6 +89,7 @@ def image_to_video(
 def upscale(
     *videos: str,
     resolution: Annotated[Literal["720p", "1080p", "2k", "4k"], Parameter(help="The size to reach.")] = "1080p",
+    budget: Budget = None,
     out: Out = None,
     credentials: Credentials = None,
     storage: Storage = None,
@@ -92,6 +100,7 @@ def upscale(
     Args:
         videos: Paths or URIs.
         resolution: The size to reach.
+        budget: What the run may cost.
         out: Where files go.
         credentials: Name of a RunningHubCredentials block.
         storage: Name of a MediaStorage block.
@@ -100,6 +109,7 @@ def upscale(
     parameters = {
         "videos": list(videos) or None,
         "resolution": resolution,
+        "budget": budget,
         "credentials": credentials,
         "storage": storage,
     }
@@ -111,6 +121,7 @@ def score(
     video: Annotated[str | None, Parameter(help="The video: a path or URI.")] = None,
     narration: Annotated[str | None, Parameter(help="What is spoken.")] = None,
     music: Annotated[str | None, Parameter(help="What the music is like.")] = None,
+    budget: Budget = None,
     out: Out = None,
     credentials: Credentials = None,
     storage: Storage = None,
@@ -121,6 +132,7 @@ def score(
         "video": video,
         "narration": narration,
         "music": music,
+        "budget": budget,
         "credentials": credentials,
         "storage": storage,
     }
@@ -136,12 +148,12 @@ def _run(name: str, parameters: dict[str, Any], *, needs: tuple[str, ...], out: 
         )
     if out is not None:
         os.environ["RH_OUT"] = out
-    with _prefect_api():
+    with prefect_api():
         run_flow(name, parameters, resume=resume)
 
 
 @contextlib.contextmanager
-def _prefect_api() -> Iterator[None]:
+def prefect_api() -> Iterator[None]:
     """Has a Prefect API: the configured one, else a server of this command's own that keeps its runs."""
     # Before Prefect is imported: it reads its settings once.
     for name, value in servers.QUIET.items():

@@ -12,6 +12,7 @@ from rh_prefect.flows.parts import (
     MOVES,
     Aspect,
     Blocks,
+    Budget,
     ClipSeconds,
     Resolution,
     animate,
@@ -56,6 +57,7 @@ async def film(
     aspect: Aspect = "16:9",
     seconds: ClipSeconds = 5,
     resolution: Resolution = "1080p",
+    budget: Budget | None = None,
     credentials: str | None = None,
     storage: str | None = None,
 ) -> FilmResult:
@@ -71,10 +73,11 @@ async def film(
         aspect: Width to height of the pictures that are made.
         seconds: Length of each shot.
         resolution: Size after upscaling.
+        budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
         credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
-    blocks: Blocks = {"credentials": credentials, "storage": storage}
+    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget}
     expect_jobs(2 + shots * (2 if image else 3))
     takes = [
         _shot(number, prompt, image, aspect=aspect, seconds=seconds, resolution=resolution, blocks=blocks)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rh_prefect.flows.parts import Blocks, ClipSeconds, Resolution, animate, enlarge
+from rh_prefect.flows.parts import Blocks, Budget, ClipSeconds, Resolution, animate, enlarge
 from rh_prefect.jobs.result import Result
 from rh_prefect.runs.flow import flow
 
@@ -17,6 +17,7 @@ async def image_to_video(
     prompt: Annotated[str, Field(min_length=1, max_length=2000)],
     seconds: ClipSeconds = 5,
     resolution: Resolution | None = None,
+    budget: Budget | None = None,
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Result:
@@ -27,10 +28,11 @@ async def image_to_video(
         prompt: What happens.
         seconds: Length of the video.
         resolution: Size after upscaling; empty for none.
+        budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
         credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
-    blocks: Blocks = {"credentials": credentials, "storage": storage}
+    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget}
     clip = await animate(image, prompt, seconds=seconds, label="clip", blocks=blocks)
     if resolution is None:
         return clip

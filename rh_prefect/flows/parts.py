@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Literal, TypedDict, TypeVar
+from typing import Annotated, Literal, TypedDict, TypeVar
+
+from pydantic import Field
 
 from rh_prefect import models
 from rh_prefect.jobs.result import Result
@@ -13,6 +15,9 @@ from rh_prefect.tasks.generate import generate
 
 T = TypeVar("T")
 Aspect = Literal["16:9", "9:16", "1:1"]
+Budget = Annotated[float, Field(gt=0)]
+"""What all jobs of a run may cost together, in the account's currency."""
+
 Resolution = Literal["720p", "1080p", "2k", "4k"]
 ClipSeconds = Literal[5, 10]
 
@@ -35,10 +40,11 @@ MOVES = (
 
 
 class Blocks(TypedDict):
-    """The names of the blocks that a flow's calls use."""
+    """What all calls of a flow share: the names of the blocks, and the budget."""
 
     credentials: str | None
     storage: str | None
+    budget: float | None
 
 
 async def together(*steps: Awaitable[T]) -> list[T]:

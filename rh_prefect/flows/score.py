@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect.errors import InputError
-from rh_prefect.flows.parts import Blocks, compose, speak, together
+from rh_prefect.flows.parts import Blocks, Budget, compose, speak, together
 from rh_prefect.runs.flow import flow
 from rh_prefect.tasks.assemble import Film, assemble
 
@@ -17,6 +17,7 @@ async def score(
     video: str,
     narration: Annotated[str, Field(max_length=5000)] | None = None,
     music: Annotated[str, Field(max_length=1000)] | None = None,
+    budget: Budget | None = None,
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Film:
@@ -26,12 +27,13 @@ async def score(
         video: A path, an fsspec URI or a link.
         narration: What is spoken; empty for no voice.
         music: What the music is like; empty for no music.
+        budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
         credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
     if not (narration or music):
         raise InputError("score: there is nothing to be heard. What to do: give `narration`, `music`, or both.")
-    blocks: Blocks = {"credentials": credentials, "storage": storage}
+    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget}
     jobs = {}
     if narration:
         jobs["speech"] = speak(narration, label="speech", blocks=blocks)

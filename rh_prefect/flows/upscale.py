@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect import models
-from rh_prefect.flows.parts import Resolution
+from rh_prefect.flows.parts import Budget, Resolution
 from rh_prefect.jobs.result import Result
 from rh_prefect.runs.flow import flow
 from rh_prefect.tasks.many import generate_many
@@ -17,6 +17,7 @@ from rh_prefect.tasks.many import generate_many
 async def upscale(
     videos: Annotated[list[str], Field(min_length=1)],
     resolution: Resolution = "1080p",
+    budget: Budget | None = None,
     credentials: str | None = None,
     storage: str | None = None,
 ) -> list[Result]:
@@ -25,8 +26,9 @@ async def upscale(
     Args:
         videos: Each a path, an fsspec URI or a link.
         resolution: The size that they shall have.
+        budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
         credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
     asked = [models.RhVideoUpscaler(video_url=video, target_resolution=resolution) for video in videos]
-    return await generate_many(asked, label="enlarged", credentials=credentials, storage=storage)
+    return await generate_many(asked, label="enlarged", budget=budget, credentials=credentials, storage=storage)

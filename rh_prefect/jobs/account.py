@@ -9,6 +9,7 @@ import random
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal, TypeAlias, assert_never
 
@@ -17,10 +18,11 @@ from pydantic import SecretStr
 from rh_prefect.client import Client
 from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs import manifest as manifests
+from rh_prefect.jobs.budget import Prices, ledger_of
 from rh_prefect.jobs.callback import Callback, callback_of
 from rh_prefect.jobs.cancel import CancelWatch
 from rh_prefect.jobs.collect import Collector
-from rh_prefect.jobs.events import JobEvent, Observer, Silent
+from rh_prefect.jobs.events import JobEvent, Observer, Silent, event_of, what_of
 from rh_prefect.jobs.graph_order import app_order, quick_create_order, workflow_order
 from rh_prefect.jobs.identity import file_mark
 from rh_prefect.jobs.inputs import Inputs
@@ -60,6 +62,7 @@ class Options:
         on_unknown: `raise` leaves a submit whose answer was lost to a person; `resubmit` pays again.
         max_attempts: How many tasks one job may pay for, failed ones included.
         deadline: Seconds to wait for the task's end; None waits as long as it takes.
+        budget: What all jobs of the run may cost together, in the account's currency; None for no limit.
         may_submit: False only brings home what was paid for already.
         credentials: Name of the credentials block, for the record.
         storage: Name of the storage block, for the record.
@@ -71,6 +74,7 @@ class Options:
     on_unknown: Literal["raise", "resubmit"] = "raise"
     max_attempts: int = 3
     deadline: float | None = None
+    budget: float | Decimal | None = None
     may_submit: bool = True
     credentials: str | None = None
     storage: str | None = None
@@ -92,12 +96,14 @@ class Account:
         self._settings = settings
         self._scratch = settings.state_dir
         self._uploads = Uploads(client.upload, folder=self._scratch / "inputs", clock=time.monotonic)
+        slots = Slots(self._ask_for_slots, clock=time.monotonic)
         self._world = World(
             client=client,
-            poller=Poller(client.query, clock=time.monotonic, shortest=settings.poll_seconds),
-            slots=Slots(self._ask_for_slots, clock=time.monotonic),
+            poller=Poller(client.query, clock=time.monotonic, shortest=settings.poll_seconds, count=slots.count),
+            slots=slots,
             spool=Spool(self._scratch / "spool"),
             cancels=CancelWatch(),
+            prices=Prices(client),
             sleep=asyncio.sleep,
             jitter=random.random,
         )
@@ -133,7 +139,7 @@ class Account:
         order = await self._place(asked, self._inputs_of(scope, store), options.label)
         if options.reuse == "always" and (known := await asyncio.to_thread(manifests.find, store, order.base)):
             served = known.result(store, reused=True)
-            watcher.notify(_event_of(served, message=f"served from {served.manifest}; nothing was paid"))
+            watcher.notify(event_of(served, message=f"served from {served.manifest}; nothing was paid"))
             return served
         ordinal = 1 if options.reuse == "always" or options.key else scope.ordinal(order.base)
         key = order.key(ordinal=ordinal, key=options.key)
@@ -141,6 +147,21 @@ class Account:
         if result is None:
             raise AssertionError("a job that may be submitted ends with a result or an error")
         return result
+
+    async def check(self, asked: Asked, *, scope: Scope, store: MediaStore, label: str | None = None) -> None:
+        """Checks all that can be checked of a job without paying: its parameters, its files, and the store.
+
+        Args:
+            asked: A model, a workflow or an app, with its parameters.
+            scope: The run that it belongs to.
+            store: Where its outputs are to go.
+            label: A name for its output.
+
+        Raises:
+            RunningHubError: What is wrong.
+        """
+        await self._place(asked, self._inputs_of(scope, store), label)
+        await self._check_store(store)
 
     async def bring_home(
         self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None
@@ -226,6 +247,7 @@ class Account:
             link=lambda mark: self._link(order, mark, store),
             check_store=lambda: self._check_store(store),
             world=self._world,
+            ledger=ledger_of(scope.journal),
             observer=watcher,
             deadline=options.deadline,
             callback=callback,
@@ -242,7 +264,7 @@ class Account:
         except RunningHubError as error:
             watcher.notify(_event(order, job, "failed", error.message, task_id=submit.task_id))
             raise
-        watcher.notify(_event_of(result, message=f"done: {_what(result)}"))
+        watcher.notify(event_of(result, message=f"done: {what_of(result)}"))
         return result
 
     def _callback(self, order: Order) -> Callback | None:
@@ -372,6 +394,8 @@ def _policy(order: Order, scope: Scope, options: Options, job: str) -> Policy:
         max_attempts=options.max_attempts,
         on_unknown=options.on_unknown,
         may_submit=options.may_submit,
+        # By its digits: 0.1 means 0.1, not the nearest binary number.
+        budget=None if options.budget is None else Decimal(str(options.budget)),
     )
 
 
@@ -379,25 +403,3 @@ def _event(
     order: Order, job: str, state: Literal["collecting", "failed"], message: str, *, task_id: str | None
 ) -> JobEvent:
     return JobEvent(state=state, job=job, model=order.model, label=order.label, task_id=task_id, message=message)
-
-
-def _event_of(result: Result, *, message: str) -> JobEvent:
-    return JobEvent(
-        state="reused" if result.reused else "succeeded",
-        job=result.job,
-        model=result.model,
-        label=result.label,
-        task_id=result.task_id,
-        message=message,
-        cost=result.cost,
-        currency=result.currency,
-        queued_seconds=result.queued_seconds,
-        run_seconds=result.run_seconds,
-        output=result.outputs[0].uri if result.outputs else result.manifest,
-    )
-
-
-def _what(result: Result) -> str:
-    what = ", ".join(file.uri for file in result.outputs) or f"{len(result.text)} characters of text"
-    cost = f"; {result.cost} {result.currency}" if result.cost is not None else ""
-    return f"{what}{cost}"

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from rh_prefect.client import TaskView
 from rh_prefect.jobs.lifecycle import BROKEN
 from rh_prefect.jobs.records import End, Link, Submit
-from rh_prefect.jobs.scope import Scope
 
 _FALLBACK_CURRENCY = "CNY"
 """A task's usage names no currency; the wallet's is the estimate's, which the catalogue has in this one."""
 
 
-def end_of(submit: Submit, view: TaskView, *, scope: Scope, queued: float | None, ran: float | None) -> End:
+class Attempt(Protocol):
+    """Which attempt saw an end; every scope says so."""
+
+    @property
+    def attempt(self) -> int:
+        """The flow-run attempt."""
+        ...
+
+    @property
+    def task_attempt(self) -> int:
+        """The task-run attempt."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The attempt that saw an end, where no scope is at hand."""
+
+    attempt: int
+    task_attempt: int = 1
+
+
+def end_of(submit: Submit, view: TaskView, *, scope: Attempt, queued: float | None, ran: float | None) -> End:
     """Makes the record of a task's end.
 
     Args:
@@ -39,7 +61,7 @@ def end_of(submit: Submit, view: TaskView, *, scope: Scope, queued: float | None
     )
 
 
-def broken_end(submit: Submit, view: TaskView, *, scope: Scope) -> End:
+def broken_end(submit: Submit, view: TaskView, *, scope: Attempt) -> End:
     """Makes the end of a task that was cancelled because RunningHub found broken nodes in its graph.
 
     Args:

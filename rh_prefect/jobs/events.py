@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, Protocol
 
+from rh_prefect.jobs.result import Result
+
 JobEventState = Literal[
     "uploading",
     "waiting",
@@ -65,3 +67,36 @@ class Silent:
 
     def notify(self, event: JobEvent) -> None:
         """Does nothing."""
+
+
+def event_of(result: Result, *, message: str) -> JobEvent:
+    """Tells of a job's good end.
+
+    Args:
+        result: The job.
+        message: One line for the log.
+    """
+    return JobEvent(
+        state="reused" if result.reused else "succeeded",
+        job=result.job,
+        model=result.model,
+        label=result.label,
+        task_id=result.task_id,
+        message=message,
+        cost=result.cost,
+        currency=result.currency,
+        queued_seconds=result.queued_seconds,
+        run_seconds=result.run_seconds,
+        output=result.outputs[0].uri if result.outputs else result.manifest,
+    )
+
+
+def what_of(result: Result) -> str:
+    """Says in a clause what a job made and what it cost.
+
+    Args:
+        result: The job.
+    """
+    what = ", ".join(file.uri for file in result.outputs) or f"{len(result.text)} characters of text"
+    cost = f"; {result.cost} {result.currency}" if result.cost is not None else ""
+    return f"{what}{cost}"

@@ -4,13 +4,14 @@
 each
 rule about money can be tested state by state, without a clock, a network or a journal:
 
-    validate -> upload -> slot -> claim (intent) -> POST -> answer -> wait -> end
+    validate -> upload -> slot -> budget -> claim (intent) -> POST -> answer -> wait -> end
 
 The rules, in the order in which they are met:
 
 - What the journal says comes first. A ticket is queried, never submitted again; an end is an end.
 - An intent without an answer is a POST in flight or a dead owner, nothing else; it is watched until that is clear.
 - An unknown answer stays unknown until a person, the late owner or the caller's own option resolves it.
+- No task is submitted that would break the run's budget; what has a ticket is never refused for it.
 - A refusal is recorded before anything is waited for; the next POST has the next number.
 - A ticket's end is recorded before its outputs are fetched.
 - A failed task is paid for again only by a later attempt, within `max_attempts`, and never where the same request must
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any, Literal, TypeAlias, assert_never
 
 from rh_prefect.errors import (
@@ -34,6 +36,7 @@ from rh_prefect.errors import (
     api_error,
     explain,
 )
+from rh_prefect.jobs.budget import Shortfall, exceeded
 from rh_prefect.jobs.records import Answer, End, Intent, JobView, Submit
 
 NOT_DELIVERED = "not-delivered"
@@ -67,6 +70,7 @@ class Policy:
         on_unknown: `raise` leaves an unknown submit to a person; `resubmit` pays again, at the caller's own risk.
         may_submit: False where only what was paid already is to be brought home.
         undelivered_tries: How often in a row a request that cannot leave this machine is tried.
+        budget: What all jobs of the run may cost together; None for no limit.
     """
 
     job: str
@@ -77,6 +81,7 @@ class Policy:
     on_unknown: Literal["raise", "resubmit"] = "raise"
     may_submit: bool = True
     undelivered_tries: int = 5
+    budget: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,21 @@ class FreeSlot:
     """Give the slot back; `full` says that RunningHub itself refused for want of one."""
 
     full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Set the price of submit n aside within the run's budget; comes back as None, or as the `Shortfall`."""
+
+    n: int
+    budget: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give back what was set aside for submit n, which came to nothing; comes back as None."""
+
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +195,8 @@ Step: TypeAlias = (
     | Prepare
     | AwaitSlot
     | FreeSlot
+    | Reserve
+    | Release
     | Pause
     | CheckCancel
     | Claim
@@ -239,11 +261,12 @@ def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
         yield AwaitSlot()
         # The wait may have been long, and a link lives for a day only.
         yield Prepare()
+        yield from _within_budget(policy, job.next_n)
         if (yield CheckCancel(fresh=False)):
             raise JobCancelled(f"{policy.job}: the run was cancelled before this job was submitted.", job=policy.job)
         intent: Intent | None = yield Claim(job.next_n)
         if intent is None:
-            yield FreeSlot()
+            yield from _give_back(policy, job.next_n)
             read: JobView = yield ReadJob()
             return read
         answer: Answer = yield Post(intent, job.next_n)
@@ -257,11 +280,26 @@ def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
         if submit.state != "refused":
             return job
         refused = submit.answer or answer
-        yield FreeSlot(full=refused.code in FULL)
+        yield from _give_back(policy, submit.n, full=refused.code in FULL)
         undelivered = undelivered + 1 if refused.code == NOT_DELIVERED else 0
         _raise_unless_it_may_wait(policy, refused, undelivered)
         refusals += 1
         yield Pause(refusals, refused.code, refused.reason)
+
+
+def _within_budget(policy: Policy, n: int) -> Generator[Step, Any, None]:
+    if policy.budget is None:
+        return
+    short: Shortfall | None = yield Reserve(n, policy.budget)
+    if short is not None:
+        raise exceeded(policy.job, budget=policy.budget, short=short)
+
+
+def _give_back(policy: Policy, n: int, *, full: bool = False) -> Generator[Step, Any, None]:
+    """What submit n held: it was refused, or another process was first."""
+    yield FreeSlot(full=full)
+    if policy.budget is not None:
+        yield Release(n)
 
 
 def _raise_unless_it_may_wait(policy: Policy, refused: Answer, undelivered: int) -> None:
@@ -321,12 +359,16 @@ def _only_success(policy: Policy, submit: Submit) -> Submit:
 
 def _failure(policy: Policy, end: End) -> JobFailed:
     row = explain(end.code, end.reason)
-    advice = (
-        "the same request fails again; change it" if is_hopeless(end.code) else "run it again; it pays for a new task"
-    )
+    if end.code in CODES and row.retry in ("final", "fix-outside"):
+        advice = row.advice
+    elif is_hopeless(end.code):
+        advice = "the same request fails again; change it"
+    else:
+        # The table's advice for an unclear code is about a submit; this task is known, and it has ended.
+        advice = "run it again; it pays for a new task"
     return JobFailed(
         f"{policy.job}: task {end.task_id} of {policy.endpoint} failed: {end.reason or row.meaning} "
-        f"(code {end.code or 'none'}). What to do: {row.advice if end.code in CODES else advice}.",
+        f"(code {end.code or 'none'}). What to do: {advice}.",
         job=policy.job,
         task_id=end.task_id,
         code=end.code,

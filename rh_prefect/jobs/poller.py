@@ -3,6 +3,9 @@
 The next look at a task is due after a fraction of its age, so a short task is noticed soon and a long one is not asked
 about all the time. A failing look is a blip, never the end of a job: only RunningHub's own terminal state ends it.
 
+Several tasks are counted: one request says for all of them whether one has ended, and those that most likely have are
+looked at. While a count tells of every end, other looks are sparse.
+
 Where somebody tells of ends, looks are sparse, and what is told is only ever a reason to look at once. Ends that are
 found by looking where they should have been told of make the looks as frequent again as without.
 """
@@ -13,15 +16,20 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from rh_prefect.client.wire import TaskView
 from rh_prefect.errors import AccountError, KeyRejected, RunningHubError, TaskNotFound
+from rh_prefect.jobs.likely import Lengths, counting_gap
+from rh_prefect.jobs.slots import Count
 
-AGE_FRACTION = 0.1
+AGE_FRACTION = 0.05
 LONGEST_GAP = 30.0
+AGE_FRACTION_IF_COUNTED = 1.0
+LONGEST_GAP_IF_COUNTED = 120.0
 IN_FLIGHT = 16
 MISSES_THAT_COUNT = 3
 """How often RunningHub must say that it does not know a task until it is believed: a fresh one may be unknown at
@@ -43,9 +51,16 @@ SURPRISES_THAT_COUNT = 3
 """How many ends in a row must be found without having been told of until nobody is believed to tell: one that had just
 come may be on its way."""
 
+PEEK_AFTER = 1.0
+"""Seconds after ends can be heard of (again) at which what was told meanwhile is looked for among what is recorded."""
+
 REMEMBERED = 4096
 """How many told ends are remembered of which nobody knows here yet: an end can be told of before its ticket is
 recorded."""
+
+LOOKS_FOR_EACH = 2
+"""How many tasks are looked at for each one that has ended; so many times as many after each further count in a row
+that found none."""
 
 IsKnown: TypeAlias = Callable[[], Awaitable[bool]]
 _log = logging.getLogger("rh_prefect")
@@ -69,8 +84,10 @@ class _Watched:
     blips: int = 0
     empty_looks: int = 0
     due: float = 0.0
+    looked: float = 0.0
     busy: bool = False
     told: bool = False
+    look_at: float | None = None
     again: bool = False
 
 
@@ -83,6 +100,7 @@ class Poller:
         *,
         clock: Callable[[], float],
         shortest: float = 2.0,
+        count: Callable[[int], Awaitable[Count | None]] | None = None,
     ) -> None:
         """Starts idle.
 
@@ -90,17 +108,23 @@ class Poller:
             query: Asks RunningHub for one task.
             clock: Monotonic seconds.
             shortest: The shortest gap between two looks at one task, in seconds.
+            count: Asks RunningHub how many of so many tasks have ended; None where it does not say.
         """
         self._query = query
         self._clock = clock
         self._shortest = shortest
+        self._count = count
+        self._count_due = math.inf
+        self._is_counted = False
+        self._ends = self._ends_counted = self._vain_counts = 0
+        self._lengths = Lengths()
         self._watched: dict[str, _Watched] = {}
         self._due: list[tuple[float, int, _Watched]] = []
         self._order = itertools.count()
         self._wake = asyncio.Event()
         self._gate = asyncio.Semaphore(IN_FLIGHT)
         self._loop_task: asyncio.Task[None] | None = None
-        self._looks: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Task[None]] = set()
         self._hears = False
         self._surprises = 0
         self._told_early: dict[str, None] = {}
@@ -158,17 +182,27 @@ class Poller:
             self._schedule(watched, self._clock())
 
     def hears(self, *, is_on: bool) -> None:
-        """Learns whether somebody tells of ends."""
-        if is_on == self._hears:
-            return
-        self._hears, self._surprises = is_on, 0
-        if not is_on:
+        """Learns whether somebody tells of ends, from now on; what was told before may have been missed."""
+        was_on, self._hears, self._surprises = self._hears, is_on, 0
+        if is_on:
+            self._peek()
+        elif was_on:
             self._look_often()
+            self._count_soon()
+
+    def _peek(self) -> None:
+        """Has the records looked at soon, without asking RunningHub."""
+        soon = self._clock() + PEEK_AFTER
+        for watched in self._watched.values():
+            if watched.is_known is not None and not watched.busy and watched.due > soon:
+                watched.look_at = watched.due
+                self._schedule(watched, soon)
 
     def _look_often(self) -> None:
-        for watched in self._watched.values():
-            if watched.is_known is not None and not watched.busy:
-                self._schedule(watched, self._clock() + self._gap(watched))
+        for watched in self._untold():
+            if not watched.busy:
+                watched.look_at = None
+                self._schedule(watched, max(self._clock(), watched.looked + self._gap(watched)))
 
     def _is_told_of(self, watched: _Watched) -> bool:
         return watched.is_known is not None and self._hears and self._surprises < SURPRISES_THAT_COUNT
@@ -183,9 +217,12 @@ class Poller:
             # A failure that everybody has stopped waiting for is nobody's error.
             done.add_done_callback(lambda future: future.cancelled() or future.exception())
             watched = self._watched[task_id] = _Watched(task_id, self._clock(), done, is_known)
+            watched.looked = watched.since
             watched.told = task_id in self._told_early
             self._told_early.pop(task_id, None)
             self._schedule(watched, self._clock() + self._first_gap(watched))
+            if not self._is_told_of(watched):
+                self._count_soon()
         return watched
 
     def _first_gap(self, watched: _Watched) -> float:
@@ -193,7 +230,7 @@ class Poller:
             return 0.0
         if self._is_told_of(watched):
             return min(LONGEST_FIRST, FIRST_IF_TOLD * self._shortest)
-        return min(self._shortest, 1.0)
+        return self._shortest if self._is_counted else min(self._shortest, 1.0)
 
     def _schedule(self, watched: _Watched, due: float) -> None:
         watched.due = due
@@ -206,9 +243,12 @@ class Poller:
         while self._watched:
             self._wake.clear()
             self._start_due_looks()
-            delay = self._due[0][0] - self._clock() if self._due else None
+            if self._count_due <= self._clock():
+                self._count_due = math.inf
+                self._begin(self._take_count())
+            next_due = min(self._count_due, self._due[0][0] if self._due else math.inf)
             try:
-                await asyncio.wait_for(self._wake.wait(), delay)
+                await asyncio.wait_for(self._wake.wait(), None if next_due == math.inf else next_due - self._clock())
             except TimeoutError:
                 continue
 
@@ -218,16 +258,68 @@ class Poller:
             is_stale = due != watched.due or watched.busy or not self._is_watched(watched)
             if not is_stale:
                 watched.busy = True
-                look = asyncio.ensure_future(self._look(watched))
-                self._looks.add(look)
-                look.add_done_callback(self._looks.discard)
+                self._begin(self._look(watched))
+
+    def _begin(self, asking: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(asking)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    def _count_soon(self) -> None:
+        if self._count is not None:
+            self._count_due = min(self._count_due, self._clock() + self._shortest)
+            self._wake.set()
+
+    async def _take_count(self) -> None:
+        running = [watched for watched in self._watched.values() if not watched.done.done()]
+        count = await self._ask_for_count(len(running))
+        if count is not None:
+            self._look_at_likeliest(count.missing)
+        ages = [self._clock() - watched.since for watched in self._untold()]
+        # One task alone is better looked at than counted.
+        is_worth_it = len(ages) > 1
+        if is_worth_it:
+            self._count_due = self._clock() + counting_gap(ages, shortest=self._shortest)
+            self._wake.set()
+        was_counted = self._is_counted
+        # Tasks of others hide the ends of ours: where one ends and another begins, the number stays.
+        self._is_counted = is_worth_it and count is not None and not count.others
+        if was_counted and not self._is_counted:
+            self._look_often()
+
+    async def _ask_for_count(self, running: int) -> Count | None:
+        if self._count is None or running < 2:
+            return None
+        try:
+            return await self._count(running)
+        except Exception as error:  # whatever it is, each task can still be looked at
+            _log.info("the account's tasks could not be counted, which changes nothing but time: %s", error)
+            return None
+
+    def _look_at_likeliest(self, missing: int) -> None:
+        now = self._clock()
+        idle = [watched for watched in self._untold() if not watched.busy and watched.due > now]
+        idle.sort(key=lambda one: self._lengths.odds(seen=one.looked - one.since, age=now - one.since), reverse=True)
+        was_vain = missing and self._ends == self._ends_counted
+        self._vain_counts = self._vain_counts + 1 if was_vain else 0
+        self._ends_counted = self._ends
+        for watched in idle[: missing * LOOKS_FOR_EACH ** max(1, self._vain_counts)]:
+            self._schedule(watched, now)
+
+    def _untold(self) -> list[_Watched]:
+        """The tasks of whose end nobody tells."""
+        return [one for one in self._watched.values() if not one.done.done() and not self._is_told_of(one)]
 
     async def _look(self, watched: _Watched) -> None:
         async with self._gate:
             was_told, watched.told = watched.told, False
-            if not (was_told and await self._ended_elsewhere(watched)):
+            look_at, watched.look_at = watched.look_at, None
+            is_peek = look_at is not None and not was_told
+            is_over = (was_told or is_peek) and await self._ended_elsewhere(watched)
+            if not is_over and not is_peek:
                 await self._ask(watched, was_told=was_told)
-        gap = 0.0 if watched.again else self._gap(watched)
+        gap = look_at - self._clock() if is_peek and look_at is not None else self._gap(watched)
+        gap = 0.0 if watched.again else max(0.0, gap)
         watched.busy = watched.again = False
         if not watched.done.done() and self._is_watched(watched):
             self._schedule(watched, self._clock() + gap)
@@ -243,6 +335,7 @@ class Poller:
         return known
 
     async def _ask(self, watched: _Watched, *, was_told: bool) -> None:
+        watched.looked = self._clock()
         try:
             view = await self._query(watched.task_id)
         except TaskNotFound as error:
@@ -255,7 +348,7 @@ class Poller:
             self._blip(watched, error)
         else:
             self._saw(watched, view)
-            if view.is_terminal and not was_told and self._is_told_of(watched):
+            if is_settled(view) and not was_told and self._is_told_of(watched):
                 self._was_surprised()
 
     def _was_surprised(self) -> None:
@@ -267,6 +360,7 @@ class Poller:
                 self._surprises,
             )
             self._look_often()
+            self._count_soon()
 
     def _saw(self, watched: _Watched, view: TaskView) -> None:
         watched.misses = watched.blips = 0
@@ -277,6 +371,8 @@ class Poller:
             watched.status = view.status
             self._tell(watched, view)
         if view.is_terminal and not watched.done.done():
+            self._lengths.note(watched.looked - watched.since)
+            self._ends += 1
             watched.done.set_result(view)
 
     def _tell(self, watched: _Watched, view: TaskView) -> None:
@@ -300,5 +396,8 @@ class Poller:
             return self._shortest
         if self._is_told_of(watched) and not watched.blips:
             return min(LONGEST_LATER, LATER_IF_TOLD * self._shortest)
-        by_age = max(self._shortest, AGE_FRACTION * (self._clock() - watched.since))
-        return min(LONGEST_GAP, by_age * (1 + watched.blips))
+        fraction, longest = AGE_FRACTION, LONGEST_GAP
+        if self._is_counted:
+            fraction, longest = AGE_FRACTION_IF_COUNTED, LONGEST_GAP_IF_COUNTED
+        by_age = max(self._shortest, fraction * (self._clock() - watched.since))
+        return min(longest, by_age * (1 + watched.blips))

@@ -121,7 +121,7 @@ class Desk:
         hide = self._callback.hide if self._callback else str
         return answer.model_copy(update={"reason": hide(answer.reason)})
 
-    def _wire_payload(self, links: Mapping[str, str]) -> dict[str, Any]:
+    def wire_payload(self, links: Mapping[str, str]) -> dict[str, Any]:
         """The payload as RunningHub takes it: files by their links, a whole graph as text, and what is not recorded."""
         payload = {**_linked(self._order.payload, links), **self._order.private}
         if isinstance(payload.get("workflow"), dict):
@@ -144,7 +144,7 @@ class Desk:
     async def _submit_once(self, links: Mapping[str, str], n: int) -> Answer:
         address = self._callback.address(self._journal.scope, self._key, n) if self._callback else None
         try:
-            view = await self._client.submit(self._order.endpoint, self._wire_payload(links), webhook_url=address)
+            view = await self._client.submit(self._order.endpoint, self.wire_payload(links), webhook_url=address)
         except NotDelivered as error:
             return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.message, retry="pace")
         except InputError as error:

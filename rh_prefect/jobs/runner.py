@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any, assert_never
 
 from rh_prefect.client import Client, TaskView
 from rh_prefect.errors import JobCancelled, JobTimeout, JournalError, RunningHubError, SubmissionUnknown
+from rh_prefect.jobs.budget import RESUBMITTED, Ledger, Money, Prices, Shortfall
 from rh_prefect.jobs.callback import Callback
 from rh_prefect.jobs.cancel import CancelWatch, cancel_task
 from rh_prefect.jobs.ending import broken_end, end_of
@@ -31,6 +33,8 @@ from rh_prefect.jobs.lifecycle import (
     Prepare,
     ReadJob,
     RecordAnswer,
+    Release,
+    Reserve,
     Step,
     Watch,
     lifecycle,
@@ -58,6 +62,7 @@ class World:
         slots: Keeps refusals rare.
         spool: This machine's memory of tickets on their way to the journal.
         cancels: Knows which runs were cancelled.
+        prices: Knows what a job will cost.
         sleep: Waits.
         jitter: Numbers from 0 to 1.
     """
@@ -67,6 +72,7 @@ class World:
     slots: Slots
     spool: Spool
     cancels: CancelWatch
+    prices: Prices
     sleep: Callable[[float], Awaitable[None]]
     jitter: Callable[[], float]
 
@@ -85,6 +91,7 @@ class Runner:
         link: Callable[[str], Awaitable[str]],
         check_store: Callable[[], Awaitable[None]],
         world: World,
+        ledger: Ledger,
         observer: Observer,
         deadline: float | None = None,
         callback: Callback | None = None,
@@ -100,6 +107,7 @@ class Runner:
             link: Gives a link that RunningHub can read, by an input's mark.
             check_store: Raises where outputs could not be written; asked before anything is paid.
             world: What it shares with the account's other jobs.
+            ledger: What its scope has spent.
             observer: Is told of every change.
             deadline: Seconds to wait for the task's end; None waits as long as it takes.
             callback: Where RunningHub is to tell of the task's end.
@@ -111,6 +119,7 @@ class Runner:
         self._link = link
         self._check_store = check_store
         self._world = world
+        self._ledger = ledger
         self._observer = observer
         self._deadline = deadline
         self._key = key
@@ -125,7 +134,10 @@ class Runner:
             callback=callback,
         )
         self._links: dict[str, str] = {}
+        self._price: Money | None = None
+        self._reserved: int | None = None
         self._holds_slot = False
+        self._is_on_its_way = False
         self._told_waiting = False
         self.first_time = False
 
@@ -145,6 +157,8 @@ class Runner:
             raise
         finally:
             self._free_slot()
+            if self._reserved is not None:
+                self._release(self._reserved)
 
     async def _live(self, life: Life) -> Submit | None:
         try:
@@ -176,10 +190,14 @@ class Runner:
                 return self._free_slot(full=full)
             case CheckCancel(fresh):
                 return await self._is_cancelled(fresh=fresh)
+            case Reserve(n, budget):
+                return await self._reserve(n, budget)
+            case Release(n):
+                return self._release(n)
             case Claim(n):
-                return await self._desk.claim(n, self._intent())
+                return await self._claim(n)
             case Post(intent, n):
-                return await self._desk.post(intent, n, self._links)
+                return await self._post(intent, n)
             case RecordAnswer(intent, n, answer):
                 return await self._record_answer(intent, n, answer)
             case Pause(refusals, code, reason):
@@ -187,17 +205,18 @@ class Runner:
             case Watch(submit):
                 return await self._desk.watch(submit)
             case Forget(n):
-                return await self._desk.resolve(n, Resolution(outcome="forgotten", by="on_unknown=resubmit"))
+                return await self._desk.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
             case AwaitEnd(submit, adopted):
-                return await self._await_end(submit, adopted=adopted)
+                return self._settled(submit, await self._await_end(submit, adopted=adopted))
             case CancelTask(submit):
-                return await self._cancel_task(submit)
+                return self._settled(submit, await self._cancel_task(submit))
             case other:
                 assert_never(other)
 
     async def _read(self) -> JobView:
         view = await self._desk.read()
         self.first_time = not view.submits
+        self._ledger.take(view)
         return view
 
     async def _prepare(self) -> None:
@@ -210,12 +229,49 @@ class Runner:
         # One that was answered with "unknown" and is resubmitted has its slot still.
         if not self._holds_slot:
             await self._world.slots.acquire()
-            self._holds_slot = True
+            self._holds_slot = self._is_on_its_way = True
+
+    async def _post(self, intent: Intent, n: int) -> Answer:
+        answer = await self._desk.post(intent, n, self._links)
+        if answer.outcome != "refused":
+            self._has_arrived()
+        return answer
+
+    def _has_arrived(self) -> None:
+        if self._is_on_its_way:
+            self._is_on_its_way = False
+            self._world.slots.posted()
 
     def _free_slot(self, *, full: bool = False) -> None:
         if self._holds_slot:
             self._holds_slot = False
             self._world.slots.release(full=full)
+        # Only now: a refusal closes the door before the next ones go out.
+        self._has_arrived()
+
+    async def _reserve(self, n: int, budget: Decimal) -> Shortfall | None:
+        order = self._order
+        known = Money(order.estimate, order.currency) if order.estimate is not None else None
+        self._price = await self._world.prices.of(order.endpoint, self._desk.wire_payload(self._links), known)
+        short = await self._ledger.reserve(self._key, n, self._price, budget=budget)
+        self._reserved = n if short is None else None
+        return short
+
+    def _release(self, n: int) -> None:
+        self._reserved = None
+        self._ledger.release(self._key, n)
+
+    def _settled(self, submit: Submit, end: End) -> End:
+        self._ledger.note(self._key, replace(submit, end=end))
+        return end
+
+    async def _claim(self, n: int) -> Intent | None:
+        # From here on the journal decides what it counts for, however this call ends.
+        self._reserved = None
+        intent, price = self._intent(), self._price
+        if price is not None:
+            intent = intent.model_copy(update={"estimate": price.amount, "currency": price.currency})
+        return await self._desk.claim(n, intent)
 
     async def _is_cancelled(self, *, fresh: bool) -> bool:
         try:
@@ -227,6 +283,7 @@ class Runner:
 
     async def _record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
         submit = await self._desk.record_answer(intent, n, answer)
+        self._ledger.note(self._key, submit)
         if submit.state == "ticket":
             self._tell("submitted", f"submitted as task {submit.task_id}", task_id=submit.task_id)
         return submit
@@ -257,9 +314,11 @@ class Runner:
                 ran_from.append(uptime())
                 self._tell("running", f"task {task_id} runs", task_id=task_id)
 
-        view = self._desk.first_view
-        if view is None or view.task_id != task_id or not is_settled(view):
+        view: TaskView | End | None = self._desk.first_view
+        if not isinstance(view, TaskView) or view.task_id != task_id or not is_settled(view):
             view = await self._wait(submit, task_id, changed)
+        # The task has ended, and the next one need not wait until that is recorded.
+        self._free_slot()
         running_since = ran_from[0] if ran_from else began
         queued, ran = running_since - began, uptime() - running_since
         if isinstance(view, End):

@@ -11,11 +11,15 @@ import contextlib
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from rh_prefect.errors import RunningHubError
 
 ASK_EVERY = 5.0
 """Seconds for which an answer of `queue/status` is believed."""
+
+AT_ONCE = 10
+"""How many submits may be on their way at once: one that is refused stops those behind it."""
 
 LONGEST_PAUSE = 30.0
 """The longest wait between two tries, in seconds."""
@@ -33,6 +37,19 @@ def pause_seconds(refusals: int, *, jitter: float) -> float:
     """
     longest = min(LONGEST_PAUSE, 2.0 ** min(refusals, 10))
     return longest * (0.5 + jitter / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What an account's own count of its tasks says.
+
+    Attributes:
+        missing: How many of this process's tasks it no longer has.
+        others: How many tasks it has that are not this process's.
+    """
+
+    missing: int
+    others: int
 
 
 class Slots:
@@ -59,6 +76,10 @@ class Slots:
         self._held = 0
         self._limit: int | None = None
         self._foreign = 0
+        self._on_their_way = 0
+        self._missing = 0
+        self._spare = 0
+        self._returned = 0
         self._asked_at: float | None = None
         self._closed_until = 0.0
         self._fulls = 0
@@ -71,7 +92,10 @@ class Slots:
         return self._held
 
     async def acquire(self) -> None:
-        """Waits, in line, until the account may take one more task, and takes the slot."""
+        """Waits, in line, until the account may take one more task, and takes the slot.
+
+        Call `posted` when the submit is over, and `release` when the task is.
+        """
         await self._refresh()
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
@@ -84,8 +108,14 @@ class Slots:
                     self._waiting.remove(place)
             else:
                 # The slot was given in the very moment in which the caller stopped waiting for it.
+                self._on_their_way -= 1
                 self._give_back()
             raise
+
+    def posted(self) -> None:
+        """Learns that the submit for which a slot was taken is answered, or will not be made."""
+        self._on_their_way -= 1
+        self._admit()
 
     def hold(self) -> None:
         """Counts a task that already runs, adopted after a crash: over the limit if need be, never waiting."""
@@ -107,38 +137,71 @@ class Slots:
             self._asked_at = None
         self._give_back()
 
+    async def count(self, watched: int) -> Count | None:
+        """Asks the account now, whatever it said a moment ago.
+
+        Args:
+            watched: How many tasks this process believes to run.
+
+        Returns:
+            What it says; None where it does not answer.
+        """
+        async with self._asking:
+            returned, self._spare = self._returned, watched - self._held
+            running = await self._ask_now()
+            if running is None:
+                return None
+            missing = max(0, watched + self._foreign - running - (self._returned - returned))
+            # What was missing before, and of which no end has been found since, was not ours.
+            gone = min(missing, self._missing, self._foreign)
+            self._missing = missing - gone
+            self._foreign = max(self._foreign - gone, running - self._held)
+            # Alone on the account, its count is exact: what it lacks is free, though it is not known yet which ended.
+            self._spare += (self._limit or 0) - running
+        self._admit()
+        return Count(self._missing, self._foreign)
+
     def _give_back(self) -> None:
         self._held = max(0, self._held - 1)
+        self._returned += 1
+        self._missing = max(0, self._missing - 1)
         self._admit()
 
     async def _refresh(self) -> None:
         async with self._asking:
-            if self._asked_at is not None and self._clock() - self._asked_at < ASK_EVERY:
-                return
-            # Also where no answer comes: those behind must not wait for the same silence one after another.
-            self._asked_at = self._clock()
-            try:
-                limit, running = await self._ask()
-            except RunningHubError:
-                return  # Without an answer 421 still arbitrates.
-            self._asked_at = self._clock()
-            self._limit = limit
-            self._foreign = max(0, running - self._held)
+            if self._asked_at is None or self._clock() - self._asked_at >= ASK_EVERY:
+                running = await self._ask_now()
+                if running is not None:
+                    self._foreign = max(0, running - self._held)
+
+    async def _ask_now(self) -> int | None:
+        # Also where no answer comes: those behind must not wait for the same silence one after another.
+        self._asked_at = self._clock()
+        try:
+            self._limit, running = await self._ask()
+        except RunningHubError:
+            return None  # Without an answer 421 still arbitrates.
+        self._asked_at = self._clock()
+        return running
 
     def _admit(self) -> None:
         while self._waiting and self._has_room():
             place = self._waiting.popleft()
             if not place.cancelled():
                 self._held += 1
+                self._spare -= 1
+                self._on_their_way += 1
                 place.set_result(None)
         if self._waiting:
             self._look_again_later()
 
     def _has_room(self) -> bool:
-        if self._clock() < self._closed_until:
+        if self._clock() < self._closed_until or self._on_their_way >= AT_ONCE:
             return False
         # At least one of ours may always try: if the others have gone, nobody would tell.
-        return self._limit is None or self._held < max(1, self._limit - self._foreign)
+        if self._limit is None or self._held < max(1, self._limit - self._foreign):
+            return True
+        return not self._foreign and self._spare > 0
 
     def _look_again_later(self) -> None:
         if self._timer is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State
@@ -17,7 +17,7 @@ from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs.account import ASKED, Account, account
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
 from rh_prefect.jobs.care import orphans, replay_spool
-from rh_prefect.jobs.records import Intent, JobView
+from rh_prefect.jobs.records import Cancelled, Intent, JobView
 from rh_prefect.jobs.result import Result
 from rh_prefect.jobs.scope import Scope
 from rh_prefect.jobs.spool import Spool
@@ -28,6 +28,9 @@ from rh_prefect.runs.observer import RunObserver
 from rh_prefect.settings import get_settings
 
 _log = logging.getLogger("rh_prefect")
+
+BATCH = "batch"
+"""Begins the keys of a flow run's records of the batches that it runs: in which scope, and as which attempt."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,27 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
     async def client_for(intent: Intent) -> Client:
         return (await account_of(intent)).client
 
-    await replay_spool(Spool(get_settings().state_dir / "spool"), scope.journal)
-    return await cancel_scope(scope, client_for, by=by)
+    reports: list[CancelReport] = []
+    for one in await _working_in(scope, by=by):
+        await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
+        reports.append(await cancel_scope(one, client_for, by=by))
+    return CancelReport(
+        cancelled=tuple(task for report in reports for task in report.cancelled),
+        finished=tuple(task for report in reports for task in report.finished),
+        failed={job: why for report in reports for job, why in report.failed.items()},
+    )
+
+
+async def _working_in(scope: Scope, *, by: str) -> list[Scope]:
+    """The scopes that a run works in: its own, and those of the batches that it goes on with; nothing starts there."""
+    found = {scope.journal.scope: scope}
+    if isinstance(scope, PastScope):
+        for record in (await scope.journal.job(BATCH)).values():
+            journal = FlowRunJournal(record["scope"])
+            there = replace(scope, journal=journal, attempt=record["attempt"])
+            await journal.create(f"cancel-{there.attempt}", Cancelled(by=by).model_dump(mode="json"))
+            found.setdefault(journal.scope, there)
+    return list(found.values())
 
 
 async def account_of(intent: Intent) -> Account:

@@ -8,11 +8,15 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError
+from rh_prefect.jobs.journal import FolderJournal, Journal
+from rh_prefect.jobs.scope import FolderScope, Scope
 from rh_prefect.runs.hooks import PastScope, scope_of
 from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.settings import get_settings
 
 
 async def past_scope(flow_run_id: str) -> PastScope:
@@ -34,6 +38,41 @@ async def past_scope(flow_run_id: str) -> PastScope:
             f"There is no flow run {flow_run_id}. What to do: see `rh-prefect jobs list`, and check PREFECT_API_URL."
         ) from error
     return scope_of(flow_run, flow.name)
+
+
+def is_flow_run(scope: str) -> bool:
+    """Tells whether a scope is a flow run, or the name of a folder."""
+    try:
+        UUID(scope)
+    except ValueError:
+        return False
+    return True
+
+
+def journal_of(scope: str) -> Journal:
+    """The journal of a scope by its name: a flow run's, or a folder below RH_JOURNAL.
+
+    Raises:
+        ConfigError: It is a flow run's, and no Prefect API is configured.
+    """
+    if not is_flow_run(scope):
+        return FolderJournal(get_settings().journal_url, scope=scope)
+    if not PREFECT_API_URL.value():
+        raise ConfigError(
+            f"The journal of flow run {scope} is in the Prefect API, and no PREFECT_API_URL is set. "
+            "What to do: set it to the API that your flows use."
+        )
+    return FlowRunJournal(scope)
+
+
+async def scope_named(scope: str) -> Scope:
+    """A scope by its name, from outside of it; see `journal_of`.
+
+    Raises:
+        ConfigError: There is no such flow run, or no Prefect API.
+    """
+    journal = journal_of(scope)
+    return FolderScope(journal) if isinstance(journal, FolderJournal) else await past_scope(scope)
 
 
 async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, int]]:

@@ -59,21 +59,21 @@ def subscribe(listener: EndListener) -> None:
     url = PREFECT_API_URL.value()
     if not url:
         return
-    if url not in _open:
-        _open[url] = Subscription()
-        LOOP.on_close(_open[url].close)
-    _open[url].add(listener)
+    # By loop: the child of a fork has another one, on which its parent's subscription does not run.
+    key = (asyncio.get_running_loop(), url)
+    if key not in _open:
+        _open[key] = Subscription()
+        LOOP.on_close(_open[key].close)
+    _open[key].add(listener)
 
 
 class Subscription:
     """Listens at one Prefect API, anew after every break."""
 
-    def __init__(
-        self, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep, filter: EventFilter | None = None
-    ) -> None:
+    def __init__(self, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Starts with nobody to tell, and not connected."""
         self._listeners: WeakSet[EndListener] = WeakSet()
-        self._filter = filter or EventFilter(event=EventNameFilter(name=[FINISHED]))  # type: ignore[call-arg]  # the rest has defaults
+        self._filter = EventFilter(event=EventNameFilter(name=[FINISHED]))
         self._sleep = sleep
         self._task: asyncio.Task[None] | None = None
         # From the start: Prefect sends what was emitted while the connection was being made, a minute back.
@@ -122,4 +122,4 @@ class Subscription:
                 listener.wake(resource.removeprefix(_RESOURCE))
 
 
-_open: dict[str, Subscription] = {}
+_open: dict[tuple[asyncio.AbstractEventLoop, str], Subscription] = {}

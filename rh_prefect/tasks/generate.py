@@ -20,6 +20,7 @@ from rh_prefect.jobs.journal import FolderJournal
 from rh_prefect.jobs.result import Result
 from rh_prefect.jobs.scope import FolderScope, Scope, loose_scope
 from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs.borrowed import borrowed_scope
 from rh_prefect.runs.observer import run_observer
 from rh_prefect.runs.scope import current_scope
 from rh_prefect.settings import get_settings
@@ -85,6 +86,7 @@ async def generate(
     on_unknown: Literal["raise", "resubmit"] = "raise",
     max_attempts: int = 3,
     deadline: float | None = None,
+    budget: float | None = None,
     credentials: str | None = None,
     storage: str | None = None,
     scope: str | None = None,
@@ -107,6 +109,8 @@ async def generate(
         max_attempts: How many tasks this job may pay for in all, failed ones included.
         deadline: Seconds to wait for the task; by default as long as it takes. A task that is left goes on and is found
             again by the next run.
+        budget: What all jobs of this run may cost together, in the account's currency; a job that would break it is not
+            started.
         credentials: Name of a `RunningHubCredentials` block; by default RH_API_KEY and RH_BASE_URL.
         storage: Name of a `MediaStorage` block; by default RH_OUT.
         scope: Outside of flows: the name under which the job is remembered.
@@ -118,6 +122,7 @@ async def generate(
     Raises:
         InputError: A parameter or file is wrong; nothing was sent.
         SubmissionUnknown: The answer to the submit was lost; the message names the two ways out.
+        BudgetExceeded: It was not started, since it would break the budget.
         JobFailed: The task failed; the message says why, and whether running again can help.
         RunningHubError: Everything else; see `rh_prefect.errors`.
     """
@@ -128,6 +133,7 @@ async def generate(
         on_unknown=on_unknown,
         max_attempts=max_attempts,
         deadline=deadline,
+        budget=budget,
         credentials=credentials,
         storage=storage,
     )
@@ -166,7 +172,7 @@ _folder_scopes: dict[tuple[str, str], FolderScope] = {}
 
 def _scope(name: str | None, key: str | None, *, journal_url: str) -> Scope:
     """The flow run that the call is in; outside of flows the named scope, or one that nobody will find again."""
-    inside = current_scope()
+    inside = borrowed_scope() or current_scope()
     if inside is not None:
         return inside
     if name is None and key is None:

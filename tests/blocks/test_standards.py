@@ -6,7 +6,7 @@ import pytest
 from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 
-import rh_prefect.blocks
+import rh_prefect.collection
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials
 
 
@@ -22,7 +22,7 @@ class TestBlockStandards(BlockStandardTestSuite):
 
 def test_prefect_finds_the_blocks_by_their_entry_point() -> None:
     (found,) = entry_points(group="prefect.collections", name="rh_prefect")
-    assert found.load() is rh_prefect.blocks
+    assert found.load() is rh_prefect.collection
 
 
 @pytest.mark.parametrize(

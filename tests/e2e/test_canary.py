@@ -119,7 +119,7 @@ async def _run_outside_of_flows(stage: Stage) -> None:
 def _leave_a_ticket_in_the_spool(stage: Stage) -> str:
     held = stage.proxy.hold('"key": ?"rh-[0-9a-f]+-answer-')
     child = stage.begin(f"{flows.MODULE}:one", {}, spares=0)
-    held.wait()
+    stage.until_held(held, child)
     assert not stage.kill(child), "the ticket is in the spool"
     return stage.rh.books.paid[-1].task_id
 

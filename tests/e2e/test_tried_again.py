@@ -26,11 +26,15 @@ EQUAL = ["a lighthouse"] * 4
 
 def test_two_processes_that_run_one_flow_run_share_its_jobs(stage: Stage) -> None:
     rh, prompts = stage.rh, [*EQUAL, "a harbour", "a gull"]
-    # Long enough that each of them meets intents of the other that are still open.
+    # Both have read that nobody has claimed anything, and claim in the same moment; then each job's loser meets an
+    # intent that stays open for a while.
+    claims = stage.proxy.hold('"key": ?"rh-[0-9a-f]+-intent-', number=None)
     rh.faults.add(Fault("submit", kind="slow", seconds=0.4))
     stage.nursery.spare(2)
     run = asyncio.run(runs.begin(flows.many, prompts=prompts))
     both = [stage.nursery.run(f"{flows.MODULE}:many", run=run) for _ in range(2)]
+    claims.wait(2 * len(prompts))
+    stage.proxy.release()
     for one in both:
         one.ended()
         one.wait_for("done")
@@ -83,7 +87,7 @@ async def test_a_task_that_failed_where_a_new_one_helps_is_paid_for_anew_and_no_
 
 def test_a_child_flow_that_completed_is_run_anew_after_its_parent_was_killed(stage: Stage) -> None:
     rh = stage.rh
-    # Of four equal calls two have ended, one runs, and one was never answered.
+    # The child flow has ended, and three of the four equal calls; the fourth is paid for and runs.
     rh.faults.add(Fault("query", number=5, kind="hold", seconds=60))
     child = stage.begin(f"{flows.MODULE}:parent", {}, spares=1)
     assert rh.gate.wait_held(seconds=60)

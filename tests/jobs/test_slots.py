@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import NoAnswer, RunningHubError
-from rh_prefect.jobs.slots import ASK_EVERY, LONGEST_PAUSE, Slots, pause_seconds
+from rh_prefect.jobs.slots import ASK_EVERY, AT_ONCE, LONGEST_PAUSE, Count, Slots, pause_seconds
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 
@@ -33,9 +33,15 @@ def slots_of(account: Account, **options: Any) -> Slots:
     return account.slots
 
 
+async def taken(slots: Slots) -> None:
+    """Takes a slot and submits."""
+    await slots.acquire()
+    slots.posted()
+
+
 async def acquired(slots: Slots, count: int) -> list[asyncio.Task[None]]:
     """Starts so many acquisitions and lets those through that there is room for."""
-    tasks = [asyncio.create_task(slots.acquire()) for _ in range(count)]
+    tasks = [asyncio.create_task(taken(slots)) for _ in range(count)]
     await asyncio.sleep(0.5)
     return tasks
 
@@ -49,7 +55,7 @@ async def test_slots_are_given_in_the_order_in_which_they_were_asked_for() -> No
     slots, order = slots_of(Account(2)), []
 
     async def job(n: int) -> None:
-        await slots.acquire()
+        await taken(slots)
         order.append(n)
         await asyncio.sleep(10)
         slots.release()
@@ -68,7 +74,7 @@ async def test_no_more_are_given_than_the_account_has() -> None:
 
     async def job() -> None:
         nonlocal most
-        await slots.acquire()
+        await taken(slots)
         most = max(most, slots.held)
         await asyncio.sleep(10)
         slots.release()
@@ -105,12 +111,12 @@ async def test_a_free_slot_goes_to_the_next_at_once() -> None:
 async def test_after_a_421_nothing_is_given_for_a_while_and_the_account_is_asked_again() -> None:
     account = Account(5)
     slots = slots_of(account)
-    await slots.acquire()
+    await taken(slots)
     asked = len(account.asked)
     account.others = 5
     slots.release(full=True)
     refused_at = now()
-    tasks = [asyncio.create_task(slots.acquire()) for _ in range(3)]
+    tasks = [asyncio.create_task(taken(slots)) for _ in range(3)]
     await asyncio.sleep(1.9)
     assert done(tasks) == 0
     await asyncio.sleep(1.0)
@@ -122,11 +128,11 @@ async def test_after_a_421_nothing_is_given_for_a_while_and_the_account_is_asked
 @in_virtual_time
 async def test_each_further_421_closes_for_longer_up_to_a_bound() -> None:
     slots, closed = slots_of(Account(50)), []
-    await slots.acquire()
+    await taken(slots)
     for _ in range(8):
         slots.release(full=True)
         began = now()
-        await slots.acquire()
+        await taken(slots)
         closed.append(round(now() - began, 2))
     assert closed == sorted(closed)
     assert closed[0] < 5
@@ -137,11 +143,11 @@ async def test_each_further_421_closes_for_longer_up_to_a_bound() -> None:
 async def test_many_that_are_refused_together_are_one_refusal() -> None:
     slots = slots_of(Account(20))
     for _ in range(10):
-        await slots.acquire()
+        await taken(slots)
     for _ in range(10):
         slots.release(full=True)
     began = now()
-    await slots.acquire()
+    await taken(slots)
     assert now() - began < ASK_EVERY
 
 
@@ -149,10 +155,10 @@ async def test_many_that_are_refused_together_are_one_refusal() -> None:
 async def test_a_release_that_is_no_421_forgets_the_refusals() -> None:
     slots = slots_of(Account(5))
     for full in (True, False, True):
-        await slots.acquire()
+        await taken(slots)
         slots.release(full=full)
     began = now()
-    await slots.acquire()
+    await taken(slots)
     assert now() - began < ASK_EVERY
 
 
@@ -186,7 +192,7 @@ async def test_who_is_cancelled_in_the_moment_of_being_given_a_slot_gives_it_on(
 @in_virtual_time
 async def test_who_is_cancelled_while_the_account_is_asked_holds_nobody_up() -> None:
     slots = slots_of(Account(1))
-    first, second = (asyncio.create_task(slots.acquire()) for _ in range(2))
+    first, second = (asyncio.create_task(taken(slots)) for _ in range(2))
     await asyncio.sleep(0.05)
     first.cancel()
     await asyncio.sleep(0.5)
@@ -239,7 +245,7 @@ async def test_one_answer_serves_all_for_a_while() -> None:
     await acquired(slots, 50)
     assert len(account.asked) == 1
     await asyncio.sleep(ASK_EVERY)
-    await slots.acquire()
+    await taken(slots)
     assert len(account.asked) == 2
 
 
@@ -248,6 +254,129 @@ async def test_giving_back_what_was_never_taken_adds_no_slot() -> None:
     slots = slots_of(Account(1))
     slots.release()
     assert done(await acquired(slots, 2)) == 1
+
+
+@in_virtual_time
+async def test_few_submits_are_on_their_way_at_once() -> None:
+    slots = slots_of(Account(50))
+    tasks = [asyncio.create_task(slots.acquire()) for _ in range(30)]
+    await asyncio.sleep(0.5)
+    assert done(tasks) == AT_ONCE
+    for _ in range(3):
+        slots.posted()
+    await settle()
+    assert done(tasks) == AT_ONCE + 3
+
+
+@in_virtual_time
+async def test_a_refusal_stops_those_that_have_not_gone_out() -> None:
+    slots = slots_of(Account(50))
+    tasks = [asyncio.create_task(slots.acquire()) for _ in range(30)]
+    await asyncio.sleep(0.5)
+    for _ in range(AT_ONCE):
+        slots.release(full=True)
+        slots.posted()
+    await settle()
+    assert done(tasks) == AT_ONCE
+
+
+@in_virtual_time
+async def test_who_is_cancelled_in_the_moment_of_being_given_a_slot_is_not_on_its_way() -> None:
+    slots = slots_of(Account(1))
+    for _ in range(2 * AT_ONCE):
+        first, second = asyncio.create_task(taken(slots)), asyncio.create_task(slots.acquire())
+        await asyncio.sleep(0.5)
+        assert first.done()
+        slots.release()
+        second.cancel()
+        await settle()
+        assert slots.held == 0
+
+
+@in_virtual_time
+async def test_a_count_says_how_many_of_ours_have_ended() -> None:
+    account = Account(5)
+    slots = slots_of(account)
+    await acquired(slots, 5)
+    assert await slots.count(5) == Count(missing=0, others=0)
+    account.others = -2
+    assert await slots.count(5) == Count(missing=2, others=0)
+
+
+@in_virtual_time
+async def test_what_a_count_finds_free_is_given_before_it_is_known_which_task_has_ended() -> None:
+    account = Account(5)
+    slots = slots_of(account)
+    tasks = await acquired(slots, 9)
+    account.others = -2
+    await slots.count(5)
+    await settle()
+    assert done(tasks) == 7
+    slots.release()
+    slots.release()
+    await settle()
+    assert done(tasks) == 7
+    slots.release()
+    await settle()
+    assert done(tasks) == 8
+
+
+@in_virtual_time
+async def test_submits_on_their_way_are_not_taken_for_free_slots() -> None:
+    account = Account(5)
+    slots = slots_of(account)
+    await acquired(slots, 3)
+    tasks = [asyncio.create_task(slots.acquire()) for _ in range(5)]
+    await asyncio.sleep(0.5)
+    account.others = -2
+    assert await slots.count(3) == Count(missing=0, others=0)
+    await settle()
+    assert done(tasks) == 2
+
+
+@in_virtual_time
+async def test_where_others_share_the_account_no_slot_is_given_before_an_end_is_known() -> None:
+    account = Account(5, others=2)
+    slots = slots_of(account)
+    tasks = await acquired(slots, 5)
+    account.others = 1
+    assert await slots.count(3) == Count(missing=1, others=2)
+    await settle()
+    assert done(tasks) == 3
+
+
+@in_virtual_time
+async def test_what_stays_missing_was_not_ours() -> None:
+    account = Account(5, others=2)
+    slots = slots_of(account)
+    tasks = await acquired(slots, 5)
+    account.others = 1
+    assert (await slots.count(3)) == Count(missing=1, others=2)
+    assert (await slots.count(3)) == Count(missing=0, others=1)
+    await settle()
+    assert done(tasks) == 4
+
+
+@in_virtual_time
+async def test_an_end_that_was_found_since_explains_what_was_missing() -> None:
+    account = Account(5, others=2)
+    slots = slots_of(account)
+    tasks = await acquired(slots, 3)
+    account.others = 1
+    assert (await slots.count(3)) == Count(missing=1, others=2)
+    account.others = 2
+    slots.release()
+    assert (await slots.count(2)) == Count(missing=0, others=2)
+    assert done(tasks) == 3
+
+
+@in_virtual_time
+async def test_an_account_that_does_not_answer_is_not_counted() -> None:
+    account = Account(5)
+    slots = slots_of(account)
+    await acquired(slots, 5)
+    account.error = NoAnswer("HTTP 502")
+    assert await slots.count(5) is None
 
 
 @pytest.mark.parametrize("jitter", [0.0, 1.0])

@@ -78,7 +78,7 @@ def test_between_the_answer_and_its_record(stage: Stage, machine: str) -> None:
     # The first four answers are of jobs that wait for nothing, so the fifth is of a motion.
     held = stage.proxy.hold('"key": ?"rh-[0-9a-f]+-answer-', number=5)
     child = stage.begin()
-    held.wait()
+    stage.until_held(held, child)
     child.wait_until_heard("job", OTHERS[MOTION], state="succeeded")
     unknown = stage.kill(child, machine_is_lost=machine == "is lost")
     assert len(unknown) == (1 if machine == "is lost" else 0)
@@ -88,7 +88,7 @@ def test_between_the_answer_and_its_record(stage: Stage, machine: str) -> None:
 def test_after_the_claim_and_before_the_post(stage: Stage) -> None:
     held = stage.proxy.hold(f'"key": ?"rh-[0-9a-f]+-intent-.*{UPSCALE}', answer=True)
     child = stage.begin()
-    held.wait()
+    stage.until_held(held, child)
     child.wait_until_heard("job", OTHERS[UPSCALE], state="succeeded")
     unknown = stage.kill(child)
     assert len(unknown) == 1
@@ -99,7 +99,7 @@ def test_after_the_claim_and_before_the_post(stage: Stage) -> None:
 def test_before_the_claim_is_recorded(stage: Stage) -> None:
     held = stage.proxy.hold(f'"key": ?"rh-[0-9a-f]+-intent-.*{MOTION}')
     child = stage.begin()
-    held.wait()
+    stage.until_held(held, child)
     child.wait_until_heard("job", OTHERS[MOTION], state="succeeded")
     assert not stage.kill(child)
     stage.check(stage.finish(set()))
@@ -117,7 +117,7 @@ def test_while_polling(stage: Stage) -> None:
 def test_before_the_end_is_recorded(stage: Stage) -> None:
     held = stage.proxy.hold('"key": ?"rh-[0-9a-f]+-end-', number=6)
     child = stage.begin()
-    held.wait()
+    stage.until_held(held, child)
     stage.check(stage.finish(stage.kill(child)))
 
 
@@ -154,7 +154,7 @@ def test_between_a_published_file_and_its_manifest(open_stage: Open, s3: S3Serve
         stage = open_stage(env={"RH_OUT": s3.url("films"), "RH_OUT_OPTIONS": json.dumps(options)})
         held = s3_proxy.hold("^PUT .*/manifests/", number=6)
         child = stage.begin()
-        held.wait()
+        stage.until_held(held, child)
         child.wait_until_heard("job", 5, state="succeeded")
         before = {one.task_id for one in stage.rh.books.downloads}
         unknown = stage.kill(child)

@@ -60,5 +60,5 @@ def test_prefect_and_the_shell_find_it(wheel: Path, names: set[str]) -> None:
     (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
     with ZipFile(wheel) as archive:
         said = archive.read(entry_points).decode()
-    assert "[prefect.collections]\nrh_prefect = rh_prefect.blocks" in said
+    assert "[prefect.collections]\nrh_prefect = rh_prefect.collection" in said
     assert "rh-prefect = rh_prefect.cli:main" in said

@@ -23,7 +23,6 @@ from pydantic import TypeAdapter
 
 from rh_prefect import flows, tasks  # noqa: F401 - all that a run needs is imported before the child says `ready`
 from rh_prefect.connection import connect
-from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.runs import observer
 from rh_prefect.runs.drain import drain
@@ -64,7 +63,7 @@ async def run(flow: Flow[..., Any], order: dict[str, Any]) -> None:
     say("run", id=run_id)
     try:
         say("done", result=result_of(await rerun(flow, run_id)))
-    except (RunningHubError, BaseExceptionGroup, RuntimeError, Exception) as error:
+    except (Exception, BaseExceptionGroup) as error:
         say("failed", errors=[told(one) for one in leaves(error)])
         raise SystemExit(1) from None
     finally:

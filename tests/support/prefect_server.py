@@ -14,6 +14,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -170,8 +171,9 @@ def _copy_database(source: Path, target: Path) -> None:
 @pytest.fixture(scope="session")
 def prefect_template(pytestconfig: pytest.Config) -> Path:
     """A database file that Prefect has migrated, for `PrefectServer(template=…)`; the first server makes it."""
-    assert pytestconfig.cache is not None
-    return pytestconfig.cache.mkdir("prefect") / f"migrated-{prefect.__version__}.db"
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)
+    folder = cache.mkdir("prefect") if cache is not None else Path(tempfile.gettempdir())  # `-p no:cacheprovider`
+    return folder / f"migrated-{prefect.__version__}.db"
 
 
 @pytest.fixture(scope="session")

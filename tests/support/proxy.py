@@ -25,43 +25,41 @@ class Hold:
 
     Attributes:
         pattern: A regular expression.
-        number: Which one, from 1; 0 for none, merely counting.
+        number: Which one, from 1; None for each of them.
         answer: Whether the request goes through, and what is held is its answer.
     """
 
     pattern: str
-    number: int = 1
+    number: int | None = 1
     answer: bool = False
     seen: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
-    _is_held: bool = False
+    _held: int = 0
 
-    def wait(self, seconds: float = 60.0) -> None:
-        """Blocks until it is held."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: self._is_held, seconds), f"no request {self.number} of {self.pattern}"
+    @property
+    def held(self) -> int:
+        """How many were held so far."""
+        return self._held
 
-    def wait_seen(self, count: int, seconds: float = 60.0) -> None:
-        """Blocks until so many fitting requests were answered."""
+    def wait(self, count: int = 1, *, seconds: float = 60.0) -> None:
+        """Blocks until so many are held."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self.seen >= count, seconds), f"{self.seen} of {self.pattern}"
+            assert self._changed.wait_for(lambda: self._held >= count, seconds), f"{self._held} of {self.pattern} held"
 
     def counts(self) -> bool:
-        """Counts one fitting request; tells whether it is the one to hold."""
-        with self._changed:
-            self.seen += 1
-            self._changed.notify_all()
-            return self.seen == self.number
+        """Counts one fitting request; tells whether it is one to hold."""
+        self.seen += 1
+        return self.number is None or self.seen == self.number
 
     def is_held(self) -> None:
         """Tells those who wait."""
         with self._changed:
-            self._is_held = True
+            self._held += 1
             self._changed.notify_all()
 
 
 class Proxy:
-    """Passes on whatever comes, websockets too; what it holds stays held until `drop` or its end.
+    """Passes on whatever comes, websockets too; what it holds stays held until `release`, `drop` or its end.
 
     Args:
         url: The server, as http://host:port.
@@ -87,11 +85,17 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(10)
 
-    def hold(self, pattern: str, *, number: int = 1, answer: bool = False) -> Hold:
+    def hold(self, pattern: str, *, number: int | None = 1, answer: bool = False) -> Hold:
         """Has a request held from now on; see `Hold`."""
         made = Hold(pattern, number, answer)
+        self._loop.call_soon_threadsafe(self._releasing.clear)
         self._holds.append(made)
         return made
+
+    def release(self) -> None:
+        """Lets all requests and answers go that are held, all at once, and holds nothing more."""
+        self._holds.clear()
+        self._loop.call_soon_threadsafe(self._releasing.set)
 
     def drop(self) -> None:
         """Ends all connections, the held ones unanswered, and holds nothing more."""
@@ -104,7 +108,7 @@ class Proxy:
         self._loop.close()
 
     async def _serve(self, listening: threading.Event) -> None:
-        self._stopping = asyncio.Event()
+        self._stopping, self._releasing = asyncio.Event(), asyncio.Event()
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         listening.set()
@@ -125,7 +129,7 @@ class Proxy:
         there: asyncio.StreamWriter | None = None
         try:
             upstream, there = await asyncio.open_connection(*self._server)
-            await _Connection(reader, writer, upstream, there, self._holds).run()
+            await _Connection(reader, writer, upstream, there, self._holds, self._releasing).run()
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
@@ -144,6 +148,7 @@ class _Connection:
     server: asyncio.StreamReader
     to_server: asyncio.StreamWriter
     holds: list[Hold]
+    releasing: asyncio.Event
     _held: Hold | None = None
 
     async def run(self) -> None:
@@ -160,11 +165,11 @@ class _Connection:
         while True:
             head, body, is_upgrade = await self._read_request()
             for hold in self._fitting(head, body):
-                if not hold.answer:
-                    hold.is_held()
-                    await self.client.read()  # until the client has gone
-                    return
-                self._held = hold
+                if hold.answer:
+                    self._held = hold
+                    continue
+                hold.is_held()
+                await self._released_or_gone()
             self.to_server.write(head + body)
             await self.to_server.drain()
             if is_upgrade:
@@ -175,9 +180,22 @@ class _Connection:
         while block := await self.server.read(_BLOCK):
             if self._held is not None:
                 self._held.is_held()
-                await asyncio.Event().wait()
+                self._held = None
+                await self.releasing.wait()
             self.to_client.write(block)
             await self.to_client.drain()
+
+    async def _released_or_gone(self) -> None:
+        """Waits; a client says nothing before it is answered, so whatever can be read is its end."""
+        waits = [asyncio.ensure_future(self.releasing.wait()), asyncio.ensure_future(self.client.read(1))]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if not self.releasing.is_set():
+                raise ConnectionResetError("the client has gone")
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     def _fitting(self, head: bytes, body: bytes) -> list[Hold]:
         text = (head.split(b"\r\n", 1)[0] + b"\n" + body[:_BLOCK]).decode("latin-1")

@@ -21,7 +21,7 @@ from rh_prefect.runs.journal import FlowRunJournal
 from tests.support.children import Child, Nursery, Said, command, nursery
 from tests.support.cuts import play
 from tests.support.prefect_server import PrefectServer
-from tests.support.proxy import Proxy
+from tests.support.proxy import Hold, Proxy
 from tests.support.rh import environment
 
 FILM = "rh_prefect.flows:film"
@@ -71,6 +71,11 @@ class Stage:
         child = self.nursery.run(flow, parameters=dict(ASKED if parameters is None else parameters))
         self.run = child.wait_for("run")["id"]
         return child
+
+    def until_held(self, hold: Hold, child: Child) -> None:
+        """Blocks until the proxy holds what it is to hold; fails at once where the child ends before."""
+        wait_until(lambda: hold.held or not child.is_running, seconds=90)
+        assert hold.held, f"{child.said[-3:]} {child.errors()}"
 
     def kill(self, child: Child, *, machine_is_lost: bool = False) -> set[str]:
         """Kills the child and looks around.
@@ -189,7 +194,8 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 60.0) -> Non
     """Looks every few milliseconds."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        if time.monotonic() > deadline:
+            raise TimeoutError("it did not happen")
         time.sleep(0.003)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
-from rh_prefect.errors import InputError, JobFailed, SubmissionUnknown
+from rh_prefect.errors import InputError, JobFailed, MediaError, SubmissionUnknown
 from rh_prefect.jobs.result import Result
 from rh_prefect.tasks import platform
 from tests.support import samples
@@ -52,6 +52,23 @@ async def test_a_node_that_cannot_be_set_is_refused_before_anything_is_sent(rh: 
     with pytest.raises(InputError, match=said):
         await workflow("text-to-image", {name: "x"}, rh)
     assert not rh.books.submissions
+
+
+async def test_a_path_that_leads_nowhere_is_refused_before_anything_is_sent(rh: Emulator) -> None:
+    with pytest.raises(MediaError, match=r"photo\.png"):
+        await workflow("restyle", {"10.image": Path("no-such-folder/photo.png")}, rh)
+    assert not rh.books.submissions
+
+
+async def test_a_password_goes_by_v1_and_is_in_no_record(rh: Emulator, tmp_path: Path) -> None:
+    locked = rh.workflows.add(TEXT_TO_IMAGE, password="canary-password")
+    app = rh.apps.add(TEXT_TO_IMAGE, password="canary-password")
+    await platform.run_workflow.fn(locked, {"6.text": "a pier"}, access_password="canary-password", scope="test")
+    await platform.run_app.fn(app, {"6.text": "a pier"}, access_password="canary-password", scope="test")
+    assert [one.endpoint for one in rh.books.paid] == ["/task/openapi/create", "/task/openapi/ai-app/run"]
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert written
+    assert not any(b"canary-password" in data for data in written)
 
 
 async def test_a_graph_of_the_caller_s_own_runs_in_place_of_the_saved_one(rh: Emulator) -> None:

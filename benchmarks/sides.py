@@ -1,0 +1,164 @@
+"""The three sides of the speed benchmark, each run in a process of its own: `python -m benchmarks.sides NAME JSON`.
+
+A side runs jobs of the given seconds on `RH_BASE_URL` with `RH_API_KEY`, leaves their files in `RH_OUT`, and prints what
+it measured as JSON. `factor` shortens its own timers where the emulator's clock runs faster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.stage import prompt
+
+ENDPOINT = "rhart-image/z-image/turbo"
+MODEL = "z-image/turbo"
+SLOTS = 50
+POLL = 5.0
+SDK_POLL = 2.0
+"""The sdk's default."""
+
+
+def main() -> None:
+    """Runs a side."""
+    name, given = sys.argv[1], json.loads(sys.argv[2])
+    os.environ["RH_POLL_SECONDS"] = str(2.0 / given["factor"])
+    print(json.dumps(SIDES[name](given["seconds"], given["factor"])))
+
+
+def ours(seconds: Sequence[float], factor: float) -> dict[str, Any]:  # noqa: ARG001 - set by RH_POLL_SECONDS
+    """A flow of this package."""
+    from rh_prefect import flow, generate_many, models
+    from rh_prefect.media.store import MediaStore
+
+    requests, operations = _requests_to(os.environ["PREFECT_API_URL"]), _operations_of(MediaStore)
+    asked = [models.input_for(MODEL)(prompt=prompt(one)) for one in seconds]
+    measured: dict[str, Any] = {}
+
+    @flow(log_prints=False)
+    async def batch() -> None:
+        requests.clear()
+        began, cpu = time.monotonic(), time.process_time()
+        try:
+            results = await generate_many(asked)
+            measured["done"] = len(results)
+        except* Exception as errors:
+            measured["done"] = len(seconds) - len(errors.exceptions)
+            measured["errors"] = [str(error)[:200] for error in errors.exceptions[:3]]
+        measured.update(seconds=time.monotonic() - began, cpu=time.process_time() - cpu)
+
+    asyncio.run(batch())
+    journal = sum(count for path, count in requests.items() if "/input" in path)
+    return {**measured, "prefect": requests.total(), "journal": journal, "store": operations.total()}
+
+
+def plain(seconds: Sequence[float], factor: float) -> dict[str, Any]:
+    """A plain Prefect flow with httpx and a fixed poll, as a user would write it."""
+    from prefect import flow, task
+
+    url, headers = os.environ["RH_BASE_URL"], {"Authorization": f"Bearer {os.environ['RH_API_KEY']}"}
+    out = Path(os.environ["RH_OUT"])
+    out.mkdir(parents=True, exist_ok=True)
+    requests = _requests_to(os.environ["PREFECT_API_URL"])
+    measured: dict[str, Any] = {"done": 0}
+
+    @task
+    async def one_job(client: httpx.AsyncClient, gate: asyncio.Semaphore, text: str) -> None:
+        async with gate:
+            answer = await client.post(f"{url}/openapi/v2/{ENDPOINT}", json={"prompt": text, "aspectRatio": "9:16"})
+            task_id = answer.json()["taskId"]
+            while True:
+                await asyncio.sleep(POLL / factor)
+                answer = await client.post(f"{url}/openapi/v2/query", json={"taskId": task_id})
+                if answer.json()["status"] == "SUCCESS":
+                    break
+                if answer.json()["status"] == "FAILED":
+                    raise RuntimeError(answer.text)
+        (out / task_id).write_bytes((await client.get(answer.json()["results"][0]["url"])).content)
+        measured["done"] += 1
+
+    @flow
+    async def batch() -> None:
+        requests.clear()
+        began, cpu = time.monotonic(), time.process_time()
+        gate = asyncio.Semaphore(SLOTS)
+        async with httpx.AsyncClient(headers=headers, timeout=60) as client:
+            jobs = (one_job(client, gate, prompt(one)) for one in seconds)
+            await asyncio.gather(*jobs, return_exceptions=True)
+        measured.update(seconds=time.monotonic() - began, cpu=time.process_time() - cpu)
+
+    logging.getLogger("prefect").setLevel(logging.ERROR)  # Prefect cannot hash the client, and says so of each task
+    asyncio.run(batch())
+    return {**measured, "prefect": requests.total()}
+
+
+def sdk(seconds: Sequence[float], factor: float) -> dict[str, Any]:
+    """`runninghub-sdk` in a pool of 50 threads."""
+    from runninghub_sdk import RunningHubClient
+
+    out = Path(os.environ["RH_OUT"])
+    out.mkdir(parents=True, exist_ok=True)
+    client = RunningHubClient(os.environ["RH_API_KEY"], base_url=os.environ["RH_BASE_URL"])
+
+    def one_job(text: str) -> None:
+        task = client.run_model_api(ENDPOINT, {"prompt": text, "aspectRatio": "9:16"})
+        done = client.wait_for_query_v2_completion(task.task_id, poll_interval=SDK_POLL / factor)
+        (out / task.task_id).write_bytes(httpx.get(done.results[0]["url"]).content)
+
+    began, cpu = time.monotonic(), time.process_time()
+    with ThreadPoolExecutor(SLOTS) as pool:
+        jobs = [pool.submit(one_job, prompt(one)) for one in seconds]
+    failed = [str(error)[:200] for job in jobs if (error := job.exception())]
+    measured = {"seconds": time.monotonic() - began, "cpu": time.process_time() - cpu}
+    return {**measured, "done": len(jobs) - len(failed), "errors": failed[:3], "prefect": 0}
+
+
+SIDES: dict[str, Callable[[Sequence[float], float], dict[str, Any]]] = {"ours": ours, "plain": plain, "sdk": sdk}
+
+
+def _requests_to(url: str) -> Counter[str]:
+    """Counts this process's requests to an address, by the line that httpx logs for each."""
+    counts: Counter[str] = Counter()
+
+    class Counting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            _, asked, *_ = record.args if isinstance(record.args, tuple) else ("", "")
+            if str(asked).startswith(url):
+                counts[str(asked).removeprefix(url)] += 1
+
+    log = logging.getLogger("httpx")
+    log.setLevel(logging.INFO)
+    log.addHandler(Counting())
+    log.propagate = False
+    return counts
+
+
+def _operations_of(store: type) -> Counter[str]:
+    """Counts the calls of a store that reach its files."""
+    counts: Counter[str] = Counter()
+
+    def counted(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            counts[name] += 1
+            return method(*args, **kwargs)
+
+        return call
+
+    for name in ("publish", "write_stream", "write_bytes", "read_bytes", "open", "exists", "info", "list", "delete"):
+        setattr(store, name, counted(name, getattr(store, name)))
+    return counts
+
+
+if __name__ == "__main__":
+    main()

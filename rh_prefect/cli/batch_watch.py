@@ -1,0 +1,126 @@
+"""What a person sees of a batch: one live line, a line for each row that is not done, and the sums at the end."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from rh_prefect.flows.batch import progress as batches
+from rh_prefect.flows.batch.account import Item
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.runs import observer
+from rh_prefect.runs.board import ENDED
+
+if TYPE_CHECKING:
+    from rh_prefect.flows.batch import BatchAccount
+
+_EVERY = 10.0
+"""Seconds between two lines where there is no terminal to rewrite one on."""
+
+
+class BatchWatch:
+    """Watches the one batch of this process."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        """Starts with nothing seen.
+
+        Args:
+            words: The command, for the way back.
+        """
+        self._words = words
+        self._progress: batches.Progress | None = None
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._live = Live(
+            console=self._console, get_renderable=lambda: Text(self._line()), refresh_per_second=4, transient=True
+        )
+        self._tasks: dict[str, str] = {}
+        self._flow_run_id = ""
+        self._next = 0.0
+
+    def __enter__(self) -> Self:
+        observer.listeners.append(self._hear)
+        batches.listeners.append(self._take)
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+        batches.listeners.remove(self._take)
+        observer.listeners.remove(self._hear)
+        if kind is not None and not isinstance(error, Exception):
+            self._say_how_to_go_on()
+
+    def started(self, flow_run_id: str) -> None:
+        """Says which flow run it is."""
+        self._flow_run_id = flow_run_id
+        self._console.print(f"flow run {flow_run_id}")
+
+    def summary(self, account: BatchAccount) -> None:
+        """Says what became of it."""
+        self._console.print(f"batch {account.batch}: {account}", style="bold", markup=False)
+        self._console.print(f"each item: {account.csv_uri}", markup=False)
+        if not account.is_complete:
+            self._console.print(f"do what is missing: {self._command()}", markup=False)
+
+    def _hear(self, event: JobEvent) -> None:
+        if event.state in ENDED:
+            self._tasks.pop(event.job, None)
+        elif event.task_id:
+            self._tasks[event.job] = event.task_id
+
+    def _take(self, progress: batches.Progress, item: Item | None) -> None:
+        self._progress = progress
+        if item is None:
+            earlier = f", {progress.earlier} of them done earlier" if progress.earlier else ""
+            self._console.print(f"batch {progress.batch}: {progress.total} rows{earlier}", markup=False)
+        elif item.state != "done":
+            label = f" ({item.label})" if item.label else ""
+            self._console.print(f"row {item.row}{label}: {item.state}: {item.why}", markup=False)
+        if not self._console.is_terminal and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _EVERY
+            self._console.print(self._line(), markup=False)
+
+    def _line(self) -> str:
+        return "…" if self._progress is None else line_of(self._progress)
+
+    def _command(self) -> str:
+        return shlex.join(["rh-prefect", *self._words])
+
+    def _say_how_to_go_on(self) -> None:
+        for job, task in sorted(self._tasks.items()):
+            print(f"still runs at RunningHub: task {task}  {job}", file=sys.stderr)
+        print(f"go on, paying for nothing twice: {self._command()}", file=sys.stderr)
+        if self._flow_run_id:
+            print(f"or cancel what still runs:       rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
+
+
+def line_of(progress: batches.Progress) -> str:
+    """Says in one line how far a batch is.
+
+    Args:
+        progress: Its counts.
+    """
+    spent = f"spent {progress.spent.normalize():f} {progress.currency or ''}".rstrip()
+    left = "" if progress.seconds_left is None else f" · about {_time(progress.seconds_left)} left"
+    return (
+        f"done {progress.done} · running {progress.running} · queued {progress.queued} · failed {progress.failed} "
+        f"· {spent}{left}"
+    )
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

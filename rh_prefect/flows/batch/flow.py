@@ -1,0 +1,70 @@
+"""The flow `batch`: a batch that can be deployed, scheduled and run from a form."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from rh_prefect.errors import BatchUnfinished
+from rh_prefect.flows.batch.account import BatchAccount
+from rh_prefect.flows.batch.run import batch as run_batch
+from rh_prefect.flows.parts import Budget
+from rh_prefect.jobs.account import Reuse
+from rh_prefect.runs.flow import flow
+
+
+@flow(name="batch")
+async def batch(
+    rows: str | list[Any],
+    model: str,
+    chain: list[str | dict[str, Any]] | None = None,
+    values: dict[str, Any] | None = None,
+    label_column: str | None = None,
+    ignore_columns: list[str] | None = None,
+    budget: Budget | None = None,
+    strict: bool = False,
+    max_attempts: Annotated[int, Field(ge=1)] = 3,
+    reuse: Reuse = "never",
+    credentials: str | None = None,
+    storage: str | None = None,
+) -> BatchAccount:
+    """Runs a model, or a small chain of models, on many rows, and gives an account of every row.
+
+    The run fails where not every item is done; run it again, or run the same batch anew: only what is missing is paid.
+
+    Args:
+        rows: A manifest (.csv, .tsv, .jsonl, .parquet), a folder, a glob, or a list of parameters or files.
+        model: The model, by any of its names.
+        chain: Further models; each takes the output of the one before.
+        values: Parameters for every row, by name; "2.name" is the second model's.
+        label_column: The column that names outputs.
+        ignore_columns: Columns that are no parameters.
+        budget: What the batch may cost in all, in the account's currency. Empty for no limit.
+        strict: Whether one bad row stops the batch before anything is paid.
+        max_attempts: How many tasks one job may pay for in all, failed ones included.
+        reuse: Whether identical earlier requests are served from the storage, at no cost.
+        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
+    """
+    account = await run_batch(
+        rows,
+        model=model,
+        chain=chain or (),
+        values=values,
+        label_column=label_column,
+        ignore_columns=ignore_columns or (),
+        budget=budget,
+        strict=strict,
+        max_attempts=max_attempts,
+        reuse=reuse,
+        credentials=credentials,
+        storage=storage,
+    )
+    if not account.is_complete:
+        raise BatchUnfinished(
+            f"batch {account.batch}: {account}. Each item and its reason: {account.csv_uri}. "
+            "What to do: mend what it says and run the same batch again; what is done is not paid for again.",
+            account=account,
+        )
+    return account

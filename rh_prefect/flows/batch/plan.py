@@ -1,0 +1,319 @@
+"""What a batch does with each row: which columns are whose parameters, and what makes two rows the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from rh_prefect import catalog
+from rh_prefect.catalog import Model, Param
+from rh_prefect.errors import InputError
+from rh_prefect.flows.batch.source import Row, Source
+from rh_prefect.media.place import is_local, local_path
+from rh_prefect.media.ref import Media, as_media_input
+from rh_prefect.media.source import identity_uri
+from rh_prefect.models import ModelInput, input_for
+
+ChainStep = str | Mapping[str, Any]
+"""A further model of a chain: its name, or an object with `model` and parameters."""
+
+_OF_STEP = re.compile(r"(\d+)\.(.+)")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_NUMBERS: dict[str, type[int | float]] = {"int": int, "float": float}
+_WORDS = {"true": True, "false": False}
+_FED = "the-output-of-the-step-before"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of each row's chain.
+
+    Attributes:
+        model: The model.
+        fed: The parameter that takes the output of the step before; None in the first.
+    """
+
+    model: Model
+    fed: Param | None = None
+
+    def asked(self, params: Mapping[str, object], before: Media | str | None = None) -> ModelInput:
+        """Makes the call.
+
+        Args:
+            params: The row's parameters for this step.
+            before: The output of the step before.
+
+        Raises:
+            InputError: A parameter is wrong.
+        """
+        given = dict(params)
+        if self.fed is not None and before is not None and not {self.fed.name, self.fed.key} & given.keys():
+            given[self.fed.name] = before
+        return input_for(self.model)(**given)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One row that can be run.
+
+    Attributes:
+        number: The row, from 1.
+        id: The same for the same row in every run of the batch.
+        label: A name for its output.
+        params: The parameters of each step.
+    """
+
+    number: int
+    id: str
+    label: str | None
+    params: tuple[Mapping[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """One row that cannot be run."""
+
+    number: int
+    why: str
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done with each row; make it with `make_plan`.
+
+    Attributes:
+        stages: The chain; one step for a single model.
+        values: Parameters for every row, by step; a row's own come first.
+        label_column: The column that names outputs.
+        ignored: Columns that are no parameters.
+    """
+
+    stages: tuple[Stage, ...]
+    values: tuple[Mapping[str, object], ...]
+    label_column: str | None = None
+    ignored: frozenset[str] = frozenset()
+    file_param: Param | None = field(default=None)
+
+    @property
+    def identity(self) -> list[Any]:
+        """What tells this plan from another one for the same rows."""
+        steps = [[stage.model.endpoint, _plain(values)] for stage, values in zip(self.stages, self.values, strict=True)]
+        return [steps, self.label_column]
+
+    def works(self, source: Source) -> Iterator[Work | Bad]:
+        """Reads and checks all rows, in order; equal rows are rows of their own.
+
+        Args:
+            source: The rows.
+        """
+        seen: Counter[str] = Counter()
+        for row in source.rows():
+            if source.is_folder and not self._takes(row):
+                continue
+            work = self._work(row, source.base)
+            if isinstance(work, Work):
+                seen[work.id] += 1
+                if seen[work.id] > 1:
+                    work = Work(work.number, f"{work.id}-{seen[work.id]}", work.label, work.params)
+            yield work
+
+    def _takes(self, row: Row) -> bool:
+        """Whether a folder's file is of the kind that the first model takes, by its name."""
+        suffix = PurePath(str(row.file)).suffix.lower().lstrip(".")
+        param = self.file_param
+        known = {"image": _IMAGES, "video": _VIDEOS, "audio": _AUDIOS}.get(param.type if param else "", frozenset())
+        return suffix in ({one.lower() for one in param.accept} if param and param.accept else known)
+
+    def _work(self, row: Row, base: str | None) -> Work | Bad:
+        label = self._label(row)
+        if row.problem:
+            return Bad(row.number, row.problem, label)
+        try:
+            params = self._params(row, base)
+            for number, stage in enumerate(self.stages):
+                stage.asked(params[number], before=_FED if number else None)
+        except InputError as error:
+            return Bad(row.number, error.message, label)
+        text = json.dumps([_plain(one) for one in params] + [label], sort_keys=True, ensure_ascii=False)
+        return Work(row.number, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16], label, params)
+
+    def _label(self, row: Row) -> str | None:
+        if self.label_column:
+            value = row.values.get(self.label_column)
+            return str(value).strip() or None if value is not None else None
+        return PurePath(row.file).stem if isinstance(row.file, str) else None
+
+    def _params(self, row: Row, base: str | None) -> tuple[Mapping[str, object], ...]:
+        if self.label_column and row.file is None and self.label_column not in row.values:
+            raise InputError(f"it has no column {self.label_column!r}, which was to name its output.")
+        params = [dict(values) for values in self.values]
+        given = {
+            name: value
+            for name, value in row.values.items()
+            if name != self.label_column and name not in self.ignored and value not in (None, "")
+        }
+        if row.file is not None:
+            if self.file_param is None:
+                raise InputError(f"{self.stages[0].model.name} takes no file. What to do: give rows of parameters.")
+            given[self.file_param.name] = row.file
+        for name, value in given.items():
+            number, key, param = place(self.stages, name)
+            params[number][key] = _read(param, value, base)
+        return tuple(params)
+
+
+def make_plan(
+    model: str,
+    *,
+    chain: Sequence[ChainStep] = (),
+    values: Mapping[str, object] | None = None,
+    label_column: str | None = None,
+    ignored: Iterable[str] = (),
+) -> Plan:
+    """Checks what is to be done with each row.
+
+    Args:
+        model: The first model, by any of its names.
+        chain: Further models; each takes the output of the one before.
+        values: Parameters for every row.
+        label_column: The column that names outputs.
+        ignored: Columns that are no parameters.
+
+    Raises:
+        InputError: There is no such model, parameter, or way from one model to the next.
+    """
+    stages = [Stage(catalog.get(model))]
+    fixed: list[dict[str, object]] = [{}]
+    for step in chain:
+        own = dict(step) if isinstance(step, Mapping) else {"model": step}
+        entry = catalog.get(str(own.pop("model", "")))
+        stages.append(Stage(entry, fed=_fed(stages[-1].model, entry)))
+        fixed.append({entry.param(name).name: value for name, value in own.items()})
+    for name, value in (values or {}).items():
+        number, key, param = place(tuple(stages), name)
+        fixed[number][key] = _read(param, value, None)
+    return Plan(tuple(stages), tuple(fixed), label_column, frozenset(ignored), _first_file(stages[0].model))
+
+
+def place(stages: Sequence[Stage], name: str) -> tuple[int, str, Param | None]:
+    """Finds whose parameter a column is.
+
+    Args:
+        stages: The chain.
+        name: A Python or wire name, of the first step that has it; `2.name` is the second step's.
+
+    Returns:
+        Index of the step, the parameter's Python name, and the parameter.
+
+    Raises:
+        InputError: No step has it.
+    """
+    numbered = _OF_STEP.fullmatch(name)
+    if numbered and 1 <= int(numbered[1]) <= len(stages):
+        number = int(numbered[1]) - 1
+        param = stages[number].model.param(numbered[2])
+        return number, param.name, param
+    for number, stage in enumerate(stages):
+        found = stage.model.find_param(name)
+        if found is not None:
+            return number, found.name, found
+    first = stages[0].model
+    if first.incomplete:
+        return 0, name, None
+    raise InputError(
+        f"{name!r} is no parameter of {' or '.join(stage.model.name for stage in stages)}; {first.hint(name)}. "
+        "What to do: correct its name, or say that it is the label column or one to ignore."
+    )
+
+
+def _fed(before: Model, model: Model) -> Param:
+    fitting = [param for param in model.media_params if param.type == before.output]
+    if not fitting:
+        raise InputError(
+            f"{model.name} takes no {before.output}, which is what {before.name} makes. What to do: name another model."
+        )
+    return next((param for param in fitting if param.required), fitting[0])
+
+
+def _first_file(model: Model) -> Param | None:
+    files = model.media_params
+    return next((param for param in files if param.required), files[0] if files else None)
+
+
+def _read(param: Param | None, value: object, base: str | None) -> object:
+    """A cell as its parameter takes it; what does not fit is left for the catalogue to complain of."""
+    if param is None:
+        return value
+    if param.multiple and isinstance(value, str):
+        value = _items(value)
+    if isinstance(value, list | tuple):
+        return [_one(param, item, base) for item in value]
+    return _one(param, value, base)
+
+
+def _items(text: str) -> list[object]:
+    if text.lstrip().startswith("["):
+        try:
+            read = json.loads(text)
+        except ValueError:
+            return [text]
+        return read if isinstance(read, list) else [text]
+    return [item.strip() for item in text.split(";") if item.strip()]
+
+
+def _one(param: Param, value: object, base: str | None) -> object:
+    if param.is_media:
+        given = as_media_input(value)
+        return _file(given.strip(), base) if isinstance(given, str) else given
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    if param.type == "bool":
+        return _WORDS.get(text, value)
+    if param.type in _NUMBERS:
+        try:
+            return _NUMBERS[param.type](text)
+        except ValueError:
+            return value
+    return value
+
+
+def _file(given: str, base: str | None) -> str:
+    """The absolute address of a file; what lies on this machine must be there."""
+    if _SCHEME.match(given) and not is_local(given):
+        return given
+    if base is not None and not Path(given).expanduser().is_absolute() and not _SCHEME.match(given):
+        given = f"{base.rstrip('/')}/{given}"
+        if not is_local(given):
+            return given
+    path = local_path(given)
+    if not Path(path).is_file():
+        raise InputError(f"there is no file {path}. What to do: correct the path.")
+    return path
+
+
+def _plain(params: Mapping[str, object]) -> dict[str, object]:
+    """Parameters as they count for a row's identity: files by content or address, without signatures."""
+    return {name: _plain_value(value) for name, value in sorted(params.items())}
+
+
+def _plain_value(value: object) -> object:
+    if isinstance(value, Media):
+        return f"sha256:{value.sha256}"
+    if isinstance(value, list | tuple):
+        return [_plain_value(item) for item in value]
+    if isinstance(value, str):
+        return identity_uri(value) if _SCHEME.match(value) else value
+    return value if isinstance(value, int | float | bool | dict | None) else str(value)
+
+
+_IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif", "heic"})
+_VIDEOS = frozenset({"mp4", "mov", "webm", "mkv", "avi", "m4v"})
+_AUDIOS = frozenset({"mp3", "wav", "flac", "m4a", "aac", "ogg", "opus"})

@@ -1,0 +1,215 @@
+"""`batch`: the same work on many rows, with an account of every one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from rh_prefect.blocks.lookup import load_credentials, load_storage
+from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.flows.batch import account as accounts
+from rh_prefect.flows.batch.account import BatchAccount, Item
+from rh_prefect.flows.batch.plan import Bad, ChainStep, Plan, Work, make_plan
+from rh_prefect.flows.batch.progress import Progress
+from rh_prefect.flows.batch.source import Given, Source, open_source
+from rh_prefect.flows.batch.state import batch_id, enter
+from rh_prefect.flows.batch.work import Crew
+from rh_prefect.jobs.account import ASKED, Reuse, account
+from rh_prefect.jobs.budget import Ledger, ledger_of
+from rh_prefect.jobs.journal import Journal
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.media.store import MediaStore
+from rh_prefect.runs import observer
+from rh_prefect.runs.borrowed import borrow
+from rh_prefect.runs.hooks import PastScope
+from rh_prefect.runs.observer import expect_jobs
+from rh_prefect.runs.scope import FlowScope, current_scope
+from rh_prefect.settings import get_settings
+
+_CHECKS = 16
+"""How many rows' files are looked at together before a strict batch begins."""
+
+
+async def batch(
+    rows: Given,
+    *,
+    model: str,
+    chain: Sequence[ChainStep] = (),
+    values: Mapping[str, object] | None = None,
+    label_column: str | None = None,
+    ignore_columns: Iterable[str] = (),
+    budget: float | None = None,
+    strict: bool = False,
+    max_attempts: int = 3,
+    reuse: Reuse = "never",
+    credentials: str | None = None,
+    storage: str | None = None,
+) -> BatchAccount:
+    """Runs a model, or a small chain of models, on many rows, and gives an account of every row; call it in a flow.
+
+    A row that fails does not stop the others. Running the same batch again, in the same flow run or in a new one, does
+    only what is missing; what failed is paid for again, unless the same request must fail again.
+
+        account = await batch("s3://bucket/photos", model="kling-v2.6-pro-image-to-video",
+                              values={"prompt": "waves"}, chain=["rhart-video/video-upscaler"], budget=25)
+
+    Args:
+        rows: A manifest (.csv, .tsv, .jsonl, .parquet), a folder or S3 prefix, a glob, or a list of parameters or
+            files. A manifest's columns are parameters of the models, its relative paths start from its own folder.
+        model: The model, by any of its names.
+        chain: Further models, each a name or an object with `model` and parameters; each takes the output of the one
+            before.
+        values: Parameters for every row; a name is of the first model that has it, `2.name` is the second's.
+        label_column: The column that names outputs.
+        ignore_columns: Columns that are no parameters.
+        budget: What all jobs of the batch may cost together, those of earlier runs included.
+        strict: Whether one bad row, or one bad file, stops the batch before anything is paid.
+        max_attempts: How many tasks one job may pay for in all, failed ones included.
+        reuse: `always` serves identical earlier requests from the storage, at no cost.
+        credentials: Name of a `RunningHubCredentials` block; by default RH_API_KEY and RH_BASE_URL.
+        storage: Name of a `MediaStorage` block; by default RH_OUT.
+
+    Returns:
+        The sums; every item is in the files that it names.
+
+    Raises:
+        InputError: The rows cannot be read, or, where it is strict, one of them is bad.
+        RunningHubError: The batch as a whole cannot be run; see `rh_prefect.errors`.
+    """
+    here = current_scope()
+    if here is None:
+        raise ConfigError("batch: called outside of a flow. What to do: call it in a flow, or: rh-prefect batch ROWS.")
+    plan = make_plan(model, chain=chain, values=values, label_column=label_column, ignored=ignore_columns)
+    paying, store = await load_credentials(credentials), await load_storage(storage)
+    source = await asyncio.to_thread(open_source, rows, store=store)
+    sorted_out = await asyncio.to_thread(_sort_out, plan, source)
+    site = urlsplit(paying.base_url).netloc
+    about = {"source": source.name, "models": [stage.model.name for stage in plan.stages], "place": store.url}
+    name = batch_id([source.identity, plan.identity, site, store.url])
+    if strict:
+        _refuse_bad(sorted_out)
+    scope = await enter(name, store, here, about=about)
+    options = {
+        "budget": budget,
+        "max_attempts": max_attempts,
+        "reuse": reuse,
+        "credentials": credentials,
+        "storage": storage,
+    }
+    run = _Run(name, plan, store, here, scope, about, options)
+    if strict:
+        await run.check([work for work in sorted_out if isinstance(work, Work)])
+    return await run.whole(sorted_out)
+
+
+def _sort_out(plan: Plan, source: Source) -> list[Work | Bad]:
+    found = list(plan.works(source))
+    if not found:
+        raise InputError(
+            f"batch: there are no rows in {source.name}. What to do: check its name, and whether its files are of the "
+            "kind that the model takes."
+        )
+    return found
+
+
+def _refuse_bad(rows: Sequence[Work | Bad]) -> None:
+    bad = [f"row {row.number}: {row.why}" for row in rows if isinstance(row, Bad)]
+    if bad:
+        more = f"\n… and {len(bad) - 10} more" if len(bad) > 10 else ""
+        raise InputError(
+            f"batch: {len(bad)} of {len(rows)} rows are bad, and it is strict, so nothing was paid.\n"
+            + "\n".join(bad[:10])
+            + more
+        )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of a batch."""
+
+    name: str
+    plan: Plan
+    store: MediaStore
+    here: FlowScope
+    scope: PastScope
+    about: dict[str, Any]
+    options: Mapping[str, Any]
+
+    async def check(self, works: Sequence[Work]) -> None:
+        """Looks at all files before anything is paid."""
+        rows: list[Work | Bad] = []
+        for start in range(0, len(works), _CHECKS):
+            rows += await asyncio.gather(*(self._check(work) for work in works[start : start + _CHECKS]))
+        _refuse_bad(rows)
+
+    async def _check(self, work: Work) -> Work | Bad:
+        paying = await load_credentials(self.options["credentials"])
+        asked = self.plan.stages[0].asked(work.params[0])
+
+        async def look() -> None:
+            desk = account(paying.api_key, base_url=paying.base_url, settings=get_settings(), name=paying.account)
+            await desk.check(asked, scope=self.scope, store=self.store, label=work.label)
+
+        try:
+            await LOOP.call(look())
+        except InputError as error:
+            return Bad(work.number, error.message, work.label)
+        return work
+
+    async def whole(self, rows: Sequence[Work | Bad]) -> BatchAccount:
+        """Does what is missing, and gives the account, whatever happens."""
+        items = {row.number: _item(row) for row in rows}
+        works = [row for row in rows if isinstance(row, Work)]
+        progress = Progress(self.name, len(rows), self.scope.journal.scope)
+        ledger = await LOOP.call(_ledger(self.scope.journal))
+        crew = Crew(self.name, self.plan, self.options, self.scope.journal.scope, ledger, progress, items)
+        missing = await self._take_earlier(works, crew)
+        expect_jobs(len(missing) * len(self.plan.stages))
+        progress.start([item for item in items.values() if item.state != "unfinished"])
+        observer.listeners.append(progress.hear)
+        try:
+            with borrow(self.scope):
+                await crew.run(missing)
+        finally:
+            observer.listeners.remove(progress.hear)
+            # Also when it is interrupted: what is known by then is what the next person wants to see.
+            done = await asyncio.shield(self._account([items[number] for number in sorted(items)]))
+        return done
+
+    async def _take_earlier(self, works: Sequence[Work], crew: Crew) -> list[Work]:
+        """Takes over what an earlier run's account says is done, and still is there; what is missing is left."""
+        known = await asyncio.to_thread(accounts.earlier, self.name, store=self.store)
+        candidates = [work for work in works if work.id in known]
+        there = await asyncio.to_thread(lambda: {work.id for work in candidates if self._is_there(known[work.id])})
+        for work in candidates:
+            if work.id in there:
+                crew.items[work.number] = known[work.id].model_copy(update={"row": work.number, "label": work.label})
+                ASKED[crew.scope].update(crew.keys(work))
+        return [work for work in works if work.id not in there]
+
+    def _is_there(self, item: Item) -> bool:
+        # The manifest tells: whoever has moved the outputs away does not want them again.
+        name = self.store.name_of(item.manifest)
+        return name is not None and self.store.exists(name)
+
+    async def _account(self, items: Sequence[Item]) -> BatchAccount:
+        account = accounts.summed_up(self.name, items, store=self.store)
+        about = {**self.about, "flow_run": self.here.journal.scope, "scope": self.scope.journal.scope}
+        try:
+            await asyncio.to_thread(accounts.write, account, items, store=self.store, about=about)
+        finally:
+            await accounts.show(account, items)
+        return account
+
+
+def _item(row: Work | Bad) -> Item:
+    if isinstance(row, Bad):
+        return Item(row=row.number, label=row.label, state="failed", why=f"bad input: {row.why}")
+    return Item(row=row.number, id=row.id, label=row.label, why="the run broke off before its end; run it again")
+
+
+async def _ledger(journal: Journal) -> Ledger:
+    return ledger_of(journal)

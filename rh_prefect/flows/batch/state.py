@@ -1,0 +1,144 @@
+"""A batch's memory: which flow run's journal holds its jobs, and which attempt this is.
+
+The flow run that first ran a batch lends it its journal for good: every later run, in whatever flow run, finds there
+what was paid for. The state lies in the store, as `batches/<id>/state/<n>.json`: one file a run, each created
+exclusively, so that two processes that begin a batch together agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rh_prefect.errors import ConfigError, JournalError
+from rh_prefect.jobs.journal import FolderJournal
+from rh_prefect.media.store import MediaStore
+from rh_prefect.runs.hooks import BATCH, PastScope
+from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.runs.past import past_scope
+from rh_prefect.runs.scope import FlowScope
+
+FOLDER = "batches"
+"""Where batches keep state and account, in the store."""
+
+_FIRST_ATTEMPT = 1001
+"""The lending flow run has attempts of its own, for its other jobs and its cancellations: small numbers."""
+
+
+class State(BaseModel):
+    """One run of a batch.
+
+    Attributes:
+        token: Tells this very creation from any other.
+        at: When it began, ISO 8601, UTC; for people.
+        scope: The flow run whose journal holds the batch's jobs.
+        run: Its short name, used in file names.
+        flow: The name of its flow, used in file names.
+        flow_run: The flow run that this is.
+        run_count: Its attempt.
+        attempt: The batch's attempt: what failed in an earlier one may be paid for again.
+        about: What the batch is, for people.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    token: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    scope: str
+    run: str
+    flow: str
+    flow_run: str
+    run_count: int
+    attempt: int
+    about: dict[str, Any] = Field(default_factory=dict)
+
+
+def batch_id(identity: object) -> str:
+    """Names a batch by what it is: 16 hex digits.
+
+    Args:
+        identity: Its rows' source, model, options, site and place, as JSON.
+    """
+    text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+async def enter(batch: str, store: MediaStore, here: FlowScope, *, about: Mapping[str, Any]) -> PastScope:
+    """Begins a run of a batch, or goes on with one that the same attempt of the same flow run has begun.
+
+    Args:
+        batch: The batch's id.
+        store: Where its state lies.
+        here: The flow run that runs it.
+        about: What the batch is, for people.
+
+    Returns:
+        The scope that its jobs belong to.
+
+    Raises:
+        ConfigError: The flow run whose journal it uses is not known to this Prefect API.
+        JournalError: The state cannot be kept in the store.
+    """
+    files = FolderJournal(f"{store.url}/{FOLDER}", scope=batch, options=store.options_for(store.url))
+    try:
+        state = await _begin(files, batch, here, about)
+    except JournalError as error:
+        raise JournalError(f"The state of batch {batch} cannot be kept in {store.url}: {error.message}") from error
+    await _note(state, batch, here)
+    return PastScope(
+        journal=FlowRunJournal(state.scope),
+        run=state.run,
+        flow=state.flow,
+        attempt=state.attempt,
+        details={**here.details, "batch": batch},
+    )
+
+
+async def _begin(files: FolderJournal, batch: str, here: FlowScope, about: Mapping[str, Any]) -> State:
+    while True:
+        records = await files.job("state")
+        runs = [State.model_validate(records[key]) for key in sorted(records, key=_number)]
+        mine = (here.journal.scope, here.attempt)
+        known = next((run for run in runs if (run.flow_run, run.run_count) == mine), None)
+        lender = runs[0] if runs else None
+        if lender is not None and lender.scope != here.journal.scope:
+            await _check(lender, batch, files)
+        if known is not None:
+            return known
+        state = State(
+            scope=lender.scope if lender else here.journal.scope,
+            run=lender.run if lender else here.run,
+            flow=lender.flow if lender else here.flow,
+            flow_run=here.journal.scope,
+            run_count=here.attempt,
+            attempt=runs[-1].attempt + 1 if runs else _FIRST_ATTEMPT,
+            about=dict(about),
+        )
+        if await files.create(f"state-{len(runs) + 1}", state.model_dump(mode="json")):
+            return state
+
+
+def _number(key: str) -> int:
+    return int(key.rpartition("-")[2])
+
+
+async def _check(lender: State, batch: str, files: FolderJournal) -> None:
+    try:
+        await past_scope(lender.scope)
+    except ConfigError as error:
+        raise ConfigError(
+            f"Batch {batch} was begun by the flow run {lender.scope}, whose journal says what is paid for, and this "
+            "Prefect API does not know it. What to do: set PREFECT_API_URL to the API that it ran on. If that flow run "
+            f"was deleted, delete {files.url}/{batch} to begin anew; `reuse` serves what lies in the store already."
+        ) from error
+
+
+async def _note(state: State, batch: str, here: FlowScope) -> None:
+    """Tells the flow run where it works, so that its cancellation cancels there."""
+    await here.journal.create(f"{BATCH}-{batch}-{state.attempt}", state.model_dump(mode="json"))

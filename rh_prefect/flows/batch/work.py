@@ -1,0 +1,133 @@
+"""Runs the rows of a batch: in order, in waves, each to an end that its account can name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rh_prefect.errors import (
+    BudgetExceeded,
+    InputError,
+    JobCancelled,
+    RunningHubError,
+    SubmissionUnknown,
+)
+from rh_prefect.flows.batch.account import Item, ItemState
+from rh_prefect.flows.batch.plan import Plan, Work
+from rh_prefect.flows.batch.progress import Progress
+from rh_prefect.jobs.budget import Ledger
+from rh_prefect.jobs.identity import explicit_key
+from rh_prefect.jobs.result import Result
+from rh_prefect.tasks.generate import generate
+from rh_prefect.tasks.many import WAVE
+
+WIDTH = 500
+"""How many rows are under way at a time, most of them in line for a slot: what waits beyond them costs no memory."""
+
+
+@dataclass(frozen=True)
+class Crew:
+    """What all rows of one run of a batch share.
+
+    Attributes:
+        batch: The batch's id.
+        plan: What is done with each row.
+        options: Of each paid call, as `generate` takes them.
+        scope: The scope of their jobs, by name.
+        ledger: What they have cost.
+        progress: Is told of each row's end.
+        items: What became of each row, by its number.
+    """
+
+    batch: str
+    plan: Plan
+    options: Mapping[str, Any]
+    scope: str
+    ledger: Ledger
+    progress: Progress
+    items: dict[int, Item]
+
+    async def run(self, works: Iterable[Work]) -> None:
+        """Runs all rows; none of their failures stops the others.
+
+        Args:
+            works: The rows, in order.
+        """
+        room = asyncio.Semaphore(WIDTH)
+
+        async def one(work: Work) -> None:
+            try:
+                await self._run(work)
+            finally:
+                room.release()
+
+        async with asyncio.TaskGroup() as group:
+            for number, work in enumerate(works):
+                await room.acquire()
+                if number % WAVE == 0:
+                    await asyncio.sleep(0)
+                group.create_task(one(work))
+
+    def keys(self, work: Work) -> list[str]:
+        """The names of a row's jobs in their scope."""
+        return [explicit_key(self._key(work, step)) for step in range(len(self.plan.stages))]
+
+    def _key(self, work: Work, step: int) -> str:
+        return f"batch {self.batch} row {work.id} step {step + 1}"
+
+    async def _run(self, work: Work) -> None:
+        results: list[Result] = []
+        try:
+            await self._chain(work, results)
+            ended: tuple[ItemState, str] = "done", ""
+        except Exception as error:  # whatever it is: it is this row's alone, and the account says so
+            ended = _told(error, step=len(results) + 1, steps=len(self.plan.stages))
+        self._end(work, results, *ended)
+
+    async def _chain(self, work: Work, results: list[Result]) -> None:
+        stages = self.plan.stages
+        for step, stage in enumerate(stages):
+            asked = stage.asked(work.params[step], before=results[-1].media if results else None)
+            # Only the last step's output bears the name alone; the others say whose they are.
+            label = work.label if step == len(stages) - 1 else f"{work.label or 'item'}-step-{step + 1}"
+            results.append(await generate(asked, label=label, key=self._key(work, step), **self.options))
+
+    def _end(self, work: Work, results: list[Result], state: ItemState, why: str) -> None:
+        keys = self.keys(work)
+        costs = [cost for cost in map(self.ledger.spent_on, keys) if cost is not None]
+        last = results[-1] if results else None
+        item = Item(
+            row=work.number,
+            id=work.id,
+            label=work.label,
+            state=state,
+            why=why,
+            cost=sum(costs[1:], costs[0]) if costs else None,
+            currency=next((result.currency for result in results if result.currency), None),
+            outputs=tuple(file.uri for file in last.outputs) if last and state == "done" else (),
+            manifest=last.manifest if last and state == "done" else "",
+            tasks=tuple(result.task_id for result in results),
+            jobs=tuple(f"{self.scope}/{key}" for key in keys[: len(results) + (state != "done")]),
+        )
+        self.items[work.number] = item
+        self.progress.end(item)
+
+
+def _told(error: Exception, *, step: int, steps: int) -> tuple[ItemState, str]:
+    """How an item stands whose step has raised this."""
+    where = f"step {step} of {steps}: " if steps > 1 else ""
+    match error:
+        case InputError():
+            return "failed", f"{where}bad input: {error.message}"
+        case BudgetExceeded():
+            return "not started", f"{where}{error.message}"
+        case SubmissionUnknown():
+            return "unknown", f"{where}{error.message}"
+        case JobCancelled():
+            return "cancelled", f"{where}{error.message}"
+        case RunningHubError():
+            return "failed", f"{where}{error.message}"
+        case _:
+            return "failed", f"{where}{type(error).__name__}: {error}"

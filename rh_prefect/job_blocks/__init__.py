@@ -1,0 +1,13 @@
+"""Prefect's job blocks: a workflow, an app or a model, saved with its defaults and started by name.
+
+They stand above the tasks and not beside the other blocks, since what they start is what a task starts.
+"""
+
+from __future__ import annotations
+
+from rh_prefect.job_blocks.app import RunningHubApp
+from rh_prefect.job_blocks.model import RunningHubModel
+from rh_prefect.job_blocks.run import RunningHubJobRun
+from rh_prefect.job_blocks.workflow import RunningHubWorkflow
+
+__all__ = ["RunningHubApp", "RunningHubJobRun", "RunningHubModel", "RunningHubWorkflow"]

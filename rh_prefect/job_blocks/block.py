@@ -1,0 +1,78 @@
+"""What the job blocks have in common: whose account pays, where files go, and how a job is started."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from prefect.blocks.abstract import JobBlock
+from pydantic import ConfigDict, Field, model_validator
+
+from rh_prefect.errors import InputError
+from rh_prefect.job_blocks.run import RunningHubJobRun
+from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.thread import LOOP
+
+if TYPE_CHECKING:
+    from rh_prefect.jobs.account import Asked, Options
+
+LOGO = "https://www.runninghub.cn/favicon.png"
+DOCUMENTATION = "https://www.runninghub.cn/runninghub-api-doc-cn/"
+
+
+class RunningHubJob(JobBlock[Result], ABC):
+    """The base of the job blocks; it is no block type of its own."""
+
+    # A wrong field's value may be a password: it must not be in the error.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    label: str | None = Field(
+        default=None, description="A name for the output, in its file's name; other labels make other jobs."
+    )
+    credentials: str | None = Field(
+        default=None,
+        description="Name of the RunningHub Credentials block that pays; by default RH_API_KEY and RH_BASE_URL.",
+    )
+    storage: str | None = Field(
+        default=None, description="Name of the Media Storage block that the outputs go to; by default RH_OUT."
+    )
+
+    @model_validator(mode="after")
+    def _check_defaults(self) -> Self:
+        """Refuses to save what could never be started."""
+        try:
+            self._check()
+        except InputError as error:
+            raise ValueError(error.message) from None
+        return self
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Raises `InputError` where the saved values are wrong whatever `trigger` adds to them."""
+
+    @abstractmethod
+    def _asked(self, given: Mapping[str, Any]) -> Asked:
+        """What is asked for: the saved values, and over them what `trigger` was given."""
+
+    def _trigger(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
+        return LOOP.call_sync(self._start(overrides))
+
+    async def _atrigger(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
+        return await LOOP.call(self._start(overrides))
+
+    async def _start(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
+        # Heavy, and needed by none who only looks a block type up, as Prefect's server does at its start.
+        from rh_prefect.job_blocks.start import start
+        from rh_prefect.tasks.platform import JobOptions
+
+        given = dict(overrides)
+        scope = given.pop("scope", None)
+        options = self._options({name: given.pop(name) for name in JobOptions.__annotations__ if name in given})
+        return RunningHubJobRun(await start(self._asked(given), options, scope=scope))
+
+    def _options(self, given: Mapping[str, Any]) -> Options:
+        from rh_prefect.jobs.account import Options
+
+        saved = {"label": self.label, "credentials": self.credentials, "storage": self.storage}
+        return Options(**{**saved, **given})

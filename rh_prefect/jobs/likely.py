@@ -1,0 +1,67 @@
+"""Which of an account's tasks have ended, where only their number is known; and how often to count them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Sequence
+
+REMEMBERED = 200
+"""How many of the latest ends are remembered: models change, and so does RunningHub's speed."""
+
+COUNTS_A_JOB = 4.0
+"""About how many counts one job costs, however many run at once and however long they take."""
+
+GAP_OF_AGE = 0.03
+"""The longest gap between two counts, as a part of the youngest task's age."""
+
+COUNTS_IN_A_GAP = 8
+"""How many counts there may be in the shortest gap between two looks at one task: one count is for all tasks."""
+
+
+def counting_gap(ages: Sequence[float], *, shortest: float) -> float:
+    """How long to wait before the tasks are counted again.
+
+    With `n` tasks of which one ends every now and then, a count per half of that time costs each job the same few
+    requests, and keeps a slot idle for a part of a job's time that is the smaller, the more slots there are.
+
+    Args:
+        ages: The ages of the tasks that run, in seconds; at least one.
+        shortest: The shortest gap between two looks at one task.
+    """
+    mean = sum(ages) / len(ages)
+    between_ends = 2 * mean / len(ages)
+    longest = max(shortest, GAP_OF_AGE * min(ages))
+    return min(longest, max(shortest / COUNTS_IN_A_GAP, between_ends / COUNTS_A_JOB))
+
+
+class Lengths:
+    """How long an account's tasks lately ran."""
+
+    def __init__(self) -> None:
+        """Starts with none."""
+        self._latest: deque[float] = deque()
+        self._sorted: list[float] = []
+
+    def note(self, seconds: float) -> None:
+        """Remembers one."""
+        self._latest.append(seconds)
+        insort(self._sorted, seconds)
+        if len(self._latest) > REMEMBERED:
+            self._sorted.remove(self._latest.popleft())
+
+    def odds(self, *, seen: float, age: float) -> float:
+        """How likely a task has ended.
+
+        Args:
+            seen: Its age when it was last seen running.
+            age: Its age now.
+
+        Returns:
+            The part of the remembered ones longer than `seen` that were over at `age`; where nothing is remembered,
+            the part of its age in which nobody looked.
+        """
+        longer = len(self._sorted) - bisect_right(self._sorted, seen)
+        over = longer - (len(self._sorted) - bisect_right(self._sorted, age))
+        unseen = 1 - seen / age if age > 0 else 0.0
+        return (over + unseen) / (longer + 1)

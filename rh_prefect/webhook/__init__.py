@@ -1,0 +1,8 @@
+"""Receives RunningHub's webhooks, believes none of them, and wakes whoever waits for what RunningHub then confirms."""
+
+from __future__ import annotations
+
+from rh_prefect.webhook.app import create_app
+from rh_prefect.webhook.server import serve
+
+__all__ = ["create_app", "serve"]

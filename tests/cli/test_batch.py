@@ -1,0 +1,62 @@
+"""`rh-prefect batch`, as a person types it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.cli.batch_watch import line_of
+from rh_prefect.emulator import Emulator
+from rh_prefect.flows.batch.account import Item
+from rh_prefect.flows.batch.progress import Progress
+from rh_prefect.jobs.events import JobEvent
+from tests.support.prefect_server import PrefectServer
+from tests.support.rh import environment
+
+
+def test_the_line_counts_what_is_done_running_queued_failed_spent_and_left() -> None:
+    progress = Progress("b", total=6, scope="run")
+    progress.start([Item(row=1, state="done", cost=Decimal("0.04"), currency="CNY")])
+    assert line_of(progress) == "done 1 · running 0 · queued 5 · failed 0 · spent 0.04 CNY"
+    for job in ("run/a", "run/b", "other/c"):
+        progress.hear(JobEvent("submitted", job, "some/model"))
+    progress.hear(JobEvent("succeeded", "run/a", "some/model"))
+    progress.end(Item(row=2, state="done", cost=Decimal("0.04"), currency="CNY"))
+    progress.end(Item(row=3, state="failed"))
+    progress.began -= 20
+    assert line_of(progress).startswith("done 2 · running 1 · queued 2 · failed 1 · spent 0.08 CNY · about 0:3")
+
+
+@pytest.mark.prefect
+def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
+    rh: Emulator, prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    env = {**os.environ, **prefect_server.env, **environment(rh, tmp_path)}
+    rows = tmp_path / "rows.csv"
+    rows.write_text("prompt,name\na lighthouse,light\na harbour,port\na gull,bird\n")
+    command = [sys.executable, "-m", "rh_prefect.cli", "batch", str(rows), "--model", "z-image/turbo"]
+    command += ["--label-column", "name", "--set", "aspect_ratio=1:1", "--out", str(tmp_path / "batch")]
+
+    def call(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *more], env=env, capture_output=True, text=True, timeout=100, check=False)
+
+    first = call("--budget", "0.1")
+    assert first.returncode == 1, first.stderr
+    assert "2 of 3 items done, 1 not started; 0.08 CNY" in first.stdout
+    assert "budget of 0.1 CNY" in first.stdout
+    second = call()
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "3 rows, 2 of them done earlier" in second.stdout
+    assert len(rh.books.paid) == 3
+    assert {one.payload["aspectRatio"] for one in rh.books.paid} == {"1:1"}
+    account = Path(re.findall(r"each item: (.*)", second.stdout)[0])
+    assert account.is_relative_to(tmp_path / "batch")
+    assert account.read_text().count(",done,") == 3
+    wrong = call("--set", "nonsense")
+    assert (wrong.returncode, "NAME=VALUE" in wrong.stderr, "Traceback" in wrong.stderr) == (1, True, False)

@@ -1,0 +1,388 @@
+"""A batch: every row accounted for, and run again it pays for what is missing and for nothing else."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from rh_prefect import batch as batch_in_a_flow
+from rh_prefect import catalog, flow
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import BatchUnfinished, ConfigError, InputError
+from rh_prefect.flows import batch
+from rh_prefect.flows.batch import BatchAccount
+from rh_prefect.flows.batch.plan import Bad, Plan, Work, make_plan
+from rh_prefect.flows.batch.source import open_source
+from rh_prefect.media.store import MediaStore
+from rh_prefect.runs.hooks import cancel_run
+from rh_prefect.runs.past import past_scope
+from rh_prefect.runs.rerun import create, rerun
+from tests.support import samples
+from tests.support.s3 import S3Server
+
+KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-upscaler", "z-image/turbo"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of the user's."""
+    made = tmp_path / "in"
+    made.mkdir()
+    return made
+
+
+def manifest(folder: Path, rows: Sequence[Mapping[str, object]], *, name: str = "manifest.csv") -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with (folder / name).open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(folder / name)
+
+
+def rows_of(source: Any, plan: Plan, store: str = "elsewhere") -> list[Work | Bad]:
+    return list(plan.works(open_source(source, store=MediaStore(store))))
+
+
+def asked(works: Sequence[Work | Bad]) -> list[dict[str, object]]:
+    assert all(isinstance(work, Work) for work in works), works
+    return [dict(work.params[0]) for work in works if isinstance(work, Work)]
+
+
+def why(work: Work | Bad) -> str:
+    assert isinstance(work, Bad), work
+    return work.why
+
+
+# What the rows are.
+
+
+def test_a_manifest_s_columns_are_parameters_by_either_name_and_its_paths_are_its_own(folder: Path) -> None:
+    (folder / "photos").mkdir()
+    photo = samples.png(folder / "photos" / "one.png")
+    source = manifest(
+        folder, [{"imageUrl": "photos/one.png", "prompt": "waves, and wind", "duration": 10, "name": "a"}]
+    )
+    (work,) = rows_of(source, make_plan(KLING, label_column="name", values={"duration": "5", "sound": "false"}))
+    assert isinstance(work, Work)
+    assert work.label == "a"
+    assert work.params == ({"image_url": str(photo), "prompt": "waves, and wind", "duration": "10", "sound": "false"},)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.jsonl"])
+def test_every_kind_of_manifest_gives_the_same_rows(folder: Path, name: str) -> None:
+    lines = {
+        "rows.csv": "\ufeffprompt,aspectRatio\na lighthouse,16:9\na harbour,\n",
+        "rows.tsv": "prompt\taspectRatio\na lighthouse\t16:9\na harbour\t\n",
+        "rows.jsonl": '{"prompt": "a lighthouse", "aspect_ratio": "16:9"}\n\n{"prompt": "a harbour"}\n',
+    }
+    (folder / name).write_text(lines[name], encoding="utf-8")
+    params = asked(rows_of(str(folder / name), make_plan(PICTURE)))
+    assert params == [{"prompt": "a lighthouse", "aspect_ratio": "16:9"}, {"prompt": "a harbour"}]
+
+
+def test_parquet_is_read_or_says_what_it_needs(folder: Path) -> None:
+    path = folder / "rows.parquet"
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        with pytest.raises(ConfigError, match=r"rh-prefect\[parquet\]"):
+            rows_of(str(path), make_plan(PICTURE))
+        return
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": ["a lighthouse"], "aspect_ratio": [None]}), path)
+    assert asked(rows_of(str(path), make_plan(PICTURE))) == [{"prompt": "a lighthouse"}]
+
+
+def test_words_of_a_table_become_what_their_parameters_take(folder: Path) -> None:
+    model = next(
+        model
+        for model in catalog.models()
+        if {"bool", "int"} <= {param.type for param in model.params if not param.multiple}
+    )
+    switch = next(param for param in model.params if param.type == "bool" and not param.multiple)
+    number = next(param for param in model.params if param.type == "int" and not param.multiple)
+    (read,) = make_plan(model.name, values={switch.name: "TRUE", number.key: " 7 "}).values
+    assert read == {switch.name: True, number.name: 7}
+
+
+def test_a_folder_gives_its_files_of_the_right_kind_and_not_what_was_made_in_it(folder: Path) -> None:
+    for name in ("b.png", "a.png", "out/old.png", "notes.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        samples.png(folder / name)
+    plan = make_plan(KLING, values={"prompt": "waves"})
+    works = rows_of(str(folder), plan, store=str(folder / "out"))
+    assert [work.label for work in works] == ["a", "b"]
+    assert [params["image_url"] for params in asked(works)] == [str(folder / "a.png"), str(folder / "b.png")]
+    with pytest.raises(InputError, match="another place for outputs"):
+        rows_of(str(folder), plan, store=str(folder))
+
+
+def test_a_glob_and_a_list_of_files_give_the_same_work(folder: Path) -> None:
+    files = [str(samples.png(folder / f"{name}.png")) for name in "ab"]
+    plan = make_plan(KLING, values={"prompt": "waves"})
+    one, two = rows_of(str(folder / "*.png"), plan), rows_of(files, plan)
+    assert one == two
+    assert len({work.id for work in one if isinstance(work, Work)}) == 2
+
+
+@pytest.mark.s3
+def test_an_s3_prefix_gives_its_files(s3: S3Server, folder: Path) -> None:
+    place = s3.url("batch")
+    inbox, out = MediaStore(f"{place}/in", options=s3.options), MediaStore(f"{place}/out", options=s3.options)
+    for name in ("one.png", "more/two.png", "notes.txt"):
+        inbox.write_bytes(name, samples.png(folder / "x.png").read_bytes())
+    plan = make_plan(KLING, values={"prompt": "waves"})
+    works = list(plan.works(open_source(inbox.url, store=out)))
+    assert [params["image_url"] for params in asked(works)] == [inbox.uri("more/two.png"), inbox.uri("one.png")]
+    globbed = list(plan.works(open_source(f"{inbox.url}/*.png", store=out)))
+    assert [params["image_url"] for params in asked(globbed)] == [inbox.uri("one.png")]
+    inbox.write_bytes("rows.csv", b"imageUrl,prompt\none.png,wind\n")
+    (row,) = asked(list(plan.works(open_source(f"{inbox.url}/rows.csv", store=out))))
+    assert row == {"image_url": inbox.uri("one.png"), "prompt": "wind"}
+
+
+def test_a_bad_row_says_why_and_is_no_other_s_business(folder: Path) -> None:
+    photo = str(samples.png(folder / "one.png"))
+    rows = [
+        {"image_url": photo, "prompt": "waves"},
+        {"image_url": "nowhere.png", "prompt": "waves"},
+        {"image_url": photo, "prompt": "waves", "duration": "7"},
+        {"image_url": photo, "promt": "waves"},
+        "x.png",
+        7,
+    ]
+    good, *bad = rows_of(rows, make_plan(KLING))
+    assert isinstance(good, Work)
+    said = ["there is no file", "must be one of", "the nearest is prompt", "there is no file", "A file was expected"]
+    assert [words in why(work) for words, work in zip(said, bad, strict=True)] == [True] * 5
+
+
+def test_equal_rows_are_rows_of_their_own_and_have_the_same_ids_each_time() -> None:
+    rows = [{"prompt": "a"}, {"prompt": "b"}, {"prompt": "a"}]
+    ids = [work.id for work in rows_of(rows, make_plan(PICTURE)) if isinstance(work, Work)]
+    assert len(set(ids)) == 3
+    turned = [work.id for work in rows_of(rows[::-1], make_plan(PICTURE)) if isinstance(work, Work)]
+    assert sorted(turned) == sorted(ids)
+
+
+def test_a_chain_s_parameters_go_to_the_first_step_that_has_them_or_to_the_one_named(folder: Path) -> None:
+    photo = str(samples.png(folder / "one.png"))
+    plan = make_plan(KLING, chain=[UPSCALER], values={"target_resolution": "1080p", "2.targetResolution": "720p"})
+    (work,) = rows_of([{"image_url": photo, "prompt": "waves"}], plan)
+    assert isinstance(work, Work)
+    assert work.params[1] == {"target_resolution": "720p"}
+    with pytest.raises(InputError, match="takes no image"):
+        make_plan(PICTURE, chain=[UPSCALER])
+    with pytest.raises(InputError, match="no parameter"):
+        make_plan(PICTURE, values={"nonsense": 1})
+
+
+# What becomes of them.
+
+served = pytest.mark.usefixtures("prefect_server")
+
+
+async def run(rows: Any, **options: Any) -> BatchAccount:
+    """A batch in a new flow run; its account, whether or not all is done."""
+    options = {"model": PICTURE} | options
+    try:
+        account: BatchAccount = await batch(rows, **options)
+    except BatchUnfinished as error:
+        account = error.account
+        assert account.csv_uri in str(error)
+    return account
+
+
+def items(account: BatchAccount) -> list[dict[str, Any]]:
+    return list(json.loads(Path(account.json_uri).read_text())["items"])
+
+
+def states(account: BatchAccount) -> list[str]:
+    return [item["state"] for item in items(account)]
+
+
+def prompts(*subjects: str) -> list[dict[str, str]]:
+    return [{"prompt": subject} for subject in subjects]
+
+
+MIXED = prompts("a lighthouse", "a harbour", "a forbidden thing", "this one fails", "a gull", "a boat", "a tower")
+
+
+@pytest.mark.prefect
+@served
+async def test_a_mixed_batch_accounts_for_every_row_and_run_again_pays_exactly_what_is_missing(
+    rh: Emulator, folder: Path
+) -> None:
+    rh.faults.add(Fault("submit", prompt="this one fails", number=1, kind="fail", code="805"))
+    source = manifest(folder, [{**row, "aspect_ratio": ""} for row in MIXED[:5]] + [
+        {"prompt": "a boat", "aspect_ratio": "nonsense"}, *MIXED[6:]
+    ])  # fmt: skip
+    failing = Decimal("0.04")
+    account = await run(source, budget=0.13, values={"output_format": "png"})
+    counts = Counter(states(account))
+    assert counts["not started"] >= 1
+    assert counts["done"] + counts["not started"] + counts["failed"] == 7
+    found = {item["row"]: item for item in items(account)}
+    assert (found[6]["state"], found[6]["why"].startswith("bad input:")) == ("failed", True)
+    assert account.cost == sum(one.charged for one in rh.books.paid) <= Decimal("0.13")
+    assert "budget of 0.13 CNY" in next(item["why"] for item in found.values() if item["state"] == "not started")
+    # Enough money, a row mended: the same batch again, in a new flow run.
+    (folder / "manifest.csv").write_text((folder / "manifest.csv").read_text().replace("nonsense", "1:1"))
+    paid = Counter(str(one.payload["prompt"]) for one in rh.books.paid)
+    again = await run(source, budget=1.0, values={"output_format": "png"})
+    assert again.batch == account.batch
+    assert (again.done, again.failed) == (6, 1)
+    assert "content check" in next(item["why"] for item in items(again) if item["state"] == "failed")
+    now = Counter(str(one.payload["prompt"]) for one in rh.books.paid) - paid
+    done_before = {MIXED[item["row"] - 1]["prompt"] for item in found.values() if item["state"] == "done"}
+    assert set(now) == {row["prompt"] for row in MIXED} - done_before - {"a forbidden thing"}
+    assert set(now.values()) == {1}
+    assert again.cost == sum(one.charged for one in rh.books.paid)
+    assert failing <= again.cost
+    # And once more: nothing is left to do.
+    submissions = len(rh.books.submissions)
+    assert str(await run(source, budget=1.0, values={"output_format": "png"})) == str(again)
+    assert [one.code for one in rh.books.submissions[submissions:]] == ["1501"], "the moderated one is refused anew"
+
+
+@pytest.mark.prefect
+@served
+async def test_the_account_is_a_table_a_json_file_and_an_artifact(rh: Emulator) -> None:
+    account = await run(prompts("a lighthouse", "a forbidden thing"))
+    table = list(csv.DictReader(io.StringIO(Path(account.csv_uri).read_text())))
+    assert [(row["row"], row["state"]) for row in table] == [("1", "done"), ("2", "failed")]
+    assert Path(table[0]["output"]).is_file()
+    assert Path(table[0]["manifest"]).is_file()
+    assert table[0]["tasks"] == rh.books.paid[0].task_id
+    assert table[0]["cost"] == "0.04"
+    whole = json.loads(Path(account.json_uri).read_text())
+    assert whole["batch"] in account.csv_uri
+    assert whole["models"] == [PICTURE]
+    async with get_client() as client:
+        key = f"batch-account-{whole['flow_run'].replace('-', '')[-12:]}"
+        (shown,) = await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+    assert [row["state"] for row in json.loads(str(shown.data))] == ["failed", "done"]
+    assert "1 of 2 items done, 1 failed" in str(shown.description)
+
+
+@pytest.mark.prefect
+@served
+async def test_a_chain_pays_each_step_once_and_goes_on_at_the_step_that_failed(rh: Emulator, folder: Path) -> None:
+    photo = str(samples.png(folder / "photo.png"))
+    rows = [{"image_url": photo, "prompt": f"waves {n}", "name": f"clip {n}"} for n in range(4)]
+    rh.faults.add(Fault("submit", endpoint=UPSCALER, number=2, kind="fail", code="805"))
+    options: dict[str, Any] = {
+        "model": KLING,
+        "chain": [{"model": UPSCALER, "target_resolution": "720p"}],
+        "values": {"sound": "false"},
+        "label_column": "name",
+    }
+    account = await run(rows, **options)
+    assert (account.done, account.failed) == (3, 1)
+    assert "step 2 of 2" in next(item["why"] for item in items(account) if item["state"] == "failed")
+    assert len(rh.books.uploads) == 1 + 4, "the shared photo once, and each clip"
+    again = await run(rows, **options)
+    assert again.is_complete
+    assert Counter(one.endpoint for one in rh.books.paid) == {"kling-v2.6-pro/image-to-video": 4, UPSCALER: 5}
+    assert again.cost == sum(one.charged for one in rh.books.paid)
+    assert all("clip " in Path(item["outputs"][0]).name for item in items(again))
+
+
+@pytest.mark.prefect
+@served
+async def test_strict_stops_before_anything_is_paid(rh: Emulator, folder: Path) -> None:
+    broken = folder / "broken.png"
+    broken.write_bytes(b"no picture")
+    rows = [{"image_url": str(samples.png(folder / "photo.png")), "prompt": "waves"}]
+    for bad in ({"prompt": "no picture given"}, {"image_url": str(broken), "prompt": "waves"}):
+        with pytest.raises(InputError, match="1 of 2 rows are bad"):
+            await batch([*rows, bad], model=KLING, strict=True)
+    assert not rh.books.submissions
+    account = await run([*rows, {"image_url": str(broken), "prompt": "waves"}], model=KLING)
+    assert states(account) == ["done", "failed"]
+    assert "bad input" in items(account)[1]["why"]
+
+
+@pytest.mark.prefect
+@served
+async def test_an_unknown_submit_is_named_and_never_paid_for_again(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", prompt="a harbour", number=1, kind="cut"))
+    account = await run(prompts("a lighthouse", "a harbour"))
+    assert states(account) == ["done", "unknown"]
+    assert f"jobs adopt {items(account)[1]['jobs'][0]} TASK_ID" in items(account)[1]["why"]
+    assert states(await run(prompts("a lighthouse", "a harbour"))) == ["done", "unknown"]
+    assert len(rh.books.submissions) == 2
+
+
+@pytest.mark.prefect
+@served
+async def test_what_is_gone_from_the_store_is_brought_home_again_and_not_paid_for(rh: Emulator) -> None:
+    account = await run(prompts("a lighthouse", "a harbour"))
+    first, second = items(account)
+    Path(first["outputs"][0]).unlink()
+    Path(first["manifest"]).unlink()
+    fetched = len(rh.books.downloads)
+    assert (await run(prompts("a lighthouse", "a harbour"))).is_complete
+    assert Path(first["outputs"][0]).is_file()
+    assert len(rh.books.downloads) == fetched + 1, "and the other one is not even looked at"
+    Path(account.json_uri).unlink()
+    assert items(await run(prompts("a lighthouse", "a harbour")))[1] == second, "the account is not needed for it"
+    assert len(rh.books.submissions) == 2
+
+
+@pytest.mark.prefect
+@served
+async def test_another_option_is_another_batch(rh: Emulator) -> None:
+    one = await run(prompts("a lighthouse"))
+    two = await run(prompts("a lighthouse"), values={"output_format": "jpeg"})
+    assert one.batch != two.batch
+    assert len(rh.books.paid) == 2
+
+
+@flow
+async def nightly(subjects: list[str]) -> str:
+    account = await batch_in_a_flow(prompts(*subjects), model=PICTURE)
+    return account.csv_uri
+
+
+@pytest.mark.prefect
+@served
+async def test_a_batch_in_a_flow_of_ones_own_is_run_again_with_it_and_apart_from_it(rh: Emulator) -> None:
+    run_id = str(await create(nightly, {"subjects": ["a lighthouse", "a lighthouse"]}))
+    uri = await rerun(nightly, run_id)
+    assert await rerun(nightly, run_id) == uri
+    assert (await run(prompts("a lighthouse", "a lighthouse"))).is_complete
+    assert len(rh.books.paid) == 2, "two equal rows, paid once each, whichever flow runs them"
+
+
+@pytest.mark.prefect
+@served
+async def test_cancelling_a_later_run_cancels_in_the_journal_that_it_works_in(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="code", code="416"))
+    first = await run(prompts("a lighthouse"))
+    again = await run(prompts("a lighthouse", "a harbour"))
+    assert first.failed == 1
+    assert again.is_complete
+    lent, later = (json.loads(Path(one.json_uri).read_text()) for one in (first, again))
+    assert lent["scope"] == lent["flow_run"]
+    scope = await past_scope(later["flow_run"])
+    await cancel_run(scope, by="a test")
+    assert await scope.journal.read("cancel-1") is not None
+    cancelled = (await past_scope(later["scope"])).journal
+    assert await cancelled.read("cancel-1001" if later["scope"] == later["flow_run"] else "cancel-1002") is not None
+
+
+async def test_outside_of_a_flow_it_says_what_to_do() -> None:
+    with pytest.raises(ConfigError, match="in a flow"):
+        await batch_in_a_flow(prompts("a lighthouse"), model=PICTURE)

@@ -1,0 +1,45 @@
+"""Flows that start a block's job and do something else before they fetch it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from rh_prefect import flow
+from rh_prefect.job_blocks import RunningHubModel
+from rh_prefect.jobs.result import Result
+
+MODULE = "tests.job_blocks.flows"
+
+
+@flow
+async def at_once(block: str) -> Result:
+    """Names only: the flow's parameters hold no block."""
+    run = await (await RunningHubModel.aload(block)).atrigger()
+    await run.await_for_completion()
+    return await run.afetch_result()
+
+
+@flow
+def in_sync(block: str) -> list[Result]:
+    saved = RunningHubModel.load(block, _sync=True)
+    runs = [saved.trigger(params={"prompt": prompt}) for prompt in ("one", "two", "two")]
+    return [run.fetch_result() for run in runs]
+
+
+@flow
+async def told(marker: str) -> Result:
+    """Says which task was triggered, and waits for it."""
+    run = await RunningHubModel(model="z-image/turbo", params={"prompt": "a lighthouse"}).atrigger()
+    Path(marker).write_text(run.task_id)
+    return await run.afetch_result()
+
+
+@task(cache_policy=NO_CACHE, retries=1)
+async def tried_again(block: RunningHubModel, ids: list[str]) -> None:
+    run = await block.atrigger()
+    ids.append(run.task_id)
+    if len(ids) == 1:
+        raise RuntimeError("fails after it has triggered")

@@ -1,0 +1,129 @@
+"""Saved blocks in flows: loaded by name, started in the flow run's scope, paid for once whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import pytest
+from prefect.client.schemas.objects import FlowRun
+
+from rh_prefect import flow
+from rh_prefect.blocks import MediaStorage, RunningHubCredentials
+from rh_prefect.connection import connect
+from rh_prefect.emulator import Emulator
+from rh_prefect.errors import ConfigError, JobCancelled
+from rh_prefect.job_blocks import RunningHubModel
+from rh_prefect.jobs.care import jobs_of
+from rh_prefect.jobs.records import JobView
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs.hooks import cancel_run
+from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.runs.past import past_scope
+from rh_prefect.runs.scope import current_scope
+from tests.job_blocks.flows import MODULE, at_once, in_sync, tried_again
+from tests.support.children import nursery
+from tests.support.prefect_server import PrefectServer
+from tests.support.rh import environment
+from tests.support.stage import wait_until
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+HOUR = 3600
+
+
+@pytest.fixture
+async def saved(rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A saved model whose account and storage are known by their blocks' names only."""
+    name = f"b-{uuid.uuid4().hex[:8]}"
+    await RunningHubCredentials(api_key=rh.key, base_url=rh.url, account="studio").asave(name)
+    await MediaStorage(url=str(tmp_path / "named")).asave(name)
+    params = {"prompt": "a lighthouse"}
+    await RunningHubModel(model="z-image/turbo", params=params, credentials=name, storage=name).asave(name)
+    monkeypatch.delenv("RH_API_KEY")
+    return name
+
+
+async def records(flow_run_id: str) -> list[JobView]:
+    return [view async for view in jobs_of(FlowRunJournal(uuid.UUID(flow_run_id)))]
+
+
+async def test_an_async_flow_triggers_waits_and_fetches(rh: Emulator, saved: str, tmp_path: Path) -> None:
+    result = await at_once(saved)
+    assert Path(result.media.uri).is_relative_to(tmp_path / "named")
+    (view,) = await records(result.job.partition("/")[0])
+    assert view.last is not None and view.last.end is not None
+    assert (view.last.intent.account, view.last.intent.credentials) == ("studio", saved)
+    assert [one.task_id for one in rh.books.paid] == [view.last.task_id]
+
+
+async def test_in_a_sync_flow_equal_runs_are_jobs_of_their_own(rh: Emulator, saved: str) -> None:
+    results = await asyncio.to_thread(in_sync, saved)
+    assert len({result.task_id for result in results}) == len(rh.books.paid) == 3
+    assert len({result.job.partition("/")[0] for result in results}) == 1
+
+
+async def test_a_saved_block_that_is_not_there_is_named(rh: Emulator) -> None:
+    block = RunningHubModel(model="z-image/turbo", params={"prompt": "x"}, credentials="nobody")
+    with pytest.raises(ConfigError, match="There is no block 'nobody'"):
+        await block.atrigger(scope="test")
+
+
+def test_killed_between_trigger_and_wait_a_run_that_is_run_again_pays_nothing(
+    slow_rh: Emulator, prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    env = {**prefect_server.env, **environment(slow_rh, tmp_path)}
+    marker = tmp_path / "task"
+    with nursery(env, tmp_path) as children:
+        children.spare(2)
+        child = children.run(f"{MODULE}:told", parameters={"marker": str(marker)})
+        run_id = child.wait_for("run")["id"]
+        wait_until(marker.exists)
+        child.kill()
+        slow_rh.clock.advance(HOUR)
+        again = children.run(f"{MODULE}:told", run=run_id)
+        done = again.wait_for("done")
+    assert done["result"]["task_id"] == marker.read_text()
+    assert [one.task_id for one in slow_rh.books.paid] == [marker.read_text()]
+
+
+async def test_a_task_that_is_tried_again_meets_its_own_job_while_it_still_runs(slow_rh: Emulator) -> None:
+    block = RunningHubModel(model="z-image/turbo", params={"prompt": "a lighthouse"})
+    ids: list[str] = []
+
+    @flow
+    async def made() -> None:
+        await tried_again(block, ids)
+
+    await made()
+    assert ids == [slow_rh.books.paid[0].task_id] * 2
+    assert len(slow_rh.books.paid) == 1
+
+
+async def test_a_flow_run_that_is_cancelled_cancels_what_a_block_has_started(slow_rh: Emulator) -> None:
+    block = RunningHubModel(model="z-image/turbo", params={"prompt": "a lighthouse"})
+
+    @flow
+    async def made() -> str:
+        run = await block.atrigger()
+        scope = current_scope()
+        assert scope is not None
+        outside = await past_scope(scope.journal.scope)
+        report = await LOOP.call(cancel_run(outside, by="a test"))
+        assert report.cancelled == (run.task_id,)
+        with pytest.raises(JobCancelled):
+            await run.await_for_completion()
+        return run.task_id
+
+    task_id = await made()
+    assert slow_rh.books.cancelled == [task_id]
+
+
+async def test_parameters_of_a_flow_run_hold_no_key(rh: Emulator, saved: str) -> None:
+    result = await at_once(saved)
+    connection = await connect()
+    flow_run: FlowRun = await connection.client.read_flow_run(uuid.UUID(result.job.partition("/")[0]))
+    assert flow_run.parameters == {"block": saved}
+    document = await (await connect()).client.read_block_document_by_name(saved, "runninghub-model")
+    assert rh.key not in document.model_dump_json()

@@ -1,0 +1,208 @@
+"""A block's job outside of flows: started, waited for, fetched, cancelled, and paid for once."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from rh_prefect import models
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import InputError, JobCancelled, JobFailed, ModerationError, SubmissionUnknown
+from rh_prefect.job_blocks import RunningHubApp, RunningHubModel, RunningHubWorkflow
+from rh_prefect.jobs.care import read_job
+from rh_prefect.jobs.journal import FolderJournal
+from rh_prefect.settings import get_settings
+from rh_prefect.tasks import generate
+from tests.support import samples
+
+HOUR = 3600
+
+
+def workflow(rh: Emulator, **fields: object) -> RunningHubWorkflow:
+    return RunningHubWorkflow(workflow_id=rh.workflows.id_of("text-to-image"), **fields)
+
+
+def turbo(prompt: str = "a lighthouse", **fields: object) -> RunningHubModel:
+    return RunningHubModel(model="z-image/turbo", params={"prompt": prompt}, **fields)
+
+
+def sent(rh: Emulator) -> dict[str, object]:
+    nodes = rh.books.submissions[-1].payload["nodeInfoList"]
+    assert isinstance(nodes, list)
+    return {f"{one['nodeId']}.{one['fieldName']}": one["fieldValue"] for one in nodes}
+
+
+def test_trigger_comes_back_when_it_is_paid_for_and_waits_in_the_background(slow_rh: Emulator, tmp_path: Path) -> None:
+    run = turbo(label="dawn").trigger(scope="test")
+    assert [one.task_id for one in slow_rh.books.paid] == [run.task_id]
+    assert not list((tmp_path / "out").rglob("dawn-*"))
+    slow_rh.clock.advance(HOUR)
+    run.wait_for_completion()
+    assert len(list((tmp_path / "out").rglob("dawn-*.png"))) + len(list((tmp_path / "out").rglob("dawn-*.jpg"))) == 1
+    result = run.fetch_result()
+    assert (result.task_id, result.job, result.label) == (run.task_id, run.job, "dawn")
+    assert Path(result.media.uri).is_file()
+    assert run.task_id in repr(run)
+
+
+async def test_the_coroutines_do_the_same(rh: Emulator) -> None:
+    run = await turbo().atrigger(scope="test")
+    await run.await_for_completion()
+    result = await run.afetch_result()
+    assert result.cost == rh.books.paid[0].charged > 0
+    requests = len(rh.books.requests)
+    await run.acancel()
+    assert len(rh.books.requests) == requests, "what has ended is not cancelled"
+
+
+def test_overrides_are_laid_over_the_saved_values(rh: Emulator, tmp_path: Path) -> None:
+    saved = RunningHubWorkflow(
+        workflow_id=rh.workflows.id_of("restyle"), nodes={"6.text": "in ink", "3.steps": 10}, seed=3, label="saved"
+    )
+    photo = samples.png(tmp_path / "photo.png")
+    run = saved.trigger(nodes={"6.text": "in oil", "10.image": photo}, seed=5, instance_type="plus", scope="test")
+    assert run.fetch_result().label == "saved"
+    assert sent(rh) | {"10.image": ""} == {"6.text": "in oil", "3.steps": 10, "10.image": "", "3.seed": 5}
+    assert str(sent(rh)["10.image"]).startswith("openapi/")
+    assert rh.books.submissions[-1].payload["instanceType"] == "plus"
+    assert saved.trigger(label="given", scope="test").fetch_result().label == "given"
+    assert (sent(rh)["6.text"], sent(rh)["3.seed"]) == ("in ink", 3)
+
+
+def test_a_model_s_parameters_are_overridden_one_by_one(rh: Emulator) -> None:
+    saved = RunningHubModel(model="ZImageTurbo", params={"prompt": "a lighthouse", "aspect_ratio": "16:9"})
+    media = saved.trigger(params={"prompt": "a harbour"}, scope="test").fetch_result().media
+    assert media.width is not None and media.height is not None
+    assert media.width > media.height
+    assert rh.books.submissions[-1].payload["prompt"] == "a harbour"
+
+
+def test_an_app_runs_and_its_options_are_checked_before_anything_is_sent(rh: Emulator, tmp_path: Path) -> None:
+    app = RunningHubApp(webapp_id=rh.apps.id_of("Portrait restyle"), nodes={"3.sampler_name": "euler"})
+    with pytest.raises(InputError, match="it can be"):
+        app.trigger(nodes={"3.sampler_name": "nonsense"}, scope="test")
+    assert not rh.books.submissions
+    run = app.trigger(nodes={"10.image": samples.png(tmp_path / "photo.png")}, scope="test")
+    assert run.fetch_result().media.kind == "image"
+    assert sent(rh)["3.sampler_name"] == "euler"
+
+
+def test_an_override_that_is_none_is_named(rh: Emulator) -> None:
+    with pytest.raises(InputError, match=r"prompt.*`params`"):
+        turbo().trigger(prompt="a harbour", scope="test")
+    with pytest.raises(InputError, match="promt: Extra inputs"):
+        workflow(rh).trigger(promt="a harbour", scope="test")
+    assert not rh.books.submissions
+
+
+def test_a_run_of_a_block_and_a_call_of_generate_are_one_job(rh: Emulator) -> None:
+    run = turbo().trigger(scope="test", key="mine")
+    again = asyncio.run(generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="test", key="mine"))
+    assert run.fetch_result() == again
+    assert len(rh.books.paid) == 1
+
+
+def test_triggered_again_while_it_runs_it_is_the_same_job(slow_rh: Emulator) -> None:
+    first = turbo().trigger(scope="test", key="mine")
+    second = turbo().trigger(scope="test", key="mine")
+    assert (first.task_id, first.job) == (second.task_id, second.job)
+    slow_rh.clock.advance(HOUR)
+    assert first.fetch_result() == second.fetch_result()
+    assert len(slow_rh.books.paid) == 1
+
+
+def test_what_is_reused_is_paid_for_by_nobody_and_cannot_be_cancelled(rh: Emulator) -> None:
+    first = turbo().trigger(scope="test").fetch_result()
+    run = turbo().trigger(scope="test", reuse="always")
+    run.cancel()
+    assert (run.task_id, run.fetch_result().cost) == (first.task_id, Decimal(0))
+    assert len(rh.books.paid) == 1
+    assert not rh.books.cancelled
+
+
+def test_a_refused_submit_is_raised_by_trigger(rh: Emulator) -> None:
+    with pytest.raises(ModerationError):
+        turbo("a forbidden thing").trigger(scope="test")
+    assert not rh.books.paid
+
+
+def test_a_lost_answer_is_raised_by_trigger_and_never_sent_again(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="cut"))
+    for _ in range(2):
+        with pytest.raises(SubmissionUnknown, match="jobs adopt test/"):
+            turbo().trigger(scope="test", key="lost")
+    assert len(rh.books.paid) == 1
+
+
+def test_a_task_that_fails_names_its_node(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail", node="6", exception="ValueError"))
+    run = workflow(rh).trigger(scope="test")
+    with pytest.raises(JobFailed, match=r"6.*ValueError"):
+        run.wait_for_completion()
+    with pytest.raises(JobFailed, match="ValueError"):
+        run.fetch_result()
+
+
+async def test_cancel_cancels_the_task_records_it_and_ends_the_wait(slow_rh: Emulator) -> None:
+    run = await turbo().atrigger(scope="test", key="mine")
+    waiting = asyncio.create_task(run.await_for_completion())
+    await asyncio.sleep(0.05)
+    await run.acancel()
+    with pytest.raises(JobCancelled, match=run.task_id):
+        await waiting
+    with pytest.raises(JobCancelled):
+        await run.afetch_result()
+    await run.acancel()
+    assert slow_rh.books.cancelled == [run.task_id]
+    journal = FolderJournal(get_settings().journal_url, scope="test")
+    last = (await read_job(journal, run.job.partition("/")[2])).last
+    assert last is not None and last.end is not None
+    assert last.end.status == "CANCELLED"
+
+
+async def test_a_task_that_succeeded_before_its_cancellation_is_fetched(slow_rh: Emulator) -> None:
+    run = await turbo().atrigger(scope="test")
+    slow_rh.clock.advance(HOUR)
+    await run.acancel()
+    assert (await run.afetch_result()).media.kind == "image"
+
+
+async def test_who_stops_waiting_does_not_stop_the_job(slow_rh: Emulator) -> None:
+    run = await turbo().atrigger(scope="test")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(run.await_for_completion(), 0.2)
+    slow_rh.clock.advance(HOUR)
+    assert (await run.afetch_result()).media.kind == "image"
+    assert not slow_rh.books.cancelled
+
+
+async def test_a_trigger_that_is_given_up_leaves_a_job_that_the_next_one_adopts(slow_rh: Emulator) -> None:
+    slow_rh.faults.add(Fault("submit", number=1, kind="hold"))
+    trigger = asyncio.create_task(turbo().atrigger(scope="test", key="mine"))
+    assert await asyncio.to_thread(slow_rh.gate.wait_held, seconds=10)
+    trigger.cancel()
+    slow_rh.gate.release()
+    with pytest.raises(asyncio.CancelledError):
+        await trigger
+    run = await turbo().atrigger(scope="test", key="mine")
+    assert [one.task_id for one in slow_rh.books.paid] == [run.task_id]
+
+
+async def test_a_trigger_that_is_given_up_before_its_submit_submits_nothing_afterwards(slow_rh: Emulator) -> None:
+    slow_rh.faults.add(Fault("workflow", number=1, kind="hold"))
+    trigger = asyncio.create_task(workflow(slow_rh).atrigger(scope="test"))
+    assert await asyncio.to_thread(slow_rh.gate.wait_held, seconds=10)
+    trigger.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trigger
+    slow_rh.gate.release()
+    await asyncio.sleep(0.3)
+    assert not slow_rh.books.submissions
+
+
+def test_without_a_scope_a_warning_says_what_a_crash_would_cost(rh: Emulator) -> None:
+    with pytest.warns(UserWarning, match="Name a scope"):
+        turbo().trigger().wait_for_completion()

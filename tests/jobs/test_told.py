@@ -1,0 +1,190 @@
+"""The poller where somebody tells of ends: fewer looks, and none the less where nobody tells after all."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from rh_prefect.client.wire import RemoteOutput, TaskView
+from rh_prefect.errors import JournalError, NoAnswer
+from rh_prefect.jobs.poller import LONGEST_FIRST, LONGEST_LATER, REMEMBERED, SURPRISES_THAT_COUNT, Poller
+from tests.support.virtual_time import in_virtual_time, now, settle
+
+RUNNING = TaskView(task_id="1", status="RUNNING")
+SUCCESS = TaskView(task_id="1", status="SUCCESS", outputs=(RemoteOutput(url="https://x.example.net/y.png"),))
+
+
+class Tasks:
+    """Tasks that end at given times, and the journal in which their ends are recorded."""
+
+    def __init__(self, **ends: float) -> None:
+        self.ends = ends
+        self.looks: list[tuple[str, float]] = []
+        self.recorded: set[str] = set()
+        self.broken = False
+        self.blips = 0
+        self.poller = Poller(self.query, clock=now)
+        self.poller.hears(is_on=True)
+
+    async def query(self, task_id: str) -> TaskView:
+        self.looks.append((task_id, round(now(), 1)))
+        if self.blips:
+            self.blips -= 1
+            raise NoAnswer("blip")
+        is_over = now() >= self.ends.get(task_id, float("inf"))
+        return (SUCCESS if is_over else RUNNING).model_copy(update={"task_id": task_id})
+
+    def wait(self, task_id: str) -> asyncio.Task[TaskView | None]:
+        async def is_known() -> bool:
+            if self.broken:
+                raise JournalError("away")
+            return task_id in self.recorded
+
+        return asyncio.create_task(self.poller.wait(task_id, is_known=is_known))
+
+    async def tell(self, task_id: str, *, recorded: bool = True) -> None:
+        """Wakes whoever waits, at the task's end."""
+        await asyncio.sleep(max(0.0, self.ends[task_id] - now()))
+        if recorded:
+            self.recorded.add(task_id)
+        self.poller.wake(task_id)
+
+
+@in_virtual_time
+async def test_an_end_that_is_told_of_and_recorded_asks_nothing() -> None:
+    tasks = Tasks(a=40)
+    waiting = tasks.wait("a")
+    await tasks.tell("a")
+    assert await waiting is None
+    assert (tasks.looks, round(now())) == ([], 40)
+
+
+@in_virtual_time
+async def test_an_end_that_is_told_of_and_not_recorded_is_asked_for() -> None:
+    tasks = Tasks(a=40)
+    waiting = tasks.wait("a")
+    await tasks.tell("a", recorded=False)
+    assert (await waiting).is_terminal  # type: ignore[union-attr]
+    assert tasks.looks == [("a", 40.0)]
+
+
+@in_virtual_time
+async def test_a_journal_that_is_away_is_no_reason_not_to_ask() -> None:
+    tasks = Tasks(a=40)
+    tasks.broken = True
+    waiting = tasks.wait("a")
+    await tasks.tell("a")
+    assert (await waiting).is_terminal  # type: ignore[union-attr]
+
+
+@in_virtual_time
+async def test_looks_are_sparse_and_a_lie_changes_nothing() -> None:
+    tasks = Tasks(a=1000)
+    waiting = tasks.wait("a")
+    await asyncio.sleep(10)
+    tasks.poller.wake("a")
+    assert (await waiting).is_terminal  # type: ignore[union-attr]
+    first, *later = [moment for _, moment in tasks.looks]
+    assert first == 10.0
+    assert {round(b - a) for a, b in zip([first, *later], later)} == {round(LONGEST_LATER)}
+
+
+@in_virtual_time
+async def test_an_end_of_which_nobody_tells_is_found_all_the_same() -> None:
+    tasks = Tasks(a=6, b=170)
+    waiting = [tasks.wait("a"), tasks.wait("b")]
+    await asyncio.gather(*waiting)
+    assert tasks.looks[:2] == [("a", LONGEST_FIRST), ("b", LONGEST_FIRST)]
+    assert now() == pytest.approx(LONGEST_FIRST + LONGEST_LATER, abs=1)
+
+
+@in_virtual_time
+async def test_where_ends_are_not_told_of_looks_are_frequent_again_until_one_is() -> None:
+    tasks = Tasks(**{f"t{n}": 6.0 for n in range(SURPRISES_THAT_COUNT)}, late=90, last=1000)
+    waiting = [tasks.wait(name) for name in tasks.ends]
+    await asyncio.gather(*waiting[:-1])
+    assert now() < 90 * 1.12
+    looks = len(tasks.looks)
+    tasks.poller.wake("somebody else's")
+    await asyncio.sleep(500)
+    assert len(tasks.looks) - looks <= 4
+    await waiting[-1]
+
+
+@in_virtual_time
+async def test_while_nothing_can_be_heard_looks_are_frequent() -> None:
+    tasks = Tasks(a=100, b=100)
+    waiting = [tasks.wait("a"), tasks.wait("b")]
+    await asyncio.sleep(10)
+    tasks.poller.hears(is_on=False)
+    await asyncio.gather(*waiting)
+    assert now() <= 111
+    quick = Tasks(a=1)
+    quick.poller.hears(is_on=False)
+    await quick.wait("a")
+    assert quick.looks[0][1] - (now() - 1) < 1.5
+
+
+@in_virtual_time
+async def test_an_end_that_was_told_of_before_the_wait_is_not_waited_for() -> None:
+    tasks = Tasks(a=0)
+    tasks.recorded.add("a")
+    tasks.poller.wake("a")
+    assert await tasks.wait("a") is None
+    assert now() < 0.1
+
+
+@in_virtual_time
+async def test_what_is_remembered_is_bounded() -> None:
+    tasks = Tasks(a=0)
+    for n in ("a", *map(str, range(REMEMBERED))):
+        tasks.poller.wake(n)
+    waiting: Any = tasks.wait("a")
+    await settle()
+    assert not waiting.done()
+    await waiting
+
+
+@in_virtual_time
+async def test_a_blip_is_not_waited_out_sparsely() -> None:
+    tasks = Tasks(a=61)
+    tasks.blips = 1
+    await tasks.wait("a")
+    assert now() < 61 + 20
+
+
+@in_virtual_time
+async def test_a_job_of_which_nobody_will_tell_is_looked_at_as_ever() -> None:
+    tasks = Tasks(a=10)
+    await tasks.poller.wait("a")
+    assert now() <= 12
+
+
+@in_virtual_time
+async def test_what_was_told_while_nothing_could_be_heard_is_found_among_what_is_recorded() -> None:
+    tasks = Tasks(a=5, b=500)
+    waiting = [tasks.wait("a"), tasks.wait("b")]
+    await asyncio.sleep(5)
+    tasks.recorded.add("a")
+    tasks.poller.hears(is_on=True)
+    assert await waiting[0] is None
+    assert (tasks.looks, round(now())) == ([], 6)
+    await waiting[1]
+    assert [round(moment) for _, moment in tasks.looks] == [60, 300, 540]
+
+
+@in_virtual_time
+async def test_a_peek_gives_way_to_a_look_that_is_due_sooner_and_to_a_wake() -> None:
+    tasks = Tasks(a=60.2, b=60.2)
+    waiting = [tasks.wait("a"), tasks.wait("b")]
+    await asyncio.sleep(59.8)
+    tasks.poller.hears(is_on=True)
+    await asyncio.sleep(0.1)
+    tasks.poller.wake("b")
+    await settle()
+    assert tasks.looks == [("b", 59.9)]
+    await tasks.tell("b")
+    await asyncio.gather(*waiting)
+    assert tasks.looks[1] == ("a", 60.0)

@@ -1,0 +1,62 @@
+"""`kill -9` in the middle of a batch, and the same batch again in a new flow run: no row is paid for twice."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator
+from tests.support import samples
+from tests.support.children import Said
+from tests.support.prefect_server import PrefectServer
+from tests.support.proxy import Proxy
+from tests.support.stage import Stage, staged
+
+pytestmark = [pytest.mark.long, pytest.mark.prefect]
+
+BATCH, ROWS = "rh_prefect.flows:batch", 40
+
+
+@pytest.fixture
+def stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Stage]:
+    with (
+        Emulator(clock="polls", polls=3, limit=8, long_side=96, fps=6) as rh,
+        staged(prefect_server, prefect_proxy, rh, tmp_path) as made,
+    ):
+        yield made
+
+
+@pytest.mark.parametrize("done", [4, ROWS // 2, ROWS - 4])
+def test_a_batch_that_was_killed_is_finished_by_a_new_run(stage: Stage, done: int) -> None:
+    photo = str(samples.png(stage.folder / "photo.png"))
+    rows = [{"image_url": photo, "prompt": f"waves {n}"} for n in range(ROWS)]
+    parameters = {"rows": rows, "model": "kling-v2.6-pro-image-to-video", "values": {"sound": "false"}}
+    child = stage.begin(BATCH, parameters)
+    child.wait_until_heard("job", done, state="succeeded")
+    unknown = stage.kill(child)
+    ended = again(stage, parameters)
+    if unknown:
+        assert {job for item in items(stage) if item["state"] == "unknown" for job in item["jobs"]} == unknown
+        stage.settle(unknown)
+        ended = again(stage, parameters)
+    assert ended["event"] == "done", ended
+    assert ended["result"]["done"] == ROWS
+    assert len(stage.rh.books.uploads) <= 2, "the shared picture, once in a process at most"
+    paid = Counter(one.payload["prompt"] for one in stage.rh.books.paid)
+    assert paid == Counter(row["prompt"] for row in rows)
+    assert {item["tasks"][0] for item in items(stage)} == {one.task_id for one in stage.rh.books.paid}
+
+
+def again(stage: Stage, parameters: dict[str, object]) -> Said:
+    child = stage.nursery.run(BATCH, parameters=parameters)
+    child.ended()
+    return child.said[-1]
+
+
+def items(stage: Stage) -> list[Said]:
+    (account,) = (name for name in stage.store.list("batches") if name.endswith("account.json"))
+    return list(json.loads(stage.store.read_bytes(account))["items"])

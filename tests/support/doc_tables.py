@@ -1,0 +1,99 @@
+"""Writes the parts of docs/ that are made from code: `python -m tests.support.doc_tables`.
+
+Each lies between two comments, `<!-- name: … -->` and `<!-- end -->`; tests compare what stands there with what is
+made here.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+from rh_prefect import errors
+from rh_prefect.emulator import assumptions
+
+DOCS = Path(__file__).parents[2] / "docs"
+_LONGEST_VALUE = 60
+
+
+def tree() -> str:
+    """The tree of errors, as its module draws it."""
+    paragraphs = (inspect.getdoc(errors) or "").split("\n\n")
+    drawn = next(each for each in paragraphs if each.lstrip().startswith("RunningHubError"))
+    return f"```text\n{inspect.cleandoc(drawn)}\n```"
+
+
+def codes() -> str:
+    """RunningHub's codes, with what each means and what to do."""
+    head = ("code", "class", "then", "meaning", "what to do", "a retry pays anew")
+    rows = (
+        (
+            f"`{code}`",
+            f"`{row.error.__name__}`",
+            f"`{row.retry}`",
+            row.meaning,
+            row.advice,
+            "yes" if row.new_task else "",
+        )
+        for code, row in sorted(errors.CODES.items(), key=lambda item: (not item[0].isdigit(), item[0].zfill(9)))
+    )
+    return _table(head, rows)
+
+
+def open_points() -> str:
+    """Every assumption of the emulator, with its value where that is short."""
+    return _table(("name", "value", "what it answers"), _assumptions())
+
+
+def _assumptions() -> Iterator[tuple[str, ...]]:
+    """Each constant with the text below it, which says what the question is."""
+    statements = ast.parse(inspect.getsource(assumptions)).body
+    for statement, words in pairwise(statements):
+        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+            continue
+        name = statement.target.id
+        said = words.value.value if isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant) else ""
+        value = repr(getattr(assumptions, name))
+        yield f"`{name}`", f"`{value}`" if len(value) <= _LONGEST_VALUE else "see there", _one_line(str(said))
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    names = list(head)
+    lines = [names, ["---"] * len(names), *(list(row) for row in rows)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+PARTS: dict[str, tuple[str, Callable[[], str]]] = {
+    "tree": ("errors.md", tree),
+    "codes": ("errors.md", codes),
+    "assumptions": ("coverage.md", open_points),
+}
+"""What is made: its name in the comments, its page, and how."""
+
+
+def part(name: str) -> re.Pattern[str]:
+    """Finds a part in its page; the group `body` is what is made."""
+    return re.compile(rf"(?P<head><!-- {name}: [^\n]*-->\n)(?P<body>.*?)(?P<foot><!-- end -->)", re.DOTALL)
+
+
+def rewrite() -> None:
+    """Writes every part anew."""
+    for name, (page, make) in PARTS.items():
+        path = DOCS / page
+        text = path.read_text(encoding="utf-8")
+        body = f"\n{make()}\n\n"
+        path.write_text(
+            part(name).sub(lambda found, body=body: f"{found['head']}{body}{found['foot']}", text), encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    rewrite()

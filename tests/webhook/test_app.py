@@ -1,0 +1,127 @@
+"""The receiver's door, without a server: no body whatever makes it fall over, and none of them is believed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from rh_prefect.errors import ConfigError
+from rh_prefect.webhook import create_app
+from rh_prefect.webhook.app import LARGEST_BODY
+from rh_prefect.webhook.confirm import Confirmer, Told
+
+TOKEN = "a-token-of-24-characters"
+PLACE = f"/hook/{TOKEN}/run/{'0' * 24}/1"
+TASK = "2031112223334445057"
+
+
+class Noted(Confirmer):
+    """Takes what it is told, up to a number, and looks into nothing."""
+
+    def __init__(self, most: int = 10**9) -> None:
+        super().__init__()
+        self.told: list[Told] = []
+        self._most = most
+
+    def take(self, told: Told) -> bool:
+        if len(self.told) < self._most:
+            self.told.append(told)
+            return True
+        return False
+
+
+def post(noted: Confirmer, *bodies: bytes, path: str = PLACE) -> list[httpx.Response]:
+    async def run() -> list[httpx.Response]:
+        # The transport raises what the application raises.
+        transport = httpx.ASGITransport(create_app(token=SecretStr(TOKEN), confirmer=noted))
+        async with httpx.AsyncClient(transport=transport, base_url="http://receiver") as client:
+            return [await client.post(path, content=body) for body in bodies]
+
+    return asyncio.run(run())
+
+
+names = st.sampled_from(["taskId", "task_id", "event", "eventData", "data", "code", "status", "results"])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(TASK),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | names, inner),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=75)
+@given(st.lists(st.binary() | st.dictionaries(names, json_values).map(lambda value: json.dumps(value).encode())))
+def test_no_body_makes_it_fall_over(bodies: list[bytes]) -> None:
+    noted = Noted()
+    answers = post(noted, *bodies)
+    assert {one.status_code for one in answers} <= {200, 400}
+    assert len(noted.told) == sum(one.status_code == 200 for one in answers)
+    assert all(told.task_id.isdigit() and len(told.task_id) <= 40 for told in noted.told)
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000, b"9" * 1_000_000, b'{"taskId":' + b"9" * 9_999])
+def test_a_monster_is_refused(body: bytes) -> None:
+    assert post(Noted(), body)[0].status_code == 400
+
+
+def bodies() -> Iterator[tuple[str, object]]:
+    v2 = {"taskId": TASK, "status": "SUCCESS", "results": [{"url": "https://x.example.net/y.png"}]}
+    v1 = {"code": 0, "msg": "success", "data": [{"fileUrl": "https://x.example.net/y.png"}]}
+    yield "object", {"event": "TASK_END", "taskId": TASK, "eventData": v2}
+    yield "string", {"event": "TASK_END", "taskId": TASK, "eventData": json.dumps(v2)}
+    yield "v1 string", {"event": "TASK_END", "taskId": TASK, "eventData": json.dumps(v1)}
+    yield "v1 object", {"event": "TASK_END", "taskId": TASK, "eventData": v1}
+    yield "bare", v2
+    yield "a number", {"event": "TASK_END", "taskId": int(TASK)}
+    yield "without data", {"taskId": TASK}
+
+
+@pytest.mark.parametrize(("form", "body"), list(bodies()))
+def test_every_form_names_its_task_with_all_digits(form: str, body: object) -> None:
+    noted = Noted()
+    (answer,) = post(noted, json.dumps(body).encode())
+    assert (answer.status_code, answer.text) == (200, "noted")
+    assert noted.told == [Told("run", "0" * 24, 1, TASK)]
+
+
+def test_where_there_is_too_much_to_do_it_is_asked_to_come_again() -> None:
+    told = json.dumps({"taskId": TASK}).encode()
+    first, second = post(Noted(most=1), told, told)
+    assert (first.status_code, second.status_code) == (200, 503)
+    assert second.headers["retry-after"] == "60"
+
+
+def test_the_largest_body_is_read() -> None:
+    told = json.dumps({"taskId": TASK}).encode()
+    exactly, above = post(Noted(), told.ljust(LARGEST_BODY), told.ljust(LARGEST_BODY + 1))
+    assert (exactly.status_code, above.status_code) == (200, 413)
+
+
+def test_a_get_is_no_delivery_and_health_needs_no_token() -> None:
+    async def get(path: str) -> int:
+        transport = httpx.ASGITransport(create_app(token=SecretStr(TOKEN), confirmer=Noted()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://receiver") as client:
+            return (await client.get(path)).status_code
+
+    assert asyncio.run(get("/health")) == 200
+    assert asyncio.run(get(PLACE)) == 405
+
+
+@pytest.mark.parametrize("token", ["short", "with spaces in it and long", "slash/" * 9, ""])
+def test_a_token_that_could_be_guessed_or_broken_is_refused(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RH_WEBHOOK_TOKEN", token)
+    with pytest.raises(ConfigError, match="RH_WEBHOOK_TOKEN must have") as error:
+        create_app()
+    assert not token or token not in str(error.value)
+
+
+def test_without_a_token_there_is_no_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RH_WEBHOOK_TOKEN", raising=False)
+    with pytest.raises(ConfigError, match="needs a token"):
+        create_app()

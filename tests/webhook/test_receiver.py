@@ -1,0 +1,319 @@
+"""The receiver, with an emulator that delivers for real: what it believes, and what it makes of everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rh_prefect.client import Client
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.jobs.callback import Callback
+from rh_prefect.jobs.journal import FolderJournal
+from rh_prefect.jobs.records import Answer, End, JobView, Record, Submit
+from tests.support.job_records import intent, ticket, unknown, write
+from tests.support.receiver import TOKEN, receiver
+from tests.support.rh import environment
+
+MODEL = "rhart-image/z-image/turbo"
+WORDS = {"prompt": "a lighthouse", "aspectRatio": "1:1"}
+KEY = "0123456789abcdef01234567"
+OTHER = "f" * 24
+
+
+@dataclass
+class Desk:
+    """A job outside of flows, and a receiver that can read its journal.
+
+    Attributes:
+        rh: RunningHub.
+        callback: The receiver.
+        journal: The job's records.
+    """
+
+    rh: Emulator
+    callback: Callback
+    journal: FolderJournal
+
+    async def submit(self, endpoint: str = MODEL, *, key: str = KEY, **payload: Any) -> str:
+        """Pays for a task whose end is told to the receiver."""
+        async with Client(self.rh.key, base_url=self.rh.url) as client:
+            address = self.callback.address("run", key, 1)
+            return (await client.submit(endpoint, payload or WORDS, webhook_url=address)).task_id
+
+    async def job(self, *records: tuple[str, Record], key: str = KEY, **facts: Any) -> None:
+        """Records the job's intent, and what else is given."""
+        await write(self.journal, {"intent-1": intent(site="127.0.0.1", **facts), **dict(records)}, key=key)
+
+    async def paid(self, endpoint: str = MODEL, **payload: Any) -> str:
+        """A job with a recorded ticket, whose task runs."""
+        task_id = await self.submit(endpoint, **payload)
+        await self.job(("answer-1", ticket(task_id)))
+        return task_id
+
+    async def look(self, key: str = KEY) -> Submit:
+        view = JobView.parse(key, await self.journal.job(key))
+        assert view.last is not None
+        return view.last
+
+    async def ended(self, key: str = KEY) -> Submit:
+        """The submit, once its end is recorded."""
+        deadline = time.monotonic() + 10
+        while (submit := await self.look(key)).end is None:
+            assert time.monotonic() < deadline, "no end was recorded"
+            await asyncio.sleep(0.01)
+        return submit
+
+    def end(self) -> None:
+        """Lets all tasks end, whose ends are then told."""
+        self.rh.clock.advance(600)
+
+    async def asked(self, count: int) -> None:
+        """Waits for so many queries, and makes sure that no more come."""
+        assert await asyncio.to_thread(self.rh.books.wait, lambda _: self.queries >= count), self.queries
+        await asyncio.sleep(0.1)
+        assert self.queries == count
+
+    @property
+    def queries(self) -> int:
+        return sum(1 for one in self.rh.books.requests if one.path == "/openapi/v2/query")
+
+    async def post(self, body: bytes | str, *, path: str = f"/hook/{TOKEN}/run/{KEY}/1") -> int:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return (await client.post(self.callback.url + path, content=body)).status_code
+
+    async def send(self, task_id: str, **more: Any) -> int:
+        return await asyncio.to_thread(self.rh.webhooks.send, task_id, **more)
+
+
+@pytest.fixture(scope="module")
+def callback() -> Iterator[Callback]:
+    """One receiver for all: it reads its settings anew for each delivery."""
+    with receiver() as callback:
+        yield callback
+
+
+@pytest.fixture
+def desk(callback: Callback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with Emulator(clock="real", factor=0, long_side=64) as rh:
+        for name, value in {**environment(rh, tmp_path), "RH_JOURNAL": str(tmp_path / "journal")}.items():
+            monkeypatch.setenv(name, value)
+        yield Desk(rh, callback, FolderJournal(str(tmp_path / "journal"), scope="run"))
+
+
+async def test_an_end_is_asked_for_once_and_recorded(desk: Desk) -> None:
+    task_id = await desk.paid()
+    desk.end()
+    end = (await desk.ended()).end
+    assert end is not None
+    assert (end.status, end.task_id, len(end.links)) == ("SUCCESS", task_id, 1)
+    assert (end.queued_seconds, str(end.cost)) == (None, "0.04")
+    await desk.asked(1)
+
+
+@pytest.mark.parametrize("form", ["object", "string"])
+async def test_v2_data_may_be_an_object_or_a_string(desk: Desk, form: str) -> None:
+    desk.rh.switches.turn(webhook_data=form)
+    await desk.paid()
+    desk.end()
+    assert (await desk.ended()).state == "ended"
+
+
+async def test_a_workflow_of_v1_is_told_of_in_a_string(desk: Desk) -> None:
+    workflow = desk.rh.workflows.id_of("text-to-image")
+    await desk.paid("/task/openapi/create", workflowId=workflow)
+    desk.end()
+    end = (await desk.ended()).end
+    assert end is not None and end.links[0].node_id
+    assert isinstance(desk.rh.books.deliveries[0].body["eventData"], str)
+
+
+@pytest.mark.parametrize("name", ["taskId", "task_id"])
+async def test_a_bare_task_is_understood(desk: Desk, name: str) -> None:
+    task_id = await desk.paid()
+    desk.rh.faults.add(Fault("webhook", kind="lost"))
+    desk.end()
+    assert await desk.post(json.dumps({name: int(task_id), "status": "SUCCESS"})) == 200
+    assert (await desk.ended()).state == "ended"
+
+
+async def test_a_failure_is_recorded_with_its_reason(desk: Desk) -> None:
+    desk.rh.faults.add(Fault("submit", kind="fail", code="1504"))
+    await desk.paid()
+    desk.end()
+    end = (await desk.ended()).end
+    assert end is not None
+    assert (end.status, end.code) == ("FAILED", "1504")
+
+
+async def test_a_doubled_delivery_is_asked_about_once(desk: Desk) -> None:
+    desk.rh.faults.add(Fault("webhook", kind="doubled"))
+    task_id = await desk.paid()
+    desk.end()
+    await desk.ended()
+    assert await desk.send(task_id) == 200
+    await desk.asked(1)
+    assert len(desk.rh.books.deliveries) == 3
+
+
+async def test_a_late_delivery_of_what_is_recorded_asks_nothing(desk: Desk) -> None:
+    desk.rh.faults.add(Fault("webhook", kind="late", seconds=0.3))
+    task_id = await desk.paid()
+    desk.end()
+    recorded = End(status="SUCCESS", task_id=task_id)  # by whoever waits for it, who had found it by polling
+    await desk.journal.create(f"{KEY}-end-1", recorded.model_dump(mode="json"))
+    assert await asyncio.to_thread(desk.rh.books.wait, lambda books: bool(books.deliveries))
+    await desk.asked(0)
+    assert (await desk.look()).end == recorded
+
+
+async def test_a_forged_success_of_a_running_task_is_ignored_and_the_truth_is_not(desk: Desk) -> None:
+    task_id = await desk.paid()
+    assert await asyncio.to_thread(desk.rh.webhooks.forge, task_id) == 200
+    await desk.asked(4)  # the first look and three more: RunningHub may be slower to know than to tell
+    assert (await desk.look()).state == "ticket"
+    desk.end()
+    end = (await desk.ended()).end
+    assert end is not None
+    assert "forged" not in end.model_dump_json()
+
+
+async def test_a_forged_failure_of_a_success_is_a_success(desk: Desk) -> None:
+    desk.rh.faults.add(Fault("webhook", kind="forged"))
+    await desk.paid()
+    desk.end()
+    assert (await desk.ended()).end.status == "SUCCESS"  # type: ignore[union-attr]
+    await desk.asked(1)
+
+
+@pytest.mark.parametrize("other", ["2031112223334445057", "another job's"])
+async def test_another_task_is_not_this_jobs(desk: Desk, other: str) -> None:
+    await desk.paid()
+    stranger = await desk.submit(key=OTHER)
+    desk.rh.faults.add(Fault("webhook", kind="lost"))
+    desk.end()
+    told = json.dumps({"event": "TASK_END", "taskId": stranger if other == "another job's" else other})
+    assert await desk.post(told) == 200
+    await desk.asked(0)
+    assert (await desk.look()).state == "ticket"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/hook/{TOKEN[:-1]}x/run/{KEY}/1",
+        f"/hook/{TOKEN}x/run/{KEY}/1",
+        f"/hook/%C3%A9/run/{KEY}/1",
+        f"/hook//run/{KEY}/1",
+        f"/hook/{TOKEN}/..%2Fother/{KEY}/1",
+        f"/hook/{TOKEN}/.run/{KEY}/1",
+        f"/hook/{TOKEN}/run/{KEY}/0",
+        f"/hook/{TOKEN}/run/{KEY}/one",
+        f"/hook/{TOKEN}/run/KEY/1",
+        f"/hook/{TOKEN}/run/{KEY}",
+        "/",
+    ],
+)
+async def test_a_wrong_address_is_not_found_and_nothing_is_asked(desk: Desk, path: str) -> None:
+    task_id = await desk.paid()
+    assert await desk.post(json.dumps({"taskId": task_id}), path=path) == 404
+    await desk.asked(0)
+
+
+@pytest.mark.parametrize("scope", ["nobodys", "5a1f2f0e-0000-4000-8000-000000000000"])
+async def test_a_job_of_which_nothing_is_recorded_is_ignored(desk: Desk, scope: str) -> None:
+    assert await desk.post('{"taskId": "2031112223334445057"}', path=f"/hook/{TOKEN}/{scope}/{KEY}/1") == 200
+    await desk.asked(0)
+    await desk.paid()
+    desk.end()
+    await desk.ended()
+
+
+async def test_a_body_that_names_no_task_is_refused_and_not_logged(
+    desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
+    with caplog.at_level(logging.INFO, logger="uvicorn.access"):
+        for body in (b"", b"canary", b"[]", b"null", b'{"taskId": "canary"}', b"\xff\xfe", b'{"taskId": "' + b"9" * 99):
+            assert await desk.post(body) == 400
+    assert "names no task" in caplog.text
+    logged = [one for one in caplog.records if one.name.startswith(("rh_prefect", "uvicorn"))]
+    assert {one.name for one in logged} == {"rh_prefect", "uvicorn.access"}
+    assert "canary" not in " ".join(one.getMessage() for one in logged)
+
+
+async def test_a_huge_body_is_refused_announced_or_not(desk: Desk) -> None:
+    async def forever() -> Any:
+        for _ in range(64):
+            yield b"x" * 65_536
+
+    huge = b"x" * 3_000_000
+    assert await desk.post(huge) == 413
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.post(desk.callback.address("run", KEY, 1), content=forever())
+    assert answer.status_code == 413
+    await desk.paid()
+    desk.end()
+    await desk.ended()
+
+
+async def test_a_query_that_fails_is_asked_again(desk: Desk) -> None:
+    desk.rh.faults.add(Fault("query", kind="html", times=3))
+    await desk.paid()
+    desk.end()
+    assert (await desk.ended()).state == "ended"
+
+
+async def test_a_lost_answer_is_settled_by_the_webhook_that_runninghub_confirms(desk: Desk) -> None:
+    task_id = await desk.submit()
+    await desk.job(("answer-1", unknown()))
+    desk.end()
+    submit = await desk.ended()
+    assert submit.resolution is not None
+    assert (submit.resolution.outcome, submit.task_id) == ("adopted", task_id)
+
+
+async def test_an_owner_that_died_before_the_answer_is_settled_too(desk: Desk) -> None:
+    task_id = await desk.submit()
+    await desk.job()
+    desk.end()
+    assert (await desk.ended()).task_id == task_id
+
+
+async def test_a_lost_answer_is_not_settled_with_another_jobs_task(desk: Desk) -> None:
+    stranger = await desk.submit(key=OTHER)
+    await desk.job(("answer-1", unknown()))
+    desk.end()
+    assert await asyncio.to_thread(desk.rh.books.wait, lambda books: bool(books.deliveries))
+    assert await desk.post(json.dumps({"taskId": stranger})) == 200
+    await asyncio.sleep(0.3)
+    assert (await desk.look()).state == "unknown"
+
+
+async def test_a_refused_submit_is_never_taken_for_a_paid_one(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    await desk.submit()
+    await desk.job(("answer-1", Answer(outcome="refused", code="1007")))
+    desk.end()
+    assert await asyncio.to_thread(desk.rh.books.wait, lambda books: bool(books.deliveries))
+    await asyncio.sleep(0.3)
+    assert (await desk.look()).state == "refused"
+    assert "recorded as refused" in caplog.text
+
+
+async def test_another_site_s_job_is_not_asked_about_here(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    task_id = await desk.submit()
+    await write(desk.journal, {"intent-1": intent(site="www.runninghub.ai"), "answer-1": ticket(task_id)})
+    desk.end()
+    assert await asyncio.to_thread(desk.rh.books.wait, lambda books: bool(books.deliveries))
+    await asyncio.sleep(0.4)
+    await desk.asked(0)
+    assert "submitted to www.runninghub.ai" in caplog.text

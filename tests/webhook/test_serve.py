@@ -1,0 +1,63 @@
+"""`rh-prefect webhook serve`: what it shows, what it keeps to itself, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+
+from rh_prefect.cli.webhook import serve_
+from rh_prefect.errors import ConfigError
+from tests.support.prefect_server import free_port
+
+TOKEN = "canary-token-that-is-set-already"
+
+
+def interrupt_when_up(port: int, seen: list[int]) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            seen.append(httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code)
+            break
+        except httpx.TransportError:
+            time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def _logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = logging.getLogger("rh_prefect")
+    for name in ("propagate", "level"):
+        monkeypatch.setattr(log, name, getattr(log, name))
+    monkeypatch.setattr(log, "handlers", list(log.handlers))
+
+
+def test_a_token_that_is_set_is_not_shown_and_the_address_as_given(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RH_WEBHOOK_TOKEN", TOKEN)
+    monkeypatch.setenv("RH_WEBHOOK_URL", "https://hooks.example.net")
+    port, seen = free_port(), []
+    threading.Thread(target=interrupt_when_up, args=(port, seen)).start()
+    with pytest.raises(KeyboardInterrupt):
+        serve_(port=port)
+    shown = capsys.readouterr()
+    assert seen == [200]
+    assert f"received at http://127.0.0.1:{port}" in shown.out
+    assert "export RH_WEBHOOK_URL=https://hooks.example.net\n" in shown.out
+    assert TOKEN not in shown.out + shown.err
+    with httpx.Client(trust_env=False) as client, pytest.raises(httpx.ConnectError):
+        client.get(f"http://127.0.0.1:{port}/health")
+
+
+def test_a_port_that_is_taken_is_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}.*--port"):
+            serve_(port=port)
