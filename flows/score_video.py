@@ -15,7 +15,7 @@ from rh_prefect.tasks import Film
 async def score_video(
     video: str,
     style: Annotated[str, Field(min_length=1, max_length=500)] = "calm and warm, three short sentences",
-    music: Annotated[str, Field(max_length=1000)] | None = "A quiet piano piece without vocals",
+    music: Annotated[str, Field(max_length=400)] | None = "A quiet piano piece without vocals",
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Film:

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
         webhook_token: The secret part of the webhook's address.
     """
 
-    model_config = SettingsConfigDict(env_prefix="RH_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="RH_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     api_key: SecretStr | None = None
     base_url: str = "https://www.runninghub.cn"

@@ -84,3 +84,11 @@ def test_a_senseless_value_is_refused(name: str, value: str, bare: pytest.Monkey
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         get_settings().out = "x"  # type: ignore[misc]
+
+
+def test_a_value_that_is_wrong_is_not_shown(bare: pytest.MonkeyPatch) -> None:
+    bare.setenv("RH_OUT_OPTIONS", '["canary-secret"]')
+    with pytest.raises(ValidationError) as caught:
+        get_settings()
+    assert "out_options" in str(caught.value)
+    assert "canary-secret" not in str(caught.value)

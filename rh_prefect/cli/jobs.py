@@ -8,7 +8,7 @@ from uuid import UUID
 
 from cyclopts import Parameter
 
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.jobs import care
 from rh_prefect.jobs.journal import FolderJournal, Journal, folder_scopes
 from rh_prefect.jobs.records import JobView
@@ -155,11 +155,21 @@ async def _collect(run: str) -> None:
     from rh_prefect.runs.hooks import bring_home
 
     scope = await _scope(run)
+    failed = False
     async for view in care.jobs_of(scope.journal):
-        if view.tickets:
+        if not view.tickets:
+            continue
+        try:
             result = await LOOP.call(bring_home(view, scope))
+        except RunningHubError as error:
+            # One that failed must not keep the others away: their links die.
+            failed = True
+            print(f"NOT collected: {error.message}")
+        else:
             if result is not None:
                 print(f"{result.job}: {', '.join(media.uri for media in result.outputs) or result.manifest}")
+    if failed:
+        raise SystemExit(1)
 
 
 async def _replay_spool() -> None:

@@ -9,13 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rh_prefect.flows.parts import (
     FRAMINGS,
+    LONGEST_MUSIC,
     MOVES,
     Aspect,
     Blocks,
     Budget,
     ClipSeconds,
+    Music,
     Resolution,
     animate,
+    check_animation,
     compose,
     enlarge,
     picture,
@@ -53,7 +56,7 @@ async def film(
     shots: Annotated[int, Field(ge=1, le=12)] = 3,
     image: str | None = None,
     narration: Annotated[str, Field(max_length=5000)] | None = None,
-    music: Annotated[str, Field(max_length=1000)] | None = None,
+    music: Music | None = None,
     aspect: Aspect = "16:9",
     seconds: ClipSeconds = 5,
     resolution: Resolution = "1080p",
@@ -79,13 +82,15 @@ async def film(
     """
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget}
     expect_jobs(2 + shots * (2 if image else 3))
+    if image is not None:
+        await check_animation(image, f"{prompt}, {MOVES[0]}", seconds=seconds, blocks=blocks)
     takes = [
         _shot(number, prompt, image, aspect=aspect, seconds=seconds, resolution=resolution, blocks=blocks)
         for number in range(1, shots + 1)
     ]
     sounds = together(
         speak(narration or prompt, label="speech", blocks=blocks),
-        compose(music or f"Calm cinematic music, no vocals, for: {prompt}", label="music", blocks=blocks),
+        compose(music or _fitting(prompt), label="music", blocks=blocks),
     )
     (speech, score), *shot_steps = await together(sounds, *takes)
     cut = await assemble(
@@ -122,6 +127,10 @@ async def _shot(
     )
     steps.append(await enlarge(steps[-1], resolution=resolution, label=f"shot-{number}", blocks=blocks))
     return steps
+
+
+def _fitting(prompt: str) -> str:
+    return f"Calm cinematic music, no vocals, for: {prompt}"[:LONGEST_MUSIC]
 
 
 def _cost(steps: tuple[Result, ...]) -> Decimal:

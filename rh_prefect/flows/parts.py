@@ -11,12 +11,18 @@ from pydantic import Field
 from rh_prefect import models
 from rh_prefect.jobs.result import Result
 from rh_prefect.tasks.assemble import MediaLike
-from rh_prefect.tasks.generate import generate
+from rh_prefect.tasks.generate import check_job, generate
 
 T = TypeVar("T")
 Aspect = Literal["16:9", "9:16", "1:1"]
 Budget = Annotated[float, Field(gt=0)]
 """What all jobs of a run may cost together, in the account's currency."""
+
+LONGEST_MUSIC = 400
+"""Characters that the music's model takes."""
+
+Music = Annotated[str, Field(max_length=LONGEST_MUSIC)]
+"""What music is like."""
 
 Resolution = Literal["720p", "1080p", "2k", "4k"]
 ClipSeconds = Literal[5, 10]
@@ -78,9 +84,18 @@ async def picture(prompt: str, *, aspect: Aspect, label: str, blocks: Blocks) ->
 
 async def animate(image: MediaLike, prompt: str, *, seconds: ClipSeconds, label: str, blocks: Blocks) -> Result:
     """Makes a silent video that starts with a picture."""
+    return await generate(_motion(image, prompt, seconds), label=label, **blocks)
+
+
+async def check_animation(image: MediaLike, prompt: str, *, seconds: ClipSeconds, blocks: Blocks) -> None:
+    """Checks a picture before the steps beside its own are paid for."""
+    asked = _motion(image, prompt, seconds)
+    await check_job(asked, credentials=blocks["credentials"], storage=blocks["storage"])
+
+
+def _motion(image: MediaLike, prompt: str, seconds: ClipSeconds) -> models.ModelInput:
     duration: Literal["5", "10"] = "5" if seconds == 5 else "10"
-    asked = models.KlingV26ProImageToVideo(image_url=image, prompt=prompt, duration=duration, sound="false")
-    return await generate(asked, label=label, **blocks)
+    return models.KlingV26ProImageToVideo(image_url=image, prompt=prompt, duration=duration, sound="false")
 
 
 async def enlarge(video: MediaLike, *, resolution: Resolution, label: str, blocks: Blocks) -> Result:

@@ -7,16 +7,16 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect.errors import InputError
-from rh_prefect.flows.parts import Blocks, Budget, compose, speak, together
+from rh_prefect.flows.parts import Blocks, Budget, Music, compose, speak, together
 from rh_prefect.runs.flow import flow
-from rh_prefect.tasks.assemble import Film, assemble
+from rh_prefect.tasks.assemble import Film, assemble, check_video
 
 
 @flow(name="score")
 async def score(
     video: str,
     narration: Annotated[str, Field(max_length=5000)] | None = None,
-    music: Annotated[str, Field(max_length=1000)] | None = None,
+    music: Music | None = None,
     budget: Budget | None = None,
     credentials: str | None = None,
     storage: str | None = None,
@@ -34,6 +34,7 @@ async def score(
     if not (narration or music):
         raise InputError("score: there is nothing to be heard. What to do: give `narration`, `music`, or both.")
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget}
+    await check_video(video, storage=storage)
     jobs = {}
     if narration:
         jobs["speech"] = speak(narration, label="speech", blocks=blocks)

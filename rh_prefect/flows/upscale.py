@@ -10,6 +10,7 @@ from rh_prefect import models
 from rh_prefect.flows.parts import Budget, Resolution
 from rh_prefect.jobs.result import Result
 from rh_prefect.runs.flow import flow
+from rh_prefect.tasks.generate import check_job
 from rh_prefect.tasks.many import generate_many
 
 
@@ -31,4 +32,6 @@ async def upscale(
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
     asked = [models.RhVideoUpscaler(video_url=video, target_resolution=resolution) for video in videos]
+    for one in asked:
+        await check_job(one, credentials=credentials, storage=storage)
     return await generate_many(asked, label="enlarged", budget=budget, credentials=credentials, storage=storage)

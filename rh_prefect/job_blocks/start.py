@@ -15,7 +15,7 @@ from rh_prefect.jobs.records import JobView
 from rh_prefect.jobs.result import Result
 from rh_prefect.runs.observer import run_observer
 from rh_prefect.settings import get_settings
-from rh_prefect.tasks.generate import _scope
+from rh_prefect.tasks.generate import scope_for
 
 _PAID: Final[frozenset[JobEventState]] = frozenset(
     {"submitted", "adopted", "running", "collecting", "succeeded", "reused"}
@@ -61,7 +61,7 @@ async def start(asked: Asked, options: Options, *, scope: str | None) -> Handle:
     settings = get_settings()
     paying = await load_credentials(options.credentials)
     store = await load_storage(options.storage)
-    place = Place.of(_scope(scope, options.key, journal_url=settings.journal_url), key=options.key)
+    place = Place.of(scope_for(scope, options.key, journal_url=settings.journal_url), key=options.key)
     desk = account(paying.api_key, base_url=paying.base_url, settings=settings, name=paying.account)
     ear = _Ear(run_observer())
     work = background(desk.run(asked, scope=place, store=store, options=options, observer=ear))

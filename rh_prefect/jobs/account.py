@@ -11,12 +11,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal, TypeAlias, assert_never
+from typing import Literal, TypeAlias, assert_never, get_args
 
 from pydantic import SecretStr
 
 from rh_prefect.client import Client
-from rh_prefect.errors import RunningHubError
+from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.jobs import manifest as manifests
 from rh_prefect.jobs.budget import Prices, ledger_of
 from rh_prefect.jobs.callback import Callback, callback_of
@@ -30,15 +30,18 @@ from rh_prefect.jobs.journal import TellingJournal
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.order import Order, place_order
 from rh_prefect.jobs.owner import current_owner
+from rh_prefect.jobs.parts import check_folder
 from rh_prefect.jobs.poller import Poller
 from rh_prefect.jobs.records import Intent
 from rh_prefect.jobs.result import Result
 from rh_prefect.jobs.runner import Runner, World
 from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.sharing import Shared
 from rh_prefect.jobs.slots import Slots
 from rh_prefect.jobs.spool import Spool
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.jobs.uploads import Uploads
+from rh_prefect.media.names import is_text
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings
@@ -79,6 +82,17 @@ class Options:
     credentials: str | None = None
     storage: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses what would only be found out after the payment.
+
+        Raises:
+            InputError: An option has no meaning.
+        """
+        if self.label is not None and not is_text(self.label):
+            raise InputError(f"The label {self.label!r} cannot be written as UTF-8. Nothing was sent; give another.")
+        if self.reuse not in get_args(Reuse):
+            raise InputError(f'reuse must be "never" or "always", not {self.reuse!r}. Nothing was sent.')
+
 
 class Account:
     """Runs jobs on one account; lives on the package's loop thread. Get it with `account`."""
@@ -107,7 +121,7 @@ class Account:
             sleep=asyncio.sleep,
             jitter=random.random,
         )
-        self._running: dict[tuple[str, str], _Shared] = {}
+        self._running: dict[tuple[str, str], Shared] = {}
         self._inputs: dict[tuple[str, str], Inputs] = {}
         self._checks: dict[str, asyncio.Task[None]] = {}
 
@@ -215,7 +229,7 @@ class Account:
         shared = self._running.get(name)
         if shared is None or shared.is_ending:
             task = asyncio.ensure_future(self._work(scope, key, order, ordinal, store, options, watcher))
-            shared = self._running[name] = _Shared(task)
+            shared = self._running[name] = Shared(task)
             task.add_done_callback(lambda _: self._forget(name, task))
         return await shared.wait()
 
@@ -315,11 +329,15 @@ class Account:
         return await self._uploads.link(given, options=store.options_for(given.source))
 
     async def _check_store(self, store: MediaStore) -> None:
-        """Tries a place once, before anything is paid whose files would have nowhere to go."""
+        """Tries a place once, and this machine's, before anything is paid whose files would have nowhere to go."""
         check = self._checks.get(store.url)
         if check is None or (check.done() and (check.cancelled() or check.exception())):
-            check = self._checks[store.url] = asyncio.ensure_future(asyncio.to_thread(store.check))
+            check = self._checks[store.url] = asyncio.ensure_future(asyncio.to_thread(self._try_places, store))
         await asyncio.shield(check)
+
+    def _try_places(self, store: MediaStore) -> None:
+        check_folder(self._scratch / "parts")
+        store.check()
 
     def _inputs_of(self, scope: Scope, store: MediaStore) -> Inputs:
         name = (scope.journal.scope, store.url)
@@ -330,34 +348,6 @@ class Account:
     async def _ask_for_slots(self) -> tuple[int | None, int]:
         status = await self.client.queue_status()
         return status.limit, status.running + status.queued
-
-
-class _Shared:
-    """A job that several calls may wait for."""
-
-    def __init__(self, task: asyncio.Task[Result | None]) -> None:
-        self._task = task
-        self._waiting = 0
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether its last caller has left it."""
-        return self._task.cancelling() > 0
-
-    def is_of(self, task: asyncio.Task[Result | None]) -> bool:
-        """Whether this is the sharing of that task."""
-        return self._task is task
-
-    async def wait(self) -> Result | None:
-        self._waiting += 1
-        try:
-            return await asyncio.shield(self._task)
-        except asyncio.CancelledError:
-            if self._waiting == 1:
-                self._task.cancel()
-            raise
-        finally:
-            self._waiting -= 1
 
 
 ASKED: defaultdict[str, set[str]] = defaultdict(set)

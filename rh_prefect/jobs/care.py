@@ -149,4 +149,6 @@ async def orphans(journal: Journal, asked: Collection[str]) -> list[JobView]:
         journal: The scope's journal.
         asked: Keys that were asked for in this attempt.
     """
-    return [view async for view in jobs_of(journal) if view.key not in asked and view.tickets]
+    left = [key async for key in journal.keys() if key not in asked]
+    views = [JobView.parse(key, await journal.job(key)) for key in left]
+    return [view for view in views if view.tickets]

@@ -8,6 +8,26 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from rh_prefect.errors import ConfigError
+
+
+def check_folder(folder: Path) -> None:
+    """Makes sure that downloads can lie in a folder, before anything is paid that would have to.
+
+    Raises:
+        ConfigError: It cannot be made, or cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise ConfigError(
+            f"This machine's own folder {folder} cannot be written to: {error.strerror}. Nothing was paid. "
+            "What to do: set RH_STATE_DIR to a folder that can."
+        ) from error
 
 
 @contextlib.contextmanager

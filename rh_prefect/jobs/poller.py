@@ -48,15 +48,13 @@ LATER_IF_TOLD = 120
 
 LONGEST_LATER = 240.0
 SURPRISES_THAT_COUNT = 3
-"""How many ends in a row must be found without having been told of until nobody is believed to tell: one that had just
-come may be on its way."""
+"""How many ends in a row must be found untold of until nobody is believed to tell; of one, word may be on its way."""
 
 PEEK_AFTER = 1.0
 """Seconds after ends can be heard of (again) at which what was told meanwhile is looked for among what is recorded."""
 
 REMEMBERED = 4096
-"""How many told ends are remembered of which nobody knows here yet: an end can be told of before its ticket is
-recorded."""
+"""How many told ends are remembered that nobody waits for yet: an end can come before its ticket is recorded."""
 
 LOOKS_FOR_EACH = 2
 """How many tasks are looked at for each one that has ended; so many times as many after each further count in a row
@@ -312,8 +310,7 @@ class Poller:
 
     async def _look(self, watched: _Watched) -> None:
         async with self._gate:
-            was_told, watched.told = watched.told, False
-            look_at, watched.look_at = watched.look_at, None
+            (was_told, look_at), watched.told, watched.look_at = (watched.told, watched.look_at), False, None
             is_peek = look_at is not None and not was_told
             is_over = (was_told or is_peek) and await self._ended_elsewhere(watched)
             if not is_over and not is_peek:
@@ -355,8 +352,8 @@ class Poller:
         self._surprises += 1
         if self._surprises == SURPRISES_THAT_COUNT:
             _log.warning(
-                "%d tasks have ended and no webhook told of it; ends are polled for as without one. What to do: see "
-                "that `rh-prefect webhook serve` runs, and that RunningHub reaches it at RH_WEBHOOK_URL.",
+                "%d tasks have ended and no webhook told of it; ends are polled for as without one. What to do: see that "
+                "`rh-prefect webhook serve` runs and that RunningHub reaches it at RH_WEBHOOK_URL.",
                 self._surprises,
             )
             self._look_often()

@@ -67,6 +67,15 @@ def safe(text: str) -> str:
     return text or "x"
 
 
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8, which half a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_name(name: str) -> str:
     """Refuses a name that leaves the store or that some file system cannot hold.
 

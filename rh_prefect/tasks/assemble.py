@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict
 
 from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, MediaError
 from rh_prefect.jobs.result import Result
 from rh_prefect.media import edit
+from rh_prefect.media.probe import probe
 from rh_prefect.media.ref import Media, as_media_input
-from rh_prefect.media.source import fetch
+from rh_prefect.media.source import fetch, shown
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs.scope import current_scope
 
@@ -84,6 +85,30 @@ async def assemble(
 def _folder() -> str:
     scope = current_scope()
     return f"{scope.flow}/{scope.run}" if scope else "films"
+
+
+async def check_video(given: MediaLike, *, storage: str | None = None) -> None:
+    """Looks at a video before anything is paid for that is to go with it.
+
+    Args:
+        given: The video.
+        storage: Name of a `MediaStorage` block; by default RH_OUT.
+
+    Raises:
+        MediaError: It is missing, broken, or no video.
+    """
+    store = await load_storage(storage)
+    source = as_media_input(given)
+
+    def look() -> str:
+        with TemporaryDirectory(prefix="rh-film-") as scratch:
+            path = Path(scratch) / "video"
+            fetch(source, path, options=store.options_for(source))
+            return probe(path).kind
+
+    kind = await asyncio.to_thread(look)
+    if kind != "video":
+        raise MediaError(f"A video was expected, and {shown(source)} is of the kind {kind}. What to do: give a video.")
 
 
 class _Cut:

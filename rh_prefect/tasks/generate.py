@@ -157,7 +157,7 @@ async def run_job(asked: Asked, options: Options, *, scope: str | None = None) -
     settings = get_settings()
     paying = await load_credentials(options.credentials)
     store = await load_storage(options.storage)
-    here = _scope(scope, options.key, journal_url=settings.journal_url)
+    here = scope_for(scope, options.key, journal_url=settings.journal_url)
     observer = run_observer()
 
     async def run() -> Result:
@@ -167,10 +167,33 @@ async def run_job(asked: Asked, options: Options, *, scope: str | None = None) -
     return await LOOP.call(run())
 
 
+async def check_job(asked: Asked, *, credentials: str | None = None, storage: str | None = None) -> None:
+    """Checks a job of the flow run that one is in without paying: for a flow that is about to start several.
+
+    Args:
+        asked: The model and its parameters.
+        credentials: Name of a `RunningHubCredentials` block; by default RH_API_KEY and RH_BASE_URL.
+        storage: Name of a `MediaStorage` block; by default RH_OUT.
+
+    Raises:
+        RunningHubError: What is wrong.
+    """
+    settings = get_settings()
+    paying = await load_credentials(credentials)
+    store = await load_storage(storage)
+    here = scope_for(None, None, journal_url=settings.journal_url)
+
+    async def check() -> None:
+        desk = account(paying.api_key, base_url=paying.base_url, settings=settings, name=paying.account)
+        await desk.check(asked, scope=here, store=store)
+
+    await LOOP.call(check())
+
+
 _folder_scopes: dict[tuple[str, str], FolderScope] = {}
 
 
-def _scope(name: str | None, key: str | None, *, journal_url: str) -> Scope:
+def scope_for(name: str | None, key: str | None, *, journal_url: str) -> Scope:
     """The flow run that the call is in; outside of flows the named scope, or one that nobody will find again."""
     inside = borrowed_scope() or current_scope()
     if inside is not None:

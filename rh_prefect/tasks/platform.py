@@ -31,6 +31,7 @@ class JobOptions(TypedDict, total=False):
     reuse: Literal["never", "always"]
     on_unknown: Literal["raise", "resubmit"]
     max_attempts: int
+    budget: float | None
     deadline: float | None
     credentials: str | None
     storage: str | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from decimal import Decimal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.cli.batch_watch import line_of
-from rh_prefect.emulator import Emulator
+from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flows.batch.account import Item
 from rh_prefect.flows.batch.progress import Progress
 from rh_prefect.jobs.events import JobEvent
@@ -60,3 +61,27 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
     assert account.read_text().count(",done,") == 3
     wrong = call("--set", "nonsense")
     assert (wrong.returncode, "NAME=VALUE" in wrong.stderr, "Traceback" in wrong.stderr) == (1, True, False)
+
+
+@pytest.mark.prefect
+def test_ctrl_c_leaves_an_account_and_the_same_command_goes_on(
+    rh: Emulator, prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    rh.faults.add(Fault("query", every=1, kind="slow", seconds=1))
+    env = {**os.environ, **prefect_server.env, **environment(rh, tmp_path)}
+    rows = tmp_path / "rows.csv"
+    rows.write_text("prompt\na lighthouse\na harbour\nthis one is nonsense\n")
+    command = [sys.executable, "-m", "rh_prefect.cli", "batch", str(rows), "--model", "z-image/turbo"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert rh.books.wait(lambda books: len(books.paid) == 3, seconds=60)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait(timeout=60) != 0
+    assert "rh-prefect batch" in said
+    (account,) = (tmp_path / "out").glob("batches/*/account.csv")
+    assert ",unfinished," in account.read_text()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(rh.books.paid) == 3

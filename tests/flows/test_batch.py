@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -23,11 +24,13 @@ from rh_prefect.flows import batch
 from rh_prefect.flows.batch import BatchAccount
 from rh_prefect.flows.batch.plan import Bad, Plan, Work, make_plan
 from rh_prefect.flows.batch.source import open_source
+from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs.hooks import cancel_run
 from rh_prefect.runs.past import past_scope
 from rh_prefect.runs.rerun import create, rerun
 from tests.support import samples
+from tests.support.rh import environment
 from tests.support.s3 import S3Server
 
 KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-upscaler", "z-image/turbo"
@@ -216,7 +219,8 @@ def prompts(*subjects: str) -> list[dict[str, str]]:
     return [{"prompt": subject} for subject in subjects]
 
 
-MIXED = prompts("a lighthouse", "a harbour", "a forbidden thing", "this one fails", "a gull", "a boat", "a tower")
+FAILS, MODERATED, MENDED = "this one fails", "a forbidden thing", "a boat"
+MIXED = prompts("a lighthouse", FAILS, "a harbour", MODERATED, "a gull", MENDED, "a tower")
 
 
 @pytest.mark.prefect
@@ -224,36 +228,38 @@ MIXED = prompts("a lighthouse", "a harbour", "a forbidden thing", "this one fail
 async def test_a_mixed_batch_accounts_for_every_row_and_run_again_pays_exactly_what_is_missing(
     rh: Emulator, folder: Path
 ) -> None:
-    rh.faults.add(Fault("submit", prompt="this one fails", number=1, kind="fail", code="805"))
-    source = manifest(folder, [{**row, "aspect_ratio": ""} for row in MIXED[:5]] + [
-        {"prompt": "a boat", "aspect_ratio": "nonsense"}, *MIXED[6:]
-    ])  # fmt: skip
-    failing = Decimal("0.04")
-    account = await run(source, budget=0.13, values={"output_format": "png"})
-    counts = Counter(states(account))
-    assert counts["not started"] >= 1
-    assert counts["done"] + counts["not started"] + counts["failed"] == 7
-    found = {item["row"]: item for item in items(account)}
-    assert (found[6]["state"], found[6]["why"].startswith("bad input:")) == ("failed", True)
-    assert account.cost == sum(one.charged for one in rh.books.paid) <= Decimal("0.13")
-    assert "budget of 0.13 CNY" in next(item["why"] for item in found.values() if item["state"] == "not started")
-    # Enough money, a row mended: the same batch again, in a new flow run.
-    (folder / "manifest.csv").write_text((folder / "manifest.csv").read_text().replace("nonsense", "1:1"))
+    rh.faults.add(Fault("submit", prompt=FAILS, number=1, kind="fail", code="805"))
+    source = manifest(folder, MIXED[:2])
+    began = await run(source)
+    assert states(began) == ["done", "failed"]
+    assert "task" in items(began)[1]["why"]
+
+    # More rows, one of them bad, and money for two more: it is the same batch.
+    bad = {"prompt": MENDED, "aspect_ratio": "nonsense"}
+    manifest(folder, [bad if row["prompt"] == MENDED else row for row in MIXED])
+    short = await run(source, budget=0.17)
+    found = {MIXED[item["row"] - 1]["prompt"]: item for item in items(short)}
+    assert (short.batch, len(found)) == (began.batch, 7)
+    assert found[MENDED]["why"].startswith("bad input: z-image/turbo: aspect_ratio must be one of")
+    unpaid = [item for item in found.values() if item["state"] == "not started"]
+    # The moderated one is refused, or finds the money set aside for others.
+    assert (short.done, len(unpaid)) == (3, 3 - (found[MODERATED]["state"] == "failed"))
+    assert all("budget of 0.17 CNY" in item["why"] for item in unpaid)
+    assert short.cost == sum(one.charged for one in rh.books.paid) <= Decimal("0.17")
+
+    # Money for all, and the bad row is mended.
+    manifest(folder, MIXED)
+    whole = await run(source, budget=1.0)
+    assert (whole.done, whole.failed) == (6, 1)
+    assert "content check" in next(item["why"] for item in items(whole) if item["state"] == "failed")
     paid = Counter(str(one.payload["prompt"]) for one in rh.books.paid)
-    again = await run(source, budget=1.0, values={"output_format": "png"})
-    assert again.batch == account.batch
-    assert (again.done, again.failed) == (6, 1)
-    assert "content check" in next(item["why"] for item in items(again) if item["state"] == "failed")
-    now = Counter(str(one.payload["prompt"]) for one in rh.books.paid) - paid
-    done_before = {MIXED[item["row"] - 1]["prompt"] for item in found.values() if item["state"] == "done"}
-    assert set(now) == {row["prompt"] for row in MIXED} - done_before - {"a forbidden thing"}
-    assert set(now.values()) == {1}
-    assert again.cost == sum(one.charged for one in rh.books.paid)
-    assert failing <= again.cost
-    # And once more: nothing is left to do.
+    assert paid == Counter({row["prompt"]: 1 for row in MIXED if row["prompt"] != MODERATED} | {FAILS: 2})
+    assert whole.cost == sum(one.charged for one in rh.books.paid)
+
+    # And once more: nothing is left to do, but the moderated one is refused anew.
     submissions = len(rh.books.submissions)
-    assert str(await run(source, budget=1.0, values={"output_format": "png"})) == str(again)
-    assert [one.code for one in rh.books.submissions[submissions:]] == ["1501"], "the moderated one is refused anew"
+    assert str(await run(source, budget=1.0)) == str(whole)
+    assert [one.code for one in rh.books.submissions[submissions:]] == ["1501"]
 
 
 @pytest.mark.prefect
@@ -368,19 +374,25 @@ async def test_a_batch_in_a_flow_of_ones_own_is_run_again_with_it_and_apart_from
 
 @pytest.mark.prefect
 @served
-async def test_cancelling_a_later_run_cancels_in_the_journal_that_it_works_in(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="code", code="416"))
-    first = await run(prompts("a lighthouse"))
-    again = await run(prompts("a lighthouse", "a harbour"))
-    assert first.failed == 1
-    assert again.is_complete
-    lent, later = (json.loads(Path(one.json_uri).read_text()) for one in (first, again))
-    assert lent["scope"] == lent["flow_run"]
-    scope = await past_scope(later["flow_run"])
-    await cancel_run(scope, by="a test")
-    assert await scope.journal.read("cancel-1") is not None
-    cancelled = (await past_scope(later["scope"])).journal
-    assert await cancelled.read("cancel-1001" if later["scope"] == later["flow_run"] else "cancel-1002") is not None
+async def test_cancelling_a_later_run_cancels_in_the_journal_that_it_works_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Emulator(clock="real", factor=0, long_side=96, fps=6) as rh:  # its tasks run until they are cancelled
+        for name, value in environment(rh, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        rh.faults.add(Fault("submit", number=1, kind="code", code="416"))
+        first = await run(prompts("a lighthouse"))
+        assert first.failed == 1
+        again = asyncio.create_task(run(prompts("a lighthouse")))
+        assert await asyncio.to_thread(rh.books.wait, lambda books: len(books.paid) == 1)
+        begun, later = (json.loads(path.read_text()) for path in sorted((tmp_path / "out").glob("batches/*/state/*")))
+        assert later["scope"] == begun["scope"] == begun["flow_run"] != later["flow_run"]
+        await LOOP.call(cancel_run(await past_scope(later["flow_run"]), by="a test"))
+        assert states(await again) == ["cancelled"]
+        assert rh.books.cancelled == [rh.books.paid[0].task_id]
+        rh.clock.factor = 1000
+        assert (await run(prompts("a lighthouse"))).is_complete, "another run is another wish"
+    assert len(rh.books.paid) == 2
 
 
 async def test_outside_of_a_flow_it_says_what_to_do() -> None:

@@ -12,6 +12,7 @@ import pytest
 from rh_prefect import catalog, models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, JobFailed
+from rh_prefect.flows import image_to_video
 from rh_prefect.jobs.budget import RESUBMITTED, Entry, Ledger, Money, Shortfall, entry_of
 from rh_prefect.jobs.journal import FolderJournal
 from rh_prefect.jobs.lifecycle import (
@@ -33,6 +34,7 @@ from rh_prefect.jobs.lifecycle import (
 from rh_prefect.jobs.records import Answer, End, JobView, Record, Resolution, Submit
 from rh_prefect.jobs.result import Result
 from rh_prefect.tasks import generate
+from tests.support import samples
 from tests.support.job_records import TASK, intent, ticket, unknown, write
 
 BUDGET = Decimal("1.00")
@@ -243,3 +245,12 @@ async def test_where_nobody_knows_the_price_no_budget_allows_it(rh: Emulator) ->
         await run(models.input_for(UNPRICED)(prompt="a lighthouse"), budget=1000)
     assert not rh.books.submissions
     await run(models.input_for(UNPRICED)(prompt="a lighthouse"))
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+async def test_a_composed_flow_keeps_to_its_budget(rh: Emulator, tmp_path: Path) -> None:
+    photo = str(samples.png(tmp_path / "photo.png"))
+    with pytest.raises(BudgetExceeded, match=r"budget of 2 CNY, 1\.75 are spent"):
+        await image_to_video(photo, "waves", resolution="4k", budget=2.0)
+    assert [one.charged for one in rh.books.paid] == [Decimal("1.75")]

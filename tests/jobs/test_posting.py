@@ -34,9 +34,7 @@ class RunningHub:
         self.addresses: list[str | None] = []
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
 
-    async def submit(
-        self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None = None
-    ) -> TaskView:
+    async def submit(self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None = None) -> TaskView:
         self.submitted.append(dict(payload))
         self.addresses.append(webhook_url)
         if self.meanwhile is not None:

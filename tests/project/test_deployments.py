@@ -39,6 +39,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "image-to-video": {"image": "shoe.png", "prompt": "it turns"},
     "upscale": {"videos": ["clip.mp4"]},
     "score": {"video": "clip.mp4", "music": "a piano"},
+    "batch": {"rows": "s3://bucket/rows.csv", "model": "z-image/turbo"},
 }
 """What a person has to fill in to run each deployment by hand."""
 
@@ -88,7 +89,7 @@ def test_every_flow_of_this_checkout_is_deployed() -> None:
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "flows").glob("*.py")}
     assert files == {deployment["entrypoint"].partition(":")[0] for deployment in DEPLOYMENTS} & files
     assert {deployment["entrypoint"] for deployment in DEPLOYMENTS if "pull" in deployment} == {
-        f"rh_prefect.flows.{name}.{name}" for name in ("film", "image_to_video", "upscale", "score")
+        f"rh_prefect.flows.{name}.{name}" for name in ("film", "image_to_video", "upscale", "score", "batch")
     }, "the package's own flows need no source"
 
 

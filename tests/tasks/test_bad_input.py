@@ -119,6 +119,29 @@ async def test_a_store_below_a_regular_file(rh: Emulator, tmp_path: Path, monkey
     assert not rh.books.submissions
 
 
+async def test_a_scratch_folder_below_a_regular_file(
+    rh: Emulator, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "journal"))
+    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "file" / "state"))
+    with pytest.raises(ConfigError, match="RH_STATE_DIR"):
+        await run(models.ZImageTurbo(prompt="a lighthouse"))
+    assert nothing_was_paid(rh, out)
+
+
+async def test_a_label_that_no_file_could_be_named_after(rh: Emulator, out: Path) -> None:
+    with pytest.raises(InputError, match="label"):
+        await run(models.ZImageTurbo(prompt="a lighthouse"), label="caf\udce9")
+    assert nothing_was_paid(rh, out)
+
+
+async def test_a_reuse_that_is_none(rh: Emulator, out: Path) -> None:
+    with pytest.raises(InputError, match="always"):
+        await run(models.ZImageTurbo(prompt="a lighthouse"), reuse="Always")
+    assert nothing_was_paid(rh, out)
+
+
 @pytest.mark.s3
 async def test_an_s3_key_that_may_only_read(rh: Emulator, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RH_OUT", s3.url("readonly"))

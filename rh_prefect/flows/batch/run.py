@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ from rh_prefect.runs.scope import FlowScope, current_scope
 from rh_prefect.settings import get_settings
 
 _CHECKS = 16
-"""How many rows' files are looked at together before a strict batch begins."""
+"""How many rows are looked at together: their files before a strict batch, their manifests before one that goes on."""
 
 
 async def batch(
@@ -183,12 +184,16 @@ class _Run:
         """Takes over what an earlier run's account says is done, and still is there; what is missing is left."""
         known = await asyncio.to_thread(accounts.earlier, self.name, store=self.store)
         candidates = [work for work in works if work.id in known]
-        there = await asyncio.to_thread(lambda: {work.id for work in candidates if self._is_there(known[work.id])})
+        there = await asyncio.to_thread(self._still_there, [known[work.id] for work in candidates])
         for work in candidates:
             if work.id in there:
                 crew.items[work.number] = known[work.id].model_copy(update={"row": work.number, "label": work.label})
                 ASKED[crew.scope].update(crew.keys(work))
         return [work for work in works if work.id not in there]
+
+    def _still_there(self, items: Sequence[Item]) -> set[str]:
+        with ThreadPoolExecutor(_CHECKS) as pool:
+            return {item.id for item, is_there in zip(items, pool.map(self._is_there, items)) if is_there}
 
     def _is_there(self, item: Item) -> bool:
         # The manifest tells: whoever has moved the outputs away does not want them again.
