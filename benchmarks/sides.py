@@ -1,6 +1,6 @@
-"""The three sides of the speed benchmark, each run in a process of its own: `python -m benchmarks.sides NAME JSON`.
+"""The three sides of the speed benchmark, each in a process of its own: `python -m benchmarks.sides NAME JSON`.
 
-A side runs jobs of the given seconds on `RH_BASE_URL` with `RH_API_KEY`, leaves their files in `RH_OUT`, and prints what
+A side runs jobs of the given seconds on `RH_BASE_URL` with `RH_API_KEY`, leaves their files in `RH_OUT` and prints what
 it measured as JSON. `factor` shortens its own timers where the emulator's clock runs faster.
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -149,7 +150,7 @@ def _run(name: str, parameters: dict[str, Any], *, needs: tuple[str, ...], out: 
     if out is not None:
         os.environ["RH_OUT"] = out
     with prefect_api():
-        run_flow(name, parameters, resume=resume)
+        run_flow(name, parameters, resume=resume, out=out)
 
 
 @contextlib.contextmanager
@@ -173,13 +174,16 @@ def _is_configured() -> bool:
     return bool(PREFECT_API_URL.value())
 
 
-def run_flow(name: str, parameters: dict[str, Any], *, resume: str | None = None) -> Any:  # what the flow returns
+def run_flow(  # returns what the flow returns
+    name: str, parameters: dict[str, Any], *, resume: str | None = None, out: str | None = None
+) -> Any:
     """Runs one of the package's flows in this process and shows what happens.
 
     Args:
         name: The flow's name in `rh_prefect.flows`.
         parameters: Its parameters.
         resume: Id of a flow run to go on with, instead of a new one.
+        out: Where files go, if that was said on the command line: the way back must name it too.
 
     Returns:
         What the flow returns.
@@ -188,10 +192,17 @@ def run_flow(name: str, parameters: dict[str, Any], *, resume: str | None = None
     from rh_prefect.cli.show import Watch
 
     flow: Flow[..., Any] = getattr(flows, name)
-    with Watch(command=name.replace("_", "-")) as watch:
+    with Watch(command=_command(name, out)) as watch:
         result = asyncio.run(_in_flow_run(flow, parameters, resume, watch))
     watch.summary(result)
     return result
+
+
+def _command(name: str, out: str | None) -> str:
+    from rh_prefect.media.place import locate, without_user
+
+    there = f" --out {shlex.quote(without_user(locate(out)))}" if out else ""
+    return name.replace("_", "-") + there
 
 
 async def _in_flow_run(flow: Flow[..., Any], parameters: dict[str, Any], resume: str | None, watch: Any) -> Any:

@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal, TypeAlias, assert_never, get_args
@@ -23,6 +23,7 @@ from rh_prefect.jobs.callback import Callback, callback_of
 from rh_prefect.jobs.cancel import CancelWatch
 from rh_prefect.jobs.collect import Collector
 from rh_prefect.jobs.events import JobEvent, Observer, Silent, event_of, what_of
+from rh_prefect.jobs.fresh import FreshScopes
 from rh_prefect.jobs.graph_order import app_order, quick_create_order, workflow_order
 from rh_prefect.jobs.identity import file_mark
 from rh_prefect.jobs.inputs import Inputs
@@ -123,6 +124,7 @@ class Account:
         )
         self._running: dict[tuple[str, str], Shared] = {}
         self._inputs: dict[tuple[str, str], Inputs] = {}
+        self._fresh = FreshScopes()
         self._checks: dict[str, asyncio.Task[None]] = {}
 
     async def run(
@@ -225,10 +227,12 @@ class Account:
     ) -> Result | None:
         """One job runs once in a process, however many calls ask for it; it stops when none is left that waits."""
         name = (scope.journal.scope, key)
+        may_be_new = options.may_submit and key not in ASKED[name[0]]
         ASKED[name[0]].add(key)
         shared = self._running.get(name)
         if shared is None or shared.is_ending:
-            task = asyncio.ensure_future(self._work(scope, key, order, ordinal, store, options, watcher))
+            work = self._work(scope, key, order, ordinal, store, options, watcher, may_be_new=may_be_new)
+            task = asyncio.ensure_future(work)
             shared = self._running[name] = Shared(task)
             task.add_done_callback(lambda _: self._forget(name, task))
         return await shared.wait()
@@ -247,6 +251,8 @@ class Account:
         store: MediaStore,
         options: Options,
         watcher: Observer,
+        *,
+        may_be_new: bool,
     ) -> Result | None:
         job = f"{scope.journal.scope}/{key}"
         callback = self._callback(order) if options.may_submit else None
@@ -265,18 +271,27 @@ class Account:
             observer=watcher,
             deadline=options.deadline,
             callback=callback,
+            is_new=may_be_new and await self._fresh.was_empty(scope.journal),
         )
         submit = await runner.run()
         if submit is None or submit.end is None:
             return None
-        watcher.notify(_event(order, job, "collecting", "brings its outputs home", task_id=submit.task_id))
+        event = JobEvent(
+            state="collecting",
+            job=job,
+            model=order.model,
+            label=order.label,
+            task_id=submit.task_id,
+            message="brings its outputs home",
+        )
+        watcher.notify(event)
         collector = Collector(client=self.client, store=store, scope=scope, folder=self._scratch / "parts")
         try:
             result = await collector.collect(
                 order, job=job, key=key, submit=submit, end=submit.end, first_time=runner.first_time
             )
         except RunningHubError as error:
-            watcher.notify(_event(order, job, "failed", error.message, task_id=submit.task_id))
+            watcher.notify(replace(event, state="failed", message=error.message))
             raise
         watcher.notify(event_of(result, message=f"done: {what_of(result)}"))
         return result
@@ -387,9 +402,3 @@ def _policy(order: Order, scope: Scope, options: Options, job: str) -> Policy:
         # By its digits: 0.1 means 0.1, not the nearest binary number.
         budget=None if options.budget is None else Decimal(str(options.budget)),
     )
-
-
-def _event(
-    order: Order, job: str, state: Literal["collecting", "failed"], message: str, *, task_id: str | None
-) -> JobEvent:
-    return JobEvent(state=state, job=job, model=order.model, label=order.label, task_id=task_id, message=message)

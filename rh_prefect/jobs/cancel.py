@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -35,6 +37,7 @@ class CancelWatch:
         """Starts with nothing known."""
         self._clock = clock
         self._seen: dict[tuple[str, int], tuple[bool, float]] = {}
+        self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def look(self, journal: Journal, attempt: int, *, fresh: bool) -> bool:
         """Looks for the `cancel` record of an attempt of a run.
@@ -45,12 +48,16 @@ class CancelWatch:
             fresh: Whether the journal itself must be asked.
         """
         key = (journal.scope, attempt)
-        cancelled, at = self._seen.get(key, (False, -REMEMBER))
-        if cancelled or (not fresh and self._clock() - at < REMEMBER):
+        # What was asked after this call began is fresh, so that many who wait for their turn need one answer.
+        oldest = self._clock() - (0.0 if fresh else REMEMBER)
+        async with self._turns[key]:
+            cancelled, at = self._seen.get(key, (False, -math.inf))
+            if cancelled or at > oldest:
+                return cancelled
+            asked_at = self._clock()
+            cancelled = await journal.read(f"cancel-{attempt}") is not None
+            self._seen[key] = (cancelled, asked_at)
             return cancelled
-        cancelled = await journal.read(f"cancel-{attempt}") is not None
-        self._seen[key] = (cancelled, self._clock())
-        return cancelled
 
 
 class Cancels(Protocol):

@@ -149,6 +149,6 @@ async def orphans(journal: Journal, asked: Collection[str]) -> list[JobView]:
         journal: The scope's journal.
         asked: Keys that were asked for in this attempt.
     """
-    left = [key async for key in journal.keys() if key not in asked]
+    left = [key async for key in journal.keys() if key not in asked]  # noqa: SIM118, no dict
     views = [JobView.parse(key, await journal.job(key)) for key in left]
     return [view for view in views if view.tickets]

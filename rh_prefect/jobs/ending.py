@@ -77,6 +77,18 @@ def broken_end(submit: Submit, view: TaskView, *, scope: Attempt) -> End:
     return end.model_copy(update={"status": "FAILED", "code": BROKEN, "reason": said})
 
 
+def with_times(end: End, *, queued: float, ran: float) -> End:
+    """Adds the times to an end that another process recorded, which did not watch the task.
+
+    Args:
+        end: What it recorded.
+        queued: Seconds until the task ran, as seen here.
+        ran: Seconds that it ran, as seen here.
+    """
+    seen = {"queued_seconds": round(queued, 3), "run_seconds": round(ran, 3)}
+    return end.model_copy(update={name: value for name, value in seen.items() if getattr(end, name) is None})
+
+
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 

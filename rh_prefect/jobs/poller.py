@@ -352,8 +352,8 @@ class Poller:
         self._surprises += 1
         if self._surprises == SURPRISES_THAT_COUNT:
             _log.warning(
-                "%d tasks have ended and no webhook told of it; ends are polled for as without one. What to do: see that "
-                "`rh-prefect webhook serve` runs and that RunningHub reaches it at RH_WEBHOOK_URL.",
+                "%d tasks have ended and no webhook told of it; ends are polled for as without one. What to do: see "
+                "that `rh-prefect webhook serve` runs and that RunningHub reaches it at RH_WEBHOOK_URL.",
                 self._surprises,
             )
             self._look_often()

@@ -14,7 +14,7 @@ from rh_prefect.errors import JobCancelled, JobTimeout, JournalError, RunningHub
 from rh_prefect.jobs.budget import RESUBMITTED, Ledger, Money, Prices, Shortfall
 from rh_prefect.jobs.callback import Callback
 from rh_prefect.jobs.cancel import CancelWatch, cancel_task
-from rh_prefect.jobs.ending import broken_end, end_of
+from rh_prefect.jobs.ending import broken_end, end_of, with_times
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
 from rh_prefect.jobs.journal import TellingJournal
 from rh_prefect.jobs.lifecycle import (
@@ -95,6 +95,7 @@ class Runner:
         observer: Observer,
         deadline: float | None = None,
         callback: Callback | None = None,
+        is_new: bool = False,
     ) -> None:
         """Prepares the run; nothing happens before `run`.
 
@@ -111,6 +112,7 @@ class Runner:
             observer: Is told of every change.
             deadline: Seconds to wait for the task's end; None waits as long as it takes.
             callback: Where RunningHub is to tell of the task's end.
+            is_new: Nothing was recorded of it when its scope was last looked at.
         """
         self._order = order
         self._scope = scope
@@ -122,6 +124,7 @@ class Runner:
         self._ledger = ledger
         self._observer = observer
         self._deadline = deadline
+        self._is_new = is_new
         self._key = key
         self._desk = Desk(
             order,
@@ -214,7 +217,9 @@ class Runner:
                 assert_never(other)
 
     async def _read(self) -> JobView:
-        view = await self._desk.read()
+        # Should it have been recorded since, its claim fails and it is read then.
+        view = JobView(self._key, ()) if self._is_new else await self._desk.read()
+        self._is_new = False
         self.first_time = not view.submits
         self._ledger.take(view)
         return view
@@ -322,7 +327,7 @@ class Runner:
         running_since = ran_from[0] if ran_from else began
         queued, ran = running_since - began, uptime() - running_since
         if isinstance(view, End):
-            return _with_times(view, queued=queued, ran=ran)
+            return with_times(view, queued=queued, ran=ran)
         return await self._record_end(submit, end_of(submit, view, scope=self._scope, queued=queued, ran=ran))
 
     async def _wait(self, submit: Submit, task_id: str, changed: Callable[[TaskView], None]) -> TaskView | End:
@@ -383,12 +388,6 @@ class Runner:
             message=message,
         )
         self._observer.notify(event)
-
-
-def _with_times(end: End, *, queued: float, ran: float) -> End:
-    """An end that another process recorded, which did not watch the task."""
-    seen = {"queued_seconds": round(queued, 3), "run_seconds": round(ran, 3)}
-    return end.model_copy(update={name: value for name, value in seen.items() if getattr(end, name) is None})
 
 
 def _state_of(error: RunningHubError) -> JobEventState:

@@ -10,8 +10,12 @@ from rh_prefect.jobs.result import Result
 from rh_prefect.models import ModelInput
 from rh_prefect.tasks.generate import generate
 
-WAVE = 25
-"""How many task runs start together: a thousand starts in one go would hold up the event loop for seconds."""
+WAVE = 10
+"""How many task runs start together: a thousand starts in one go would hold up the event loop for seconds, and
+Prefect's server for longer, which takes note of some 25 task runs a second."""
+
+BETWEEN_WAVES = 0.4
+"""Seconds between two waves, so that the first jobs are submitted before the last ones are started."""
 
 
 async def generate_many(asked: Iterable[ModelInput], **options: Any) -> list[Result]:
@@ -33,7 +37,7 @@ async def generate_many(asked: Iterable[ModelInput], **options: Any) -> list[Res
     runs: list[asyncio.Task[Result]] = []
     for number, one in enumerate(asked):
         if number and number % WAVE == 0:
-            await asyncio.sleep(0)
+            await asyncio.sleep(BETWEEN_WAVES)
         runs.append(asyncio.ensure_future(_run(one, options)))
     done = await asyncio.gather(*runs, return_exceptions=True)
     failed = [one for one in done if isinstance(one, Exception)]

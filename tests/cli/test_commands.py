@@ -109,7 +109,8 @@ def test_ctrl_c_says_what_runs_and_how_to_go_on_and_resuming_pays_nothing_twice(
     rh: Emulator, env: dict[str, str]
 ) -> None:
     rh.faults.add(Fault("query", every=1, kind="slow", seconds=0.3))
-    command = [*RH, "run", "image-to-video", "--image", _photo(env), "--prompt", "waves"]
+    out = str(Path(env["RH_STATE_DIR"]).parent / "my films")
+    command = [*RH, "run", "image-to-video", "--image", _photo(env), "--prompt", "waves", "--out", out]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -120,7 +121,8 @@ def test_ctrl_c_says_what_runs_and_how_to_go_on_and_resuming_pays_nothing_twice(
         assert process.wait(timeout=60) != 0
     run = re.findall(r"--resume ([0-9a-f-]{36})", said)[0]
     assert rh.books.paid[0].task_id in said
-    done = call("run", "image-to-video", "--resume", run, env=env)
+    assert f"--out '{out}' --resume" in said
+    done = call("run", "image-to-video", "--out", out, "--resume", run, env=env)
     assert done.returncode == 0, done.stderr
     assert len(rh.books.paid) == 1
 

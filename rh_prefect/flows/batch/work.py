@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from rh_prefect.errors import (
@@ -25,6 +26,15 @@ from rh_prefect.tasks.many import WAVE
 
 WIDTH = 500
 """How many rows are under way at a time, most of them in line for a slot: what waits beyond them costs no memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Short:
+    """A row that the budget had too little left for."""
+
+    work: Work
+    results: list[Result]
+    error: BudgetExceeded
 
 
 @dataclass(frozen=True)
@@ -52,14 +62,29 @@ class Crew:
     async def run(self, works: Iterable[Work]) -> None:
         """Runs all rows; none of their failures stops the others.
 
+        A row that the budget had too little left for is tried again where money that was set aside for others has come
+        back: they were refused, or cost less.
+
         Args:
             works: The rows, in order.
         """
+        waiting = list(works)
+        while waiting:
+            short = await self._pass(waiting)
+            affordable = self._affordable(short) if 0 < len(short) < len(waiting) else set()
+            waiting = [one.work for one in short if one.work.number in affordable]
+            for one in short:
+                if one.work.number not in affordable:
+                    self._end(one.work, one.results, *_told(one.error, len(one.results) + 1, len(self.plan.stages)))
+
+    async def _pass(self, works: Iterable[Work]) -> list[_Short]:
+        """Runs rows; those that the budget had too little left for are not ended but returned."""
+        short: list[_Short] = []
         room = asyncio.Semaphore(WIDTH)
 
         async def one(work: Work) -> None:
             try:
-                await self._run(work)
+                short.extend(filter(None, [await self._run(work)]))
             finally:
                 room.release()
 
@@ -69,6 +94,17 @@ class Crew:
                 if number % WAVE == 0:
                     await asyncio.sleep(0)
                 group.create_task(one(work))
+        return sorted(short, key=lambda one: one.work.number)
+
+    def _affordable(self, short: Iterable[_Short]) -> set[int]:
+        """The rows, by number, that what is left now suffices for, the first ones first."""
+        left = Decimal(str(self.options["budget"])) - self.ledger.spent - self.ledger.reserved
+        found: set[int] = set()
+        for one in short:
+            if one.error.price is not None and one.error.price <= left:
+                left -= one.error.price
+                found.add(one.work.number)
+        return found
 
     def keys(self, work: Work) -> list[str]:
         """The names of a row's jobs in their scope."""
@@ -77,14 +113,17 @@ class Crew:
     def _key(self, work: Work, step: int) -> str:
         return f"batch {self.batch} row {work.id} step {step + 1}"
 
-    async def _run(self, work: Work) -> None:
+    async def _run(self, work: Work) -> _Short | None:
         results: list[Result] = []
         try:
             await self._chain(work, results)
             ended: tuple[ItemState, str] = "done", ""
+        except BudgetExceeded as error:
+            return _Short(work, results, error)
         except Exception as error:  # whatever it is: it is this row's alone, and the account says so
-            ended = _told(error, step=len(results) + 1, steps=len(self.plan.stages))
+            ended = _told(error, len(results) + 1, len(self.plan.stages))
         self._end(work, results, *ended)
+        return None
 
     async def _chain(self, work: Work, results: list[Result]) -> None:
         stages = self.plan.stages
@@ -115,7 +154,7 @@ class Crew:
         self.progress.end(item)
 
 
-def _told(error: Exception, *, step: int, steps: int) -> tuple[ItemState, str]:
+def _told(error: Exception, step: int, steps: int) -> tuple[ItemState, str]:
     """How an item stands whose step has raised this."""
     where = f"step {step} of {steps}: " if steps > 1 else ""
     match error:

@@ -1,0 +1,30 @@
+"""`jobs collect` brings home what was paid for, whatever became of the other jobs of the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import JobFailed
+from rh_prefect.runs.rerun import rerun
+from tests.e2e import flows, runs
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+
+async def test_failed_jobs_do_not_keep_the_others_from_home(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rh.faults.add(Fault("submit", kind="fail", code="805", prompt="bad"))
+    run = await runs.begin(flows.many, prompts=["bad 1", "a gull", "bad 2", "a lighthouse", "bad 3", "a harbour"])
+    with pytest.raises(JobFailed):
+        await rerun(flows.many, run)
+    monkeypatch.setenv("RH_OUT", str(tmp_path / "home"))
+    with pytest.raises(SystemExit) as caught:
+        await runs.command("jobs", "collect", run)
+    assert caught.value.code == 1
+    assert capsys.readouterr().out.count("NOT collected: ") == 3
+    assert len(list((tmp_path / "home").rglob("*.png"))) == 3
+    assert len(rh.books.submissions) == 6
