@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from rh_prefect.errors import ConfigError
 
 
 def _state_dir() -> Path:
@@ -53,5 +55,20 @@ class Settings(BaseSettings):
 
 
 def get_settings() -> Settings:
-    """Reads the environment anew: a worker or a test may change it between calls."""
-    return Settings()
+    """Reads the environment anew: a worker or a test may change it between calls.
+
+    Raises:
+        ConfigError: A variable holds what cannot be used.
+    """
+    try:
+        return Settings()
+    except (ValidationError, SettingsError) as error:
+        raise ConfigError(_unusable(error)) from None
+
+
+def _unusable(error: ValidationError | SettingsError) -> str:
+    """Names the variable and what is wrong; never its value, which may be a secret."""
+    if isinstance(error, SettingsError):
+        return f"A setting cannot be read: {error}. What to do: correct it; RH_OUT_OPTIONS takes a JSON object."
+    wrong = "; ".join(f"RH_{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
+    return f"A setting cannot be used: {wrong}. What to do: correct it."

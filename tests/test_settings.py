@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from rh_prefect.errors import ConfigError
 from rh_prefect.settings import Settings, get_settings
 
 
@@ -77,7 +78,7 @@ def test_secrets_are_in_no_repr(bare: pytest.MonkeyPatch) -> None:
 )
 def test_a_senseless_value_is_refused(name: str, value: str, bare: pytest.MonkeyPatch) -> None:
     bare.setenv(name, value)
-    with pytest.raises(ValidationError, match=name.removeprefix("RH_").lower()):
+    with pytest.raises(ConfigError, match=name):
         get_settings()
 
 
@@ -88,7 +89,7 @@ def test_settings_are_frozen() -> None:
 
 def test_a_value_that_is_wrong_is_not_shown(bare: pytest.MonkeyPatch) -> None:
     bare.setenv("RH_OUT_OPTIONS", '["canary-secret"]')
-    with pytest.raises(ValidationError) as caught:
+    with pytest.raises(ConfigError) as caught:
         get_settings()
-    assert "out_options" in str(caught.value)
+    assert "RH_OUT_OPTIONS" in str(caught.value)
     assert "canary-secret" not in str(caught.value)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from cyclopts import Parameter
 
-from rh_prefect.errors import InputError, RunningHubError
+from rh_prefect.errors import InputError, RunningHubError, TaskNotFound
 from rh_prefect.jobs import care
 from rh_prefect.jobs.journal import FolderJournal, Journal, folder_scopes
 from rh_prefect.jobs.records import JobView
@@ -67,7 +67,7 @@ def adopt_(
             "jobs adopt: a job and a task id are needed. What to do: `rh-prefect jobs adopt RUN/KEY TASK_ID`."
         )
     scope, key = care.split_job(job)
-    asyncio.run(care.adopt(_journal(scope), key, task_id))
+    asyncio.run(_adopt(scope, key, task_id))
     print(f"{job}: task {task_id} is adopted. Run the flow run again, or: rh-prefect jobs collect {scope}")
 
 
@@ -143,6 +143,29 @@ def _line(run: str, view: JobView) -> str:
     return f"{run}/{view.key}  {state:10} {last.task_id or '-':20} {label}{last.intent.model}  {cost}".rstrip()
 
 
+async def _adopt(scope: str, key: str, task_id: str) -> None:
+    from rh_prefect.jobs.thread import LOOP
+    from rh_prefect.runs.hooks import account_of
+
+    journal = _journal(scope)
+    view = await care.read_job(journal, key)
+    intent = view.submits[-1].intent
+
+    async def look() -> None:
+        await (await account_of(intent)).client.query(task_id)
+
+    try:
+        await LOOP.call(look())
+    except TaskNotFound as error:
+        raise InputError(
+            f"{scope}/{key}: the account that submitted it knows no task {task_id}. What to do: copy the id from "
+            "RunningHub's call log once more; nothing was recorded."
+        ) from error
+    except RunningHubError as error:
+        print(f"task {task_id} could not be looked at, so it is taken at your word: {error}")
+    await care.adopt(journal, key, task_id)
+
+
 async def _forget(scope: str, key: str) -> None:
     journal = _journal(scope)
     # The ticket that everybody looks for may lie on this very machine.
@@ -198,7 +221,10 @@ async def _scope(run: str) -> Scope:
         return await past_scope(run)
     from rh_prefect.jobs.scope import FolderScope
 
-    return FolderScope(FolderJournal(get_settings().journal_url, scope=run))
+    url = get_settings().journal_url
+    if run not in folder_scopes(url):
+        raise InputError(f"{run}: there is no such run or scope in {url}. What to do: see `rh-prefect jobs list`.")
+    return FolderScope(FolderJournal(url, scope=run))
 
 
 def _is_flow_run(scope: str) -> bool:

@@ -205,11 +205,30 @@ def _command(name: str, out: str | None) -> str:
     return name.replace("_", "-") + there
 
 
+async def _go_on_where_its_files_are(flow_run_id: str) -> None:
+    """Unless this command names a place, the run's files belong where they were: what is there is not fetched again."""
+    from rh_prefect.jobs.care import jobs_of
+    from rh_prefect.runs.journal import FlowRunJournal
+
+    if "RH_OUT" in os.environ:
+        return
+    try:
+        journal = FlowRunJournal(flow_run_id)
+    except ValueError:
+        return  # `rerun` says that there is no such flow run
+    async for view in jobs_of(journal):
+        if view.last is not None and view.last.intent.storage is None and view.last.intent.store:
+            os.environ["RH_OUT"] = view.last.intent.store
+            return
+
+
 async def _in_flow_run(flow: Flow[..., Any], parameters: dict[str, Any], resume: str | None, watch: Any) -> Any:
     from rh_prefect.runs.drain import drain
     from rh_prefect.runs.rerun import create, rerun
 
     flow_run_id = resume or str(await create(flow, parameters))
+    if resume is not None:
+        await _go_on_where_its_files_are(resume)
     watch.started(flow_run_id)
     try:
         return await rerun(flow, flow_run_id)

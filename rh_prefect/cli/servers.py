@@ -90,7 +90,11 @@ def emulator(folder: Path, *options: str) -> Iterator[dict[str, str]]:
 def _process(
     what: str, command: list[str], env: Mapping[str, str], *, log: Path, read: bool = False
 ) -> Iterator[subprocess.Popen[str]]:
-    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+    except OSError as error:
+        raise ConfigError(f"{what} has no place for its files: {error}. What to do: name another folder.") from error
     with log.open("w", encoding="utf-8") as out:
         try:
             process = subprocess.Popen(  # noqa: S603, the command is our own

@@ -50,14 +50,17 @@ class CancelWatch:
         key = (journal.scope, attempt)
         # What was asked after this call began is fresh, so that many who wait for their turn need one answer.
         oldest = self._clock() - (0.0 if fresh else REMEMBER)
-        async with self._turns[key]:
-            cancelled, at = self._seen.get(key, (False, -math.inf))
-            if cancelled or at > oldest:
-                return cancelled
-            asked_at = self._clock()
-            cancelled = await journal.read(f"cancel-{attempt}") is not None
-            self._seen[key] = (cancelled, asked_at)
-            return cancelled
+        if not self._is_known(key, oldest):
+            async with self._turns[key]:
+                if not self._is_known(key, oldest):
+                    asked_at = self._clock()
+                    cancelled = await journal.read(f"cancel-{attempt}") is not None
+                    self._seen[key] = (cancelled, asked_at)
+        return self._seen[key][0]
+
+    def _is_known(self, key: tuple[str, int], oldest: float) -> bool:
+        cancelled, at = self._seen.get(key, (False, -math.inf))
+        return cancelled or at > oldest
 
 
 class Cancels(Protocol):

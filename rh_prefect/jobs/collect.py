@@ -63,6 +63,8 @@ class Collector:
         """
         name = manifests.manifest_name(order.base, end.task_id)
         known = None if first_time else await asyncio.to_thread(manifests.read, self.store, name)
+        if known is not None and not await asyncio.to_thread(manifests.is_whole, self.store, known):
+            known = None  # a file was deleted since; its link may still live
         if known is None:
             outputs = await self._outputs(order, job, key, end, first_time=first_time)
             known = _manifest(order, self.scope, job=job, key=key, submit=submit, end=end, outputs=outputs)

@@ -130,7 +130,7 @@ def find(store: MediaStore, base: str) -> Manifest | None:
     """
     found = (read(store, name) for name in store.list(f"{FOLDER}/{base}"))
     newest_first = sorted((one for one in found if one is not None), key=lambda one: one.ended_at, reverse=True)
-    return next((one for one in newest_first if all(_is_there(store, file) for file in one.outputs)), None)
+    return next((one for one in newest_first if is_whole(store, one)), None)
 
 
 def everything(store: MediaStore) -> Iterator[Manifest]:
@@ -139,6 +139,11 @@ def everything(store: MediaStore) -> Iterator[Manifest]:
         manifest = read(store, name)
         if manifest is not None:
             yield manifest
+
+
+def is_whole(store: MediaStore, manifest: Manifest) -> bool:
+    """Tells whether all files of a manifest are still in the store."""
+    return all(_is_there(store, file) for file in manifest.outputs)
 
 
 def _is_there(store: MediaStore, file: Media) -> bool:

@@ -9,9 +9,11 @@ from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
+from prefect.types import SecretDict
 
 from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_credentials, load_storage
+from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.client import Client
 from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs.account import ASKED, Account, account
@@ -22,6 +24,7 @@ from rh_prefect.jobs.result import Result
 from rh_prefect.jobs.scope import Scope
 from rh_prefect.jobs.spool import Spool
 from rh_prefect.jobs.thread import LOOP
+from rh_prefect.media.store import MediaStore
 from rh_prefect.runs.board import board_of
 from rh_prefect.runs.journal import FlowRunJournal
 from rh_prefect.runs.observer import RunObserver
@@ -132,6 +135,20 @@ async def account_of(intent: Intent) -> Account:
     return account(paying.api_key, base_url=paying.base_url, settings=get_settings(), name=paying.account)
 
 
+async def store_of(intent: Intent) -> MediaStore:
+    """The place that a job's files belong to: the one of its record, wherever `RH_OUT` points by now.
+
+    Args:
+        intent: The job's record.
+
+    Raises:
+        ConfigError: Its block is gone.
+    """
+    if intent.storage is not None or not intent.store:
+        return await load_storage(intent.storage)
+    return MediaStorage(url=intent.store, options=SecretDict(get_settings().out_options)).get_store()
+
+
 async def bring_home(view: JobView, scope: Scope) -> Result | None:
     """Collects a job that was paid for, without submitting anything; runs on the loop thread.
 
@@ -145,7 +162,7 @@ async def bring_home(view: JobView, scope: Scope) -> Result | None:
     if view.last is None:
         return None
     intent = view.last.intent
-    store = await load_storage(intent.storage)
+    store = await store_of(intent)
     desk = await account_of(intent)
     return await desk.bring_home(intent, view.key, scope=scope, store=store, observer=RunObserver(_log, None))
 

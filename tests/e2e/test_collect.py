@@ -21,10 +21,12 @@ async def test_failed_jobs_do_not_keep_the_others_from_home(
     run = await runs.begin(flows.many, prompts=["bad 1", "a gull", "bad 2", "a lighthouse", "bad 3", "a harbour"])
     with pytest.raises(JobFailed):
         await rerun(flows.many, run)
-    monkeypatch.setenv("RH_OUT", str(tmp_path / "home"))
+    # The files belong where the run has its others, whatever RH_OUT says by now.
+    monkeypatch.setenv("RH_OUT", str(tmp_path / "elsewhere"))
     with pytest.raises(SystemExit) as caught:
         await runs.command("jobs", "collect", run)
     assert caught.value.code == 1
     assert capsys.readouterr().out.count("NOT collected: ") == 3
-    assert len(list((tmp_path / "home").rglob("*.png"))) == 3
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 3
+    assert not (tmp_path / "elsewhere").exists()
     assert len(rh.books.submissions) == 6
