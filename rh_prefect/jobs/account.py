@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias, assert_never, get_args
 from pydantic import SecretStr
 
 from rh_prefect.client import Client
-from rh_prefect.errors import InputError, RunningHubError
+from rh_prefect.errors import InputError, RunningHubError, SubmissionUnknown
 from rh_prefect.jobs import manifest as manifests
 from rh_prefect.jobs.budget import Prices, ledger_of
 from rh_prefect.jobs.callback import Callback, callback_of
@@ -123,6 +123,8 @@ class Account:
             jitter=random.random,
         )
         self._running: dict[tuple[str, str], Shared] = {}
+        self._unknown: dict[tuple[str, str], SubmissionUnknown] = {}
+        self._begun: set[tuple[str, str]] = set()
         self._inputs: dict[tuple[str, str], Inputs] = {}
         self._fresh = FreshScopes()
         self._checks: dict[str, asyncio.Task[None]] = {}
@@ -159,10 +161,24 @@ class Account:
             return served
         ordinal = 1 if options.reuse == "always" or options.key else scope.ordinal(order.base)
         key = order.key(ordinal=ordinal, key=options.key)
-        result = await self._once(scope, key, order, ordinal, store, options, watcher)
+        equal = (scope.journal.scope, order.base)
+        if options.key is None:
+            self._refuse_beside_unknown(equal, key)
+        try:
+            result = await self._once(scope, key, order, ordinal, store, options, watcher)
+        except SubmissionUnknown as error:
+            self._unknown[equal] = error
+            raise
         if result is None:
             raise AssertionError("a job that may be submitted ends with a result or an error")
         return result
+
+    def _refuse_beside_unknown(self, equal: tuple[str, str], key: str) -> None:
+        """Keeps a loop of the caller's own, which tries an unknown submit again, from paying for one equal to it."""
+        unknown = self._unknown.get(equal)
+        if unknown is not None and (equal[0], key) not in self._begun:
+            raise SubmissionUnknown(unknown.message, job=unknown.job, task_id=unknown.task_id)
+        self._begun.add((equal[0], key))
 
     async def check(self, asked: Asked, *, scope: Scope, store: MediaStore, label: str | None = None) -> None:
         """Checks all that can be checked of a job without paying: its parameters, its files, and the store.

@@ -9,6 +9,12 @@ from collections.abc import Sequence
 REMEMBERED = 200
 """How many of the latest ends are remembered: models change, and so does RunningHub's speed."""
 
+FEWEST = 5
+"""How many must be remembered before a guess is made from them."""
+
+MARGIN = 1.03
+"""By how much a look comes later than the end that is guessed."""
+
 COUNTS_A_JOB = 4.0
 """About how many counts one job costs, however many run at once and however long they take."""
 
@@ -65,3 +71,14 @@ class Lengths:
         over = longer - (len(self._sorted) - bisect_right(self._sorted, age))
         unseen = 1 - seen / age if age > 0 else 0.0
         return (over + unseen) / (longer + 1)
+
+    def guess(self, *, seen: float) -> float:
+        """At which age to look at a task that was seen running at the age `seen`.
+
+        Returns:
+            When half of the remembered ones that were longer were over, and a little more; twice its age, where there
+            were few.
+        """
+        first = bisect_right(self._sorted, seen)
+        longer = len(self._sorted) - first
+        return MARGIN * self._sorted[first + longer // 2] if longer >= FEWEST else 2 * seen

@@ -28,7 +28,6 @@ from rh_prefect.jobs.slots import Count
 
 AGE_FRACTION = 0.05
 LONGEST_GAP = 30.0
-AGE_FRACTION_IF_COUNTED = 1.0
 LONGEST_GAP_IF_COUNTED = 120.0
 IN_FLIGHT = 16
 MISSES_THAT_COUNT = 3
@@ -228,7 +227,7 @@ class Poller:
             return 0.0
         if self._is_told_of(watched):
             return min(LONGEST_FIRST, FIRST_IF_TOLD * self._shortest)
-        return self._shortest if self._is_counted else min(self._shortest, 1.0)
+        return self._gap(watched) if self._is_counted else min(self._shortest, 1.0)
 
     def _schedule(self, watched: _Watched, due: float) -> None:
         watched.due = due
@@ -393,8 +392,9 @@ class Poller:
             return self._shortest
         if self._is_told_of(watched) and not watched.blips:
             return min(LONGEST_LATER, LATER_IF_TOLD * self._shortest)
-        fraction, longest = AGE_FRACTION, LONGEST_GAP
-        if self._is_counted:
-            fraction, longest = AGE_FRACTION_IF_COUNTED, LONGEST_GAP_IF_COUNTED
-        by_age = max(self._shortest, fraction * (self._clock() - watched.since))
-        return min(longest, by_age * (1 + watched.blips))
+        age = self._clock() - watched.since
+        until_guess = max(self._shortest, self._lengths.guess(seen=age) - age)
+        if self._is_counted and not watched.blips:
+            return min(LONGEST_GAP_IF_COUNTED, until_guess)
+        by_age = min(until_guess, max(self._shortest, AGE_FRACTION * age))
+        return min(LONGEST_GAP, by_age * (1 + watched.blips))

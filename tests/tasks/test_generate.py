@@ -120,6 +120,15 @@ async def test_a_lost_reply_is_unknown_and_never_sent_again(rh: Emulator, kind: 
     assert len(rh.books.paid) == 1
 
 
+async def test_a_loop_that_tries_again_does_not_pay_beside_an_unknown_submit(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="cut"))
+    for _ in range(3):
+        with pytest.raises(SubmissionUnknown):
+            await run(models.ZImageTurbo(prompt="a lighthouse"))
+    assert len(rh.books.paid) == 1
+    assert (await run(models.ZImageTurbo(prompt="another"))).media
+
+
 async def test_a_failed_task_says_which_node_failed(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail"))
     with pytest.raises(JobFailed, match="KSampler"):
