@@ -20,7 +20,7 @@ from fsspec.asyn import sync
 from rh_prefect.media.names import PART
 
 PART_SIZE = 5 * 2**20
-"""Bytes of one part of an S3 upload: the smallest that S3 takes, since two of them are held; enough for files of 48 GB."""
+"""Bytes of one part of an S3 upload: the least that S3 takes, since two are held; enough for files of 48 GB."""
 
 PARTS_AT_ONCE = 2
 """Parts in flight; so many are held in memory."""
