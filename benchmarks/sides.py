@@ -42,7 +42,7 @@ def ours(seconds: Sequence[float], factor: float) -> dict[str, Any]:  # noqa: AR
     from rh_prefect import flow, generate_many, models
     from rh_prefect.media.store import MediaStore
 
-    requests, operations = _requests_to(os.environ["PREFECT_API_URL"]), _operations_of(MediaStore)
+    requests, operations = requests_to(os.environ["PREFECT_API_URL"]), _operations_of(MediaStore)
     asked = [models.input_for(MODEL)(prompt=prompt(one)) for one in seconds]
     measured: dict[str, Any] = {}
 
@@ -70,7 +70,7 @@ def plain(seconds: Sequence[float], factor: float) -> dict[str, Any]:
     url, headers = os.environ["RH_BASE_URL"], {"Authorization": f"Bearer {os.environ['RH_API_KEY']}"}
     out = Path(os.environ["RH_OUT"])
     out.mkdir(parents=True, exist_ok=True)
-    requests = _requests_to(os.environ["PREFECT_API_URL"])
+    requests = requests_to(os.environ["PREFECT_API_URL"])
     measured: dict[str, Any] = {"done": 0}
 
     @task
@@ -127,7 +127,7 @@ def sdk(seconds: Sequence[float], factor: float) -> dict[str, Any]:
 SIDES: dict[str, Callable[[Sequence[float], float], dict[str, Any]]] = {"ours": ours, "plain": plain, "sdk": sdk}
 
 
-def _requests_to(url: str) -> Counter[str]:
+def requests_to(url: str) -> Counter[str]:
     """Counts this process's requests to an address, by the line that httpx logs for each."""
     counts: Counter[str] = Counter()
 

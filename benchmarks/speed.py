@@ -10,129 +10,22 @@ only the true clock is a measurement.
 from __future__ import annotations
 
 import argparse
-import heapq
-import json
 import os
 import random
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
+from benchmarks.bench import Bench, Run
+from benchmarks.hardship import broken, shared
+from benchmarks.holding import holding
+from benchmarks.overhead import overhead
 from benchmarks.report import Figure, show
 from benchmarks.sides import SLOTS
-from benchmarks.stage import Stage, stage
 from tests.support.prefect_server import PrefectServer
 
 SIDES = ("plain", "sdk", "ours")
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What the scenes have in common.
-
-    Attributes:
-        folder: Theirs to write to.
-        server: Prefect's server.
-        factor: How many times faster every clock runs.
-        jobs: How many jobs a scene has.
-    """
-
-    folder: Path
-    server: PrefectServer
-    factor: float
-    jobs: int
-
-    @contextmanager
-    def stage(self, **options: Any) -> Iterator[Stage]:
-        """Runs an emulator at this benchmark's pace."""
-        with stage(factor=self.factor, **options) as made:
-            yield made
-
-    def start(self, side: str, seconds: Sequence[float], on: Stage) -> subprocess.Popen[str]:
-        """Starts a side."""
-        given = json.dumps({"seconds": list(seconds), "factor": self.factor})
-        folder = self.folder / f"{side}-{next(_NUMBERS)}"
-        env = {**self.server.env, **on.env, "RH_OUT": str(folder / "out"), "RH_STATE_DIR": str(folder / "state")}
-        command = [sys.executable, "-m", "benchmarks.sides", side, given]
-        log = (self.folder / "sides.log").open("a")
-        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
-
-    def run(self, side: str, seconds: Sequence[float], **options: Any) -> Run:
-        """Runs a side on an emulator of its own."""
-        with self.stage(**options) as on:
-            measured = finish(self.start(side, seconds, on))
-            return Run(side, list(seconds), measured, on.books(), self.factor)
-
-
-_NUMBERS = count(1)
-
-
-def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Waits for a side; what it measured."""
-    out, _ = process.communicate()
-    lines = out.splitlines()
-    if process.returncode or not lines:
-        raise RuntimeError(f"a side ended with {process.returncode}: {out[-500:]}")
-    measured: dict[str, Any] = json.loads(lines[-1])
-    return measured
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One side's run through a scene, with the emulator's books."""
-
-    side: str
-    seconds: list[float]
-    measured: dict[str, Any]
-    books: dict[str, Any]
-    factor: float
-
-    @property
-    def ratio(self) -> float:
-        """The makespan, as a multiple of the ideal one."""
-        return float(self.measured["seconds"]) * self.factor / ideal(self.seconds)
-
-    @property
-    def calls(self) -> float:
-        """HTTP calls per job, downloads included."""
-        return (len(self.books["requests"]) + len(self.books["downloads"])) / len(self.seconds)
-
-    @property
-    def refusals(self) -> float:
-        """Refused submits per job."""
-        return sum(not one["accepted"] for one in self.books["submissions"]) / len(self.seconds)
-
-    @property
-    def note(self) -> str:
-        """What else there is to say."""
-        per_job = {name: self.measured.get(name, 0) / len(self.seconds) for name in ("prefect", "journal", "store")}
-        asked = self._asked()
-        return (
-            f"{self.measured['done']}/{len(self.seconds)} done in {self.measured['seconds'] * self.factor:.1f} s, "
-            f"ideal {ideal(self.seconds):.0f} s; CPU {self.measured['cpu']:.0f} s; {self.calls:.2f} calls a job "
-            f"({asked}); {per_job['prefect']:.1f} requests to Prefect a job"
-            + (f", journal {per_job['journal']:.1f}, store {per_job['store']:.1f}" if self.side == "ours" else "")
-            + (f"; {self.measured['errors'][0]}" if self.measured.get("errors") else "")
-        )
-
-    def _asked(self) -> str:
-        paths = [one["path"] for one in self.books["requests"]]
-        looks, counts = (sum(path.endswith(end) for path in paths) for end in ("/query", "/queue/status"))
-        return f"{looks / len(self.seconds):.2f} looks, {counts / len(self.seconds):.2f} counts"
-
-
-def ideal(seconds: Sequence[float], *, slots: int = SLOTS) -> float:
-    """The makespan of the list schedule in the given order: each job begins where a slot is free first."""
-    ends = [0.0] * slots
-    for one in seconds:
-        heapq.heappush(ends, heapq.heappop(ends) + one)
-    return max(ends)
 
 
 def mixed(jobs: int) -> list[float]:
@@ -169,7 +62,15 @@ def short(bench: Bench) -> None:
     show("Journal and store", [Figure("operations a job", operations, 8.01, "", "journal and store together")])
 
 
-SCENES: dict[str, Callable[[Bench], None]] = {"short": short, "mix": mix, "long": long}
+SCENES: dict[str, Callable[[Bench], None]] = {
+    "short": short,
+    "mix": mix,
+    "long": long,
+    "shared": shared,
+    "broken": broken,
+    "overhead": overhead,
+    "holding": holding,
+}
 
 
 def main() -> None:

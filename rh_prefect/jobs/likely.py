@@ -16,7 +16,7 @@ MARGIN = 1.03
 """By how much a look comes later than the end that is guessed."""
 
 COUNTS_A_JOB = 4.0
-"""About how many counts one job costs, however many run at once and however long they take."""
+"""About how many counts one job costs where many run, however long they take."""
 
 GAP_OF_AGE = 0.03
 """The longest gap between two counts, as a part of the youngest task's age."""
@@ -28,8 +28,8 @@ COUNTS_IN_A_GAP = 8
 def counting_gap(ages: Sequence[float], *, shortest: float) -> float:
     """How long to wait before the tasks are counted again.
 
-    With `n` tasks of which one ends every now and then, a count per half of that time costs each job the same few
-    requests, and keeps a slot idle for a part of a job's time that is the smaller, the more slots there are.
+    A few counts between two ends cost each job the same few requests, and keep a slot idle for a part of a job's time
+    that is the smaller, the more slots there are. Where few tasks run, no end may go unnoticed for long.
 
     Args:
         ages: The ages of the tasks that run, in seconds; at least one.
@@ -72,13 +72,12 @@ class Lengths:
         unseen = 1 - seen / age if age > 0 else 0.0
         return (over + unseen) / (longer + 1)
 
-    def guess(self, *, seen: float) -> float:
+    def guess(self, *, seen: float) -> float | None:
         """At which age to look at a task that was seen running at the age `seen`.
 
         Returns:
-            When half of the remembered ones that were longer were over, and a little more; twice its age, where there
-            were few.
+            When half of the remembered ones that were longer were over, and a little more; None where there were few.
         """
         first = bisect_right(self._sorted, seen)
         longer = len(self._sorted) - first
-        return MARGIN * self._sorted[first + longer // 2] if longer >= FEWEST else 2 * seen
+        return MARGIN * self._sorted[first + longer // 2] if longer >= FEWEST else None

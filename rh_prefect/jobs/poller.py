@@ -104,7 +104,7 @@ class Poller:
         Args:
             query: Asks RunningHub for one task.
             clock: Monotonic seconds.
-            shortest: The shortest gap between two looks at one task, in seconds.
+            shortest: The shortest gap between two looks at one task of which nothing else is known, in seconds.
             count: Asks RunningHub how many of so many tasks have ended; None where it does not say.
         """
         self._query = query
@@ -393,7 +393,8 @@ class Poller:
         if self._is_told_of(watched) and not watched.blips:
             return min(LONGEST_LATER, LATER_IF_TOLD * self._shortest)
         age = self._clock() - watched.since
-        until_guess = max(self._shortest, self._lengths.guess(seen=age) - age)
+        guess = self._lengths.guess(seen=age)
+        until_guess = max(self._shortest, age) if guess is None else max(self._shortest / 4, guess - age)
         if self._is_counted and not watched.blips:
             return min(LONGEST_GAP_IF_COUNTED, until_guess)
         by_age = min(until_guess, max(self._shortest, AGE_FRACTION * age))

@@ -17,6 +17,7 @@ from rh_prefect.errors import (
     TaskNotFound,
 )
 from rh_prefect.jobs.poller import EMPTY_LOOKS, IN_FLIGHT, LONGEST_GAP, MISSES_THAT_COUNT, Poller
+from rh_prefect.jobs.slots import Count
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 OUTPUT = RemoteOutput(url="http://files/1.png")
@@ -311,3 +312,115 @@ async def test_a_watcher_that_fails_does_not_end_the_wait() -> None:
         raise LookupError
 
     assert await poller(RunningHub(RUNNING, SUCCESS)).wait("1", on_change=fail) == SUCCESS
+
+
+class Account:
+    """RunningHub with an account that counts: tasks end when they are told to."""
+
+    def __init__(self, *, others: int = 0, lies: bool = False) -> None:
+        self.rh = RunningHub(RUNNING)
+        self.others = others
+        self.lies = lies
+        self.error: Exception | None = None
+        self.counts: list[float] = []
+        self.ended: set[str] = set()
+        self._noticed: set[str] = set()
+
+    async def count(self, watched: int) -> Count | None:
+        self.counts.append(now())
+        if self.error is not None:
+            raise self.error
+        missing = 0 if self.lies else len(self.ended - self._noticed)
+        return Count(missing=missing, others=self.others)
+
+    async def ends(self, task_id: str, after: float) -> None:
+        await asyncio.sleep(after)
+        self.ended.add(task_id)
+        self.rh.says(task_id, view("SUCCESS", task_id))
+
+    async def lateness(self, lengths: list[float]) -> list[float]:
+        """Runs tasks of these lengths, all begun now; by how much each end was noticed late."""
+        waiting_room = poller(self.rh, count=self.count)
+
+        async def one(task_id: str, length: float) -> float:
+            end = asyncio.create_task(self.ends(task_id, length))
+            began = now()
+            await waiting_room.wait(task_id)
+            self._noticed.add(task_id)
+            await end
+            return now() - began - length
+
+        return list(await asyncio.gather(*(one(str(n), length) for n, length in enumerate(lengths))))
+
+
+@in_virtual_time
+async def test_tasks_that_are_counted_are_looked_at_less_and_noticed_sooner() -> None:
+    lengths = [60.0 + 3 * n for n in range(40)]
+    counted = Account()
+    late = await counted.lateness(lengths)
+    alone = RunningHub(RUNNING)
+    waiting_room = poller(alone)
+    for n, length in enumerate(lengths):
+        asyncio.get_running_loop().call_later(length, alone.says, str(n), SUCCESS)
+    await asyncio.gather(*(waiting_room.wait(str(n)) for n in range(len(lengths))))
+    assert sum(late) / len(late) < 4.0
+    assert len(counted.rh.looks) + len(counted.counts) < len(alone.looks)
+
+
+@in_virtual_time
+async def test_equal_tasks_are_noticed_within_a_moment_and_with_few_looks() -> None:
+    account = Account()
+    late = await account.lateness([60.0] * 50)
+    assert max(late) < 2.0
+    assert len(account.rh.looks) < 8 * 50
+
+
+@in_virtual_time
+async def test_every_end_is_noticed_within_a_tenth_of_its_length_or_two_seconds() -> None:
+    lengths = [6.0] * 30 + [40.0 + n for n in range(15)] + [180.0 + n for n in range(5)]
+    late = await Account().lateness(lengths)
+    assert all(one <= max(2.5, 0.1 * length) for one, length in zip(late, lengths))
+
+
+@in_virtual_time
+async def test_where_others_share_the_account_a_count_is_not_relied_on() -> None:
+    lengths = [60.0 + n for n in range(20)]
+    late = await Account(others=5, lies=True).lateness(lengths)
+    assert all(one <= 0.1 * length for one, length in zip(late, lengths))
+
+
+@in_virtual_time
+async def test_a_count_that_always_says_that_nothing_has_ended_costs_time_only() -> None:
+    late = await Account(lies=True).lateness([60.0 + n for n in range(20)])
+    assert all(one <= 140 for one in late)
+
+
+@in_virtual_time
+async def test_an_account_that_cannot_be_counted_changes_nothing_but_time() -> None:
+    account = Account()
+    account.error = RuntimeError("a defect of our own")
+    lengths = [60.0 + n for n in range(20)]
+    late = await account.lateness(lengths)
+    assert all(one <= 0.1 * length for one, length in zip(late, lengths))
+
+
+@in_virtual_time
+async def test_one_task_alone_is_looked_at_and_not_counted() -> None:
+    account = Account()
+    await account.lateness([600.0])
+    assert len(account.counts) <= 1
+
+
+@in_virtual_time
+async def test_nobody_counts_when_nobody_waits() -> None:
+    account = Account()
+    waiting_room = poller(account.rh, count=account.count)
+    waits = [asyncio.create_task(waiting_room.wait(str(n))) for n in range(5)]
+    await asyncio.sleep(60)
+    for wait in waits:
+        wait.cancel()
+    await settle()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    counts = len(account.counts)
+    await asyncio.sleep(HOUR)
+    assert len(account.counts) == counts

@@ -1,0 +1,133 @@
+"""Scenes in which the account is shared or changes, or answers are broken: everything is done all the same."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from PIL import Image
+
+from benchmarks.bench import Bench, Run, finish
+from benchmarks.report import Figure, show
+from benchmarks.sides import ENDPOINT, SLOTS
+from benchmarks.stage import Stage
+
+REFUSALS = 0.2
+FOREIGN_SECONDS = 30.0
+PADDED = 200_000
+"""Bytes of a result, so that a download can be cut in the middle."""
+
+
+def shared(bench: Bench) -> None:
+    """The limit goes from 50 to 20 and back, another program holds 10 slots, two processes work on one key."""
+    random.seed(7)
+    seconds = [random.choice([6.0, 12.0, 20.0]) for _ in range(bench.jobs)]
+    with bench.stage(limit=SLOTS) as on:
+        timers = [_later(15 / bench.factor, on.limit, 20), _later(45 / bench.factor, on.limit, SLOTS)]
+        changing = Run("ours", seconds, finish(bench.start("ours", seconds, on)), on.books(), bench.factor)
+        for timer in timers:
+            timer.cancel()
+    with bench.stage(limit=SLOTS) as on, _foreign(on, 10, bench.factor):
+        measured = finish(bench.start("ours", seconds, on))
+        foreign = Run("ours", seconds, measured, _without_foreign(on), bench.factor)
+    with bench.stage(limit=SLOTS) as on:
+        both = [bench.start("ours", half, on) for half in (seconds[::2], seconds[1::2])]
+        halves = [finish(process) for process in both]
+        measured = {name: max(half[name] for half in halves) for name in ("seconds", "cpu")}
+        measured["done"] = sum(half["done"] for half in halves)
+        two = Run("both", seconds, measured, on.books(), bench.factor)
+    runs = {"50, 20, 50 slots": changing, "10 held by others": foreign, "two processes": two}
+    show(
+        "Refusals a job, everything done",
+        [
+            Figure(f"{what}{'' if _all_done(run) else ': NOT ALL DONE'}", run.refusals, REFUSALS, "", run.note)
+            for what, run in runs.items()
+        ],
+    )
+
+
+def broken(bench: Bench) -> None:
+    """1 % and 5 % of polls broken, 5 % of downloads cut."""
+    seconds = [6.0, 20.0] * (bench.jobs // 2)
+    figures = []
+    for percent in (1, 5):
+        kinds = [{"kind": "502"}, {"kind": "html"}, {"kind": "code", "code": "1003"}]
+        faults = [{"on": "query", "every": 300 // percent, **kind} for kind in kinds]
+        faults.append({"on": "download", "every": 20, "kind": "cut"})
+        with bench.stage(limit=SLOTS, least_bytes=PADDED, faults=faults) as on:
+            measured = finish(bench.start("ours", seconds, on, out=f"broken-{percent}"))
+            run = Run("ours", seconds, measured, on.books(), bench.factor)
+        lost = len(seconds) - measured["done"] + _unreadable(bench.folder / f"broken-{percent}")
+        again = sum(_sent(run).values()) / (PADDED * len(seconds)) - 1
+        figures += [
+            Figure(f"{percent} %: jobs lost or files truncated", lost, 1, "", run.note),
+            Figure(f"{percent} %: bytes fetched twice", again * 100, 1, "%", "5 % of downloads cut in the middle"),
+        ]
+    show("Broken polls and downloads", figures)
+
+
+def _all_done(run: Run) -> bool:
+    return bool(run.measured["done"] == len(run.seconds))
+
+
+def _later(seconds: float, call: Callable[[int], None], slots: int) -> threading.Timer:
+    timer = threading.Timer(seconds, call, (slots,))
+    timer.start()
+    return timer
+
+
+@contextmanager
+def _foreign(on: Stage, slots: int, factor: float) -> Iterator[None]:
+    """Another program on the same key, which keeps so many tasks running."""
+    over = threading.Event()
+    headers = {"Authorization": f"Bearer {on.key}"}
+
+    def keep_one() -> None:
+        with httpx.Client(base_url=on.url, headers=headers, timeout=60) as client:
+            while not over.is_set():
+                body = {"prompt": f"a stranger's boat, {FOREIGN_SECONDS:g} s", "aspectRatio": "9:16"}
+                accepted = client.post(f"/openapi/v2/{ENDPOINT}", json=body).json().get("taskId")
+                over.wait(FOREIGN_SECONDS / factor + 0.5 if accepted else 1.0)
+
+    threads = [threading.Thread(target=keep_one, daemon=True) for _ in range(slots)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1.0)
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def _without_foreign(on: Stage) -> dict[str, object]:
+    books = on.books()
+    books["submissions"] = [one for one in books["submissions"] if "stranger" not in one["payload"].get("prompt", "")]
+    return books
+
+
+def _unreadable(folder: Path) -> int:
+    """Counts the pictures that are not whole; Pillow reads them to their end."""
+    bad = 0
+    for path in folder.rglob("*.png"):
+        try:
+            with Image.open(path) as picture:
+                picture.load()
+            bad += path.stat().st_size < PADDED
+        except OSError:
+            bad += 1
+    return bad
+
+
+def _sent(run: Run) -> Counter[str]:
+    sent: Counter[str] = Counter()
+    for download in run.books["downloads"]:
+        sent[download["task_id"]] += download["sent"]
+    return sent

@@ -1,0 +1,136 @@
+"""What 1,000 waiting jobs cost one process: CPU, memory, stalls of its loops, and how late an end is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import Bench, finish
+from benchmarks.report import Figure, show
+from benchmarks.sides import MODEL
+from benchmarks.stage import prompt
+
+ENDING = 20
+"""So many of them end while the others wait, at `ENDS` and every two seconds after."""
+
+SETTLE = 60.0
+WATCH = 60.0
+
+
+def holding(bench: Bench) -> None:
+    """A thousand jobs wait in one process."""
+    jobs = 1000 if bench.jobs >= 200 else bench.jobs
+    with bench.stage(limit=jobs + 50) as on:
+        given = json.dumps({"jobs": jobs, "factor": bench.factor})
+        measured = finish(bench.python("benchmarks.holding", given, on=on, out=bench.folder / "holding"))
+        late = _lateness(measured["noticed"], on.books()["submissions"])
+    load = f"{jobs} jobs, {measured['submitted']:.0f} s to submit them all"
+    show(
+        "Waiting in one process",
+        [
+            Figure("CPU while waiting", measured["cpu"] * 100, 25, "%", f"of one core, over {WATCH:.0f} s; {load}"),
+            Figure("memory", measured["memory"], 250, "MB"),
+            Figure("longest stall of a loop", measured["stall"], 0.5, "s", "while waiting"),
+            Figure("ends noticed late", late, 1.0, "", f"worst of {ENDING}, in parts of 10 % of its time or 2 s"),
+        ],
+    )
+
+
+def _lateness(noticed: dict[str, float], submissions: list[dict[str, Any]]) -> float:
+    worst = 0.0 if len(noticed) >= ENDING else float("inf")
+    for one in submissions:
+        if one["task_id"] in noticed:
+            length = float(one["payload"]["prompt"].split()[-2])
+            late = noticed[one["task_id"]] - one["time"] - length
+            worst = max(worst, late / max(2.0, 0.1 * length))
+    return worst
+
+
+def main() -> None:
+    """Holds the jobs and prints what it cost."""
+    given = json.loads(sys.argv[1])
+    os.environ["RH_POLL_SECONDS"] = str(2.0 / given["factor"])
+    asyncio.run(_hold(given["jobs"]))
+
+
+async def _hold(jobs: int) -> None:
+    from rh_prefect import flow, generate_many, models
+    from rh_prefect.jobs.events import JobEvent
+    from rh_prefect.jobs.thread import LOOP
+    from rh_prefect.runs.observer import listeners
+
+    submitted: list[float] = []
+    noticed: dict[str, float] = {}
+    measured: dict[str, Any] = {}
+    began = time.monotonic()
+
+    def listen(event: JobEvent) -> None:
+        if event.state == "submitted":
+            submitted.append(time.monotonic() - began)
+        if event.state == "collecting" and event.task_id:
+            noticed[event.task_id] = time.time()
+
+    listeners.append(listen)
+    # The first ones end when all have been submitted for a while.
+    start = jobs / 25 + SETTLE
+    ends = [start + 2.0 * n for n in range(ENDING)]
+    asked = [models.input_for(MODEL)(prompt=prompt(one)) for one in [*ends, *[36_000.0] * (jobs - ENDING)]]
+
+    @flow
+    async def batch() -> None:
+        work = asyncio.ensure_future(generate_many(asked))
+        await _until(lambda: len(submitted) == jobs, seconds=600.0)
+        await asyncio.sleep(5.0)
+        stalls = [_Stalls(), _Stalls()]
+        watches = [asyncio.ensure_future(stalls[0].watch()), LOOP.submit(stalls[1].watch())]
+        cpu = time.process_time()
+        await asyncio.sleep(WATCH)
+        measured["cpu"] = (time.process_time() - cpu) / WATCH
+        measured["stall"] = max(one.longest for one in stalls)
+        for watch in watches:
+            watch.cancel()
+        await _until(lambda: len(noticed) == ENDING, seconds=start + 2.0 * ENDING + 60.0)
+        measured.update(submitted=max(submitted), memory=_memory(), noticed=noticed)
+        print(json.dumps(measured), flush=True)
+        work.cancel()
+        os._exit(0)  # the others would wait for hours
+
+    await batch()
+
+
+async def _until(condition: Callable[[], bool], *, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:  # noqa: ASYNC110 - it changes on another thread
+        await asyncio.sleep(0.5)
+
+
+class _Stalls:
+    """How long an event loop did not get to do what was due."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def watch(self) -> None:
+        while True:
+            due = time.monotonic() + 0.05
+            await asyncio.sleep(0.05)
+            self.longest = max(self.longest, time.monotonic() - due)
+
+
+def _memory() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+        return float(line.split()[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+if __name__ == "__main__":
+    main()
