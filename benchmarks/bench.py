@@ -6,7 +6,7 @@ import heapq
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -42,19 +42,27 @@ class Bench:
         with stage(factor=self.factor, **options) as made:
             yield made
 
-    def start(self, side: str, seconds: Sequence[float], on: Stage, *, out: str = "") -> subprocess.Popen[str]:
-        """Starts a side; `out` names the folder of its files."""
+    def start(
+        self, side: str, seconds: Sequence[float], on: Stage, *, out: str = "", env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """Starts a side; `out` names the folder of its files, `env` adds to its environment."""
         given = json.dumps({"seconds": list(seconds), "factor": self.factor})
-        folder = self.folder / f"{side}-{next(_NUMBERS)}"
-        return self.python("benchmarks.sides", side, given, on=on, out=self.folder / out if out else folder / "out")
+        folder = self.folder / (out or f"{side}-{next(_NUMBERS)}")
+        return self.python("benchmarks.sides", side, given, on=on, out=folder, env=env)
 
-    def python(self, module: str, *given: str, on: Stage, out: Path) -> subprocess.Popen[str]:
+    def python(
+        self, module: str, *given: str, on: Stage, out: Path, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         """Runs a module that works with the emulator and Prefect's server, in a process of its own."""
         state = self.folder / f"state-{next(_NUMBERS)}"
-        env = {**self.server.env, **on.env, "RH_OUT": str(out), "RH_STATE_DIR": str(state)}
+        places = {"RH_OUT": str(out), "RH_STATE_DIR": str(state)}
         with (self.folder / "sides.log").open("a") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", module, *given], env=env, stdout=subprocess.PIPE, stderr=log, text=True
+                [sys.executable, "-m", module, *given],
+                env={**self.server.env, **on.env, **places, **(env or {})},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
             )
 
     def run(self, side: str, seconds: Sequence[float], **options: Any) -> Run:
@@ -90,9 +98,14 @@ class Run:
         return float(self.measured["seconds"]) * self.factor / ideal(self.seconds)
 
     @property
+    def api_calls(self) -> float:
+        """HTTP calls per job to RunningHub's API."""
+        return len(self.books["requests"]) / len(self.seconds)
+
+    @property
     def calls(self) -> float:
         """HTTP calls per job, downloads included."""
-        return (len(self.books["requests"]) + len(self.books["downloads"])) / len(self.seconds)
+        return self.api_calls + len(self.books["downloads"]) / len(self.seconds)
 
     @property
     def refusals(self) -> float:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -63,11 +63,10 @@ def broken(bench: Bench) -> None:
         with bench.stage(limit=SLOTS, least_bytes=PADDED, faults=faults) as on:
             measured = finish(bench.start("ours", seconds, on, out=f"broken-{percent}"))
             run = Run("ours", seconds, measured, on.books(), bench.factor)
-        lost = len(seconds) - measured["done"] + _unreadable(bench.folder / f"broken-{percent}")
-        again = sum(_sent(run).values()) / (PADDED * len(seconds)) - 1
+        lost = len(seconds) - min(measured["done"], _whole(bench.folder / f"broken-{percent}"))
         figures += [
             Figure(f"{percent} %: jobs lost or files truncated", lost, 1, "", run.note),
-            Figure(f"{percent} %: bytes fetched twice", again * 100, 1, "%", "5 % of downloads cut in the middle"),
+            Figure(f"{percent} %: cut downloads begun anew", _begun_anew(run), 1, "", _cuts(run)),
         ]
     show("Broken polls and downloads", figures)
 
@@ -113,21 +112,23 @@ def _without_foreign(on: Stage) -> dict[str, object]:
     return books
 
 
-def _unreadable(folder: Path) -> int:
-    """Counts the pictures that are not whole; Pillow reads them to their end."""
-    bad = 0
-    for path in folder.rglob("*.png"):
-        try:
-            with Image.open(path) as picture:
-                picture.load()
-            bad += path.stat().st_size < PADDED
-        except OSError:
-            bad += 1
-    return bad
+def _whole(folder: Path) -> int:
+    """Counts the pictures that are whole; Pillow reads them to their end."""
+    whole = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError), Image.open(path) as picture:
+            picture.load()
+            whole += path.stat().st_size >= PADDED
+    return whole
 
 
-def _sent(run: Run) -> Counter[str]:
-    sent: Counter[str] = Counter()
-    for download in run.books["downloads"]:
-        sent[download["task_id"]] += download["sent"]
-    return sent
+def _begun_anew(run: Run) -> int:
+    """Counts the downloads that were cut, and of which more than the missing part was asked for again."""
+    whole = Counter(one["task_id"] for one in run.books["downloads"] if one["status"] == httpx.codes.OK)
+    return sum(count - 1 for count in whole.values())
+
+
+def _cuts(run: Run) -> str:
+    resumed = sum(one["status"] == httpx.codes.PARTIAL_CONTENT for one in run.books["downloads"])
+    twice = sum(one["sent"] for one in run.books["downloads"]) / (PADDED * len(run.seconds)) - 1
+    return f"{resumed} cut in the middle and resumed; {twice:.1%} of all bytes sent twice, lost on their way at the cut"

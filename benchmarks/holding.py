@@ -14,7 +14,6 @@ from typing import Any
 
 from benchmarks.bench import Bench, finish
 from benchmarks.report import Figure, show
-from benchmarks.sides import MODEL
 from benchmarks.stage import prompt
 
 ENDING = 20
@@ -81,7 +80,7 @@ async def _hold(jobs: int) -> None:
     # The first ones end when all have been submitted for a while.
     start = jobs / 25 + SETTLE
     ends = [start + 2.0 * n for n in range(ENDING)]
-    asked = [models.input_for(MODEL)(prompt=prompt(one)) for one in [*ends, *[36_000.0] * (jobs - ENDING)]]
+    asked = [models.ZImageTurbo(prompt=prompt(one)) for one in [*ends, *[36_000.0] * (jobs - ENDING)]]
 
     @flow
     async def batch() -> None:

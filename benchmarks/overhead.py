@@ -16,7 +16,7 @@ import httpx
 
 from benchmarks.bench import Bench, finish
 from benchmarks.report import Figure, show
-from benchmarks.sides import ENDPOINT, MODEL, requests_to
+from benchmarks.sides import ENDPOINT, requests_to
 from benchmarks.stage import prompt
 
 ROUNDS = 7
@@ -81,7 +81,7 @@ def _measure(factor: float) -> dict[str, Any]:
                 requests.clear()
                 began = time.monotonic()
                 text = prompt(SECONDS)
-                await (generate(models.input_for(MODEL)(prompt=text)) if side == "ours" else bare(text))
+                await (generate(models.ZImageTurbo(prompt=text)) if side == "ours" else bare(text))
                 if turn:  # the first one opens connections
                     measured[side].append(time.monotonic() - began)
                 if side == "ours":

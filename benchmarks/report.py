@@ -35,5 +35,6 @@ def show(title: str, figures: list[Figure]) -> None:
     print(f"\n{title}")
     for figure in figures:
         aim = f"aim < {figure.limit:g} {figure.unit}"
-        measured = f"{figure.measured:8.1f} {figure.unit:3}"
+        digits = 2 if figure.limit < 10 else 1
+        measured = f"{figure.measured:8.{digits}f} {figure.unit:3}"
         print(f"  {figure.what:{width}}  {measured} {aim:13} {figure.verdict:12} {figure.note}".rstrip(), flush=True)

@@ -23,7 +23,6 @@ import httpx
 from benchmarks.stage import prompt
 
 ENDPOINT = "rhart-image/z-image/turbo"
-MODEL = "z-image/turbo"
 SLOTS = 50
 POLL = 5.0
 SDK_POLL = 2.0
@@ -43,7 +42,7 @@ def ours(seconds: Sequence[float], factor: float) -> dict[str, Any]:  # noqa: AR
     from rh_prefect.media.store import MediaStore
 
     requests, operations = requests_to(os.environ["PREFECT_API_URL"]), _operations_of(MediaStore)
-    asked = [models.input_for(MODEL)(prompt=prompt(one)) for one in seconds]
+    asked = [models.ZImageTurbo(prompt=prompt(one)) for one in seconds]
     measured: dict[str, Any] = {}
 
     @flow(log_prints=False)

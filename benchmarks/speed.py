@@ -17,12 +17,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.bench import Bench, Run
+from benchmarks.bench import Bench, Run, finish
 from benchmarks.hardship import broken, shared
 from benchmarks.holding import holding
 from benchmarks.overhead import overhead
 from benchmarks.report import Figure, show
 from benchmarks.sides import SLOTS
+from benchmarks.told import receiver
 from tests.support.prefect_server import PrefectServer
 
 SIDES = ("plain", "sdk", "ours")
@@ -49,6 +50,20 @@ def mix(bench: Bench) -> None:
     show("HTTP calls a job, mixed", [Figure("ours", mine.calls, peer.calls, "", "aim: the fixed poll's of this run")])
 
 
+def told(bench: Bench) -> None:
+    """Jobs of very different lengths, whose ends are told by webhooks."""
+    seconds = mixed(bench.jobs)
+    with bench.stage() as on, receiver(bench, on) as env:
+        run = Run("ours", seconds, finish(bench.start("ours", seconds, on, env=env)), on.books(), bench.factor)
+    show(
+        f"{bench.jobs} mixed jobs with webhooks",
+        [
+            Figure("ours: makespan / ideal", run.ratio, 1.05, "x", run.note),
+            Figure("calls to the API a job", run.api_calls, 3.01, "", f"with the file host's {run.calls:.2f}"),
+        ],
+    )
+
+
 def long(bench: Bench) -> None:
     """Jobs that all take a minute."""
     _against_peers(bench, f"{bench.jobs} jobs of 60 s", [60.0] * bench.jobs, 1.03)
@@ -65,6 +80,7 @@ def short(bench: Bench) -> None:
 SCENES: dict[str, Callable[[Bench], None]] = {
     "short": short,
     "mix": mix,
+    "told": told,
     "long": long,
     "shared": shared,
     "broken": broken,

@@ -15,13 +15,20 @@ FEWEST = 5
 MARGIN = 1.03
 """By how much a look comes later than the end that is guessed."""
 
+LOOKS_FOR_EACH = 3
+"""How many tasks are looked at for each one that has ended; so many times as many after each further count in a row
+that found none."""
+
+VAIN_COUNTS = 5
+"""After so many counts in a row of which no end was found, what they say is not believed."""
+
 COUNTS_A_JOB = 4.0
 """About how many counts one job costs where many run, however long they take."""
 
 GAP_OF_AGE = 0.03
 """The longest gap between two counts, as a part of the youngest task's age."""
 
-COUNTS_IN_A_GAP = 8
+COUNTS_IN_A_GAP = 12
 """How many counts there may be in the shortest gap between two looks at one task: one count is for all tasks."""
 
 
@@ -72,6 +79,11 @@ class Lengths:
         unseen = 1 - seen / age if age > 0 else 0.0
         return (over + unseen) / (longer + 1)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether enough are remembered to say something."""
+        return len(self._sorted) >= FEWEST
+
     def guess(self, *, seen: float) -> float | None:
         """At which age to look at a task that was seen running at the age `seen`.
 
@@ -81,3 +93,31 @@ class Lengths:
         first = bisect_right(self._sorted, seen)
         longer = len(self._sorted) - first
         return MARGIN * self._sorted[first + longer // 2] if longer >= FEWEST else None
+
+
+class Search:
+    """Decides how many tasks to look at for those that a count misses."""
+
+    def __init__(self) -> None:
+        """Starts with trust in the counts."""
+        self._vain = 0
+        self._ends = 0
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether what counts miss was found so far."""
+        return self._vain < VAIN_COUNTS
+
+    def looks(self, missing: int, *, ends: int) -> int:
+        """How many tasks to look at now.
+
+        Args:
+            missing: How many the latest count misses.
+            ends: How many ends were ever found.
+        """
+        if not missing:
+            self._vain = 0
+        elif self.is_trusted:
+            self._vain = self._vain + 1 if ends == self._ends else 0
+        self._ends = ends
+        return missing * LOOKS_FOR_EACH ** max(1, self._vain) if self.is_trusted else 0

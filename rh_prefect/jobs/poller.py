@@ -23,7 +23,7 @@ from typing import TypeAlias
 
 from rh_prefect.client.wire import TaskView
 from rh_prefect.errors import AccountError, KeyRejected, RunningHubError, TaskNotFound
-from rh_prefect.jobs.likely import Lengths, counting_gap
+from rh_prefect.jobs.likely import Lengths, Search, counting_gap
 from rh_prefect.jobs.slots import Count
 
 AGE_FRACTION = 0.05
@@ -54,10 +54,6 @@ PEEK_AFTER = 1.0
 
 REMEMBERED = 4096
 """How many told ends are remembered that nobody waits for yet: an end can come before its ticket is recorded."""
-
-LOOKS_FOR_EACH = 2
-"""How many tasks are looked at for each one that has ended; so many times as many after each further count in a row
-that found none."""
 
 IsKnown: TypeAlias = Callable[[], Awaitable[bool]]
 _log = logging.getLogger("rh_prefect")
@@ -113,8 +109,8 @@ class Poller:
         self._count = count
         self._count_due = math.inf
         self._is_counted = False
-        self._ends = self._ends_counted = self._vain_counts = 0
-        self._lengths = Lengths()
+        self._ends = 0
+        self._lengths, self._search = Lengths(), Search()
         self._watched: dict[str, _Watched] = {}
         self._due: list[tuple[float, int, _Watched]] = []
         self._order = itertools.count()
@@ -280,7 +276,7 @@ class Poller:
             self._wake.set()
         was_counted = self._is_counted
         # Tasks of others hide the ends of ours: where one ends and another begins, the number stays.
-        self._is_counted = is_worth_it and count is not None and not count.others
+        self._is_counted = is_worth_it and count is not None and not count.others and self._search.is_trusted
         if was_counted and not self._is_counted:
             self._look_often()
 
@@ -297,10 +293,7 @@ class Poller:
         now = self._clock()
         idle = [watched for watched in self._untold() if not watched.busy and watched.due > now]
         idle.sort(key=lambda one: self._lengths.odds(seen=one.looked - one.since, age=now - one.since), reverse=True)
-        was_vain = missing and self._ends == self._ends_counted
-        self._vain_counts = self._vain_counts + 1 if was_vain else 0
-        self._ends_counted = self._ends
-        for watched in idle[: missing * LOOKS_FOR_EACH ** max(1, self._vain_counts)]:
+        for watched in idle[: self._search.looks(missing, ends=self._ends)]:
             self._schedule(watched, now)
 
     def _untold(self) -> list[_Watched]:
@@ -397,5 +390,7 @@ class Poller:
         until_guess = max(self._shortest, age) if guess is None else max(self._shortest / 4, guess - age)
         if self._is_counted and not watched.blips:
             return min(LONGEST_GAP_IF_COUNTED, until_guess)
-        by_age = min(until_guess, max(self._shortest, AGE_FRACTION * age))
+        # The last one of many, which is overdue, may end at any moment.
+        is_overdue = len(self._watched) == 1 and guess is None and self._lengths.is_known
+        by_age = min(until_guess, max(self._shortest / (4 if is_overdue else 1), AGE_FRACTION * age))
         return min(LONGEST_GAP, by_age * (1 + watched.blips))

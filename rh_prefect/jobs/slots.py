@@ -18,8 +18,14 @@ from rh_prefect.errors import RunningHubError
 ASK_EVERY = 5.0
 """Seconds for which an answer of `queue/status` is believed."""
 
-AT_ONCE = 16
+AT_ONCE = 10
 """How many submits may be on their way at once: one that is refused stops those behind it."""
+
+OTHERS_PAUSE = 2.0
+"""Seconds for which a slot that others left is theirs: where one of their tasks ends, they begin the next."""
+
+DOUBTED = 60.0
+"""Seconds for which, after a refusal, no slot is given that only the account's count says to be free."""
 
 LONGEST_PAUSE = 30.0
 """The longest wait between two tries, in seconds."""
@@ -78,7 +84,9 @@ class Slots:
         self._foreign = 0
         self._on_their_way = 0
         self._missing = 0
+        self._missing_since = 0.0
         self._spare = 0
+        self._doubted_until = 0.0
         self._returned = 0
         self._asked_at: float | None = None
         self._closed_until = 0.0
@@ -135,6 +143,7 @@ class Slots:
             self._fulls += 1
             self._closed_until = self._clock() + pause_seconds(self._fulls, jitter=self._jitter())
             self._asked_at = None
+            self._doubted_until = self._clock() + DOUBTED
         self._give_back()
 
     async def count(self, watched: int) -> Count | None:
@@ -152,14 +161,23 @@ class Slots:
             if running is None:
                 return None
             missing = max(0, watched + self._foreign - running - (self._returned - returned))
-            # What was missing before, and of which no end has been found since, was not ours.
-            gone = min(missing, self._missing, self._foreign)
-            self._missing = missing - gone
+            gone = self._gone_of_others(missing)
             self._foreign = max(self._foreign - gone, running - self._held)
             # Alone on the account, its count is exact: what it lacks is free, though it is not known yet which ended.
             self._spare += (self._limit or 0) - running
         self._admit()
-        return Count(self._missing, self._foreign)
+        return Count(missing - gone, self._foreign)
+
+    def _gone_of_others(self, missing: int) -> int:
+        """What has been missing for a while, and of which no end was found, was not ours."""
+        if not self._missing or not missing:
+            self._missing, self._missing_since = missing, self._clock()
+        self._missing = min(self._missing, missing)
+        if self._clock() - self._missing_since < OTHERS_PAUSE:
+            return 0
+        gone = min(self._missing, self._foreign)
+        self._missing -= gone
+        return gone
 
     def _give_back(self) -> None:
         self._held = max(0, self._held - 1)
@@ -201,7 +219,7 @@ class Slots:
         # At least one of ours may always try: if the others have gone, nobody would tell.
         if self._limit is None or self._held < max(1, self._limit - self._foreign):
             return True
-        return not self._foreign and self._spare > 0
+        return self._spare > 0 and not self._foreign and self._clock() >= self._doubted_until
 
     def _look_again_later(self) -> None:
         if self._timer is not None:

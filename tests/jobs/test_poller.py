@@ -396,6 +396,16 @@ async def test_a_count_that_always_says_that_nothing_has_ended_costs_time_only()
 
 
 @in_virtual_time
+async def test_a_count_that_misses_what_has_not_ended_costs_few_looks() -> None:
+    account = Account()
+    account.ended = {f"another-{n}" for n in range(20)}
+    lengths = [60.0 + n for n in range(20)]
+    late = await account.lateness(lengths)
+    assert all(one <= 0.1 * length for one, length in zip(late, lengths))
+    assert len(account.rh.looks) < 40 * len(lengths)
+
+
+@in_virtual_time
 async def test_an_account_that_cannot_be_counted_changes_nothing_but_time() -> None:
     account = Account()
     account.error = RuntimeError("a defect of our own")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import NoAnswer, RunningHubError
-from rh_prefect.jobs.slots import ASK_EVERY, AT_ONCE, LONGEST_PAUSE, Count, Slots, pause_seconds
+from rh_prefect.jobs.slots import ASK_EVERY, AT_ONCE, DOUBTED, LONGEST_PAUSE, OTHERS_PAUSE, Count, Slots, pause_seconds
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 
@@ -322,6 +322,25 @@ async def test_what_a_count_finds_free_is_given_before_it_is_known_which_task_ha
 
 
 @in_virtual_time
+async def test_after_a_refusal_no_slot_is_given_that_only_a_count_finds_free() -> None:
+    account = Account(5)
+    slots = slots_of(account)
+    await acquired(slots, 5)
+    slots.release(full=True)
+    tasks = await acquired(slots, 4)
+    await asyncio.sleep(ASK_EVERY)
+    assert done(tasks) == 1
+    account.others = -2
+    await slots.count(5)
+    await settle()
+    assert done(tasks) == 1
+    await asyncio.sleep(DOUBTED)
+    await slots.count(5)
+    await settle()
+    assert done(tasks) == 3
+
+
+@in_virtual_time
 async def test_submits_on_their_way_are_not_taken_for_free_slots() -> None:
     account = Account(5)
     slots = slots_of(account)
@@ -352,6 +371,8 @@ async def test_what_stays_missing_was_not_ours() -> None:
     tasks = await acquired(slots, 5)
     account.others = 1
     assert (await slots.count(3)) == Count(missing=1, others=2)
+    assert (await slots.count(3)) == Count(missing=1, others=2)
+    await asyncio.sleep(OTHERS_PAUSE)
     assert (await slots.count(3)) == Count(missing=0, others=1)
     await settle()
     assert done(tasks) == 4
@@ -366,7 +387,22 @@ async def test_an_end_that_was_found_since_explains_what_was_missing() -> None:
     assert (await slots.count(3)) == Count(missing=1, others=2)
     account.others = 2
     slots.release()
+    await asyncio.sleep(OTHERS_PAUSE)
     assert (await slots.count(2)) == Count(missing=0, others=2)
+    assert done(tasks) == 3
+
+
+@in_virtual_time
+async def test_a_slot_that_others_leave_for_a_moment_stays_theirs() -> None:
+    account = Account(5, others=2)
+    slots = slots_of(account)
+    tasks = await acquired(slots, 5)
+    for _ in range(5):
+        account.others = 1
+        await slots.count(3)
+        await asyncio.sleep(OTHERS_PAUSE / 2)
+        account.others = 2
+        await slots.count(3)
     assert done(tasks) == 3
 
 

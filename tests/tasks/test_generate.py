@@ -13,6 +13,7 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, JobFailed, SubmissionUnknown
+from rh_prefect.jobs.account import ASKED
 from rh_prefect.jobs.result import Result
 from rh_prefect.media.ref import Media
 from rh_prefect.tasks import generate, generate_many
@@ -68,6 +69,23 @@ async def test_reuse_makes_equal_calls_of_a_run_one_job(rh: Emulator) -> None:
     results = await asyncio.gather(*(run(asked, reuse="always") for _ in range(4)))
     assert len({result.task_id for result in results}) == 1
     assert len(rh.books.paid) == 1
+
+
+async def test_what_another_process_began_in_a_scope_that_was_empty_is_not_paid_for_again(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run(models.ZImageTurbo(prompt="the first in its scope"))
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    with monkeypatch.context() as elsewhere:
+        # Another account object, which has seen the scope with a job in it; this one remembers it as empty.
+        elsewhere.setenv("RH_STATE_DIR", str(tmp_path / "elsewhere"))
+        elsewhere.setenv("RH_JOURNAL", str(tmp_path / "state" / "journal"))
+        theirs = await run(asked, key="job-of-both")
+    ASKED["test"].clear()
+    monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "state" / "journal"))
+    ours = await run(asked, key="job-of-both")
+    assert ours.task_id == theirs.task_id
+    assert len(rh.books.paid) == 2
 
 
 async def test_labels_make_jobs_different_and_name_their_files(rh: Emulator) -> None:
