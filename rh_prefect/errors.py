@@ -114,7 +114,13 @@ class BatchUnfinished(RunningHubError):
 
 
 class TransportError(RunningHubError):
-    """RunningHub gave no usable answer."""
+    """RunningHub gave no usable answer.
+
+    Attributes:
+        what: What happened and nothing else, for a message that says itself what was done and what to do.
+    """
+
+    what: str = ""
 
 
 class NotDelivered(TransportError, Transient):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
@@ -27,46 +27,63 @@ def _value(value: object) -> object:
     if isinstance(value, str | int | float | bool | Media):
         return value
     # A text may be the name of a file that RunningHub has; a path is the caller's own file, also a missing one.
-    return Path(value).absolute().as_uri() if isinstance(value, Path) else as_media_input(value)
+    if isinstance(value, Path):
+        return value.absolute().as_uri()
+    try:
+        return as_media_input(value)
+    except InputError as error:  # pydantic names the field of a ValueError
+        raise ValueError(error.message.rstrip(".")) from None
 
 
 NodeValue = Annotated[Media | bool | int | float | str, BeforeValidator(_value)]
 """What a node's field can be set to; a file may be a Media, a path, a URI or the result of another job."""
 
 
-class NodesInput(BaseModel):
-    """What workflows and apps have in common.
-
-    Attributes:
-        id: RunningHub's id: 19 digits, as a string.
-        nodes: `<node id>.<field name>` -> value; what is not named stays as it is saved.
-        instance_type: The machine.
-        retain_seconds: How long the machine is kept warm after the end, 10 to 180; it costs.
-        use_personal_queue: Queue when the account's own machines are busy; exclusive keys only.
-        seed: Sets every seed that `nodes` does not set; RunningHub draws new seeds for each run otherwise.
-    """
+class _Asked(BaseModel):
+    """Whose mistakes are errors of the package's own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str = Field(pattern=r"^[0-9]{1,20}$")
-    nodes: dict[str, NodeValue] = Field(default_factory=dict)
-    instance_type: InstanceType = "default"
-    retain_seconds: int | None = Field(default=None, ge=10, le=180)
-    use_personal_queue: bool = False
-    seed: int | None = Field(default=None, ge=0)
-
-    def __init__(self, **given: Any) -> None:  # the fields above
+    def __init__(self, **given: Any) -> None:  # the fields of each
         try:
             super().__init__(**given)
         except ValidationError as error:
             raise InputError(f"{type(self).__name__}: {_problems(error)} Nothing was sent.") from None
 
+
+class NodeValues(_Asked):
+    """What is set in a graph.
+
+    Attributes:
+        nodes: `<node id>.<field name>` -> value; what is not named stays as it is.
+        seed: Sets every seed that `nodes` does not set; RunningHub draws new seeds for each run otherwise.
+    """
+
+    nodes: dict[str, NodeValue] = Field(default_factory=dict)
+    seed: int | None = Field(default=None, ge=0)
+
     @model_validator(mode="after")
-    def _check_names(self) -> NodesInput:
+    def _check_names(self) -> Self:
         wrong = [name for name in self.nodes if not _NAME.fullmatch(name)]
         if wrong:
             raise ValueError(f"{wrong[0]!r} names no node's field; write <node id>.<field name>, as in '6.text'")
         return self
+
+
+class NodesInput(NodeValues):
+    """What workflows and apps have in common.
+
+    Attributes:
+        id: RunningHub's id: 19 digits, as a string.
+        instance_type: The machine.
+        retain_seconds: How long the machine is kept warm after the end, 10 to 180; it costs.
+        use_personal_queue: Queue when the account's own machines are busy; exclusive keys only.
+    """
+
+    id: str = Field(pattern=r"^[0-9]{1,20}$")
+    instance_type: InstanceType = "default"
+    retain_seconds: int | None = Field(default=None, ge=10, le=180)
+    use_personal_queue: bool = False
 
 
 class WorkflowInput(NodesInput):
@@ -87,7 +104,7 @@ class WorkflowInput(NodesInput):
     @property
     def model(self) -> str:
         """What records and tables call it."""
-        return f"workflow {self.id}"
+        return f"workflow/{self.id}"
 
 
 class AppInput(NodesInput):
@@ -102,10 +119,10 @@ class AppInput(NodesInput):
     @property
     def model(self) -> str:
         """What records and tables call it."""
-        return f"app {self.id}"
+        return f"app/{self.id}"
 
 
-class QuickCreateInput(BaseModel):
+class QuickCreateInput(_Asked):
     """A run of one of the modules of the site's quick create.
 
     Attributes:
@@ -114,8 +131,6 @@ class QuickCreateInput(BaseModel):
         nodes: Its whole `nodeInfoList`, as the module's page shows it; a value may be a file.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     id: str = Field(pattern=r"^[0-9]{1,20}$")
     code: str = Field(min_length=1)
     nodes: tuple[dict[str, NodeValue], ...] = Field(min_length=1)
@@ -123,12 +138,67 @@ class QuickCreateInput(BaseModel):
     @property
     def model(self) -> str:
         """What records and tables call it."""
-        return f"quick create {self.id}/{self.code}"
+        return f"quick-create/{self.id}/{self.code}"
+
+
+class GraphInput(NodeValues):
+    """A whole graph that runs on ComfyUI's own API, without a saved workflow.
+
+    Attributes:
+        graph: In ComfyUI's API format: node id -> `class_type` and `inputs`; its seeds stay as they are. A value that
+            is a `Media`, a `Path` or a job's result becomes one of `nodes`.
+        machine: `proxy` has a 24 GB card, `proxy-plus` 48 GB.
+    """
+
+    graph: dict[str, Any]
+    machine: Literal["proxy", "proxy-plus"] = "proxy"
+
+    @property
+    def model(self) -> str:
+        """What records and tables call it."""
+        return f"graph/{self.machine}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _find_files(cls, given: Any) -> Any:  # whatever the caller gave
+        graph = given.get("graph") if isinstance(given, dict) else None
+        if not isinstance(graph, dict):
+            return given
+        whole: dict[str, Any] = {}
+        files: dict[str, object] = {}
+        for node_id, node in graph.items():
+            whole[str(node_id)], found = _without_files(node_id, _checked_node(node_id, node))
+            files |= found
+        return {**given, "graph": whole, "nodes": {**files, **(given.get("nodes") or {})}}
+
+
+def _checked_node(node_id: object, node: object) -> dict[str, Any]:
+    if isinstance(node, dict) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict):
+        return node
+    raise ValueError(
+        f"{str(node_id)[:40]!r} is no node of a graph in API format, which has a class_type and inputs; on the site, "
+        "choose Export (API)"
+    )
+
+
+def _without_files(node_id: object, node: dict[str, Any]) -> tuple[dict[str, Any], dict[str, object]]:
+    """A node with its files taken out, and these by their names."""
+    files = {name: value for name, value in node["inputs"].items() if _is_file(value)}
+    kept = {name: "" if name in files else value for name, value in node["inputs"].items()}
+    return {**node, "inputs": kept}, {f"{node_id}.{name}": value for name, value in files.items()}
+
+
+def _is_file(value: object) -> bool:
+    """What no JSON holds: a file in one of its forms, or a mistake, which is named where files are checked."""
+    return value is not None and not isinstance(value, bool | int | float | str | list | tuple | dict)
 
 
 def _problems(error: ValidationError) -> str:
     found = []
     for one in error.errors():
-        where = ".".join(map(str, one["loc"])) or "the call"
-        found.append(f"{where}: {one['msg']}.")
+        where = ".".join(map(str, one["loc"]))
+        # Words of our own come from pydantic with a prefix of its own.
+        own = one.get("ctx", {}).get("error")
+        said = str(own) if isinstance(own, ValueError) else one["msg"]
+        found.append(f"{where}: {said}." if where else f"{said}.")
     return " ".join(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rh_prefect.client.api import DEFAULT_BASE_URL, Client, V1Submit
 from rh_prefect.client.apps import AppSort
 from rh_prefect.client.download import discard_partial
+from rh_prefect.client.native import NativeSubmit, is_task_id
 from rh_prefect.client.platform import ResourceKind
 from rh_prefect.client.states import read_delivery
 from rh_prefect.client.wire import (
@@ -19,6 +20,7 @@ from rh_prefect.client.wire import (
     AssetKind,
     ComfyFile,
     ComfyPrompt,
+    ComfyQueue,
     ComfyRun,
     Download,
     Failure,
@@ -53,9 +55,11 @@ __all__ = [
     "Client",
     "ComfyFile",
     "ComfyPrompt",
+    "ComfyQueue",
     "ComfyRun",
     "Download",
     "Failure",
+    "NativeSubmit",
     "Page",
     "PricePreview",
     "QueueStatus",
@@ -73,5 +77,6 @@ __all__ = [
     "WebhookDelivery",
     "WebhookEvent",
     "discard_partial",
+    "is_task_id",
     "read_delivery",
 ]

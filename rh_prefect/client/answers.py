@@ -151,7 +151,7 @@ def no_answer(ask: Ask, what: str) -> NoAnswer:
         next_step = "The task may exist and be paid for: look into RunningHub's call log before sending it again"
     elif ask.makes:
         next_step = "It may have been made all the same: look at the list before asking again"
-    return NoAnswer(f"{ask.doing}: {what}. {next_step}.")
+    return NoAnswer(f"{ask.doing}: {what}. {next_step}.", what=what)
 
 
 def _error(answer: Answer, ask: Ask, **facts: object) -> ApiError | NoAnswer:

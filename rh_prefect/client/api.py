@@ -20,6 +20,7 @@ from rh_prefect.client.assets import Assets
 from rh_prefect.client.core import Core
 from rh_prefect.client.download import Progress, download
 from rh_prefect.client.lora import upload_lora
+from rh_prefect.client.native import NativeTasks
 from rh_prefect.client.platform import Platform
 from rh_prefect.client.proxy import NativeProxy
 from rh_prefect.client.upload import FileBody
@@ -87,6 +88,7 @@ class Client:
         self.assets = Assets(self._core)
         self.comfy = NativeProxy(self._core, "proxy")
         self.comfy_plus = NativeProxy(self._core, "proxy-plus")
+        self._machines = (NativeTasks(self.comfy), NativeTasks(self.comfy_plus))
 
     def __repr__(self) -> str:
         return f"<Client site={self.site!r} account={self.account_id!r}>"
@@ -112,10 +114,10 @@ class Client:
         """Creates a task, which costs money. The request is sent once and never again by itself.
 
         Args:
-            endpoint: The model's path, as in `alibaba/wan-2.6/text-to-video`, or `run/workflow/ID`, `run/ai-app/ID`; or
-                one of `V1Submit`.
+            endpoint: The model's path, as in `alibaba/wan-2.6/text-to-video`, or `run/workflow/ID`, `run/ai-app/ID`;
+                one of `V1Submit`; or one of `NativeSubmit`, with a graph in API format as the payload's `prompt`.
             payload: The wire parameters, without the key.
-            webhook_url: Is called when the task ends.
+            webhook_url: Is called when the task ends; of a native one nobody tells.
 
         Returns:
             The task; it may have ended already.
@@ -126,6 +128,8 @@ class Client:
             NoAnswer: It may have been accepted.
             ApiError: By the table of codes; `Unclear` where it may have been accepted.
         """
+        if (machine := self._machine_of(endpoint)) is not None:
+            return await machine.submit(payload)
         ask = Ask(f"submit to {endpoint}", paid=True)
         body = dict(payload) if webhook_url is None else {**payload, "webhookUrl": webhook_url}
         if endpoint in get_args(V1Submit):
@@ -145,6 +149,8 @@ class Client:
             NoAnswer: No readable answer.
             ApiError: `TaskNotFound`, `Busy`, or another by the table of codes.
         """
+        if (machine := self._machine_of(task_id)) is not None:
+            return await machine.query(task_id)
         ask = Ask(f"query of task {task_id}")
         answer = await self._core.call("openapi/v2/query", {"taskId": task_id}, ask)
         return answers.looked_at(answer, ask, task_id=task_id)
@@ -157,6 +163,9 @@ class Client:
             NoAnswer: No readable answer.
             ApiError: `TaskNotFound`, or another by the table of codes.
         """
+        if (machine := self._machine_of(task_id)) is not None:
+            await machine.cancel(task_id)
+            return
         ask = Ask(f"cancel of task {task_id}")
         answers.checked(await self._core.call_v1("task/openapi/cancel", {"taskId": task_id}, ask), ask)
 
@@ -287,8 +296,14 @@ class Client:
             NoAnswer: The body was cut or has the wrong length. What came is kept; the next call goes on from there.
             StoreError: The bytes cannot be written.
         """
+        if (machine := self._machine_of(url)) is not None:
+            return await machine.download(url, to)
         async with self._core.downloads:
             return await download(self._core.pools.files, url, to, progress=progress)
+
+    def _machine_of(self, name: str) -> NativeTasks | None:
+        """The native proxy's machine whose endpoint, task or link it is; None for what is RunningHub's own."""
+        return next((machine for machine in self._machines if machine.owns(name)), None)
 
     async def aclose(self) -> None:
         """Closes every connection."""

@@ -54,7 +54,7 @@ class Delivery:
         what = f"{_NAMES.get(type(error), 'the connection failed')}{_words(error)}"
         if not self._sent and (self._connecting or isinstance(error, _NEVER_LEFT)):
             advice = "Check the network, the proxy and the base URL; it is safe to send it again"
-            return NotDelivered(f"{ask.doing}: the request never left this machine: {what}. {advice}.")
+            return NotDelivered(f"{ask.doing}: the request never left this machine: {what}. {advice}.", what=what)
         return no_answer(ask, what)
 
 

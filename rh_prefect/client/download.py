@@ -1,4 +1,4 @@
-"""A download that can be resumed, checked and hashed on the way, in flat memory."""
+"""A download that can be resumed, and is checked, in flat memory."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ import httpx
 
 from rh_prefect.client.answers import Ask, no_answer
 from rh_prefect.client.delivery import FOREIGN, Delivery
-from rh_prefect.client.hidden import HIDDEN, Hidden
+from rh_prefect.client.hidden import HIDDEN, Hidden, without_query
 from rh_prefect.client.lenient import loads
 from rh_prefect.client.masks import bare
 from rh_prefect.client.retry import RESEND
+from rh_prefect.client.streams import ThreadedStream
 from rh_prefect.client.wire import Download
 from rh_prefect.errors import LinkExpired, StoreError, TransportError
 
@@ -71,7 +72,6 @@ class Partial:
         self._source = hashlib.sha256(bare(url).encode("utf-8", "replace")).hexdigest()[:16]
         self._file: BinaryIO | None = None
         self._busy = threading.Lock()  # a cancelled call closes the file while its thread may still be writing
-        self._digest = hashlib.sha256()
         self.size = 0
         self.total: int | None = None
         self.validator = ""
@@ -82,7 +82,7 @@ class Partial:
         return self.total is not None and self.size == self.total
 
     def load(self) -> None:
-        """Takes up what an earlier call has left, and hashes it."""
+        """Takes up what an earlier call has left."""
         note = self._read_note()
         with _writable(self._to):
             size = self._to.stat().st_size if self._to.is_file() else 0
@@ -90,10 +90,7 @@ class Partial:
         whole = isinstance(total, int) and total == size
         if note.get("source") != self._source or not size or not (validator or whole):
             return
-        with _writable(self._to), self._to.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                self._digest.update(chunk)
-                self.size += len(chunk)
+        self.size = size
         self.total = total if isinstance(total, int) else None
         self.validator = validator if isinstance(validator, str) else ""
 
@@ -108,7 +105,6 @@ class Partial:
         """Starts anew: empties the file first, so that old bytes never stand beside a new note."""
         self.close()
         self.size, self.total, self.validator = 0, total, validator
-        self._digest = hashlib.sha256()
         with _writable(self._to):
             self._to.parent.mkdir(parents=True, exist_ok=True)
             self._to.write_bytes(b"")
@@ -119,14 +115,13 @@ class Partial:
         with _writable(self._to):
             resume_note(self._to).write_text(json.dumps(note))
 
-    def add(self, chunk: bytes) -> None:
+    def add(self, chunk: bytes | memoryview) -> None:
         """Appends bytes."""
         with self._busy, _writable(self._to):
             self._file = self._file or self._to.open("ab", buffering=0)
             view = memoryview(chunk)
             while view:
                 view = view[os.write(self._file.fileno(), view) :]
-            self._digest.update(chunk)
             self.size += len(chunk)
 
     def finish(self) -> Download:
@@ -135,7 +130,7 @@ class Partial:
         if self.total != self.size:
             self.total = self.size
             self._write_note()
-        return Download(size=self.size, sha256=self._digest.hexdigest())
+        return Download(size=self.size)
 
     def close(self) -> None:
         """Closes the file."""
@@ -182,9 +177,10 @@ async def _fetch(
     hidden: Hidden | None,
 ) -> bool:
     delivery = Delivery()
-    extensions = {RESEND: True, "trace": delivery.trace, HIDDEN: hidden}
     try:
-        async with client.stream("GET", url, headers=partial.headers(), extensions=extensions) as response:
+        hidden = hidden or without_query(url)
+        extensions = {RESEND: True, "trace": delivery.trace, HIDDEN: hidden}
+        async with client.stream("GET", hidden.shown, headers=partial.headers(), extensions=extensions) as response:
             if not await _prepare(response, partial, ask):
                 return False
             await _pour(response, partial, progress)
@@ -197,9 +193,45 @@ async def _fetch(
 
 
 async def _pour(response: httpx.Response, partial: Partial, progress: Progress | None) -> None:
+    if response.status_code != 416:  # whose body is not a part of the file
+        pieces = response.aiter_bytes()
+        if length := _long(response):
+            first = await anext(pieces, b"")
+            await asyncio.to_thread(partial.add, first)
+            # All that httpx had read is in the first piece, so that the connection has the rest and nothing else.
+            await _pour_rest(response, length - len(first), partial, progress)
+        else:
+            await _pour_pieces(pieces, partial, progress)
+    if progress is not None:
+        progress(partial.size, partial.total)
+
+
+def _long(response: httpx.Response) -> int:
+    """The body's length, where it is worth a thread of its own; else 0."""
+    length = response.headers.get("content-length", "")
+    is_threaded = isinstance(response.extensions.get("network_stream"), ThreadedStream)
+    is_plain = not response.headers.get("content-encoding") and not response.headers.get("transfer-encoding")
+    return int(length) if is_threaded and is_plain and length.isdecimal() and int(length) > CHUNK else 0
+
+
+async def _pour_rest(response: httpx.Response, length: int, partial: Partial, progress: Progress | None) -> None:
+    loop, told = asyncio.get_running_loop(), partial.size
+
+    def take(piece: memoryview) -> None:
+        nonlocal told
+        partial.add(piece)
+        if progress is not None and partial.size - told >= CHUNK:
+            told = partial.size
+            loop.call_soon_threadsafe(progress, told, partial.total)
+
+    stream: ThreadedStream = response.extensions["network_stream"]
+    await stream.pour(length, take, timeout=response.request.extensions.get("timeout", {}).get("read"))
+
+
+async def _pour_pieces(pieces: AsyncIterator[bytes], partial: Partial, progress: Progress | None) -> None:
     waiting = bytearray()
     try:
-        async for piece in _body(response):
+        async for piece in pieces:
             waiting += piece
             if len(waiting) >= CHUNK:
                 chunk, waiting = bytes(waiting), bytearray()
@@ -209,15 +241,6 @@ async def _pour(response: httpx.Response, partial: Partial, progress: Progress |
     finally:  # what came before a cut is kept
         if waiting:
             await asyncio.to_thread(partial.add, bytes(waiting))
-    if progress is not None:
-        progress(partial.size, partial.total)
-
-
-async def _body(response: httpx.Response) -> AsyncIterator[bytes]:
-    if response.status_code == 416:
-        return  # its body is not a part of the file
-    async for piece in response.aiter_bytes():
-        yield piece
 
 
 def _broken(error: TransportError, partial: Partial) -> TransportError:
@@ -249,6 +272,8 @@ async def _prepare(response: httpx.Response, partial: Partial, ask: Ask) -> bool
         raise LinkExpired(f"{ask.doing}: the link is dead (HTTP {status}). {advice}.")
     plan = _plan(response, partial)
     if plan == "nothing":
+        # What was announced earlier was wrong, or the note would not have asked: it must not stay unfinished for ever.
+        partial.total = None
         return True
     if plan == "error":
         raise no_answer(ask, f"the file host answered HTTP {status}")

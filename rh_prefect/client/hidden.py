@@ -22,7 +22,7 @@ HIDDEN: Final = "rh_hidden"
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """An address that is shown, and the one that is meant; a redirect leads to neither, and is followed as it is."""
+    """An address that is shown, and the one that is meant."""
 
     shown: str
     true: SecretStr
@@ -34,11 +34,32 @@ def behind_mask(url: httpx.URL, *, key: SecretStr) -> Hidden:
     return Hidden(shown, SecretStr(shown.replace(MASK, quote(key.get_secret_value(), safe=""), 1)))
 
 
+def without_query(url: str) -> Hidden:
+    """Shows a link without its query, where signatures are.
+
+    Raises:
+        httpx.InvalidURL: It is no address.
+    """
+    return Hidden(str(httpx.URL(bare(url))), SecretStr(url))
+
+
 def hide_signature(request: httpx.Request) -> None:
     """Hides a signed address's query from whoever looks at the request."""
-    true = request.url
-    request.url = httpx.URL(bare(str(true)))
-    request.extensions[HIDDEN] = Hidden(str(request.url), SecretStr(str(true)))
+    hidden = without_query(str(request.url))
+    request.url = httpx.URL(hidden.shown)
+    request.extensions[HIDDEN] = hidden
+
+
+def _hide_redirect(request: httpx.Request, response: httpx.Response, *, to: httpx.URL) -> None:
+    """Hides a redirect's query, too: httpx makes the next request of the answer's address and of the extensions."""
+    if not response.has_redirect_location:
+        return
+    try:
+        hidden = without_query(str(to.join(response.headers["location"])))
+    except httpx.InvalidURL:
+        return  # httpx says so itself
+    response.headers["location"] = hidden.shown
+    request.extensions[HIDDEN] = hidden
 
 
 class HiddenAddressTransport(httpx.AsyncBaseTransport):
@@ -60,7 +81,9 @@ class HiddenAddressTransport(httpx.AsyncBaseTransport):
             stream=request.stream,
             extensions=extensions,
         )
-        return await self._inner.handle_async_request(meant)
+        response = await self._inner.handle_async_request(meant)
+        _hide_redirect(request, response, to=meant.url)
+        return response
 
     async def aclose(self) -> None:
         """Closes the inner transport."""

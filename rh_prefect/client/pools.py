@@ -11,7 +11,8 @@ import httpx
 from pydantic import SecretStr
 
 from rh_prefect.client.hidden import HiddenAddressTransport
-from rh_prefect.client.retry import EnvironmentTransport, ResendTransport
+from rh_prefect.client.retry import DirectTransport, EnvironmentTransport, ResendTransport
+from rh_prefect.client.streams import FileTransport
 
 CONNECT_SECONDS = 10.0
 
@@ -56,10 +57,18 @@ def open_pools(
 ) -> Pools:
     """Makes the pools; nothing is connected yet."""
 
-    def client(read: float, *, kept: int | None, auth: bool = True, redirects: bool = False) -> httpx.AsyncClient:
+    def client(
+        read: float,
+        *,
+        kept: int | None,
+        auth: bool = True,
+        redirects: bool = False,
+        direct: DirectTransport = httpx.AsyncHTTPTransport,
+    ) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=5.0)
+        sender = transport or EnvironmentTransport(limits, direct=direct)
         return httpx.AsyncClient(
-            transport=ResendTransport(HiddenAddressTransport(transport or EnvironmentTransport(limits))),
+            transport=ResendTransport(HiddenAddressTransport(sender)),
             # TCP and TLS each get half of the time at most, so that the deadline of a submit cuts neither of them off.
             timeout=httpx.Timeout(read, connect=min(CONNECT_SECONDS, read / 2)),
             headers={"User-Agent": f"rh-prefect/{_version()}"},
@@ -73,7 +82,7 @@ def open_pools(
         submits=client(submit_timeout, kept=0),
         calls=client(30.0, kept=16),
         uploads=client(120.0, kept=4),
-        files=client(60.0, kept=8, auth=False, redirects=True),
+        files=client(60.0, kept=8, auth=False, redirects=True, direct=FileTransport),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import urlencode
 
 import httpx
@@ -19,12 +19,14 @@ from rh_prefect.client.core import Core, json_bytes, usable_id
 from rh_prefect.client.download import discard_note, discard_partial, download
 from rh_prefect.client.hidden import HIDDEN, behind_mask
 from rh_prefect.client.lenient import loads, table
-from rh_prefect.client.masks import MASK
+from rh_prefect.client.masks import MASK, bare
 from rh_prefect.client.upload import FileBody
-from rh_prefect.client.wire import ComfyFile, ComfyPrompt, ComfyRun, Download
-from rh_prefect.errors import api_error
+from rh_prefect.client.wire import ComfyFile, ComfyPrompt, ComfyQueue, ComfyRun, Download
+from rh_prefect.errors import LinkExpired, api_error
 
 Family = Literal["proxy", "proxy-plus"]
+
+_CHANGE_SECONDS: Final = 90.0
 
 
 class NativeProxy:
@@ -36,11 +38,15 @@ class NativeProxy:
     Args:
         core: The account.
         family: The size of the machine: `proxy` has 24 GB, `proxy-plus` 48 GB.
+
+    Attributes:
+        family: As given.
     """
 
     def __init__(self, core: Core, family: Family) -> None:
         self._core = core
-        self._family = family
+        self.family = family
+        self._view = str(self._request(core.pools.calls, "GET", "view").url)
 
     async def prompt(self, graph: Mapping[str, object], *, client_id: str = "") -> ComfyPrompt:
         """Runs a graph in API format, which costs machine time. It is sent once and never again by itself.
@@ -52,7 +58,7 @@ class NativeProxy:
             NoAnswer: It may be running.
             ApiError: By the table of codes.
         """
-        ask = Ask(f"prompt to ComfyUI at /{self._family}", paid=True)
+        ask = Ask(f"prompt to ComfyUI at /{self.family}", paid=True)
         body = {"prompt": graph, **({"client_id": client_id} if client_id else {})}
         client = self._core.pools.submits
         request = self._request(
@@ -78,6 +84,47 @@ class NativeProxy:
         entry = table(answer.source.get(prompt_id.strip()))
         return wire.read_comfy_run(entry, prompt_id=prompt_id.strip())
 
+    async def queue(self) -> ComfyQueue:
+        """Asks which graphs run and which wait; those of others on the machine are among them.
+
+        Raises:
+            NotDelivered: No connection.
+            NoAnswer: No readable answer.
+            ApiError: By the table of codes.
+        """
+        ask = Ask(f"queue of ComfyUI at /{self.family}")
+        client = self._core.pools.calls
+        answer = await self._core.resent(client, self._request(client, "GET", "queue"), ask, auth=False)
+        return wire.read_comfy_queue(answers.checked(answer, ask).source)
+
+    async def cancel(self, prompt_id: str) -> None:
+        """Takes a graph out of the queue, or stops it where it runs; nothing happens to one that has ended.
+
+        Raises:
+            InputError: The id is none.
+            NotDelivered: No connection.
+            NoAnswer: The machine did not say that it did it.
+            ApiError: By the table of codes.
+        """
+        found = usable_id(prompt_id, of="a prompt")
+        ask = Ask(f"cancel of prompt {found}")
+        queue = await self.queue()
+        if found in queue.waiting:
+            await self._change("queue", {"delete": [found]}, ask)
+        elif found in queue.running:
+            # Older ComfyUIs know no id here and stop whatever runs: hence the look at the queue before.
+            await self._change("interrupt", {"prompt_id": found}, ask)
+
+    async def _change(self, path: str, body: Mapping[str, object], ask: Ask) -> None:
+        """Asks for a change to which ComfyUI answers with an empty body."""
+        client = self._core.pools.calls
+        request = self._request(
+            client, "POST", path, content=json_bytes(body, ask), headers={"Content-Type": "application/json"}
+        )
+        status, answer = await self._core.exchange(client, request, ask, deadline=_CHANGE_SECONDS, auth=False)
+        if answer.strip() or not 200 <= status < 300:
+            answers.checked(answers.read(status, answer, ask), ask)
+
     async def view(self, file: ComfyFile, to: Path) -> Download:
         """Fetches a file of a run, whole.
 
@@ -87,9 +134,28 @@ class NativeProxy:
             NoAnswer: The file was cut.
             StoreError: The bytes cannot be written.
         """
-        query = urlencode({"filename": file.name, "subfolder": file.subfolder, "type": file.kind})
+        return await self.fetch(self.link(file), to)
+
+    def link(self, file: ComfyFile) -> str:
+        """The address of a file of a run, with a mask in place of the key."""
+        return f"{self._view}?{urlencode({'filename': file.name, 'subfolder': file.subfolder, 'type': file.kind})}"
+
+    def is_link(self, url: str) -> bool:
+        """Tells whether a link is of this kind, and of this machine."""
+        return url.startswith(f"{self._view}?")
+
+    async def fetch(self, link: str, to: Path) -> Download:
+        """Fetches a file by its `link`; see `view`.
+
+        Raises:
+            LinkExpired: There is no such file any more, or this is none of this machine's links.
+        """
+        if not self.is_link(link):
+            raise LinkExpired(
+                f"{bare(link)} is no link to a file of ComfyUI at /{self.family}. Ask for the task again."
+            )
         client = self._core.pools.calls
-        request = self._request(client, "GET", f"view?{query}")
+        request = self._request(client, "GET", f"view?{link.partition('?')[2]}")
         # All files have one address but for the query, so what is there could be a part of another one.
         await asyncio.to_thread(discard_partial, to)
         async with self._core.downloads:
@@ -107,7 +173,7 @@ class NativeProxy:
             NoAnswer: No readable answer.
             ApiError: By the table of codes.
         """
-        ask = Ask(f"upload of {path} to ComfyUI at /{self._family}")
+        ask = Ask(f"upload of {path} to ComfyUI at /{self.family}")
         # Resending it must not leave a second copy under another name.
         fields = {"type": "input", "overwrite": "true", **({"subfolder": subfolder} if subfolder else {})}
         body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, field="image", fields=fields)
@@ -128,7 +194,7 @@ class NativeProxy:
         content: bytes | FileBody | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Request:
-        request = client.build_request(method, f"{self._family}/{MASK}/{path}", content=content, headers=headers)
+        request = client.build_request(method, f"{self.family}/{MASK}/{path}", content=content, headers=headers)
         request.extensions[HIDDEN] = behind_mask(request.url, key=self._core.key)
         return request
 

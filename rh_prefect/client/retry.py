@@ -11,7 +11,7 @@ import random
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -21,6 +21,13 @@ RESEND: Final = "rh_resend"
 
 _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class DirectTransport(Protocol):
+    """Makes a transport."""
+
+    def __call__(self, *, verify: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
+        """Makes one with these certificates and limits."""
 
 
 class ResendTransport(httpx.AsyncBaseTransport):
@@ -92,19 +99,28 @@ class EnvironmentTransport(httpx.AsyncBaseTransport):
 
     httpx does so by itself only where it is given no transport. Loopback never goes through a proxy: that is where the
     emulator is.
+
+    Args:
+        limits: How many connections there may be to each proxy, and past all of them.
+        direct: Makes the transport that goes through none.
     """
 
-    def __init__(self, limits: httpx.Limits) -> None:
+    def __init__(self, limits: httpx.Limits, *, direct: DirectTransport = httpx.AsyncHTTPTransport) -> None:
         self._limits = limits
+        self._direct = direct
         self._by_proxy: dict[str | None, httpx.AsyncHTTPTransport] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request on its way."""
         proxy = proxy_for(request.url)
         if proxy not in self._by_proxy:
-            made = httpx.AsyncHTTPTransport(verify=_tls(), limits=self._limits, proxy=proxy)
-            self._by_proxy[proxy] = made
+            self._by_proxy[proxy] = self._open(proxy)
         return await self._by_proxy[proxy].handle_async_request(request)
+
+    def _open(self, proxy: str | None) -> httpx.AsyncHTTPTransport:
+        if proxy is None:
+            return self._direct(verify=_tls(), limits=self._limits)
+        return httpx.AsyncHTTPTransport(verify=_tls(), limits=self._limits, proxy=proxy)
 
     async def aclose(self) -> None:
         """Closes every connection."""

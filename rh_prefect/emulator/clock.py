@@ -41,16 +41,28 @@ class Clock:
     def __init__(self, mode: Mode = "instant", *, factor: float = 1.0, polls: int = 2) -> None:
         self.mode = mode
         self.polls = polls
-        self.factor = factor if mode == "real" else 1.0
+        self._factor = factor if mode == "real" else 1.0
         self._lock = threading.Lock()
         self._start = time.time()
         self._mark = time.monotonic()
         self._ahead = 0.0
 
+    @property
+    def factor(self) -> float:
+        """How many of its seconds pass in one real second; a new one holds from now on, and the time does not jump."""
+        return self._factor
+
+    @factor.setter
+    def factor(self, factor: float) -> None:
+        with self._lock:
+            mark = time.monotonic()
+            self._ahead += (mark - self._mark) * self._factor
+            self._mark, self._factor = mark, factor
+
     def now(self) -> float:
         """Tells the time as Unix seconds."""
         with self._lock:
-            return self._start + self._ahead + (time.monotonic() - self._mark) * self.factor
+            return self._start + self._ahead + (time.monotonic() - self._mark) * self._factor
 
     def advance(self, seconds: float) -> None:
         """Moves the clock on: tasks come nearer to their end and links to their death."""

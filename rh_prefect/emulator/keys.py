@@ -24,6 +24,7 @@ class Account:
     name: str
     money: Decimal
     coins: int = 0
+    currency: str = assumptions.CURRENCY
 
     def pay(self, charge: Charge, *, tier: Tier) -> None:
         """Takes a charge from the account.
@@ -85,6 +86,7 @@ class KeyRing:
         queue: int = assumptions.PERSONAL_QUEUE,
         account: str | None = None,
         secret: str | None = None,
+        currency: str = assumptions.CURRENCY,
     ) -> ApiKey:
         """Adds a key, or replaces the one of that name.
 
@@ -97,10 +99,12 @@ class KeyRing:
             queue: How many tasks may wait in its personal queue.
             account: The account that pays; default a new one named like the key.
             secret: The key's value; default 32 random characters.
+            currency: The wallet's, where the account is new.
         """
         with self._lock:
             purse = assumptions.START_COINS.get(tier, 0) if coins is None else coins
-            payer = self._accounts.setdefault(account or name, Account(account or name, Decimal(str(money)), purse))
+            owner = Account(account or name, Decimal(str(money)), purse, currency)
+            payer = self._accounts.setdefault(owner.name, owner)
             room = assumptions.DEFAULT_LIMITS[tier] if limit is None else limit
             key = ApiKey(secret or secrets.token_hex(16), name, tier, room, payer, queue)
             self._by_secret = {held: old for held, old in self._by_secret.items() if old.name != name}

@@ -50,6 +50,11 @@ class Proxy:
             self._prompts[prompt.id] = prompt
             return prompt
 
+    def forget(self, prompt: Prompt) -> None:
+        """Forgets a prompt that was taken out of the queue: no history tells of it."""
+        with self._lock:
+            self._prompts.pop(prompt.id, None)
+
     def of(self, account: str, *, client_id: str | None = None) -> Iterator[Prompt]:
         """Lists the prompts of an account, and of one client where it is named."""
         for prompt in list(self._prompts.values()):
@@ -67,14 +72,22 @@ def history(prompt: Prompt, status: Status) -> dict[str, object]:
         name = _LISTS[(known.saves if known else None) or "image"]
         outputs.setdefault(output.node_id or "", {}).setdefault(name, []).append(_file(output))
     word = "success" if status == "SUCCESS" else "error"
-    reason = dict(prompt.task.breakdown.reason) if prompt.task.breakdown else {}
-    messages = [["execution_error", reason]] if word == "error" else [["execution_success", {"prompt_id": prompt.id}]]
+    messages = [_message(prompt, status)]
     return {
         "prompt": [prompt.number, prompt.id, graph, {"client_id": prompt.client_id}, list(outputs)],
         "outputs": outputs,
         "status": {"status_str": word, "completed": status == "SUCCESS", "messages": messages},
         "meta": {},
     }
+
+
+def _message(prompt: Prompt, status: Status) -> list[object]:
+    """How the last message of a prompt that has ended reads."""
+    if status == "SUCCESS":
+        return ["execution_success", {"prompt_id": prompt.id}]
+    if status == "CANCEL":
+        return ["execution_interrupted", {"prompt_id": prompt.id}]
+    return ["execution_error", dict(prompt.task.breakdown.reason) if prompt.task.breakdown else {}]
 
 
 def _file(output: Output) -> dict[str, object]:

@@ -6,8 +6,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import shutil
-import struct
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Final
 from rh_prefect.emulator.assumptions import FAILED_CODE
 from rh_prefect.emulator.files import Shelf
 from rh_prefect.emulator.render import Rendered, Renderer
+from rh_prefect.emulator.render.padding import pad
 from rh_prefect.emulator.render.stamp import stamp
 from rh_prefect.emulator.tasks import Breakdown, Output, Piece, Task, Tasks
 
@@ -87,24 +86,9 @@ class Workshop:
             path.write_text(rendered.text or "", encoding="utf-8")
         if path is not None:
             path = stamp(path, piece.metadata, to=self._shelf.folder / f"{task.id}-{index}.png")
-            path = _padded(path, self._least_bytes)
+            path = pad(path, least_bytes=self._least_bytes)
             url = self._shelf.add_result(path, task_id=task.id, index=index, extension=rendered.extension)
         return Output(url, text, rendered.extension, piece.node_id)
-
-
-def _padded(path: Path, least_bytes: int) -> Path:
-    """Makes a file larger without changing what it shows; the bytes added take no room on the disk."""
-    size = path.stat().st_size
-    if size >= least_bytes:
-        return path
-    to = path.with_name(f"padded-{path.name}")
-    part = to.with_name(f"{threading.get_ident()}-{to.name}")
-    shutil.copyfile(path, part)
-    with part.open("ab") as file:
-        if path.suffix == ".mp4":  # a box that players skip
-            file.write(struct.pack(">I4s", max(8, least_bytes - size), b"free"))
-        file.truncate(max(least_bytes, file.tell()))
-    return part.replace(to)
 
 
 def fingerprint(piece: Piece) -> str:

@@ -5,28 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from rh_prefect.job_blocks.block import DOCUMENTATION, LOGO, RunningHubJob
+from rh_prefect.job_blocks.block import DOCUMENTATION, LOGO
+from rh_prefect.job_blocks.graph import RunningHubGraphJob
 from rh_prefect.job_blocks.run import RunningHubJobRun
-from rh_prefect.workflows import AppInput, InstanceType
+from rh_prefect.workflows import AppInput
 
 if TYPE_CHECKING:
-    from rh_prefect.tasks.platform import JobOptions
-
-    class AppOverrides(JobOptions, total=False):
-        """What a run of an app can be given; `nodes` are laid over the saved ones, all else replaces them."""
-
-        nodes: Mapping[str, Any]  # media in any of its forms
-        seed: int | None
-        instance_type: InstanceType
-        retain_seconds: int | None
-        use_personal_queue: bool
-        access_password: str | SecretStr | None
-        scope: str | None
+    from rh_prefect.job_blocks.graph import GraphOverrides
 
 
-class RunningHubApp(RunningHubJob):
+class RunningHubApp(RunningHubGraphJob):
     """An AI app on RunningHub, saved with its defaults and run by its block's name.
 
     Example:
@@ -55,26 +45,15 @@ class RunningHubApp(RunningHubJob):
     seed: int | None = Field(
         default=None, description="Sets every seed that the app shows and the nodes do not set; else new for each run."
     )
-    instance_type: InstanceType = Field(
-        default="default", title="Machine", description="The machine: default (24 GB), plus (48 GB) or ultra."
-    )
-    retain_seconds: int | None = Field(
-        default=None, description="How long the machine is kept warm after the end, 10 to 180 seconds; it costs."
-    )
-    use_personal_queue: bool = Field(
-        default=False, description="Whether to queue when the account's own machines are busy; exclusive keys only."
-    )
-    access_password: SecretStr | None = Field(
-        default=None, description="The password of an encrypted app; it reaches no record."
-    )
 
     # Prefect's own `trigger` is a coroutine that takes nothing.
-    def trigger(self, **overrides: Unpack[AppOverrides]) -> RunningHubJobRun:  # type: ignore[override]
+    def trigger(self, **overrides: Unpack[GraphOverrides]) -> RunningHubJobRun:  # type: ignore[override]
         """Starts a run and returns as soon as it is paid for and recorded; the waiting goes on in the background.
 
         Args:
             **overrides: Values for this run only: the block's fields, and the options of `generate` (`label`, `key`,
-                `scope`, `reuse`, `on_unknown`, `max_attempts`, `deadline`, `credentials`, `storage`).
+                `scope`, `reuse`, `on_unknown`, `max_attempts`, `deadline`, `budget`, `credentials`,
+                `storage`).
 
         Returns:
             The run.
@@ -85,7 +64,7 @@ class RunningHubApp(RunningHubJob):
         """
         return self._trigger(overrides)
 
-    async def atrigger(self, **overrides: Unpack[AppOverrides]) -> RunningHubJobRun:
+    async def atrigger(self, **overrides: Unpack[GraphOverrides]) -> RunningHubJobRun:
         """The coroutine of `trigger`."""
         return await self._atrigger(overrides)
 
@@ -93,12 +72,5 @@ class RunningHubApp(RunningHubJob):
         self._asked({})
 
     def _asked(self, given: Mapping[str, Any]) -> AppInput:
-        saved: dict[str, Any] = {
-            "id": self.webapp_id,
-            "seed": self.seed,
-            "instance_type": self.instance_type,
-            "retain_seconds": self.retain_seconds,
-            "use_personal_queue": self.use_personal_queue,
-            "access_password": self.access_password,
-        }
+        saved = {"id": self.webapp_id, "seed": self.seed, **self._machine()}
         return AppInput(**saved | dict(given) | {"nodes": {**self.nodes, **given.get("nodes", {})}})

@@ -7,22 +7,24 @@ from collections.abc import AsyncIterator, Mapping
 from functools import cache
 from typing import Any
 
-from rh_prefect.blocks.lookup import load_credentials, load_storage
+from rh_prefect.blocks.lookup import load_storage
+from rh_prefect.blocks.paying import load_payer
+from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
 from rh_prefect.job_blocks.handle import Handle, background
 from rh_prefect.job_blocks.place import Place
 from rh_prefect.jobs import manifest as manifests
-from rh_prefect.jobs.account import Account, account
+from rh_prefect.jobs.account import Member
 from rh_prefect.jobs.events import Observer
 from rh_prefect.jobs.identity import base_hash
 from rh_prefect.jobs.manifest import Manifest
 from rh_prefect.jobs.owner import current_owner
+from rh_prefect.jobs.payer import Payer
 from rh_prefect.jobs.records import Answer, Intent
 from rh_prefect.jobs.result import Result
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs.observer import run_observer
 from rh_prefect.runs.scope import current_scope
-from rh_prefect.settings import get_settings
 
 _SCOPE = "attached"
 
@@ -70,17 +72,18 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
         InputError: This is no task id.
         TaskNotFound: RunningHub does not know it.
     """
-    if not task_id.isdecimal():
-        raise InputError(f"{task_id!r} is no task id: RunningHub's ids are digits only. Nothing was asked.")
-    settings = get_settings()
-    paying = await load_credentials(credentials)
+    if not is_task_id(task_id):
+        raise InputError(
+            f"{task_id!r} is no task id: RunningHub's ids are digits only, and one of ComfyUI's own gets its machine "
+            "before it, as in proxy.PROMPT_ID. Nothing was asked."
+        )
+    desk = await load_payer(credentials)
     store = await load_storage(storage)
-    desk = account(paying.api_key, base_url=paying.base_url, settings=settings, name=paying.account)
     known = await asyncio.to_thread(_manifest_of, store, task_id)
-    if known is None:
-        await desk.client.query(task_id)
+    # What is in the storage already needs no account; any of them will do for the record.
+    paid_on = desk.pool.members[0] if known is not None else await desk.pool.having(task_id)
     place, observer = _place(), run_observer()
-    intent = _intent(task_id, desk, place, store, credentials=credentials, storage=storage, label=label)
+    intent = _intent(task_id, paid_on, place, store, storage=storage, label=label)
 
     @cache
     def work() -> asyncio.Task[Result]:
@@ -91,13 +94,13 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
         await place.journal.create(f"{task_id}-intent-1", intent.model_dump(mode="json"))
         await place.journal.create(f"{task_id}-answer-1", ticket.model_dump(mode="json"))
     job = known.job if known is not None else f"{_SCOPE}/{task_id}"
-    return Handle(task_id=task_id, job=job, scope=place, client=desk.client, observer=observer, work=work)
+    return Handle(task_id=task_id, job=job, scope=place, client_of=desk.client_of, observer=observer, work=work)
 
 
 async def _fetch(
     intent: Intent,
     key: str,
-    desk: Account,
+    desk: Payer,
     place: Place,
     store: MediaStore,
     observer: Observer,
@@ -131,24 +134,23 @@ def _place() -> Place:
 
 def _intent(
     task_id: str,
-    desk: Account,
+    paid_on: Member,
     place: Place,
     store: MediaStore,
     *,
-    credentials: str | None,
     storage: str | None,
     label: str | None,
 ) -> Intent:
     """The record that a task of our own would have; what was asked for is not known, so its id stands for it."""
-    site, payload = desk.client.site, {"taskId": task_id}
+    site, payload = paid_on.client.site, {"taskId": task_id}
     return Intent(
         owner=current_owner(),
-        account=desk.name,
+        account=paid_on.name,
         site=site,
-        credentials=credentials,
+        credentials=paid_on.block,
         storage=storage,
         store=store.url,
-        model=f"task {task_id}",
+        model=f"task/{task_id}",
         endpoint="query",
         payload=payload,
         base=base_hash(site=site, endpoint="query", payload=payload, label=None),

@@ -15,7 +15,7 @@ from rh_prefect.jobs.result import Result
 from rh_prefect.jobs.thread import LOOP
 
 if TYPE_CHECKING:
-    from rh_prefect.jobs.account import Asked, Options
+    from rh_prefect.jobs.options import Asked, Options
 
 LOGO = "https://www.runninghub.cn/favicon.png"
 DOCUMENTATION = "https://www.runninghub.cn/runninghub-api-doc-cn/"
@@ -72,7 +72,7 @@ class RunningHubJob(JobBlock[Result], ABC):
         return RunningHubJobRun(await start(self._asked(given), options, scope=scope))
 
     def _options(self, given: Mapping[str, Any]) -> Options:
-        from rh_prefect.jobs.account import Options
+        from rh_prefect.jobs.options import Options
 
         saved = {"label": self.label, "credentials": self.credentials, "storage": self.storage}
         return Options(**{**saved, **given})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from rh_prefect.jobs.cancel import cancel_task
 from rh_prefect.jobs.care import split_job
 from rh_prefect.jobs.ending import end_of
 from rh_prefect.jobs.events import JobEvent, Observer
-from rh_prefect.jobs.records import End, JobView, Submit
+from rh_prefect.jobs.records import End, Intent, JobView, Submit
 from rh_prefect.jobs.result import Result
 from rh_prefect.jobs.scope import Scope
 
@@ -44,7 +44,7 @@ class Handle:
         task_id: RunningHub's task id.
         job: The job's full name.
         scope: Where its records are.
-        client: Talks to RunningHub.
+        client_of: Gives the client of the account that a record names.
         observer: Is told when it is cancelled here.
         work: Gives what waits for it and fetches it, the same one each time.
     """
@@ -52,7 +52,7 @@ class Handle:
     task_id: str
     job: str
     scope: Scope
-    client: Client
+    client_of: Callable[[Intent], Awaitable[Client]]
     observer: Observer
     work: Callable[[], asyncio.Task[Result]]
 
@@ -76,7 +76,7 @@ class Handle:
         submit = await self._submit()
         if submit is None or submit.end is not None:
             return
-        view = await cancel_task(self.client, self.task_id)
+        view = await cancel_task(await self.client_of(submit.intent), self.task_id)
         end = await self._record(submit, end_of(submit, view, scope=self.scope, queued=0.0, ran=0.0))
         # RunningHub may go on to call it running, and waiting for it would never end.
         if end.status == "CANCELLED" and self.work().cancel():

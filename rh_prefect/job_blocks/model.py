@@ -58,7 +58,7 @@ class RunningHubModel(RunningHubJob):
 
         Args:
             **overrides: Values for this run only: `params`, and the options of `generate` (`label`, `key`, `scope`,
-                `reuse`, `on_unknown`, `max_attempts`, `deadline`, `credentials`, `storage`).
+                `reuse`, `on_unknown`, `max_attempts`, `deadline`, `budget`, `credentials`, `storage`).
 
         Returns:
             The run.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from rh_prefect.jobs.account import ASKED
 from rh_prefect.jobs.identity import explicit_key, job_key
 from rh_prefect.jobs.journal import Journal
 from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.sharing import ASKED
 
 
 @dataclass(slots=True)

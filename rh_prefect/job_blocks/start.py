@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, NamedTuple
 
-from rh_prefect.blocks.lookup import load_credentials, load_storage
+from rh_prefect.blocks.lookup import load_storage
+from rh_prefect.blocks.paying import load_payer
 from rh_prefect.errors import JournalError
 from rh_prefect.job_blocks.handle import Handle, background
 from rh_prefect.job_blocks.place import Place
-from rh_prefect.jobs.account import Asked, Options, account
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
+from rh_prefect.jobs.options import Asked, Options
 from rh_prefect.jobs.records import JobView
 from rh_prefect.jobs.result import Result
 from rh_prefect.runs.observer import run_observer
@@ -59,15 +60,15 @@ async def start(asked: Asked, options: Options, *, scope: str | None) -> Handle:
         RunningHubError: It could not be submitted; or it is known to have failed in this attempt of the run.
     """
     settings = get_settings()
-    paying = await load_credentials(options.credentials)
+    desk = await load_payer(options.credentials)
     store = await load_storage(options.storage)
-    place = Place.of(scope_for(scope, options.key, journal_url=settings.journal_url), key=options.key)
-    desk = account(paying.api_key, base_url=paying.base_url, settings=settings, name=paying.account)
+    here = await scope_for(scope, options.key, journal_url=settings.journal_url)
+    place = Place.of(here, key=options.key)
     ear = _Ear(run_observer())
     work = background(desk.run(asked, scope=place, store=store, options=options, observer=ear))
     ticket = await _until_paid(work, ear, place)
     return Handle(
-        task_id=ticket.task_id, job=ticket.job, scope=place, client=desk.client, observer=ear, work=lambda: work
+        task_id=ticket.task_id, job=ticket.job, scope=place, client_of=desk.client_of, observer=ear, work=lambda: work
     )
 
 

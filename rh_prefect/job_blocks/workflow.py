@@ -5,30 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from rh_prefect.job_blocks.block import DOCUMENTATION, LOGO, RunningHubJob
+from rh_prefect.job_blocks.block import DOCUMENTATION, LOGO
+from rh_prefect.job_blocks.graph import RunningHubGraphJob
 from rh_prefect.job_blocks.run import RunningHubJobRun
-from rh_prefect.workflows import InstanceType, WorkflowInput
+from rh_prefect.workflows import WorkflowInput
 
 if TYPE_CHECKING:
-    from rh_prefect.tasks.platform import JobOptions
+    from rh_prefect.job_blocks.graph import GraphOverrides
 
-    class WorkflowOverrides(JobOptions, total=False):
+    class WorkflowOverrides(GraphOverrides, total=False):
         """What a run of a workflow can be given; `nodes` are laid over the saved ones, all else replaces them."""
 
-        nodes: Mapping[str, Any]  # media in any of its forms
-        seed: int | None
-        instance_type: InstanceType
-        retain_seconds: int | None
-        use_personal_queue: bool
         workflow: dict[str, Any] | None
         add_metadata: bool
-        access_password: str | SecretStr | None
-        scope: str | None
 
 
-class RunningHubWorkflow(RunningHubJob):
+class RunningHubWorkflow(RunningHubGraphJob):
     """A ComfyUI workflow on RunningHub, saved with its defaults and run by its block's name.
 
     Example:
@@ -57,23 +51,11 @@ class RunningHubWorkflow(RunningHubJob):
     seed: int | None = Field(
         default=None, description="Sets every seed that the nodes do not set; else new for each run."
     )
-    instance_type: InstanceType = Field(
-        default="default", title="Machine", description="The machine: default (24 GB), plus (48 GB) or ultra."
-    )
-    retain_seconds: int | None = Field(
-        default=None, description="How long the machine is kept warm after the end, 10 to 180 seconds; it costs."
-    )
-    use_personal_queue: bool = Field(
-        default=False, description="Whether to queue when the account's own machines are busy; exclusive keys only."
-    )
     # ComfyUI's own format, which no type of ours describes.
     workflow: dict[str, Any] | None = Field(
         default=None, title="Graph", description="A whole API-format graph to run in place of the saved one."
     )
     add_metadata: bool = Field(default=True, description="Whether pictures carry the graph in their metadata.")
-    access_password: SecretStr | None = Field(
-        default=None, description="The password of an encrypted workflow; it reaches no record."
-    )
 
     # Prefect's own `trigger` is a coroutine that takes nothing.
     def trigger(self, **overrides: Unpack[WorkflowOverrides]) -> RunningHubJobRun:  # type: ignore[override]
@@ -81,7 +63,8 @@ class RunningHubWorkflow(RunningHubJob):
 
         Args:
             **overrides: Values for this run only: the block's fields, and the options of `generate` (`label`, `key`,
-                `scope`, `reuse`, `on_unknown`, `max_attempts`, `deadline`, `credentials`, `storage`).
+                `scope`, `reuse`, `on_unknown`, `max_attempts`, `deadline`, `budget`, `credentials`,
+                `storage`).
 
         Returns:
             The run.
@@ -100,14 +83,11 @@ class RunningHubWorkflow(RunningHubJob):
         self._asked({})
 
     def _asked(self, given: Mapping[str, Any]) -> WorkflowInput:
-        saved: dict[str, Any] = {
+        saved = {
             "id": self.workflow_id,
             "seed": self.seed,
-            "instance_type": self.instance_type,
-            "retain_seconds": self.retain_seconds,
-            "use_personal_queue": self.use_personal_queue,
             "workflow": self.workflow,
             "add_metadata": self.add_metadata,
-            "access_password": self.access_password,
+            **self._machine(),
         }
         return WorkflowInput(**saved | dict(given) | {"nodes": {**self.nodes, **given.get("nodes", {})}})

@@ -11,6 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from rh_prefect.emulator import Fault
 from rh_prefect.emulator.comfy.builtin import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.emulator.comfy.graph import inputs_of
 from rh_prefect.media.probe import probe
@@ -66,6 +67,36 @@ def test_prompts_wait_for_each_other(emulate: Emulate) -> None:
     assert history(rh, second) == {}
     assert history(rh, first)
     assert history(rh, second)
+
+
+def test_a_prompt_is_taken_out_of_the_queue_or_interrupted(emulate: Emulate) -> None:
+    rh = emulate(clock="polls", polls=9, limit=1)
+    first, second, third = (prompt(rh, TEXT_TO_IMAGE)["prompt_id"] for _ in range(3))
+    assert (history(rh, first), history(rh, first)) == ({}, {})
+    assert rh.http.post(at(rh, "queue"), json={"delete": [first, second]}).content == b""
+    queue = rh.http.get(at(rh, "queue")).json()
+    assert ([row[1] for row in queue["queue_running"]], [row[1] for row in queue["queue_pending"]]) == (
+        [first],
+        [third],
+    )
+    assert rh.http.post(at(rh, "interrupt"), json={"prompt_id": third}).status_code == 200
+    assert history(rh, first) == {}
+    assert rh.http.post(at(rh, "interrupt"), json={"prompt_id": first}).status_code == 200
+    assert history(rh, first)[first]["status"]["messages"] == [["execution_interrupted", {"prompt_id": first}]]
+    assert history(rh, second) == {}
+    assert rh.http.post(at(rh, "queue"), json={"clear": True}).status_code == 200
+    assert rh.http.get(at(rh, "queue")).json() == {"queue_running": [], "queue_pending": []}
+    assert [task.status for task in rh.rh.books.tasks] == ["CANCEL"] * 3
+    for path in ("queue", "interrupt"):
+        assert rh.http.post(at(rh, path, key="wrong"), json={}).status_code == 401
+
+
+def test_a_prompt_goes_wrong_as_scripted(rh: Caller) -> None:
+    rh.rh.faults.add(Fault("submit", number=1, kind="code", code="421"), Fault("submit", number=2, kind="html"))
+    assert prompt(rh, TEXT_TO_IMAGE)["code"] == 421
+    assert rh.rh.books.tasks == []
+    assert "<html>" in rh.http.post(at(rh, "prompt"), json={"prompt": TEXT_TO_IMAGE}).text
+    assert len(rh.rh.books.tasks) == 1
 
 
 def test_a_wrong_prompt_is_refused_with_400(rh: Caller) -> None:

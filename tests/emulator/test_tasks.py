@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from rh_prefect.emulator import Fault
+from rh_prefect.emulator.clock import Clock
 from tests.emulator.caller import IMAGE_PRICE, Caller
 from tests.emulator.conftest import Emulate
 
@@ -88,6 +89,18 @@ def test_real_time_with_a_factor(emulate: Emulate) -> None:
     while (status := rh.query(task_id)["status"]) != "SUCCESS":
         assert status in ("QUEUED", "RUNNING")
     assert rh.rh.clock.now() - rh.rh.books.paid[0].time >= 30
+
+
+def test_a_new_factor_does_not_move_the_clock() -> None:
+    clock = Clock("real", factor=1_000_000)
+    start = clock.now()
+    while clock.now() < start + 1000:
+        pass
+    clock.factor = 0
+    stopped = clock.now()
+    assert stopped >= start + 1000
+    clock.factor = 1e-9
+    assert clock.now() == pytest.approx(stopped, abs=1)
 
 
 def test_the_queue_and_the_account_count_tasks(emulate: Emulate) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from rh_prefect import collection
 from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
 from rh_prefect.job_blocks.block import RunningHubJob
+from rh_prefect.tasks.platform import JobOptions
 
 JOB_BLOCKS = [RunningHubApp, RunningHubModel, RunningHubWorkflow]
 
@@ -43,7 +45,12 @@ def test_the_entry_point_names_every_block_type_and_nothing_else() -> None:
     (found,) = entry_points(group="prefect.collections", name="rh_prefect")
     blocks = {name for name, one in inspect.getmembers(found.load()) if Block.is_block_class(one)}
     assert blocks == set(collection.__all__)
-    assert blocks == {"MediaStorage", "RunningHubCredentials", *(block.__name__ for block in JOB_BLOCKS)}
+    assert blocks == {
+        "MediaStorage",
+        "RunningHubCredentials",
+        "RunningHubPool",
+        *(block.__name__ for block in JOB_BLOCKS),
+    }
 
 
 @pytest.mark.parametrize("block", JOB_BLOCKS)
@@ -100,3 +107,19 @@ def test_the_docs_name_every_block_with_its_type_and_its_fields(name: str) -> No
     shared = page.partition("All three:")[2] if issubclass(block, RunningHubJob) else ""
     missing = [field for field in block.model_fields if f"`{field}`" not in table + shared]
     assert not missing
+
+
+OPTIONS = r"options of `generate`|takes its options, too"
+
+
+@pytest.mark.parametrize("block", JOB_BLOCKS)
+def test_trigger_says_all_the_options_that_it_takes(block: type[RunningHubJob]) -> None:
+    said = (inspect.getdoc(block.trigger) or "").partition("options of `generate`")[2]
+    assert [name for name in JobOptions.__annotations__ if f"`{name}`" not in said.partition(").")[0]] == []
+
+
+@pytest.mark.parametrize("page", ["blocks.md", "models.md", "workflows-and-apps.md"])
+def test_the_docs_name_every_option(page: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    _, said = re.split(OPTIONS, text, maxsplit=1)
+    assert [name for name in JobOptions.__annotations__ if f"`{name}`" not in said[:300]] == []

@@ -166,6 +166,8 @@ async def test_cancel_cancels_the_task_records_it_and_ends_the_wait(slow_rh: Emu
 async def test_a_task_that_succeeded_before_its_cancellation_is_fetched(slow_rh: Emulator) -> None:
     run = await turbo().atrigger(scope="test")
     slow_rh.clock.advance(HOUR)
+    while slow_rh.books.tasks[-1].status != "SUCCESS":  # noqa: ASYNC110 - it is painted in another thread
+        await asyncio.sleep(0.02)
     await run.acancel()
     assert (await run.afetch_result()).media.kind == "image"
 

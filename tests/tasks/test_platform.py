@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from rh_prefect import flow, tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, JobFailed, MediaError, SubmissionUnknown
@@ -106,6 +108,15 @@ async def test_an_app_runs_and_its_options_are_checked(rh: Emulator, tmp_path: P
     assert len(rh.books.paid) == 1
 
 
+async def test_an_app_s_numbers_are_checked_before_anything_is_paid(rh: Emulator, tmp_path: Path) -> None:
+    ident, photo = rh.apps.id_of("Portrait restyle"), samples.png(tmp_path / "photo.png")
+    with pytest.raises(InputError, match=r"3\.denoise cannot be 1\.5; it must be at most 1"):
+        await platform.run_app.fn(ident, {"10.image": photo, "3.denoise": 1.5}, scope="test")
+    with pytest.raises(InputError, match=r"3\.seed cannot be .*; it must be at most"):
+        await platform.run_app.fn(ident, {"10.image": photo}, seed=2**70, scope="test")
+    assert not rh.books.submissions
+
+
 async def test_quick_create_runs(rh: Emulator) -> None:
     nodes = [{"nodeId": "20", "fieldName": "Input", "fieldType": "SWITCH", "fieldValue": "2"}]
     result = await platform.quick_create.fn(rh.apps.id_of("Quick picture"), "002", nodes, scope="test")
@@ -126,3 +137,45 @@ async def test_a_lora_is_uploaded_once(rh: Emulator, tmp_path: Path) -> None:
     names = [await platform.upload_lora.fn(str(lora), name="style") for _ in range(2)]
     assert names[0] == names[1]
     assert names[0].endswith(".safetensors")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"nodes": {"6text": "x"}}, "WorkflowInput: '6text' names no node's field"),
+        ({"nodes": {"6.text": object()}}, "WorkflowInput: nodes.6.text: A file was expected and object was given"),
+        ({"seed": -1}, "WorkflowInput: seed: Input should be greater than or equal to 0"),
+    ],
+)
+async def test_wrong_input_is_told_in_plain_words(rh: Emulator, given: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(said)}") as caught:
+        await platform.run_workflow.fn("2030000000000000001", scope="test", **given)
+    assert not {"Value error", "the call"} & set(re.findall("Value error|the call", str(caught.value)))
+    assert not rh.books.requests
+
+
+async def test_a_file_of_a_run_without_a_label_has_a_name_without_spaces(rh: Emulator) -> None:
+    result = await workflow("text-to-image", {}, rh)
+    name = Path(result.media.uri).name
+    assert name.startswith(f"workflow-{rh.workflows.id_of('text-to-image')}-")
+    assert " " not in name
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+async def test_workflows_apps_and_quick_create_are_tasks_of_a_flow(rh: Emulator, tmp_path: Path) -> None:
+    photo = samples.png(tmp_path / "photo.png")
+    app, module = rh.apps.id_of("Portrait restyle"), rh.apps.id_of("Quick picture")
+    nodes = [{"nodeId": "20", "fieldName": "Input", "fieldType": "SWITCH", "fieldValue": "2"}]
+
+    @flow
+    async def three() -> list[Result]:
+        return [
+            await tasks.run_workflow(rh.workflows.id_of("text-to-image"), {"6.text": "a pier"}),
+            await tasks.run_app(app, {"10.image": photo}),
+            await tasks.quick_create(module, "002", nodes),
+        ]
+
+    found = await three()
+    assert [one.media.kind for one in found] == ["image"] * 3
+    assert len({one.task_id for one in found}) == len(rh.books.paid) == 3

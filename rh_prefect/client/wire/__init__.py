@@ -41,9 +41,11 @@ from rh_prefect.client.wire.assets import (
 from rh_prefect.client.wire.comfy import (
     ComfyFile,
     ComfyPrompt,
+    ComfyQueue,
     ComfyRun,
     read_comfy_file,
     read_comfy_prompt,
+    read_comfy_queue,
     read_comfy_run,
 )
 from rh_prefect.client.wire.events import WebhookDelivery, WebhookEvent, read_webhook_event
@@ -78,6 +80,7 @@ __all__ = [
     "AssetKind",
     "ComfyFile",
     "ComfyPrompt",
+    "ComfyQueue",
     "ComfyRun",
     "Download",
     "Failure",
@@ -104,6 +107,7 @@ __all__ = [
     "read_asset_page",
     "read_comfy_file",
     "read_comfy_prompt",
+    "read_comfy_queue",
     "read_comfy_run",
     "read_failure",
     "read_group",

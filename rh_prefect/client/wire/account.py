@@ -51,7 +51,6 @@ class Download(Value):
     """A file that has been fetched completely."""
 
     size: int
-    sha256: str
 
 
 def read_upload(data: dict[str, object], *, size: int) -> Upload | None:

@@ -93,6 +93,10 @@ class AppListing(Value):
     cover: str = ""
 
 
+class AppPage(Page[AppListing]):
+    """A page of the app list."""
+
+
 class StyleLora(Value):
     """A LoRA that a style brings, and how strong it is."""
 
@@ -194,7 +198,7 @@ def _listed_options(listed: list[dict[str, object]], *, current: str) -> tuple[A
 def read_app_page(data: dict[str, object], *, number: int) -> Page[AppListing]:
     """Reads a page of the app list (api.md 3.9); an entry without an id is of no use and left out."""
     items = (_read_listing(table(row)) for row in rows(data.get("records")))
-    return Page[AppListing](
+    return AppPage(
         items=tuple(item for item in items if item is not None),
         number=count(data.get("current")) or number,
         total=count(data.get("total")),

@@ -55,6 +55,14 @@ class AssetGroup(Value):
     assets: int | None = None
 
 
+class AssetPage(Page[Asset]):
+    """A page of assets."""
+
+
+class GroupPage(Page[AssetGroup]):
+    """A page of groups."""
+
+
 def read_asset(data: dict[str, object], *, known: Asset | None = None) -> Asset | None:
     """Reads an asset.
 
@@ -92,13 +100,13 @@ def read_group(data: dict[str, object], *, known: AssetGroup | None = None) -> A
 def read_asset_page(data: dict[str, object], *, number: int, size: int) -> Page[Asset]:
     """Reads a page of assets."""
     items = (read_asset(table(row)) for row in rows(data.get("items")))
-    return Page[Asset](items=tuple(item for item in items if item), **_place(data, number=number, size=size))
+    return AssetPage(items=tuple(item for item in items if item), **_place(data, number=number, size=size))
 
 
 def read_group_page(data: dict[str, object], *, number: int, size: int) -> Page[AssetGroup]:
     """Reads a page of groups."""
     items = (read_group(table(row)) for row in rows(data.get("items")))
-    return Page[AssetGroup](items=tuple(item for item in items if item), **_place(data, number=number, size=size))
+    return GroupPage(items=tuple(item for item in items if item), **_place(data, number=number, size=size))
 
 
 def _place(data: dict[str, object], *, number: int, size: int) -> dict[str, int | bool | None]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rh_prefect.client.lenient import first_text, flag, rows, table
+from rh_prefect.client.lenient import first_text, flag, rows, table, text
 from rh_prefect.client.wire.task import Failure, read_failure, read_node_errors
 from rh_prefect.client.wire.value import Value
 
@@ -27,18 +27,26 @@ class ComfyPrompt(Value):
     node_errors: dict[str, str] = Field(default_factory=dict)
 
 
+class ComfyQueue(Value):
+    """The ids of the graphs that a machine runs, and of those that wait."""
+
+    running: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+
+
 class ComfyRun(Value):
     """How a graph is.
 
     Attributes:
         prompt_id: Its id.
-        state: Nothing is written down about a graph before it ends, so a queued one is `pending` as well.
+        state: Nothing is written down about a graph before it ends, so a queued one is `pending` as well; an
+            `interrupted` one was cancelled.
         files: What its nodes saved.
         failure: Why it failed.
     """
 
     prompt_id: str
-    state: Literal["pending", "succeeded", "failed"] = "pending"
+    state: Literal["pending", "succeeded", "failed", "interrupted"] = "pending"
     files: tuple[ComfyFile, ...] = ()
     failure: Failure | None = None
 
@@ -56,9 +64,24 @@ def read_comfy_run(entry: dict[str, object], *, prompt_id: str) -> ComfyRun:
     said = first_text(status, "status_str").lower()
     failure = _read_failure(status.get("messages"))
     if said == "error" or failure:
-        return ComfyRun(prompt_id=prompt_id, state="failed", files=files, failure=failure)
+        state: Literal["failed", "interrupted"] = "interrupted" if _was_interrupted(status) else "failed"
+        return ComfyRun(prompt_id=prompt_id, state=state, files=files, failure=failure)
     done = flag(status.get("completed")) or said == "success" or bool(files)
     return ComfyRun(prompt_id=prompt_id, state="succeeded" if done else "pending", files=files)
+
+
+def read_comfy_queue(source: dict[str, object]) -> ComfyQueue:
+    """Reads the queue: each entry begins with a number and the graph's id."""
+    return ComfyQueue(running=_ids(source.get("queue_running")), waiting=_ids(source.get("queue_pending")))
+
+
+def _ids(listed: object) -> tuple[str, ...]:
+    entries = (rows(entry) for entry in rows(listed))
+    return tuple(text(entry[1]) for entry in entries if len(entry) > 1 and text(entry[1]))
+
+
+def _was_interrupted(status: dict[str, object]) -> bool:
+    return any(rows(message)[:1] == ["execution_interrupted"] for message in rows(status.get("messages")))
 
 
 def _files_of(node: str, saved: dict[str, object]) -> list[ComfyFile]:

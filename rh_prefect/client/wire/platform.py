@@ -67,6 +67,10 @@ class Resource(Value):
     cover: str = ""
 
 
+class ResourcePage(Page[Resource]):
+    """A page of the library."""
+
+
 def read_api_keys(found: list[dict[str, object]]) -> tuple[ApiKey, ...]:
     """Reads the list of keys; one that was sent in the clear is masked here."""
     return tuple(
@@ -91,7 +95,7 @@ def _masked(key: str) -> str:
 
 def read_resource_page(data: dict[str, object], *, number: int) -> Page[Resource]:
     """Reads a page of the library."""
-    return Page[Resource](
+    return ResourcePage(
         items=tuple(_read_resource(row) for row in rows(data.get("records")) if isinstance(row, dict)),
         number=count(data.get("current")) or number,
         total=count(data.get("total")),

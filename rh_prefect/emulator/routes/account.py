@@ -8,7 +8,6 @@ from starlette.responses import Response
 
 from rh_prefect.emulator import answers, auth
 from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.assumptions import CURRENCY
 from rh_prefect.emulator.comfy.models import RESOURCE_TYPES, Resource, find
 from rh_prefect.emulator.keys import ApiKey
 from rh_prefect.emulator.routes.apps import page_of
@@ -38,7 +37,7 @@ async def account_status(call: Call) -> Response:
             "remainCoins": str(account.coins),
             "currentTaskCounts": str(sum(counts.values())),
             "remainMoney": f"{account.money.normalize():f}" if has_wallet else None,
-            "currency": CURRENCY if has_wallet else None,
+            "currency": account.currency if has_wallet else None,
             "apiType": call.key.tier,
         }
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import platform
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -12,12 +13,14 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from rh_prefect.emulator import assumptions
+from rh_prefect.emulator import assumptions, faults
 from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator.broken import Broken
 from rh_prefect.emulator.charges import Machine, run_charge
 from rh_prefect.emulator.comfy.graph import Graph, parse
 from rh_prefect.emulator.comfy.nodes import object_info
 from rh_prefect.emulator.comfy.work import model_for
+from rh_prefect.emulator.faults import Subject
 from rh_prefect.emulator.files import DeadLink
 from rh_prefect.emulator.keys import ApiKey
 from rh_prefect.emulator.multipart import read_form
@@ -27,6 +30,7 @@ from rh_prefect.emulator.state import State
 from rh_prefect.emulator.tasks import Breakdown, Order, Piece, Task
 
 _MACHINES: Final[dict[str, Machine]] = {"proxy": "default", "proxy-plus": "plus"}
+Handler = Callable[[Request], Awaitable[Response]]
 _GIGABYTE: Final = 1 << 30
 _MEMORY: Final[dict[str, int]] = {"default": 24 * _GIGABYTE, "plus": 48 * _GIGABYTE}
 _PICTURES: Final = ("png", "jpg", "jpeg", "webp")
@@ -108,6 +112,33 @@ async def queue(request: Request) -> Response:
         if status in assumptions.COUNTED:
             lists["queue_running" if status == "RUNNING" else "queue_pending"].append([item.number, item.id])
     return JSONResponse(lists)
+
+
+async def change_queue(request: Request) -> Response:
+    """Takes prompts out of the queue: those that are named, or all that wait; what runs goes on."""
+    state, key = _state(request), key_of(request)
+    if key is None:
+        return _no_key()
+    body = await _json(request)
+    named = body.get("delete")
+    for item in state.proxy.of(key.account.name):
+        is_meant = bool(body.get("clear")) or (isinstance(named, list) and item.id in named)
+        if is_meant and state.tasks.status(item.task) == "QUEUED":
+            state.tasks.cancel(item.task)
+            state.proxy.forget(item)
+    return Response()
+
+
+async def interrupt(request: Request) -> Response:
+    """Stops the prompt that runs; one that is named only if it is that one."""
+    state, key = _state(request), key_of(request)
+    if key is None:
+        return _no_key()
+    named = (await _json(request)).get("prompt_id")
+    for item in state.proxy.of(key.account.name):
+        if named in (None, item.id) and state.tasks.status(item.task) == "RUNNING":
+            state.tasks.cancel(item.task)
+    return Response()
 
 
 async def view(request: Request) -> Response:
@@ -192,15 +223,34 @@ def _invalid(error: object, node_errors: object = None) -> Response:
     return JSONResponse({"error": error, "node_errors": node_errors or {}}, status_code=400)
 
 
+def _faulty(on: faults.Route, handler: Handler) -> Handler:
+    """Lets a route go wrong as the others of its kind do; its endpoint is `/proxy` or `/proxy-plus`."""
+
+    async def served(request: Request) -> Response:
+        state = _state(request)
+        body = await _json(request) if request.headers.get("content-type") == "application/json" else {}
+        fault = state.faults.match(Subject(on, f"/{_kind(request)}", body))
+        if fault is None:
+            return await handler(request)
+        response = Response() if fault.is_early else await handler(request)
+        if fault.kind == "code":
+            response = JSONResponse({"code": int(fault.code), "msg": fault.message})
+        return Broken(response, fault, state.gate)
+
+    return served
+
+
 def _routes(kind: str) -> list[BaseRoute]:
     at = f"/{kind}/{{key}}"
     return [
-        Route(f"{at}/prompt", prompt, methods=["POST"]),
+        Route(f"{at}/prompt", _faulty("submit", prompt), methods=["POST"]),
         Route(f"{at}/history", all_history, methods=["GET"]),
-        Route(f"{at}/history/{{prompt_id}}", all_history, methods=["GET"]),
+        Route(f"{at}/history/{{prompt_id}}", _faulty("query", all_history), methods=["GET"]),
         Route(f"{at}/queue", queue, methods=["GET"]),
-        Route(f"{at}/view", view, methods=["GET"]),
-        Route(f"{at}/upload/image", upload, methods=["POST"]),
+        Route(f"{at}/queue", _faulty("cancel", change_queue), methods=["POST"]),
+        Route(f"{at}/interrupt", _faulty("cancel", interrupt), methods=["POST"]),
+        Route(f"{at}/view", _faulty("download", view), methods=["GET"]),
+        Route(f"{at}/upload/image", _faulty("upload", upload), methods=["POST"]),
         Route(f"{at}/object_info", info, methods=["GET"]),
         Route(f"{at}/object_info/{{node_class}}", info, methods=["GET"]),
         Route(f"{at}/system_stats", stats, methods=["GET"]),
@@ -208,4 +258,4 @@ def _routes(kind: str) -> list[BaseRoute]:
 
 
 ROUTES: Final = [route for kind in _MACHINES for route in _routes(kind)]
-"""The routes of this family; they have no envelope, and no faults."""
+"""The routes of this family; they have no envelope."""

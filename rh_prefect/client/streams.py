@@ -1,0 +1,173 @@
+"""Connections for files: blocking sockets, so that one thread reads a long body and writes it to the disk.
+
+On an event loop each piece of a body takes the same way through several layers, and whatever else is due waits behind
+it: decryption too. A thread takes a piece from the socket to the disk in two calls, which both let others run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import socket
+import ssl
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import httpcore
+import httpx
+
+T = TypeVar("T")
+
+PIECE: Final = 1024 * 1024
+"""Bytes that are read at once: smaller pieces make several threads wait for each other more often than for bytes."""
+
+
+class ThreadedStream(httpcore.AsyncNetworkStream):
+    """A connection whose every call is made by a thread.
+
+    Args:
+        inner: The blocking connection.
+    """
+
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self._inner = inner
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Reads what there is, up to so many bytes."""
+        return await self._unless_cancelled(asyncio.to_thread(self._inner.read, max_bytes, timeout))
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Writes all of it."""
+        await self._unless_cancelled(asyncio.to_thread(self._inner.write, buffer, timeout))
+
+    async def pour(self, length: int, take: Callable[[memoryview], object], *, timeout: float | None) -> None:
+        """Reads a long body in a thread of its own, and gives it away there, piece by piece.
+
+        Args:
+            length: Bytes of the body.
+            take: Called with each piece, in that thread; the piece is gone when it returns.
+            timeout: The longest wait for the next piece, in seconds.
+
+        Raises:
+            httpx.TransportError: The connection broke or ended before, or nothing came in time.
+        """
+        try:
+            await self._unless_cancelled(_in_own_thread(functools.partial(self._pour, length, take, timeout)))
+        except TimeoutError as error:
+            raise httpx.ReadTimeout(str(error)) from error
+        except OSError as error:
+            raise httpx.ReadError(str(error)) from error
+
+    def _pour(self, length: int, take: Callable[[memoryview], object], timeout: float | None) -> None:
+        # One buffer for all: what is allocated for each piece has to be cleared by the system first.
+        buffer, left = memoryview(bytearray(PIECE)), length
+        self._socket.settimeout(timeout)
+        while left:
+            came = self._socket.recv_into(buffer[: min(left, PIECE)])
+            if not came:
+                raise httpx.RemoteProtocolError(f"{left} bytes of the body are missing")
+            take(buffer[:came])
+            left -= came
+
+    @property
+    def _socket(self) -> socket.socket:
+        found: socket.socket = self._inner.get_extra_info("socket")
+        return found
+
+    async def aclose(self) -> None:
+        """Closes it."""
+        self._inner.close()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> ThreadedStream:
+        """Goes on in TLS."""
+        secured = asyncio.to_thread(self._inner.start_tls, ssl_context, server_hostname, timeout)
+        return ThreadedStream(await self._unless_cancelled(secured))
+
+    def get_extra_info(self, info: str) -> Any:  # its signature
+        """What httpcore asks of a connection."""
+        return self._inner.get_extra_info(info)
+
+    async def _unless_cancelled(self, work: Awaitable[T]) -> T:
+        """Waits for a thread; where the wait is cancelled, the thread is ended too, before the socket is closed."""
+        task = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            await asyncio.wait([task])
+            with suppress(Exception):  # of a connection that was just cut
+                task.result()
+            raise
+
+
+class ThreadedBackend(httpcore.AsyncNetworkBackend):
+    """Opens such connections."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> ThreadedStream:
+        """Connects to a host."""
+        connect = httpcore.SyncBackend().connect_tcp
+        opening = asyncio.ensure_future(
+            asyncio.to_thread(connect, host, port, timeout, local_address, socket_options or ())
+        )
+        try:
+            return ThreadedStream(await asyncio.shield(opening))
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close)
+            raise
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits."""
+        await asyncio.sleep(seconds)
+
+
+class FileTransport(httpx.AsyncHTTPTransport):
+    """httpx's transport, over such connections.
+
+    Args:
+        verify: What certificates are checked with.
+        limits: How many connections there may be.
+    """
+
+    def __init__(self, *, verify: ssl.SSLContext, limits: httpx.Limits) -> None:
+        super().__init__(verify=verify, limits=limits)
+        # httpx itself offers no choice of a backend.
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=verify,
+            max_connections=limits.max_connections,
+            max_keepalive_connections=limits.max_keepalive_connections,
+            keepalive_expiry=limits.keepalive_expiry,
+            network_backend=ThreadedBackend(),
+        )
+
+
+def _in_own_thread(call: Callable[[], T]) -> asyncio.Future[T]:
+    """Not one of the loop's few threads, since it takes long; a daemon, so that the process may end meanwhile."""
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="rh_prefect-file", daemon=True).start()
+    return asyncio.wrap_future(future)
+
+
+def _close(opening: asyncio.Future[httpcore.NetworkStream]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

@@ -1,0 +1,179 @@
+"""The fields of a graph or an AI app that can be set, and what they can be set to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any, Protocol
+
+from rh_prefect.client import App, AppNode
+from rh_prefect.errors import InputError
+
+Graph = Mapping[str, Mapping[str, Any]]
+"""A workflow in ComfyUI's API format: node id -> {class_type, inputs}."""
+
+SEEDS = ("seed", "noise_seed", "rand_seed")
+"""The fields that RunningHub draws anew for each run unless they are set."""
+
+_LOADERS = {"image": ("image",), "video": ("video",), "audio": ("audio",), "upload": ("image",)}
+"""Fields of loader nodes that take a file by its name at RunningHub."""
+
+_NUMBERS = ("INT", "FLOAT")
+"""The types of an app's fields that take a number."""
+
+
+class Fields(Protocol):
+    """What can be set, whatever it was read from."""
+
+    def check(self, node_id: str, field: str, value: object) -> object:
+        """Checks one value; returns it as it is sent."""
+        ...
+
+    def takes_file(self, node_id: str, field: str) -> bool:
+        """Whether the field takes a file by its name at RunningHub."""
+        ...
+
+    def seeds(self) -> Iterator[tuple[str, str]]:
+        """The seeds that can be set."""
+        ...
+
+    def names(self) -> dict[str, str]:
+        """Node id -> class, as far as is known."""
+        ...
+
+
+class GraphFields:
+    """The fields of a workflow's graph."""
+
+    def __init__(self, graph: Graph, name: str) -> None:
+        """Reads the graph.
+
+        Args:
+            graph: API format.
+            name: For messages.
+        """
+        self._graph = {node_id: node for node_id, node in graph.items() if isinstance(node, Mapping)}
+        self._name = name
+
+    def check(self, node_id: str, field: str, value: object) -> object:
+        """Refuses a node or a field that is not there, and a field that another node feeds."""
+        if node_id not in self._graph:
+            raise InputError(f"{self._name} has no node {node_id!r}. {self._near(node_id, field)} Nothing was sent.")
+        inputs = self._inputs(node_id)
+        if field not in inputs:
+            raise InputError(
+                f"{self._name}: node {node_id} ({self._kind(node_id)}) has no field {field!r}; it has "
+                f"{', '.join(inputs) or 'none'}. Nothing was sent."
+            )
+        if _is_link(inputs[field]):
+            source = inputs[field][0]
+            raise InputError(
+                f"{self._name}: {node_id}.{field} is fed by node {source} ({self._kind(source)}) and cannot be set. "
+                f"Set a field of node {source} instead; nothing was sent."
+            )
+        return value
+
+    def takes_file(self, node_id: str, field: str) -> bool:
+        """Whether it is a loader's file."""
+        return field in _LOADERS and "load" in self._kind(node_id).lower()
+
+    def seeds(self) -> Iterator[tuple[str, str]]:
+        """All seeds that no other node feeds."""
+        for node_id in self._graph:
+            for field, value in self._inputs(node_id).items():
+                if field in SEEDS and not _is_link(value):
+                    yield node_id, field
+
+    def names(self) -> dict[str, str]:
+        """The classes of all nodes."""
+        return {node_id: self._kind(node_id) for node_id in self._graph}
+
+    def _inputs(self, node_id: str) -> Mapping[str, Any]:
+        inputs = self._graph[node_id].get("inputs")
+        return inputs if isinstance(inputs, Mapping) else {}
+
+    def _kind(self, node_id: str) -> str:
+        return str(self._graph.get(str(node_id), {}).get("class_type", "?"))
+
+    def _near(self, node_id: str, field: str) -> str:
+        """The nodes that were perhaps meant: those with that field, then those whose ids look alike."""
+        alike = difflib.get_close_matches(node_id, list(self._graph), n=3, cutoff=0.4)
+        having = [one for one in self._graph if field in self._inputs(one)]
+        near = list(dict.fromkeys([*having, *alike]))[:3] or list(self._graph)[:3]
+        return f"Near are {', '.join(f'{one} ({self._kind(one)})' for one in near)}."
+
+
+class AppFields:
+    """The fields of an AI app."""
+
+    def __init__(self, app: App) -> None:
+        """Reads the app.
+
+        Args:
+            app: Its call example.
+        """
+        self._app = app
+        self._nodes: dict[tuple[str, str], AppNode] = {(node.node_id, node.field_name): node for node in app.nodes}
+
+    def check(self, node_id: str, field: str, value: object) -> object:
+        """Refuses a field that is not there, and a value that is none of its options."""
+        node = self._nodes.get((node_id, field))
+        if node is None:
+            known = ", ".join(f"{one}.{name}" for one, name in self._nodes)
+            raise InputError(
+                f"app {self._app.webapp_id} has no field {node_id}.{field}; it has {known}. Nothing was sent."
+            )
+        allowed = [option.value for option in node.options]
+        if allowed and node.media is None and str(value) not in allowed:
+            raise InputError(
+                f"app {self._app.webapp_id}: {node_id}.{field} cannot be {value!r}; it can be {', '.join(allowed)}. "
+                "Nothing was sent."
+            )
+        wrong = "" if allowed else _wrong_number(node, value)
+        if wrong:
+            raise InputError(
+                f"app {self._app.webapp_id}: {node_id}.{field} cannot be {value!r}; it must be {wrong}. "
+                "Nothing was sent."
+            )
+        return value
+
+    def takes_file(self, node_id: str, field: str) -> bool:
+        """Whether it takes a picture, a video or a sound."""
+        node = self._nodes.get((node_id, field))
+        return node is not None and node.media is not None
+
+    def seeds(self) -> Iterator[tuple[str, str]]:
+        """The seeds that the app shows."""
+        return (key for key in self._nodes if key[1] in SEEDS)
+
+    def names(self) -> dict[str, str]:
+        """The classes of the nodes that the app shows."""
+        return {node.node_id: node.node_name for node in self._app.nodes if node.node_name}
+
+
+def _wrong_number(node: AppNode, value: object) -> str:
+    """What a field's number must be, where the value is not that; empty where it is, or where the field takes none."""
+    if node.field_type not in _NUMBERS:
+        return ""
+    number = _number(value)
+    if number is None:
+        return "a number"
+    if node.field_type == "INT" and number != number.to_integral_value():
+        return "a whole number"
+    if node.minimum is not None and number < node.minimum:
+        return f"at least {node.minimum}"
+    return f"at most {node.maximum}" if node.maximum is not None and number > node.maximum else ""
+
+
+def _number(value: object) -> Decimal | None:
+    try:
+        number = Decimal(str(value).strip())
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def _is_link(value: object) -> bool:
+    """Whether a graph's value is the output of another node: [node id, output number]."""
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)

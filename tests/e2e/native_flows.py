@@ -1,0 +1,23 @@
+"""A flow that runs graphs on ComfyUI's own API, for the child processes of tests."""
+
+from __future__ import annotations
+
+import asyncio
+
+from rh_prefect import flow
+from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
+from rh_prefect.jobs.result import Result
+from rh_prefect.tasks import run_graph
+
+MODULE = "tests.e2e.native_flows"
+
+
+@flow
+async def graphs(prompts: list[str]) -> list[Result]:
+    """One graph on each of the machines, which take one at a time."""
+    machines = ("proxy", "proxy-plus")
+    calls = (
+        run_graph(TEXT_TO_IMAGE, {"6.text": prompt}, machine=machine)
+        for prompt, machine in zip(prompts, machines, strict=False)
+    )
+    return list(await asyncio.gather(*calls))

@@ -1,0 +1,107 @@
+"""Graphs on ComfyUI's own API go by the same records: killed, cancelled, adopted and collected, and paid for once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.jobs.care import jobs_of
+from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.runs.rerun import rerun
+from tests.e2e import native_flows, runs
+from tests.support.prefect_server import PrefectServer
+from tests.support.proxy import Proxy
+from tests.support.rh import environment
+from tests.support.stage import Stage, staged
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+GRAPHS, PROMPTS = f"{native_flows.MODULE}:graphs", ["a pier", "a harbour"]
+
+
+@pytest.fixture
+def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """One whose machines work on a graph until it is cancelled, or the clock is moved on."""
+    with Emulator(clock="real", factor=0, long_side=96, fps=6) as emulator:
+        for name, value in environment(emulator, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+@pytest.fixture
+def stage(rh: Emulator, prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Stage]:
+    with staged(prefect_server, prefect_proxy, rh, tmp_path) as made:
+        yield made
+
+
+def killed(stage: Stage) -> list[str]:
+    """Has a process run both graphs, and kills it once both are paid for; their ids as tasks."""
+    child = stage.begin(GRAPHS, {"prompts": PROMPTS}, spares=0)
+    child.wait_until_heard("job", len(PROMPTS), state="submitted")
+    assert not stage.kill(child)
+    tickets = [str(view.last and view.last.task_id) for view in stage.jobs()]
+    assert sorted(ticket.partition(".")[0] for ticket in tickets) == ["proxy", "proxy-plus"]
+    return tickets
+
+
+def prompts(rh: Emulator) -> int:
+    """How many graphs the machine has accepted."""
+    return len(rh.books.tasks)
+
+
+def test_a_killed_run_s_graphs_are_waited_for_and_not_run_again(stage: Stage) -> None:
+    tickets = killed(stage)
+    stage.rh.clock.factor = 1000
+    results = asyncio.run(rerun(native_flows.graphs, stage.run))
+    assert {one.task_id for one in results} == set(tickets)
+    assert prompts(stage.rh) == len(PROMPTS)
+
+
+def test_cancelling_a_killed_run_stops_its_graphs(stage: Stage) -> None:
+    killed(stage)
+    hook = stage.nursery.cancel(GRAPHS, stage.run)
+    assert hook.ended() == 0, hook.errors()
+    assert {task.status for task in stage.rh.books.tasks} == {"CANCEL"}
+    assert {view.last.end.status for view in stage.jobs() if view.last and view.last.end} == {"CANCELLED"}
+    # Another attempt is another wish: who runs it again wants it made.
+    stage.rh.clock.factor = 1000
+    assert len(asyncio.run(rerun(native_flows.graphs, stage.run))) == len(PROMPTS)
+    assert prompts(stage.rh) == 2 * len(PROMPTS)
+
+
+def test_collect_brings_home_what_a_killed_run_had_started(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed(stage)
+    stage.rh.clock.factor = 1000
+    asyncio.run(runs.command("jobs", "collect", stage.run))
+    files = {path.as_uri() for path in (tmp_path / "out").rglob("*.png")}
+    said = capsys.readouterr().out
+    assert len(files) == len(PROMPTS)
+    assert all(uri in said or uri.removeprefix("file://") in said for uri in files)
+    assert prompts(stage.rh) == len(PROMPTS)
+
+
+async def test_a_graph_whose_answer_was_lost_is_found_on_the_machine_and_adopted(rh: Emulator) -> None:
+    rh.clock.mode = "instant"
+    rh.faults.add(Fault("submit", number=1, kind="cut"))
+    run = await runs.begin(native_flows.graphs, prompts=["a pier"])
+    lost = await runs.fails(native_flows.graphs, run, words="/proxy/<key>/history .*no call log of these")
+    (prompt_id,) = await on_the_machine(rh)
+    await runs.command("jobs", "adopt", lost.job, f"proxy.{prompt_id}")
+    (result,) = await rerun(native_flows.graphs, run)
+    assert (result.task_id, result.job) == (f"proxy.{prompt_id}", lost.job)
+    assert prompts(rh) == 1
+    views = [view async for view in jobs_of(FlowRunJournal(run))]
+    assert [view.last.end.status for view in views if view.last and view.last.end] == ["SUCCESS"]
+
+
+async def on_the_machine(rh: Emulator) -> list[str]:
+    """The ids in ComfyUI's own history, as a person reads them there."""
+    async with httpx.AsyncClient(base_url=rh.url) as http:
+        return list((await http.get(f"/proxy/{rh.key}/history")).json())

@@ -1,0 +1,96 @@
+"""Padded files are valid: what decoders read in them is what was there before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import pytest
+from PIL import Image
+
+from rh_prefect.emulator.render.padding import pad
+from rh_prefect.media.probe import probe
+from tests.support import samples
+
+LEAST = 1_000_001
+MADE: dict[str, Callable[[Path], Path]] = {
+    "mp3": samples.mp3,
+    "wav": samples.wav,
+    "flac": samples.flac,
+    "mp4": samples.mp4,
+    "png": samples.png,
+    "jpg": samples.jpg,
+    "webp": samples.webp,
+}
+
+
+def decoded(path: Path) -> tuple[list[float], str]:
+    """When each frame is shown or heard and what is in all of them, by a decoder that lets no fault pass."""
+    digest, times = hashlib.sha256(), []
+    with av.open(str(path), options={"err_detect": "explode+crccheck+bitstream"}) as container:
+        for stream in container.streams:
+            stream.codec_context.options = {"err_detect": "explode"}
+        for frame in container.decode():
+            digest.update(frame.to_ndarray().tobytes())
+            times.append(float(frame.time or 0))
+        assert container.duration is None or container.duration < 10 * av.time_base
+    return times, digest.hexdigest()
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_padded_file_shows_what_it_showed(tmp_path: Path, kind: str) -> None:
+    made = MADE[kind](tmp_path / f"a.{kind}")
+    before, facts = decoded(made), probe(made)
+    padded = pad(made, least_bytes=LEAST)
+    assert LEAST <= padded.stat().st_size <= LEAST + 4
+    assert padded.stat().st_blocks * 512 < LEAST / 2, "zeros take no room"
+    assert decoded(padded) == before
+    assert probe(padded) == facts
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+def test_a_padded_picture_opens_elsewhere_too(tmp_path: Path, kind: str) -> None:
+    made = MADE[kind](tmp_path / f"a.{kind}")
+    padded = pad(made, least_bytes=LEAST)
+    with Image.open(made) as before, Image.open(padded) as after:
+        assert before.tobytes() == after.tobytes()
+
+
+def test_a_padded_scene_is_whole_by_its_own_lengths(tmp_path: Path) -> None:
+    made = samples.glb(tmp_path / "a.glb")
+    content = pad(made, least_bytes=LEAST).read_bytes()
+    magic, version, total = struct.unpack_from("<4sII", content)
+    assert (magic, version, total) == (b"glTF", 2, len(content))
+    at, kinds = 12, []
+    while at < total:
+        length, kind = struct.unpack_from("<I4s", content, at)
+        assert length % 4 == 0
+        kinds.append(kind)
+        at += 8 + length
+    assert at == total
+    assert kinds[:2] == [b"JSON", b"BIN\0"]
+    assert json.loads(content[20 : 20 + struct.unpack_from("<I", content, 12)[0]])["asset"]
+
+
+@pytest.mark.parametrize("kind", ["mp3", "flac", "png", "wav"])
+@pytest.mark.parametrize("more", [1, 9, 40_000_000, 300_000_000])
+def test_any_size_can_be_reached(tmp_path: Path, kind: str, more: int) -> None:
+    made = MADE[kind](tmp_path / f"a.{kind}")
+    padded = pad(made, least_bytes=made.stat().st_size + more)
+    assert padded.stat().st_size >= made.stat().st_size + more
+    assert probe(padded) == probe(made)
+
+
+def test_a_text_stays_a_text(tmp_path: Path) -> None:
+    made = tmp_path / "a.txt"
+    made.write_text("a lighthouse", encoding="utf-8")
+    assert pad(made, least_bytes=100).read_text(encoding="utf-8").strip() == "a lighthouse"
+
+
+def test_what_is_large_enough_stays_as_it_is(tmp_path: Path) -> None:
+    made = samples.png(tmp_path / "a.png")
+    assert pad(made, least_bytes=10) == made

@@ -1,0 +1,186 @@
+"""How far a graph is: the newest lines and not too many, and nothing at all where the socket says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from websockets.asyncio.server import ServerConnection, serve
+
+from rh_prefect.client import Client, TaskView
+from rh_prefect.client.progress import ProgressEvent
+from rh_prefect.jobs import node_progress
+from rh_prefect.jobs.call import Call
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.journal import FolderJournal
+from rh_prefect.jobs.node_progress import AT_ONCE, Lines, NodeProgress
+from rh_prefect.jobs.options import Options
+from rh_prefect.jobs.order import Order
+from rh_prefect.jobs.scope import FolderScope
+from rh_prefect.media.store import MediaStore
+
+NAMES = {"6": "CLIPTextEncode", "3": "KSampler", "8": "VAEDecode"}
+
+
+def steps(done: int) -> ProgressEvent:
+    return ProgressEvent(node="3", value=done, max=20)
+
+
+async def test_the_first_line_comes_at_once_and_of_many_the_newest_later() -> None:
+    told: list[str] = []
+    lines = Lines(told.append, NAMES, every=0.05)
+    lines.take(ProgressEvent(cached=("4",)))
+    lines.take(ProgressEvent(node="6"))
+    for done in range(1, 13):
+        lines.take(steps(done))
+    assert told == ["CLIPTextEncode"]
+    await asyncio.sleep(0.12)
+    assert told == ["CLIPTextEncode", "KSampler 12/20"]
+    lines.take(ProgressEvent(node="8"))
+    lines.take(ProgressEvent(node="9"))
+    await asyncio.sleep(0.12)
+    assert told[2:] == ["VAEDecode", "node 9"]
+
+
+async def test_nothing_is_told_twice_in_a_row_or_after_the_end() -> None:
+    told: list[str] = []
+    lines = Lines(told.append, NAMES, every=0.02)
+    lines.take(steps(1))
+    lines.take(steps(1))
+    await asyncio.sleep(0.06)
+    lines.take(steps(1))
+    assert told == ["KSampler 1/20"]
+    lines.take(steps(2))
+    lines.take(steps(3))
+    lines.take(ProgressEvent(node="3", done=True))
+    lines.close()
+    await asyncio.sleep(0.06)
+    assert told == ["KSampler 1/20", "KSampler 2/20"]
+
+
+class Told:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def notify(self, event: JobEvent) -> None:
+        self.lines.append(event.message)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    async with Client("0" * 32, base_url="http://127.0.0.1:9") as made:
+        yield made
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def call(tmp_path: Path, told: Told) -> Call:
+    order = Order("workflow/1", "/task/openapi/create", "site", {}, "b" * 40, node_names=NAMES)
+    scope, store = FolderScope(FolderJournal(str(tmp_path), scope="test")), MediaStore(str(tmp_path / "out"))
+    return Call(order, "key", 1, scope, store, Options(), told)
+
+
+def seen(url: str) -> TaskView:
+    return TaskView(task_id="1", status="RUNNING", progress_url=SecretStr(url))
+
+
+class Socket:
+    """A server at a progress address, which does with each connection what it is told to."""
+
+    def __init__(self, handle: Callable[[ServerConnection], Awaitable[None]]) -> None:
+        self._handle = handle
+        self.opened = 0
+        self.closed = asyncio.Event()
+        self.came = asyncio.Event()
+
+    async def __call__(self, connection: ServerConnection) -> None:
+        self.opened += 1
+        self.came.set()
+        await self._handle(connection)
+        await connection.wait_closed()
+        self.closed.set()
+
+
+@asynccontextmanager
+async def at_address(socket: Socket) -> AsyncIterator[str]:
+    async with serve(socket, "127.0.0.1", 0) as server, asyncio.timeout(20):
+        host, port = next(iter(server.sockets)).getsockname()[:2]
+        yield f"ws://{host}:{port}/ws/c_instance"
+
+
+async def says_nothing(connection: ServerConnection) -> None: ...
+
+
+async def says_nonsense(connection: ServerConnection) -> None:
+    for frame in ("<html>", "[]", b"\x00\x01", '{"type": "progress", "data": {"node": [], "value": "x"}}'):
+        await connection.send(frame)
+
+
+@pytest.mark.parametrize("handle", [says_nothing, says_nonsense])
+async def test_a_socket_that_says_nothing_of_use_is_closed_with_the_job(
+    call: Call, client: Client, told: Told, handle: Callable[[ServerConnection], Awaitable[None]]
+) -> None:
+    socket = Socket(handle)
+    async with at_address(socket) as url:
+        with NodeProgress(call, "1", client).during(seen(url)):
+            await socket.came.wait()
+        await socket.closed.wait()
+    assert told.lines == []
+    assert not node_progress._watching
+
+
+async def test_a_connection_that_is_refused_or_never_answered_ends_the_telling_and_nothing_else(
+    call: Call, client: Client, told: Told
+) -> None:
+    came = asyncio.Event()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        await reader.read()  # the handshake's request, and then the end
+        writer.close()
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with asyncio.timeout(20):
+        with NodeProgress(call, "1", client).during(seen(f"ws://127.0.0.1:{port}/")):
+            await came.wait()
+        server.close()
+        await server.wait_closed()
+        with NodeProgress(call, "1", client).during(seen(f"ws://127.0.0.1:{port}/")):
+            while node_progress._watching:  # noqa: ASYNC110 - it ends by itself, and nobody is told
+                await asyncio.sleep(0.01)
+        with NodeProgress(call, "1", client).during(seen("no address")):
+            await asyncio.sleep(0)
+    assert told.lines == []
+
+
+async def test_a_start_that_offers_no_address_opens_nothing(call: Call, client: Client) -> None:
+    progress = NodeProgress(call, "1", client)
+    with progress.during(TaskView(task_id="1", status="QUEUED")):
+        assert not node_progress._watching
+    other = TaskView(task_id="2", status="RUNNING", progress_url=SecretStr("ws://127.0.0.1:9/"))
+    with progress.during(other):
+        assert not node_progress._watching, "it is another task's"
+
+
+async def test_only_so_many_are_watched_at_a_time(call: Call, client: Client) -> None:
+    socket = Socket(says_nothing)
+    async with at_address(socket) as url:
+        watched = [NodeProgress(call, "1", client).during(seen(url)) for _ in range(AT_ONCE + 1)]
+        for one in watched:
+            one.__enter__()
+        assert len(node_progress._watching) == AT_ONCE
+        for one in watched:
+            one.__exit__(None, None, None)
+        while node_progress._watching:  # noqa: ASYNC110 - they were cancelled just now
+            await asyncio.sleep(0.01)

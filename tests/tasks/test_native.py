@@ -1,0 +1,196 @@
+"""Graphs on ComfyUI's own API: paid for once, whatever happens, with their files in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from prefect.futures import PrefectConcurrentFuture
+
+from rh_prefect import flow, tasks
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.comfy.builtin import RESTYLE, TEXT_TO_IMAGE
+from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RequestRefused, SubmissionUnknown
+from rh_prefect.jobs.result import Result
+from rh_prefect.runs import observer
+from rh_prefect.tasks import platform
+from tests.emulator.caller import Caller
+from tests.support import samples
+
+Graph = dict[str, dict[str, dict[str, object]]]
+
+FUTURE: PrefectConcurrentFuture[object] = PrefectConcurrentFuture(uuid4(), Future())
+"""What `.submit` returns, before its task has run."""
+
+
+def graph(of: object = TEXT_TO_IMAGE, **values: object) -> Graph:
+    made: Graph = copy.deepcopy(of)  # type: ignore[assignment]
+    for name, value in values.items():
+        node, _, field = name.removeprefix("n").partition("_")
+        made[node]["inputs"][field] = value
+    return made
+
+
+async def run(given: object, nodes: dict[str, object] | None = None, **options: object) -> Result:
+    options = {"scope": "test", **options}
+    result: Result = await platform.run_graph.fn(given, nodes, **options)
+    return result
+
+
+def prompts(rh: Emulator) -> list[str]:
+    """The machine of each prompt that was accepted, and so paid for."""
+    return [task.endpoint for task in rh.books.tasks if task.endpoint.startswith("/proxy")]
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+async def test_a_graph_runs_as_a_task_of_a_flow(rh: Emulator) -> None:
+    @flow
+    async def draw() -> Result:
+        return await tasks.run_graph(graph(), {"6.text": "a pier"}, seed=7, label="pier")
+
+    result = await draw()
+    assert result.media.kind == "image"
+    assert Path(result.media.uri).name.startswith("pier-")
+    assert result.task_id.startswith("proxy.")
+    assert (result.model, result.endpoint, result.cost) == ("graph/proxy", "/proxy", None)
+    [task] = rh.books.tasks
+    assert prompts(rh) == ["/proxy"]
+    assert task.charged > 0
+
+
+async def test_the_larger_machine(rh: Emulator) -> None:
+    result = await run(graph(), machine="proxy-plus")
+    assert prompts(rh) == ["/proxy-plus"]
+    assert result.task_id.startswith("proxy-plus.")
+    assert " " not in Path(result.media.uri).name
+
+
+async def test_files_are_uploaded_to_the_machine(rh: Emulator, tmp_path: Path) -> None:
+    photo = samples.png(tmp_path / "photo.png")
+    first = await run(graph(RESTYLE, n10_image=photo))
+    second = await run(graph(RESTYLE), {"10.image": first}, label="again")
+    third = await run(graph(RESTYLE, n10_image="no-such-file.png"), {"10.image": str(photo)}, label="third")
+    assert [one.media.kind for one in (first, second, third)] == ["image"] * 3
+    sent = [request.path for request in rh.books.requests if "upload" in request.path]
+    assert sent == ["/proxy/<main>/upload/image"] * 2  # one for each content
+
+
+async def test_the_same_call_again_is_not_paid_for_again(rh: Emulator) -> None:
+    again = [await run(graph(), key="once") for _ in range(2)]
+    assert again[0] == again[1]
+    assert len(prompts(rh)) == 1
+
+
+async def test_the_key_is_nowhere(rh: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    result = await run(graph())
+    assert rh.key not in repr(result)
+    assert rh.key not in caplog.text
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert written
+    assert not any(rh.key.encode() in data for data in written)
+
+
+@pytest.mark.parametrize("kind", ["cut", "html", "502", "empty"])
+async def test_a_lost_reply_is_unknown_and_is_adopted_by_its_id(rh: Emulator, kind: str) -> None:
+    rh.faults.add(Fault("submit", number=1, kind=kind))  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(SubmissionUnknown, match="/proxy"):
+            await run(graph(), key="lost")
+    assert len(prompts(rh)) == 1
+
+
+@pytest.mark.parametrize("kind", ["code", "429"])
+async def test_a_busy_proxy_is_waited_for(rh: Emulator, kind: str) -> None:
+    rh.faults.add(Fault("submit", number=1, kind=kind, code="421"))  # type: ignore[arg-type]
+    await run(graph())
+    assert len(prompts(rh)) == 1
+
+
+async def test_a_task_that_is_left_is_found_again(rh: Emulator) -> None:
+    rh.clock.mode, rh.clock.factor = "real", 0
+    waiting = asyncio.ensure_future(run(graph(), key="left"))
+    await until(lambda: prompts(rh))
+    await until(lambda: any("/history/" in request.path for request in rh.books.requests))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    rh.clock.mode = "instant"
+    assert (await run(graph(), key="left")).media.kind == "image"
+    assert len(prompts(rh)) == 1
+
+
+async def test_graphs_wait_for_each_other(rh: Emulator) -> None:
+    results = await asyncio.gather(*(run(graph(), {"6.text": text}) for text in ("a pier", "a harbour", "a boat")))
+    assert len({one.media.uri for one in results}) == len(prompts(rh)) == 3
+
+
+async def test_a_graph_that_fails_names_its_node(rh: Emulator, tmp_path: Path) -> None:
+    sound = Caller(rh).upload(samples.wav(tmp_path / "a.wav"))["data"]["fileName"]
+    for _ in range(2):
+        with pytest.raises(JobFailed, match=r"task proxy.*of /proxy failed: node 10 .LoadImage"):
+            await run(graph(RESTYLE, n10_image=sound), key="fails")
+    assert len(prompts(rh)) == 1
+
+
+async def test_a_graph_that_comfyui_refuses_costs_nothing(rh: Emulator) -> None:
+    with pytest.raises(RequestRefused, match="node 3"):
+        await run(graph(n3_steps=0))
+    assert not prompts(rh)
+
+
+@pytest.mark.parametrize(
+    ("given", "nodes", "said"),
+    [
+        ({"nodes": [], "links": []}, {}, r"'nodes' is no node of a graph in API format.*Export \(API\)"),
+        ({"6": {"class_type": "X"}}, {}, "'6' is no node of a graph"),
+        (TEXT_TO_IMAGE, {"66.text": "x"}, "the graph has no node '66'"),
+        (TEXT_TO_IMAGE, {"3.model": "x"}, "fed by node 4"),
+        (TEXT_TO_IMAGE, {"6text": "x"}, "names no node's field"),
+        (graph(RESTYLE, n10_image=FUTURE), {}, r"10.image.*whose result is not there yet.*`.result\(\)`"),
+    ],
+)
+async def test_wrong_input_is_refused_before_anything_is_sent(
+    rh: Emulator, given: object, nodes: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        await run(given, nodes)
+    with pytest.raises(InputError, match="machine"):
+        await run(TEXT_TO_IMAGE, machine="proxy-ultra")
+    assert not rh.books.requests
+
+
+async def test_a_budget_refuses_what_has_no_price(rh: Emulator) -> None:
+    with pytest.raises(BudgetExceeded):
+        await run(graph(), budget=5)
+    assert not prompts(rh)
+
+
+async def test_a_graph_that_is_cancelled_on_the_machine_is_cancelled(rh: Emulator) -> None:
+    rh.clock.mode, rh.clock.polls = "polls", 99
+    told: list[str] = []
+    observer.listeners.append(take := lambda event: told.append(event.task_id or ""))
+    waiting = asyncio.ensure_future(run(graph()))
+    await until(lambda: any(told))
+    task_id = next(filter(None, told))
+    await until(lambda: sum("/history/" in request.path for request in rh.books.requests) > 3)
+    assert (await platform.query_task.fn(task_id)).status == "RUNNING"
+    await platform.cancel_task.fn(task_id)
+    with pytest.raises(JobCancelled):
+        await waiting
+    observer.listeners.remove(take)
+    assert (await platform.query_task.fn(task_id)).status == "CANCELLED"
+    assert rh.books.tasks[0].status == "CANCEL"
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110 - what is waited for happens in other threads
+            await asyncio.sleep(0.02)

@@ -1,0 +1,136 @@
+"""A job that waits for a graph tells how far it is, where RunningHub offers that; and never depends on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.result import Result
+from rh_prefect.runs import observer
+from rh_prefect.runs.board import Board
+from rh_prefect.tasks import platform
+from tests.support.rh import environment
+
+QUEUED, RUNNING = 1.0, 100.0
+
+
+@pytest.fixture
+def told() -> Iterator[list[JobEvent]]:
+    events: list[JobEvent] = []
+    observer.listeners.append(events.append)
+    yield events
+    observer.listeners.remove(events.append)
+
+
+@pytest.fixture
+def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """An emulator whose clock stands still until a test moves it."""
+    durations = lambda model, payload: (QUEUED, RUNNING)  # noqa: E731
+    with Emulator(clock="real", factor=0, durations=durations, long_side=96) as emulator:
+        for name, value in environment(emulator, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+def started(rh: Emulator, **options: object) -> asyncio.Task[Result]:
+    """A run by v1, since it brings its own graph."""
+    ident = rh.workflows.id_of("text-to-image")
+    options = {"workflow": TEXT_TO_IMAGE, **options}
+    return asyncio.ensure_future(platform.run_workflow.fn(ident, {"6.text": "a pier"}, scope="test", **options))
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110 - what is waited for happens in other threads
+            await asyncio.sleep(0.02)
+
+
+def steps(told: list[JobEvent]) -> list[str]:
+    return [event.message for event in told if event.is_step]
+
+
+async def test_a_waiting_job_tells_which_node_runs_and_how_far_it_is(
+    rh: Emulator, told: list[JobEvent], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    run = started(rh)
+    await until(lambda: rh.books.paid)
+    rh.clock.advance(QUEUED + 0.6 * RUNNING)
+    await until(lambda: any(step.startswith("KSampler ") for step in steps(told)))
+    board = Board()
+    for event in told:
+        board.take(event)
+    assert board.line.startswith("0 of 1 jobs done; workflow/")
+    assert board.line.endswith(steps(told)[-1])
+    rh.clock.advance(RUNNING)
+    assert (await run).media.kind == "image"
+    assert steps(told)[0] == "EmptyLatentImage"
+    assert {event.state for event in told if event.is_step} == {"running"}
+    board.take(told[-1])
+    assert board.line == "1 of 1 jobs done"
+    # The address holds a ticket of the account.
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(b"Rh-Comfy-Auth" in data for data in written)
+    assert "c_instance" not in caplog.text.replace("/ws/c_instance HTTP", "")
+    assert "Rh-Comfy-Auth" not in repr(told)
+
+
+async def test_what_is_told_is_for_the_bar_and_not_for_the_log(
+    rh: Emulator, told: list[JobEvent], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    run = started(rh)
+    await until(lambda: rh.books.paid)
+    rh.clock.advance(QUEUED + 0.5 * RUNNING)
+    await until(lambda: steps(told))
+    rh.clock.advance(RUNNING)
+    await run
+    assert not [record for record in caplog.records if record.getMessage().endswith(steps(told)[0])]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("outputs", kind="html"),
+        Fault("outputs", kind="code", code="807"),
+        Fault("progress", kind="drop", at=0.0),
+        Fault("outputs", kind="hold", seconds=3),
+    ],
+)
+async def test_a_job_succeeds_where_nothing_can_be_told(rh: Emulator, told: list[JobEvent], fault: Fault) -> None:
+    rh.faults.add(fault)
+    run = started(rh)
+    await until(lambda: rh.books.paid)
+    rh.clock.advance(QUEUED + 0.5 * RUNNING)
+    await until(lambda: any(request.path.endswith("/outputs") for request in rh.books.requests) or fault.kind == "hold")
+    rh.clock.advance(RUNNING)
+    assert (await run).media.kind == "image"
+    assert steps(told) == []
+    assert len(rh.books.paid) == 1
+
+
+async def test_an_address_in_the_answer_to_the_start_is_used_at_once(rh: Emulator, told: list[JobEvent]) -> None:
+    rh.clock.mode = "instant"
+    rh.faults.add(Fault("query", number=1, kind="hold"))
+    run = started(rh)
+    await until(lambda: steps(told) and rh.gate.held)
+    rh.gate.release()
+    assert (await run).media.kind == "image"
+    assert not any(request.path.endswith("/outputs") for request in rh.books.requests)
+
+
+async def test_a_start_that_offers_nothing_is_not_asked_about(rh: Emulator, told: list[JobEvent]) -> None:
+    run = started(rh, workflow=None)
+    await until(lambda: rh.books.paid)
+    rh.clock.advance(QUEUED + 0.5 * RUNNING)
+    await until(lambda: any(event.state == "running" for event in told))
+    rh.clock.advance(RUNNING)
+    await run
+    assert not any(request.path.endswith("/outputs") for request in rh.books.requests)

@@ -1,0 +1,66 @@
+"""What became of a webhook, and sending it again, as Prefect tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from rh_prefect.emulator import Emulator
+from rh_prefect.errors import InputError, RequestRefused
+from rh_prefect.tasks import platform
+from tests.emulator.caller import Caller
+from tests.emulator.test_webhooks import Receiver
+from tests.support.as_task import as_task, run
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+SECRET = "canary-token-of-the-receiver"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+async def test_a_webhook_is_looked_into_and_sent_again(
+    rh: Emulator, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RH_WEBHOOK_TOKEN", SECRET)
+    caller = Caller(rh)
+    task_id = caller.started(webhookUrl=f"{receiver.url}/{SECRET}/one")
+    caller.query(task_id)
+    assert rh.books.wait(lambda books: len(books.deliveries) == 1)
+    event = await as_task(platform.webhook_detail, task_id)
+    assert (event.task_id, event.status, event.response, event.event) == (task_id, "SUCCESS", "noted", "TASK_END")
+    assert event.view.status == "SUCCESS"
+    assert event.url == f"{receiver.url}/***/one"
+    assert await as_task(platform.resend_webhook, event.event_id) is None
+    assert await as_task(platform.resend_webhook, event.event_id, url=f"{receiver.url}/other") is None
+    assert rh.books.wait(lambda books: len(books.deliveries) == 3)
+    assert [json.dumps(body["taskId"]) for body in receiver.got] == [json.dumps(task_id)] * 3
+
+
+async def test_a_task_without_a_webhook(rh: Emulator) -> None:
+    with pytest.raises(RequestRefused, match="webhook of task"):
+        await (await run(platform.webhook_detail, Caller(rh).started())).aresult()
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "said"),
+    [
+        (platform.webhook_detail, ("",), "no id of a task"),
+        (platform.resend_webhook, ("a b",), "no id of a webhook event"),
+        (platform.resend_webhook, ("1", "hooks.example.net"), "address of a receiver"),
+    ],
+)
+async def test_wrong_input_is_refused_before_anything_is_sent(
+    rh: Emulator, task: object, given: tuple[str, ...], said: str
+) -> None:
+    options = {"url": given[1]} if len(given) > 1 else {}
+    with pytest.raises(InputError, match=said):
+        await (await run(task, given[0], **options)).aresult()  # type: ignore[arg-type]
+    assert not rh.books.requests
