@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from rh_prefect.blocks import MediaStorage, RunningHubCredentials
+from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
 from rh_prefect.job_blocks import RunningHubApp, RunningHubModel, RunningHubWorkflow
 
-__all__ = ["MediaStorage", "RunningHubApp", "RunningHubCredentials", "RunningHubModel", "RunningHubWorkflow"]
+__all__ = [
+    "MediaStorage",
+    "RunningHubApp",
+    "RunningHubCredentials",
+    "RunningHubModel",
+    "RunningHubPool",
+    "RunningHubWorkflow",
+]

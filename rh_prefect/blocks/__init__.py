@@ -1,8 +1,9 @@
-"""Prefect blocks: an account of RunningHub, and a place for files. Prefect finds them through `prefect.collections`."""
+"""Prefect blocks: accounts of RunningHub, and a place for files. Prefect finds them through `prefect.collections`."""
 
 from __future__ import annotations
 
 from rh_prefect.blocks.credentials import RunningHubCredentials
+from rh_prefect.blocks.pool import RunningHubPool
 from rh_prefect.blocks.storage import MediaStorage
 
-__all__ = ["MediaStorage", "RunningHubCredentials"]
+__all__ = ["MediaStorage", "RunningHubCredentials", "RunningHubPool"]

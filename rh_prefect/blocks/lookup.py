@@ -10,6 +10,7 @@ from prefect.types import SecretDict
 from pydantic import ValidationError
 
 from rh_prefect.blocks.credentials import RunningHubCredentials
+from rh_prefect.blocks.pool import RunningHubPool
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError
@@ -22,7 +23,7 @@ _B = TypeVar("_B", bound=Block)
 
 
 async def load_credentials(name: str | None = None) -> RunningHubCredentials:
-    """Finds an account.
+    """Finds an account; for what may be a pool of them, see `rh_prefect.blocks.paying.load_payer`.
 
     Args:
         name: Name of a saved `RunningHubCredentials` block; None for `RH_API_KEY` and `RH_BASE_URL`.
@@ -31,7 +32,10 @@ async def load_credentials(name: str | None = None) -> RunningHubCredentials:
         ConfigError: No such block, or no key in the environment.
     """
     if name is not None:
-        return await _load(RunningHubCredentials, name)
+        found = await find_block(RunningHubCredentials, name)
+        if found is None:
+            raise await _no_account(name)
+        return found
     settings = get_settings()
     if settings.api_key is None:
         raise ConfigError(
@@ -51,12 +55,24 @@ async def load_storage(name: str | None = None) -> MediaStore:
         ConfigError: No such block, or its URL or template cannot be used.
     """
     if name is not None:
-        return (await _load(MediaStorage, name)).get_store()
+        found = await find_block(MediaStorage, name)
+        if found is None:
+            raise _missing(MediaStorage, name, await _names(MediaStorage))
+        return found.get_store()
     settings = get_settings()
     return MediaStorage(url=settings.out, options=SecretDict(settings.out_options)).get_store()
 
 
-async def _load(kind: type[_B], name: str) -> _B:
+async def find_block(kind: type[_B], name: str) -> _B | None:
+    """Loads a saved block; None where there is none of this name.
+
+    Args:
+        kind: The block's class.
+        name: Its name.
+
+    Raises:
+        ConfigError: It is there and cannot be used, or there is no Prefect API.
+    """
     connection = await connect()
     try:
         async with connection.gate:
@@ -69,13 +85,26 @@ async def _load(kind: type[_B], name: str) -> _B:
             f"The block {name!r} of type {kind.__name__} cannot be used: wrong or missing {fields}. "
             "What to do: open it in Prefect's dashboard, correct it and save it."
         ) from None
-    except ValueError as error:
-        there = await _names(kind)
-        known = f"There are: {', '.join(there)}." if there else "There are none yet."
-        raise ConfigError(
-            f"There is no block {name!r} of type {kind.__name__}. {known} "
-            f'What to do: name one of these, or save it: `{kind.__name__}(…).save("{name}")`.'
-        ) from error
+    except ValueError:
+        return None
+
+
+async def _no_account(name: str) -> ConfigError:
+    pool = await find_block(RunningHubPool, name)
+    if pool is not None:
+        return ConfigError(
+            f"The block {name!r} is a pool of accounts, and here one account is needed. What to do: name one of them: "
+            f"{', '.join(pool.credentials)}."
+        )
+    return _missing(RunningHubCredentials, name, await _names(RunningHubCredentials))
+
+
+def _missing(kind: type[Block], name: str, there: list[str]) -> ConfigError:
+    known = f"There are: {', '.join(there)}." if there else "There are none yet."
+    return ConfigError(
+        f"There is no block {name!r} of type {kind.__name__}. {known} "
+        f'What to do: name one of these, or save it: `{kind.__name__}(…).save("{name}")`.'
+    )
 
 
 async def _names(kind: type[Block]) -> list[str]:

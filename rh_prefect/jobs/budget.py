@@ -19,9 +19,6 @@ from rh_prefect.errors import BudgetExceeded, RunningHubError, Transient
 from rh_prefect.jobs.journal import Journal
 from rh_prefect.jobs.records import JobView, Submit
 
-RESUBMITTED = "on_unknown=resubmit"
-"""Who forgets an unknown submit without having looked: it may have been paid for."""
-
 _AT_ONCE = 16
 """How many jobs are read at a time when a ledger is rebuilt."""
 
@@ -71,9 +68,7 @@ def entry_of(submit: Submit) -> Entry | None:
         # Coins are no money; and that an unpriced end is a free one is written nowhere.
         is_said = end.cost is not None and end.currency != "coins"
         return Entry(end.cost if is_said and end.cost is not None else estimate, is_spent=True)
-    if submit.state == "refused":
-        return None
-    if submit.state == "forgotten" and (submit.resolution is None or submit.resolution.by != RESUBMITTED):
+    if submit.state == "refused" or (submit.state == "forgotten" and not submit.may_be_paid):
         return None
     return Entry(estimate, is_spent=False)
 
@@ -226,13 +221,18 @@ class Prices:
             return None
         return Money(Decimal(0) if preview.free else preview.amount, preview.currency)
 
-    async def _is_ours(self, currency: str | None) -> bool:
+    async def currency(self) -> str | None:
+        """The currency of the account's money, asked for once; None where it does not say."""
         if self._currency is None or (self._currency.done() and self._currency.exception()):
             self._currency = asyncio.ensure_future(self._ask_currency())
         try:
-            ours = await asyncio.shield(self._currency)
+            return await asyncio.shield(self._currency)
         except RunningHubError:
-            return True  # An account that does not say is one in the catalogue's currency.
+            return None
+
+    async def _is_ours(self, currency: str | None) -> bool:
+        ours = await self.currency()
+        # An account that does not say is one in the catalogue's currency.
         return ours is None or currency is None or ours == currency
 
     async def _ask_currency(self) -> str | None:

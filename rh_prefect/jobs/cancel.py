@@ -18,7 +18,7 @@ from rh_prefect.jobs.journal import Journal
 from rh_prefect.jobs.owner import is_surely_dead
 from rh_prefect.jobs.poller import is_settled
 from rh_prefect.jobs.records import Cancelled, Intent, JobView, Submit
-from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.scope import FolderScope, Scope, last_attempt
 
 REMEMBER = 2.0
 """Seconds for which "not cancelled" is believed where a fresh look is not needed."""
@@ -157,7 +157,7 @@ async def cancel_scope(
         clock: Monotonic seconds.
         sleep: Waits for submits in flight.
     """
-    await scope.journal.create(f"cancel-{scope.attempt}", Cancelled(by=by).model_dump(mode="json"))
+    await _forbid(scope, by=by)
     deadline = clock() + PATIENCE
     ended: dict[str, str] = {}
     while True:
@@ -176,6 +176,16 @@ async def cancel_scope(
         finished=tuple(task for task, status in ended.items() if status != "CANCELLED"),
         failed=failed | unclear,
     )
+
+
+async def _forbid(scope: Scope, *, by: str) -> None:
+    """Records that nothing more is submitted; in a named scope by none of the processes that have opened it."""
+    first = scope.attempt
+    if isinstance(scope, FolderScope):
+        first = min(first, await last_attempt(scope.journal, what="cancel") + 1)
+    # In order, so that there are no gaps should this be cut off.
+    for attempt in range(first, scope.attempt + 1):
+        await scope.journal.create(f"cancel-{attempt}", Cancelled(by=by).model_dump(mode="json"))
 
 
 def _is_in_flight(view: JobView) -> bool:

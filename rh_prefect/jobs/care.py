@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Collection
 
+from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal import Journal
 from rh_prefect.jobs.owner import is_surely_dead
@@ -63,10 +64,20 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
         task_id: RunningHub's task id.
 
     Raises:
-        InputError: The job is not in a state in which this can be said.
+        InputError: The job is not in a state in which this can be said, or the task is another submit's.
     """
-    if not task_id.isdecimal():
-        raise InputError(f"{task_id!r} is no task id: RunningHub's ids are digits only. Nothing was recorded.")
+    if not is_task_id(task_id):
+        raise InputError(
+            f"{task_id!r} is no task id: RunningHub's ids are digits only, and one of ComfyUI's own gets its machine "
+            "before it, as in proxy.PROMPT_ID. Nothing was recorded."
+        )
+    async for view in jobs_of(journal):
+        if any(submit.task_id == task_id for submit in view.submits):
+            raise InputError(
+                f"{journal.scope}/{key}: task {task_id} is already that of {journal.scope}/{view.key}, and one task "
+                "cannot be two. What to do: look for another one in RunningHub's call log, near the time that the "
+                f"error names; if there is none, `rh-prefect jobs forget {journal.scope}/{key}`. Nothing was recorded."
+            )
     await _resolve(journal, key, Resolution(outcome="adopted", task_id=task_id, by="a person"))
 
 

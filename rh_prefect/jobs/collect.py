@@ -9,15 +9,16 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
-from rh_prefect.client import Client
-from rh_prefect.errors import LinkExpired, OutputsLost, RunningHubError, TaskNotFound
+from rh_prefect.client import Download, TaskView, discard_partial
+from rh_prefect.errors import LinkExpired, NoAnswer, OutputsLost, RunningHubError, TaskNotFound
 from rh_prefect.jobs import manifest as manifests
 from rh_prefect.jobs.manifest import Manifest
 from rh_prefect.jobs.order import Order
-from rh_prefect.jobs.parts import part_file, remove
+from rh_prefect.jobs.parts import kept_here, part_file, remove
 from rh_prefect.jobs.records import End, Link, Submit
 from rh_prefect.jobs.result import Result
 from rh_prefect.jobs.scope import Scope
+from rh_prefect.media.arrival import flaw_of
 from rh_prefect.media.ref import Media
 from rh_prefect.media.store import MediaStore
 
@@ -30,14 +31,16 @@ class Collector:
     """Fetches the outputs of one job.
 
     Attributes:
-        client: Downloads, and asks once more for links that have died.
+        download: Fetches a link into a local file, going on where it stopped.
+        query: Asks the account that paid once more for links that have died.
         store: Where the files go.
         scope: The run, for names.
         folder: Where downloads in progress lie on this machine.
         pause: Waits before a download is taken up again.
     """
 
-    client: Client
+    download: Callable[[str, Path], Awaitable[Download]]
+    query: Callable[[str], Awaitable[TaskView]]
     store: MediaStore
     scope: Scope
     folder: Path
@@ -72,7 +75,7 @@ class Collector:
         return known.result(self.store)
 
     async def _outputs(self, order: Order, job: str, key: str, end: End, *, first_time: bool) -> tuple[Media, ...]:
-        files = [link for link in end.links if link.url]
+        files = _file_links(end.links)
         names = [self._name(order, key, end, index, link) for index, link in enumerate(files, 1)]
         # Links die together, so the files of one job are fetched together.
         return tuple(
@@ -86,29 +89,46 @@ class Collector:
             return await asyncio.to_thread(self._published, name)
         with part_file(self.folder, f"{end.task_id}-{index}") as part:
             await self._download(job, end, index, part)
-            media = await asyncio.to_thread(self.store.publish, part, name)
+            media = await asyncio.to_thread(self.store.take, part, name)
             remove(part)
         return media
 
     async def _download(self, job: str, end: End, index: int, part: Path) -> None:
-        url = _file_urls(end.links)[index]
+        link, seen = _file_links(end.links)[index], set[str]()
+        url = link.url or ""
         for tried in range(1, TRIES + 1):
+            is_last = tried == TRIES
             try:
-                await self.client.download(url, part)
+                await self.download(url, part)
+                await self._look_at(part, link, seen, task=f"{job}: task {end.task_id}", is_last=is_last)
             except LinkExpired:
                 url = await self._living_link(job, end, index, dead=url)
             except RunningHubError:
-                if tried == TRIES:
+                if is_last:
                     raise
                 await self.pause(min(2.0**tried / 4, 10.0))
             else:
                 return
         raise _lost(job, end)
 
+    async def _look_at(self, part: Path, link: Link, seen: set[str], *, task: str, is_last: bool) -> None:
+        """Throws away what is no such file: what comes with HTTP 200 may be a page, or half of it."""
+        extension = _extension(link)
+        flaw = await asyncio.to_thread(flaw_of, part, extension=extension)
+        # Broken in the same way each time, it is broken at RunningHub: it was paid for, and is kept as it is.
+        if flaw is None or (is_last and flaw.sha256 in seen):
+            return
+        seen.update({flaw.sha256} - {""})
+        await asyncio.to_thread(discard_partial, part)
+        raise NoAnswer(
+            f"{task} was paid for, and its file host gave {flaw.what} in place of a whole {extension}; that was thrown "
+            "away. What to do: run again within a day; nothing is paid for it."
+        )
+
     async def _living_link(self, job: str, end: End, index: int, *, dead: str) -> str:
         """Asks once more for links; RunningHub may sign new ones."""
         try:
-            view = await self.client.query(end.task_id)
+            view = await self.query(end.task_id)
         except TaskNotFound as error:
             raise _lost(job, end) from error
         urls = [output.url for output in view.outputs if output.url]
@@ -130,21 +150,18 @@ class Collector:
 
     def _published(self, name: str) -> Media:
         """Describes a file that an earlier run published and did not live to describe."""
-        with TemporaryDirectory(dir=_made(self.folder)) as folder:
-            local = Path(folder) / PurePosixPath(name).name
-            with self.store.open(name) as reader, local.open("wb") as writer:
-                while block := reader.read(1 << 20):
-                    writer.write(block)
-            return self.store.describe(local, name)
+        with kept_here(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=self.folder) as folder:
+                local = Path(folder) / PurePosixPath(name).name
+                with self.store.open(name) as reader, local.open("wb") as writer:
+                    while block := reader.read(1 << 20):
+                        writer.write(block)
+                return self.store.describe(local, name)
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _file_urls(links: tuple[Link, ...]) -> list[str]:
-    return [link.url for link in links if link.url]
+def _file_links(links: tuple[Link, ...]) -> list[Link]:
+    return [link for link in links if link.url]
 
 
 def _extension(link: Link) -> str:

@@ -11,6 +11,7 @@ from rh_prefect.jobs.result import Result
 JobEventState = Literal[
     "uploading",
     "waiting",
+    "moved",
     "submitted",
     "adopted",
     "running",
@@ -39,6 +40,7 @@ class JobEvent:
         queued_seconds: At the end.
         run_seconds: At the end.
         output: URI of the first file, at the end.
+        is_step: It is no change of state: the message only says how far the task is.
     """
 
     state: JobEventState
@@ -52,6 +54,7 @@ class JobEvent:
     queued_seconds: float | None = None
     run_seconds: float | None = None
     output: str | None = None
+    is_step: bool = False
 
 
 class Observer(Protocol):

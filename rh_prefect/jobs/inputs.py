@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.identity import media_mark, uri_hash
 from rh_prefect.jobs.journal import Journal
+from rh_prefect.jobs.parts import kept_here
 from rh_prefect.jobs.records import SeenMedia
 from rh_prefect.media.place import is_local, local_path
 from rh_prefect.media.probe import probe
@@ -132,6 +133,7 @@ def fetched(
 
     Raises:
         MediaError: It is missing, a folder, empty, or cannot be read.
+        StoreError: The copy cannot be kept here.
     """
     if is_local(source):
         with open_input(source) as reader:
@@ -139,10 +141,13 @@ def fetched(
         path = Path(local_path(source))
         yield path, sha256, path.stat().st_size
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder) as private:
+    with kept_here(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = TemporaryDirectory(dir=folder)
+    with scratch as private:
         copy = Path(private) / "input"
-        sha256, size = fetch(source, copy, options=options)
+        with kept_here(folder):
+            sha256, size = fetch(source, copy, options=options)
         yield copy, sha256, size
 
 

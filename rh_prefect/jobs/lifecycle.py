@@ -1,8 +1,7 @@
 """The life of one paid job, decided without I/O.
 
 `lifecycle` is a generator: it yields what is to be done next and is sent what came of it. The runner does the doing. So
-each
-rule about money can be tested state by state, without a clock, a network or a journal:
+each rule about money can be tested state by state, without a clock, a network or a journal:
 
     validate -> upload -> slot -> budget -> claim (intent) -> POST -> answer -> wait -> end
 
@@ -23,8 +22,9 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias, assert_never
+from typing import Any, Literal, assert_never, get_args
 
+from rh_prefect.client import NativeSubmit
 from rh_prefect.errors import (
     CODES,
     GenerationFailed,
@@ -38,6 +38,26 @@ from rh_prefect.errors import (
 )
 from rh_prefect.jobs.budget import Shortfall, exceeded
 from rh_prefect.jobs.records import Answer, End, Intent, JobView, Submit
+from rh_prefect.jobs.steps import (
+    AwaitEnd,
+    AwaitSlot,
+    CancelTask,
+    CheckCancel,
+    Claim,
+    Forget,
+    FreeSlot,
+    Life,
+    MoveOn,
+    Pause,
+    Post,
+    Prepare,
+    ReadJob,
+    RecordAnswer,
+    Release,
+    Reserve,
+    Step,
+    Watch,
+)
 
 NOT_DELIVERED = "not-delivered"
 """Our own code for a request that never left this machine."""
@@ -50,7 +70,6 @@ BROKEN = "node-errors"
 
 GAVE_UP = "gave-up"
 """Our own code for a claim whose POST was never begun, since this process had been stopped in between."""
-
 
 FULL = frozenset({"421", "415", "814", "1520"})
 """The codes that say: no slot free. The other pace codes are about the rate or the service."""
@@ -71,6 +90,7 @@ class Policy:
         may_submit: False where only what was paid already is to be brought home.
         undelivered_tries: How often in a row a request that cannot leave this machine is tried.
         budget: What all jobs of the run may cost together; None for no limit.
+        may_move_on: Whether another account may pay where one refuses for reasons of its own.
     """
 
     job: str
@@ -82,136 +102,7 @@ class Policy:
     may_submit: bool = True
     undelivered_tries: int = 5
     budget: Decimal | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ReadJob:
-    """Read the job's records; comes back as a `JobView`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepare:
-    """Have every input uploaded and its link alive; comes back as None."""
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitSlot:
-    """Wait until the account may take one more task; comes back as None."""
-
-
-@dataclass(frozen=True, slots=True)
-class FreeSlot:
-    """Give the slot back; `full` says that RunningHub itself refused for want of one."""
-
-    full: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Reserve:
-    """Set the price of submit n aside within the run's budget; comes back as None, or as the `Shortfall`."""
-
-    n: int
-    budget: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Give back what was set aside for submit n, which came to nothing; comes back as None."""
-
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait before the next POST; the more refusals in a row, the longer."""
-
-    refusals: int
-    code: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class CheckCancel:
-    """Look whether the run was cancelled; comes back as a bool. `fresh` allows no remembered answer."""
-
-    fresh: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Create intent n; comes back as the `Intent` when it is ours, None when another's was there first."""
-
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Post:
-    """Send POST n; comes back as an `Answer`, whatever happened."""
-
-    intent: Intent
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class RecordAnswer:
-    """Create answer n; comes back as the `Submit` that now stands: a watcher may have called it unknown first."""
-
-    intent: Intent
-    n: int
-    answer: Answer
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Wait until another's intent is answered, or its owner is surely gone; comes back as a `JobView`."""
-
-    submit: Submit
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """Resolve unknown answer n as forgotten; comes back as None."""
-
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitEnd:
-    """Wait until the task is terminal and record its end; comes back as the `End` that stands."""
-
-    submit: Submit
-    adopted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CancelTask:
-    """Cancel the task at RunningHub and record its end; comes back as the `End` that stands."""
-
-    submit: Submit
-
-
-Step: TypeAlias = (
-    ReadJob
-    | Prepare
-    | AwaitSlot
-    | FreeSlot
-    | Reserve
-    | Release
-    | Pause
-    | CheckCancel
-    | Claim
-    | Post
-    | RecordAnswer
-    | Watch
-    | Forget
-    | AwaitEnd
-    | CancelTask
-)
-CRITICAL = (Claim, Post, RecordAnswer)
-"""From the claim to the recorded answer nothing may interrupt."""
-
-Life: TypeAlias = Generator[Step, Any, Submit | None]
-"""What `lifecycle` is; it ends with the submit that succeeded, or None where nothing was paid and it may not pay."""
+    may_move_on: bool = False
 
 
 def lifecycle(policy: Policy) -> Life:
@@ -224,7 +115,7 @@ def lifecycle(policy: Policy) -> Life:
         Steps; each class says what it comes back as.
 
     Returns:
-        The submit that succeeded, with its end, whose outputs are to be collected.
+        The submit that succeeded, with its end, whose outputs are to be collected; or one whose task goes on, without.
 
     Raises:
         SubmissionUnknown: Nobody knows whether it was paid for.
@@ -243,7 +134,8 @@ def lifecycle(policy: Policy) -> Life:
                 yield from _settle_unknown(policy, job, last)
                 job = yield ReadJob()
             case "ticket", Submit() as last:
-                return _only_success(policy, (yield from _to_its_end(last, adopted=adopted)))
+                ended = yield from _to_its_end(last, adopted=adopted)
+                return ended if ended.end is None else _only_success(policy, ended)
             case "ended", Submit() as last if not may_pay_again(policy, job):
                 return _only_success(policy, last)
             case _ if not policy.may_submit:
@@ -273,14 +165,15 @@ def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
         submit: Submit = yield RecordAnswer(intent, job.next_n, answer)
         job = job.adding(submit)
         if submit.state in ("ended", "forgotten"):
-            # While this process was stopped, others have gone on with the job; what they did is read like anything
-            # else.
+            # While this process was stopped, others have gone on with the job: what they did is read like all else.
             since: JobView = yield ReadJob()
             return since
         if submit.state != "refused":
             return job
         refused = submit.answer or answer
         yield from _give_back(policy, submit.n, full=refused.code in FULL)
+        if policy.may_move_on and refused.retry != "pace" and (yield MoveOn(refused)):
+            continue
         undelivered = undelivered + 1 if refused.code == NOT_DELIVERED else 0
         _raise_unless_it_may_wait(policy, refused, undelivered)
         refusals += 1
@@ -321,20 +214,30 @@ def _settle_unknown(policy: Policy, job: JobView, submit: Submit) -> Generator[S
         return
     answer = submit.answer
     said = f" ({answer.reason})" if answer and answer.reason else ""
+    place, form = _where_to_look(submit.intent)
     raise SubmissionUnknown(
         f"{policy.job}: submit {submit.n} to {policy.endpoint} was begun at {submit.intent.at} and nobody knows "
         f"whether RunningHub accepted it{said}. It is not sent again, since that could pay twice. What to do: look for "
-        f"the task in RunningHub's call log. If it is there: rh-prefect jobs adopt {policy.job} TASK_ID. If it is not: "
-        f"rh-prefect jobs forget {policy.job}. Then run again.",
+        f"the task in {place}. If it is there: rh-prefect jobs adopt {policy.job} {form}. "
+        f"If it is not: rh-prefect jobs forget {policy.job}. Then run again.",
         job=policy.job,
     )
+
+
+def _where_to_look(intent: Intent) -> tuple[str, str]:
+    """Where the tasks of an endpoint are listed, and how an id from there is written."""
+    if intent.endpoint in get_args(NativeSubmit):
+        shown = f"{intent.endpoint}/<key>/history and {intent.endpoint}/<key>/queue"
+        prefix = f"{intent.endpoint.lstrip('/')}."
+        return f"ComfyUI's own lists, at {shown} (there is no call log of these)", f"{prefix}PROMPT_ID"
+    return f"RunningHub's call log of account {intent.account}", "TASK_ID"
 
 
 def _to_its_end(submit: Submit, *, adopted: bool) -> Generator[Step, Any, Submit]:
     # A graph that RunningHub itself calls broken fails, or runs in part: to wait for it is to pay for nothing.
     is_broken = submit.answer is not None and bool(submit.answer.node_errors)
     stop: bool = is_broken or (yield CheckCancel(fresh=True))
-    end: End = yield CancelTask(submit) if stop else AwaitEnd(submit, adopted=adopted)
+    end: End | None = yield CancelTask(submit) if stop else AwaitEnd(submit, adopted=adopted)
     return replace(submit, end=end)
 
 
@@ -392,7 +295,7 @@ def may_pay_again(policy: Policy, job: JobView) -> bool:
     the job.
     """
     end = job.last.end if job.last else None
-    if end is None or end.status == "SUCCESS" or job.tickets >= policy.max_attempts or is_hopeless(end.code):
+    if end is None or end.status == "SUCCESS" or job.payments >= policy.max_attempts or is_hopeless(end.code):
         return False
     if policy.attempt > end.attempt:
         return True

@@ -34,6 +34,7 @@ class Order:
         currency: Of the estimate.
         inputs: The files by their marks; empty for an order that was rebuilt from the journal.
         private: Parameters that are sent and never recorded, such as a password.
+        node_names: Of a graph: the class of each node, as far as it is known; for people.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Order:
     currency: str | None = None
     inputs: Mapping[str, Input] = field(default_factory=dict)
     private: Mapping[str, str] = field(default_factory=dict, repr=False)
+    node_names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, intent: Intent) -> Order:

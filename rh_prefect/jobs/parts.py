@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from rh_prefect.errors import ConfigError
+from rh_prefect.errors import ConfigError, StoreError
 
 
 def check_folder(folder: Path) -> None:
@@ -31,6 +31,25 @@ def check_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def kept_here(folder: Path) -> Iterator[None]:
+    """Raises what this machine's own folder refuses inside as a `StoreError`.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        StoreError: The disk is full, or the folder cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"This machine's own folder {folder} cannot be written to: {error.strerror or error}. What was paid for is "
+            "kept. What to do: free some space there, or set RH_STATE_DIR to a folder that can; then run again."
+        ) from error
+
+
+@contextlib.contextmanager
 def part_file(folder: Path, name: str) -> Iterator[Path]:
     """Gives a file to download into: the one that an earlier run of the same job left unfinished, where there is one.
 
@@ -41,9 +60,13 @@ def part_file(folder: Path, name: str) -> Iterator[Path]:
     Yields:
         The path. While another living process holds it, a private path instead. The file is left as it is: the caller
         removes it once its content is published, and an unfinished one waits for the next run.
+
+    Raises:
+        StoreError: The folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = _lock(folder / f"{name}.lock")
+    with kept_here(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder / f"{name}.lock")
     if lock is None:
         private = folder / f"{name}.{uuid.uuid4().hex}.part"
         try:

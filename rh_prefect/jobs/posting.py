@@ -37,10 +37,10 @@ class Desk:
         key: str,
         job: str,
         journal: Journal,
-        client: Client,
         spool: Spool,
         sleep: Callable[[float], Awaitable[None]],
         callback: Callback | None = None,
+        clock: Callable[[], float] = uptime,
     ) -> None:
         """Takes a job.
 
@@ -49,19 +49,19 @@ class Desk:
             key: The job's key.
             job: Its full name, for messages.
             journal: Its records.
-            client: Posts.
             spool: This machine's memory of tickets on their way to the journal.
             sleep: Waits.
             callback: Where RunningHub is to tell of the end.
+            clock: Monotonic seconds, which go on while the machine sleeps.
         """
         self._order = order
         self._key = key
         self._job = job
         self._journal = journal
-        self._client = client
         self._spool = spool
         self._sleep = sleep
         self._callback = callback
+        self._clock = clock
         self._claimed_at = 0.0
         self.first_view: TaskView | None = None
 
@@ -94,7 +94,7 @@ class Desk:
         """Creates intent n; None when another's was there first."""
         # From before it is written: whoever watches it may have seen it long before this process is told that it
         # stands.
-        self._claimed_at = uptime()
+        self._claimed_at = self._clock()
         try:
             is_ours = await self._journal.create(f"{self._key}-intent-{n}", intent.model_dump(mode="json"))
         except Exception:
@@ -103,15 +103,15 @@ class Desk:
             raise
         return intent if is_ours else None
 
-    async def post(self, intent: Intent, n: int, links: Mapping[str, str]) -> Answer:
-        """Sends POST n, with the inputs' links by their marks; whatever happens is an answer."""
-        if uptime() - self._claimed_at > intent.give_up:
+    async def post(self, intent: Intent, n: int, links: Mapping[str, str], *, client: Client) -> Answer:
+        """Sends POST n on an account, with the inputs' links there by their marks; whatever happens is an answer."""
+        if self._clock() - self._claimed_at > intent.give_up:
             # Whoever watches this intent may have called it unknown by now; to post would be to pay behind his back.
             UNPOSTED.add(intent.token)
             return Answer(
                 outcome="refused", code=GAVE_UP, reason="this process was stopped before the POST", retry="pace"
             )
-        answer = self._without_secret(await self._submit_once(links, n))
+        answer = self._without_secret(await self._submit_once(links, n, client))
         if answer.outcome == "ticket":
             self._put_in_spool(n, answer)
         return answer
@@ -141,16 +141,16 @@ class Desk:
         except OSError as error:
             _log.warning("%s: the journal has what still lies in %s: %s", self._job, self._spool.folder, error)
 
-    async def _submit_once(self, links: Mapping[str, str], n: int) -> Answer:
+    async def _submit_once(self, links: Mapping[str, str], n: int, client: Client) -> Answer:
         address = self._callback.address(self._journal.scope, self._key, n) if self._callback else None
         try:
-            view = await self._client.submit(self._order.endpoint, self.wire_payload(links), webhook_url=address)
+            view = await client.submit(self._order.endpoint, self.wire_payload(links), webhook_url=address)
         except NotDelivered as error:
-            return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.message, retry="pace")
+            return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.what or error.message, retry="pace")
         except InputError as error:
             return Answer(outcome="refused", code=NOT_SENT, reason=error.message, retry="final")
         except NoAnswer as error:
-            return Answer(outcome="unknown", reason=error.message, retry="unknown")
+            return Answer(outcome="unknown", reason=error.what or error.message, retry="unknown")
         except ApiError as error:
             outcome = "unknown" if error.retry in ("unknown", "state") else "refused"
             return Answer(outcome=outcome, code=error.code, reason=error.reason, retry=error.retry)
@@ -209,14 +209,14 @@ class Desk:
 
         Time is measured here alone, since the clocks of two machines are never compared.
         """
-        began, gap = uptime(), 0.05
+        began, gap = self._clock(), 0.05
         limit = submit.intent.give_up + submit.intent.submit_timeout + WATCH_MARGIN
         while True:
             view = await self.read()
             now = self._submit_number(submit.n, view)
             if now.state != "open":
                 return view
-            verdict = self._verdict(submit.intent, watched=uptime() - began, limit=limit)
+            verdict = self._verdict(submit.intent, watched=self._clock() - began, limit=limit)
             if verdict is not None:
                 await self._journal.create(f"{self._key}-answer-{submit.n}", verdict.model_dump(mode="json"))
                 return await self.read()

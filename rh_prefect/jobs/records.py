@@ -10,7 +10,8 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submits:
 | `end-n`        | when the remote task is terminal    | state, links, failure, cost                           |
 
 Beside the jobs a scope holds `media-<hash of the uri>`, an input's content as it was first seen, and
-`cancel-<attempt>`, after which that flow-run attempt submits nothing more.
+`cancel-<attempt>`, after which that attempt of the run submits nothing more. A named scope outside of flows also holds
+`attempt-<n>` for each process that has opened it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rh_prefect.errors import Retry
 from rh_prefect.jobs.owner import Owner
+
+RESUBMITTED = "on_unknown=resubmit"
+"""Who forgets an unknown submit without having looked: it may have been paid for."""
 
 JobState = Literal["new", "open", "ticket", "refused", "unknown", "forgotten", "ended"]
 
@@ -188,7 +192,7 @@ class SeenMedia(Record):
 
 
 class Cancelled(Record):
-    """From here on this flow-run attempt submits nothing more."""
+    """From here on this attempt of the run submits nothing more."""
 
     by: str = ""
 
@@ -216,6 +220,13 @@ class Submit:
         if self.answer.outcome != "unknown":
             return self.answer.outcome
         return "unknown" if self.resolution is None else "forgotten"
+
+    @property
+    def may_be_paid(self) -> bool:
+        """Whether nobody knows what became of it, or it was given up by somebody who did not look."""
+        if self.state == "forgotten":
+            return self.resolution is not None and self.resolution.by == RESUBMITTED
+        return self.state == "unknown"
 
     @property
     def task_id(self) -> str | None:
@@ -255,8 +266,8 @@ class JobView:
 
     @property
     def payments(self) -> int:
-        """How many tasks this job may have paid for: its tickets, and what nobody knows or wants to know."""
-        return sum(1 for submit in self.submits if submit.task_id or submit.state in ("unknown", "forgotten"))
+        """How many tasks this job may have paid for: its tickets, and what nobody knows or has looked for."""
+        return sum(1 for submit in self.submits if submit.task_id or submit.may_be_paid)
 
     def adding(self, submit: Submit) -> JobView:
         """The same job with one more submit, or with a newer look at one."""

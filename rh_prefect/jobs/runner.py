@@ -9,15 +9,35 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, assert_never
 
-from rh_prefect.client import Client, TaskView
-from rh_prefect.errors import JobCancelled, JobTimeout, JournalError, RunningHubError, SubmissionUnknown
-from rh_prefect.jobs.budget import RESUBMITTED, Ledger, Money, Prices, Shortfall
-from rh_prefect.jobs.callback import Callback
+from rh_prefect.client import TaskView
+from rh_prefect.errors import (
+    AccountError,
+    JobCancelled,
+    JobTimeout,
+    JournalError,
+    KeyRejected,
+    RunningHubError,
+    SubmissionUnknown,
+    TaskNotFound,
+)
+from rh_prefect.jobs.account import Member
+from rh_prefect.jobs.budget import Ledger, Money, Shortfall
+from rh_prefect.jobs.call import Call
 from rh_prefect.jobs.cancel import CancelWatch, cancel_task
 from rh_prefect.jobs.ending import broken_end, end_of, with_times
-from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
+from rh_prefect.jobs.events import JobEventState
 from rh_prefect.jobs.journal import TellingJournal
-from rh_prefect.jobs.lifecycle import (
+from rh_prefect.jobs.leaving import Left
+from rh_prefect.jobs.lifecycle import Policy, lifecycle
+from rh_prefect.jobs.node_progress import NodeProgress
+from rh_prefect.jobs.owner import uptime
+from rh_prefect.jobs.poller import IsKnown, is_settled
+from rh_prefect.jobs.posting import Desk
+from rh_prefect.jobs.records import RESUBMITTED, Answer, End, Intent, JobView, Resolution, Submit
+from rh_prefect.jobs.seat import Seat
+from rh_prefect.jobs.slots import pause_seconds
+from rh_prefect.jobs.spool import Spool
+from rh_prefect.jobs.steps import (
     CRITICAL,
     AwaitEnd,
     AwaitSlot,
@@ -27,8 +47,8 @@ from rh_prefect.jobs.lifecycle import (
     Forget,
     FreeSlot,
     Life,
+    MoveOn,
     Pause,
-    Policy,
     Post,
     Prepare,
     ReadJob,
@@ -37,16 +57,7 @@ from rh_prefect.jobs.lifecycle import (
     Reserve,
     Step,
     Watch,
-    lifecycle,
 )
-from rh_prefect.jobs.order import Order
-from rh_prefect.jobs.owner import uptime
-from rh_prefect.jobs.poller import IsKnown, Poller, is_settled
-from rh_prefect.jobs.posting import Desk
-from rh_prefect.jobs.records import Answer, End, Intent, JobView, Resolution, Submit
-from rh_prefect.jobs.scope import Scope
-from rh_prefect.jobs.slots import Slots, pause_seconds
-from rh_prefect.jobs.spool import Spool
 from rh_prefect.jobs.thread import LOOP
 
 _log = logging.getLogger("rh_prefect")
@@ -54,27 +65,21 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What one account's jobs share in one process.
+    """What all jobs share in one process, whoever pays.
 
     Attributes:
-        client: Talks to RunningHub.
-        poller: Waits for tasks.
-        slots: Keeps refusals rare.
         spool: This machine's memory of tickets on their way to the journal.
         cancels: Knows which runs were cancelled.
-        prices: Knows what a job will cost.
         sleep: Waits.
         jitter: Numbers from 0 to 1.
+        clock: Monotonic seconds, which go on while the machine sleeps.
     """
 
-    client: Client
-    poller: Poller
-    slots: Slots
     spool: Spool
     cancels: CancelWatch
-    prices: Prices
     sleep: Callable[[float], Awaitable[None]]
     jitter: Callable[[], float]
+    clock: Callable[[], float] = uptime
 
 
 class Runner:
@@ -82,65 +87,52 @@ class Runner:
 
     def __init__(
         self,
-        order: Order,
+        call: Call,
         *,
-        key: str,
-        scope: Scope,
         policy: Policy,
-        intent: Callable[[], Intent],
-        link: Callable[[str], Awaitable[str]],
+        seat: Seat,
+        intent: Callable[[Member], Intent],
         check_store: Callable[[], Awaitable[None]],
         world: World,
         ledger: Ledger,
-        observer: Observer,
-        deadline: float | None = None,
-        callback: Callback | None = None,
         is_new: bool = False,
     ) -> None:
         """Prepares the run; nothing happens before `run`.
 
         Args:
-            order: What is asked for.
-            key: The job's key.
-            scope: The run that it belongs to.
+            call: What is asked for.
             policy: The caller's wishes.
-            intent: Makes the record that precedes a POST.
-            link: Gives a link that RunningHub can read, by an input's mark.
+            seat: The account that pays, and the job's slot there.
+            intent: Makes the record that precedes a POST on an account.
             check_store: Raises where outputs could not be written; asked before anything is paid.
-            world: What it shares with the account's other jobs.
+            world: What it shares with the other jobs.
             ledger: What its scope has spent.
-            observer: Is told of every change.
-            deadline: Seconds to wait for the task's end; None waits as long as it takes.
-            callback: Where RunningHub is to tell of the task's end.
             is_new: Nothing was recorded of it when its scope was last looked at.
         """
-        self._order = order
-        self._scope = scope
+        self._call = call
+        self._order = call.order
+        self._scope = call.scope
+        self._key = call.key
         self._policy = policy
+        self._seat = seat
         self._intent = intent
-        self._link = link
         self._check_store = check_store
         self._world = world
         self._ledger = ledger
-        self._observer = observer
-        self._deadline = deadline
         self._is_new = is_new
-        self._key = key
         self._desk = Desk(
-            order,
-            key=key,
+            call.order,
+            key=call.key,
             job=policy.job,
-            journal=scope.journal,
-            client=world.client,
+            journal=call.scope.journal,
             spool=world.spool,
             sleep=world.sleep,
-            callback=callback,
+            callback=call.callback,
+            clock=world.clock,
         )
         self._links: dict[str, str] = {}
         self._price: Money | None = None
         self._reserved: int | None = None
-        self._holds_slot = False
-        self._is_on_its_way = False
         self._told_waiting = False
         self.first_time = False
 
@@ -148,7 +140,8 @@ class Runner:
         """Runs the job to its successful end.
 
         Returns:
-            The submit that succeeded, with its end; None where nothing was paid and the policy forbids to pay.
+            The submit that succeeded, with its end, or one without that was left to itself; None where nothing was
+            paid and the policy forbids to pay.
 
         Raises:
             RunningHubError: As `lifecycle` says, and what client, journal and store raise.
@@ -159,7 +152,7 @@ class Runner:
             self._tell(_state_of(error), error.message)
             raise
         finally:
-            self._free_slot()
+            self._seat.free()
             if self._reserved is not None:
                 self._release(self._reserved)
 
@@ -188,9 +181,9 @@ class Runner:
             case Prepare():
                 return await self._prepare()
             case AwaitSlot():
-                return await self._await_slot()
+                return await self._seat.take()
             case FreeSlot(full):
-                return self._free_slot(full=full)
+                return self._seat.free(full=full)
             case CheckCancel(fresh):
                 return await self._is_cancelled(fresh=fresh)
             case Reserve(n, budget):
@@ -203,6 +196,8 @@ class Runner:
                 return await self._post(intent, n)
             case RecordAnswer(intent, n, answer):
                 return await self._record_answer(intent, n, answer)
+            case MoveOn(answer):
+                return self._move_on(answer)
             case Pause(refusals, code, reason):
                 return await self._pause(refusals, code, reason)
             case Watch(submit):
@@ -210,7 +205,8 @@ class Runner:
             case Forget(n):
                 return await self._desk.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
             case AwaitEnd(submit, adopted):
-                return self._settled(submit, await self._await_end(submit, adopted=adopted))
+                end = await self._await_end(submit, adopted=adopted)
+                return None if end is None else self._settled(submit, end)
             case CancelTask(submit):
                 return self._settled(submit, await self._cancel_task(submit))
             case other:
@@ -228,36 +224,27 @@ class Runner:
         await self._check_store()
         if self._order.inputs and not self._links:
             self._tell("uploading", f"makes {len(self._order.inputs)} input(s) readable for RunningHub")
-        self._links = {mark: await self._link(mark) for mark in self._order.inputs}
-
-    async def _await_slot(self) -> None:
-        # One that was answered with "unknown" and is resubmitted has its slot still.
-        if not self._holds_slot:
-            await self._world.slots.acquire()
-            self._holds_slot = self._is_on_its_way = True
+        if self._order.inputs:
+            await self._seat.expect()
+        account, store = self._seat.account, self._call.store
+        self._links = {mark: await account.link(self._order, mark, store=store) for mark in self._order.inputs}
 
     async def _post(self, intent: Intent, n: int) -> Answer:
-        answer = await self._desk.post(intent, n, self._links)
+        answer = await self._desk.post(intent, n, self._links, client=self._seat.account.client)
         if answer.outcome != "refused":
-            self._has_arrived()
+            self._seat.arrived()
         return answer
 
-    def _has_arrived(self) -> None:
-        if self._is_on_its_way:
-            self._is_on_its_way = False
-            self._world.slots.posted()
-
-    def _free_slot(self, *, full: bool = False) -> None:
-        if self._holds_slot:
-            self._holds_slot = False
-            self._world.slots.release(full=full)
-        # Only now: a refusal closes the door before the next ones go out.
-        self._has_arrived()
+    def _move_on(self, why: Answer) -> bool:
+        news = self._seat.move_on(why)
+        if news:
+            self._tell("moved", news)
+        return news is not None
 
     async def _reserve(self, n: int, budget: Decimal) -> Shortfall | None:
         order = self._order
         known = Money(order.estimate, order.currency) if order.estimate is not None else None
-        self._price = await self._world.prices.of(order.endpoint, self._desk.wire_payload(self._links), known)
+        self._price = await self._seat.account.prices.of(order.endpoint, self._desk.wire_payload(self._links), known)
         short = await self._ledger.reserve(self._key, n, self._price, budget=budget)
         self._reserved = n if short is None else None
         return short
@@ -273,7 +260,7 @@ class Runner:
     async def _claim(self, n: int) -> Intent | None:
         # From here on the journal decides what it counts for, however this call ends.
         self._reserved = None
-        intent, price = self._intent(), self._price
+        intent, price = self._intent(self._seat.member), self._price
         if price is not None:
             intent = intent.model_copy(update={"estimate": price.amount, "currency": price.currency})
         return await self._desk.claim(n, intent)
@@ -299,36 +286,50 @@ class Runner:
             self._tell("waiting", f"not accepted yet ({reason or code}); waits and tries again, at no cost")
         await self._world.sleep(pause_seconds(refusals, jitter=self._world.jitter()))
 
-    async def _await_end(self, submit: Submit, *, adopted: bool) -> End:
-        if not self._holds_slot:
-            self._world.slots.hold()
-            self._holds_slot = True
+    async def _await_end(self, submit: Submit, *, adopted: bool) -> End | None:
+        await self._seat.paid_on(submit.intent)
+        self._seat.hold()
         if adopted:
             self._tell("adopted", f"task {submit.task_id} was paid for earlier; waits for it", task_id=submit.task_id)
         try:
             return await self._wait_and_record(submit, submit.task_id or "")
         finally:
-            self._free_slot()
+            self._seat.free()
 
-    async def _wait_and_record(self, submit: Submit, task_id: str) -> End:
-        began = uptime()
+    async def _wait_and_record(self, submit: Submit, task_id: str) -> End | None:
+        began = self._world.clock()
         ran_from: list[float] = []
+        nodes = NodeProgress(self._call, task_id, self._seat.account.client)
 
         def changed(view: TaskView) -> None:
             if view.status == "RUNNING" and not ran_from:
-                ran_from.append(uptime())
+                ran_from.append(self._world.clock())
                 self._tell("running", f"task {task_id} runs", task_id=task_id)
+                nodes.runs()
 
         view: TaskView | End | None = self._desk.first_view
         if not isinstance(view, TaskView) or view.task_id != task_id or not is_settled(view):
-            view = await self._wait(submit, task_id, changed)
+            with nodes.during(self._desk.first_view):
+                view = await self._wait_or_leave(submit, task_id, changed)
+            if view is None:
+                return None
         # The task has ended, and the next one need not wait until that is recorded.
-        self._free_slot()
+        self._seat.free()
         running_since = ran_from[0] if ran_from else began
-        queued, ran = running_since - began, uptime() - running_since
+        queued, ran = running_since - began, self._world.clock() - running_since
         if isinstance(view, End):
             return with_times(view, queued=queued, ran=ran)
         return await self._record_end(submit, end_of(submit, view, scope=self._scope, queued=queued, ran=ran))
+
+    async def _wait_or_leave(
+        self, submit: Submit, task_id: str, changed: Callable[[TaskView], None]
+    ) -> TaskView | End | None:
+        """The end, as it is seen or as it is recorded; None where the task is left to itself."""
+        end = self._wait(submit, task_id, changed)
+        if self._call.round is None:
+            return await end
+        task, poller = Left(job=self._policy.job, n=submit.n, task_id=task_id), self._seat.account.poller
+        return await self._call.round.wait(task, end, look=lambda: poller.wake(task_id))
 
     async def _wait(self, submit: Submit, task_id: str, changed: Callable[[TaskView], None]) -> TaskView | End:
         recorded: list[End] = []
@@ -338,25 +339,28 @@ class Runner:
             return bool(recorded)
 
         is_told = submit.intent.webhook and isinstance(self._scope.journal, TellingJournal)
+        deadline = self._call.options.deadline
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(deadline):
                 return await self._wait_or_hear(task_id, changed, is_recorded if is_told else None) or recorded[0]
         except TimeoutError:
             raise JobTimeout(
-                f"{self._policy.job}: task {task_id} has not ended in {self._deadline} s. It goes on and stays paid "
+                f"{self._policy.job}: task {task_id} has not ended in {deadline} s. It goes on and stays paid "
                 "for. What to do: run again to wait for it, or cancel the run.",
                 job=self._policy.job,
                 task_id=task_id,
             ) from None
+        except (KeyRejected, AccountError, TaskNotFound) as error:
+            raise self._seat.untold(task_id, error) from error
 
     async def _wait_or_hear(
         self, task_id: str, changed: Callable[[TaskView], None], is_known: IsKnown | None
     ) -> TaskView | None:
         """The terminal view, or None where the end is recorded already."""
-        view = await self._world.poller.wait(task_id, on_change=changed, is_known=is_known)
+        view = await self._seat.account.poller.wait(task_id, on_change=changed, is_known=is_known)
         if view is None and (is_known is None or not await is_known()):
             # It was recorded for another job that waits for the same task.
-            return await self._world.poller.wait(task_id, on_change=changed)
+            return await self._seat.account.poller.wait(task_id, on_change=changed)
         return view
 
     async def _read_end(self, submit: Submit) -> End | None:
@@ -375,19 +379,12 @@ class Runner:
             return end
 
     async def _cancel_task(self, submit: Submit) -> End:
-        view = await cancel_task(self._world.client, submit.task_id or "")
+        account = await self._seat.paid_on(submit.intent)
+        view = await cancel_task(account.client, submit.task_id or "")
         return await self._record_end(submit, broken_end(submit, view, scope=self._scope))
 
     def _tell(self, state: JobEventState, message: str, *, task_id: str | None = None) -> None:
-        event = JobEvent(
-            state=state,
-            job=self._policy.job,
-            model=self._order.model,
-            label=self._order.label,
-            task_id=task_id,
-            message=message,
-        )
-        self._observer.notify(event)
+        self._call.observer.notify(self._call.event(state, message, task_id=task_id))
 
 
 def _state_of(error: RunningHubError) -> JobEventState:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from rh_prefect.jobs.journal import FolderJournal, Journal
+from rh_prefect.jobs.owner import Owner, current_owner
+from rh_prefect.jobs.records import Record
 
 
 class Scope(Protocol):
@@ -70,11 +72,11 @@ class FolderScope:
     """A scope outside flows: a name, and a folder of records below the journal's URL."""
 
     def __init__(self, journal: FolderJournal, *, attempt: int = 1) -> None:
-        """Opens the scope.
+        """Looks at the scope as one of its attempts; to begin a new one, use `open_scope`.
 
         Args:
             journal: Its records.
-            attempt: Raise it to let failed jobs be paid for again; see `max_attempts`.
+            attempt: Which attempt this is.
         """
         self.journal = journal
         self.run = journal.scope
@@ -90,6 +92,51 @@ class FolderScope:
         with self._lock:
             self._counts[base] += 1
             return self._counts[base]
+
+
+class Opened(Record):
+    """A process has opened a named scope, which is an attempt of its own there."""
+
+    owner: Owner
+
+
+async def open_scope(journal: FolderJournal) -> FolderScope:
+    """Opens a named scope as a new attempt: what failed in an earlier one, or was cancelled, may be paid for again.
+
+    Each process is an attempt, whether the one before it has ended or not. Two that are at work at the same time do
+    not pay for one job together: who submits is decided by the claim, which is exclusive whatever the attempts are.
+
+    Args:
+        journal: The scope's records.
+    """
+    record = Opened(owner=current_owner()).model_dump(mode="json")
+    attempt = await last_attempt(journal) + 1
+    while not await journal.create(f"attempt-{attempt}", record):
+        attempt += 1
+    return FolderScope(journal, attempt=attempt)
+
+
+async def last_attempt(journal: Journal, *, what: str = "attempt") -> int:
+    """Finds the newest attempt of a named scope, in few looks however many there were: they are numbered without gaps.
+
+    Args:
+        journal: The scope's records.
+        what: `cancel` finds the newest that was cancelled instead.
+
+    Returns:
+        Its number; 0 where there is none.
+    """
+
+    async def is_there(number: int) -> bool:
+        return await journal.read(f"{what}-{number}") is not None
+
+    there, beyond = 0, 1
+    while await is_there(beyond):
+        there, beyond = beyond, 2 * beyond
+    while beyond - there > 1:
+        middle = (there + beyond) // 2
+        there, beyond = (middle, beyond) if await is_there(middle) else (there, middle)
+    return there
 
 
 def loose_scope(journal_url: str) -> FolderScope:

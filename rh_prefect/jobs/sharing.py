@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from typing import Any
 
+from rh_prefect.jobs.leaving import Left
 from rh_prefect.jobs.result import Result
+
+ASKED: defaultdict[str, set[str]] = defaultdict(set)
+"""Scope -> keys that this process has asked for; what the journal has beyond them is an orphan."""
 
 
 class Shared:
     """A job that several calls may wait for."""
 
-    def __init__(self, task: asyncio.Task[Result | None]) -> None:
+    def __init__(self, task: asyncio.Task[Result | Left | None]) -> None:
         self._task = task
         self._waiting = 0
 
@@ -19,11 +26,11 @@ class Shared:
         """Whether its last caller has left it."""
         return self._task.cancelling() > 0
 
-    def is_of(self, task: asyncio.Task[Result | None]) -> bool:
+    def is_of(self, task: asyncio.Task[Result | Left | None]) -> bool:
         """Whether this is the sharing of that task."""
         return self._task is task
 
-    async def wait(self) -> Result | None:
+    async def wait(self) -> Result | Left | None:
         """Waits for the job; the last one who leaves it stops it."""
         self._waiting += 1
         try:
@@ -34,3 +41,38 @@ class Shared:
             raise
         finally:
             self._waiting -= 1
+
+
+class Ongoing:
+    """The jobs that run at the moment."""
+
+    def __init__(self) -> None:
+        """Starts with none."""
+        self._running: dict[tuple[str, str], Shared] = {}
+
+    def has(self, scope: str, key: str) -> bool:
+        """Whether a job runs, for other calls."""
+        return (scope, key) in self._running
+
+    async def once(
+        self, scope: str, key: str, begin: Callable[[], Coroutine[Any, Any, Result | Left | None]]
+    ) -> Result | Left | None:
+        """Waits for a job, and begins it where no other call has.
+
+        Args:
+            scope: The scope's name.
+            key: The job's key.
+            begin: Runs the job.
+        """
+        name = (scope, key)
+        shared = self._running.get(name)
+        if shared is None or shared.is_ending:
+            task = asyncio.ensure_future(begin())
+            shared = self._running[name] = Shared(task)
+            task.add_done_callback(lambda _: self._forget(name, task))
+        return await shared.wait()
+
+    def _forget(self, name: tuple[str, str], task: asyncio.Task[Result | Left | None]) -> None:
+        shared = self._running.get(name)
+        if shared is not None and shared.is_of(task):
+            del self._running[name]

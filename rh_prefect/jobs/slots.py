@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from rh_prefect.errors import RunningHubError
@@ -58,6 +58,47 @@ class Count:
     others: int
 
 
+class Place:
+    """A job's place in line, at one account or at several: the first one that has room takes it."""
+
+    def __init__(self, home: Slots | None) -> None:
+        """Joins no line yet.
+
+        Args:
+            home: Where its inputs are already: there it goes before those that are at home elsewhere.
+        """
+        self.home = home
+        self.given: asyncio.Future[Slots] = asyncio.get_running_loop().create_future()
+
+
+async def first_free(accounts: Sequence[Slots], *, home: Slots | None = None) -> Slots:
+    """Waits, in line at all of some accounts, until one of them may take one more task, and takes the slot there.
+
+    Call `posted` when the submit is over, and `release` when the task is.
+
+    Args:
+        accounts: In the order in which they are tried.
+        home: The one where the job's inputs are already, which is tried first.
+
+    Returns:
+        The one whose slot was taken.
+    """
+    await asyncio.gather(*(one.refresh() for one in accounts))
+    place = Place(home)
+    for one in sorted(accounts, key=lambda one: one is not home):
+        one.join(place)
+    try:
+        return await place.given
+    except asyncio.CancelledError:
+        if not place.given.cancelled():
+            # The slot was given in the very moment in which the caller stopped waiting for it.
+            place.given.result().hand_back()
+        raise
+    finally:
+        for one in accounts:
+            one.leave(place)
+
+
 class Slots:
     """The slots of one account in this process, given out in the order in which they were asked for."""
 
@@ -78,7 +119,8 @@ class Slots:
         self._ask = ask
         self._clock = clock
         self._jitter = jitter
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[Place] = deque()
+        self._expected = 0
         self._held = 0
         self._limit: int | None = None
         self._foreign = 0
@@ -99,26 +141,42 @@ class Slots:
         """Slots that this process's tasks hold."""
         return self._held
 
+    @property
+    def load(self) -> float:
+        """How much the account has to do, for its size."""
+        return (self._held + self._foreign + self._expected) / (self._limit or 1)
+
     async def acquire(self) -> None:
         """Waits, in line, until the account may take one more task, and takes the slot.
 
         Call `posted` when the submit is over, and `release` when the task is.
         """
-        await self._refresh()
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        await first_free([self])
+
+    def join(self, place: Place) -> None:
+        """Puts a job in line."""
+        if not place.given.done():
+            self._waiting.append(place)
+            self._admit()
+
+    def leave(self, place: Place) -> None:
+        """Takes a job out of the line, if it stands there."""
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(place)
+
+    def expect(self) -> None:
+        """Learns that a job is going to wait here whose inputs are brought here meanwhile."""
+        self._expected += 1
+
+    def expect_no_more(self) -> None:
+        """Learns that such a job has its slot, wherever, or needs none."""
+        self._expected -= 1
         self._admit()
-        try:
-            await place
-        except asyncio.CancelledError:
-            if place.cancelled():
-                with contextlib.suppress(ValueError):
-                    self._waiting.remove(place)
-            else:
-                # The slot was given in the very moment in which the caller stopped waiting for it.
-                self._on_their_way -= 1
-                self._give_back()
-            raise
+
+    def hand_back(self) -> None:
+        """Takes back a slot that nobody has come for."""
+        self._on_their_way -= 1
+        self._give_back()
 
     def posted(self) -> None:
         """Learns that the submit for which a slot was taken is answered, or will not be made."""
@@ -185,7 +243,8 @@ class Slots:
         self._missing = max(0, self._missing - 1)
         self._admit()
 
-    async def _refresh(self) -> None:
+    async def refresh(self) -> None:
+        """Asks the account how many tasks it has, if what it said last is old."""
         async with self._asking:
             if self._asked_at is None or self._clock() - self._asked_at >= ASK_EVERY:
                 running = await self._ask_now()
@@ -203,15 +262,27 @@ class Slots:
         return running
 
     def _admit(self) -> None:
-        while self._waiting and self._has_room():
-            place = self._waiting.popleft()
-            if not place.cancelled():
-                self._held += 1
-                self._spare -= 1
-                self._on_their_way += 1
-                place.set_result(None)
+        while self._has_room() and (place := self._next()) is not None:
+            self._held += 1
+            self._spare -= 1
+            self._on_their_way += 1
+            place.given.set_result(self)
         if self._waiting:
             self._look_again_later()
+
+    def _next(self) -> Place | None:
+        """The next in line: the first whose inputs are not elsewhere, or else the first of all.
+
+        A slot is kept for a job that is just bringing its inputs here; to take it, a stranger would have to bring his.
+        """
+        waiting = [place for place in self._waiting if not place.given.done()]
+        place = next((place for place in waiting if place.home in (None, self)), None)
+        is_kept = self._limit is not None and self._held + self._expected >= self._limit - self._foreign
+        if place is None and waiting and not is_kept:
+            place = waiting[0]
+        if place is not None:
+            self._waiting.remove(place)
+        return place
 
     def _has_room(self) -> bool:
         if self._clock() < self._closed_until or self._on_their_way >= AT_ONCE:
@@ -229,5 +300,5 @@ class Slots:
 
     def _look_again(self) -> None:
         self._timer = None
-        task = asyncio.ensure_future(self._refresh())
+        task = asyncio.ensure_future(self.refresh())
         task.add_done_callback(lambda _: self._admit())

@@ -19,14 +19,23 @@ AT_ONCE = 4
 class Uploads:
     """What one account has uploaded in this process."""
 
-    def __init__(self, upload: Callable[..., Awaitable[Upload]], *, folder: Path, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        upload: Callable[..., Awaitable[Upload]],
+        *,
+        folder: Path,
+        clock: Callable[[], float],
+        lifetime: float = LIFETIME,
+    ) -> None:
         """Starts with nothing uploaded.
 
         Args:
             upload: Uploads a local file: `upload(path, name=…, mime=…)`.
             folder: Local scratch for files that are not local.
             clock: Monotonic seconds.
+            lifetime: Seconds for which an upload is taken to be there.
         """
+        self._lifetime = lifetime
         self._upload = upload
         self._folder = folder
         self._clock = clock
@@ -57,7 +66,7 @@ class Uploads:
             known = self._sent.get(sha256)
             if known is None or self._clock() >= known[1]:
                 async with self._gate:
-                    known = (await self._send(given, options), self._clock() + LIFETIME)
+                    known = (await self._send(given, options), self._clock() + self._lifetime)
                 self._sent[sha256] = known
             return known[0]
 

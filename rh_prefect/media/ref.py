@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import PurePath, PurePosixPath
@@ -11,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rh_prefect.errors import InputError
+from rh_prefect.media.names import is_text
 
 Kind = Literal["image", "video", "audio", "3d", "text", "other"]
 """What a file is, by its content."""
@@ -84,19 +86,37 @@ def as_media_input(value: object) -> Media | str:
     media = getattr(value, "media", None)
     if isinstance(media, Media):
         return media
+    _refuse_unfinished(value)
     raise InputError(
         f"A file was expected and {type(value).__name__} was given. "
         "Give a path, a URI such as s3://bucket/photo.jpg, an http(s) URL, a Media, or the result of another job."
     )
 
 
+def _refuse_unfinished(value: object) -> None:
+    """Says how a result is got of what is still being made: of a future, of Prefect or of Python, or of a coroutine."""
+    name = type(value).__name__
+    if inspect.isawaitable(value) and not hasattr(value, "result"):
+        raise InputError(f"A file was expected and a {name} was given, which was never awaited. Put `await` before it.")
+    if callable(getattr(value, "result", None)):
+        raise InputError(
+            f"A file was expected and a {name} was given, whose result is not there yet. "
+            "Give what its `.result()` returns; in an async flow, await the call instead of submitting it."
+        )
+
+
 def _as_text(value: str | os.PathLike[str]) -> str:
     text = os.fspath(value)
-    if isinstance(text, str) and text.strip():
-        return text
-    raise InputError(
-        "A file was expected and an empty path was given. Give a path, a URI or the result of another job."
-    )
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(
+            "A file was expected and an empty path was given. Give a path, a URI or the result of another job."
+        )
+    if "\0" in text or not is_text(text):
+        raise InputError(
+            f"A file was expected and {text!a} was given, which nothing could record: it is not UTF-8, or it has a NUL "
+            "in it. Give the file another name."
+        )
+    return text
 
 
 def _from_json(value: Mapping[str, object]) -> Media:

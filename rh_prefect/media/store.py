@@ -22,7 +22,7 @@ from rh_prefect.media.reader import guarded
 from rh_prefect.media.ref import Media
 from rh_prefect.media.refusal import as_store_error
 from rh_prefect.media.sniff import sniff
-from rh_prefect.media.writers import BLOCK_SIZE, Tally, writer_for
+from rh_prefect.media.writers import BLOCK_SIZE, Tally, move_to_folder, writer_for
 
 _INHERITED: list[object] = []
 """File systems of a parent process, kept: to end one here would take the parent's connections off its event loop."""
@@ -134,6 +134,24 @@ class MediaStore:
         with local.open("rb") as reader:
             tally = self._write(name, reader, mime=facts.mime)
         return self._media(name, facts, tally)
+
+    def take(self, local: Path, name: str) -> Media:
+        """Does what `publish` does with a file that nobody else needs: into a folder on the same disk it is moved.
+
+        Args:
+            local: The file; whether it is still there afterwards depends on the place.
+            name: As in `publish`.
+
+        Raises:
+            MediaError: As in `publish`.
+            StoreError: As in `publish`.
+        """
+        if self.protocol != "file":
+            return self.publish(local, name)
+        facts = facts_or_type(local)
+        with self._at(name, "write") as (_, path):
+            tally = move_to_folder(local, path)
+        return self.publish(local, name) if tally is None else self._media(name, facts, tally)
 
     def describe(self, local: Path, name: str) -> Media:
         """The same as `publish` returns, for a file that is in the store already; nothing is written.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import io
 import os
@@ -84,6 +85,33 @@ def to_folder(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    return tally
+
+
+def move_to_folder(local: Path, path: str) -> Tally | None:
+    """Moves a file of this machine to its final name, synced to the disk; its bytes are read, but not written again.
+
+    Args:
+        local: The file.
+        path: The final path.
+
+    Returns:
+        Size and hash of what was moved; None where it lies on another disk, so that it has to be copied.
+    """
+    tally, final = Tally(), Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if local.is_symlink() or local.stat().st_dev != final.parent.stat().st_dev:
+        return None
+    with local.open("rb") as reader:
+        for _ in tally.chunks(reader):
+            pass
+        os.fsync(reader.fileno())
+    try:
+        local.replace(final)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return None  # one disk, mounted twice
     return tally
 
 

@@ -28,7 +28,7 @@ from prefect.tasks import Task
 from rh_prefect.catalog import Model, Param
 from rh_prefect.catalog.inputs import item_type
 from rh_prefect.catalog.prose import docstring
-from rh_prefect.jobs.account import Options
+from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.result import Result
 from rh_prefect.media.ref import Media
 from rh_prefect.models import input_for

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
+from prefect.states import Completed
 from prefect.tasks import Task
 
-from rh_prefect.blocks.lookup import load_credentials, load_storage
-from rh_prefect.errors import JobFailed, JournalError, StoreError, TransportError
-from rh_prefect.jobs.account import Asked, Options, Reuse, account
+from rh_prefect.blocks.lookup import load_storage
+from rh_prefect.blocks.paying import load_payer
+from rh_prefect.errors import ConfigError, InputError, JobFailed, JournalError, StoreError, TransportError
 from rh_prefect.jobs.journal import FolderJournal
+from rh_prefect.jobs.leaving import Left, Round
+from rh_prefect.jobs.options import Asked, Options, Reuse
 from rh_prefect.jobs.result import Result
-from rh_prefect.jobs.scope import FolderScope, Scope, loose_scope
+from rh_prefect.jobs.scope import FolderScope, Scope, loose_scope, open_scope
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.borrowed import borrowed_scope
 from rh_prefect.runs.observer import run_observer
-from rh_prefect.runs.scope import current_scope
+from rh_prefect.runs.rounds import current_round
+from rh_prefect.runs.scope import current_scope, flow_running_elsewhere
 from rh_prefect.settings import get_settings
+
+SUBMITTED = "Submitted"
+"""The name of a good end of a task run whose job goes on at RunningHub while its flow run is suspended."""
 
 PROMPT_SHOWN = 40
 """How much of a prompt stands in a task run's name."""
@@ -52,7 +61,9 @@ def run_name(parameters: Mapping[str, Any]) -> str:
         parameters: The task's parameters.
     """
     asked = parameters["asked"]
-    return titled(str(asked.model), vars(asked), label=parameters.get("label"))
+    # Something else in its place is the body's to refuse.
+    model, params = getattr(asked, "model", type(asked).__name__), getattr(asked, "__dict__", {})
+    return titled(str(model), params, label=parameters.get("label"))
 
 
 def titled(model: str, params: Mapping[str, Any], *, label: str | None) -> str:
@@ -137,7 +148,13 @@ async def generate(
         credentials=credentials,
         storage=storage,
     )
-    return await run_job(asked, options, scope=scope)
+    done = await _run_or_leave(asked, options, scope=scope, together=current_round())
+    # Of a round nobody but `generate_many` and `batch` make one, which know what this state says.
+    return _submitted(done) if isinstance(done, Left) else done
+
+
+def _submitted(left: Left) -> Any:
+    return Completed(name=SUBMITTED, message=f"task {left.task_id} runs, and nobody waits for it here", data=left)
 
 
 async def run_job(asked: Asked, options: Options, *, scope: str | None = None) -> Result:
@@ -154,15 +171,29 @@ async def run_job(asked: Asked, options: Options, *, scope: str | None = None) -
     Raises:
         RunningHubError: See `rh_prefect.errors`.
     """
+    done = await _run_or_leave(asked, options, scope=scope, together=None)
+    if isinstance(done, Left):
+        raise AssertionError("a job of no round is not left")
+    return done
+
+
+async def _run_or_leave(asked: Asked, options: Options, *, scope: str | None, together: Round | None) -> Result | Left:
+    if not isinstance(asked, get_args(Asked)):
+        raise InputError(
+            f"What to make was expected, and a {type(asked).__name__} was given. Nothing was sent. What to do: give a "
+            "model's input, as in generate(models.ZImageTurbo(prompt=...)); a result of another job, or what its "
+            "future's `.result()` returns, belongs into one of the input's fields."
+        )
     settings = get_settings()
-    paying = await load_credentials(options.credentials)
+    payer = await load_payer(options.credentials)
     store = await load_storage(options.storage)
-    here = scope_for(scope, options.key, journal_url=settings.journal_url)
+    here = await scope_for(scope, options.key, journal_url=settings.journal_url)
     observer = run_observer()
 
-    async def run() -> Result:
-        desk = account(paying.api_key, base_url=paying.base_url, settings=settings, name=paying.account)
-        return await desk.run(asked, scope=here, store=store, options=options, observer=observer)
+    async def run() -> Result | Left:
+        return await payer.run_or_leave(
+            asked, scope=here, store=store, options=options, observer=observer, together=together
+        )
 
     return await LOOP.call(run())
 
@@ -179,35 +210,63 @@ async def check_job(asked: Asked, *, credentials: str | None = None, storage: st
         RunningHubError: What is wrong.
     """
     settings = get_settings()
-    paying = await load_credentials(credentials)
+    payer = await load_payer(credentials)
     store = await load_storage(storage)
-    here = scope_for(None, None, journal_url=settings.journal_url)
+    here = await scope_for(None, None, journal_url=settings.journal_url)
 
     async def check() -> None:
-        desk = account(paying.api_key, base_url=paying.base_url, settings=settings, name=paying.account)
-        await desk.check(asked, scope=here, store=store)
+        await payer.check(asked, scope=here, store=store)
 
     await LOOP.call(check())
 
 
-_folder_scopes: dict[tuple[str, str], FolderScope] = {}
+_opening: dict[tuple[str, str], asyncio.Task[FolderScope]] = {}
+"""The named scopes of this process, each opened once: it is one attempt, and counts its equal calls."""
+# A forked child is a process of its own, and its parent's tasks belong to a loop that it does not have.
+os.register_at_fork(after_in_child=_opening.clear)
 
 
-def scope_for(name: str | None, key: str | None, *, journal_url: str) -> Scope:
-    """The flow run that the call is in; outside of flows the named scope, or one that nobody will find again."""
+async def scope_for(name: str | None, key: str | None, *, journal_url: str) -> Scope:
+    """The flow run that the call is in; outside of flows the named scope, or one that nobody will find again.
+
+    Raises:
+        ConfigError: It is in no flow as far as can be seen, names no scope, and a flow is running in this process.
+    """
     inside = borrowed_scope() or current_scope()
     if inside is not None:
         return inside
+    if name is None:
+        _refuse_lost_context()
     if name is None and key is None:
         warnings.warn(
             "A paid call was made outside of a flow and without `scope` or `key`: should this process die, the way "
-            "back to what it paid for is lost. Name a scope, or call it in a flow.",
-            stacklevel=2,
+            "back to what it paid for is lost. Name a scope, or call it in a flow. If it was made for a flow, in "
+            "another process or in a thread of its own, that flow does not know of it: see the page on never paying "
+            "twice.",
+            stacklevel=3,
         )
         return loose_scope(journal_url)
-    name = name or "keys"
-    # One object for each name, since it counts the equal calls of this process.
-    return _folder_scopes.setdefault((journal_url, name), FolderScope(FolderJournal(journal_url, scope=name)))
+    return await LOOP.call(_named_scope(journal_url, name or "keys"))
+
+
+def _refuse_lost_context() -> None:
+    run = flow_running_elsewhere()
+    if run is None:
+        return
+    raise ConfigError(
+        "A paid call was made in a thread that does not know which flow it belongs to, while the flow run "
+        f"{run!r} goes on in this process: its job would be lost to that run, and paid for again when the run is run "
+        "again. Nothing was sent. What to do: start the thread with `contextvars.copy_context().run`, a copy for each, "
+        "or use `generate_many` or `.submit` in place of threads. If the call belongs to no flow, name a `scope`."
+    )
+
+
+async def _named_scope(journal_url: str, name: str) -> FolderScope:
+    known = _opening.get((journal_url, name))
+    if known is None or (known.done() and (known.cancelled() or known.exception())):
+        journal = FolderJournal(journal_url, scope=name)
+        known = _opening[journal_url, name] = asyncio.ensure_future(open_scope(journal))
+    return await asyncio.shield(known)
 
 
 logging.getLogger("rh_prefect").addHandler(logging.NullHandler())

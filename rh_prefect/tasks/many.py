@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from prefect.client.schemas.objects import State
+
+from rh_prefect.jobs.leaving import Left, Round
+from rh_prefect.jobs.options import Asked
 from rh_prefect.jobs.result import Result
-from rh_prefect.models import ModelInput
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs.rounds import Wait, in_round, open_round, party, wait_for
 from rh_prefect.tasks.generate import generate
 
 WAVE = 10
@@ -18,13 +23,19 @@ BETWEEN_WAVES = 0.2
 """Seconds between two waves, so that the first jobs are submitted before the last ones are started."""
 
 
-async def generate_many(asked: Iterable[ModelInput], **options: Any) -> list[Result]:
+async def generate_many(asked: Iterable[Asked], *, wait: Wait = "poll", **options: Any) -> list[Result]:
     """Runs many jobs at once and waits for all of them, the failed ones included.
 
     Use this and not `generate.map`, which gives each waiting job a thread and an event loop of its own.
 
+        clips = await generate_many([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")
+                                     for photo in photos], wait="suspend")
+
     Args:
         asked: What to run; RunningHub's own limit decides how many of them run at once.
+        wait: How to wait: `suspend` suspends the run when all jobs are submitted, so that it holds no worker, and goes
+            on when they have ended. It needs a deployment and a receiver of webhooks; else the run waits in its
+            process, as with `poll`.
         options: Passed on to each `generate`.
 
     Returns:
@@ -34,18 +45,48 @@ async def generate_many(asked: Iterable[ModelInput], **options: Any) -> list[Res
         ExceptionGroup: Some failed; each of its errors names its job. What succeeded is kept, and running the same flow
             run again pays only for what is missing.
     """
-    runs: list[asyncio.Task[Result]] = []
-    for number, one in enumerate(asked):
-        if number and number % WAVE == 0:
-            await asyncio.sleep(BETWEEN_WAVES)
-        runs.append(asyncio.ensure_future(_run(one, options)))
-    done = await asyncio.gather(*runs, return_exceptions=True)
+    jobs = list(asked)
+    together = await open_round(wait, deadline=options.get("deadline"))
+    done = await _run_all(jobs, options, together)
+    if together is not None and any(isinstance(one, Left) for one in done):
+        await together.suspend()
+        done = await asyncio.gather(*map(_finish, done), return_exceptions=True)
     failed = [one for one in done if isinstance(one, Exception)]
     if failed:
         raise ExceptionGroup(f"{len(failed)} of {len(done)} jobs did not succeed", failed)
     return [one for one in done if isinstance(one, Result)]
 
 
-async def _run(asked: ModelInput, options: dict[str, Any]) -> Result:
-    result: Result = await generate(asked, **options)
-    return result
+async def _run_all(jobs: Sequence[Asked], options: dict[str, Any], together: Round | None) -> list[Any]:
+    if together is not None:
+        await LOOP.call(together.expect(len(jobs)))
+    runs: list[asyncio.Task[Result | Left]] = []
+    with in_round(together):
+        for number, one in enumerate(jobs):
+            if number and number % WAVE == 0:
+                await asyncio.sleep(BETWEEN_WAVES)
+            runs.append(asyncio.ensure_future(_run(one, options, together)))
+    return list(await asyncio.gather(*runs, return_exceptions=True))
+
+
+async def _run(asked: Asked, options: dict[str, Any], together: Round | None) -> Result | Left:
+    async with party(together):
+        return await run_or_leave(asked, **options)
+
+
+async def run_or_leave(asked: Asked, **options: Any) -> Result | Left:
+    """Runs one job as a task run; as one of a round it is left to itself when all of them run.
+
+    Args:
+        asked: What to run.
+        options: Passed on to `generate`.
+    """
+    done: Any = await generate(asked, **options)
+    outcome: Result | Left = await done.aresult() if isinstance(done, State) else done
+    return outcome
+
+
+async def _finish(one: Result | Left | BaseException) -> Result:
+    if isinstance(one, BaseException):
+        raise one
+    return await wait_for(one) if isinstance(one, Left) else one

@@ -13,26 +13,25 @@ from rh_prefect import catalog, models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, JobFailed
 from rh_prefect.flows import image_to_video
-from rh_prefect.jobs.budget import RESUBMITTED, Entry, Ledger, Money, Shortfall, entry_of
+from rh_prefect.jobs.budget import Entry, Ledger, Money, Shortfall, entry_of
 from rh_prefect.jobs.journal import FolderJournal
-from rh_prefect.jobs.lifecycle import (
+from rh_prefect.jobs.lifecycle import Policy, lifecycle
+from rh_prefect.jobs.records import RESUBMITTED, Answer, End, JobView, Record, Resolution, Submit
+from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.steps import (
     AwaitEnd,
     AwaitSlot,
     CheckCancel,
     Claim,
     FreeSlot,
     Pause,
-    Policy,
     Post,
     Prepare,
     ReadJob,
     RecordAnswer,
     Release,
     Reserve,
-    lifecycle,
 )
-from rh_prefect.jobs.records import Answer, End, JobView, Record, Resolution, Submit
-from rh_prefect.jobs.result import Result
 from rh_prefect.tasks import generate
 from tests.support import samples
 from tests.support.job_records import TASK, intent, ticket, unknown, write

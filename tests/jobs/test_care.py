@@ -46,6 +46,16 @@ async def test_adopting_names_the_task(journal: FolderJournal) -> None:
     assert (view.state, view.last.task_id) == ("ticket", TASK)
 
 
+async def test_one_task_cannot_be_two_jobs(journal: FolderJournal) -> None:
+    await write(journal, UNKNOWN)
+    await write(journal, {"intent-1": intent(), "answer-1": ticket()}, key="b1")
+    with pytest.raises(InputError, match=rf"task {TASK} is already that of run/b1.*jobs forget run/{KEY}"):
+        await adopt(journal, KEY, TASK)
+    assert (await read_job(journal, KEY)).state == "unknown"
+    await adopt(journal, KEY, f"{TASK}1")
+    assert (await read_job(journal, KEY)).state == "ticket"
+
+
 async def test_forgetting_lets_the_next_run_pay(journal: FolderJournal) -> None:
     await write(journal, UNKNOWN)
     await forget(journal, KEY)

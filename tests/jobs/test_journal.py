@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import threading
 import uuid
 from multiprocessing.queues import SimpleQueue
@@ -13,7 +14,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from rh_prefect.errors import JournalError
+from rh_prefect.errors import InputError, JournalError
 from rh_prefect.jobs.journal import FolderJournal, folder_scopes
 from tests.jobs.journal_contract import JournalContract, OpenJournal, record
 from tests.support.s3 import S3Server
@@ -88,6 +89,26 @@ async def test_a_creation_leaves_nothing_beside_the_record(journal: FolderJourna
     await journal.create("abc-intent-1", record())
     await journal.create("abc-intent-1", record())
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["intent-1.json"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to see which file is flushed")
+async def test_a_record_and_its_name_outlive_a_power_failure(
+    journal: FolderJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[tuple[str, bool]] = []
+    record_file, real = tmp_path / "journal/run/abc/intent-1.json", os.fsync
+
+    def flush(descriptor: int) -> None:
+        flushed.append((str(Path(f"/proc/self/fd/{descriptor}").readlink()), record_file.exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    await journal.create("abc-intent-1", record())
+    assert [has_its_name for _, has_its_name in flushed] == [False, True, True, True, True]
+    assert [path for path, _ in flushed[1:]] == [str(folder) for folder in list(record_file.parents)[:4]]
+    flushed.clear()
+    await journal.create("abc-answer-1", record())
+    assert [path for path, _ in flushed[1:]] == [str(record_file.parent)]
 
 
 async def test_a_draft_that_a_killed_writer_left_is_no_record(journal: FolderJournal, tmp_path: Path) -> None:
@@ -204,7 +225,7 @@ async def test_all_spellings_of_a_local_folder_are_one_place(tmp_path: Path, url
 
 @pytest.mark.parametrize("scope", ["", "a/b", "..", ".hidden", "a b", "-x"])
 def test_a_scope_is_a_plain_name(tmp_path: Path, scope: str) -> None:
-    with pytest.raises(ValueError, match="scope's name"):
+    with pytest.raises(InputError, match="scope's name"):
         FolderJournal(str(tmp_path), scope=scope)
 
 

@@ -18,11 +18,10 @@ from rh_prefect.errors import (
     RunningHubError,
     SubmissionUnknown,
 )
-from rh_prefect.jobs.lifecycle import (
-    BROKEN,
-    GAVE_UP,
-    NOT_DELIVERED,
-    NOT_SENT,
+from rh_prefect.jobs.lifecycle import BROKEN, GAVE_UP, NOT_DELIVERED, NOT_SENT, Policy, lifecycle
+from rh_prefect.jobs.owner import Owner
+from rh_prefect.jobs.records import RESUBMITTED, Answer, End, Intent, JobView, Resolution, Submit
+from rh_prefect.jobs.steps import (
     AwaitEnd,
     AwaitSlot,
     CancelTask,
@@ -31,16 +30,12 @@ from rh_prefect.jobs.lifecycle import (
     Forget,
     FreeSlot,
     Pause,
-    Policy,
     Post,
     Prepare,
     ReadJob,
     RecordAnswer,
     Watch,
-    lifecycle,
 )
-from rh_prefect.jobs.owner import Owner
-from rh_prefect.jobs.records import Answer, End, Intent, JobView, Resolution, Submit
 
 POLICY = Policy(job="run/key", endpoint="some/model")
 INTENT = Intent(
@@ -173,7 +168,7 @@ def test_on_unknown_resubmit_forgets_and_pays_again() -> None:
 
 def test_on_unknown_resubmit_has_the_limit_of_max_attempts() -> None:
     life = Life(replace(POLICY, on_unknown="resubmit", max_attempts=2))
-    first = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))
+    first = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten", by=RESUBMITTED))
     life.answers((ReadJob(), view(first)), *posts(2, UNKNOWN)[:-1])
     life.raises(SubmissionUnknown, RecordAnswer(INTENT, 2, UNKNOWN), Submit(2, INTENT, UNKNOWN))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.jobs.records import Answer, End, Intent, JobView, Link, Record, Resolution, Submit
+from rh_prefect.jobs.records import RESUBMITTED, Answer, End, Intent, JobView, Link, Record, Resolution, Submit
 from tests.support.job_records import KEY, intent, ticket, unknown
 
 INTENT = intent()
@@ -107,9 +107,12 @@ def test_tickets_are_what_was_paid_for_and_refusals_are_not() -> None:
         resolution_4=ADOPTED,
         intent_5=INTENT,
         answer_5=unknown(),
+        intent_6=INTENT,
+        answer_6=unknown(),
+        resolution_6=Resolution(outcome="forgotten", by=RESUBMITTED),
     )
     assert view.tickets == 2
-    assert view.payments == 4
+    assert view.payments == 4, "who forgot it by hand has looked; the option has not"
 
 
 def test_a_newer_look_at_an_earlier_submit_does_not_make_it_the_last() -> None:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import Future
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from prefect.futures import PrefectConcurrentFuture
+from prefect.states import Completed
 from pydantic import BaseModel, ValidationError
 
 from rh_prefect.errors import InputError
@@ -62,6 +66,28 @@ def test_refuses_what_does_not(given: object):
         as_media_input(given)
     with pytest.raises(ValidationError, match=r"image\n.*A file was expected"):
         Request(image=given)
+
+
+def test_says_how_a_result_is_got_of_a_future():
+    future: PrefectConcurrentFuture[None] = PrefectConcurrentFuture(uuid4(), Future())
+    for unfinished in (future, Future(), Completed()):
+        with pytest.raises(InputError, match=rf"{type(unfinished).__name__} was given.*`\.result\(\)`"):
+            as_media_input(unfinished)
+
+
+def test_says_what_a_call_lacks_that_was_never_awaited():
+    async def generate() -> None: ...
+
+    call = generate()
+    with pytest.raises(InputError, match="Put `await` before it"):
+        as_media_input(call)
+    call.close()
+
+
+@pytest.mark.parametrize("given", ["a\0b.png", "caf\udce9.png", Path("a\0b.png")])
+def test_refuses_a_name_that_no_record_could_hold(given: object):
+    with pytest.raises(InputError, match="Give the file another name"):
+        as_media_input(given)
 
 
 def test_says_what_a_json_form_lacks():

@@ -9,6 +9,7 @@ import os
 import threading
 import tracemalloc
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -60,6 +61,50 @@ def test_publish_tells_what_it_is(store: MediaStore, tmp_path: Path):
     assert media.size == local.stat().st_size == store.info("shots/1.mp4")
     assert store.read_bytes("shots/1.mp4") == local.read_bytes()
     assert store.describe(local, "shots/1.mp4") == media
+
+
+def test_take_tells_the_same(store: MediaStore, tmp_path: Path):
+    local = samples.mp4(tmp_path / "clip.mp4", seconds=1, size=(64, 48))
+    content, published = local.read_bytes(), store.publish(local, "shots/1.mp4")
+    store.write_bytes("shots/2.mp4", b"what was there before")
+    taken = store.take(local, "shots/2.mp4")
+    assert taken == published.model_copy(update={"uri": store.uri("shots/2.mp4")})
+    assert store.read_bytes("shots/2.mp4") == content
+
+
+def test_take_moves_a_file_within_one_disk(tmp_path: Path):
+    store, local = MediaStore(tmp_path / "out"), samples.png(tmp_path / "1.png")
+    file = local.stat().st_ino
+    assert store.take(local, "new/1.png").kind == "image"
+    assert not local.exists()
+    assert (tmp_path / "out" / "new" / "1.png").stat().st_ino == file
+
+
+def test_take_copies_what_a_link_leads_to(tmp_path: Path):
+    store, local = MediaStore(tmp_path / "out"), samples.png(tmp_path / "1.png")
+    link = tmp_path / "link.png"
+    link.symlink_to(local)
+    store.take(link, "1.png")
+    assert not (tmp_path / "out" / "1.png").is_symlink()
+    assert local.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second disk")
+def test_take_copies_from_another_disk(tmp_path: Path):
+    with TemporaryDirectory(dir="/dev/shm") as other:
+        local = samples.png(Path(other) / "1.png")
+        content = local.read_bytes()
+        store = MediaStore(tmp_path / "out")
+        assert store.take(local, "1.png").sha256 == hashlib.sha256(content).hexdigest()
+        assert store.read_bytes("1.png") == content
+
+
+def test_take_into_a_place_that_refuses_keeps_the_file(tmp_path: Path):
+    local = samples.png(tmp_path / "1.png")
+    (tmp_path / "out").write_text("a file where a folder should be")
+    with pytest.raises(StoreError, match="is a file, not a folder"):
+        MediaStore(tmp_path / "out").take(local, "1.png")
+    assert local.exists()
 
 
 def test_publish_keeps_a_broken_file_without_facts(store: MediaStore, tmp_path: Path):

@@ -14,7 +14,7 @@ from rh_prefect import models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, InputError, KeyRejected, MediaError, RunningHubError, StoreError
 from rh_prefect.jobs.result import Result
-from rh_prefect.tasks import generate
+from rh_prefect.tasks import generate, quick_create
 from tests.support import samples
 from tests.support.s3 import S3Server
 
@@ -94,6 +94,18 @@ def test_a_number_out_of_range_names_the_range() -> None:
 def test_an_unknown_model_names_the_three_nearest() -> None:
     with pytest.raises(AttributeError, match=r"KlingV26ProImageToVideo"):
         models.KlingV26ProImageToVideos  # type: ignore[attr-defined]  # noqa: B018
+
+
+async def test_something_else_in_the_place_of_an_input(rh: Emulator, out: Path) -> None:
+    with pytest.raises(InputError, match="What to make was expected, and a str was given"):
+        await run("a lighthouse")  # type: ignore[arg-type]
+    assert nothing_was_paid(rh, out)
+
+
+async def test_a_module_of_quick_create_that_is_none(rh: Emulator, out: Path) -> None:
+    with pytest.raises(InputError, match=r"QuickCreateInput: id: .* code: .* nodes: .* Nothing was sent"):
+        await quick_create.fn("x", "", [], scope="test")
+    assert nothing_was_paid(rh, out)
 
 
 async def test_no_key(rh: Emulator, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, JobFailed, SubmissionUnknown
-from rh_prefect.jobs.account import ASKED
 from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.sharing import ASKED
 from rh_prefect.media.ref import Media
 from rh_prefect.tasks import generate, generate_many
 from rh_prefect.tasks.generate import run_name
@@ -136,6 +136,13 @@ async def test_a_lost_reply_is_unknown_and_never_sent_again(rh: Emulator, kind: 
         with pytest.raises(SubmissionUnknown, match="jobs adopt test/"):
             await run(asked, key="lost")
     assert len(rh.books.paid) == 1
+
+
+async def test_what_to_do_about_an_unknown_submit_is_said_once(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="502"))
+    with pytest.raises(SubmissionUnknown, match=r"accepted it \(no readable answer \(HTTP 502") as caught:
+        await run(models.ZImageTurbo(prompt="a lighthouse"))
+    assert caught.value.message.count("call log") == 1
 
 
 async def test_a_loop_that_tries_again_does_not_pay_beside_an_unknown_submit(rh: Emulator) -> None:

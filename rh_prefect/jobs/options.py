@@ -1,0 +1,110 @@
+"""What can be asked for, and how it is to be run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal, TypeAlias, get_args
+
+from rh_prefect.errors import InputError
+from rh_prefect.jobs.lifecycle import Policy
+from rh_prefect.jobs.order import Order
+from rh_prefect.jobs.scope import Scope
+from rh_prefect.media.names import is_text
+from rh_prefect.models import ModelInput
+from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
+
+Reuse = Literal["never", "always"]
+Asked: TypeAlias = ModelInput | WorkflowInput | AppInput | QuickCreateInput | GraphInput
+"""What can be asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one job is to be run.
+
+    Attributes:
+        label: A name for the output, in its file's name; calls with different labels are different jobs.
+        key: The caller's own idempotency key: in one scope the same key is the same job.
+        reuse: `always` serves an identical earlier request from the store, at no cost, and makes equal calls one job.
+        on_unknown: `raise` leaves a submit whose answer was lost to a person; `resubmit` pays again.
+        max_attempts: How many tasks one job may pay for, failed ones included.
+        deadline: Seconds to wait for the task's end; None waits as long as it takes.
+        budget: What all jobs of the run may cost together, in the account's currency; None for no limit.
+        may_submit: False only brings home what was paid for already.
+        credentials: Name of the block of the account or of the pool that pays.
+        storage: Name of the storage block, for the record.
+    """
+
+    label: str | None = None
+    key: str | None = None
+    reuse: Reuse = "never"
+    on_unknown: Literal["raise", "resubmit"] = "raise"
+    max_attempts: int = 3
+    deadline: float | None = None
+    budget: float | Decimal | None = None
+    may_submit: bool = True
+    credentials: str | None = None
+    storage: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what would only be found out after the payment.
+
+        Raises:
+            InputError: An option has no meaning.
+        """
+        if self.label is not None and not is_text(self.label):
+            raise InputError(f"The label {self.label!r} cannot be written as UTF-8. Nothing was sent; give another.")
+        if self.reuse not in get_args(Reuse):
+            raise InputError(f'reuse must be "never" or "always", not {self.reuse!r}. Nothing was sent.')
+        if self.on_unknown not in ("raise", "resubmit"):
+            raise InputError(f'on_unknown must be "raise" or "resubmit", not {self.on_unknown!r}. Nothing was sent.')
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+            raise InputError(
+                f"max_attempts is how many tasks a job may pay for, at least 1, not {self.max_attempts!r}. Nothing was "
+                "sent."
+            )
+        if self.deadline is not None and not (_is_number(self.deadline) and self.deadline > 0):
+            raise InputError(
+                f"deadline is a number of seconds to wait, more than 0, not {self.deadline!r}. Nothing was sent; "
+                "leave it out to wait for as long as it takes."
+            )
+        if self.budget is not None and not (_is_number(self.budget) and self.budget >= 0):
+            raise InputError(
+                f"budget is an amount of money, 0 or more, not {self.budget!r}. Nothing was sent; leave it out for "
+                "no limit."
+            )
+
+
+def _is_number(value: object) -> bool:
+    """Whether something has a finite value: NaN is neither below nor above any limit, and would let everything pass."""
+    try:
+        return math.isfinite(value)  # type: ignore[arg-type]  # that is the question
+    except (TypeError, ValueError, ArithmeticError):
+        return False
+
+
+def policy_of(order: Order, scope: Scope, options: Options, *, job: str) -> Policy:
+    """Says what the caller wants in the lifecycle's words.
+
+    Args:
+        order: What is asked for.
+        scope: The run that it belongs to.
+        options: How to run it.
+        job: The job's full name, for messages.
+    """
+    return Policy(
+        job=job,
+        endpoint=order.endpoint,
+        attempt=scope.attempt,
+        task_attempt=scope.task_attempt,
+        max_attempts=options.max_attempts,
+        on_unknown=options.on_unknown,
+        may_submit=options.may_submit,
+        # By its digits: 0.1 means 0.1, not the nearest binary number.
+        budget=None if options.budget is None else Decimal(str(options.budget)),
+    )

@@ -1,0 +1,310 @@
+"""Runs jobs from the call to the files in the store, and pays for each of them once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import assert_never
+
+from rh_prefect.client import Client, TaskView
+from rh_prefect.errors import RunningHubError, SubmissionUnknown
+from rh_prefect.jobs import manifest as manifests
+from rh_prefect.jobs.account import Member
+from rh_prefect.jobs.budget import ledger_of
+from rh_prefect.jobs.call import Call
+from rh_prefect.jobs.callback import Callback, callback_of
+from rh_prefect.jobs.cancel import CancelWatch
+from rh_prefect.jobs.collect import Collector
+from rh_prefect.jobs.events import Observer, Silent, event_of, what_of
+from rh_prefect.jobs.fresh import FreshScopes
+from rh_prefect.jobs.graph_order import app_order, native_order, quick_create_order, workflow_order
+from rh_prefect.jobs.inputs import Inputs
+from rh_prefect.jobs.journal import TellingJournal
+from rh_prefect.jobs.leaving import Left, Round
+from rh_prefect.jobs.machine import is_native
+from rh_prefect.jobs.options import Asked, Options, policy_of
+from rh_prefect.jobs.order import Order, place_order
+from rh_prefect.jobs.parts import check_folder
+from rh_prefect.jobs.pool import Pool
+from rh_prefect.jobs.records import Intent, Submit
+from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.runner import Runner, World
+from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.seat import Seat
+from rh_prefect.jobs.sharing import ASKED, Ongoing
+from rh_prefect.jobs.spool import Spool
+from rh_prefect.media.store import MediaStore
+from rh_prefect.models import ModelInput
+from rh_prefect.settings import Settings
+from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
+
+_AS_USUAL = Options()
+
+
+class Payer:
+    """Runs jobs on one account, or on a pool of them; lives on the package's loop thread. Get it with `payer`."""
+
+    def __init__(self, pool: Pool, *, settings: Settings) -> None:
+        """Starts with no job.
+
+        Args:
+            pool: The accounts that may pay.
+            settings: Where this machine's scratch lies, and whether ends are told of.
+        """
+        self.pool = pool
+        self._settings = settings
+        self._scratch = settings.state_dir
+        self._world = World(
+            spool=Spool(self._scratch / "spool"), cancels=CancelWatch(), sleep=asyncio.sleep, jitter=random.random
+        )
+        self._ongoing = Ongoing()
+        self._unknown: dict[tuple[str, str], SubmissionUnknown] = {}
+        self._begun: set[tuple[str, str]] = set()
+        self._inputs: dict[tuple[str, str], Inputs] = {}
+        self._fresh = FreshScopes()
+        self._checks: dict[str, asyncio.Task[None]] = {}
+
+    async def run(
+        self,
+        asked: Asked,
+        *,
+        scope: Scope,
+        store: MediaStore,
+        options: Options = _AS_USUAL,
+        observer: Observer | None = None,
+    ) -> Result:
+        """Runs one job: checks it, pays for it once, waits for it, and brings its outputs home.
+
+        Args:
+            asked: A model, a workflow or an app, with its parameters.
+            scope: The run that it belongs to.
+            store: Where its outputs go.
+            options: How to run it.
+            observer: Is told of every change.
+
+        Returns:
+            The result, with every output in the store.
+
+        Raises:
+            RunningHubError: See `rh_prefect.errors`; each says what happened, to which job, and what to do next.
+        """
+        done = await self.run_or_leave(asked, scope=scope, store=store, options=options, observer=observer)
+        if isinstance(done, Left):
+            raise AssertionError("a job of no round is not left")
+        return done
+
+    async def run_or_leave(
+        self,
+        asked: Asked,
+        *,
+        scope: Scope,
+        store: MediaStore,
+        options: Options = _AS_USUAL,
+        observer: Observer | None = None,
+        together: Round | None = None,
+    ) -> Result | Left:
+        """Runs one job as `run` does; as one of a round it is left to itself when all of them run.
+
+        Args:
+            asked: A model, a workflow or an app, with its parameters.
+            scope: The run that it belongs to.
+            store: Where its outputs go.
+            options: How to run it.
+            observer: Is told of every change.
+            together: The round that it is one of.
+
+        Returns:
+            The result, with every output in the store; or that the task goes on.
+
+        Raises:
+            RunningHubError: See `rh_prefect.errors`; each says what happened, to which job, and what to do next.
+        """
+        watcher = observer or Silent()
+        if options.budget is not None:
+            await self.pool.check_currency()
+        order = await self._place(asked, scope, store, options.label)
+        if options.reuse == "always" and (known := await asyncio.to_thread(manifests.find, store, order.base)):
+            served = known.result(store, reused=True)
+            watcher.notify(event_of(served, message=f"served from {served.manifest}; nothing was paid"))
+            return served
+        ordinal = 1 if options.reuse == "always" or options.key else scope.ordinal(order.base)
+        key = order.key(ordinal=ordinal, key=options.key)
+        equal = (scope.journal.scope, order.base)
+        if options.key is None:
+            self._refuse_beside_unknown(equal, key)
+        call = Call(order, key, ordinal, scope, store, options, watcher, self._callback(order), together)
+        try:
+            result = await self._once(call)
+        except SubmissionUnknown as error:
+            self._unknown[equal] = error
+            raise
+        if result is None:
+            raise AssertionError("a job that may be submitted ends with a result or an error")
+        return result
+
+    def _refuse_beside_unknown(self, equal: tuple[str, str], key: str) -> None:
+        """Keeps a loop of the caller's own, which tries an unknown submit again, from paying for one equal to it."""
+        unknown = self._unknown.get(equal)
+        if unknown is not None and (equal[0], key) not in self._begun:
+            raise SubmissionUnknown(unknown.message, job=unknown.job, task_id=unknown.task_id)
+        self._begun.add((equal[0], key))
+
+    async def check(self, asked: Asked, *, scope: Scope, store: MediaStore, label: str | None = None) -> None:
+        """Checks all that can be checked of a job without paying: its parameters, its files, and the store.
+
+        Args:
+            asked: A model, a workflow or an app, with its parameters.
+            scope: The run that it belongs to.
+            store: Where its outputs are to go.
+            label: A name for its output.
+
+        Raises:
+            RunningHubError: What is wrong.
+        """
+        await self._place(asked, scope, store, label)
+        await self._check_store(store)
+
+    async def bring_home(
+        self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None
+    ) -> Result | None:
+        """Collects a job that was paid for, without ever submitting anything.
+
+        Args:
+            intent: The job's newest intent.
+            key: The job's key.
+            scope: The run that it belongs to.
+            store: Where its outputs go.
+            observer: Is told of every change.
+
+        Returns:
+            The result; None where nothing was paid.
+        """
+        options = Options(label=intent.label, may_submit=False)
+        call = Call(Order.of(intent), key, intent.ordinal, scope, store, options, observer or Silent())
+        done = await self._once(call)
+        if isinstance(done, Left):
+            raise AssertionError("a job of no round is not left")
+        return done
+
+    async def client_of(self, intent: Intent) -> Client:
+        """The client of the account that a job was paid on.
+
+        Args:
+            intent: The job's record.
+
+        Raises:
+            ConfigError: Its block is gone.
+        """
+        return (await self.pool.of(intent)).client
+
+    async def _place(self, asked: Asked, scope: Scope, store: MediaStore, label: str | None) -> Order:
+        inputs = self._inputs_of(scope, store)
+        if isinstance(asked, ModelInput):
+            return await place_order(asked, site=self.pool.site, inputs=inputs, label=label)
+        return await self.pool.ask(lambda one: _graph_order(asked, one, inputs, label), scope=scope, model=asked.model)
+
+    async def _once(self, call: Call) -> Result | Left | None:
+        """One job runs once in a process, however many calls ask for it; it stops when none is left that waits."""
+        scope, key = call.scope.journal.scope, call.key
+        may_be_new = call.options.may_submit and key not in ASKED[scope]
+        ASKED[scope].add(key)
+        while True:
+            with _riding(call.round if self._ongoing.has(scope, key) else None):
+                done = await self._ongoing.once(scope, key, lambda: self._work(call, may_be_new=may_be_new))
+            if call.round is not None or not isinstance(done, Left):
+                return done
+            # It was left by a call that need not wait; this one does.
+
+    async def _work(self, call: Call, *, may_be_new: bool) -> Result | Left | None:
+        if self._settings.webhook_url and isinstance(call.scope.journal, TellingJournal):
+            for member in self.pool.members:
+                await call.scope.journal.tell_of_ends(member.account.poller)
+        pool = self.pool.at(call.order.endpoint)
+        seat = Seat(pool, pool.standing(call.scope), model=call.order.model, job=call.job)
+        runner = Runner(
+            call,
+            policy=replace(
+                policy_of(call.order, call.scope, call.options, job=call.job), may_move_on=not self.pool.is_one
+            ),
+            seat=seat,
+            intent=lambda member: call.intent(member, submit_timeout=self._settings.submit_timeout),
+            check_store=lambda: self._check_store(call.store),
+            world=self._world,
+            ledger=ledger_of(call.scope.journal),
+            is_new=may_be_new and await self._fresh.was_empty(call.scope.journal),
+        )
+        submit = await runner.run()
+        if submit is None:
+            return None
+        if submit.end is None:
+            return Left(job=call.job, n=submit.n, task_id=submit.task_id or "")
+        return await self._collect(call, submit, seat, first_time=runner.first_time)
+
+    async def _collect(self, call: Call, submit: Submit, seat: Seat, *, first_time: bool) -> Result:
+        if submit.end is None:
+            raise AssertionError("collected is what has ended")
+        event = call.event("collecting", "brings its outputs home", task_id=submit.task_id)
+        call.observer.notify(event)
+
+        async def query(task_id: str) -> TaskView:
+            # Only here the account is needed: links take no key, and what is home already needs no link.
+            return await (await seat.paid_on(submit.intent)).client.query(task_id)
+
+        # Files of a machine are behind the key that paid for them.
+        account = await seat.paid_on(submit.intent) if is_native(call.order.endpoint) else seat.account
+        download, folder = account.client.download, self._scratch / "parts"
+        collector = Collector(download=download, query=query, store=call.store, scope=call.scope, folder=folder)
+        try:
+            result = await collector.collect(
+                call.order, job=call.job, key=call.key, submit=submit, end=submit.end, first_time=first_time
+            )
+        except RunningHubError as error:
+            call.observer.notify(replace(event, state="failed", message=error.message))
+            raise
+        call.observer.notify(event_of(result, message=f"done: {what_of(result)}"))
+        return result
+
+    def _callback(self, order: Order) -> Callback | None:
+        # An address that the caller has put among the parameters is the caller's business.
+        own = "webhookUrl" in order.payload or "webhookUrl" in order.private
+        return None if own or is_native(order.endpoint) else callback_of(self._settings)
+
+    async def _check_store(self, store: MediaStore) -> None:
+        """Tries a place once, and this machine's, before anything is paid whose files would have nowhere to go."""
+        check = self._checks.get(store.url)
+        if check is None or (check.done() and (check.cancelled() or check.exception())):
+            check = self._checks[store.url] = asyncio.ensure_future(asyncio.to_thread(self._try_places, store))
+        await asyncio.shield(check)
+
+    def _try_places(self, store: MediaStore) -> None:
+        check_folder(self._scratch / "parts")
+        store.check()
+
+    def _inputs_of(self, scope: Scope, store: MediaStore) -> Inputs:
+        name = (scope.journal.scope, store.url)
+        if name not in self._inputs:
+            self._inputs[name] = Inputs(scope.journal, self._scratch / "inputs", options_for=store.options_for)
+        return self._inputs[name]
+
+
+def _riding(together: Round | None) -> AbstractContextManager[None]:
+    """Waits for a job that another call of the round runs: whoever does so keeps nobody from leaving."""
+    return nullcontext() if together is None else together.riding()
+
+
+async def _graph_order(
+    asked: WorkflowInput | AppInput | QuickCreateInput | GraphInput, member: Member, inputs: Inputs, label: str | None
+) -> Order:
+    match asked:
+        case WorkflowInput():
+            return await workflow_order(asked, client=member.client, inputs=inputs, label=label)
+        case AppInput():
+            return await app_order(asked, client=member.client, inputs=inputs, label=label)
+        case QuickCreateInput():
+            return await quick_create_order(asked, client=member.client, inputs=inputs, label=label)
+        case GraphInput():
+            return await native_order(asked, client=member.client, inputs=inputs, label=label)
+        case other:
+            assert_never(other)

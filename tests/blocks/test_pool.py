@@ -1,0 +1,151 @@
+"""The block of several accounts: what it takes, and who pays where one is named."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+
+import pytest
+from prefect.client.orchestration import get_client
+from pydantic import SecretStr, ValidationError
+
+from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
+from rh_prefect.blocks.lookup import load_credentials
+from rh_prefect.blocks.paying import load_payer
+from rh_prefect.client import Client
+from rh_prefect.errors import ConfigError
+from rh_prefect.jobs.payer import Payer
+
+SITE = "https://www.runninghub.ai"
+
+
+def key(mark: str) -> str:
+    return f"canary{mark}".ljust(32, "0")
+
+
+def accounts(payer: Payer) -> list[tuple[str, str | None]]:
+    """Names of its accounts and of their blocks."""
+    return [(one.name, one.block) for one in payer.pool.members]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], "at least one"),
+        (["studio", " "], "at least one"),
+        (["studio", "spare", " studio"], "studio is named twice"),
+    ],
+)
+def test_a_pool_names_accounts_each_once(names: list[str], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        RunningHubPool(credentials=names)
+
+
+def test_names_are_taken_without_what_is_around_them() -> None:
+    assert RunningHubPool(credentials=[" studio\n", "spare"]).credentials == ["studio", "spare"]
+
+
+Save = Callable[..., Awaitable[str]]
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+class TestSaved:
+    @pytest.fixture
+    def save(self) -> Save:
+        """Saves accounts by name and key, and a pool of all of them; gives the pool's name."""
+        mark = uuid.uuid4().hex[:8]
+
+        async def saved(*accounts: tuple[str, str], site: str | dict[str, str] = SITE) -> str:
+            for name, api_key in accounts:
+                base_url = site if isinstance(site, str) else site[name]
+                block = RunningHubCredentials(api_key=api_key, base_url=base_url, account=f"the {name}")
+                await block.asave(f"{name}-{mark}")
+            await RunningHubPool(credentials=[f"{name}-{mark}" for name, _ in accounts]).asave(f"night-{mark}")
+            return f"night-{mark}"
+
+        return saved
+
+    async def test_it_comes_back_as_it_was_saved_and_holds_no_key(self, save: Save) -> None:
+        name = await save(("studio", key("a")), ("spare", key("b")))
+        saved = await RunningHubPool.aload(name)
+        assert [one.rpartition("-")[0] for one in saved.credentials] == ["studio", "spare"]
+        async with get_client() as client:
+            document = await client.read_block_document_by_name(name, "runninghub-account-pool")
+        assert "canary" not in document.model_dump_json()
+
+    async def test_its_name_stands_for_its_accounts_in_order(self, save: Save) -> None:
+        name = await save(("studio", key("a")), ("spare", key("b")))
+        payer = await load_payer(name)
+        assert (payer.pool.name, payer.pool.site) == (name, "www.runninghub.ai")
+        blocks = (await RunningHubPool.aload(name)).credentials
+        assert accounts(payer) == [("the studio", blocks[0]), ("the spare", blocks[1])]
+        expected = [Client(SecretStr(key(mark)), base_url=SITE).account_id for mark in "ab"]
+        assert [one.client.account_id for one in payer.pool.members] == expected
+
+    async def test_the_name_of_one_account_stands_for_it_alone(self, save: Save) -> None:
+        name = await save(("studio", key("a")), ("spare", key("b")))
+        one = (await RunningHubPool.aload(name)).credentials[1]
+        payer = await load_payer(one)
+        assert (payer.pool.name, accounts(payer)) == (None, [("the spare", one)])
+
+    async def test_without_a_name_the_environment_pays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RH_API_KEY", key("e"))
+        payer = await load_payer()
+        expected = Client(SecretStr(key("e")), base_url=SITE).account_id
+        assert accounts(payer) == [(expected, None)]
+
+    async def test_who_pays_together_is_one_in_a_process(self, save: Save) -> None:
+        name = await save(("studio", key("a")), ("spare", key("b")))
+        first, second = [await load_payer(name) for _ in range(2)]
+        assert first is second
+        alone = await load_payer((await RunningHubPool.aload(name)).credentials[0])
+        assert alone.pool.members[0].account is first.pool.members[0].account, "one account has one set of slots"
+
+    async def test_one_name_for_a_pool_and_an_account_is_refused(self, save: Save) -> None:
+        name = await save(("studio", key("a")), ("spare", key("b")))
+        await RunningHubCredentials(api_key=key("c")).asave(name)
+        with pytest.raises(ConfigError, match=r"name of a pool of accounts and of one account.*another name"):
+            await load_payer(name)
+
+    async def test_accounts_of_two_sites_are_refused(self, save: Save) -> None:
+        site = {"studio": SITE, "spare": "https://www.runninghub.cn"}
+        name = await save(("studio", key("a")), ("spare", key("b")), site=site)
+        with pytest.raises(ConfigError, match=r"several sites .*runninghub\.ai.*runninghub\.cn.*pool for each site"):
+            await load_payer(name)
+
+    async def test_two_accounts_with_one_key_are_refused(self, save: Save) -> None:
+        name = await save(("studio", key("a")), ("spare", key("b")), ("copy", key("a")))
+        with pytest.raises(ConfigError, match=r"'studio-\w+' and 'copy-\w+' of the pool .* the same key") as error:
+            await load_payer(name)
+        assert "canary" not in str(error.value)
+
+    async def test_an_account_that_is_gone_is_named_and_once_it_is_back_it_pays(self, save: Save) -> None:
+        name = await save(("studio", key("a")), ("spare", key("b")))
+        spare = (await RunningHubPool.aload(name)).credentials[1]
+        await RunningHubCredentials.adelete(spare)
+        with pytest.raises(ConfigError, match=rf"pool '{name}' names the account '{spare}'.*no block '{spare}'"):
+            await load_payer(name)
+        await RunningHubCredentials(api_key=key("c"), base_url=SITE).asave(spare)
+        assert len(accounts(await load_payer(name))) == 2, "what went wrong is not remembered"
+
+    async def test_a_pool_of_pools_is_refused(self, save: Save) -> None:
+        name = await save(("studio", key("a")), ("spare", key("b")))
+        await RunningHubPool(credentials=[name]).asave(f"{name}-all")
+        with pytest.raises(ConfigError, match=rf"names the account '{name}'.*is a pool of accounts"):
+            await load_payer(f"{name}-all")
+
+    async def test_where_one_account_is_needed_a_pool_says_which_there_are(self, save: Save) -> None:
+        name = await save(("studio", key("a")), ("spare", key("b")))
+        with pytest.raises(ConfigError, match=r"is a pool of accounts.*name one of them: studio-\w+, spare-\w+"):
+            await load_credentials(name)
+
+    async def test_many_jobs_ask_prefect_once_who_the_accounts_are(self, save: Save) -> None:
+        name = await save(("studio", key("a")), ("spare", key("b")))
+        first = await load_payer(name)
+        for _, block in accounts(first):
+            await RunningHubCredentials.adelete(block or "")
+        await RunningHubPool.adelete(name)
+        again = await asyncio.gather(*(load_payer(name) for _ in range(20)))
+        assert all(payer is first for payer in again), "for a while it is remembered, whatever becomes of the blocks"

@@ -1,0 +1,62 @@
+"""A journal in memory, for tests in virtual time: a folder and a server need threads, sockets and real time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from rh_prefect.jobs.journal import JSON, check_key
+
+
+class MemoryPlace:
+    """Where journals lie: what all processes of a test share. Records are kept as text, as in any other place."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[str, dict[str, str]] = {}
+
+    def create(self, scope: str, key: str, record: Mapping[str, Any]) -> bool:
+        text = json.dumps(record)
+        there = self._scopes.setdefault(scope, {}).setdefault(check_key(key), text)
+        return there is text or json.loads(there).get("token") == record["token"]
+
+    def read(self, scope: str, key: str) -> JSON | None:
+        text = self.texts(scope).get(check_key(key))
+        return None if text is None else dict(json.loads(text))
+
+    def job(self, scope: str, job_key: str) -> dict[str, JSON]:
+        return {key: json.loads(text) for key, text in self.texts(scope).items() if key.startswith(f"{job_key}-")}
+
+    def texts(self, scope: str) -> dict[str, str]:
+        """All records as they lie there, by key."""
+        return self._scopes.get(scope, {}).copy()
+
+    def claims(self, scope: str) -> set[tuple[str, int]]:
+        """The submits that were begun, by job and number."""
+        split = [key.rsplit("-", 2) for key in self.texts(scope)]
+        return {(parts[0], int(parts[2])) for parts in split if parts[1:2] == ["intent"]}
+
+    def keys(self, scope: str) -> list[str]:
+        names = [key.partition("-")[0] for key in self.texts(scope)]
+        return [name for name in dict.fromkeys(names) if name not in ("media", "cancel", "attempt")]
+
+
+class MemoryJournal:
+    """One scope of a place; see `rh_prefect.jobs.journal.Journal`."""
+
+    def __init__(self, place: MemoryPlace, scope: str) -> None:
+        self.place = place
+        self.scope = scope
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        return self.place.create(self.scope, key, record)
+
+    async def read(self, key: str) -> JSON | None:
+        return self.place.read(self.scope, key)
+
+    async def job(self, job_key: str) -> dict[str, JSON]:
+        return self.place.job(self.scope, job_key)
+
+    async def keys(self) -> AsyncIterator[str]:
+        for key in self.place.keys(self.scope):
+            yield key

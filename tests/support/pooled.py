@@ -1,0 +1,108 @@
+"""A run of jobs that accounts pay for together, outside of Prefect: a named scope in a folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from rh_prefect import models
+from rh_prefect.emulator import Emulator
+from rh_prefect.errors import ConfigError, RunningHubError
+from rh_prefect.jobs.accounts import Key, payer
+from rh_prefect.jobs.care import jobs_of
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.journal import FolderJournal
+from rh_prefect.jobs.options import Asked, Options
+from rh_prefect.jobs.records import Intent
+from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.scope import FolderScope
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.media.store import MediaStore
+from rh_prefect.settings import Settings
+
+
+@dataclass
+class PooledRun:
+    """One run, in this process.
+
+    Attributes:
+        rh: RunningHub.
+        folder: Where everything is.
+        members: Names of the emulator's keys that pay, in the pool's order; each has a block of that name.
+        gone: Names whose blocks are gone.
+        secrets: Keys that stand in the blocks in place of the right ones, by name.
+        attempt: Of the run.
+        heard: What its jobs have told.
+    """
+
+    rh: Emulator
+    folder: Path
+    members: Sequence[str] = ("main", "two")
+    gone: frozenset[str] = frozenset()
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    attempt: int = 1
+    heard: list[JobEvent] = field(default_factory=list)
+
+    @property
+    def journal(self) -> FolderJournal:
+        return FolderJournal(str(self.folder / "journal"), scope="night")
+
+    @property
+    def store(self) -> MediaStore:
+        return MediaStore(str(self.folder / "out"))
+
+    def key(self, name: str) -> Key:
+        secret = self.secrets.get(name) or self.rh.keys[name].secret
+        return Key(SecretStr(secret), self.rh.url, f"account of {name}", name)
+
+    async def find(self, intent: Intent) -> Key:
+        """As blocks are found by their names."""
+        if intent.credentials is None or intent.credentials in self.gone:
+            raise ConfigError(f"there is no block {intent.credentials!r}")
+        return self.key(intent.credentials)
+
+    def notify(self, event: JobEvent) -> None:
+        self.heard.append(event)
+
+    async def all(self, asked: Sequence[Asked], **options: Any) -> list[Result | RunningHubError]:
+        """Runs all jobs; a failure is told in place of the result."""
+        return await LOOP.call(self._all(asked, Options(**options)))
+
+    async def _all(self, asked: Sequence[Asked], options: Options) -> list[Result | RunningHubError]:
+        settings = Settings(base_url=self.rh.url, state_dir=self.folder / "state", poll_seconds=0.02)
+        keys = [self.key(name) for name in self.members]
+        pay = payer(keys, settings=settings, find=self.find, pool="night" if len(keys) > 1 else None)
+        scope = FolderScope(self.journal, attempt=self.attempt)
+        calls = (pay.run(one, scope=scope, store=self.store, options=options, observer=self) for one in asked)
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        wrong = [one for one in done if not isinstance(one, Result | RunningHubError)]
+        assert not wrong, wrong
+        return [one for one in done if isinstance(one, Result | RunningHubError)]
+
+    def said(self, state: str) -> list[str]:
+        return [event.message for event in self.heard if event.state == state]
+
+    @property
+    def paid(self) -> Counter[str]:
+        """How many tasks were paid for with each key."""
+        return Counter(one.key_name for one in self.rh.books.paid)
+
+    @property
+    def refused(self) -> Counter[tuple[str, str]]:
+        """How many submits were refused: by key and code."""
+        return Counter((one.key_name, one.code) for one in self.rh.books.submissions if not one.accepted)
+
+    async def intents(self) -> list[Intent]:
+        """Each job's newest intent."""
+        views = [view async for view in jobs_of(self.journal)]
+        return [view.last.intent for view in views if view.last is not None]
+
+
+def pictures(count: int, words: str = "picture") -> list[models.ModelInput]:
+    return [models.ZImageTurbo(prompt=f"{words} {number}") for number in range(count)]

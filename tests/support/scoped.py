@@ -1,0 +1,55 @@
+"""A process that asks for one picture in a named scope, outside of flows: `python -m tests.support.scoped SCOPE KEY`.
+
+It says in one line each what happens to the job, and at the end its task id or its error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rh_prefect import models
+from rh_prefect.errors import RunningHubError
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.runs import observer
+from rh_prefect.tasks import generate
+
+PROMPT = "a lighthouse"
+
+
+@contextmanager
+def asking(scope: str, key: str) -> Iterator[subprocess.Popen[str]]:
+    """Runs such a process in the environment of this one; kills it at the end if it is still there."""
+    command = [sys.executable, "-m", "tests.support.scoped", scope, key]
+    with subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ask_elsewhere(scope: str, key: str) -> str:
+    """Asks in a process of its own; what it says last."""
+    with asking(scope, key) as process:
+        return process.communicate(timeout=60)[0].splitlines()[-1]
+
+
+async def ask(scope: str, key: str) -> str:
+    """Asks for the picture; its task id, or the error."""
+    try:
+        return str((await generate.fn(models.ZImageTurbo(prompt=PROMPT), scope=scope, key=key)).task_id)
+    except RunningHubError as error:
+        return f"{type(error).__name__}: {error.message}"
+
+
+def _say(event: JobEvent) -> None:
+    print(event.state, flush=True)
+
+
+if __name__ == "__main__":
+    observer.listeners.append(_say)
+    print(asyncio.run(ask(*sys.argv[1:])), flush=True)

@@ -1,0 +1,367 @@
+"""Processes whose every I/O waits until a test says how it goes: done, half done, failed, or never.
+
+The package's own runner, lifecycle, desk, ledger, spool and cancellation run in them, in virtual time. What a process
+has asked for and nobody has let happen yet is an `Operation`. Killed, it simply never hears of it again; stopped, it
+hears late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+from pydantic import SecretStr
+
+from rh_prefect.client.wire.task import TaskView
+from rh_prefect.errors import JournalError, NoAnswer, NotDelivered, RunningHubError
+from rh_prefect.jobs import posting
+from rh_prefect.jobs.budget import Ledger, Money
+from rh_prefect.jobs.call import Call
+from rh_prefect.jobs.callback import Callback
+from rh_prefect.jobs.cancel import CancelReport, CancelWatch, cancel_scope
+from rh_prefect.jobs.care import replay_spool
+from rh_prefect.jobs.events import Silent
+from rh_prefect.jobs.fresh import FreshScopes
+from rh_prefect.jobs.journal import JSON
+from rh_prefect.jobs.lifecycle import Policy
+from rh_prefect.jobs.options import Options
+from rh_prefect.jobs.order import Order
+from rh_prefect.jobs.owner import Owner, is_surely_dead
+from rh_prefect.jobs.poller import is_settled
+from rh_prefect.jobs.records import Answer, Intent, Submit
+from rh_prefect.jobs.runner import Runner, World
+from rh_prefect.jobs.spool import Spool
+from tests.support.job_records import SOMEWHERE_ELSE, intent, owner_of
+from tests.support.memory_journal import MemoryPlace
+from tests.support.operations import Operation
+from tests.support.tiny_hub import PRICE, TinyHub, TinyTask
+from tests.support.virtual_time import VirtualLoop, now
+
+SCOPE = "run"
+SUBMIT_TIMEOUT = 60.0
+Outcome: TypeAlias = Submit | CancelReport | list[str] | None
+"""What a process's work may end with, if not with an error: of a job, of a cancellation, of a spool's replay."""
+
+CALLBACK = Callback("https://receiver", SecretStr("0123456789abcdef"))
+"""Its address tells the model which submit it is asked for."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """What others can find out about a process."""
+
+    owner: Owner
+    end: Callable[[], None]
+
+
+def seen(name: str) -> Body:
+    """A body that everybody here can see die: a thread, which has its lines in /proc as any process has."""
+    is_over = threading.Event()
+    thread = threading.Thread(target=is_over.wait, name=name, daemon=True)
+    thread.start()
+    owner = owner_of(thread.native_id or 0)
+
+    def end() -> None:
+        is_over.set()
+        thread.join()
+        # To Python it is over a moment before the kernel has forgotten it.
+        while not is_surely_dead(owner):
+            time.sleep(0)
+
+    return Body(owner, end)
+
+
+def unseen(name: str) -> Body:
+    """A body on another host, of which nothing can be proved from here."""
+    return Body(SOMEWHERE_ELSE.model_copy(update={"started": name}), lambda: None)
+
+
+@dataclass
+class Machine:
+    """A host: its spool, and what can be seen of its processes."""
+
+    name: str
+    spool: Spool
+    embody: Callable[[str], Body]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A scope as one process sees it; see `rh_prefect.jobs.scope.Scope`."""
+
+    journal: Any
+    attempt: int
+    task_attempt: int = 1
+    run: str = SCOPE
+    flow: str = "flow"
+    details: Mapping[str, str] = field(default_factory=dict)
+
+    def ordinal(self, base: str) -> int:
+        return 1
+
+
+class Process:
+    """One process of the run, or one that looks after it.
+
+    Args:
+        name: For people.
+        machine: Where it runs.
+        attempt: Which attempt of the run it believes to be in.
+        loop: Runs it.
+        place: Where the journal lies.
+        hub: RunningHub.
+        submits: Told before a POST is accepted: who posts what.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        machine: Machine,
+        attempt: int,
+        *,
+        loop: VirtualLoop,
+        place: MemoryPlace,
+        hub: TinyHub,
+        submits: Callable[[Process, str, int], None],
+    ) -> None:
+        self.name, self.machine, self.attempt = name, machine, attempt
+        self.place, self.hub, self._submits = place, hub, submits
+        self._loop = loop
+        self.claims_before_it = place.claims(SCOPE)
+        self.operations: list[Operation] = []
+        self.is_dead = False
+        self.has_seen_cancel = False
+        self.wrongs: list[str] = []
+        self.task_attempts: dict[str, int] = {}
+        self.outcomes: dict[str, Outcome | RunningHubError] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._unposted: set[str] = set()
+        self._body = machine.embody(name)
+        self.journal = _Journal(self)
+        self._line = _Line(self)
+        self._ledger = Ledger(self.journal)
+        self._fresh = FreshScopes()
+        self._world = World(
+            spool=machine.spool,
+            cancels=CancelWatch(clock=now),
+            sleep=asyncio.sleep,
+            jitter=lambda: 0.5,
+            clock=now,
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.name} (attempt {self.attempt})"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all its calls have ended."""
+        return all(task.done() for task in self._tasks)
+
+    def call(self, job: str, policy: Policy) -> None:
+        """Begins a call for a job, or makes it again; nothing while one is under way."""
+        if self.is_dead or (job in self.task_attempts and job not in self.outcomes):
+            return
+        may_be_new = job not in self.task_attempts
+        self.task_attempts[job] = self.task_attempts.get(job, 0) + 1
+        self.outcomes.pop(job, None)
+        self._start(job, self._work(job, policy, may_be_new=may_be_new))
+
+    def cancel(self) -> None:
+        """Cancels the run, as the cancellation hook does."""
+        self._start("cancel", self._cancel())
+
+    def replay_spool(self) -> None:
+        """Brings this machine's tickets into the journal, as `rh-prefect jobs adopt --spool` does."""
+        self._start("replay", replay_spool(self.machine.spool, self.journal))
+
+    def release(self, operation: Operation, how: Callable[[], None]) -> None:
+        """Lets an I/O end; `how` is one of the operation's methods."""
+        with self._at_work():
+            self.operations.remove(operation)
+            how()
+
+    def crash(self) -> None:
+        """Kills it: whatever was under way, it learns nothing more and does nothing more."""
+        self.is_dead = True
+        self.operations.clear()
+        self._body.end()
+
+    async def io(self, name: str, effect: Callable[[], Any], **kinds: Any) -> Any:
+        """Waits for the test; for ever if the process is dead."""
+        operation = Operation(name, effect, **kinds)
+        if not self.is_dead:
+            self.operations.append(operation)
+        return await operation.answer
+
+    def post(self, job: str, n: int) -> TinyTask:
+        self._submits(self, job, n)
+        return self.hub.accept(job, n)
+
+    def _start(self, what: str, work: Coroutine[Any, Any, Outcome]) -> None:
+        with self._at_work():
+            self._tasks.append(self._loop.create_task(self._note(what, work)))
+
+    async def _note(self, what: str, work: Coroutine[Any, Any, Outcome]) -> None:
+        try:
+            self.outcomes[what] = await work
+        except RunningHubError as error:
+            self.outcomes[what] = error
+        except Exception as error:
+            self.wrongs.append(f"{self}: {what} ended with {error!r}")
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        # What one process remembers for itself must not be another's knowledge.
+        posting.UNPOSTED.clear()
+        posting.UNPOSTED.update(self._unposted)
+        yield
+        self._loop.run_ready()
+        self._unposted = set(posting.UNPOSTED)
+        posting.UNPOSTED.clear()
+
+    async def _work(self, job: str, policy: Policy, *, may_be_new: bool) -> Outcome:
+        is_new = may_be_new and await self._fresh.was_empty(self.journal)
+        scope = Run(self.journal, self.attempt, self.task_attempts[job])
+        # There are no files, so no store is ever asked for one.
+        call = Call(order_of(job), job, 1, scope, None, Options(), Silent(), CALLBACK)  # type: ignore[arg-type]
+        runner = Runner(
+            call,
+            policy=policy,
+            seat=_Seat(self._line),  # type: ignore[arg-type]  # slots and accounts are other tests' business
+            intent=lambda _: intent(
+                owner=self._body.owner, base=job, submit_timeout=SUBMIT_TIMEOUT, attempt=self.attempt
+            ),
+            check_store=_nothing,
+            world=self._world,
+            ledger=self._ledger,
+            is_new=is_new,
+        )
+        return await runner.run()
+
+    async def _cancel(self) -> CancelReport:
+        async def client_for(_: Intent) -> _Line:
+            return self._line
+
+        return await cancel_scope(Run(self.journal, self.attempt), client_for, by="a person", clock=now)
+
+
+def order_of(job: str) -> Order:
+    return Order(model="m", endpoint="m", site="s", payload={"prompt": job}, base=job, estimate=PRICE, currency="CNY")
+
+
+class _Journal:
+    """The journal as one process reaches it."""
+
+    def __init__(self, process: Process) -> None:
+        self.scope = SCOPE
+        self._process = process
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        if "-intent-" in key and self._process.has_seen_cancel:
+            self._process.wrongs.append(f"{self._process}: claims {key} after it has seen the cancellation")
+        done = await self._ask(f"create {key}", lambda: self._process.place.create(SCOPE, key, record))
+        return bool(done)
+
+    async def read(self, key: str) -> JSON | None:
+        found: JSON | None = await self._ask(f"read {key}", lambda: self._process.place.read(SCOPE, key))
+        if key == f"cancel-{self._process.attempt}" and found is not None:
+            self._process.has_seen_cancel = True
+        return found
+
+    async def job(self, job_key: str) -> dict[str, JSON]:
+        found: dict[str, JSON] = await self._ask(f"job {job_key}", lambda: self._process.place.job(SCOPE, job_key))
+        return found
+
+    async def keys(self) -> AsyncIterator[str]:
+        for key in await self._ask("keys", lambda: self._process.place.keys(SCOPE)):
+            yield key
+
+    async def _ask(self, name: str, effect: Callable[[], Any]) -> Any:
+        return await self._process.io(name, effect, lost=lambda: JournalError(f"{name}: the journal is away"))
+
+
+class _Line:
+    """RunningHub as one process reaches it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def submit(self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str) -> TaskView:
+        job, n = webhook_url.split("/")[-2:]
+        task: TinyTask = await self._process.io(
+            f"submit {job} {n}",
+            lambda: self._process.post(job, int(n)),
+            lost=lambda: NoAnswer("no answer"),
+            unsent=lambda: NotDelivered("no connection"),
+            expires=now() + SUBMIT_TIMEOUT,
+        )
+        return TaskView(task_id=task.task_id, status="QUEUED")
+
+    async def query(self, task_id: str) -> TaskView:
+        hub, lost = self._process.hub, lambda: NoAnswer("no answer")
+        view: TaskView = await self._process.io(f"query {task_id}", lambda: hub.query(task_id), lost=lost)
+        return view
+
+    async def cancel(self, task_id: str) -> None:
+        hub, lost = self._process.hub, lambda: NoAnswer("no answer")
+        await self._process.io(f"cancel {task_id}", lambda: hub.cancel(task_id), lost=lost)
+
+
+class _Looks:
+    def __init__(self, line: _Line) -> None:
+        self._line = line
+
+    async def wait(self, task_id: str, *, on_change: Callable[[TaskView], None], is_known: object = None) -> TaskView:
+        while True:
+            try:
+                view = await self._line.query(task_id)
+            except NoAnswer:
+                view = TaskView(task_id=task_id, status="RUNNING")
+            on_change(view)
+            if is_settled(view):
+                return view
+            await asyncio.sleep(5)
+
+
+class _Seat:
+    """One account with as many slots as anybody wants."""
+
+    member = None
+
+    def __init__(self, line: _Line) -> None:
+        self.account = SimpleNamespace(client=line, poller=_Looks(line), prices=_Prices())
+
+    async def expect(self) -> None: ...
+
+    async def take(self) -> None: ...
+
+    def hold(self) -> None: ...
+
+    def arrived(self) -> None: ...
+
+    def free(self, *, full: bool = False) -> None: ...
+
+    def move_on(self, why: Answer) -> None: ...
+
+    async def paid_on(self, intent: Intent) -> SimpleNamespace:
+        return self.account
+
+
+class _Prices:
+    async def of(self, endpoint: str, payload: Mapping[str, object], known: Money | None) -> Money | None:
+        return known
+
+
+async def _nothing() -> None: ...
+
+
+def machines(folder: Path) -> list[Machine]:
+    """One whose processes can be seen to be dead, and one of which nothing can be proved."""
+    return [Machine(body.__name__, Spool(folder / body.__name__), body) for body in (seen, unseen)]

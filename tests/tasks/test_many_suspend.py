@@ -1,0 +1,191 @@
+"""A run that suspends itself until its jobs have ended: once, and for nothing that it could not be woken from."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import Flow, task
+from prefect.exceptions import Pause
+
+from rh_prefect import flow, generate_many, models
+from rh_prefect.emulator import Fault
+from rh_prefect.errors import InputError, JobFailed
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs.rerun import create, rerun
+from rh_prefect.runs.suspended import wake_suspended
+from tests.support.resting import Desk, state_of, until, until_woken
+
+pytestmark = pytest.mark.prefect
+
+
+@flow
+async def pictures(prompts: list[str], wait: Any = "suspend") -> list[str]:
+    asked = [models.ZImageTurbo(prompt=prompt) for prompt in prompts]
+    return [result.task_id for result in await generate_many(asked, wait=wait)]
+
+
+@flow
+async def two_at_once(prompts: list[str]) -> list[str]:
+    both = await asyncio.gather(
+        *(generate_many([models.ZImageTurbo(prompt=prompt)], wait="suspend") for prompt in prompts)
+    )
+    return [result.task_id for results in both for result in results]
+
+
+@flow
+async def parent(prompts: list[str]) -> list[str]:
+    return await pictures(prompts)
+
+
+@flow
+async def with_a_task(prompts: list[str]) -> list[str]:
+    done: list[str] = await task(pictures.fn)(prompts)
+    return done
+
+
+async def test_it_rests_once_and_is_woken_by_its_webhooks(heard: Desk) -> None:
+    run = await heard.begin(pictures, prompts=["one", "two", "three"])
+    await heard.until_it_rests(pictures, run, 3)
+    await heard.end()
+    await until_woken(run)
+    assert sorted(await rerun(pictures, run)) == sorted(heard.paid)
+    assert len(heard.paid) == 3
+    assert heard.calls["turbo"] == 3
+    assert heard.calls["query"] <= 4  # the receiver's own look by the clock may fall in between
+    print(f"calls to RunningHub's API for 3 jobs: {heard.calls}")
+
+
+async def test_webhooks_that_never_come_cost_time_and_nothing_else(unheard: Desk) -> None:
+    run = await unheard.begin(pictures, prompts=["one", "two"])
+    await unheard.until_it_rests(pictures, run, 2)
+    assert await LOOP.call(wake_suspended()) == []
+    assert await state_of(run) == "Suspended"
+    await unheard.end()
+    asked = unheard.calls["query"]
+    assert await LOOP.call(wake_suspended()) == [run]
+    assert unheard.calls["query"] == asked + 2
+    assert await LOOP.call(wake_suspended()) == [], "it is woken once"
+    assert sorted(await rerun(pictures, run)) == sorted(unheard.paid)
+    assert len(unheard.paid) == 2
+    assert unheard.calls["query"] == asked + 2, "what was asked for is recorded"
+
+
+async def test_when_its_time_has_come_it_is_woken_and_rests_no_second_time(
+    unheard: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RH_SUSPEND_SECONDS", "0.1")
+    run = await unheard.begin(pictures, prompts=["one", "two"])
+    await unheard.until_it_rests(pictures, run, 2)
+    await asyncio.sleep(0.2)
+    assert await LOOP.call(wake_suspended()) == [run]
+    going_on = asyncio.ensure_future(rerun(pictures, run))
+
+    async def waits() -> bool:
+        return await state_of(run) == "Running"
+
+    await until(waits)
+    await asyncio.sleep(1)
+    assert not going_on.done()
+    await unheard.end()
+    assert sorted(await going_on) == sorted(unheard.paid)
+    assert len(unheard.paid) == 2
+
+
+async def test_what_has_ended_before_the_last_one_is_in_is_collected_and_a_full_account_is_waited_for(
+    unheard: Desk,
+) -> None:
+    prompts = [f"number {n}" for n in range(8)]
+    run = await unheard.begin(pictures, prompts=prompts)
+    going_on = asyncio.ensure_future(rerun(pictures, run))
+
+    async def is_full() -> bool:
+        return len(unheard.paid) == 5
+
+    await until(is_full)
+    await asyncio.sleep(0.5)
+    assert await state_of(run) == "Running", "three jobs are not submitted yet"
+    await unheard.end()
+    with pytest.raises(Pause):
+        await going_on
+    assert len(unheard.paid) == 8
+    fetched = {one.task_id for one in unheard.rh.books.downloads}
+    assert fetched == set(unheard.paid[:5])
+    await unheard.end()
+    assert await LOOP.call(wake_suspended()) == [run]
+    assert sorted(await rerun(pictures, run)) == sorted(unheard.paid)
+    assert len(unheard.paid) == 8
+
+
+async def test_what_fails_fails_once_and_is_not_paid_for_again_by_waking_up(heard: Desk) -> None:
+    heard.rh.faults.add(Fault("submit", prompt="bad", kind="fail", code="805", message="no such face"))
+    run = await heard.begin(pictures, prompts=["good", "bad"])
+    await heard.until_it_rests(pictures, run, 2)
+    await heard.end()
+    await until_woken(run)
+    with pytest.raises(ExceptionGroup) as caught:
+        await rerun(pictures, run)
+    (failed,) = caught.value.exceptions
+    assert isinstance(failed, JobFailed)
+    assert "no such face" in str(failed)
+    assert len(heard.paid) == 2
+
+
+async def test_two_calls_at_once_rest_together(heard: Desk) -> None:
+    run = await heard.begin(two_at_once, prompts=["one", "two"])
+    await heard.until_it_rests(two_at_once, run, 2)
+    await heard.end()
+    await until_woken(run)
+    assert sorted(await rerun(two_at_once, run)) == sorted(heard.paid)
+    assert len(heard.paid) == 2
+
+
+REFUSED = [
+    (parent, "no child flow"),
+    (with_a_task, "a task cannot suspend"),
+]
+
+
+@pytest.mark.parametrize(("flow_", "why"), REFUSED)
+async def test_where_it_cannot_be_suspended_it_waits_and_says_why(
+    unheard: Desk, caplog: pytest.LogCaptureFixture, flow_: Flow[..., Any], why: str
+) -> None:
+    run = await unheard.begin(flow_, prompts=["one", "two"])
+    await waits_and_completes(unheard, flow_, run)
+    assert why in caplog.text
+
+
+async def test_without_a_deployment_it_waits_and_says_why(unheard: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    run = await create(pictures, {"prompts": ["one", "two"]})
+    await waits_and_completes(unheard, pictures, run)
+    assert caplog.text.count("only a run of a deployment") == 1
+
+
+async def test_without_a_receiver_it_waits_and_says_why(
+    unheard: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RH_WEBHOOK_URL")
+    run = await unheard.begin(pictures, prompts=["one", "two"])
+    await waits_and_completes(unheard, pictures, run)
+    assert "nobody would wake it" in caplog.text
+
+
+async def waits_and_completes(unheard: Desk, flow_: Flow[..., Any], run: UUID) -> None:
+    going_on = asyncio.ensure_future(rerun(flow_, run))
+
+    async def has_paid() -> bool:
+        return len(unheard.paid) == 2
+
+    await until(has_paid)
+    await unheard.end()
+    assert sorted(await going_on) == sorted(unheard.paid)
+    assert len(unheard.paid) == 2
+
+
+async def test_a_way_to_wait_that_there_is_not_is_refused(unheard: Desk) -> None:
+    run = await create(pictures, {"prompts": ["one"], "wait": "sleep"})
+    with pytest.raises(InputError, match='"poll" or "suspend"'):
+        await rerun(pictures, run)
+    assert not unheard.paid

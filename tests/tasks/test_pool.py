@@ -1,0 +1,214 @@
+"""A pool of accounts where one account's name stands: in tasks, flows and job blocks, against Prefect's server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect import flow, generate_many, models
+from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import ConfigError, InputError, SubmissionUnknown
+from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel
+from rh_prefect.jobs.care import jobs_of
+from rh_prefect.jobs.journal import FolderJournal, Journal
+from rh_prefect.jobs.result import Result
+from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.runs.rerun import create, rerun
+from rh_prefect.settings import get_settings
+from rh_prefect.tasks import generate
+from tests.support.children import command
+from tests.support.prefect_server import PrefectServer
+from tests.support.rh import environment
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+
+@pytest.fixture
+def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """Three keys with little room each, and no key in the environment."""
+    with Emulator(clock="real", factor=50, limit=2, long_side=48, fps=2) as emulator:
+        for name in ("spare", "third"):
+            emulator.keys.add(name, limit=2)
+        for name, value in environment(emulator, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("RH_API_KEY")
+        yield emulator
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks that this test has saved, by what the emulator calls their keys."""
+
+    rh: Emulator
+    mark: str
+
+    def name(self, key: str) -> str:
+        return f"{key}-{self.mark}"
+
+    async def save(self, *keys: str) -> None:
+        for key in keys:
+            block = RunningHubCredentials(api_key=self.rh.keys[key].secret, base_url=self.rh.url, account=f"the {key}")
+            await block.asave(self.name(key), overwrite=True)
+
+    async def pool(self, *keys: str, name: str = "night") -> str:
+        """Saves a pool under a name of this test."""
+        await RunningHubPool(credentials=[self.name(key) for key in keys]).asave(self.name(name), overwrite=True)
+        return self.name(name)
+
+
+@pytest.fixture
+def blocks(rh: Emulator) -> Blocks:
+    return Blocks(rh, uuid.uuid4().hex[:8])
+
+
+@flow
+async def night(prompts: list[str], credentials: str, budget: float | None = None) -> list[Result]:
+    asked = [models.ZImageTurbo(prompt=prompt) for prompt in prompts]
+    return await generate_many(asked, credentials=credentials, budget=budget)
+
+
+def prompts(count: int) -> list[str]:
+    return [f"picture {number}" for number in range(count)]
+
+
+async def test_a_flow_runs_on_all_accounts_of_the_pool(rh: Emulator, blocks: Blocks) -> None:
+    await blocks.save("main", "spare")
+    done = await night(prompts(12), await blocks.pool("main", "spare"))
+    assert len({one.task_id for one in done}) == len(rh.books.paid) == 12
+    paid = Counter(one.key_name for one in rh.books.paid)
+    assert min(paid["main"], paid["spare"]) >= 4
+    accounts = Counter(_account(one) for one in done)
+    assert accounts == {"the main": paid["main"], "the spare": paid["spare"]}
+
+
+def _account(result: Result) -> str:
+    return str(json.loads(Path(result.manifest).read_text())["account"])
+
+
+async def test_an_account_that_cannot_pay_is_one_warning_in_the_run_s_log(
+    rh: Emulator, blocks: Blocks, caplog: pytest.LogCaptureFixture
+) -> None:
+    await blocks.save("main", "spare")
+    rh.keys["spare"].account.money = 0  # type: ignore[assignment]  # it is a number
+    await night(prompts(8), await blocks.pool("main", "spare"))
+    assert Counter(one.key_name for one in rh.books.paid) == {"main": 8}
+    warnings = [one for one in caplog.records if one.levelno == logging.WARNING and "left out" in one.getMessage()]
+    assert len(warnings) == 1
+    assert f"the spare (block '{blocks.name('spare')}')" in warnings[0].getMessage()
+    assert vars(warnings[0]).get("flow_run_id"), "it is in the run's own log"
+
+
+async def test_a_job_is_adopted_on_the_account_that_paid_though_the_pool_is_another(
+    rh: Emulator, blocks: Blocks
+) -> None:
+    await blocks.save("main", "spare", "third")
+    pool = await blocks.pool("main", "spare")
+    pools = iter([pool, await blocks.pool("third", "spare", name="other")])
+
+    @flow
+    async def changing() -> list[Result]:
+        # Another pool stands for what a new process would find under the old name.
+        asked = [models.ZImageTurbo(prompt=prompt) for prompt in prompts(4)]
+        return await generate_many(asked, credentials=next(pools))
+
+    run = str(await create(changing, {}))
+    rh.clock.factor = 0
+    first = asyncio.ensure_future(rerun(changing, run))
+    await _until_recorded(FlowRunJournal(run), 4)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    rh.clock.factor = 50
+    paid = Counter(one.key_name for one in rh.books.paid)
+    assert paid == {"main": 2, "spare": 2}
+    done = await rerun(changing, run)
+    assert {one.task_id for one in done} == {one.task_id for one in rh.books.paid}
+    assert Counter(one.key_name for one in rh.books.paid) == paid
+
+
+async def _until_recorded(journal: Journal, tickets: int) -> None:
+    while len([view async for view in jobs_of(journal) if view.tickets]) < tickets:  # noqa: ASYNC110 - it sets no event
+        await asyncio.sleep(0.05)
+
+
+async def test_a_person_settles_a_job_on_the_account_that_was_asked(
+    rh: Emulator, blocks: Blocks, tmp_path: Path, prefect_server: PrefectServer
+) -> None:
+    await blocks.save("main", "spare")
+    await blocks.pool("main", "spare")
+    env = {**prefect_server.env, **environment(rh, tmp_path)}
+
+    async def adopt(job: str, task_id: str) -> str:
+        done = await asyncio.to_thread(command, env, "jobs", "adopt", job, task_id)
+        return done.stdout + done.stderr
+
+    rh.faults.add(Fault("submit", kind="cut", times=1))
+    with pytest.raises(SubmissionUnknown) as unknown:
+        await generate.fn(models.ZImageTurbo(prompt="x"), scope=blocks.mark, credentials=blocks.name("night"))
+    (paid,) = rh.books.paid
+    assert f"account the {paid.key_name}" in unknown.value.message
+    other = "spare" if paid.key_name == "main" else "main"
+    stranger = await generate.fn(
+        models.ZImageTurbo(prompt="y"), scope=f"{blocks.mark}-2", credentials=blocks.name(other)
+    )
+    said = await adopt(unknown.value.job, stranger.task_id)
+    assert "knows no task" in said, "the account that was asked does not know it"
+    assert "is adopted" in await adopt(unknown.value.job, paid.task_id)
+
+
+async def test_a_block_that_is_gone_says_who_paid_and_what_to_do(rh: Emulator, blocks: Blocks) -> None:
+    await blocks.save("main", "spare")
+    rh.clock.factor = 0
+    asked, known = models.ZImageTurbo(prompt="x"), {"scope": blocks.mark, "key": "the picture"}
+    working = asyncio.ensure_future(generate.fn(asked, credentials=blocks.name("main"), **known))
+    await _until_recorded(FolderJournal(get_settings().journal_url, scope=blocks.mark), 1)
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    await RunningHubCredentials.adelete(blocks.name("main"))
+    with pytest.raises(ConfigError) as gone:
+        await generate.fn(asked, credentials=blocks.name("spare"), **known)
+    for word in ("account 'the main'", f"credentials block '{blocks.name('main')}'", "save it"):
+        assert word in gone.value.message
+    assert len(rh.books.paid) == 1
+
+
+async def test_a_job_block_triggers_cancels_and_attaches_on_the_right_account(rh: Emulator, blocks: Blocks) -> None:
+    await blocks.save("main", "spare")
+    pool = await blocks.pool("main", "spare")
+    rh.clock.factor = 0
+    still = RunningHubModel(model="z-image/turbo", params={"prompt": "a harbour"}, credentials=pool)
+    runs = [await still.atrigger(scope=blocks.mark, key=f"k{number}") for number in range(4)]
+    owners = {one.task_id: one.key_name for one in rh.books.paid}
+    assert Counter(owners.values()) == {"main": 2, "spare": 2}
+    for run in runs[:2]:
+        await run.acancel()
+    last = next(run for run in runs[2:] if owners[run.task_id] == "spare")
+    attached = await RunningHubJobRun.aattach(last.task_id, credentials=pool)
+    await attached.acancel()
+    assert set(rh.books.cancelled) == {runs[0].task_id, runs[1].task_id, last.task_id}
+    rh.clock.factor = 50
+
+
+async def test_options_without_a_meaning_are_refused_before_anything_is_sent(rh: Emulator, blocks: Blocks) -> None:
+    await blocks.save("main")
+    wrong: list[dict[str, Any]] = [
+        {"deadline": -1},
+        {"deadline": 0},
+        {"deadline": float("nan")},
+        {"max_attempts": 0},
+        {"budget": -0.5},
+        {"budget": float("nan")},
+    ]
+    for one in wrong:
+        with pytest.raises(InputError, match=next(iter(one))):
+            await generate.fn(models.ZImageTurbo(prompt="x"), scope=blocks.mark, credentials=blocks.name("main"), **one)
+    assert not rh.books.requests

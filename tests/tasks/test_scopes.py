@@ -1,0 +1,147 @@
+"""What a call belongs to: its flow run, wherever in the process it is made, or a named scope and its attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import prefect
+import pytest
+
+from rh_prefect import models
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.jobs.journal import FolderJournal
+from rh_prefect.jobs.scope import last_attempt, open_scope
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs.hooks import cancel_run
+from rh_prefect.runs.past import scope_named
+from rh_prefect.runs.scope import flow_running_elsewhere
+from rh_prefect.settings import get_settings
+from rh_prefect.tasks import generate
+from rh_prefect.tasks.generate import scope_for
+from tests.support.rh import environment
+from tests.support.scoped import PROMPT, ask, ask_elsewhere, asking
+
+
+def pay(prompt: str, **options: Any) -> str:
+    """A paid call on an event loop of its own, as in a thread that somebody made."""
+    return str(asyncio.run(generate.fn(models.ZImageTurbo(prompt=prompt), **options)).job)
+
+
+@prefect.flow
+def in_threads(prompts: list[str], *, with_context: bool) -> list[str]:
+    with ThreadPoolExecutor(2) as pool:
+        if with_context:
+            jobs = [pool.submit(contextvars.copy_context().run, pay, prompt) for prompt in prompts]
+        else:
+            jobs = [pool.submit(pay, prompt, key=None) for prompt in prompts]
+        return [job.result() for job in jobs]
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+class TestThreadsOfAFlow:
+    def test_one_without_its_context_is_refused_and_nothing_is_sent(self, rh: Emulator) -> None:
+        with pytest.raises(ConfigError, match="copy_context"):
+            in_threads(["a gull"], with_context=False)
+        assert not rh.books.submissions
+
+    def test_one_with_a_copy_of_it_belongs_to_the_flow_run(self, rh: Emulator) -> None:
+        state = in_threads(["a gull", "a harbour"], with_context=True, return_state=True)
+        assert {job.partition("/")[0] for job in state.result()} == {str(state.state_details.flow_run_id)}
+        assert len(rh.books.paid) == 2
+
+    def test_a_key_alone_does_not_say_which_run_it_is(self, rh: Emulator) -> None:
+        @prefect.flow
+        async def keyed() -> None:
+            await asyncio.to_thread(contextvars.Context().run, pay, "a gull", key="mine")
+
+        with pytest.raises(ConfigError, match="goes on in this process"):
+            asyncio.run(keyed())
+        assert not rh.books.submissions
+
+    def test_who_names_a_scope_has_said_where_it_belongs(self, rh: Emulator) -> None:
+        @prefect.flow
+        async def named() -> str:
+            return await asyncio.to_thread(contextvars.Context().run, pay, "a gull", scope="mine")
+
+        assert asyncio.run(named()).startswith("mine/")
+
+    def test_a_flow_is_seen_while_it_runs_and_no_longer(self) -> None:
+        @prefect.flow(flow_run_name="seen")
+        def seeing() -> str | None:
+            found: list[str | None] = []
+            thread = threading.Thread(target=lambda: found.append(flow_running_elsewhere()))
+            thread.start()
+            thread.join()
+            return found[0]
+
+        assert seeing() == "seen"
+        assert flow_running_elsewhere() is None
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """An emulator whose tasks end only when the test has its clock go on."""
+    with Emulator(clock="real", long_side=96, durations=lambda *_: (0.0, 600.0)) as emulator:
+        for name, value in environment(emulator, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+def journal(scope: str) -> FolderJournal:
+    return FolderJournal(str(Path(os.environ["RH_STATE_DIR"]) / "journal"), scope=scope)
+
+
+async def test_what_failed_for_two_processes_at_once_is_paid_once_and_by_a_later_one_again(slow: Emulator) -> None:
+    slow.faults.add(Fault("submit", number=1, kind="fail", code="805"))
+    mine = asyncio.create_task(ask("nightly", "one"))
+    await asyncio.to_thread(slow.books.wait, lambda books: len(books.paid) == 1)
+    with asking("nightly", "one") as other:
+        assert other.stdout is not None
+        while await asyncio.to_thread(other.stdout.readline) != "adopted\n":
+            assert other.poll() is None
+        slow.clock.advance(3600)
+        said = (await asyncio.to_thread(other.communicate))[0].splitlines()[-1]
+    assert said.startswith("JobFailed")
+    assert (await mine).startswith("JobFailed")
+    assert (await ask("nightly", "one")).startswith("JobFailed"), "the same process is the same attempt"
+    assert len(slow.books.submissions) == 1
+    later = asyncio.create_task(asyncio.to_thread(ask_elsewhere, "nightly", "one"))
+    await asyncio.to_thread(slow.books.wait, lambda books: len(books.paid) == 2)
+    slow.clock.advance(3600)
+    assert await later == slow.books.paid[1].task_id
+    assert await last_attempt(journal("nightly")) == 3
+
+
+async def test_a_cancelled_scope_is_open_to_processes_that_come_later(rh: Emulator) -> None:
+    # Two processes have opened it and live: this one, and one that has submitted nothing yet.
+    await scope_for("nightly", None, journal_url=get_settings().journal_url)
+    other = await open_scope(journal("nightly"))
+    await LOOP.call(cancel_run(await scope_named("nightly"), by="a test"))
+    assert [await other.journal.read(f"cancel-{n}") is not None for n in (1, 2, 3)] == [True, True, False]
+    assert (await ask("nightly", "one")).startswith("JobCancelled")
+    assert not rh.books.submissions
+    assert await asyncio.to_thread(ask_elsewhere, "nightly", "one") == rh.books.paid[0].task_id
+
+
+async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_once(tmp_path: Path) -> None:
+    place = FolderJournal(str(tmp_path), scope="nightly")
+    assert await last_attempt(place) == 0
+    opened = await asyncio.gather(*(open_scope(FolderJournal(str(tmp_path), scope="nightly")) for _ in range(21)))
+    assert sorted(scope.attempt for scope in opened) == list(range(1, 22))
+    assert await last_attempt(place) == 21
+    assert [key async for key in place.keys()] == []  # noqa: SIM118, no dict
+
+
+async def test_a_scope_that_is_no_name_is_refused(rh: Emulator) -> None:
+    with pytest.raises(InputError, match="no scope's name"):
+        await generate.fn(models.ZImageTurbo(prompt=PROMPT), scope="../elsewhere")
+    assert not rh.books.submissions
