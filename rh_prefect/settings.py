@@ -33,6 +33,7 @@ class Settings(BaseSettings):
         submit_timeout: Seconds that a submit may take until its answer counts as lost.
         webhook_url: Where RunningHub can reach `rh-prefect webhook serve`; unset, nobody tells and all is polled.
         webhook_token: The secret part of the webhook's address.
+        suspend_seconds: How long a run that has suspended itself sleeps at the most, until it looks for itself.
     """
 
     model_config = SettingsConfigDict(env_prefix="RH_", extra="ignore", frozen=True, hide_input_in_errors=True)
@@ -47,6 +48,7 @@ class Settings(BaseSettings):
     submit_timeout: float = Field(default=60.0, gt=0)
     webhook_url: str | None = None
     webhook_token: SecretStr | None = None
+    suspend_seconds: float = Field(default=4 * 3600.0, gt=0)
 
     @property
     def journal_url(self) -> str:

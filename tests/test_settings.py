@@ -41,6 +41,7 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
         "submit_timeout": "5",
         "webhook_url": "https://hooks.example.net/rh",
         "webhook_token": "canary-token-0123456789",
+        "suspend_seconds": "60",
     }
     assert set(given) == set(Settings.model_fields)
     for name, value in given.items():

@@ -10,6 +10,7 @@ from rh_prefect import models
 from rh_prefect.flows.parts import Budget, Resolution
 from rh_prefect.jobs.result import Result
 from rh_prefect.runs.flow import flow
+from rh_prefect.runs.rounds import Wait
 from rh_prefect.tasks.generate import check_job
 from rh_prefect.tasks.many import generate_many
 
@@ -19,6 +20,7 @@ async def upscale(
     videos: Annotated[list[str], Field(min_length=1)],
     resolution: Resolution = "1080p",
     budget: Budget | None = None,
+    wait: Wait = "poll",
     credentials: str | None = None,
     storage: str | None = None,
 ) -> list[Result]:
@@ -28,10 +30,13 @@ async def upscale(
         videos: Each a path, an fsspec URI or a link.
         resolution: The size that they shall have.
         budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
+        wait: How to wait: in the process, or suspended until a receiver of webhooks wakes the run.
         credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
     asked = [models.RhVideoUpscaler(video_url=video, target_resolution=resolution) for video in videos]
     for one in asked:
         await check_job(one, credentials=credentials, storage=storage)
-    return await generate_many(asked, label="enlarged", budget=budget, credentials=credentials, storage=storage)
+    return await generate_many(
+        asked, wait=wait, label="enlarged", budget=budget, credentials=credentials, storage=storage
+    )

@@ -12,6 +12,9 @@ from rh_prefect.jobs.events import JobEvent
 
 ENDED = frozenset({"succeeded", "failed", "cancelled", "unknown", "reused"})
 
+_TOLD = 3
+"""Of how many running graphs the bar tells how far they are."""
+
 _KEPT = 200
 """How many runs one process remembers: a long-lived one must not grow for ever."""
 
@@ -50,6 +53,13 @@ class Board:
         """How much is done, 0 to 100."""
         total = max(self.expected, len(self.rows))
         return 100.0 * self.ended / total if total else 0.0
+
+    @property
+    def line(self) -> str:
+        """What stands above the bar: how many jobs are done, and how far the graphs are that tell of it."""
+        done = f"{self.ended} of {max(self.expected, len(self.rows))} jobs done"
+        told = [f"{event.label or event.model}: {event.message}" for event in self.rows.values() if event.is_step]
+        return "; ".join([done, *told[:_TOLD]])
 
     def steps(self) -> list[Step]:
         """The rows of the run's table."""

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
+from prefect.logging.loggers import flow_run_logger
 from prefect.types import SecretDict
 
 from rh_prefect import artifacts
-from rh_prefect.blocks.lookup import load_credentials, load_storage
+from rh_prefect.blocks.lookup import load_storage
+from rh_prefect.blocks.paying import key_of
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.client import Client
 from rh_prefect.errors import RunningHubError
-from rh_prefect.jobs.account import ASKED, Account, account
+from rh_prefect.jobs.account import Account
+from rh_prefect.jobs.accounts import member, payer
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
 from rh_prefect.jobs.care import orphans, replay_spool
 from rh_prefect.jobs.records import Cancelled, Intent, JobView
 from rh_prefect.jobs.result import Result
 from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.sharing import ASKED
 from rh_prefect.jobs.spool import Spool
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
@@ -83,9 +87,24 @@ async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: Sta
         state: Its state.
     """
     report = await LOOP.call(cancel_run(scope_of(flow_run, flow.name), by="the cancellation hook"))
-    _log.info("%s: cancelled %d task(s) at RunningHub", flow_run.name, len(report.cancelled))
+    log = flow_run_logger(flow_run, flow)
+    log.info("cancelled %d task(s) at RunningHub", len(report.cancelled))
     for job, why in report.failed.items():
-        _log.error("%s: could not be cancelled and may go on and cost: %s", job, why)
+        log.error("%s: could not be cancelled and may go on and cost: %s", job, why)
+    rows = list(_rows(report))
+    if rows:
+        described = f"{len(report.cancelled)} task(s) cancelled at RunningHub, {len(report.failed)} not."
+        page = artifacts.Page(flow.name, flow_run.id)
+        await artifacts.table(rows, what="cancelled", description=described, page=page)
+
+
+def _rows(report: CancelReport) -> Iterator[dict[str, str]]:
+    for job, why in report.failed.items():
+        yield {"task or job": job, "what became of it": "NOT cancelled", "why": why}
+    for task_id in report.cancelled:
+        yield {"task or job": task_id, "what became of it": "cancelled", "why": ""}
+    for task_id in report.finished:
+        yield {"task or job": task_id, "what became of it": "had ended before", "why": ""}
 
 
 async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
@@ -100,7 +119,9 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         return (await account_of(intent)).client
 
     reports: list[CancelReport] = []
-    for one in await _working_in(scope, by=by):
+    for batch in await _batches(scope):
+        await batch.journal.create(f"cancel-{batch.attempt}", Cancelled(by=by).model_dump(mode="json"))
+    for one in await scopes_of(scope):
         await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
         reports.append(await cancel_scope(one, client_for, by=by))
     return CancelReport(
@@ -110,16 +131,24 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
     )
 
 
-async def _working_in(scope: Scope, *, by: str) -> list[Scope]:
-    """The scopes that a run works in: its own, and those of the batches that it goes on with; nothing starts there."""
+async def scopes_of(scope: Scope) -> list[Scope]:
+    """The scopes that a run works in: its own, and those of the batches that it goes on with.
+
+    Args:
+        scope: The run.
+    """
     found = {scope.journal.scope: scope}
-    if isinstance(scope, PastScope):
-        for record in (await scope.journal.job(BATCH)).values():
-            journal = FlowRunJournal(record["scope"])
-            there = replace(scope, journal=journal, attempt=record["attempt"])
-            await journal.create(f"cancel-{there.attempt}", Cancelled(by=by).model_dump(mode="json"))
-            found.setdefault(journal.scope, there)
+    for batch in await _batches(scope):
+        found.setdefault(batch.journal.scope, batch)
     return list(found.values())
+
+
+async def _batches(scope: Scope) -> list[Scope]:
+    """What a run's batches count as: another run's scope, or its own, as one of the attempts there."""
+    if not isinstance(scope, PastScope):
+        return []
+    records = (await scope.journal.job(BATCH)).values()
+    return [replace(scope, journal=FlowRunJournal(one["scope"]), attempt=one["attempt"]) for one in records]
 
 
 async def account_of(intent: Intent) -> Account:
@@ -131,8 +160,7 @@ async def account_of(intent: Intent) -> Account:
     Raises:
         ConfigError: Its block is gone, or no key is set.
     """
-    paying = await load_credentials(intent.credentials)
-    return account(paying.api_key, base_url=paying.base_url, settings=get_settings(), name=paying.account)
+    return member(await key_of(intent), settings=get_settings()).account
 
 
 async def store_of(intent: Intent) -> MediaStore:
@@ -163,7 +191,7 @@ async def bring_home(view: JobView, scope: Scope) -> Result | None:
         return None
     intent = view.last.intent
     store = await store_of(intent)
-    desk = await account_of(intent)
+    desk = payer([await key_of(intent)], settings=get_settings(), find=key_of)
     return await desk.bring_home(intent, view.key, scope=scope, store=store, observer=RunObserver(_log, None))
 
 
@@ -180,16 +208,16 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
         await artifacts.steps_table(board.steps(), page=board.page)
         await LOOP.call(board.progress.finish(description=f"{board.ended} of {len(board.rows)} jobs done"))
     if state.is_completed() and str(flow_run.id) in ASKED:
-        await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name)))
+        await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
 
 
-async def _collect_orphans(scope: PastScope) -> None:
+async def _collect_orphans(scope: PastScope, log: logging.LoggerAdapter[logging.Logger]) -> None:
     for view in await orphans(scope.journal, ASKED[scope.journal.scope]):
         job = f"{scope.journal.scope}/{view.key}"
         try:
             result = await bring_home(view, scope)
         except RunningHubError as error:
-            _log.warning("%s: paid for in an earlier attempt and not asked for now; not collected: %s", job, error)
+            log.warning("%s: paid for in an earlier attempt and not asked for now; not collected: %s", job, error)
         else:
             if result is not None:
-                _log.warning("%s: paid for in an earlier attempt and not asked for now: %s", job, result.manifest)
+                log.warning("%s: paid for in an earlier attempt and not asked for now: %s", job, result.manifest)

@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 _PREFIX = "rh-"
 _PAGE = 200
 """Prefect's default limit of a page: a longer one may be refused."""
-_NO_JOBS = ("media", "cancel", "batch")
+_NO_JOBS = ("media", "cancel", "batch", "reconciled", "suspend")
 
 # The package's own loop keeps a connection to the Prefect API; it is closed with the loop.
 LOOP.on_close(disconnect)

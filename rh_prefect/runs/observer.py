@@ -14,11 +14,16 @@ from prefect.logging import get_run_logger
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
 from rh_prefect.runs.board import Board, board_of
 from rh_prefect.runs.scope import current_scope
+from rh_prefect.runs.watch import watch
 
 _EVENTS: Final[frozenset[JobEventState]] = frozenset(
     {"submitted", "adopted", "succeeded", "failed", "cancelled", "unknown"}
 )
-_LEVELS: Final[dict[JobEventState, int]] = {"failed": logging.ERROR, "unknown": logging.ERROR}
+_LEVELS: Final[dict[JobEventState, int]] = {
+    "moved": logging.WARNING,
+    "failed": logging.ERROR,
+    "unknown": logging.ERROR,
+}
 _log = logging.getLogger("rh_prefect")
 
 listeners: list[Callable[[JobEvent], None]] = []
@@ -41,11 +46,13 @@ class RunObserver:
     def notify(self, event: JobEvent) -> None:
         """Takes note of a change; see `rh_prefect.jobs.events.Observer`."""
         name = f"{event.label}: {event.model}" if event.label else event.model
-        self._log.log(_LEVELS.get(event.state, logging.INFO), "%s: %s", name, event.message)
+        if not event.is_step:
+            self._log.log(_LEVELS.get(event.state, logging.INFO), "%s: %s", name, event.message)
         if self._board is not None:
             # Outside of flows there may be no Prefect API at all, and an event would start a throw-away server for
             # itself.
             self._board.take(event)
+            watch(self._board)
             _show_progress(self._board)
             if event.state in _EVENTS:
                 _emit(event)
@@ -79,10 +86,7 @@ _showing: set[asyncio.Task[None]] = set()
 
 def _show_progress(board: Board) -> None:
     # Nobody waits for the bar; the set only keeps the task from being collected as garbage.
-    total = max(board.expected, len(board.rows))
-    task = asyncio.ensure_future(
-        board.progress.report(board.percent, description=f"{board.ended} of {total} jobs done")
-    )
+    task = asyncio.ensure_future(board.progress.report(board.percent, description=board.line))
     _showing.add(task)
     task.add_done_callback(_showing.discard)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -11,9 +12,9 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.connection import connect
-from rh_prefect.errors import ConfigError
-from rh_prefect.jobs.journal import FolderJournal, Journal
-from rh_prefect.jobs.scope import FolderScope, Scope
+from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.jobs.journal import FolderJournal, Journal, folder_scopes
+from rh_prefect.jobs.scope import FolderScope, Scope, last_attempt
 from rh_prefect.runs.hooks import PastScope, scope_of
 from rh_prefect.runs.journal import FlowRunJournal
 from rh_prefect.settings import get_settings
@@ -70,24 +71,38 @@ async def scope_named(scope: str) -> Scope:
 
     Raises:
         ConfigError: There is no such flow run, or no Prefect API.
+        InputError: There is no such scope.
     """
     journal = journal_of(scope)
-    return FolderScope(journal) if isinstance(journal, FolderJournal) else await past_scope(scope)
+    if not isinstance(journal, FolderJournal):
+        return await past_scope(scope)
+    url = get_settings().journal_url
+    if scope not in await asyncio.to_thread(folder_scopes, url):
+        raise InputError(
+            f"{scope}: there is no such run, and no such scope in {journal.url}. "
+            "What to do: see `rh-prefect jobs list`, and check RH_JOURNAL and RH_STATE_DIR."
+        )
+    return FolderScope(journal, attempt=max(await last_attempt(journal), 1))
 
 
-async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, int]]:
+async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, str, int]]:
     """Finds the latest flow runs that have paid jobs.
 
     Args:
         limit: How many of the latest flow runs to look at.
 
     Yields:
-        Flow run and number of jobs.
+        Flow run, its flow's name, and its number of jobs.
     """
     connection = await connect()
+    names: dict[UUID, str] = {}
     async with connection.gate:
         runs = await connection.client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=limit)
     for flow_run in runs:
         jobs = [key async for key in FlowRunJournal(flow_run.id).keys()]  # noqa: SIM118, no dict
-        if jobs:
-            yield flow_run, len(jobs)
+        if not jobs:
+            continue
+        if flow_run.flow_id not in names:
+            async with connection.gate:
+                names[flow_run.flow_id] = (await connection.client.read_flow(flow_run.flow_id)).name
+        yield flow_run, names[flow_run.flow_id], len(jobs)

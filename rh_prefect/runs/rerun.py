@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, TypeVar, cast
+from collections.abc import Coroutine
+from typing import Any, TypeVar, cast, overload
 from uuid import UUID
 
 from prefect import Flow
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound, ParameterTypeError
 from prefect.flow_engine import run_flow
 from prefect.states import Pending, Scheduled
 
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.jobs.thread import LOOP
 
 R = TypeVar("R")
 
@@ -39,6 +42,42 @@ async def rerun(flow: Flow[..., R], flow_run_id: UUID | str) -> R:
     return cast("R", await result if inspect.isawaitable(result) else result)
 
 
+@overload
+def resume(flow: Flow[..., Coroutine[Any, Any, R]], flow_run_id: UUID | str) -> Coroutine[Any, Any, R]: ...
+
+
+@overload
+def resume(flow: Flow[..., R], flow_run_id: UUID | str) -> R: ...
+
+
+def resume(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
+    """Goes on with a run of a flow of your own that broke off or failed, and pays for nothing twice.
+
+    The flow run keeps its id, so that its jobs are found again: what is paid for is fetched, what is missing is made.
+    Call it as you call the flow, with `await` where it is async:
+
+        await resume(lighthouse, "6d6ba215-c5be-4f88-8824-26faa747bb74")
+
+    Args:
+        flow: The flow, as it was; its parameters are taken from the flow run.
+        flow_run_id: The flow run, as the dashboard and `rh-prefect jobs list` show it.
+
+    Returns:
+        What the flow returns.
+
+    Raises:
+        ConfigError: There is no such flow run, or it is one of another flow, or this is called inside a flow.
+    """
+    if FlowRunContext.get() is not None:
+        raise ConfigError(
+            f"A run of {flow.name!r} cannot be gone on with inside of another flow: its jobs would be looked for in "
+            "that one's run. What to do: call `resume` outside of flows."
+        )
+    if inspect.iscoroutinefunction(flow.fn):
+        return rerun(flow, flow_run_id)
+    return run_flow(flow, flow_run=LOOP.call_sync(_prepare(flow, flow_run_id)))
+
+
 async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:
     """Creates a flow run before it runs, so that its id is known should this process die at once.
 
@@ -61,16 +100,35 @@ async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:
         return (await connection.client.create_flow_run(flow, parameters=given, state=Pending())).id
 
 
+async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
+    """Finds a run of a flow.
+
+    Args:
+        flow: The flow.
+        flow_run_id: The flow run.
+
+    Raises:
+        ConfigError: There is no such flow run, or it is one of another flow.
+    """
+    connection = await connect()
+    async with connection.gate:
+        flow_run = await _read(connection.client, flow_run_id)
+        name = (await connection.client.read_flow(flow_run.flow_id)).name
+    if name != flow.name:
+        raise ConfigError(
+            f"The flow run {flow_run_id} is one of the flow {name!r}, not of {flow.name!r}. "
+            "What to do: go on with it by its own flow."
+        )
+    return flow_run
+
+
 async def _prepare(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
+    flow_run = await find(flow, flow_run_id)
+    if flow_run.state is None or not flow_run.state.is_final():
+        return flow_run
     connection = await connect()
     async with connection.gate:
         client = connection.client
-        flow_run = await _read(client, flow_run_id)
-        name = (await client.read_flow(flow_run.flow_id)).name
-        if name != flow.name:
-            raise ConfigError(f"The flow run {flow_run_id} is one of the flow {name!r}, not of {flow.name!r}.")
-        if flow_run.state is None or not flow_run.state.is_final():
-            return flow_run
         # A final state is left only by force; the name is Prefect's own for a run that waits to be run again.
         await client.set_flow_run_state(flow_run.id, Scheduled(name="AwaitingRetry"), force=True)
         return await client.read_flow_run(flow_run.id)

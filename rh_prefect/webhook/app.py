@@ -10,7 +10,8 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 
 from pydantic import SecretStr
@@ -24,8 +25,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rh_prefect.client import read_delivery
 from rh_prefect.errors import ConfigError
 from rh_prefect.jobs.callback import usable_token
+from rh_prefect.jobs.thread import LOOP
 from rh_prefect.settings import get_settings
 from rh_prefect.webhook.confirm import Confirmer, Told
+from rh_prefect.webhook.watchman import Watchman
 
 LARGEST_BODY: Final = 1024 * 1024
 """Bytes; a task with a hundred outputs tells of them in less than a tenth of it."""
@@ -40,7 +43,9 @@ _NUMBER: Final = re.compile(r"[1-9][0-9]{0,5}")
 _log = logging.getLogger("rh_prefect")
 
 
-def create_app(*, token: SecretStr | None = None, confirmer: Confirmer | None = None) -> Starlette:
+def create_app(
+    *, token: SecretStr | None = None, confirmer: Confirmer | None = None, watchman: Watchman | None = None
+) -> Starlette:
     """Makes the receiver, to be served as it is or mounted in a web service of your own.
 
         uvicorn --factory rh_prefect.webhook:create_app
@@ -48,6 +53,8 @@ def create_app(*, token: SecretStr | None = None, confirmer: Confirmer | None = 
     Args:
         token: The secret part of the address; by default RH_WEBHOOK_TOKEN.
         confirmer: Looks into what was told.
+        watchman: Wakes suspended runs; it begins with the server, or with the first delivery where the receiver is a
+            part of another service.
 
     Raises:
         ConfigError: There is no token, or it could be guessed.
@@ -57,10 +64,11 @@ def create_app(*, token: SecretStr | None = None, confirmer: Confirmer | None = 
         raise ConfigError(
             "The receiver needs a token. What to do: set RH_WEBHOOK_TOKEN; `rh-prefect webhook serve` makes one."
         )
-    receiver = _Receiver(usable_token(secret), confirmer or Confirmer())
+    watch = watchman or Watchman()
+    receiver = _Receiver(usable_token(secret), confirmer or Confirmer(on_end=watch.hear), watch)
     hook = Route("/hook/{token}/{scope}/{key}/{n}", receiver.take, methods=["POST"])
     routes = [hook, Route("/health", _health, methods=["GET"])]
-    return Starlette(routes=routes, middleware=[Middleware(_Unlogged)])
+    return Starlette(routes=routes, middleware=[Middleware(_Unlogged)], lifespan=receiver.watching)
 
 
 async def _health(_: Request) -> Response:
@@ -91,9 +99,19 @@ class _Refused(Exception):
 class _Receiver:
     """Takes deliveries."""
 
-    def __init__(self, token: SecretStr, confirmer: Confirmer) -> None:
+    def __init__(self, token: SecretStr, confirmer: Confirmer, watchman: Watchman) -> None:
         self._token = token.get_secret_value().encode()
         self._confirmer = confirmer
+        self._watchman = watchman
+
+    @asynccontextmanager
+    async def watching(self, _: Starlette) -> AsyncIterator[None]:
+        """Looks after suspended runs from the start: their webhooks may have come while nobody was here."""
+        self._watchman.start()
+        try:
+            yield
+        finally:
+            await LOOP.call(self._watchman.close())
 
     async def take(self, request: Request) -> Response:
         """Answers one delivery; RunningHub sends it again where the answer is not 2xx."""
@@ -101,6 +119,7 @@ class _Receiver:
             told = await self._read(request)
         except _Refused as refused:
             return Response(status_code=refused.status)
+        self._watchman.start()
         if not self._confirmer.take(told):
             return Response(status_code=503, headers={"Retry-After": "60"})
         return PlainTextResponse("noted")

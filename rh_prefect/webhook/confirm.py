@@ -14,15 +14,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from rh_prefect.client import Client, TaskView
-from rh_prefect.errors import ConfigError, RunningHubError, TaskNotFound
-from rh_prefect.jobs.ending import Attempt, Seen, broken_end, end_of
+from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.jobs.journal import Journal
-from rh_prefect.jobs.poller import is_settled
 from rh_prefect.jobs.records import End, JobView, Resolution, Submit
 from rh_prefect.jobs.thread import LOOP
-from rh_prefect.runs.hooks import account_of
-from rh_prefect.runs.past import is_flow_run, journal_of, scope_named
+from rh_prefect.runs.past import is_flow_run, journal_of
+from rh_prefect.runs.task_end import confirmed_end, paying_client
 from rh_prefect.runs.wakeups import announce
 
 PAUSES: Final = (1.0, 3.0, 9.0)
@@ -63,13 +60,20 @@ class Told:
 class Confirmer:
     """Works in the background, on the package's loop thread; each delivery once, however often it comes."""
 
-    def __init__(self, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_end: Callable[[], object] = lambda: None,
+    ) -> None:
         """Starts with nothing to do.
 
         Args:
             sleep: Waits before another look.
+            on_end: Called on the loop thread when an end was confirmed.
         """
         self._sleep = sleep
+        self._on_end = on_end
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._lock = threading.Lock()
         self._at_work: dict[Told, bool] = {}
@@ -107,6 +111,8 @@ class Confirmer:
                     self._done[told] = None
                     if len(self._done) > REMEMBERED:
                         del self._done[next(iter(self._done))]
+            if is_done:
+                self._on_end()
 
     def _came_again(self, told: Told) -> bool:
         with self._lock:
@@ -148,7 +154,7 @@ async def _confirm(told: Told, *, is_last: bool) -> Verdict:
     elif submit.task_id != told.task_id:
         _log.warning("%s: a webhook told of task %s, which is not this job's", told.job, told.task_id)
         return "nothing"
-    end = submit.end or await _end(told, submit, journal)
+    end = submit.end or await confirmed_end(submit, told.task_id, key=told.key, journal=journal)
     if end is None:
         return "later"
     _announce(told, submit, end)
@@ -158,45 +164,6 @@ async def _confirm(told: Told, *, is_last: bool) -> Verdict:
 async def _submit_of(told: Told, journal: Journal) -> Submit | None:
     view = JobView.parse(told.key, await journal.job(told.key))
     return next((submit for submit in view.submits if submit.n == told.n), None)
-
-
-async def _end(told: Told, submit: Submit, journal: Journal) -> End | None:
-    """The end as RunningHub confirms it, recorded; None where it does not, or not yet."""
-    client = await _client(submit)
-    view = await client.query(told.task_id)
-    if not is_settled(view):
-        return None
-    scope = await _attempt(told, submit, view)
-    if submit.answer is not None and submit.answer.node_errors:
-        end = broken_end(submit, view, scope=scope)
-    else:
-        end = end_of(submit, view, scope=scope, queued=None, ran=None)
-    name = f"{told.key}-end-{told.n}"
-    if await journal.create(name, end.model_dump(mode="json")):
-        return end
-    return End.model_validate(await journal.read(name))
-
-
-async def _attempt(told: Told, submit: Submit, view: TaskView) -> Attempt:
-    # Who may pay for a failed job again depends on the attempt that saw it fail; a success is one in any.
-    if view.status == "SUCCESS":
-        return Seen(submit.intent.attempt)
-    return await scope_named(told.scope)
-
-
-async def _client(submit: Submit) -> Client:
-    """The client of the account that paid.
-
-    Raises:
-        ConfigError: Its block is gone, the environment has no key, or it is for another site.
-    """
-    paying = await account_of(submit.intent)
-    if paying.client.site != submit.intent.site:
-        raise ConfigError(
-            f"the job was submitted to {submit.intent.site}, and the receiver's credentials are for "
-            f"{paying.client.site}. What to do: start it with the same RH_BASE_URL, or name blocks in your flows."
-        )
-    return paying.client
 
 
 async def _adopt(told: Told, submit: Submit, journal: Journal, *, is_last: bool) -> Verdict:
@@ -212,7 +179,7 @@ async def _adopt(told: Told, submit: Submit, journal: Journal, *, is_last: bool)
             submit.state,
         )
         return "nothing"
-    event = await (await _client(submit)).webhooks.detail(told.task_id)
+    event = await (await paying_client(submit.intent)).webhooks.detail(told.task_id)
     if not urlsplit(event.url).path.endswith(f"/{told.scope}/{told.key}/{told.n}"):
         _log.warning("%s: a webhook told of task %s, whose webhook is another's", told.job, told.task_id)
         return "nothing"

@@ -33,7 +33,7 @@ def serve(on_ready: Callable[[str], object], *, host: str, port: int, token: Sec
         create_app(token=token),
         access_log=False,
         log_config=None,
-        lifespan="off",
+        lifespan="on",
         server_header=False,
         limit_concurrency=_MOST_CONNECTIONS,
     )

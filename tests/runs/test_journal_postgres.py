@@ -11,10 +11,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.runs.journal import FlowRunJournal
 from tests.jobs.journal_contract import JournalContract, OpenJournal
-from tests.support.postgres import PROGRAMS, postgres
+from tests.support.postgres import PROGRAMS, WHY_NOT, postgres
 from tests.support.prefect_server import PrefectServer, free_port
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(not PROGRAMS, reason="PostgreSQL is not installed")]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not PROGRAMS, reason=WHY_NOT)]
 
 
 @flow

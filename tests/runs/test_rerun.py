@@ -11,7 +11,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 
 from rh_prefect.errors import ConfigError
-from rh_prefect.runs.rerun import rerun
+from rh_prefect.runs.rerun import rerun, resume
 from tests.runs.crashing_flow import failed
 from tests.support.prefect_server import PrefectServer
 
@@ -49,6 +49,47 @@ async def test_a_failed_run_is_run_again_under_its_id(prefect_server: PrefectSer
     async with get_client() as client:
         flow_run = await client.read_flow_run(flow_run_id)
     assert (flow_run.run_count, flow_run.state.name) == (2, "Completed")
+
+
+@flow
+def half(number: int) -> int:
+    if not tried:
+        tried.append(number)
+        raise RuntimeError("fails once")
+    return number * 2
+
+
+@flow
+async def ahalf(number: int) -> int:
+    return half.fn(number)
+
+
+tried: list[int] = []
+
+
+def test_a_sync_flow_is_resumed_by_a_plain_call(prefect_server: PrefectServer) -> None:
+    tried.clear()
+    state = half(21, return_state=True)
+    assert resume(half, str(state.state_details.flow_run_id)) == 42
+
+
+async def test_an_async_flow_is_resumed_by_an_awaited_call(prefect_server: PrefectServer) -> None:
+    tried.clear()
+    state = await ahalf(21, return_state=True)
+    assert await resume(ahalf, str(state.state_details.flow_run_id)) == 42
+    # Right in an event loop, too, where somebody has one.
+    tried.clear()
+    state = half(1, return_state=True)
+    assert resume(half, str(state.state_details.flow_run_id)) == 2
+
+
+def test_a_run_is_not_resumed_inside_of_another(prefect_server: PrefectServer) -> None:
+    @flow
+    def outer() -> None:
+        resume(half, uuid.uuid4())
+
+    with pytest.raises(ConfigError, match="outside of flows"):
+        outer()
 
 
 async def test_a_run_that_is_not_there_is_named(prefect_server: PrefectServer) -> None:

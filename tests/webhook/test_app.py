@@ -10,6 +10,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 
 from rh_prefect.errors import ConfigError
@@ -20,6 +21,13 @@ from rh_prefect.webhook.confirm import Confirmer, Told
 TOKEN = "a-token-of-24-characters"
 PLACE = f"/hook/{TOKEN}/run/{'0' * 24}/1"
 TASK = "2031112223334445057"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_prefect() -> Iterator[None]:
+    """No suspended run of other tests is to be looked after."""
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        yield
 
 
 class Noted(Confirmer):

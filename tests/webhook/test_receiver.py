@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
@@ -96,14 +97,13 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def callback() -> Iterator[Callback]:
-    """One receiver for all: it reads its settings anew for each delivery."""
-    with receiver() as callback:
+    """One receiver for all: it reads its settings anew for each delivery. No Prefect: other tests' runs are not its."""
+    with temporary_settings(restore_defaults={PREFECT_API_URL}), receiver() as callback:
         yield callback
 
 
 @pytest.fixture
 def desk(callback: Callback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with Emulator(clock="real", factor=0, long_side=64) as rh:
         for name, value in {**environment(rh, tmp_path), "RH_JOURNAL": str(tmp_path / "journal")}.items():
             monkeypatch.setenv(name, value)

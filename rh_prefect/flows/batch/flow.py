@@ -10,8 +10,9 @@ from rh_prefect.errors import BatchUnfinished
 from rh_prefect.flows.batch.account import BatchAccount
 from rh_prefect.flows.batch.run import batch as run_batch
 from rh_prefect.flows.parts import Budget
-from rh_prefect.jobs.account import Reuse
+from rh_prefect.jobs.options import Reuse
 from rh_prefect.runs.flow import flow
+from rh_prefect.runs.rounds import Wait
 
 
 @flow(name="batch")
@@ -26,6 +27,7 @@ async def batch(
     strict: bool = False,
     max_attempts: Annotated[int, Field(ge=1)] = 3,
     reuse: Reuse = "never",
+    wait: Wait = "poll",
     credentials: str | None = None,
     storage: str | None = None,
 ) -> BatchAccount:
@@ -44,6 +46,7 @@ async def batch(
         strict: Whether one bad row stops the batch before anything is paid.
         max_attempts: How many tasks one job may pay for in all, failed ones included.
         reuse: Whether identical earlier requests are served from the storage, at no cost.
+        wait: How to wait: in the process, or suspended until a receiver of webhooks wakes the run.
         credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
@@ -58,6 +61,7 @@ async def batch(
         strict=strict,
         max_attempts=max_attempts,
         reuse=reuse,
+        wait=wait,
         credentials=credentials,
         storage=storage,
     )

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from rh_prefect.blocks.lookup import load_credentials, load_storage
+from rh_prefect.blocks.lookup import load_storage
+from rh_prefect.blocks.paying import load_payer
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flows.batch import account as accounts
 from rh_prefect.flows.batch.account import BatchAccount, Item
@@ -18,17 +18,19 @@ from rh_prefect.flows.batch.progress import Progress
 from rh_prefect.flows.batch.source import Given, Source, open_source
 from rh_prefect.flows.batch.state import batch_id, enter
 from rh_prefect.flows.batch.work import Crew
-from rh_prefect.jobs.account import ASKED, Reuse, account
 from rh_prefect.jobs.budget import Ledger, ledger_of
 from rh_prefect.jobs.journal import Journal
+from rh_prefect.jobs.leaving import Round
+from rh_prefect.jobs.options import Reuse
+from rh_prefect.jobs.sharing import ASKED
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs import observer
 from rh_prefect.runs.borrowed import borrow
 from rh_prefect.runs.hooks import PastScope
 from rh_prefect.runs.observer import expect_jobs
+from rh_prefect.runs.rounds import Wait, open_round
 from rh_prefect.runs.scope import FlowScope, current_scope
-from rh_prefect.settings import get_settings
 
 _CHECKS = 16
 """How many rows are looked at together: their files before a strict batch, their manifests before one that goes on."""
@@ -46,6 +48,7 @@ async def batch(
     strict: bool = False,
     max_attempts: int = 3,
     reuse: Reuse = "never",
+    wait: Wait = "poll",
     credentials: str | None = None,
     storage: str | None = None,
 ) -> BatchAccount:
@@ -70,6 +73,8 @@ async def batch(
         strict: Whether one bad row, or one bad file, stops the batch before anything is paid.
         max_attempts: How many tasks one job may pay for in all, failed ones included.
         reuse: `always` serves identical earlier requests from the storage, at no cost.
+        wait: How to wait: `suspend` suspends the run when every row's job is submitted, so that it holds no worker, and
+            goes on when these have ended; once for each step of a chain. See `generate_many`.
         credentials: Name of a `RunningHubCredentials` block; by default RH_API_KEY and RH_BASE_URL.
         storage: Name of a `MediaStorage` block; by default RH_OUT.
 
@@ -84,12 +89,11 @@ async def batch(
     if here is None:
         raise ConfigError("batch: called outside of a flow. What to do: call it in a flow, or: rh-prefect batch ROWS.")
     plan = make_plan(model, chain=chain, values=values, label_column=label_column, ignored=ignore_columns)
-    paying, store = await load_credentials(credentials), await load_storage(storage)
+    payer, store = await load_payer(credentials), await load_storage(storage)
     source = await asyncio.to_thread(open_source, rows, store=store)
     sorted_out = await asyncio.to_thread(_sort_out, plan, source)
-    site = urlsplit(paying.base_url).netloc
     about = {"source": source.name, "models": [stage.model.name for stage in plan.stages], "place": store.url}
-    name = batch_id([source.identity, plan.identity, site, store.url])
+    name = batch_id([source.identity, plan.identity, payer.pool.site, store.url])
     if strict:
         _refuse_bad(sorted_out)
     scope = await enter(name, store, here, about=about)
@@ -100,7 +104,7 @@ async def batch(
         "credentials": credentials,
         "storage": storage,
     }
-    run = _Run(name, plan, store, here, scope, about, options)
+    run = _Run(name, plan, store, here, scope, about, options, wait)
     if strict:
         await run.check([work for work in sorted_out if isinstance(work, Work)])
     return await run.whole(sorted_out)
@@ -138,6 +142,7 @@ class _Run:
     scope: PastScope
     about: dict[str, Any]
     options: Mapping[str, Any]
+    wait: Wait
 
     async def check(self, works: Sequence[Work]) -> None:
         """Looks at all files before anything is paid."""
@@ -147,12 +152,11 @@ class _Run:
         _refuse_bad(rows)
 
     async def _check(self, work: Work) -> Work | Bad:
-        paying = await load_credentials(self.options["credentials"])
+        payer = await load_payer(self.options["credentials"])
         asked = self.plan.stages[0].asked(work.params[0])
 
         async def look() -> None:
-            desk = account(paying.api_key, base_url=paying.base_url, settings=get_settings(), name=paying.account)
-            await desk.check(asked, scope=self.scope, store=self.store, label=work.label)
+            await payer.check(asked, scope=self.scope, store=self.store, label=work.label)
 
         try:
             await LOOP.call(look())
@@ -170,15 +174,24 @@ class _Run:
         missing = await self._take_earlier(works, crew)
         expect_jobs(len(missing) * len(self.plan.stages))
         progress.start([item for item in items.values() if item.state != "unfinished"])
-        observer.listeners.append(progress.hear)
+        together = await open_round(self.wait)
+        done, missing = await self._run(crew, missing, together)
+        if together is not None and missing:
+            await together.suspend()
+            done, missing = await self._run(crew, missing, None)
+        return done
+
+    async def _run(self, crew: Crew, works: Sequence[Work], together: Round | None) -> tuple[BatchAccount, list[Work]]:
+        """Runs rows, gives the account, and says which of them are to be run again when their tasks have ended."""
+        observer.listeners.append(crew.progress.hear)
         try:
             with borrow(self.scope):
-                await crew.run(missing)
+                left = await crew.run(works, together)
         finally:
-            observer.listeners.remove(progress.hear)
+            observer.listeners.remove(crew.progress.hear)
             # Also when it is interrupted: what is known by then is what the next person wants to see.
-            done = await asyncio.shield(self._account([items[number] for number in sorted(items)]))
-        return done
+            done = await asyncio.shield(self._account([crew.items[number] for number in sorted(crew.items)]))
+        return done, left
 
     async def _take_earlier(self, works: Sequence[Work], crew: Crew) -> list[Work]:
         """Takes over what an earlier run's account says is done, and still is there; what is missing is left."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -20,9 +20,11 @@ from rh_prefect.flows.batch.plan import Plan, Work
 from rh_prefect.flows.batch.progress import Progress
 from rh_prefect.jobs.budget import Ledger
 from rh_prefect.jobs.identity import explicit_key
+from rh_prefect.jobs.leaving import Left, Round
 from rh_prefect.jobs.result import Result
-from rh_prefect.tasks.generate import generate
-from rh_prefect.tasks.many import WAVE
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs.rounds import in_round, party
+from rh_prefect.tasks.many import WAVE, run_or_leave
 
 WIDTH = 500
 """How many rows are under way at a time, most of them in line for a slot: what waits beyond them costs no memory."""
@@ -35,6 +37,13 @@ class _Short:
     work: Work
     results: list[Result]
     error: BudgetExceeded
+
+
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    """A row whose task goes on while nobody waits for it."""
+
+    work: Work
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Crew:
     progress: Progress
     items: dict[int, Item]
 
-    async def run(self, works: Iterable[Work]) -> None:
+    async def run(self, works: Iterable[Work], together: Round | None = None) -> list[Work]:
         """Runs all rows; none of their failures stops the others.
 
         A row that the budget had too little left for is tried again where money that was set aside for others has come
@@ -67,34 +76,53 @@ class Crew:
 
         Args:
             works: The rows, in order.
+            together: The round that they are parties of, if the run may be suspended.
+
+        Returns:
+            The rows that are still to be run when what was left has ended.
         """
         waiting = list(works)
         while waiting:
-            short = await self._pass(waiting)
+            short, gone = await self._pass(waiting, together)
+            if gone:
+                later = [one.work for one in gone] + [one.work for one in short]
+                return sorted(later, key=lambda work: work.number)
             affordable = self._affordable(short) if 0 < len(short) < len(waiting) else set()
             waiting = [one.work for one in short if one.work.number in affordable]
             for one in short:
                 if one.work.number not in affordable:
                     self._end(one.work, one.results, *_told(one.error, len(one.results) + 1, len(self.plan.stages)))
+        return []
 
-    async def _pass(self, works: Iterable[Work]) -> list[_Short]:
-        """Runs rows; those that the budget had too little left for are not ended but returned."""
-        short: list[_Short] = []
+    async def _pass(self, works: Sequence[Work], together: Round | None) -> tuple[list[_Short], list[_Gone]]:
+        """Runs rows; those that the budget had too little left for, or that were left, are not ended but returned."""
+        open_: list[_Short | _Gone] = []
         room = asyncio.Semaphore(WIDTH)
+        if together is not None:
+            await LOOP.call(together.expect(len(works)))
 
         async def one(work: Work) -> None:
             try:
-                short.extend(filter(None, [await self._run(work)]))
+                async with party(together):
+                    open_.extend(filter(None, [await self._run(work)]))
             finally:
                 room.release()
 
+        with in_round(together):
+            await self._start_all(works, one, room)
+        short = [one for one in open_ if isinstance(one, _Short)]
+        short.sort(key=lambda one: one.work.number)
+        return short, [one for one in open_ if isinstance(one, _Gone)]
+
+    async def _start_all(
+        self, works: Sequence[Work], one: Callable[[Work], Coroutine[Any, Any, None]], room: asyncio.Semaphore
+    ) -> None:
         async with asyncio.TaskGroup() as group:
             for number, work in enumerate(works):
                 await room.acquire()
                 if number % WAVE == 0:
                     await asyncio.sleep(0)
                 group.create_task(one(work))
-        return sorted(short, key=lambda one: one.work.number)
 
     def _affordable(self, short: Iterable[_Short]) -> set[int]:
         """The rows, by number, that what is left now suffices for, the first ones first."""
@@ -113,10 +141,13 @@ class Crew:
     def _key(self, work: Work, step: int) -> str:
         return f"batch {self.batch} row {work.id} step {step + 1}"
 
-    async def _run(self, work: Work) -> _Short | None:
+    async def _run(self, work: Work) -> _Short | _Gone | None:
         results: list[Result] = []
         try:
-            await self._chain(work, results)
+            left = await self._chain(work, results)
+            if left is not None:
+                self._leave(work, results, left)
+                return _Gone(work)
             ended: tuple[ItemState, str] = "done", ""
         except BudgetExceeded as error:
             return _Short(work, results, error)
@@ -125,13 +156,27 @@ class Crew:
         self._end(work, results, *ended)
         return None
 
-    async def _chain(self, work: Work, results: list[Result]) -> None:
+    async def _chain(self, work: Work, results: list[Result]) -> Left | None:
         stages = self.plan.stages
         for step, stage in enumerate(stages):
             asked = stage.asked(work.params[step], before=results[-1].media if results else None)
             # Only the last step's output bears the name alone; the others say whose they are.
             label = work.label if step == len(stages) - 1 else f"{work.label or 'item'}-step-{step + 1}"
-            results.append(await generate(asked, label=label, key=self._key(work, step), **self.options))
+            done = await run_or_leave(asked, label=label, key=self._key(work, step), **self.options)
+            if isinstance(done, Left):
+                return done
+            results.append(done)
+        return None
+
+    def _leave(self, work: Work, results: list[Result], left: Left) -> None:
+        """Says how a row stands while the run is suspended."""
+        self.items[work.number] = self.items[work.number].model_copy(
+            update={
+                "why": f"task {left.task_id} runs; the run is suspended, and goes on when it has ended",
+                "tasks": (*(result.task_id for result in results), left.task_id),
+                "jobs": (*(result.job for result in results), left.job),
+            }
+        )
 
     def _end(self, work: Work, results: list[Result], state: ItemState, why: str) -> None:
         keys = self.keys(work)

@@ -1,0 +1,57 @@
+"""The flow `reconcile`: ends at RunningHub what cancelled runs have left there; for automations and the clock."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any
+from uuid import UUID
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from rh_prefect import artifacts
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs.reconcile import Finding, Reconciled, reconcile_runs
+from rh_prefect.runs.suspended import wake_suspended
+
+Hours = Annotated[float, Field(gt=0, le=24 * 365)]
+
+
+@flow(name="reconcile")
+async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> State[Any]:
+    """Looks after flow runs with paid jobs that were cancelled, have failed or have crashed.
+
+    What a cancelled run still has running at RunningHub is cancelled, on the account that paid. What had succeeded
+    is brought home. Tasks of failed and crashed runs are left alone and told of: whoever runs them again waits for
+    them. Suspended runs whose tasks have ended are woken. It can be run at any time and as often as one likes.
+
+    Args:
+        flow_run_id: Look after this run only, however long ago it ended. Empty for all that have ended lately.
+        hours: How far to look back. Links to outputs at RunningHub die after a day.
+    """
+    done = await LOOP.call(reconcile_runs(flow_run_id=flow_run_id, hours=hours))
+    if flow_run_id is None:
+        for woken in await LOOP.call(wake_suspended()):
+            get_run_logger().info("flow run %s was suspended, its tasks have ended: woken", woken)
+    for one in done.findings:
+        _log(one)
+    if done.findings:
+        await artifacts.table((one.row() for one in done.findings), what="found", description=f"{done}.")
+    return _state(done)
+
+
+def _log(one: Finding) -> None:
+    level = logging.ERROR if one.done == "NOT cancelled" else logging.INFO
+    what = f"{one.model}, task {one.task_id}" if one.task_id else one.model
+    get_run_logger().log(level, "%s: %s: %s %s", one.flow_run, what, one.done, one.note)
+
+
+def _state(done: Reconciled) -> State[Any]:
+    """Fails where something goes on that nobody wants: that is what a person should be told of."""
+    if not done.stuck:
+        return Completed(message=str(done))
+    tasks = ", ".join(f"{one.task_id or one.job or one.flow_run}" for one in done.stuck)
+    return Failed(message=f"{done}. These could not be cancelled and may go on and cost: {tasks}")

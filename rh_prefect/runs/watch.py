@@ -1,0 +1,93 @@
+"""Notices that a flow run is being cancelled while its own process lives.
+
+The cancellation hook comes after that process has gone, which takes a flow that blocks half a minute, and is called by
+a worker only. So the process itself looks now and then how its run is, and once more when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+from uuid import UUID
+
+import httpx
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+from prefect.logging.loggers import flow_run_logger
+
+from rh_prefect.connection import connect, disconnect
+from rh_prefect.errors import ConfigError, RunningHubError
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs.board import Board
+
+EVERY: Final = 3.0
+"""Seconds between two looks: one small request for each process that has paid jobs, however many they are."""
+
+_watched: dict[UUID, tuple[Board, asyncio.Task[None]]] = {}
+
+
+def watch(board: Board) -> None:
+    """Looks after a run from now on, until its jobs have ended or it has; on the loop thread.
+
+    Args:
+        board: The root flow run's; watching it twice has no effect.
+    """
+    if board.page is not None and board.page.flow_run_id not in _watched and _has_work(board):
+        run = board.page.flow_run_id
+        task = asyncio.ensure_future(_watch(board, run))
+        _watched[run] = board, task
+        task.add_done_callback(lambda _: _watched.pop(run, None))
+
+
+async def _watch(board: Board, run: UUID) -> None:
+    is_on = True
+    while is_on and _has_work(board):
+        await asyncio.sleep(EVERY)
+        is_on = await _look(board, run)
+
+
+def _has_work(board: Board) -> bool:
+    return board.ended < len(board.rows)
+
+
+async def _look(board: Board, run: UUID) -> bool:
+    """Cancels what a run has submitted, if it is cancelled; tells whether to look again."""
+    try:
+        connection = await connect()
+        async with connection.gate:
+            flow_run = await connection.client.read_flow_run(run)
+    except (httpx.HTTPError, ConfigError):
+        return True
+    except ObjectNotFound:
+        return False
+    state = flow_run.state
+    if state is not None and (state.is_cancelling() or state.is_cancelled()):
+        await _cancel(flow_run, flow=board.page.flow if board.page else "")
+        return False
+    return state is None or not (state.is_final() or state.is_paused())
+
+
+async def _cancel(flow_run: FlowRun, *, flow: str) -> None:
+    # The hooks import the observer, which calls this module.
+    from rh_prefect.runs.hooks import cancel_run, scope_of
+
+    log = flow_run_logger(flow_run)
+    try:
+        report = await cancel_run(scope_of(flow_run, flow), by="the run's own process")
+    except RunningHubError as error:
+        # The hook, or `reconcile`, does it again and says so.
+        log.warning("not all could be cancelled at RunningHub yet: %s", error.message)
+    else:
+        log.info("the run is cancelled: cancelled %d task(s) at RunningHub", len(report.cancelled))
+
+
+async def _last_look() -> None:
+    """A run that is cancelled ends its process within a second or two, mostly between two looks."""
+    for run, (board, task) in list(_watched.items()):
+        task.cancel()
+        if _has_work(board):
+            await _look(board, run)
+    await disconnect()
+
+
+LOOP.on_close(_last_look)

@@ -1,0 +1,106 @@
+"""A batch whose run rests while its tasks run: once for each step of its chain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from rh_prefect.emulator import Fault
+from rh_prefect.errors import BatchUnfinished
+from rh_prefect.flows import batch, upscale
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.media.store import MediaStore
+from rh_prefect.runs.rerun import rerun
+from rh_prefect.runs.suspended import wake_suspended
+from tests.support import samples
+from tests.support.resting import Desk, until_woken
+
+pytestmark = pytest.mark.prefect
+KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-upscaler", "z-image/turbo"
+
+
+def items(folder: Path) -> list[dict[str, Any]]:
+    store = MediaStore(str(folder / "out"))
+    (account,) = (name for name in store.list("batches") if name.endswith("account.json"))
+    found: list[dict[str, Any]] = json.loads(store.read_bytes(account))["items"]
+    return found
+
+
+async def wake(desk: Desk, run: UUID) -> None:
+    await desk.end()
+    assert await LOOP.call(wake_suspended()) == [run]
+
+
+async def test_a_chain_rests_once_for_each_step(heard: Desk, tmp_path: Path) -> None:
+    photo = str(samples.png(tmp_path / "photo.png"))
+    rows = [{"image_url": photo, "prompt": f"waves {n}"} for n in range(3)]
+    run = await heard.begin(batch, rows=rows, model=KLING, chain=[UPSCALER], wait="suspend")
+    for step in (1, 2):
+        await heard.until_it_rests(batch, run, 3 * step)
+        for item in items(tmp_path):
+            assert item["state"] == "unfinished"
+            assert len(item["tasks"]) == len(item["jobs"]) == step
+            assert f"task {item['tasks'][-1]} runs; the run is suspended" in item["why"]
+        await heard.end()
+        await until_woken(run)
+    account = await rerun(batch, run)
+    assert account.is_complete
+    assert len(heard.paid) == 6
+    assert {task for item in items(tmp_path) for task in item["tasks"]} == set(heard.paid)
+    # Each job: its submit, and the receiver's question. A look by the clock may fall between a webhook and its record.
+    assert heard.calls["query"] <= 6 + 2
+
+
+async def test_rows_that_fail_are_paid_for_once_and_the_others_go_on(heard: Desk, tmp_path: Path) -> None:
+    heard.rh.faults.add(Fault("submit", prompt="bad", kind="fail", code="805", message="no such face"))
+    rows = [{"prompt": "good"}, {"prompt": "bad"}, {"prompt": "", "aspect_ratio": "no such"}]
+    run = await heard.begin(batch, rows=rows, model=PICTURE, wait="suspend")
+    await heard.until_it_rests(batch, run, 2)
+    await heard.end()
+    await until_woken(run)
+    with pytest.raises(BatchUnfinished):
+        await rerun(batch, run)
+    assert [item["state"] for item in items(tmp_path)] == ["done", "failed", "failed"]
+    assert "no such face" in items(tmp_path)[1]["why"]
+    assert len(heard.paid) == 2
+
+
+async def test_a_row_that_the_budget_had_too_little_left_for_is_tried_again_after_the_rest(
+    unheard: Desk, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"number {n}"} for n in range(3)]
+    run = await unheard.begin(batch, rows=rows, model=PICTURE, wait="suspend", budget=0.1)
+    await unheard.until_it_rests(batch, run, 2)
+    await wake(unheard, run)
+    with pytest.raises(BatchUnfinished):
+        await rerun(batch, run)
+    assert sorted(item["state"] for item in items(tmp_path)) == ["done", "done", "not started"]
+    assert len(unheard.paid) == 2
+
+
+async def test_a_later_run_in_the_journal_of_the_first_rests_and_is_woken_too(unheard: Desk, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "one"}\n')
+    asked = {"rows": str(tmp_path / "rows.jsonl"), "model": PICTURE, "wait": "suspend"}
+    first = await unheard.begin(batch, **asked)
+    await unheard.until_it_rests(batch, first, 1)
+    await wake(unheard, first)
+    assert (await rerun(batch, first)).is_complete
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}\n')
+    second = await unheard.begin(batch, **asked)
+    await unheard.until_it_rests(batch, second, 2)
+    await wake(unheard, second)
+    assert (await rerun(batch, second)).done == 2
+    assert len(unheard.paid) == 2
+
+
+async def test_videos_to_enlarge(heard: Desk, tmp_path: Path) -> None:
+    videos = [str(samples.mp4(tmp_path / f"{name}.mp4")) for name in ("one", "two")]
+    run = await heard.begin(upscale, videos=videos, wait="suspend")
+    await heard.until_it_rests(upscale, run, 2)
+    await heard.end()
+    await until_woken(run)
+    assert len(await rerun(upscale, run)) == len(heard.paid) == 2

@@ -1,0 +1,194 @@
+"""`reconcile`: what cancelled runs have left at RunningHub is ended, what failed ones have paid for is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import Artifact, State
+from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running
+
+from rh_prefect import RunningHubCredentials
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.flows.reconcile import reconcile
+from rh_prefect.jobs.care import jobs_of
+from rh_prefect.jobs.records import JobView
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.runs.reconcile import Finding, reconcile_runs
+from rh_prefect.runs.rerun import rerun
+from tests.e2e import flows
+from tests.e2e.runs import begin
+from tests.support.rh import environment
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+
+@pytest.fixture
+def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """One whose tasks run until they are cancelled, or the clock is moved on."""
+    with Emulator(clock="real", factor=0, long_side=96, fps=6) as emulator:
+        for name, value in environment(emulator, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+async def left_behind(state: State[Any], *prompts: str, flow: Any = flows.many) -> UUID:
+    """A run whose tasks run at RunningHub while nobody waits for them any more."""
+    run = await begin(flow, prompts=list(prompts))
+    task = asyncio.ensure_future(rerun(flow, run))
+    await until(lambda views: len(views) == len(prompts) and {view.state for view in views} == {"ticket"}, run)
+    task.cancel()
+    await asyncio.wait([task])
+    await put(run, state)
+    return UUID(run)
+
+
+async def until(reached: Callable[[list[JobView]], bool], run: str) -> None:
+    deadline = time.monotonic() + 30
+    while not reached(await jobs(run)):
+        assert time.monotonic() < deadline, await jobs(run)
+        await asyncio.sleep(0.05)
+
+
+async def put(run: str | UUID, state: State[Any]) -> None:
+    async with get_client() as client:
+        await client.set_flow_run_state(UUID(str(run)), state, force=True)
+
+
+async def jobs(run: str | UUID) -> list[JobView]:
+    return [view async for view in jobs_of(FlowRunJournal(str(run)))]
+
+
+async def ends(run: UUID) -> set[str]:
+    return {view.last.end.status if view.last and view.last.end else "none" for view in await jobs(run)}
+
+
+async def look(run: UUID | None = None, *, hours: float = 24.0) -> tuple[Finding, ...]:
+    return (await LOOP.call(reconcile_runs(flow_run_id=run, hours=hours))).findings
+
+
+def asked(rh: Emulator) -> int:
+    return len(rh.books.requests)
+
+
+@pytest.mark.parametrize("state", [Cancelled(), Cancelling()])
+async def test_what_a_cancelled_run_left_is_cancelled(rh: Emulator, state: State[Any]) -> None:
+    run = await left_behind(state, "a lighthouse", "a harbour")
+    found = await look()
+    assert sorted(one.task_id or "" for one in found if one.flow_run_id == run) == sorted(rh.books.cancelled)
+    assert len(rh.books.cancelled) == 2
+    assert await ends(run) == {"CANCELLED"}
+    await put(run, Cancelled())
+
+
+async def test_a_second_look_finds_nothing_and_asks_runninghub_nothing(rh: Emulator) -> None:
+    run = await left_behind(Cancelled(), "a lighthouse")
+    assert [one.done for one in await look(run)] == ["cancelled"]
+    before = asked(rh)
+    assert await look(run) == ()
+    assert [one for one in await look() if one.flow_run_id == run] == []
+    assert asked(rh) == before
+
+
+async def test_what_had_succeeded_before_it_was_cancelled_is_brought_home(rh: Emulator, tmp_path: Path) -> None:
+    run = await left_behind(Cancelled(), "a lighthouse", "a harbour")
+    rh.clock.advance(3600)
+    found = await look(run)
+    assert [one.done for one in found] == ["collected", "collected"]
+    assert all(Path(one.note.removeprefix("file://")).is_relative_to(tmp_path / "out") for one in found)
+    assert len(rh.books.downloads) == 2
+    assert not rh.books.cancelled
+    assert await look(run) == ()
+
+
+@pytest.mark.parametrize("state", [Crashed(), Failed()])
+async def test_what_a_crashed_or_failed_run_has_running_is_left_to_whoever_runs_it_again(
+    rh: Emulator, state: State[Any]
+) -> None:
+    run = await left_behind(state, "a lighthouse", "a harbour")
+    assert [one.done for one in await look(run)] == ["still runs", "still runs"]
+    assert not rh.books.cancelled
+    rh.clock.advance(3600)
+    results = await rerun(flows.many, run)
+    assert {result.task_id for result in results} == {one.task_id for one in rh.books.paid}
+    assert len(rh.books.paid) == 2
+
+
+async def test_what_a_failed_run_has_paid_for_is_brought_home_before_its_links_die(rh: Emulator) -> None:
+    run = await left_behind(Failed(), "a lighthouse", "a harbour")
+    rh.clock.advance(3600)
+    assert [one.done for one in await look(run)] == ["collected", "collected"]
+    served = len(rh.books.downloads)
+    assert await look(run) == ()
+    assert len(await rerun(flows.many, run)) == 2
+    assert len(rh.books.downloads) == served, "it is home already"
+
+
+async def test_a_run_that_goes_on_is_not_touched(rh: Emulator) -> None:
+    run = await left_behind(Running(), "a lighthouse")
+    before = asked(rh)
+    assert await look(run) == ()
+    assert [one for one in await look() if one.flow_run_id == run] == []
+    assert asked(rh) == before
+
+
+async def test_each_job_is_cancelled_on_the_account_that_paid(rh: Emulator, prefect_server: object) -> None:
+    other = rh.keys.add("other", money=100)
+    await RunningHubCredentials(api_key=other.secret, base_url=rh.url).asave("paying-account", overwrite=True)
+    run = await left_behind(Cancelled(), "a lighthouse", flow=flows.many_on_another_account)
+    assert [one.key_name for one in rh.books.paid] == ["other"]
+    assert [one.done for one in await look(run)] == ["cancelled"]
+    assert len(rh.books.cancelled) == 1
+
+
+async def test_what_could_not_be_cancelled_fails_the_run_and_is_tried_again(rh: Emulator) -> None:
+    run = await left_behind(Cancelled(), "a lighthouse", "a harbour")
+    rh.faults.add(Fault("cancel", number=1, kind="code", code="802"))
+    state: State[Any] = await reconcile(flow_run_id=run, return_state=True)
+    assert state.is_failed()
+    (stuck,) = {one.task_id for one in rh.books.paid} - set(rh.books.cancelled)
+    assert f"may go on and cost: {stuck}" in (state.message or "")
+    state = await reconcile(flow_run_id=run, return_state=True)
+    assert state.is_completed(), state.message
+    assert len(rh.books.cancelled) == 2
+
+
+async def test_a_submit_of_which_nobody_knows_is_named_with_both_ways_out(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", kind="cut", phase="after"))
+    run = await begin(flows.many, prompts=["a lighthouse"])
+    await asyncio.gather(rerun(flows.many, run), return_exceptions=True)
+    (found,) = await look(UUID(run))
+    assert found.done == "nobody knows"
+    assert f"jobs adopt {found.job}" in found.note
+    assert f"jobs forget {found.job}" in found.note
+
+
+async def test_it_looks_back_no_further_than_asked_but_takes_any_run_by_name(rh: Emulator) -> None:
+    run = await left_behind(Cancelled(), "a lighthouse")
+    assert [one for one in await look(hours=1e-6) if one.flow_run_id == run] == []
+    assert not rh.books.cancelled
+    assert [one.done for one in await look(run)] == ["cancelled"]
+
+
+async def test_its_table_says_what_it_found_and_did(rh: Emulator) -> None:
+    run = await left_behind(Cancelled(), "a lighthouse")
+    state: State[Any] = await reconcile(flow_run_id=run, return_state=True)
+    assert state.is_completed()
+    assert state.state_details.flow_run_id is not None
+    (table,) = await artifacts(state.state_details.flow_run_id)
+    assert "1 flow run(s) looked after, 1 cancelled" in (table.description or "")
+    assert '"found": "cancelled"' in str(table.data)
+
+
+async def artifacts(run: UUID) -> list[Artifact]:
+    async with get_client() as client:
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+        return await client.read_artifacts(artifact_filter=of_run)

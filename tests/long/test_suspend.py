@@ -1,0 +1,235 @@
+"""Runs that suspend themselves, under a real Prefect server, a worker with one slot and a receiver of its own.
+
+Whatever becomes of the webhooks, what was paid for is one task for each job, and the runs complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Cancelling
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.runs.journal import FlowRunJournal
+from tests.support.receiver import TOKEN, ReceiverProcess
+from tests.support.rh import environment
+from tests.support.workplace import Worker, Workplace, workplace
+
+pytestmark = pytest.mark.long
+
+FLOWS = "tests.long.suspending_flows"
+MANY, BATCH, TWICE = "suspending-pictures/test", "suspending-batch/test", "suspending-twice/test"
+SECONDS = 120.0
+"""For what takes two starts of a flow run's process."""
+
+
+@dataclass
+class Office:
+    """One worker with one slot, one receiver, and what one test has at RunningHub.
+
+    Attributes:
+        rh: RunningHub, whose tasks run until the clock is moved on.
+        place: The Prefect server and its worker.
+        receiver: The receiver.
+        before: How many submits there were before the test.
+    """
+
+    rh: Emulator
+    place: Workplace
+    receiver: ReceiverProcess
+    before: int = 0
+
+    @property
+    def paid(self) -> list[str]:
+        return [one.task_id for one in self.rh.books.submissions[self.before :] if one.accepted]
+
+    def deliveries(self) -> Counter[str]:
+        """How often each task's end was told, and the receiver had it."""
+        told = [one for one in self.rh.books.deliveries if one.task_id in self.paid and one.status == 200]
+        return Counter(one.task_id for one in told)
+
+    async def start(self, deployment: str, *prompts: str, suspend_seconds: float = 3600) -> UUID:
+        async with get_client() as client:
+            found = await client.read_deployment_by_name(deployment)
+            run = await client.create_flow_run_from_deployment(
+                found.id,
+                parameters={"prompts": list(prompts)},
+                job_variables={"env": {"RH_SUSPEND_SECONDS": str(suspend_seconds)}},
+            )
+        return run.id
+
+    async def reach(self, run: UUID, state: str) -> FlowRun:
+        await self.place.until(lambda: self.place.is_in(run, state), seconds=SECONDS)
+        return await self.place.look(run)
+
+    async def end(self) -> None:
+        """Has all tasks at RunningHub end."""
+        await asyncio.to_thread(self.rh.clock.advance, 600)
+
+    async def history(self, run: UUID) -> list[str]:
+        async with get_client() as client:
+            return [state.name or "" for state in await client.read_flow_run_states(run)]
+
+    async def check(self, *runs: UUID, jobs: int, suspended: int = 1) -> None:
+        """Each run was suspended and woken so often; one task was paid for each job, and its picture is here."""
+        for run in runs:
+            states = Counter(await self.history(run))
+            assert states["Suspended"] == states["Resuming"] == suspended, states
+        assert len(self.paid) == jobs
+        fetched = Counter(one.task_id for one in self.rh.books.downloads if one.task_id in self.paid)
+        assert fetched == dict.fromkeys(self.paid, 1)
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory, prefect_template: Path) -> Iterator[Office]:
+    folder = tmp_path_factory.mktemp("suspend")
+    with Emulator(clock="real", factor=0, long_side=64, durations=durations) as rh:
+        env = {**environment(rh, folder), "RH_WEBHOOK_TOKEN": TOKEN}
+        with workplace(folder, env, template=prefect_template) as place:
+            receiver = ReceiverProcess(place.env, log=folder / "receiver.log")
+            names = ("suspending_pictures", "suspending_batch", "suspending_twice")
+            asyncio.run(place.deploy(*(f"{FLOWS}.{name}" for name in names)))
+            place.prefect("deploy", "--prefect-file", "deployments/prefect.yaml", "--name", "reconcile")
+            receiver.start()
+            worker = {**place.env, "RH_WEBHOOK_URL": receiver.url}
+            place.workers.append(Worker(worker, folder, "only", limit=1))
+            try:
+                yield Office(rh, place, receiver)
+            finally:
+                receiver.end()
+
+
+def durations(_: Any, payload: Any) -> tuple[float, float]:
+    return (0, 0) if "at once" in str(payload) else (1, 10)
+
+
+@pytest.fixture
+async def desk(office: Office) -> AsyncIterator[Office]:
+    office.before = len(office.rh.books.submissions)
+    yield office
+    office.rh.faults.clear()
+
+
+async def test_two_runs_share_one_slot_while_their_tasks_run(desk: Office) -> None:
+    first = await desk.start(MANY, "one", "two", "three")
+    second = await desk.start(BATCH, "four", "five")
+    for run in (first, second):
+        await desk.reach(run, "Suspended")
+    assert len(desk.paid) == 5
+    assert not desk.deliveries(), "both have given the slot away, and no task has ended"
+    await desk.end()
+    for run in (first, second):
+        await desk.reach(run, "Completed")
+    await desk.check(first, second, jobs=5)
+    assert desk.deliveries() == dict.fromkeys(desk.paid, 1)
+
+
+async def test_without_any_webhook_it_is_woken_when_its_time_has_come(desk: Office) -> None:
+    desk.rh.faults.add(Fault("webhook", kind="lost"))
+    desk.receiver.end()
+    run = await desk.start(MANY, "unheard one", "unheard two", suspend_seconds=1)
+    await desk.reach(run, "Suspended")
+    await desk.place.start("reconcile/reconcile")
+    await desk.place.until(lambda: desk.place.is_in(run, "Running"), seconds=SECONDS)
+    await desk.end()
+    await desk.reach(run, "Completed")
+    desk.receiver.start()
+    await desk.check(run, jobs=2)
+    assert not desk.deliveries()
+
+
+async def test_doubled_webhooks_wake_it_once(desk: Office) -> None:
+    desk.rh.faults.add(Fault("webhook", kind="doubled"))
+    run = await desk.start(MANY, "doubled one", "doubled two")
+    await desk.reach(run, "Suspended")
+    await desk.end()
+    await desk.reach(run, "Completed")
+    await desk.check(run, jobs=2)
+    assert desk.deliveries() == dict.fromkeys(desk.paid, 2)
+
+
+async def test_webhooks_that_come_while_it_is_about_to_suspend_wake_it(desk: Office) -> None:
+    run = await desk.start(BATCH, "hasty one", "hasty two")
+    journal = FlowRunJournal(run)
+
+    async def is_about_to() -> bool:
+        return await journal.read("suspend-1") is not None
+
+    deadline = asyncio.get_running_loop().time() + SECONDS
+    while not await is_about_to():
+        assert asyncio.get_running_loop().time() < deadline, desk.place.said()
+        await asyncio.sleep(0.01)
+    await desk.end()
+    await desk.reach(run, "Completed")
+    states = Counter(await desk.history(run))
+    assert states["Suspended"] == states["Resuming"] <= 1
+    await desk.check(run, jobs=2, suspended=states["Suspended"])
+
+
+async def test_what_ends_before_the_last_one_is_submitted_needs_no_wake_up(desk: Office) -> None:
+    run = await desk.start(MANY, "at once, one", "at once, two")
+    await desk.reach(run, "Completed")
+    states = Counter(await desk.history(run))
+    await desk.check(run, jobs=2, suspended=states["Suspended"])
+
+
+async def test_a_receiver_that_was_killed_makes_up_for_what_it_has_missed(desk: Office) -> None:
+    run = await desk.start(MANY, "missed one", "missed two")
+    await desk.reach(run, "Suspended")
+    desk.receiver.end(signal.SIGKILL)
+    desk.rh.faults.add(Fault("webhook", kind="lost"))
+    await desk.end()
+    await asyncio.sleep(1)
+    assert await desk.place.is_in(run, "Suspended")
+    desk.receiver.start()
+    await desk.reach(run, "Completed")
+    await desk.check(run, jobs=2)
+    assert not desk.deliveries()
+
+
+async def test_a_retry_pays_for_what_has_failed_and_suspends_for_that_alone(desk: Office) -> None:
+    desk.rh.faults.add(Fault("submit", prompt="unlucky", kind="fail", code="805", message="bad luck", times=1))
+    run = await desk.start(TWICE, "unlucky", "lucky one", "lucky two")
+    await desk.reach(run, "Suspended")
+    assert len(desk.paid) == 3
+    await desk.end()
+    await desk.place.until(lambda: has_paid(desk, 4), seconds=SECONDS)
+    await desk.reach(run, "Suspended")
+    await desk.end()
+    await desk.reach(run, "Completed")
+    states = Counter(await desk.history(run))
+    assert states["Suspended"] == states["Resuming"] == 2
+    assert len(desk.paid) == 4
+
+
+async def has_paid(desk: Office, tasks: int) -> bool:
+    return len(desk.paid) == tasks
+
+
+async def test_cancelled_while_it_is_suspended_its_tasks_are_cancelled_and_nothing_wakes_it(desk: Office) -> None:
+    run = await desk.start(MANY, "unwanted one", "unwanted two")
+    await desk.reach(run, "Suspended")
+    async with get_client() as client:
+        await client.set_flow_run_state(run, Cancelling())
+    await desk.reach(run, "Cancelled")
+    await desk.place.start("reconcile/reconcile", flow_run_id=str(run))
+    await desk.place.until(lambda: has_cancelled(desk, 2), seconds=SECONDS)
+    await desk.end()
+    await asyncio.sleep(2)
+    assert await desk.place.is_in(run, "Cancelled")
+    assert len(desk.paid) == 2
+    assert "Resuming" not in await desk.history(run)
+
+
+async def has_cancelled(desk: Office, tasks: int) -> bool:
+    return sum(task in desk.paid for task in desk.rh.books.cancelled) == tasks
