@@ -1,0 +1,46 @@
+"""Flows that a worker runs in tests, deployed by their module's path."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+from prefect import suspend_flow_run
+
+from rh_prefect import RunningHubModel, flow, generate, models
+from rh_prefect.job_blocks import RunningHubJobRun
+
+
+@flow
+async def pictures(prompts: list[str]) -> list[str]:
+    """All at once."""
+    calls = (generate(models.ZImageTurbo(prompt=prompt)) for prompt in prompts)
+    return [result.task_id for result in await asyncio.gather(*calls)]
+
+
+@flow
+def blocking_pictures(prompts: list[str]) -> list[str]:
+    """All at once, in a flow that is not async."""
+    futures = [generate.submit(models.ZImageTurbo(prompt=prompt)) for prompt in prompts]
+    return [future.result().task_id for future in futures]
+
+
+@flow
+async def resting_pictures(prompts: list[str]) -> list[str]:
+    """Starts all, gives its slot away, and fetches them once it is resumed."""
+    runs = [await _started(prompt) for prompt in prompts]
+    await suspend_flow_run(timeout=3600)
+    return [(await run.afetch_result()).task_id for run in runs]
+
+
+@flow
+async def crashing_pictures(prompts: list[str]) -> None:
+    """Is killed whenever it has started all."""
+    for prompt in prompts:
+        await _started(prompt)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def _started(prompt: str) -> RunningHubJobRun:
+    return await RunningHubModel(model="z-image/turbo", params={"prompt": prompt}).atrigger()
