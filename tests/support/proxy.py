@@ -13,7 +13,7 @@ import contextlib
 import re
 import threading
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 _BLOCK = 1 << 16
@@ -85,6 +85,10 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(10)
 
+    def connection(self, *sides: Any) -> Connection:
+        """What a client's connection does; a subclass may do worse."""
+        return Connection(*sides)
+
     def hold(self, pattern: str, *, number: int | None = 1, answer: bool = False) -> Hold:
         """Has a request held from now on; see `Hold`."""
         made = Hold(pattern, number, answer)
@@ -129,7 +133,7 @@ class Proxy:
         there: asyncio.StreamWriter | None = None
         try:
             upstream, there = await asyncio.open_connection(*self._server)
-            await _Connection(reader, writer, upstream, there, self._holds, self._releasing).run()
+            await self.connection(reader, writer, upstream, there, self._holds, self._releasing).run()
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
@@ -140,7 +144,7 @@ class Proxy:
 
 
 @dataclass
-class _Connection:
+class Connection:
     """One client's connection and the one to the server that goes with it."""
 
     client: asyncio.StreamReader
@@ -164,6 +168,8 @@ class _Connection:
     async def _requests(self) -> None:
         while True:
             head, body, is_upgrade = await self._read_request()
+            if await self.is_over(head, body):
+                continue
             for hold in self._fitting(head, body):
                 if hold.answer:
                     self._held = hold
@@ -176,14 +182,22 @@ class _Connection:
                 await _pass_on(self.client, self.to_server)
                 return
 
+    async def is_over(self, head: bytes, body: bytes) -> bool:
+        """Whether a request goes no further."""
+        return False
+
     async def _answers(self) -> None:
         while block := await self.server.read(_BLOCK):
+            await self.is_answered()
             if self._held is not None:
                 self._held.is_held()
                 self._held = None
                 await self.releasing.wait()
             self.to_client.write(block)
             await self.to_client.drain()
+
+    async def is_answered(self) -> None:
+        """Called before anything of an answer is passed on."""
 
     async def _released_or_gone(self) -> None:
         """Waits; a client says nothing before it is answered, so whatever can be read is its end."""

@@ -18,8 +18,11 @@ import uvicorn
 from pydantic import SecretStr
 
 from rh_prefect.jobs.callback import Callback
+from rh_prefect.jobs.thread import LOOP
 from rh_prefect.webhook import create_app
 from rh_prefect.webhook.confirm import Confirmer
+from rh_prefect.webhook.watchman import SHORTEST, Watchman
+from tests.support.prefect_server import free_port
 
 TOKEN = "canary-token-of-the-receiver"
 
@@ -35,7 +38,8 @@ def receiver(*, haste: float = 50.0) -> Iterator[Callback]:
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds / haste)
 
-    app = create_app(token=SecretStr(TOKEN), confirmer=Confirmer(sleep=sleep))
+    watchman = Watchman(shortest=SHORTEST / haste)
+    app = create_app(token=SecretStr(TOKEN), confirmer=Confirmer(sleep=sleep, on_end=watchman.hear), watchman=watchman)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # Prefect's settings of a test are context variables, which a new thread would not see.
@@ -47,34 +51,61 @@ def receiver(*, haste: float = 50.0) -> Iterator[Callback]:
         finally:
             server.should_exit = True
             thread.join()
+            LOOP.call_sync(watchman.close())
+
+
+class ReceiverProcess:
+    """`rh-prefect webhook serve` as a person runs it, on one port, however often it is started."""
+
+    def __init__(self, env: Mapping[str, str], *, log: Path) -> None:
+        """Prepares it; `start` starts it.
+
+        Args:
+            env: Its environment.
+            log: A file for what it writes to standard error.
+        """
+        self._env = {**os.environ, **env}
+        self._log = log
+        self._port = free_port()
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> dict[str, str]:
+        """Starts it, and returns what it tells to export once it takes deliveries."""
+        command = [sys.executable, "-m", "rh_prefect.cli", "webhook", "serve", "--port", str(self._port)]
+        with self._log.open("ab") as errors:
+            self._process = subprocess.Popen(command, env=self._env, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert self._process.stdout is not None
+        exported: dict[str, str] = {}
+        while "RH_WEBHOOK_URL" not in exported:
+            line = self._process.stdout.readline()
+            assert line, self._log.read_text()
+            if line.startswith("export "):
+                name, _, value = line.removeprefix("export ").strip().partition("=")
+                exported[name] = value
+        return exported
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ends it with a signal, if it runs."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.communicate(timeout=30)
+            self._process = None
 
 
 @contextmanager
 def receiver_process(env: Mapping[str, str], *, log: Path) -> Iterator[dict[str, str]]:
-    """Runs `rh-prefect webhook serve` as a person does.
-
-    Args:
-        env: Its environment.
-        log: A file for what it writes to standard error.
+    """Runs a receiver for the time of a `with` block; see `ReceiverProcess`.
 
     Yields:
         What it tells to export.
     """
-    command = [sys.executable, "-m", "rh_prefect.cli", "webhook", "serve", "--port", "0"]
-    with (
-        log.open("ab") as errors,
-        subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=errors, text=True) as child,
-    ):
-        assert child.stdout is not None
-        exported: dict[str, str] = {}
-        try:
-            while "RH_WEBHOOK_URL" not in exported:
-                line = child.stdout.readline()
-                assert line, log.read_text()
-                if line.startswith("export "):
-                    name, _, value = line.removeprefix("export ").strip().partition("=")
-                    exported[name] = value
-            yield exported
-        finally:
-            child.send_signal(signal.SIGTERM)
-            child.wait(30)
+    process = ReceiverProcess(env, log=log)
+    try:
+        yield process.start()
+    finally:
+        process.end()

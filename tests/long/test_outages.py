@@ -1,0 +1,337 @@
+"""The store fails, and the Prefect API fails, at each step that writes or reads them; when they are back, it goes on.
+
+What fails is told by what a proxy in front of the real server sees, never by the time. Nothing may be paid for that is
+not recorded, or reported with its task id; see `tests.support.invariants`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.runs.journal import FlowRunJournal
+from tests.e2e import flows
+from tests.support import samples
+from tests.support.children import ROOT, Child
+from tests.support.invariants import Place, Told, broken, gather
+from tests.support.outage import Kind, Outage
+from tests.support.prefect_server import PrefectServer
+from tests.support.proxy import Proxy
+from tests.support.s3 import S3Server
+from tests.support.stage import Stage, staged
+from tests.support.trial import Trial, jobs, open_trial
+
+pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+AT_ONCE: Final = 8
+LONGEST: Final = 120.0
+
+STORE: Final[dict[str, str]] = {
+    "the first check, writing": r"^PUT \S*rh-prefect-check",
+    "the first check, reading": r"^GET \S*rh-prefect-check",
+    "the first check, deleting": r"^DELETE \S*rh-prefect-check",
+    "reading an input": r"^(HEAD|GET) \S*photo\.png",
+    "an output": r"^PUT \S*/trial/\S*",
+    "a large output, beginning": r"^POST \S*/trial/\S*\?uploads",
+    "a large output, a part": r"^PUT \S*/trial/\S*partNumber=2",
+    "a large output, ending": r"^POST \S*/trial/\S*\?uploadId=",
+    "a manifest": r"^PUT \S*/manifests/",
+}
+"""What is asked of the store, by what it is asked for."""
+
+JOURNAL: Final[dict[str, str]] = {
+    "seeing an input": r"GET \S*/input/rh-media-",
+    "recording an input": r'(?s)POST \S*/input HTTP.*"rh-media-',
+    "looking for a cancellation": r"GET \S*/input/rh-cancel-",
+    "the claim": r'(?s)POST \S*/input HTTP.*"rh-[0-9a-f]+-intent-',
+    "the ticket": r'(?s)POST \S*/input HTTP.*"rh-[0-9a-f]+-answer-',
+    "the end": r'(?s)POST \S*/input HTTP.*"rh-[0-9a-f]+-end-',
+    "an artifact": r"POST \S*/artifacts/",
+    "the run's state": r"(?s)POST \S*/set_state HTTP.*COMPLETED",
+}
+"""What is asked of the Prefect API."""
+
+AGAIN: Final[dict[str, str]] = {
+    "reading a job": r'(?s)POST \S*/input/filter HTTP.*"rh-[0-9a-f]+-',
+    "looking for a manifest": r"^HEAD \S*/manifests/",
+    "reading a manifest": r"^GET \S*/manifests/",
+    "looking for an output": r"^HEAD \S*/trial/",
+}
+"""What is asked for only by a run that goes on with another one."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A trouble at one step.
+
+    Attributes:
+        step: The step.
+        kind: What happens.
+        times: How often; None until it is mended, after the first run.
+    """
+
+    step: str
+    kind: Kind
+    times: int | None
+
+    def __str__(self) -> str:
+        return f"{self.step}: {self.kind} {'for good' if self.times is None else f'{self.times} times'}"
+
+    @property
+    def pattern(self) -> str:
+        """Which requests it happens to."""
+        return {**STORE, **JOURNAL, **AGAIN}[self.step]
+
+
+LASTING: Final[tuple[tuple[Kind, int | None], ...]] = (
+    ("503", None),
+    ("503", 2),
+    ("cut", None),
+    ("lost", 1),
+    ("lost", None),
+    ("slow", None),
+    ("down", None),
+)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Prefect's tracebacks of so many failed runs would cost more than the runs."""
+    prefect = logging.getLogger("prefect")
+    before = prefect.level
+    prefect.setLevel(logging.CRITICAL)
+    yield
+    prefect.setLevel(before)
+
+
+@asynccontextmanager
+async def with_store(s3: S3Server, folder: Path, cell: Cell) -> AsyncIterator[tuple[Trial, Outage]]:
+    """A trial with an S3 store that is in trouble."""
+    with Outage(s3.endpoint) as outage:
+        # Without the pauses of botocore's and fsspec's own, which only make it last longer.
+        config = {"retries": {"max_attempts": 1}, "connect_timeout": 5, "read_timeout": 20}
+        options = {**s3.options, "endpoint_url": outage.url, "config_kwargs": config}
+        place = Place(s3.url("out"), options)
+        photo = f"{place.url}/photo.png"
+        local = samples.png(folder.with_suffix(".png"))
+        await asyncio.to_thread(s3.filesystem().put_file, str(local), photo)
+        large = {"least_bytes": 11 * 2**20} if "large" in cell.step else {}
+        asked = jobs(photo)
+        async with open_trial(folder, place=place, emulator=large, asked=asked[1:] if large else asked) as trial:
+            yield trial, outage
+
+
+@asynccontextmanager
+async def with_journal(server: PrefectServer, folder: Path, cell: Cell) -> AsyncIterator[tuple[Trial, Outage]]:
+    """A trial with a Prefect API that is in trouble."""
+    with Outage(server.url) as outage:
+        settings = {PREFECT_API_URL: f"{outage.url}/api", PREFECT_CLIENT_MAX_RETRIES: 1}
+        with temporary_settings(settings):
+            is_watched = cell.step == "an artifact"
+            async with open_trial(folder, journal_patience=2.0, is_watched=is_watched) as trial:
+                yield trial, outage
+
+
+Opened = AbstractAsyncContextManager[tuple[Trial, Outage]]
+
+
+async def all_hold(cells: list[Cell], folder: Path, opened: Any) -> None:
+    """Runs cells, a few at a time, and says what does not hold."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(number: int, cell: Cell) -> str:
+        async with gate:
+            began = time.monotonic()
+            try:
+                wrong = await asyncio.wait_for(_problems(cell, opened(folder / str(number), cell)), LONGEST)
+            except TimeoutError:
+                wrong = ["it hangs"]
+            print(f"{cell}: {time.monotonic() - began:.1f} s")
+            return "".join(f"\n{cell}: {problem}" for problem in wrong)
+
+    found = "".join(await asyncio.gather(*(one(number, cell) for number, cell in enumerate(cells))))
+    assert not found, found
+
+
+async def _problems(cell: Cell, opened: Opened) -> list[str]:
+    async with opened as (trial, outage):
+        if cell.step in AGAIN:
+            # There must be something to go on with: paid for, and in part at home.
+            await trial.once()
+        strike = outage.strike(cell.pattern, cell.kind, times=cell.times)
+        first = await trial.once()
+        outage.mend()
+        wrong = await trial.problems()
+        if not strike.happened:
+            wrong.append("it did not happen")
+        if first is None and not trial.told:
+            wrong.append("it ended without a word")
+        await trial.settle()
+        if await trial.once() is None:
+            wrong.append(f"the second run ended with {trial.told[-3:]}")
+        return wrong + await trial.problems(is_over=True)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("step", STORE)
+async def test_the_store(step: str, s3: S3Server, tmp_path: Path) -> None:
+    cells = [Cell(step, kind, times) for kind, times in (*LASTING, ("403", None))]
+    await all_hold(cells, tmp_path, lambda folder, cell: with_store(s3, folder, cell))
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("step", [step for step, pattern in AGAIN.items() if "input" not in pattern])
+async def test_the_store_of_a_run_that_goes_on(step: str, s3: S3Server, tmp_path: Path) -> None:
+    cells = [Cell(step, kind, times) for kind, times in (*LASTING, ("403", None))]
+    await all_hold(cells, tmp_path, lambda folder, cell: with_store(s3, folder, cell))
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("step", [*JOURNAL, "reading a job"])
+async def test_the_prefect_api(step: str, prefect_server: PrefectServer, tmp_path: Path) -> None:
+    cells = [Cell(step, kind, times) for kind, times in LASTING]
+    await all_hold(cells, tmp_path, lambda folder, cell: with_journal(prefect_server, folder, cell))
+
+
+async def test_a_store_that_is_stopped_and_started_again(tmp_path: Path) -> None:
+    folder = tmp_path / "s3"
+    folder.mkdir()
+    server = S3Server(folder)
+    server.start()
+    try:
+        with Outage(server.endpoint) as outage:
+            options = {**server.options, "endpoint_url": outage.url, "config_kwargs": {"retries": {"max_attempts": 1}}}
+            async with open_trial(tmp_path / "trial", place=Place(server.url("out"), options)) as trial:
+                held = outage.hold(STORE["a manifest"], number=2)
+                running = asyncio.ensure_future(trial.once())
+                await asyncio.to_thread(held.wait)
+                server.stop()
+                outage.release()
+                assert await running is None
+                assert {one.kind for one in trial.told} == {"StoreError"}
+                server.start()
+                assert not await trial.problems()
+                assert await trial.once() is not None
+                assert not await trial.problems(is_over=True)
+    finally:
+        server.stop()
+
+
+Open = Callable[..., Stage]
+"""Opens the test's stage, with more environment."""
+
+
+@pytest.fixture
+def open_stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Open]:
+    """For children for whom permissions hold."""
+    with ExitStack() as stack:
+
+        def make(**env: str) -> Stage:
+            rh = stack.enter_context(Emulator(long_side=96, least_bytes=LARGE))
+            env["PYTHONPATH"] = str(ROOT / "tests/support/ordinary")
+            return stack.enter_context(staged(prefect_server, prefect_proxy, rh, tmp_path, **env))
+
+        yield make
+
+
+@pytest.fixture
+def stage(open_stage: Open) -> Stage:
+    return open_stage()
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another disk than the tests' own: to a folder on the same one a result is moved, not written."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("this machine has no other disk that anybody may write to")
+    with TemporaryDirectory(dir=memory, prefix="rh-tests-") as folder:
+        yield Path(folder)
+
+
+LARGE: Final = 600_000
+"""Bytes of a result: more than of anything else that is written."""
+
+PATIENT: Final = f"{flows.MODULE}:patient"
+
+
+def fill_up(child: Child) -> None:
+    """Lets a child that waits for its order write no file as large as a result, as if its disk were nearly full."""
+    _, hard = resource.prlimit(child.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (LARGE // 2, hard))
+
+
+def holds(stage: Stage, told: list[Mapping[str, Any]], *, is_over: bool = False) -> None:
+    said = [Told(one["type"], one["message"], one["job"]) for one in told]
+    place, state = Place(stage.env["RH_OUT"]), Path(stage.env["RH_STATE_DIR"])
+    looking = gather(stage.rh, journals=[FlowRunJournal(stage.run)], place=place, told=said, folder=state)
+    assert not broken(asyncio.run(looking), secrets=[stage.rh.key], is_over=is_over)
+    assert len(stage.rh.books.paid) == 1
+
+
+def fails(stage: Stage, child: Child, words: str) -> None:
+    assert child.ended() == 1, child.errors()
+    (error,) = child.wait_for("failed")["errors"]
+    assert error["type"] == "StoreError"
+    assert words in error["message"]
+    holds(stage, [error])
+
+
+def goes_on(stage: Stage) -> None:
+    child = stage.again(PATIENT)
+    assert child.ended() == 0, child.errors()
+    holds(stage, [], is_over=True)
+
+
+def test_a_disk_that_is_full_before_the_end_of_a_download(stage: Stage) -> None:
+    stage.nursery.spare()
+    fill_up(stage.nursery.children[0])
+    child = stage.begin(PATIENT, {"retries": 0}, spares=1)
+    fails(stage, child, "cannot be kept here")
+    goes_on(stage)
+
+
+def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: Open, other_disk: Path) -> None:
+    stage = open_stage(RH_OUT=str(other_disk))
+    stage.rh.faults.add(Fault("query", number=1, kind="hold", seconds=60))
+    child = stage.begin(PATIENT, {"retries": 0})
+    assert stage.rh.gate.wait_held(seconds=60)
+    in_the_way = other_disk / "patient"
+    in_the_way.write_text("")
+    stage.rh.gate.release()
+    assert child.ended() == 1, child.errors()
+    in_the_way.unlink()
+    # It is on this machine now, whole, so that nothing but the output is to be written.
+    fill_up(stage.nursery.children[1])
+    fails(stage, stage.again(PATIENT), "larger than may be written")
+    goes_on(stage)
+    # Once by the first of the three runs, and once each time that is looked at what it should be.
+    assert stage.rh.books.served(stage.rh.books.paid[0].task_id) == 3 * LARGE
+
+
+@pytest.mark.parametrize("folder", ["RH_OUT", "RH_STATE_DIR"])
+def test_a_folder_that_becomes_read_only(stage: Stage, folder: str) -> None:
+    stage.rh.faults.add(Fault("query", number=1, kind="hold", seconds=60))
+    child = stage.begin(PATIENT, {"retries": 0})
+    assert stage.rh.gate.wait_held(seconds=60)
+    locked = [path for path in (Path(stage.env[folder]), *Path(stage.env[folder]).rglob("*")) if path.is_dir()]
+    for path in locked:
+        path.chmod(0o555)
+    stage.rh.gate.release()
+    fails(stage, child, "cannot be written to" if folder == "RH_STATE_DIR" else "may not do this")
+    for path in locked:
+        path.chmod(0o755)
+    goes_on(stage)

@@ -1,0 +1,36 @@
+"""Where no Prefect API is set, `rh-prefect run` has a server of its own, and the other commands find its runs there."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator
+from tests.support import samples
+from tests.support.children import command
+from tests.support.prefect_server import PrefectServer
+from tests.support.rh import environment
+
+pytestmark = pytest.mark.long
+
+
+def test_a_run_is_kept_by_the_command_s_own_server(rh: Emulator, prefect_server: PrefectServer, tmp_path: Path) -> None:
+    env = {**prefect_server.env, **environment(rh, tmp_path), "PREFECT_HOME": str(tmp_path / "home")}
+    del env["PREFECT_API_URL"]
+    photo = str(samples.png(tmp_path / "photo.png"))
+    nothing = command(env, "jobs", "list")
+    assert "`rh-prefect run` has not run here yet" in nothing.stdout
+    done = command(env, "run", "image-to-video", "--image", photo, "--prompt", "waves")
+    assert done.returncode == 0, done.stderr
+    run = re.findall(r"flow run ([0-9a-f-]{36})", done.stdout)[0]
+    assert not (tmp_path / "home" / "prefect.db").exists(), "no throw-away server was used"
+    with sqlite3.connect(tmp_path / "state" / "prefect" / "prefect.db") as database:
+        assert database.execute("select id from flow_run").fetchall() == [(run,)]
+    listed = command(env, "jobs", "list")
+    assert re.search(rf"{run} +1 job\(s\)  Completed", listed.stdout), listed.stdout + listed.stderr
+    again = command(env, "run", "image-to-video", "--resume", run)
+    assert "paid nothing now; 1.75 CNY was paid earlier" in again.stdout, again.stderr
+    assert len(rh.books.paid) == 1

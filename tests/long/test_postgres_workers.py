@@ -1,0 +1,159 @@
+"""Many machines: Prefect on PostgreSQL, two process workers, two batches at once on one key, and a machine that dies.
+
+The account is the only arbiter of how many tasks run; the journal, in PostgreSQL, the only one of what was paid for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.states import Scheduled
+
+from rh_prefect.emulator import Emulator
+from rh_prefect.jobs.care import adopt, forget
+from rh_prefect.media.store import MediaStore
+from rh_prefect.runs.journal import FlowRunJournal
+from tests.support import invariants
+from tests.support.invariants import Place
+from tests.support.postgres import PROGRAMS, WHY_NOT, dump, postgres
+from tests.support.prefect_server import free_port
+from tests.support.rh import environment
+from tests.support.workplace import Worker, Workplace, workplace
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(480), pytest.mark.skipif(not PROGRAMS, reason=WHY_NOT)]
+
+SLOTS, ROWS = 6, 16
+REFUSALS_A_JOB = 0.2
+PATIENCE = 120.0
+"""Seconds for what takes a few: a flow run's process needs up to twenty to begin where others use the cores."""
+
+
+@pytest.fixture
+def rh() -> Iterator[Emulator]:
+    """One whose clock stands still until both batches are there."""
+    with Emulator(clock="real", factor=0, limit=SLOTS, long_side=96, fps=6) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def database_port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def place(rh: Emulator, database_port: int, tmp_path: Path) -> Iterator[Workplace]:
+    env = {**environment(rh, tmp_path), "RH_POLL_SECONDS": "0.2"}
+    with postgres(database_port) as database, workplace(tmp_path, env, database=database) as made:
+        asyncio.run(made.deploy("rh_prefect.flows.batch.batch"))
+        yield made
+
+
+async def test_a_machine_dies_in_the_middle_of_two_batches(place: Workplace, rh: Emulator, database_port: int) -> None:
+    first = hire(place, limit=1)
+    dying = await begin(place, "dying")
+    second = hire(place)
+    living = await begin(place, "living")
+    rh.clock.factor = 1
+    await place.until(lambda: both_run(rh), seconds=PATIENCE)
+    rh.clock.factor = 0
+
+    first.kill()
+    place.signal(dying, signal.SIGKILL)
+    await place.until(lambda: is_gone(place, dying))
+    # What had left the dead process may still be under way to its servers.
+    await asyncio.sleep(0.5)
+    before = {one.task_id for one in rh.books.paid}
+    assert len(before) < 2 * ROWS, "in the middle"
+    await settle(place, rh, dying)
+    await run_again(dying)
+    await place.until(lambda: place.is_in(dying, "Running", attempt=2), seconds=PATIENCE)
+    rh.clock.factor = 5
+    for run in (dying, living):
+        await place.until(lambda run=run: place.is_in(run, "Completed"), seconds=PATIENCE)
+
+    assert second.is_running
+    wanted = Counter(f"{name} {number}" for name in ("dying", "living") for number in range(ROWS))
+    assert Counter(str(one.payload["prompt"]) for one in rh.books.paid) == wanted, "each job is paid for once"
+    refused = Counter(one.code for one in rh.books.submissions if not one.accepted)
+    print(f"{refused.total()} refusals of {2 * ROWS} jobs: {refused}")
+    assert set(refused) <= {"421"}
+    assert refused.total() <= REFUSALS_A_JOB * 2 * ROWS
+    all_is_home(place, rh)
+    database = dump(database_port)
+    assert len(re.findall(rb"-end-\d+\t", database)) == 2 * ROWS, "the journal is in PostgreSQL"
+    assert not await problems(place, rh, [dying, living], database)
+
+
+def hire(place: Workplace, *, limit: int | None = None) -> Worker:
+    place.workers.append(Worker(place.env, place.folder, f"worker-{len(place.workers) + 1}", limit=limit))
+    return place.workers[-1]
+
+
+async def begin(place: Workplace, name: str) -> UUID:
+    """Starts a batch, and waits until a worker has it."""
+    rows = [{"prompt": f"{name} {number}"} for number in range(ROWS)]
+    run = await place.start("batch/test", rows=rows, model="z-image/turbo")
+    await place.until(lambda: place.is_in(run, "Running"), seconds=PATIENCE)
+    return run
+
+
+async def both_run(rh: Emulator) -> bool:
+    """Whether two processes share the slots of one key, and some tasks are over."""
+    prompts = {one.task_id: str(one.payload["prompt"]) for one in rh.books.paid}
+    tasks = rh.books.tasks
+    runs = [prompts[one.task_id].split()[0] for one in tasks if one.status in ("QUEUED", "RUNNING")]
+    return len(runs) < len(tasks) and min(runs.count("dying"), runs.count("living")) > 1
+
+
+async def is_gone(place: Workplace, run: UUID) -> bool:
+    return not place.processes_of(run)
+
+
+async def settle(place: Workplace, rh: Emulator, run: UUID) -> None:
+    """Looks into RunningHub's call log, as a person does, for what was in flight when the machine died."""
+    # A ticket that waits on this machine for its journal is found by the next run itself.
+    waiting = " ".join(path.name for path in Path(place.env["RH_STATE_DIR"]).glob("spool/*.json"))
+    for view in await place.jobs(run):
+        if view.state == "open" and view.last is not None and view.key not in waiting:
+            prompt = view.last.intent.payload["prompt"]
+            found = [one.task_id for one in rh.books.paid if one.payload["prompt"] == prompt]
+            print(f"in flight when the machine died: {prompt}, {'paid for' if found else 'not paid for'}")
+            journal = FlowRunJournal(run)
+            await (adopt(journal, view.key, found[0]) if found else forget(journal, view.key))
+
+
+async def run_again(run: UUID) -> None:
+    """As the automation does that `deployments/` ships, for a run that nobody saw die."""
+    async with get_client() as client:
+        await client.set_flow_run_state(run, Scheduled(name="AwaitingRetry"), force=True)
+
+
+def all_is_home(place: Workplace, rh: Emulator) -> None:
+    store = MediaStore(place.env["RH_OUT"])
+    names = [name for name in store.list("batches") if name.endswith("account.json")]
+    items: list[dict[str, Any]] = [item for name in names for item in json.loads(store.read_bytes(name))["items"]]
+    assert len(names) == 2
+    assert {item["state"] for item in items} == {"done"}
+    assert sorted(task for item in items for task in item["tasks"]) == sorted(one.task_id for one in rh.books.paid)
+    pictures = [name for name in store.list() if name.endswith(".png")]
+    assert len(pictures) == 2 * ROWS
+
+
+async def problems(place: Workplace, rh: Emulator, runs: list[UUID], database: bytes) -> list[str]:
+    """What is not as it should be: of the money, the files, and the key, which stands nowhere."""
+    logs = [worker.log for worker in place.workers] + [place.server.log]
+    words = {"the database": database.decode(), **{log.name: log.read_text(errors="replace") for log in logs}}
+    journals = [FlowRunJournal(run) for run in runs]
+    state = Path(place.env["RH_STATE_DIR"])
+    found = await invariants.gather(rh, journals=journals, place=Place(place.env["RH_OUT"]), words=words, folder=state)
+    return invariants.broken(found, secrets=[rh.key], is_over=True)

@@ -1,0 +1,329 @@
+"""Every secret is used, well and badly, under the loudest logs there are; afterwards it stands nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.comfy.builtin import RESTYLE, TEXT_TO_IMAGE
+from tests.long import secret_flows
+from tests.long.secret_flows import MODULE
+from tests.support import samples
+from tests.support.children import Child, command
+from tests.support.invariants import Evidence, broken, forms
+from tests.support.prefect_server import PrefectServer
+from tests.support.proxy import Proxy
+from tests.support.receiver import receiver_process
+from tests.support.resting import state_of
+from tests.support.rh import environment
+from tests.support.s3 import ADMIN, S3Server
+from tests.support.stage import Stage, staged, wait_until
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+LOUD = {
+    "PREFECT_LOGGING_LEVEL": "DEBUG",
+    "PREFECT_LOGGING_ROOT_LEVEL": "DEBUG",
+    "PREFECT_LOGGING_SERVER_LEVEL": "DEBUG",
+    "PREFECT_DEBUG_MODE": "true",
+    # Not httpx's and httpcore's, too: Prefect's own log worker would send lines about its sending lines, without end.
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "rh_prefect",
+}
+FAST, STILL = 50, 0
+"""Of the emulator's clock: jobs take a moment, or never end."""
+
+
+class LoudServer(PrefectServer):
+    """A server that logs all that it can, as those do who work with it."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of a process that works with this server."""
+        return {**super().env, **LOUD, "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(self.home / "results")}
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """All that must stand nowhere."""
+
+    main: str
+    two: str
+    wrong: str
+    token: str
+    password: str
+    wrong_password: str
+    s3: str = ADMIN[1]
+
+    @classmethod
+    def new(cls) -> Secrets:
+        """Keys as RunningHub's are; passwords with what is written in another way in an address and in JSON."""
+        keys = [secrets.token_hex(16) for _ in range(3)]
+        words = [f'pass/"{secrets.token_hex(8)}&ü' for _ in range(2)]
+        return cls(*keys, secrets.token_urlsafe(32), *words)
+
+    def all(self) -> tuple[str, ...]:
+        return (self.main, self.two, self.wrong, self.token, self.password, self.wrong_password, self.s3)
+
+
+@pytest.fixture
+def hidden() -> Secrets:
+    return Secrets.new()
+
+
+@pytest.fixture
+def rh(hidden: Secrets) -> Iterator[Emulator]:
+    with Emulator(clock="real", factor=FAST, long_side=96, fps=6, key=hidden.main) as emulator:
+        emulator.keys.add("two", limit=5, secret=hidden.two)
+        yield emulator
+
+
+@pytest.fixture
+def server(tmp_path: Path, prefect_template: Path) -> Iterator[PrefectServer]:
+    with (
+        LoudServer(tmp_path / "prefect", template=prefect_template) as made,
+        temporary_settings({PREFECT_API_URL: made.api}),
+    ):
+        yield made
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    return s3.url("secrets")
+
+
+@pytest.fixture
+def stage(server: PrefectServer, rh: Emulator, hidden: Secrets, tmp_path: Path) -> Iterator[Stage]:
+    """Child processes that are told of ends by a receiver in a process of its own."""
+    token = {"RH_WEBHOOK_TOKEN": hidden.token}
+    passwords = {"ACCESS_PASSWORD": hidden.password, "WRONG_PASSWORD": hidden.wrong_password}
+    receiving = {**server.env, **environment(rh, tmp_path), **token}
+    with (
+        Proxy(server.url) as proxy,
+        receiver_process(receiving, log=tmp_path / "receiver.log") as told,
+        staged(server, proxy, rh, tmp_path, RH_WEBHOOK_URL=told["RH_WEBHOOK_URL"], **token, **passwords) as made,
+    ):
+        yield made
+
+
+@dataclass
+class Show:
+    """All that is done before it is looked.
+
+    Attributes:
+        stage: The processes and what they work with.
+        locked: The workflow that wants a password.
+        graphs: What flows take.
+        said: What the commands have shown.
+    """
+
+    stage: Stage
+    locked: str
+    graphs: dict[str, object]
+    said: str = ""
+
+    @property
+    def rh(self) -> Emulator:
+        return self.stage.rh
+
+    def run(self, name: str, *, run: UUID | None = None, **parameters: object) -> Child:
+        """Has a child run one of the flows."""
+        order: dict[str, object] = {"parameters": parameters} if run is None else {"run": str(run)}
+        return self.stage.nursery.run(name if ":" in name else f"{MODULE}:{name}", **order)
+
+    def everything(self, photo: str) -> Child:
+        restyle = json.loads(json.dumps(RESTYLE))
+        return self.run("everything", photo=photo, restyle=restyle, **self.graphs)
+
+    def crash(self, how: str) -> Child:
+        return self.run("crashing", how=how, **self.graphs)
+
+    def batch(self) -> Child:
+        rows = [{"prompt": f"row {number}"} for number in range(3)] + [{"prompt": "this one fails"}, {"prmpt": "x"}]
+        asked = {"rows": rows, "model": "z-image/turbo", "credentials": "night", "storage": "bucket"}
+        return self.run("rh_prefect.flows.batch:batch", **asked)
+
+    def cancel(self) -> None:
+        """Starts what never ends, and cancels it as the dashboard does."""
+        self.rh.clock.factor = STILL
+        child = self.run("endless", **self.graphs)
+        run = child.wait_for("run")["id"]
+        child.wait_until_heard("job", 4, state="submitted")
+        assert self.stage.nursery.cancel(f"{MODULE}:endless", run).ended() == 0
+        child.kill()
+        self.rh.clock.factor = FAST
+
+    def rest(self) -> None:
+        """A run that suspends itself, and is woken by its webhooks."""
+        self.rh.clock.factor = STILL
+        run = asyncio.run(deployed(secret_flows.resting))
+        self.run("resting", run=run).ended()
+        assert asyncio.run(state_of(run)) == "Suspended"
+        self.rh.clock.factor = FAST
+        wait_until(lambda: asyncio.run(state_of(run)) == "Resuming", seconds=90)
+        assert self.run("resting", run=run).ended() == 0
+
+    def spool(self) -> str:
+        """Leaves a ticket on this machine, whose journal never got it; its task."""
+        held = self.stage.proxy.hold('"key": ?"rh-[0-9a-f]+-answer-')
+        child = self.stage.begin(f"{MODULE}:one", {}, spares=0)
+        self.stage.until_held(held, child)
+        assert not self.stage.kill(child), "the ticket is in the spool"
+        return self.rh.books.paid[-1].task_id
+
+    def look(self, job: str) -> None:
+        """Asks on the command line, also with a wrong key."""
+        run = job.partition("/")[0]
+        wrong = {**self.stage.env, "RH_API_KEY": self.stage.env["WRONG_PASSWORD"]}
+        asked = [(self.stage.env, words) for words in (("jobs", "list", run), ("jobs", "show", job), ("doctor",))]
+        asked += [(self.stage.env, ("spend",)), (wrong, ("doctor",))]
+        with ThreadPoolExecutor(2) as pool:
+            done = list(pool.map(lambda one: command(one[0], *one[1]), asked))
+        assert [one.returncode for one in done[:2]] == [0, 0]
+        self.said += "".join(one.stdout + one.stderr for one in done)
+
+
+async def deployed(flow: Flow[..., object]) -> UUID:
+    """A run of a deployment, since no other can be suspended."""
+    async with get_client() as client:
+        deployment = await client.create_deployment(flow_id=await client.create_flow(flow), name="test")
+        return (await client.create_flow_run_from_deployment(deployment)).id
+
+
+async def save_blocks(rh: Emulator, hidden: Secrets, bucket: str, s3: S3Server) -> None:
+    for name, key in {"main": hidden.main, "two": hidden.two, "wrong": hidden.wrong}.items():
+        await RunningHubCredentials(api_key=key, base_url=rh.url).save(name)
+    await RunningHubPool(credentials=["main", "two"]).save("night")
+    await MediaStorage(url=bucket, options=s3.options).save("bucket")
+
+
+def script(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", prompt="this one fails", kind="fail", code="805"))
+    rh.faults.add(Fault("submit", prompt="this one's answer is lost", kind="502"))
+    rh.faults.add(Fault("submit", endpoint="/proxy-plus", kind="502"))
+    rh.faults.add(Fault("query", number=2, kind="html"))
+    rh.faults.add(Fault("download", number=1, kind="cut"))
+    rh.faults.add(Fault("upload", number=1, kind="503"))
+    rh.faults.add(Fault("webhook", number=1, kind="forged"))
+
+
+def test_no_secret_is_found_anywhere(
+    stage: Stage, server: PrefectServer, hidden: Secrets, s3: S3Server, bucket: str, tmp_path: Path
+) -> None:
+    script(stage.rh)
+    asyncio.run(save_blocks(stage.rh, hidden, bucket, s3))
+    locked = stage.rh.workflows.add(TEXT_TO_IMAGE, password=hidden.password)
+    show = Show(stage, locked, {"locked": locked, "graph": json.loads(json.dumps(TEXT_TO_IMAGE))})
+    stage.nursery.spare(2)
+
+    everything = show.everything(str(samples.png(tmp_path / "photo.png")))
+    batch = show.batch()
+    told = told_by(everything)
+    assert (batch.ended(), batch.wait_for("failed")["errors"][0]["type"]) == (1, "BatchUnfinished")
+    crashed = {how: show.crash(how) for how in ("key", "password", "graph")}
+    errors = {how: child.wait_for("failed")["errors"][0]["type"] for how, child in crashed.items()}
+    assert errors == {"key": "KeyRejected", "password": "ConfigError", "graph": "SubmissionUnknown"}
+    show.cancel()
+    show.rest()
+    waiting = show.spool()
+    show.look(told["lost"].split()[1].rstrip(":"))
+
+    said = json.dumps([child.said for child in stage.nursery.children]) + show.said
+    found = words_in(tmp_path) | objects_in(bucket, s3) | {"what was said": said.encode()}
+    assert not broken(Evidence(words=found), secrets=hidden.all())
+    # The same look finds what must be there, so it would have found a secret.
+    for where, marker in {
+        "what was said": "SubmissionUnknown",
+        "logs/": "httpcore",
+        "/prefect/results/": "manifests/",
+        "/prefect/server.log": "GET",
+        "/prefect/prefect.db as text": "-intent-1",
+        "/out/manifests/": "behind a password",
+        "/state/spool/": waiting,
+        f"{bucket}/batches/": "account",
+    }.items():
+        assert stands(found, where, marker), f"{marker} should be in {where}"
+    for marker in (
+        "HTTP Request: POST",
+        "/proxy/***/prompt",
+        "Traceback",
+        "KeyRejected",
+        "suspend-1",
+        "block_document",
+    ):
+        assert stands(found, "", marker), f"{marker} should be somewhere"
+
+
+def told_by(child: Child) -> dict[str, str]:
+    """What became of each job."""
+    assert child.ended() == 0, child.errors()
+    told: dict[str, str] = child.wait_for("done")["result"]
+    assert {name: one.partition(":")[0] for name, one in told.items()} == {
+        **dict.fromkeys(("uploaded", "bucket", "pooled", "workflow", "graph", "restyled"), "Result"),
+        **dict.fromkeys(("lost", "lost-graph"), "SubmissionUnknown"),
+        "failing": "JobFailed",
+        "rejected": "KeyRejected",
+        "locked": "ConfigError",
+        "broken": "RequestRefused",
+    }
+    return told
+
+
+def words_in(folder: Path) -> dict[str, bytes]:
+    """All files of a folder as they are; databases as text, too, since a long value is cut into pages there."""
+    found = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for path in folder.rglob("*.db"):
+        with closing(sqlite3.connect(path)) as database:
+            found[f"{path} as text"] = "\n".join(database.iterdump()).encode()
+    return found
+
+
+def objects_in(bucket: str, s3: S3Server) -> dict[str, bytes]:
+    fs = s3.filesystem()
+    return {f"s3://{name}": fs.cat_file(name) for name in fs.find(bucket)}
+
+
+def stands(found: Mapping[str, bytes], where: str, marker: str) -> bool:
+    return any(marker.encode() in words for name, words in found.items() if where in name)
+
+
+@pytest.mark.parametrize("form", range(len(forms("any"))))
+def test_a_secret_in_a_file_would_be_found(form: int, hidden: Secrets, tmp_path: Path) -> None:
+    for number, secret in enumerate(hidden.all()):
+        (tmp_path / f"{number}.bin").write_bytes(b"\0\1" + forms(secret)[form] + b"\0")
+    for number, secret in enumerate(hidden.all()):
+        wanted = f"a secret stands in {tmp_path}/{number}.bin"
+        assert wanted in broken(Evidence(words=words_in(tmp_path)), secrets=[secret])
+
+
+def test_a_secret_in_a_row_would_be_found_also_across_pages_and_before_it_is_in_the_main_file(
+    hidden: Secrets, tmp_path: Path
+) -> None:
+    path = tmp_path / "prefect.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("pragma journal_mode = wal")
+        database.execute("create table log (message text)")
+        database.commit()
+        # Some of these keys stand across the edge of a page.
+        database.executemany(
+            "insert into log values (?)", [("x" * (4000 + shift) + hidden.main,) for shift in range(96)]
+        )
+        database.commit()
+        assert broken(Evidence(words=words_in(tmp_path)), secrets=[hidden.main]) != []
+        text = {f"{path} as text": words_in(tmp_path)[f"{path} as text"]}
+    assert text[f"{path} as text"].count(hidden.main.encode()) == 96
+    assert broken(Evidence(words=text), secrets=[hidden.main]) == [f"a secret stands in {path} as text"]
