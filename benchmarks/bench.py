@@ -13,9 +13,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import Figure
 from benchmarks.sides import SLOTS
 from benchmarks.stage import Stage, stage
 from tests.support.prefect_server import PrefectServer
+
+OPERATIONS = 8
+"""How many operations of journal and store a job may take where all goes well."""
 
 _NUMBERS = count(1)
 
@@ -41,6 +45,12 @@ class Bench:
         """Runs an emulator at this benchmark's pace."""
         with stage(factor=self.factor, **options) as made:
             yield made
+
+    def new_folder(self, name: str) -> Path:
+        """Makes a folder that nobody else has."""
+        folder = self.folder / f"{name}-{next(_NUMBERS)}"
+        folder.mkdir()
+        return folder
 
     def start(
         self, side: str, seconds: Sequence[float], on: Stage, *, out: str = "", env: Mapping[str, str] | None = None
@@ -113,15 +123,29 @@ class Run:
         return sum(not one["accepted"] for one in self.books["submissions"]) / len(self.seconds)
 
     @property
+    def operations(self) -> float:
+        """Operations of journal and store per job."""
+        return sum(self.measured["operations"].values()) / len(self.seconds)
+
+    @property
+    def listings(self) -> int:
+        """Those of all jobs together that list something, until the last job was done."""
+        return int(self.measured["listings"])
+
+    def operations_figure(self, what: str = "journal and store, operations a job") -> Figure:
+        """What the journal and the store cost, against its aim."""
+        each = {name: count / len(self.seconds) for name, count in sorted(self.measured["operations"].items())}
+        note = ", ".join(f"{name} {count:.2f}" for name, count in each.items())
+        return Figure(what, self.operations, OPERATIONS + 0.01, "", note)
+
+    @property
     def note(self) -> str:
         """What else there is to say."""
-        per_job = {name: self.measured.get(name, 0) / len(self.seconds) for name in ("prefect", "journal", "store")}
         asked = self._asked()
         return (
             f"{self.measured['done']}/{len(self.seconds)} done in {self.measured['seconds'] * self.factor:.1f} s, "
             f"ideal {ideal(self.seconds):.0f} s; CPU {self.measured['cpu']:.0f} s; {self.calls:.2f} calls a job "
-            f"({asked}); {per_job['prefect']:.1f} requests to Prefect a job"
-            + (f", journal {per_job['journal']:.1f}, store {per_job['store']:.1f}" if self.side == "ours" else "")
+            f"({asked}); {self.measured.get('prefect', 0) / len(self.seconds):.1f} requests to Prefect a job"
             + (f"; {self.measured['errors'][0]}" if self.measured.get("errors") else "")
         )
 

@@ -42,13 +42,15 @@ def shared(bench: Bench) -> None:
         measured = {name: max(half[name] for half in halves) for name in ("seconds", "cpu")}
         measured["done"] = sum(half["done"] for half in halves)
         two = Run("both", seconds, measured, on.books(), bench.factor)
+    figures = [changing.operations_figure("50, 20, 50 slots: journal and store, operations a job")]
     runs = {"50, 20, 50 slots": changing, "10 held by others": foreign, "two processes": two}
     show(
         "Refusals a job, everything done",
         [
             Figure(f"{what}{'' if _all_done(run) else ': NOT ALL DONE'}", run.refusals, REFUSALS, "", run.note)
             for what, run in runs.items()
-        ],
+        ]
+        + figures,
     )
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Bench, finish
 from benchmarks.report import Figure, show
+from benchmarks.resident import now
 from benchmarks.stage import prompt
 
 ENDING = 20
@@ -96,7 +95,7 @@ async def _hold(jobs: int) -> None:
         for watch in watches:
             watch.cancel()
         await _until(lambda: len(noticed) == ENDING, seconds=start + 2.0 * ENDING + 60.0)
-        measured.update(submitted=max(submitted), memory=_memory(), noticed=noticed)
+        measured.update(submitted=max(submitted), memory=now() / 1e6, noticed=noticed)
         print(json.dumps(measured), flush=True)
         work.cancel()
         os._exit(0)  # the others would wait for hours
@@ -121,14 +120,6 @@ class _Stalls:
             due = time.monotonic() + 0.05
             await asyncio.sleep(0.05)
             self.longest = max(self.longest, time.monotonic() - due)
-
-
-def _memory() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
-        return float(line.split()[1]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 if __name__ == "__main__":

@@ -56,10 +56,10 @@ def ours(seconds: Sequence[float], factor: float) -> dict[str, Any]:  # noqa: AR
             measured["done"] = len(seconds) - len(errors.exceptions)
             measured["errors"] = [str(error)[:200] for error in errors.exceptions[:3]]
         measured.update(seconds=time.monotonic() - began, cpu=time.process_time() - cpu)
+        measured["listings"] = _listings(_journal_of(requests) + operations)
 
     asyncio.run(batch())
-    journal = sum(count for path, count in requests.items() if "/input" in path)
-    return {**measured, "prefect": requests.total(), "journal": journal, "store": operations.total()}
+    return {**measured, "prefect": requests.total(), "operations": dict(_journal_of(requests) + operations)}
 
 
 def plain(seconds: Sequence[float], factor: float) -> dict[str, Any]:
@@ -143,19 +143,35 @@ def requests_to(url: str) -> Counter[str]:
     return counts
 
 
+def _listings(operations: Counter[str]) -> int:
+    return sum(count for what, count in operations.items() if what.endswith(": list"))
+
+
+def _journal_of(requests: Counter[str]) -> Counter[str]:
+    """Counts the journal's operations, by what they do."""
+    counts: Counter[str] = Counter()
+    for path, count in requests.items():
+        if path.endswith("/input/filter"):
+            counts["journal: list"] += count
+        elif "/input" in path:
+            counts["journal: create" if path.endswith("/input") else "journal: read"] += count
+    return counts
+
+
 def _operations_of(store: type) -> Counter[str]:
-    """Counts the calls of a store that reach its files."""
+    """Counts the calls of a store that reach its files, by what they do."""
     counts: Counter[str] = Counter()
 
-    def counted(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(method: Callable[..., Any], what: Callable[..., str]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            counts[name] += 1
+            counts[f"store: {what(*args)}"] += 1
             return method(*args, **kwargs)
 
         return call
 
-    for name in ("publish", "write_stream", "write_bytes", "read_bytes", "open", "exists", "info", "list", "delete"):
-        setattr(store, name, counted(name, getattr(store, name)))
+    # The one way to a file by its name, and the one to a folder.
+    store._at = counted(store._at, lambda _, __, doing: doing)  # type: ignore[attr-defined]
+    store.list = counted(store.list, lambda *_: "list")  # type: ignore[attr-defined]
     return counts
 
 

@@ -17,12 +17,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.again import failures, inputs, kills
 from benchmarks.bench import Bench, Run, finish
 from benchmarks.hardship import broken, shared
 from benchmarks.holding import holding
 from benchmarks.overhead import overhead
 from benchmarks.report import Figure, show
 from benchmarks.sides import SLOTS
+from benchmarks.throughput import throughput
 from benchmarks.told import receiver
 from tests.support.prefect_server import PrefectServer
 
@@ -47,7 +49,8 @@ def mix(bench: Bench) -> None:
     """Jobs of very different lengths."""
     runs = _against_peers(bench, f"{bench.jobs} mixed jobs over {SLOTS} slots", mixed(bench.jobs), 1.05)
     mine, peer = runs["ours"], runs["plain"]
-    show("HTTP calls a job, mixed", [Figure("ours", mine.calls, peer.calls, "", "aim: the fixed poll's of this run")])
+    calls = Figure("HTTP calls a job", mine.calls, peer.calls, "", "aim: the fixed poll's of this run")
+    show("ours, mixed", [calls, mine.operations_figure()])
 
 
 def told(bench: Bench) -> None:
@@ -60,21 +63,35 @@ def told(bench: Bench) -> None:
         [
             Figure("ours: makespan / ideal", run.ratio, 1.05, "x", run.note),
             Figure("calls to the API a job", run.api_calls, 3.01, "", f"with the file host's {run.calls:.2f}"),
+            run.operations_figure(),
         ],
     )
 
 
 def long(bench: Bench) -> None:
     """Jobs that all take a minute."""
-    _against_peers(bench, f"{bench.jobs} jobs of 60 s", [60.0] * bench.jobs, 1.03)
+    runs = _against_peers(bench, f"{bench.jobs} jobs of 60 s", [60.0] * bench.jobs, 1.03)
+    show("ours, 60 s", [runs["ours"].operations_figure()])
 
 
 def short(bench: Bench) -> None:
     """Jobs that all take 6 s."""
     runs = _against_peers(bench, f"{bench.jobs} jobs of 6 s", [6.0] * bench.jobs, 1.13)
-    mine = runs["ours"]
-    operations = (mine.measured["journal"] + mine.measured["store"]) / len(mine.seconds)
-    show("Journal and store", [Figure("operations a job", operations, 8.01, "", "journal and store together")])
+    show("ours, 6 s", [runs["ours"].operations_figure()])
+
+
+def operations(bench: Bench) -> None:
+    """What journal and store do for a job, with few jobs and with many."""
+    few, many = (bench.run("ours", [6.0] * jobs) for jobs in (bench.jobs // 4, bench.jobs))
+    note = f"{few.listings} with {len(few.seconds)} jobs, {many.listings} with {len(many.seconds)}; one more at the end"
+    show(
+        "Journal and store",
+        [
+            few.operations_figure(f"operations a job, {len(few.seconds)} jobs"),
+            many.operations_figure(f"operations a job, {len(many.seconds)} jobs"),
+            Figure("listings that more jobs add on their way", many.listings - few.listings, 1, "", note),
+        ],
+    )
 
 
 SCENES: dict[str, Callable[[Bench], None]] = {
@@ -84,6 +101,11 @@ SCENES: dict[str, Callable[[Bench], None]] = {
     "long": long,
     "shared": shared,
     "broken": broken,
+    "operations": operations,
+    "kills": kills,
+    "failures": failures,
+    "inputs": inputs,
+    "throughput": throughput,
     "overhead": overhead,
     "holding": holding,
 }
