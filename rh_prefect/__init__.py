@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rh_prefect import models
-    from rh_prefect.blocks import MediaStorage, RunningHubCredentials
+    from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
     from rh_prefect.emulator import Emulator
     from rh_prefect.flows.batch.run import batch
     from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rh_prefect.media.ref import Media
     from rh_prefect.media.store import MediaStore
     from rh_prefect.runs.flow import flow
+    from rh_prefect.runs.rerun import resume
     from rh_prefect.tasks.assemble import assemble
     from rh_prefect.tasks.generate import generate
     from rh_prefect.tasks.many import generate_many
@@ -39,12 +40,14 @@ _HOMES = {
     "RunningHubCredentials": "rh_prefect.blocks",
     "RunningHubJobRun": "rh_prefect.job_blocks",
     "RunningHubModel": "rh_prefect.job_blocks",
+    "RunningHubPool": "rh_prefect.blocks",
     "RunningHubWorkflow": "rh_prefect.job_blocks",
     "assemble": "rh_prefect.tasks.assemble",
     "batch": "rh_prefect.flows.batch.run",
     "flow": "rh_prefect.runs.flow",
     "generate": "rh_prefect.tasks.generate",
     "generate_many": "rh_prefect.tasks.many",
+    "resume": "rh_prefect.runs.rerun",
 }
 
 __all__ = [
@@ -57,6 +60,7 @@ __all__ = [
     "RunningHubCredentials",
     "RunningHubJobRun",
     "RunningHubModel",
+    "RunningHubPool",
     "RunningHubWorkflow",
     "assemble",
     "batch",
@@ -64,6 +68,7 @@ __all__ = [
     "generate",
     "generate_many",
     "models",
+    "resume",
 ]
 
 

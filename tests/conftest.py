@@ -9,4 +9,4 @@ import tempfile
 _STATE = tempfile.TemporaryDirectory(prefix="rh-tests-state-")
 os.environ["RH_STATE_DIR"] = _STATE.name
 
-pytest_plugins = ["tests.support.prefect_server", "tests.support.rh", "tests.support.s3"]
+pytest_plugins = ["tests.support.prefect_server", "tests.support.rh", "tests.support.s3", "tests.support.resting"]

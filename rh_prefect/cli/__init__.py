@@ -49,26 +49,36 @@ app.command("rh_prefect.cli.doctor:doctor", help="Check key, site, account, stor
 
 def main() -> None:
     """Runs a command; an error is one message and exit code 1, not a traceback."""
-    from rh_prefect.errors import RunningHubError
-
     try:
         app()
-    except RunningHubError as error:
-        _fail(str(error))
-    except BaseExceptionGroup as group:
-        mine, others = group.split(RunningHubError)
-        if others is not None or mine is None:
-            raise
-        _fail("\n".join(str(error) for error in _leaves(mine)))
     except KeyboardInterrupt:
         sys.exit(130)
+    except (Exception, BaseExceptionGroup) as error:
+        said = [_said(one) for one in _leaves(error)]
+        known = [one for one in said if one is not None]
+        if len(known) < len(said):
+            raise  # a mistake of this package's, or of another's: its traceback is what helps
+        _fail("\n".join(dict.fromkeys(known)))
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return found
+def _said(error: BaseException) -> str | None:
+    from rh_prefect.errors import RunningHubError
+
+    if isinstance(error, RunningHubError):
+        return str(error)
+    # What RunningHub's client meets has become an error of ours, so this comes from Prefect's.
+    httpx = sys.modules.get("httpx")
+    if httpx is None or not isinstance(error, httpx.HTTPError | httpx.InvalidURL):
+        return None
+    from rh_prefect.cli.api import prefect_failed
+
+    return prefect_failed(error)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for one in error.exceptions for leaf in _leaves(one)]
 
 
 def _fail(message: str) -> None:

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
-from rh_prefect.cli.run import Budget, Credentials, Out, Storage, prefect_api
+from rh_prefect.cli.api import prefect_api
+from rh_prefect.cli.checks import check_batch
+from rh_prefect.cli.run import Budget, Credentials, Out, Storage
 from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +42,9 @@ def batch(
     out: Out = None,
     budget: Budget = None,
     strict: Annotated[bool, Parameter(help="One bad row stops it before anything is paid.", negative="")] = False,
-    max_attempts: Annotated[int, Parameter(help="Tasks that one job may pay for, failed ones included.")] = 3,
+    max_attempts: Annotated[
+        int, Parameter(help="Tasks that one job may pay for, failed ones included.", validator=validators.Number(gte=1))
+    ] = 3,
     reuse: Annotated[
         Literal["never", "always"], Parameter(help="Whether what lies in the place already is served at no cost.")
     ] = "never",
@@ -64,6 +68,7 @@ def batch(
         credentials: Name of a RunningHubCredentials block.
         storage: Name of a MediaStorage block.
     """
+    check_batch(rows, [model, *(chain or ())], out=out)
     parameters = {
         "rows": rows,
         "model": model,

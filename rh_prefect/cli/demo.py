@@ -11,6 +11,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from rh_prefect.cli import servers
+from rh_prefect.cli.checks import check_call
+from rh_prefect.cli.run import Shots
 
 PROMPT = "A lighthouse above a stormy sea at dawn, gulls in the wind"
 NARRATION = "Far out, where the land ends, a light keeps watch. Night after night it tells the ships the way home."
@@ -22,10 +24,11 @@ def demo(
         "rh-demo"
     ),
     prompt: Annotated[str, Parameter(help="What the film shows.")] = PROMPT,
-    shots: Annotated[int, Parameter(help="How many shots, 1 to 12.")] = 3,
+    shots: Shots = 3,
     stay: Annotated[bool, Parameter(help="Keep the dashboard up until Ctrl-C.", negative="")] = False,
 ) -> None:
     """Make a film on this machine: no key, no network, nothing to pay."""
+    check_call("demo", {"prompt": prompt, "folder": str(folder)}, needs=("prompt",))
     folder = folder.resolve()
     print(f"makes a film in {folder}, on Prefect's own server and an emulator of RunningHub")
     with contextlib.ExitStack() as stack:

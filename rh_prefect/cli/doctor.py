@@ -33,6 +33,7 @@ async def _examine(credentials: str | None, storage: str | None) -> bool:
         ("key and site", lambda: _key(credentials)),
         ("account", lambda: _account(credentials)),
         ("storage", lambda: _storage(storage)),
+        ("webhook", _webhook),
         ("this machine", _machine),
     ]
     well = True
@@ -85,14 +86,18 @@ async def _key(credentials: str | None) -> str:
 async def _account(credentials: str | None) -> str:
     async with await _client(credentials) as client:
         account = await client.account()
-    if account.key_type.upper() not in ("SHARED", "ENTERPRISE", ""):
-        raise ConfigError(
-            f"the key is a {account.key_type} key; models need an enterprise shared key (RunningHub answers 1014). "
-            "What to do: use such a key."
-        )
     money = f"{account.money} {account.currency or ''}".strip() if account.money is not None else "no wallet"
     coins = f", {account.coins} coins" if account.coins is not None else ""
-    return f"{money}{coins}"
+    return f"{money}{coins}{_limits_of(account.key_type)}"
+
+
+def _limits_of(key_type: str) -> str:
+    if key_type.upper() in ("SHARED", "ENTERPRISE", ""):
+        return ""
+    return (
+        f". Note: the key is a {key_type} key, which runs workflows and AI apps; "
+        "models need an enterprise shared key (RunningHub answers 1014)"
+    )
 
 
 async def _storage(storage: str | None) -> str:
@@ -101,6 +106,21 @@ async def _storage(storage: str | None) -> str:
     store = await load_storage(storage)
     await asyncio.to_thread(store.check)
     return f"{store.url} can be written, read and deleted"
+
+
+async def _webhook() -> str:
+    from rh_prefect.jobs.callback import callback_of
+
+    settings = get_settings()
+    callback = callback_of(settings)
+    if callback is not None:
+        return f"ends are told to {callback.url}; `rh-prefect webhook serve` must run behind that address"
+    if settings.webhook_token is not None:
+        raise ConfigError(
+            "RH_WEBHOOK_TOKEN is set and RH_WEBHOOK_URL is not, so nobody is told anything. What to do: set it to the "
+            "address at which RunningHub reaches `rh-prefect webhook serve`; or unset both, and ends are polled for."
+        )
+    return "none is set, so ends are polled for"
 
 
 async def _machine() -> str:

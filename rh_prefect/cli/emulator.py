@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
+
+PORT = validators.Number(gte=0, lte=65535)
+_SOME = validators.Number(gt=0)
 
 
 def emulator(
     *,
     host: str = "127.0.0.1",
-    port: Annotated[int, Parameter(help="The API's port; 0 takes a free one.")] = 8765,
-    files_port: Annotated[int, Parameter(help="The file host's port; 0 takes a free one.")] = 0,
+    port: Annotated[int, Parameter(help="The API's port; 0 takes a free one.", validator=PORT)] = 8765,
+    files_port: Annotated[int, Parameter(help="The file host's port; 0 takes a free one.", validator=PORT)] = 0,
     clock: Annotated[Literal["instant", "polls", "real"], Parameter(help="How tasks move.")] = "real",
-    factor: Annotated[float, Parameter(help="The emulator's seconds in one real second.")] = 1.0,
-    limit: Annotated[int, Parameter(help="How many tasks its key may run at once.")] = 50,
-    long_side: Annotated[int, Parameter(help="Long side of pictures and videos, in pixels.")] = 640,
-    fps: Annotated[int, Parameter(help="Frames a second of its videos.")] = 24,
+    factor: Annotated[float, Parameter(help="The emulator's seconds in one real second.", validator=_SOME)] = 1.0,
+    limit: Annotated[int, Parameter(help="How many tasks its key may run at once.", validator=_SOME)] = 50,
+    long_side: Annotated[
+        int, Parameter(help="Long side of pictures and videos, in pixels.", validator=validators.Number(gte=16))
+    ] = 640,
+    fps: Annotated[int, Parameter(help="Frames a second of its videos.", validator=_SOME)] = 24,
 ) -> None:
     """Serve RunningHub's API on this machine."""
     from rh_prefect.emulator import Emulator, serve

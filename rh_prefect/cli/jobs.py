@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated
-from uuid import UUID
 
 from cyclopts import Parameter
 
+from rh_prefect.cli.api import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, RunningHubError, TaskNotFound
 from rh_prefect.jobs import care
-from rh_prefect.jobs.journal import FolderJournal, Journal, folder_scopes
+from rh_prefect.jobs.journal import folder_scopes
 from rh_prefect.jobs.records import JobView
 from rh_prefect.jobs.spool import Spool
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
+    from rh_prefect.jobs.cancel import CancelReport
+    from rh_prefect.jobs.journal import Journal
     from rh_prefect.jobs.scope import Scope
 
 
@@ -25,7 +27,8 @@ def list_(run: str | None = None) -> None:
     Args:
         run: A flow run's id, or the name of a scope outside of flows.
     """
-    asyncio.run(_list_runs() if run is None else _list_jobs(run))
+    with api_of_earlier_runs(run):
+        asyncio.run(_list_runs() if run is None else _list_jobs(run))
 
 
 def show_(job: str) -> None:
@@ -35,7 +38,8 @@ def show_(job: str) -> None:
         job: `<run>/<key>`, as `list` shows it.
     """
     scope, key = care.split_job(job)
-    view = asyncio.run(care.read_job(_journal(scope), key))
+    with api_of_earlier_runs(scope):
+        view = asyncio.run(_read(scope, key))
     for submit in view.submits:
         print(f"submit {submit.n}: {submit.state}")
         for name in ("intent", "answer", "resolution", "end"):
@@ -60,14 +64,16 @@ def adopt_(
         spool: Adopt all tickets that wait on this machine for their journal.
     """
     if spool:
-        asyncio.run(_replay_spool())
+        with api_of_earlier_runs():
+            asyncio.run(_replay_spool())
         return
     if job is None or task_id is None:
         raise InputError(
             "jobs adopt: a job and a task id are needed. What to do: `rh-prefect jobs adopt RUN/KEY TASK_ID`."
         )
     scope, key = care.split_job(job)
-    asyncio.run(_adopt(scope, key, task_id))
+    with api_of_earlier_runs(scope):
+        asyncio.run(_adopt(scope, key, task_id))
     print(f"{job}: task {task_id} is adopted. Run the flow run again, or: rh-prefect jobs collect {scope}")
 
 
@@ -78,7 +84,8 @@ def forget_(job: str) -> None:
         job: `<run>/<key>`, as the error names it.
     """
     scope, key = care.split_job(job)
-    asyncio.run(_forget(scope, key))
+    with api_of_earlier_runs(scope):
+        asyncio.run(_forget(scope, key))
     print(f"{job}: forgotten. The next run of {scope} submits it anew and pays for it.")
 
 
@@ -88,7 +95,8 @@ def collect_(run: str) -> None:
     Args:
         run: A flow run's id, or the name of a scope outside of flows.
     """
-    asyncio.run(_collect(run))
+    with api_of_earlier_runs(run):
+        asyncio.run(_collect(run))
 
 
 def cancel_(run: str) -> None:
@@ -97,11 +105,8 @@ def cancel_(run: str) -> None:
     Args:
         run: A flow run's id, or the name of a scope outside of flows.
     """
-    from rh_prefect.jobs.thread import LOOP
-    from rh_prefect.runs.hooks import cancel_run
-
-    scope = asyncio.run(_scope(run))
-    report = LOOP.call_sync(cancel_run(scope, by="rh-prefect jobs cancel"))
+    with api_of_earlier_runs(run):
+        report = asyncio.run(_cancel(run))
     for task_id in report.cancelled:
         print(f"cancelled: task {task_id}")
     for task_id in report.finished:
@@ -113,20 +118,31 @@ def cancel_(run: str) -> None:
 
 
 async def _list_runs() -> None:
-    from rh_prefect.runs.past import latest_runs
-
-    print("flow runs with paid jobs, newest first:")
-    async for flow_run, jobs in latest_runs():
-        state = flow_run.state.name if flow_run.state else "?"
-        print(f"  {flow_run.id}  {jobs:4} job(s)  {state:12} {flow_run.name}")
+    if is_configured():
+        await _list_flow_runs()
+    else:
+        print("no flow run is looked at: no PREFECT_API_URL is set, and `rh-prefect run` has not run here yet")
     scopes = folder_scopes(get_settings().journal_url)
     if scopes:
         print(f"scopes outside of flows, in {get_settings().journal_url}:")
         print("\n".join(f"  {name}" for name in scopes))
 
 
+async def _list_flow_runs() -> None:
+    from rh_prefect.runs.past import latest_runs
+
+    found = [one async for one in latest_runs()]
+    print("flow runs with paid jobs, newest first:" if found else "none of the latest flow runs has a paid job")
+    width = max((len(flow) for _, flow, _ in found), default=0)
+    for flow_run, flow, jobs in found:
+        state = flow_run.state.name if flow_run.state else "?"
+        print(f"  {flow_run.id}  {jobs:4} job(s)  {state:12} {flow:{width}}  {flow_run.name}")
+    if found:
+        print('go on with one: `rh-prefect run FLOW --resume ID`, or in Python rh_prefect.resume(your_flow, "ID")')
+
+
 async def _list_jobs(run: str) -> None:
-    found = [view async for view in care.jobs_of(_journal(run))]
+    found = [view async for view in care.jobs_of((await _scope(run)).journal)]
     for view in found:
         print(_line(run, view))
     if not found:
@@ -195,9 +211,23 @@ async def _collect(run: str) -> None:
         raise SystemExit(1)
 
 
+async def _cancel(run: str) -> CancelReport:
+    from rh_prefect.jobs.thread import LOOP
+    from rh_prefect.runs.hooks import cancel_run
+
+    return await LOOP.call(cancel_run(await _scope(run), by="rh-prefect jobs cancel"))
+
+
+async def _read(scope: str, key: str) -> JobView:
+    return await care.read_job(_journal(scope), key)
+
+
 async def _replay_spool() -> None:
     spool = _spool()
-    for scope in sorted({entry.scope for entry in spool.entries()}):
+    scopes = sorted({entry.scope for entry in spool.entries()})
+    if not scopes:
+        print("no ticket waits on this machine for its journal")
+    for scope in scopes:
         for task_id in await care.replay_spool(spool, _journal(scope)):
             print(f"{scope}: task {task_id} is in its journal now")
 
@@ -207,29 +237,13 @@ def _spool() -> Spool:
 
 
 def _journal(scope: str) -> Journal:
-    if _is_flow_run(scope):
-        from rh_prefect.runs.journal import FlowRunJournal
+    # Prefect takes a second to import, which `--help` need not wait for.
+    from rh_prefect.runs.past import journal_of
 
-        return FlowRunJournal(scope)
-    return FolderJournal(get_settings().journal_url, scope=scope)
+    return journal_of(scope)
 
 
 async def _scope(run: str) -> Scope:
-    if _is_flow_run(run):
-        from rh_prefect.runs.past import past_scope
+    from rh_prefect.runs.past import scope_named
 
-        return await past_scope(run)
-    from rh_prefect.jobs.scope import FolderScope
-
-    url = get_settings().journal_url
-    if run not in folder_scopes(url):
-        raise InputError(f"{run}: there is no such run or scope in {url}. What to do: see `rh-prefect jobs list`.")
-    return FolderScope(FolderJournal(url, scope=run))
-
-
-def _is_flow_run(scope: str) -> bool:
-    try:
-        UUID(scope)
-    except ValueError:
-        return False
-    return True
+    return await scope_named(run)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shlex
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
-from rh_prefect.cli import servers
-from rh_prefect.errors import InputError
-from rh_prefect.settings import get_settings
+from rh_prefect.cli.api import prefect_api
+from rh_prefect.cli.checks import check_call
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -23,8 +20,13 @@ Resume = Annotated[
     str | None, Parameter(help="Id of a flow run that broke off: goes on with it, paying for nothing twice.")
 ]
 Budget = Annotated[
-    float | None, Parameter(help="What the run may cost, in the account's currency; no job starts that would break it.")
+    float | None,
+    Parameter(
+        help="What the run may cost, in the account's currency; no job starts that would break it.",
+        validator=validators.Number(gte=0),
+    ),
 ]
+Shots = Annotated[int, Parameter(help="How many shots, 1 to 12.", validator=validators.Number(gte=1, lte=12))]
 Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")]
 Credentials = Annotated[str | None, Parameter(help="Name of a RunningHubCredentials block, instead of RH_API_KEY.")]
 
@@ -32,7 +34,7 @@ Credentials = Annotated[str | None, Parameter(help="Name of a RunningHubCredenti
 def film(
     *,
     prompt: Annotated[str | None, Parameter(help="What the film shows.")] = None,
-    shots: Annotated[int, Parameter(help="How many shots, 1 to 12.")] = 3,
+    shots: Shots = 3,
     image: Annotated[str | None, Parameter(help="Your own picture to start every shot from: a path or URI.")] = None,
     narration: Annotated[str | None, Parameter(help="What is spoken; by default the prompt.")] = None,
     music: Annotated[str | None, Parameter(help="What the music is like.")] = None,
@@ -59,7 +61,7 @@ def film(
         "credentials": credentials,
         "storage": storage,
     }
-    _run("film", parameters, needs=("prompt",), out=out, resume=resume)
+    _run("film", parameters, needs=("prompt",), files=("image",), out=out, resume=resume)
 
 
 def image_to_video(
@@ -84,7 +86,7 @@ def image_to_video(
         "credentials": credentials,
         "storage": storage,
     }
-    _run("image_to_video", parameters, needs=("image", "prompt"), out=out, resume=resume)
+    _run("image_to_video", parameters, needs=("image", "prompt"), files=("image",), out=out, resume=resume)
 
 
 def upscale(
@@ -114,7 +116,7 @@ def upscale(
         "credentials": credentials,
         "storage": storage,
     }
-    _run("upscale", parameters, needs=("videos",), out=out, resume=resume)
+    _run("upscale", parameters, needs=("videos",), files=("videos",), out=out, resume=resume)
 
 
 def score(
@@ -137,41 +139,26 @@ def score(
         "credentials": credentials,
         "storage": storage,
     }
-    _run("score", parameters, needs=("video",), out=out, resume=resume)
+    _run("score", parameters, needs=("video",), files=("video",), out=out, resume=resume)
 
 
-def _run(name: str, parameters: dict[str, Any], *, needs: tuple[str, ...], out: str | None, resume: str | None) -> None:
-    missing = [need for need in needs if resume is None and not parameters[need]]
-    if missing:
-        options = " and ".join(f"--{need}" for need in missing)
-        raise InputError(
-            f"run {name.replace('_', '-')}: {options} is missing. What to do: give it, or `--resume RUN_ID`."
-        )
+def _run(
+    name: str,
+    parameters: dict[str, Any],
+    *,
+    needs: tuple[str, ...],
+    files: tuple[str, ...] = (),
+    out: str | None,
+    resume: str | None,
+) -> None:
+    # All that can be found out without a server, which takes seconds to start.
+    command = f"run {name.replace('_', '-')}"
+    given = {**parameters, "out": out}
+    check_call(command, given, needs=() if resume else needs, files=() if resume else files, resume=resume)
     if out is not None:
         os.environ["RH_OUT"] = out
     with prefect_api():
         run_flow(name, parameters, resume=resume, out=out)
-
-
-@contextlib.contextmanager
-def prefect_api() -> Iterator[None]:
-    """Has a Prefect API: the configured one, else a server of this command's own that keeps its runs."""
-    # Before Prefect is imported: it reads its settings once.
-    for name, value in servers.QUIET.items():
-        os.environ.setdefault(name, value)
-    if _is_configured():
-        yield
-        return
-    home = get_settings().state_dir / "prefect"
-    with servers.prefect_server(home) as url:
-        os.environ["PREFECT_API_URL"] = url
-        yield
-
-
-def _is_configured() -> bool:
-    from prefect.settings import PREFECT_API_URL
-
-    return bool(PREFECT_API_URL.value())
 
 
 def run_flow(  # returns what the flow returns
@@ -212,11 +199,7 @@ async def _go_on_where_its_files_are(flow_run_id: str) -> None:
 
     if "RH_OUT" in os.environ:
         return
-    try:
-        journal = FlowRunJournal(flow_run_id)
-    except ValueError:
-        return  # `rerun` says that there is no such flow run
-    async for view in jobs_of(journal):
+    async for view in jobs_of(FlowRunJournal(flow_run_id)):
         if view.last is not None and view.last.intent.storage is None and view.last.intent.store:
             os.environ["RH_OUT"] = view.last.intent.store
             return
@@ -224,10 +207,11 @@ async def _go_on_where_its_files_are(flow_run_id: str) -> None:
 
 async def _in_flow_run(flow: Flow[..., Any], parameters: dict[str, Any], resume: str | None, watch: Any) -> Any:
     from rh_prefect.runs.drain import drain
-    from rh_prefect.runs.rerun import create, rerun
+    from rh_prefect.runs.rerun import create, find, rerun
 
     flow_run_id = resume or str(await create(flow, parameters))
     if resume is not None:
+        await find(flow, resume)
         await _go_on_where_its_files_are(resume)
     watch.started(flow_run_id)
     try:

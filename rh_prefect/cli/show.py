@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +18,7 @@ from rh_prefect.runs import observer
 from rh_prefect.runs.board import ENDED, Board
 
 _MARKS = {"succeeded": "✓", "reused": "✓", "failed": "✗", "unknown": "?", "cancelled": "-"}
-_SHOWN = {"submitted", "adopted", "waiting", *ENDED}
+_SHOWN = {"submitted", "adopted", "waiting", "moved", *ENDED}
 
 
 class Watch:
@@ -34,6 +35,7 @@ class Watch:
         self._console = Console(highlight=False, soft_wrap=True)
         self._began = time.monotonic()
         self._flow_run_id = ""
+        self._submitted: set[str] = set()
 
     def __enter__(self) -> Self:
         observer.listeners.append(self._take)
@@ -73,17 +75,27 @@ class Watch:
 
     def _take(self, event: JobEvent) -> None:
         self._board.take(event)
+        if event.state == "submitted":
+            self._submitted.add(event.job)
         if event.state in _SHOWN:
             mark = _MARKS.get(event.state, "·")
             seconds = time.monotonic() - self._began
             self._console.print(f"{seconds:6.1f} s {mark} {event.label or event.model}: {event.message}", markup=False)
 
     def _total(self) -> str:
+        now, earlier = (
+            self._sum(event for event in self._board.rows.values() if (event.job in self._submitted) is is_new)
+            for is_new in (True, False)
+        )
+        return f"paid {now or 'nothing'}" + (f" now; {earlier} was paid earlier" if earlier else "")
+
+    @staticmethod
+    def _sum(events: Iterable[JobEvent]) -> str:
         totals: dict[str, Decimal] = {}
-        for event in self._board.rows.values():
-            if event.cost is not None:
+        for event in events:
+            if event.cost:
                 totals[event.currency or ""] = totals.get(event.currency or "", Decimal(0)) + event.cost
-        return "paid " + (", ".join(_money(amount, currency) for currency, amount in totals.items()) or "nothing")
+        return ", ".join(_money(amount, currency) for currency, amount in totals.items())
 
     def _say_how_to_go_on(self) -> None:
         running = [event for event in self._board.rows.values() if event.state not in ENDED and event.task_id]

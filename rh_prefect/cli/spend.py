@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+
+from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
     from rh_prefect.jobs.manifest import Manifest
@@ -21,6 +24,8 @@ def spend(
     since: Annotated[str | None, Parameter(help="Only jobs that ended on this day (YYYY-MM-DD, UTC) or later.")] = None,
 ) -> None:
     """Add up what the jobs in a storage have cost."""
+    if since is not None:
+        since = _day(since)
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.jobs import manifest
 
@@ -33,6 +38,13 @@ def spend(
     width = max(len(name) for name, _, _, _ in rows)
     for name, jobs, cost, currency in rows:
         print(f"{name:{width}}  {jobs:6} job(s)  {cost:>12} {currency}")
+
+
+def _day(given: str) -> str:
+    try:
+        return date.fromisoformat(given).isoformat()
+    except ValueError:
+        raise InputError(f"spend: --since {given!r} is no day. What to do: write it as YYYY-MM-DD.") from None
 
 
 def _sums(found: Iterable[Manifest], by: str) -> list[tuple[str, int, Decimal, str]]:

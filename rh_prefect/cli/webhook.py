@@ -10,13 +10,14 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import SecretStr
 
+from rh_prefect.cli.emulator import PORT
 from rh_prefect.settings import get_settings
 
 
 def serve_(
     *,
     host: Annotated[str, Parameter(help="The address to listen on; 0.0.0.0 for all of this machine's.")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="The port; 0 takes a free one.")] = 8788,
+    port: Annotated[int, Parameter(help="The port; 0 takes a free one.", validator=PORT)] = 8788,
 ) -> None:
     """Serve the receiver in the foreground. RunningHub must reach it at RH_WEBHOOK_URL."""
     from rh_prefect.webhook import serve

@@ -10,8 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
 
+from rh_prefect import flows
+from rh_prefect.cli.doctor import doctor
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.keys import Tier
+from tests.support.commands import run_each
 from tests.support.prefect_server import PrefectServer
 from tests.support.rh import environment
 
@@ -67,7 +72,9 @@ def test_a_film_is_made_listed_and_added_up(rh: Emulator, env: dict[str, str], t
     run = re.findall(r"flow run ([0-9a-f-]{36})", done.stdout)[0]
     listed = call("jobs", "list", run, env=env).stdout
     assert listed.count("success") == 8
-    assert run in call("jobs", "list", env=env).stdout
+    runs = call("jobs", "list", env=env).stdout
+    assert re.search(rf"{run} +8 job\(s\)  Completed +film ", runs)
+    assert "rh_prefect.resume(" in runs
     key = re.findall(rf"{run}/([0-9a-f]+)", listed)[0]
     assert '"outcome":"ticket"' in call("jobs", "show", f"{run}/{key}", env=env).stdout
     spent = call("spend", env={**env, "RH_OUT": str(tmp_path / "films")}).stdout
@@ -83,25 +90,85 @@ def test_a_run_that_fails_exits_with_its_reason_and_no_traceback(env: dict[str, 
     assert "Traceback" not in done.stderr
 
 
+NOBODY = "00000000-0000-0000-0000-000000000000"
+
+WRONG: dict[str, list[str]] = {
+    "--prompt": ["run", "film"],
+    "nowhere.jpg": ["run", "image-to-video", "--image", "https://127.0.0.1:9/nowhere.jpg", "--prompt", "x"],
+    "no flow run": ["run", "film", "--resume", NOBODY],
+    "no job's name": ["jobs", "show", "nonsense"],
+    "task id": ["jobs", "adopt", "test/abc"],
+    "no such job": ["jobs", "forget", "test/abc"],
+    "no scope's name": ["jobs", "list", "../.."],
+    "nowhere: there is no such run, and no such scope": ["jobs", "list", "nowhere"],
+    "neverwhere: there is no such run, and no such scope": ["jobs", "cancel", "neverwhere"],
+}
+
+
 @pytest.mark.prefect
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["run", "film"], "--prompt"),
-        (["run", "film", "--prompt", "x", "--shots", "99"], "shots"),
-        (["run", "image-to-video", "--image", "nowhere.jpg", "--prompt", "x"], "nowhere.jpg"),
-        (["run", "film", "--resume", "00000000-0000-0000-0000-000000000000"], "no flow run"),
-        (["jobs", "show", "nonsense"], "no job's name"),
-        (["jobs", "adopt", "test/abc"], "task id"),
-        (["jobs", "forget", "test/abc"], "no such job"),
-    ],
-)
-def test_bad_input_is_one_clear_message(rh: Emulator, env: dict[str, str], arguments: list[str], said: str) -> None:
-    done = call(*arguments, env=env)
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+def test_bad_input_is_one_clear_message(rh: Emulator, env: dict[str, str], tmp_path: Path) -> None:
+    for said, done in zip(WRONG, run_each(list(WRONG.values()), env=env, cwd=tmp_path), strict=True):
+        assert done.returncode == 1, said
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
     assert not rh.books.paid
+
+
+WRONG_AT_ONCE: dict[str, list[str]] = {
+    '"0" for --shots. Must be >= 1': ["run", "film", "--prompt", "x", "--shots", "0"],
+    "run film: --prompt is missing": ["run", "film", "--prompt", " "],
+    "--budget. Must be >= 0": ["run", "film", "--prompt", "x", "--budget", "-1"],
+    "no file nowhere.jpg": ["run", "film", "--prompt", "x", "--image", "nowhere.jpg"],
+    "'caf\\udce9' is not UTF-8": ["run", "film", "--prompt", "caf\udce9"],
+    "--image: 'a\\x00b.jpg' holds a NUL byte": ["run", "film", "--prompt", "x", "--image", "a\0b.jpg"],
+    "--out: 'a\\x00b' holds a NUL byte": ["run", "film", "--prompt", "x", "--out", "a\0b"],
+    "batch: 'a\\x00b.csv' holds a NUL byte": ["batch", "a\0b.csv", "--model", "z-image/turbo"],
+    "--folder: 'a\\x00b' holds a NUL byte": ["demo", "--folder", "a\0b"],
+    f"there is no file {'x' * 300}": ["run", "upscale", "x" * 300],
+    "'nonsense' is no flow run's id": ["run", "film", "--resume", "nonsense"],
+    "a video is missing": ["run", "upscale"],
+    "z-image/turbo": ["batch", "nowhere.csv", "--model", "z-image/turbi"],
+    "no file or folder nowhere.csv": ["batch", "nowhere.csv", "--model", "z-image/turbo"],
+    '"13" for --shots. Must be <= 12': ["demo", "--shots", "13"],
+    "demo: --prompt is missing": ["demo", "--prompt", ""],
+    "--port. Must be <= 65535": ["emulator", "--port", "70000"],
+    "'yesterday' is no day": ["spend", "--since", "yesterday"],
+}
+
+
+def test_what_is_wrong_is_said_before_anything_is_started(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    env = {**prefect_server.env, "PREFECT_HOME": str(tmp_path / "prefect"), "RH_STATE_DIR": str(tmp_path / "state")}
+    del env["PREFECT_API_URL"]
+    for said, done in zip(WRONG_AT_ONCE, run_each(list(WRONG_AT_ONCE.values()), env=env, cwd=tmp_path), strict=True):
+        assert done.returncode in (1, 2), said
+        assert said in " ".join((done.stdout + done.stderr).replace("│", " ").split())
+        assert "server" not in done.stdout
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_prefect_api_that_does_not_answer_is_one_line(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    env = {**prefect_server.env, "PREFECT_HOME": str(tmp_path), "RH_STATE_DIR": str(tmp_path / "state")}
+    env["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+    commands = [
+        ["jobs", "list"],
+        ["jobs", "cancel", NOBODY],
+        ["run", "film", "--prompt", "x"],
+    ]
+    for done in run_each(commands, env=env, cwd=tmp_path):
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "The Prefect API at http://127.0.0.1:9/api does not answer" in done.stderr
+        assert "What to do" in done.stderr
+
+
+@pytest.mark.prefect
+def test_a_run_that_cannot_be_resumed_is_not_offered_again(env: dict[str, str], tmp_path: Path) -> None:
+    with get_client(sync_client=True) as client:
+        other = str(client.create_flow_run(flows.score, parameters={"video": "x"}).id)
+    for done in run_each([["run", "film", "--resume", run] for run in (NOBODY, other)], env=env, cwd=tmp_path):
+        assert done.returncode == 1
+        assert "--resume" not in done.stderr
 
 
 @pytest.mark.prefect
@@ -125,6 +192,7 @@ def test_ctrl_c_says_what_runs_and_how_to_go_on_and_resuming_pays_nothing_twice(
     done = call("run", "image-to-video", "--out", out, "--resume", run, env=env)
     assert done.returncode == 0, done.stderr
     assert len(rh.books.paid) == 1
+    assert "paid nothing now; 1.75 CNY was paid earlier" in done.stdout
 
 
 def _photo(env: dict[str, str]) -> str:
@@ -137,7 +205,7 @@ def _photo(env: dict[str, str]) -> str:
 def test_doctor_says_what_is_well_and_what_is_not(env: dict[str, str], tmp_path: Path) -> None:
     well = call("doctor", env=env)
     assert well.returncode == 0, well.stdout
-    assert well.stdout.count("✓") == 5
+    assert well.stdout.count("✓") == 6
     (tmp_path / "file").touch()
     broken = {**env, "RH_API_KEY": "0" * 32, "RH_OUT": str(tmp_path / "file" / "out")}
     ill = call("doctor", env=broken)
@@ -146,3 +214,32 @@ def test_doctor_says_what_is_well_and_what_is_not(env: dict[str, str], tmp_path:
     assert "✗ storage" in ill.stdout
     assert "What to do" in ill.stdout
     assert "0" * 32 not in ill.stdout
+
+
+@pytest.mark.prefect
+@pytest.mark.parametrize("tier", ["NORMAL", "EXCLUSIVE"])
+def test_doctor_notes_what_a_key_cannot_do(
+    rh: Emulator, env: dict[str, str], tier: Tier, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RH_API_KEY", rh.keys.add("other", tier=tier, coins=100).secret)
+    doctor()
+    assert f"Note: the key is a {tier} key" in capsys.readouterr().out
+
+
+@pytest.mark.prefect
+def test_doctor_says_whether_the_webhook_s_settings_are_complete(
+    env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RH_WEBHOOK_URL", "https://hooks.example.net")
+    with pytest.raises(SystemExit):
+        doctor()
+    assert "RH_WEBHOOK_TOKEN is not" in capsys.readouterr().out
+    monkeypatch.setenv("RH_WEBHOOK_TOKEN", "canary" * 4)
+    doctor()
+    said = capsys.readouterr().out
+    assert "✓ webhook: ends are told to https://hooks.example.net;" in said
+    assert "canary" not in said
+    monkeypatch.delenv("RH_WEBHOOK_URL")
+    with pytest.raises(SystemExit):
+        doctor()
+    assert "RH_WEBHOOK_URL is not" in capsys.readouterr().out

@@ -14,7 +14,7 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobCancelled
-from rh_prefect.jobs.account import account
+from rh_prefect.jobs.accounts import Key, payer
 from rh_prefect.jobs.scope import Scope
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
@@ -140,7 +140,7 @@ async def _ask(prompt: str, scope: Scope) -> None:
     assert key is not None
 
     async def run() -> None:
-        desk = account(key, base_url=settings.base_url, settings=settings)
+        desk = payer([Key(key, settings.base_url)], settings=settings)
         await desk.run(flows.picture(prompt), scope=scope, store=store)
 
     await LOOP.call(run())
