@@ -16,11 +16,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError, Pause
 from prefect.flow_runs import asuspend_flow_run
 from prefect.logging import get_run_logger
 
+from rh_prefect.connection import connect
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.care import read_job, split_job
 from rh_prefect.jobs.leaving import Left, Round, Verdict
@@ -129,33 +131,39 @@ async def open_round(wait: Wait, *, deadline: float | None = None) -> RunRound |
         raise InputError(f'wait must be "poll" or "suspend", not {wait!r}. Nothing was sent.')
     if wait == "poll":
         return None
-    why_not = _why_not()
-    root = FlowRunContext.get()
-    if why_not is not None or root is None or root.flow_run is None:
-        _logger().warning('wait="suspend": the run waits in its process, since %s', why_not)
+    try:
+        flow_run = _suspendable()
+        place = _places[FlowRunContext.get()]
+        if place.round is None:
+            made = await _new_round(flow_run.id, deadline)
+            place.round = place.round or made
+    except _StaysError as why:
+        _logger().warning('wait="suspend": the run waits in its process, since %s', why)
         return None
-    place = _places[root]
-    if place.round is None:
-        made = await _new_round(root, deadline)
-        place.round = place.round or made
     # Prefect refused it once: it is not asked again and again.
     return None if place.round.is_left else place.round
 
 
-def _why_not() -> str | None:
-    """Why the caller's run cannot be suspended, or should not be; None where it can."""
+class _StaysError(Exception):
+    """Why the caller's run cannot be suspended, or should not be."""
+
+
+def _suspendable() -> FlowRun:
+    """The caller's run, as far as can be seen here."""
     flow = FlowRunContext.get()
     if flow is None or flow.flow_run is None:
-        return "there is no run: it was called outside of a flow."
+        raise _StaysError("there is no run: it was called outside of a flow.")
     if TaskRunContext.get() is not None:
-        return "a task cannot suspend its flow. What to do: call it in the flow itself."
+        raise _StaysError("a task cannot suspend its flow. What to do: call it in the flow itself.")
     if flow.flow_run.parent_task_run_id is not None:
-        return "Prefect suspends no child flow. What to do: call it in the outermost flow."
+        raise _StaysError("Prefect suspends no child flow. What to do: call it in the outermost flow.")
     if flow.flow_run.deployment_id is None:
-        return "only a run of a deployment can be taken up again by a worker."
+        raise _StaysError("only a run of a deployment can be taken up again by a worker.")
     if not get_settings().webhook_url:
-        return "RH_WEBHOOK_URL is not set, so that nobody would wake it. What to do: see the page on webhooks."
-    return None
+        raise _StaysError(
+            "RH_WEBHOOK_URL is not set, so that nobody would wake it. What to do: see the page on webhooks."
+        )
+    return flow.flow_run
 
 
 def _logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
@@ -165,17 +173,25 @@ def _logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
         return _log
 
 
-async def _new_round(root: FlowRunContext, deadline: float | None) -> RunRound:
-    if root.flow_run is None:
-        raise AssertionError("asked of a flow that is not running")
-    flow_run = root.flow_run
+async def _new_round(flow_run_id: UUID, deadline: float | None) -> RunRound:
+    # Anew: what the context has is from before a retry.
+    policy = (await LOOP.call(_read(flow_run_id))).empirical_policy
+    if policy.retry_type == "in_process":
+        # Prefect 3.9 hands such a run to no worker, also when it is resumed: it would stay `Resuming` for ever.
+        raise _StaysError("it is being retried by the flow's own `retries`, and no worker would take it up again.")
+    records = await LOOP.call(FlowRunJournal(flow_run_id).job(SUSPEND))
     # Of a suspension that was written down and did not come about, Prefect has no key.
-    keys = flow_run.empirical_policy.pause_keys or set()
-    records = await LOOP.call(FlowRunJournal(flow_run.id).job(SUSPEND))
+    keys = policy.pause_keys or set()
     had = [Suspension.model_validate(records[name]) for name in records if _pause_key(name) in keys]
     longest = get_settings().suspend_seconds
     wake_after = longest if deadline is None else min(longest, deadline)
-    return RunRound(flow_run.id, had=had, count=len(records), wake_after=wake_after)
+    return RunRound(flow_run_id, had=had, count=len(records), wake_after=wake_after)
+
+
+async def _read(flow_run_id: UUID) -> FlowRun:
+    connection = await connect()
+    async with connection.gate:
+        return await connection.client.read_flow_run(flow_run_id)
 
 
 def _pause_key(record: str) -> str:

@@ -7,6 +7,7 @@ a worker only. So the process itself looks now and then how its run is, and once
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
@@ -23,7 +24,8 @@ from rh_prefect.runs.board import Board
 EVERY: Final = 3.0
 """Seconds between two looks: one small request for each process that has paid jobs, however many they are."""
 
-_watched: dict[UUID, tuple[Board, asyncio.Task[None]]] = {}
+_watched: dict[UUID, tuple[asyncio.Event, asyncio.Task[None]]] = {}
+"""What each watch waits for between its looks: that the process ends."""
 
 
 def watch(board: Board) -> None:
@@ -34,16 +36,18 @@ def watch(board: Board) -> None:
     """
     if board.page is not None and board.page.flow_run_id not in _watched and _has_work(board):
         run = board.page.flow_run_id
-        task = asyncio.ensure_future(_watch(board, run))
-        _watched[run] = board, task
+        ends = asyncio.Event()
+        task = asyncio.ensure_future(_watch(board, run, ends))
+        _watched[run] = ends, task
         task.add_done_callback(lambda _: _watched.pop(run, None))
 
 
-async def _watch(board: Board, run: UUID) -> None:
+async def _watch(board: Board, run: UUID, ends: asyncio.Event) -> None:
     is_on = True
     while is_on and _has_work(board):
-        await asyncio.sleep(EVERY)
-        is_on = await _look(board, run)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ends.wait(), EVERY)
+        is_on = await _look(board, run) and not ends.is_set()
 
 
 def _has_work(board: Board) -> bool:
@@ -83,10 +87,11 @@ async def _cancel(flow_run: FlowRun, *, flow: str) -> None:
 
 async def _last_look() -> None:
     """A run that is cancelled ends its process within a second or two, mostly between two looks."""
-    for run, (board, task) in list(_watched.items()):
-        task.cancel()
-        if _has_work(board):
-            await _look(board, run)
+    # By the watches themselves: they know the Prefect API of their run, which is not what the settings name by now.
+    looking = list(_watched.values())
+    for ends, _ in looking:
+        ends.set()
+    await asyncio.gather(*(task for _, task in looking), return_exceptions=True)
     await disconnect()
 
 

@@ -40,11 +40,18 @@ FORMS: dict[str, dict[str, Any]] = {
     "upscale": {"videos": ["clip.mp4"]},
     "score": {"video": "clip.mp4", "music": "a piano"},
     "batch": {"rows": "s3://bucket/rows.csv", "model": "z-image/turbo"},
+    "reconcile": {},
 }
 """What a person has to fill in to run each deployment by hand."""
 
-each_deployment = pytest.mark.parametrize(
-    "deployment", DEPLOYMENTS, ids=[deployment["entrypoint"].rpartition("/")[2] for deployment in DEPLOYMENTS]
+
+def name_of(deployment: dict[str, Any]) -> str:
+    return str(deployment["entrypoint"]).rpartition("/")[2]
+
+
+each_deployment = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=name_of)
+each_that_pays = pytest.mark.parametrize(
+    "deployment", [one for one in DEPLOYMENTS if one["name"] != "reconcile"], ids=name_of
 )
 
 
@@ -72,7 +79,7 @@ def test_its_form_explains_every_field(deployment: dict[str, Any], monkeypatch: 
     assert [name for name, field in flow.parameters.properties.items() if not field.get("description")] == []
 
 
-@each_deployment
+@each_that_pays
 def test_it_cancels_what_it_pays_for(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     flow = flow_of(deployment, monkeypatch)
     assert cancel_remote_jobs in flow.on_cancellation_hooks
@@ -89,7 +96,8 @@ def test_every_flow_of_this_checkout_is_deployed() -> None:
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "flows").glob("*.py")}
     assert files == {deployment["entrypoint"].partition(":")[0] for deployment in DEPLOYMENTS} & files
     assert {deployment["entrypoint"] for deployment in DEPLOYMENTS if "pull" in deployment} == {
-        f"rh_prefect.flows.{name}.{name}" for name in ("film", "image_to_video", "upscale", "score", "batch")
+        f"rh_prefect.flows.{name}.{name}"
+        for name in ("film", "image_to_video", "upscale", "score", "batch", "reconcile")
     }, "the package's own flows need no source"
 
 
@@ -193,6 +201,13 @@ async def test_prefect_takes_all_of_it(deployed: str) -> None:
     assert nightly.tags == ["media", "nightly"]
     assert there["film/package"].pull_steps == []
     assert there["film/package"].parameter_openapi_schema["properties"]["shots"]["maximum"] == 12
+    looks_after = there["reconcile/reconcile"]
+    assert [(one.active, one.schedule.cron) for one in looks_after.schedules] == [(True, "*/15 * * * *")]
+    assert "media" not in looks_after.tags, "it would be started by its own end"
+    async with get_client() as client:
+        (trigger,) = await client.read_automations_by_name("Reconcile a cancelled run")
+    assert trigger.enabled
+    assert [action.deployment_id for action in trigger.actions] == [looks_after.id]
 
 
 @pytest.mark.prefect
