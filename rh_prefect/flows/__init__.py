@@ -4,7 +4,8 @@ from rh_prefect.flows.batch import batch
 from rh_prefect.flows.film import FilmResult, film
 from rh_prefect.flows.for_model import for_model
 from rh_prefect.flows.image_to_video import image_to_video
+from rh_prefect.flows.reconcile import reconcile
 from rh_prefect.flows.score import score
 from rh_prefect.flows.upscale import upscale
 
-__all__ = ["FilmResult", "batch", "film", "for_model", "image_to_video", "score", "upscale"]
+__all__ = ["FilmResult", "batch", "film", "for_model", "image_to_video", "reconcile", "score", "upscale"]
