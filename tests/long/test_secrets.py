@@ -236,7 +236,7 @@ def test_no_secret_is_found_anywhere(
     assert (batch.ended(), batch.wait_for("failed")["errors"][0]["type"]) == (1, "BatchUnfinished")
     crashed = {how: show.crash(how) for how in ("key", "password", "graph")}
     errors = {how: child.wait_for("failed")["errors"][0]["type"] for how, child in crashed.items()}
-    assert errors == {"key": "KeyRejected", "password": "ConfigError", "graph": "SubmissionUnknown"}
+    assert errors == {"key": "KeyRejected", "password": "RequestRefused", "graph": "SubmissionUnknown"}
     show.cancel()
     show.rest()
     waiting = show.spool()
@@ -254,7 +254,7 @@ def test_no_secret_is_found_anywhere(
         "/prefect/prefect.db as text": "-intent-1",
         "/out/manifests/": "behind a password",
         "/state/spool/": waiting,
-        f"{bucket}/batches/": "account",
+        f"{bucket}/batches/": "failed",
     }.items():
         assert stands(found, where, marker), f"{marker} should be in {where}"
     for marker in (
@@ -277,7 +277,7 @@ def told_by(child: Child) -> dict[str, str]:
         **dict.fromkeys(("lost", "lost-graph"), "SubmissionUnknown"),
         "failing": "JobFailed",
         "rejected": "KeyRejected",
-        "locked": "ConfigError",
+        "locked": "RequestRefused",
         "broken": "RequestRefused",
     }
     return told
