@@ -94,8 +94,8 @@ async def test_a_second_look_finds_nothing_and_asks_runninghub_nothing(rh: Emula
     assert [one.done for one in await look(run)] == ["cancelled"]
     before = asked(rh)
     assert await look(run) == ()
-    assert [one for one in await look() if one.flow_run_id == run] == []
     assert asked(rh) == before
+    assert [one for one in await look() if one.flow_run_id == run] == []
 
 
 async def test_what_had_succeeded_before_it_was_cancelled_is_brought_home(rh: Emulator, tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ async def test_a_run_that_goes_on_is_not_touched(rh: Emulator) -> None:
     run = await left_behind(Running(), "a lighthouse")
     before = asked(rh)
     assert await look(run) == ()
-    assert [one for one in await look() if one.flow_run_id == run] == []
     assert asked(rh) == before
+    assert [one for one in await look() if one.flow_run_id == run] == []
 
 
 async def test_each_job_is_cancelled_on_the_account_that_paid(rh: Emulator, prefect_server: object) -> None:

@@ -20,7 +20,7 @@ async def suspending_batch(prompts: list[str]) -> int:
 
 
 @flow(retries=1)
-async def suspending_twice(prompts: list[str]) -> int:
+async def retried_pictures(prompts: list[str]) -> int:
     """Fails where one of them fails, and is tried again."""
     asked = [models.ZImageTurbo(prompt=prompt) for prompt in prompts]
     return len(await generate_many(asked, wait="suspend"))

@@ -25,10 +25,10 @@ from tests.support.receiver import TOKEN, ReceiverProcess
 from tests.support.rh import environment
 from tests.support.workplace import Worker, Workplace, workplace
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 FLOWS = "tests.long.suspending_flows"
-MANY, BATCH, TWICE = "suspending-pictures/test", "suspending-batch/test", "suspending-twice/test"
+MANY, BATCH, RETRIED = "suspending-pictures/test", "suspending-batch/test", "retried-pictures/test"
 SECONDS = 120.0
 """For what takes two starts of a flow run's process."""
 
@@ -97,7 +97,7 @@ def office(tmp_path_factory: pytest.TempPathFactory, prefect_template: Path) -> 
         env = {**environment(rh, folder), "RH_WEBHOOK_TOKEN": TOKEN}
         with workplace(folder, env, template=prefect_template) as place:
             receiver = ReceiverProcess(place.env, log=folder / "receiver.log")
-            names = ("suspending_pictures", "suspending_batch", "suspending_twice")
+            names = ("suspending_pictures", "suspending_batch", "retried_pictures")
             asyncio.run(place.deploy(*(f"{FLOWS}.{name}" for name in names)))
             place.prefect("deploy", "--prefect-file", "deployments/prefect.yaml", "--name", "reconcile")
             receiver.start()
@@ -197,18 +197,19 @@ async def test_a_receiver_that_was_killed_makes_up_for_what_it_has_missed(desk: 
     assert not desk.deliveries()
 
 
-async def test_a_retry_pays_for_what_has_failed_and_suspends_for_that_alone(desk: Office) -> None:
+async def test_the_flow_s_own_retry_pays_for_what_has_failed_and_stays(desk: Office) -> None:
+    """Prefect gives a run that was retried in its process to no worker, also when it is resumed."""
     desk.rh.faults.add(Fault("submit", prompt="unlucky", kind="fail", code="805", message="bad luck", times=1))
-    run = await desk.start(TWICE, "unlucky", "lucky one", "lucky two")
+    run = await desk.start(RETRIED, "unlucky", "lucky one", "lucky two")
     await desk.reach(run, "Suspended")
     assert len(desk.paid) == 3
     await desk.end()
     await desk.place.until(lambda: has_paid(desk, 4), seconds=SECONDS)
-    await desk.reach(run, "Suspended")
+    await desk.place.until_told(run, "no worker would take it up again")
     await desk.end()
     await desk.reach(run, "Completed")
     states = Counter(await desk.history(run))
-    assert states["Suspended"] == states["Resuming"] == 2
+    assert states["Suspended"] == states["Resuming"] == 1
     assert len(desk.paid) == 4
 
 

@@ -19,6 +19,7 @@ from rh_prefect import flow, generate_many, models
 from rh_prefect.emulator import Fault
 from rh_prefect.jobs.care import jobs_of
 from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs.drain import drain
 from rh_prefect.runs.journal import FlowRunJournal
 from rh_prefect.runs.reconcile import reconcile_runs
 from rh_prefect.runs.rerun import rerun
@@ -95,6 +96,7 @@ def proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
     """Between the run and its Prefect server; the receiver has a way of its own."""
     with Proxy(prefect_server.url) as proxy, temporary_settings({PREFECT_API_URL: f"{proxy.url}/api"}):
         yield proxy
+        asyncio.run(drain())  # while there is somebody who takes it
 
 
 async def test_webhooks_that_come_while_it_is_being_suspended_wake_it(heard: Desk, proxy: Proxy) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect import Flow, task
+from prefect import Flow, runtime, task
 from prefect.exceptions import Pause
 
 from rh_prefect import flow, generate_many, models
@@ -46,6 +46,13 @@ async def with_a_task(prompts: list[str]) -> list[str]:
     return done
 
 
+@flow(retries=1)
+async def retried(prompts: list[str]) -> list[str]:
+    if runtime.flow_run.run_count == 1:
+        raise RuntimeError("bad luck")
+    return await pictures.fn(prompts)
+
+
 async def test_it_rests_once_and_is_woken_by_its_webhooks(heard: Desk) -> None:
     run = await heard.begin(pictures, prompts=["one", "two", "three"])
     await heard.until_it_rests(pictures, run, 3)
@@ -55,7 +62,6 @@ async def test_it_rests_once_and_is_woken_by_its_webhooks(heard: Desk) -> None:
     assert len(heard.paid) == 3
     assert heard.calls["turbo"] == 3
     assert heard.calls["query"] <= 4  # the receiver's own look by the clock may fall in between
-    print(f"calls to RunningHub's API for 3 jobs: {heard.calls}")
 
 
 async def test_webhooks_that_never_come_cost_time_and_nothing_else(unheard: Desk) -> None:
@@ -101,10 +107,7 @@ async def test_what_has_ended_before_the_last_one_is_in_is_collected_and_a_full_
     run = await unheard.begin(pictures, prompts=prompts)
     going_on = asyncio.ensure_future(rerun(pictures, run))
 
-    async def is_full() -> bool:
-        return len(unheard.paid) == 5
-
-    await until(is_full)
+    await until_paid(unheard, 5)
     await asyncio.sleep(0.5)
     assert await state_of(run) == "Running", "three jobs are not submitted yet"
     await unheard.end()
@@ -145,6 +148,7 @@ async def test_two_calls_at_once_rest_together(heard: Desk) -> None:
 REFUSED = [
     (parent, "no child flow"),
     (with_a_task, "a task cannot suspend"),
+    (retried, "no worker would take it up again"),
 ]
 
 
@@ -163,6 +167,15 @@ async def test_without_a_deployment_it_waits_and_says_why(unheard: Desk, caplog:
     assert caplog.text.count("only a run of a deployment") == 1
 
 
+async def test_outside_of_a_flow_it_waits_and_says_why(unheard: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    asked = [models.ZImageTurbo(prompt=prompt) for prompt in ("one", "two")]
+    going_on = asyncio.ensure_future(generate_many(asked, wait="suspend", scope="outside"))
+    await until_paid(unheard, 2)
+    await unheard.end()
+    assert sorted(result.task_id for result in await going_on) == sorted(unheard.paid)
+    assert "it was called outside of a flow" in caplog.text
+
+
 async def test_without_a_receiver_it_waits_and_says_why(
     unheard: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,14 +187,17 @@ async def test_without_a_receiver_it_waits_and_says_why(
 
 async def waits_and_completes(unheard: Desk, flow_: Flow[..., Any], run: UUID) -> None:
     going_on = asyncio.ensure_future(rerun(flow_, run))
-
-    async def has_paid() -> bool:
-        return len(unheard.paid) == 2
-
-    await until(has_paid)
+    await until_paid(unheard, 2)
     await unheard.end()
     assert sorted(await going_on) == sorted(unheard.paid)
     assert len(unheard.paid) == 2
+
+
+async def until_paid(unheard: Desk, jobs: int) -> None:
+    async def has_paid() -> bool:
+        return len(unheard.paid) == jobs
+
+    await until(has_paid)
 
 
 async def test_a_way_to_wait_that_there_is_not_is_refused(unheard: Desk) -> None:
