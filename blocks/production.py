@@ -3,19 +3,32 @@
 `RH_API_KEY=... RH_OUT=s3://bucket/prefix python blocks/production.py`; RH_BASE_URL chooses the site. RH_OUT_OPTIONS
 (JSON, as in `{"key": "...", "secret": "..."}`) goes into the block; without it, workers open the bucket with AWS
 credentials of their own.
+
+Several accounts can pay together. Run it once for each, with its key and a name of its own, as in
+`RH_API_KEY=... python blocks/production.py studio`: the account is saved as `studio` and joins the pool
+`runninghub-pool`, which flows then take where they take the name of one account.
 """
 
 from __future__ import annotations
 
+import asyncio
+import sys
+
 from prefect.types import SecretDict
 
-from rh_prefect import MediaStorage, RunningHubCredentials
+from rh_prefect import MediaStorage, RunningHubCredentials, RunningHubPool
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.settings import get_settings
 
+POOL = "runninghub-pool"
 
-def save() -> None:
-    """Saves both blocks, over those that are there, if the storage takes files."""
+
+def save(member: str | None = None) -> None:
+    """Saves both blocks, over those that are there, if the storage takes files.
+
+    Args:
+        member: A name for the account, which joins the pool; by default it is `runninghub`, and in no pool.
+    """
     settings = get_settings()
     missing = []
     if settings.api_key is None:
@@ -30,11 +43,26 @@ def save() -> None:
         storage.get_store().check()
     except (ConfigError, StoreError) as error:
         raise SystemExit(f"blocks/production.py: nothing was saved. {error}") from None
-    credentials.save("runninghub", overwrite=True)
+    name = member or "runninghub"
+    credentials.save(name, overwrite=True)
     storage.save("media", overwrite=True)
-    print(f"saved: runninghub -> {credentials.base_url}, media -> {storage.url}")
-    print("next: rh-prefect doctor --credentials runninghub --storage media")
+    print(f"saved: {name} -> {credentials.base_url}, media -> {storage.url}")
+    if member is not None:
+        print(f"saved: {POOL} -> {', '.join(asyncio.run(join(member)))}")
+    print(f"next: rh-prefect doctor --credentials {name if member is None else POOL} --storage media")
+
+
+async def join(member: str) -> list[str]:
+    """Adds an account to the pool, which is made for the first one; gives the pool's accounts."""
+    try:
+        found: RunningHubPool = await RunningHubPool.aload(POOL)
+        there = found.credentials
+    except ValueError:
+        there = []
+    pool = RunningHubPool(credentials=list(dict.fromkeys([*there, member])))
+    await pool.asave(POOL, overwrite=True)
+    return pool.credentials
 
 
 if __name__ == "__main__":
-    save()
+    save(*sys.argv[1:2])

@@ -43,9 +43,11 @@ def test_the_python_blocks_of_a_page_run(
 ) -> None:
     """The blocks of a page run in order, in one module; its flows are called, see `call`.
 
-    They find a `photo.jpg` where they run. A page that starts an emulator of its own looks into its books itself.
+    They find a `photo.jpg` where they run, and the key of a second account. A page that starts an emulator of its own
+    looks into its books itself.
     """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SECOND_KEY", rh.keys.add("second").secret)
     samples.jpg(tmp_path / "photo.jpg", size=(640, 480))
     used = "\n".join(blocks(page, "python"))
     names: dict[str, Any] = {"__name__": f"docs_{page.stem}"}

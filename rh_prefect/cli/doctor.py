@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
 
@@ -14,11 +15,14 @@ from rh_prefect.settings import get_settings
 if TYPE_CHECKING:
     from rh_prefect.client import Client
 
+Check: TypeAlias = tuple[str, Callable[[], Awaitable[str]]]
+"""What is checked, and how: the check says what it has found, or raises what is wrong."""
+
 
 def doctor(
     *,
     credentials: Annotated[
-        str | None, Parameter(help="Name of a RunningHubCredentials block; by default RH_API_KEY.")
+        str | None, Parameter(help="Name of the block of an account or of a pool; by default RH_API_KEY.")
     ] = None,
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_OUT.")] = None,
 ) -> None:
@@ -28,14 +32,14 @@ def doctor(
 
 
 async def _examine(credentials: str | None, storage: str | None) -> bool:
-    checks: list[tuple[str, Callable[[], Awaitable[str]]]] = [
-        ("Prefect", _prefect),
-        ("key and site", lambda: _key(credentials)),
-        ("account", lambda: _account(credentials)),
-        ("storage", lambda: _storage(storage)),
-        ("webhook", _webhook),
-        ("this machine", _machine),
-    ]
+    well = await _tell([("Prefect", _prefect)])
+    well &= await _tell(await _checks_of_accounts(credentials))
+    return well & await _tell(
+        [("storage", lambda: _storage(storage)), ("webhook", _webhook), ("this machine", _machine)]
+    )
+
+
+async def _tell(checks: Sequence[Check]) -> bool:
     well = True
     for name, check in checks:
         try:
@@ -44,6 +48,36 @@ async def _examine(credentials: str | None, storage: str | None) -> bool:
             well = False
             print(f"✗ {name}: {error}")
     return well
+
+
+async def _checks_of_accounts(credentials: str | None) -> list[Check]:
+    """Of the account; or of the pool as a whole, and of each of its accounts."""
+    members = await _members(credentials)
+    if credentials is None or not members:
+        return [("key and site", partial(_key, credentials)), ("account", partial(_account, credentials))]
+    checks: list[Check] = [("pool", partial(_pool, credentials))]
+    for one in members:
+        checks += [(f"key and site of {one}", partial(_key, one)), (f"account {one}", partial(_account, one))]
+    return checks
+
+
+async def _members(credentials: str | None) -> list[str]:
+    """The accounts of a pool, by the names of their blocks; none where no pool has this name."""
+    from rh_prefect.blocks import RunningHubPool
+    from rh_prefect.blocks.lookup import find_block
+
+    try:
+        pool = None if credentials is None else await find_block(RunningHubPool, credentials)
+    except RunningHubError:
+        return []  # the checks that follow meet the same error, and say it
+    return [] if pool is None else pool.credentials
+
+
+async def _pool(name: str) -> str:
+    from rh_prefect.blocks.paying import load_payer
+
+    pool = (await load_payer(name)).pool
+    return f"{name} has {len(pool.members)} account(s) of {pool.site}, each with its own limit"
 
 
 async def _prefect() -> str:

@@ -28,7 +28,9 @@ Budget = Annotated[
 ]
 Shots = Annotated[int, Parameter(help="How many shots, 1 to 12.", validator=validators.Number(gte=1, lte=12))]
 Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")]
-Credentials = Annotated[str | None, Parameter(help="Name of a RunningHubCredentials block, instead of RH_API_KEY.")]
+Credentials = Annotated[
+    str | None, Parameter(help="Name of the block of an account or of a pool, instead of RH_API_KEY.")
+]
 
 
 def film(

@@ -6,7 +6,7 @@ from rh_prefect.errors import ApiError
 from rh_prefect.jobs.account import Account, Member
 from rh_prefect.jobs.pool import Pool, Standing, own_trouble, refusal
 from rh_prefect.jobs.records import Answer, Intent
-from rh_prefect.jobs.slots import Slots, first_free
+from rh_prefect.jobs.slots import Slots, counted, first_free
 
 
 class Seat:
@@ -50,8 +50,7 @@ class Seat:
         if self._pool.is_one or self.is_taken or self._home is not None:
             return
         able = self._able()
-        for one in able:
-            await one.account.slots.refresh()
+        await counted(one.account.slots for one in able)
         self.member = min(able, key=lambda one: one.account.slots.load)
         self._home = self.account.slots
         self._home.expect()

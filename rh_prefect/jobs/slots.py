@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rh_prefect.errors import RunningHubError
@@ -26,6 +26,9 @@ OTHERS_PAUSE = 2.0
 
 DOUBTED = 60.0
 """Seconds for which, after a refusal, no slot is given that only the account's count says to be free."""
+
+ANSWERS_SOON = 2.0
+"""Seconds for which an account's count is waited for before the others are looked at."""
 
 LONGEST_PAUSE = 30.0
 """The longest wait between two tries, in seconds."""
@@ -83,11 +86,11 @@ async def first_free(accounts: Sequence[Slots], *, home: Slots | None = None) ->
     Returns:
         The one whose slot was taken.
     """
-    await asyncio.gather(*(one.refresh() for one in accounts))
     place = Place(home)
-    for one in sorted(accounts, key=lambda one: one is not home):
-        one.join(place)
+    counting = await counted(sorted(accounts, key=lambda one: one is not home))
     try:
+        for one, count in counting.items():
+            _join_when_counted(one, count, place)
         return await place.given
     except asyncio.CancelledError:
         if not place.given.cancelled():
@@ -97,6 +100,27 @@ async def first_free(accounts: Sequence[Slots], *, home: Slots | None = None) ->
     finally:
         for one in accounts:
             one.leave(place)
+
+
+def _join_when_counted(account: Slots, count: asyncio.Task[None], place: Place) -> None:
+    if count.done():
+        account.join(place)
+    else:
+        count.add_done_callback(lambda _: account.join(place))
+
+
+async def counted(accounts: Iterable[Slots]) -> dict[Slots, asyncio.Task[None]]:
+    """Has accounts count their tasks, where what they said last is old; one that says nothing keeps nobody waiting.
+
+    Args:
+        accounts: In the order in which they are asked.
+
+    Returns:
+        What goes on for those that have not answered soon, and is done for the others; in the same order.
+    """
+    counting = {one: asyncio.ensure_future(one.refresh()) for one in accounts}
+    await asyncio.wait(counting.values(), timeout=ANSWERS_SOON)
+    return counting
 
 
 class Slots:

@@ -13,6 +13,7 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from rh_prefect import flows
+from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.cli.doctor import doctor
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.keys import Tier
@@ -224,6 +225,28 @@ def test_doctor_notes_what_a_key_cannot_do(
     monkeypatch.setenv("RH_API_KEY", rh.keys.add("other", tier=tier, coins=100).secret)
     doctor()
     assert f"Note: the key is a {tier} key" in capsys.readouterr().out
+
+
+@pytest.mark.prefect
+def test_doctor_looks_at_each_account_of_a_pool(
+    rh: Emulator, env: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = {"studio": rh.key, "spare": rh.keys.add("spare", limit=7).secret, "old": "0" * 32}
+    for name, key in keys.items():
+        RunningHubCredentials(api_key=key, base_url=rh.url).save(f"doctor-{name}", overwrite=True)
+    RunningHubPool(credentials=["doctor-studio", "doctor-spare"]).save("doctor-night", overwrite=True)
+    doctor(credentials="doctor-night")
+    said = capsys.readouterr().out
+    assert "✓ pool: doctor-night has 2 account(s)" in said
+    assert "0 of 7 task(s) run" in next(line for line in said.splitlines() if "key and site of doctor-spare" in line)
+    assert said.count("✓") == 9
+    RunningHubPool(credentials=["doctor-studio", "doctor-old", "doctor-gone"]).save("doctor-night-2", overwrite=True)
+    with pytest.raises(SystemExit):
+        doctor(credentials="doctor-night-2")
+    said = capsys.readouterr().out
+    for line in ("✗ pool:", "✓ account doctor-studio:", "✗ account doctor-old:", "✗ account doctor-gone: There is no"):
+        assert line in said
+    assert "0" * 32 not in said
 
 
 @pytest.mark.prefect

@@ -23,10 +23,11 @@ class Account:
         self.others = others
         self.most = 0
         self.is_silent = False
+        self.answers_in = 0.001
         self.slots = Slots(self.ask, clock=now, jitter=lambda: 1.0)
 
     async def ask(self) -> tuple[int | None, int]:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(self.answers_in)
         if self.is_silent:
             raise NoAnswer("no answer")
         return self.limit, self.others + self.slots.held
@@ -180,7 +181,39 @@ async def test_where_only_strangers_wait_the_first_of_them_goes() -> None:
 
 @in_virtual_time
 async def test_one_account_that_says_nothing_does_not_keep_the_other_from_working() -> None:
-    accounts = [Account("a", 2), Account("b", 2)]
-    accounts[0].is_silent = True
-    await asyncio.gather(*(job(accounts[1:]) for _ in range(4)))
-    assert accounts[1].most == 2
+    accounts = silent, _ = [Account("silent", 2), Account("works", 2)]
+    silent.answers_in = 60.0
+    ran = await asyncio.gather(*(job(accounts, home=silent) for _ in range(4)))
+    assert [one.name for one in ran] == ["works"] * 4
+    assert now() < 3 * SECONDS
+    assert silent.slots.held == 0
+
+
+@in_virtual_time
+async def test_an_account_that_answers_late_works_from_then_on() -> None:
+    accounts = late, busy = [Account("late", 2), Account("busy", 1)]
+    late.answers_in = 20.0
+    ran = await asyncio.gather(*(job(accounts, 100) for _ in range(3)))
+    assert Counter(one.name for one in ran) == {"late": 2, "busy": 1}
+    assert (late.most, busy.most) == (2, 1)
+    assert now() == pytest.approx(120, abs=1)
+
+
+@in_virtual_time
+async def test_an_account_whose_count_fails_is_tried_all_the_same() -> None:
+    only = Account("fails", 2)
+    only.is_silent = True
+    assert [one.name for one in await asyncio.gather(job([only]), job([only]))] == ["fails"] * 2
+    assert now() < 2 * SECONDS
+
+
+@in_virtual_time
+async def test_who_leaves_while_an_account_counts_takes_nothing() -> None:
+    only = Account("only", 1)
+    only.answers_in = 30.0
+    gone = asyncio.create_task(job([only]))
+    await asyncio.sleep(10)
+    gone.cancel()
+    await asyncio.sleep(30)
+    assert gone.cancelled() and only.slots.held == 0
+    assert (await job([only], 1)) is only

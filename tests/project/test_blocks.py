@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.blocks import MediaStorage, RunningHubCredentials
+from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
 from tests.support.prefect_server import PrefectServer
 from tests.support.s3 import S3Server
 
@@ -20,9 +20,13 @@ KEY = "canary0123456789abcdef0123456789"
 DESK = {"RH_API_KEY": KEY, "RH_BASE_URL": "http://127.0.0.1:8765"}
 
 
-def run(name: str, server: PrefectServer, **env: str) -> subprocess.CompletedProcess[str]:
+def run(name: str, server: PrefectServer, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, f"blocks/{name}.py"], env={**server.env, **env}, cwd=ROOT, capture_output=True, text=True
+        [sys.executable, f"blocks/{name}.py", *arguments],
+        env={**server.env, **env},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert KEY not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -67,6 +71,18 @@ async def test_production_saves_the_account_and_the_bucket(prefect_server: Prefe
     credentials, storage = await RunningHubCredentials.aload("runninghub"), await MediaStorage.aload("media")
     assert (credentials.base_url, storage.url) == ("https://www.runninghub.cn", env["RH_OUT"])
     storage.get_store().check()
+
+
+async def test_production_puts_accounts_into_a_pool(prefect_server: PrefectServer, s3: S3Server) -> None:
+    env = {"RH_OUT": s3.url("films"), "RH_OUT_OPTIONS": json.dumps(s3.options)}
+    keys = {"studio": KEY, "spare": KEY[::-1]}
+    for name in ("studio", "spare", "studio"):
+        done = run("production", prefect_server, name, RH_API_KEY=keys[name], **env)
+        assert done.returncode == 0, done.stderr
+        assert "doctor --credentials runninghub-pool" in done.stdout
+    assert (await RunningHubPool.aload("runninghub-pool")).credentials == ["studio", "spare"]
+    for name, key in keys.items():
+        assert (await RunningHubCredentials.aload(name)).api_key.get_secret_value() == key
 
 
 def test_production_says_all_that_is_missing(prefect_server: PrefectServer) -> None:

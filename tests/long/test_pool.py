@@ -1,0 +1,261 @@
+"""A batch on a pool of three keys of different size: killed, robbed of a key, and run again.
+
+What is looked at afterwards are the emulator's books and the journal: each picture is paid for once, and by the account
+that its record names.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
+from rh_prefect.emulator import Emulator
+from tests.support.children import Child, command
+from tests.support.prefect_server import PrefectServer
+from tests.support.proxy import Proxy
+from tests.support.stage import Stage, staged, wait_until
+
+pytestmark = [pytest.mark.long, pytest.mark.prefect]
+
+BATCH, ROWS = "rh_prefect.flows:batch", 40
+LIMITS = {"main": 2, "middle": 3, "wide": 5}
+MOST_REFUSALS = 0.2
+"""How many submits a job may lose to a full account."""
+
+
+@dataclass
+class Night:
+    """A batch of pictures on a pool.
+
+    Attributes:
+        stage: The servers and processes.
+        mark: Sets the blocks of this test apart.
+        busiest: How many tasks of each key were seen at once.
+    """
+
+    stage: Stage
+    mark: str
+    busiest: Counter[str]
+
+    @property
+    def rh(self) -> Emulator:
+        return self.stage.rh
+
+    def block(self, key: str) -> str:
+        return f"{key}-{self.mark}"
+
+    def save(self, *keys: str) -> None:
+        """Saves accounts with the keys that RunningHub takes now."""
+        for key in keys:
+            block = RunningHubCredentials(api_key=self.rh.keys[key].secret, base_url=self.rh.url, account=f"the {key}")
+            block.save(self.block(key), overwrite=True)
+
+    def pool(self, *keys: str) -> str:
+        name = self.block("night")
+        RunningHubPool(credentials=[self.block(key) for key in keys]).save(name, overwrite=True)
+        return name
+
+    def begin(self) -> Child:
+        parameters = {
+            "rows": [{"prompt": f"picture {number}"} for number in range(ROWS)],
+            "model": "z-image/turbo",
+            "credentials": self.pool(*LIMITS),
+        }
+        return self.stage.begin(BATCH, parameters, spares=1)
+
+    def again(self, *, well: bool = True) -> None:
+        """The same flow run again."""
+        self.ended(self.stage.again(BATCH), well=well)
+
+    def ended(self, child: Child, *, well: bool = True) -> None:
+        """Waits for the batch, looking at the accounts all the time; it ends well where no picture is missing."""
+        while child.is_running:
+            self.look()
+            time.sleep(0.02)
+        assert child.ended() == (0 if well else 1), f"{child.heard('failed')} {child.errors()}"
+
+    def look(self) -> None:
+        """Counts what runs with each key."""
+        self.busiest |= self.at_work
+
+    def rest(self) -> None:
+        """Lets no task end any more, and waits until every account that takes tasks is full."""
+        self.rh.clock.factor = 0
+        wait_until(lambda: self.at_work == LIMITS)
+        # Killed only now, nothing is on its way.
+        wait_until(lambda: {one.task_id for one in self.rh.books.paid} == self.recorded)
+
+    @property
+    def at_work(self) -> Counter[str]:
+        """How many tasks run with each key."""
+        running = [one.task_id for one in self.rh.books.tasks if one.status in ("QUEUED", "RUNNING")]
+        owners = self.owners
+        # One that has just been made is in the books a moment later.
+        return Counter(owners[task_id] for task_id in running if task_id in owners)
+
+    @property
+    def owners(self) -> dict[str, str]:
+        """Whose key each task was paid with."""
+        return {one.task_id: one.key_name for one in self.rh.books.paid}
+
+    @property
+    def recorded(self) -> set[str]:
+        """The tasks of which the journal knows."""
+        return {submit.task_id for view in self.stage.jobs() for submit in view.submits if submit.task_id}
+
+    @property
+    def refused(self) -> Counter[str]:
+        """How many submits were refused, by code."""
+        return Counter(one.code for one in self.rh.books.submissions if not one.accepted)
+
+    def items(self) -> list[dict[str, Any]]:
+        """The account of every picture."""
+        store = self.stage.store
+        (account,) = (name for name in store.list("batches") if name.endswith("account.json"))
+        return list(json.loads(store.read_bytes(account))["items"])
+
+    def check(self) -> None:
+        """Every picture is there, paid for once, by the account that its record and its manifest name."""
+        assert Counter(item["state"] for item in self.items()) == {"done": ROWS}
+        prompts = Counter(one.payload["prompt"] for one in self.rh.books.paid)
+        assert prompts == Counter(f"picture {number}" for number in range(ROWS))
+        owners = self.owners
+        last = [view.last for view in self.stage.jobs()]
+        said = {one.task_id: one.intent for one in last if one is not None and one.task_id}
+        assert {task: (one.account, one.credentials) for task, one in said.items()} == {
+            task: (f"the {key}", self.block(key)) for task, key in owners.items()
+        }
+        assert {item["tasks"][0]: self.account(item) for item in self.items()} == {
+            task: f"the {key}" for task, key in owners.items()
+        }
+        assert self.refused["421"] <= MOST_REFUSALS * ROWS, self.refused
+
+    def account(self, item: Mapping[str, Any]) -> str:
+        """Who paid, as the picture's manifest has it."""
+        store = self.stage.store
+        name = store.name_of(item["manifest"])
+        assert name is not None
+        return str(json.loads(store.read_bytes(name))["account"])
+
+
+@pytest.fixture
+def night(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Night]:
+    """A task takes half a second; the pool stands alone, without a key in the environment."""
+    with Emulator(clock="real", factor=20, limit=LIMITS["main"], long_side=48, fps=2) as rh:
+        for name in ("middle", "wide"):
+            rh.keys.add(name, limit=LIMITS[name])
+        with staged(prefect_server, prefect_proxy, rh, tmp_path) as stage:
+            del stage.env["RH_API_KEY"]
+            made = Night(stage, uuid.uuid4().hex[:8], Counter())
+            made.save(*LIMITS)
+            yield made
+
+
+def test_every_account_works_and_none_beyond_its_limit(night: Night) -> None:
+    night.ended(night.begin())
+    night.check()
+    paid = Counter(night.owners.values())
+    assert all(paid[key] >= limit for key, limit in LIMITS.items()), paid
+    assert all(night.busiest[key] <= limit for key, limit in LIMITS.items()), night.busiest
+    assert set(night.refused) <= {"421"}
+    spent = command(night.stage.env, "spend", "--by", "account").stdout
+    lines = {tuple(line.split()[:3]) for line in spent.splitlines()}
+    assert {("the", key, str(count)) for key, count in paid.items()} <= lines, spent
+
+
+@pytest.mark.parametrize("done", [3, ROWS // 2])
+def test_after_a_kill_each_job_is_finished_on_the_account_that_paid_it(night: Night, done: int) -> None:
+    child = night.begin()
+    child.wait_until_heard("job", done, state="succeeded")
+    unknown = night.stage.kill(child)
+    before = night.owners
+    night.again(well=not unknown)
+    if unknown:
+        assert {job for item in night.items() if item["state"] == "unknown" for job in item["jobs"]} == unknown
+        night.stage.settle(unknown)
+        night.again()
+    night.check()
+    assert before.items() <= night.owners.items()
+
+
+def test_an_account_that_has_left_the_pool_finishes_what_it_was_paid_for(night: Night) -> None:
+    child = night.begin()
+    child.wait_until_heard("job", 10, state="succeeded")
+    night.rest()
+    assert not night.stage.kill(child)
+    paid = Counter(night.owners.values())["middle"]
+    night.pool("main", "wide")
+    night.rh.clock.factor = 20
+    night.again()
+    night.check()
+    assert Counter(night.owners.values())["middle"] == paid
+
+
+def test_a_block_that_is_gone_is_named_and_once_it_is_back_its_jobs_are_finished(night: Night) -> None:
+    child = night.begin()
+    child.wait_until_heard("job", 10, state="succeeded")
+    night.rest()
+    assert not night.stage.kill(child)
+    running = {task for task, key in night.owners.items() if key == "middle"} - _ended(night)
+    night.pool("main", "wide")
+    RunningHubCredentials.delete(night.block("middle"))
+    night.rh.clock.factor = 20
+    night.again(well=False)
+    _check_failed(night, len(running), "credentials block", "save it")
+    night.save("middle")
+    night.again()
+    night.check()
+
+
+def test_a_key_that_is_withdrawn_leaves_what_was_not_paid_to_the_others(night: Night) -> None:
+    child = night.begin()
+    child.wait_until_heard("job", 10, state="succeeded")
+    night.rest()
+    running = {task for task, key in night.owners.items() if key == "middle"} - _ended(night)
+    paid, secret = Counter(night.owners.values())["middle"], night.rh.keys["middle"].secret
+    night.rh.keys.add("middle", limit=LIMITS["middle"], account="middle", secret="0" * 32)
+    night.rh.clock.factor = 20
+    night.ended(child, well=False)
+    assert Counter(night.owners.values())["middle"] == paid
+    _check_failed(night, len(running), "key is missing or unknown", "nothing is paid for it twice")
+    assert len(night.owners) == ROWS, "what was not paid for went to the others"
+    night.rh.keys.add("middle", limit=LIMITS["middle"], account="middle", secret=secret)
+    night.again()
+    night.check()
+
+
+def test_a_wallet_that_runs_dry_leaves_what_was_not_paid_to_the_others(night: Night) -> None:
+    child = night.begin()
+    child.wait_until_heard("job", 10, state="succeeded")
+    night.rest()
+    paid = Counter(night.owners.values())["wide"]
+    night.rh.keys["wide"].account.money = 0  # type: ignore[assignment]  # it is a number
+    night.rh.clock.factor = 20
+    night.ended(child)
+    night.check()
+    assert Counter(night.owners.values())["wide"] == paid
+    (warning,) = child.heard("job", state="moved")
+    for word in ("the wide", night.block("wide"), "812", "the middle"):
+        assert word in warning["message"]
+
+
+def _ended(night: Night) -> set[str]:
+    return {one.task_id for one in night.rh.books.tasks if one.status not in ("QUEUED", "RUNNING")}
+
+
+def _check_failed(night: Night, count: int, *words: str) -> None:
+    """As many pictures have failed, each with a message that names the account and its block; the others are there."""
+    items = night.items()
+    assert Counter(item["state"] for item in items) == {"done": ROWS - count, "failed": count}
+    for why in (item["why"] for item in items if item["state"] == "failed"):
+        for word in ("the middle", night.block("middle"), *words):
+            assert word in why
