@@ -38,7 +38,7 @@ async def nightly_film(
         shots: How many shots the film has.
         aspect: Width to height.
         resolution: Size after upscaling.
-        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
     # The day that the run was planned for: a run that is run again tomorrow must find the jobs that it paid for today.

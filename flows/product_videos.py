@@ -23,7 +23,7 @@ async def product_videos(
         pictures: The products' pictures: paths, fsspec URIs or links.
         motion: What happens in each video.
         seconds: Length of each video.
-        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
     asked = [

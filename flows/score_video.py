@@ -25,7 +25,7 @@ async def score_video(
         video: An MP4 of up to 20 MB: a path, an fsspec URI or a link.
         style: How the narration sounds.
         music: What the music is like; empty for none.
-        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
     wish = f"Write what a narrator says over this video: {style}. Answer with the spoken words only."

@@ -23,7 +23,7 @@ async def upscale_folder(
     Args:
         folder: A path or an fsspec URL, as in s3://bucket/prefix.
         resolution: The size that they shall have.
-        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block, whose options open the folder too; empty for the worker's RH_OUT.
     """
     out = await load_storage(storage)

@@ -77,7 +77,7 @@ async def film(
         seconds: Length of each shot.
         resolution: Size after upscaling.
         budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
-        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget}

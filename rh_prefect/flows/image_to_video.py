@@ -29,7 +29,7 @@ async def image_to_video(
         seconds: Length of the video.
         resolution: Size after upscaling; empty for none.
         budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
-        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget}

@@ -28,7 +28,7 @@ async def score(
         narration: What is spoken; empty for no voice.
         music: What the music is like; empty for no music.
         budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
-        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
     if not (narration or music):

@@ -31,7 +31,7 @@ async def upscale(
         resolution: The size that they shall have.
         budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
         wait: How to wait: in the process, or suspended until a receiver of webhooks wakes the run.
-        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
     asked = [models.RhVideoUpscaler(video_url=video, target_resolution=resolution) for video in videos]

@@ -5,40 +5,20 @@ A longer search is in `tests/long/test_state_machine.py`.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from rh_prefect.jobs.journal import JSON
 from tests.support.memory_journal import MemoryPlace
 from tests.support.paid_jobs import PaidJobs
-from tests.support.stepped import Body, Machine, machines, seen
-
-SEARCH = settings(
-    max_examples=150,
-    stateful_step_count=50,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """What is tried here is logged by the thousand."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+from tests.support.searching import first_finding, search
 
 
 def test_whatever_happens_nothing_is_paid_for_twice_and_nothing_is_lost() -> None:
-    run_state_machine_as_test(PaidJobs, settings=SEARCH)
+    run_state_machine_as_test(PaidJobs, settings=search(150))
 
 
 class SaysYes(MemoryPlace):
@@ -78,39 +58,20 @@ class HidesCancellations(MemoryPlace):
         return None if key.startswith("cancel-") else super().read(scope, key)
 
 
-def looks_dead(name: str) -> Body:
-    """A body that everybody takes for dead while its process goes on."""
-    body = seen(name)
-    body.end()
-    return body
-
-
-class WhereTheLivingLookDead(PaidJobs):
-    def new_machines(self, folder: Path) -> list[Machine]:
-        return [Machine(one.name, one.spool, looks_dead) for one in machines(folder)]
-
-
-def in_a(place: type[MemoryPlace]) -> type[PaidJobs]:
+@pytest.mark.parametrize(
+    ("place", "finding"),
+    [
+        pytest.param(SaysYes, "a second time|is lost", id="everybody is first"),
+        pytest.param(Replaces, "was changed", id="records are replaced"),
+        pytest.param(LosesClaims, "is lost|is not on record", id="claims are lost"),
+        pytest.param(ListsNothing, "breaks the budget|nobody says so", id="nothing is listed"),
+        pytest.param(HidesCancellations, "nobody says so|never end", id="cancellations are not seen"),
+    ],
+)
+def test_in_a_faulty_world_the_search_finds_the_fault(place: type[MemoryPlace], finding: str) -> None:
     class InAFaultyPlace(PaidJobs):
         def new_place(self) -> MemoryPlace:
             return place()
 
-    return InAFaultyPlace
-
-
-@pytest.mark.parametrize(
-    ("world", "finding"),
-    [
-        pytest.param(in_a(SaysYes), "a second time", id="everybody is first"),
-        pytest.param(in_a(Replaces), "and is", id="records are replaced"),
-        pytest.param(in_a(LosesClaims), "is lost", id="claims are lost"),
-        pytest.param(in_a(ListsNothing), "breaks the budget", id="what was spent is not seen"),
-        pytest.param(in_a(HidesCancellations), "go on, and nobody says so", id="cancellations are not seen"),
-        pytest.param(WhereTheLivingLookDead, "once more, beside", id="the living look dead"),
-    ],
-)
-def test_in_a_faulty_world_the_search_finds_the_fault(world: type[PaidJobs], finding: str) -> None:
-    # What is found need not be made small: it is what was looked for.
-    search = settings(SEARCH, max_examples=1000, phases=[Phase.generate], report_multiple_bugs=False)
     with pytest.raises(AssertionError, match=finding):
-        run_state_machine_as_test(world, settings=search)
+        run_state_machine_as_test(InAFaultyPlace, settings=first_finding(1000))

@@ -49,7 +49,7 @@ class Books:
         now = self._place.texts(SCOPE)
         for key, text in self._texts.items():
             if now.get(key) != text:
-                self.wrongs.append(f"{key} was {text} and is {now.get(key)}")
+                self.wrongs.append(f"{key} was changed from {text} to {now.get(key)}")
         self._texts = now
 
     def whereabouts(self, task: TinyTask, machines: list[Machine]) -> str:

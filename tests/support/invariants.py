@@ -29,8 +29,11 @@ from rh_prefect.jobs.records import JobView, Submit
 from rh_prefect.media.names import PART
 
 RECORDS_OF_NO_JOB = ("media", "cancel")
-NO_FILES = (f"{FOLDER}/", "batches/")
-"""What lies in a store and is no task's output."""
+NO_FILES = (f"{FOLDER}/", "batches/", "rh-prefect-check-")
+"""How the names of those files in a store begin that are no task's output.
+
+The last is what tries a place; it stays where the place fails before it can be deleted.
+"""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Evidence:
         told: What the user was told.
         words: All that was written down, by where.
         was_cancelled: Whether the run was cancelled and has not been started again since.
+        held: Slots that this process holds while none of its runs goes on.
     """
 
     paid: tuple[Paid, ...] = ()
@@ -84,6 +88,7 @@ class Evidence:
     told: tuple[Told, ...] = ()
     words: Mapping[str, bytes] = field(default_factory=dict)
     was_cancelled: bool = False
+    held: int = 0
 
     @property
     def submits(self) -> Iterator[tuple[str, Submit]]:
@@ -105,7 +110,8 @@ def broken(evidence: Evidence, *, secrets: Iterable[str] = (), is_over: bool = F
         secrets: Words that must stand nowhere.
         is_over: Whether nothing is left to be done, so that every job must have its files.
     """
-    rules: list[Callable[[Evidence], Iterator[str]]] = [_paid_twice, _unaccounted, _uncollected, _wrong_files, _running]
+    rules: list[Callable[[Evidence], Iterator[str]]] = [_paid_twice, _unaccounted, _uncollected, _wrong_files]
+    rules += [_running, _held]
     if is_over:
         rules.append(_undone)
     found = [problem for rule in rules for problem in rule(evidence)]
@@ -220,6 +226,12 @@ def _running(evidence: Evidence) -> Iterator[str]:
             yield f"task {task.task_id} goes on after the cancellation"
 
 
+def _held(evidence: Evidence) -> Iterator[str]:
+    """Where no run goes on, no slot is taken: those of the next run would wait for it for ever."""
+    if evidence.held:
+        yield f"{evidence.held} slots are held, and nothing runs"
+
+
 def _undone(evidence: Evidence) -> Iterator[str]:
     """In the end each job has its files, and RunningHub has no task that is not over."""
     at_home = {one.task_id for one in evidence.manifests}
@@ -258,6 +270,7 @@ async def gather(
     words: Mapping[str, str] | None = None,
     folder: Path | None = None,
     was_cancelled: bool = False,
+    held: int = 0,
 ) -> Evidence:
     """Looks around; no fault of the emulator's may be left, since its files are fetched.
 
@@ -269,6 +282,7 @@ async def gather(
         words: What else was written down, as logs.
         folder: What the package keeps on this machine.
         was_cancelled: See `Evidence`.
+        held: See `Evidence`.
     """
     records = {one.scope: await _records(one) for one in journals}
     files = await asyncio.to_thread(_contents, place)
@@ -286,6 +300,7 @@ async def gather(
         told=told,
         words=written | kept,
         was_cancelled=was_cancelled,
+        held=held,
     )
 
 
@@ -321,8 +336,10 @@ def _contents(place: Place) -> dict[str, bytes]:
     """Every file of the store, those included that the package itself does not list."""
     fs, root = fsspec.url_to_fs(place.url, **place.options)
     fs.invalidate_cache()
-    names: list[str] = fs.find(root) if fs.exists(root) else []
-    return {str(name).removeprefix(f"{root.rstrip('/')}/"): bytes(fs.cat_file(name)) for name in names}
+    folder = f"{root.rstrip('/')}/"
+    # An S3 server may list the folder itself, once something was in it.
+    names = [str(name) for name in fs.find(root)] if fs.exists(root) else []
+    return {name.removeprefix(folder): bytes(fs.cat_file(name)) for name in names if name.startswith(folder)}
 
 
 def _manifests(files: Mapping[str, bytes]) -> Iterator[Manifest]:

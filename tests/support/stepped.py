@@ -35,7 +35,7 @@ from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.order import Order
 from rh_prefect.jobs.owner import Owner, is_surely_dead
 from rh_prefect.jobs.poller import is_settled
-from rh_prefect.jobs.records import Answer, Intent, Submit
+from rh_prefect.jobs.records import Intent, Submit
 from rh_prefect.jobs.runner import Runner, World
 from rh_prefect.jobs.spool import Spool
 from tests.support.job_records import SOMEWHERE_ELSE, intent, owner_of
@@ -338,8 +338,6 @@ class _Seat:
     def __init__(self, line: _Line) -> None:
         self.account = SimpleNamespace(client=line, poller=_Looks(line), prices=_Prices())
 
-    async def expect(self) -> None: ...
-
     async def take(self) -> None: ...
 
     def hold(self) -> None: ...
@@ -347,8 +345,6 @@ class _Seat:
     def arrived(self) -> None: ...
 
     def free(self, *, full: bool = False) -> None: ...
-
-    def move_on(self, why: Answer) -> None: ...
 
     async def paid_on(self, intent: Intent) -> SimpleNamespace:
         return self.account

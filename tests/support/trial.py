@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from rh_prefect import flow, models
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator
-from rh_prefect.jobs.accounts import Key, payer
+from rh_prefect.jobs.accounts import Key, member, payer
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
 from rh_prefect.jobs.care import adopt, forget
 from rh_prefect.jobs.events import JobEvent, Observer
@@ -79,21 +79,25 @@ class Trial:
     said: list[JobEvent] = field(default_factory=list)
     run: str = ""
     name: str = field(default_factory=lambda: next(_names))
-
-    @property
-    def store(self) -> MediaStore:
-        return MediaStore(self.place.url, options=self.place.options)
+    store: MediaStore = field(init=False)
+    is_running: bool = False
 
     @property
     def journal(self) -> FlowRunJournal:
         return FlowRunJournal(self.run)
 
+    @property
+    def key(self) -> Key:
+        return Key(SecretStr(self.rh.key), self.rh.url)
+
     async def desk(self) -> Payer:
         """Who pays for it; on the package's loop thread."""
-        return payer([Key(SecretStr(self.rh.key), self.rh.url)], settings=self.settings)
+        return payer([self.key], settings=self.settings)
 
     async def work(self) -> list[Result]:
         """Does all jobs, each to its end; what goes wrong with several is raised together."""
+        # One for all of them, as with a block, and a new one each time, as in a new process.
+        self.store = MediaStore(self.place.url, options=self.place.options)
         done = await asyncio.gather(*map(self._one, self.asked), return_exceptions=True)
         wrong = [one for one in done if isinstance(one, BaseException)]
         if wrong:
@@ -128,10 +132,12 @@ class Trial:
         """
         running = asyncio.ensure_future(rerun(_flow(), self.run))
         evict = asyncio.ensure_future(_evict(running, until))
+        self.is_running = True
         try:
             return await _kept(running, self.told)
         finally:
             evict.cancel()
+            self.is_running = False
 
     async def cancel(self) -> CancelReport:
         """Cancels the run's first attempt as the hook does."""
@@ -170,7 +176,17 @@ class Trial:
             words={"the log": "\n".join(event.message for event in self.said)},
             folder=Path(self.settings.state_dir),
             was_cancelled=was_cancelled,
+            held=await self._held(),
         )
+
+    async def _held(self) -> int:
+        """The slots that are held where nothing runs; what was evicted may need a moment to give its own back."""
+        slots = member(self.key, settings=self.settings).account.slots
+        for _ in range(200):
+            if self.is_running or not slots.held:
+                return 0
+            await asyncio.sleep(0.05)
+        return slots.held
 
     async def problems(self, *, is_over: bool = False, was_cancelled: bool = False) -> list[str]:
         """What is not as it should be."""

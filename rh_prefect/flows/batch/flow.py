@@ -47,7 +47,7 @@ async def batch(
         max_attempts: How many tasks one job may pay for in all, failed ones included.
         reuse: Whether identical earlier requests are served from the storage, at no cost.
         wait: How to wait: in the process, or suspended until a receiver of webhooks wakes the run.
-        credentials: Name of a RunningHubCredentials block; empty for the worker's RH_API_KEY.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
     account = await run_batch(
