@@ -14,7 +14,7 @@ from tests.support.stepped import Body, Machine, machines, seen
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
-COURSES = 400
+COURSES = 250
 
 
 @pytest.mark.parametrize("number", range(3))
