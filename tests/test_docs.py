@@ -7,8 +7,9 @@ import asyncio
 import inspect
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from cyclopts import App
@@ -16,7 +17,7 @@ from prefect import Flow
 
 from rh_prefect import errors
 from rh_prefect.cli import app
-from rh_prefect.emulator import Emulator
+from rh_prefect.emulator import Emulator, faults
 from rh_prefect.emulator.routes import control
 from rh_prefect.settings import Settings
 from tests.support import doc_tables, samples
@@ -140,6 +141,26 @@ def test_every_route_of_the_emulators_own_is_named() -> None:
     for route in control.ROUTES:
         (method,) = (route.methods or set()) - {"HEAD"}
         assert re.search(rf"^\| .*`?{method}\b[^|]* ?{route.path}`", text, re.MULTILINE), f"{method} {route.path}"
+
+
+def test_every_fault_of_the_emulator_is_named_with_what_it_happens_to() -> None:
+    text = (ROOT / "docs" / "emulator.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]*`) \|[^|]*\| ([^|]*) \|$", text.split("| `kind` |", 1)[1], re.MULTILINE)
+    told = {kind: to for kinds, to in rows for kind in re.findall(r"`([^`]+)`", kinds)}
+    assert told == {kind: _happens_to(kind) for kind in get_args(faults.Kind)}
+    named = text.split("\nRequests are ", 1)[1].partition("see `Route`")[0]
+    assert set(re.findall(r"`([^`]+)`", named)) == set(get_args(faults.Route))
+
+
+def _happens_to(kind: faults.Kind) -> str:
+    possible = []
+    for on in get_args(faults.Route):
+        with suppress(errors.InputError):
+            possible.append(faults.Fault(on, kind=kind, code="1003").on)
+    left_out = [on for on in get_args(faults.Route) if on not in (*possible, "webhook", "progress")]
+    if len(possible) == 1:
+        return f"`{possible[0]}`"
+    return f"any request{''.join(f' but `{on}`' for on in left_out)}"
 
 
 @pytest.mark.parametrize("name", doc_tables.PARTS)

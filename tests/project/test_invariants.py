@@ -1,0 +1,282 @@
+"""What looks at the world after each fault can fail: each way in which money, files or tasks go wrong is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rh_prefect import models
+from rh_prefect.emulator import Emulator
+from rh_prefect.jobs.journal import FolderJournal
+from rh_prefect.jobs.manifest import Manifest
+from rh_prefect.jobs.records import Answer, End, JobView, Resolution, Submit
+from rh_prefect.media.names import PART
+from rh_prefect.media.ref import Media
+from rh_prefect.settings import get_settings
+from rh_prefect.tasks import generate
+from tests.support.invariants import Evidence, Paid, Place, Told, broken, gather
+from tests.support.job_records import KEY, TASK, intent, ticket, unknown
+
+JOB = f"run/{KEY}"
+OTHER = "2031112223334445058"
+PICTURE, HALF = "a" * 64, "b" * 64
+SECRET = "rh-key-0123456789abcdef"
+
+TOLD = Told("SubmissionUnknown", f"adopt {JOB} TASK_ID", JOB)
+
+
+def ended(task_id: str = TASK, *, status: Any = "SUCCESS", code: str = "") -> End:
+    return End(status=status, task_id=task_id, code=code)
+
+
+def submit(n: int = 1, *, answer: Answer | None = None, end: End | None = None, by: Resolution | None = None) -> Submit:
+    return Submit(n, intent(), answer=answer, end=end, resolution=by)
+
+
+def jobs(*submits: Submit, job: str = JOB) -> dict[str, JobView]:
+    return {job: JobView(job.rpartition("/")[2], submits)}
+
+
+def paid(task_id: str = TASK, **facts: Any) -> Paid:
+    said = {"endpoint": "some/model", "payload": {"prompt": "a lighthouse"}, "outputs": (PICTURE,)}
+    return Paid(task_id, **(said | facts))
+
+
+def manifest(task_id: str = TASK, *, name: str = "run/a.png", sha256: str = PICTURE) -> Manifest:
+    output = Media(uri=f"s3://media/out/{name}", kind="image", mime="image/png", size=1, sha256=sha256)
+    asked = intent()
+    return Manifest(
+        key=KEY,
+        job=JOB,
+        task_id=task_id,
+        outputs=(output,),
+        **asked.model_dump(include={"base", "site", "account", "model", "endpoint", "payload"}),
+        submitted_at=asked.at,
+        ended_at=asked.at,
+    )
+
+
+DONE = Evidence(
+    paid=(paid(),),
+    jobs=jobs(submit(answer=ticket(), end=ended())),
+    files={"run/a.png": PICTURE, "manifests/b/1.json": "c" * 64},
+    manifests=(manifest(),),
+    words={"journal run": b'{"account": "acc"}'},
+)
+"""One job, paid for once, and its file is at home."""
+
+PENDING = Evidence(paid=(paid(status="RUNNING", outputs=()),), jobs=jobs(submit(answer=ticket())))
+"""One job whose task runs."""
+
+ASKED = Evidence(paid=(paid(),), jobs=jobs(submit(answer=unknown())), told=(TOLD,))
+"""One job of which nobody knows, and the user was told so; its task is there."""
+
+FINE: dict[str, tuple[Evidence, bool]] = {
+    "all is done": (DONE, True),
+    "a task runs": (PENDING, False),
+    "nobody knows, and that was said": (ASKED, False),
+    "paid for again after a failure": (
+        replace(
+            DONE,
+            paid=(paid(OTHER, status="FAILED", outputs=()), paid()),
+            jobs=jobs(
+                submit(answer=ticket(OTHER), end=ended(OTHER, status="FAILED", code="1504")),
+                submit(2, answer=ticket(), end=ended()),
+            ),
+        ),
+        True,
+    ),
+    "forgotten, and paid for again": (
+        replace(
+            DONE,
+            paid=(paid(OTHER), paid()),
+            jobs=jobs(
+                submit(answer=unknown(), by=Resolution(outcome="forgotten")), submit(2, answer=ticket(), end=ended())
+            ),
+            told=(TOLD,),
+        ),
+        True,
+    ),
+    "not to be cancelled, and that was said": (
+        replace(PENDING, was_cancelled=True, told=(Told("cancel", f"task {TASK} goes on"),)),
+        False,
+    ),
+    "a place that failed before its test file was deleted": (
+        replace(DONE, files={**DONE.files, "rh-prefect-check-0123.txt": "e" * 64}),
+        True,
+    ),
+    "a ticket that waits on this machine": (
+        replace(PENDING, jobs=jobs(submit(answer=unknown())), late=frozenset({TASK}), told=(TOLD,)),
+        False,
+    ),
+}
+
+BROKEN: dict[str, tuple[Evidence, bool, str]] = {
+    "paid twice": (
+        replace(DONE, paid=(paid(), paid(OTHER))),
+        False,
+        f"task {OTHER} (some/model, SUCCESS) was paid for and belongs to no job",
+    ),
+    "paid twice by one job": (
+        replace(
+            DONE,
+            paid=(paid(), paid(OTHER)),
+            jobs=jobs(submit(answer=ticket(OTHER)), submit(2, answer=ticket(), end=ended())),
+        ),
+        False,
+        f"submit 2 follows submit 1, which is ticket (task {OTHER})",
+    ),
+    "paid twice after a success": (
+        replace(
+            DONE,
+            paid=(paid(), paid(OTHER)),
+            jobs=jobs(submit(answer=ticket(OTHER), end=ended(OTHER)), submit(2, answer=ticket(), end=ended())),
+        ),
+        False,
+        f"submit 2 follows submit 1, which is ended (task {OTHER}, SUCCESS",
+    ),
+    "paid again for what must fail again": (
+        replace(
+            DONE,
+            paid=(paid(), paid(OTHER, status="FAILED", outputs=())),
+            jobs=jobs(
+                submit(answer=ticket(OTHER), end=ended(OTHER, status="FAILED", code="1501")),
+                submit(2, answer=ticket(), end=ended()),
+            ),
+        ),
+        False,
+        f"submit 2 follows submit 1, which is ended (task {OTHER}, FAILED 1501",
+    ),
+    "paid again though nobody knows": (
+        replace(
+            DONE,
+            paid=(paid(), paid(OTHER)),
+            jobs=jobs(submit(answer=unknown()), submit(2, answer=ticket(), end=ended())),
+            told=(TOLD,),
+        ),
+        False,
+        "submit 2 follows submit 1, which is unknown",
+    ),
+    "one task for two submits": (
+        replace(
+            DONE,
+            jobs={
+                **DONE.jobs,
+                **jobs(submit(answer=ticket(), end=ended()), job="run/fedcba9876543210fedcba98"),
+            },
+        ),
+        False,
+        f"task {TASK} is of 2 submits",
+    ),
+    "a task that was never paid for": (replace(DONE, paid=()), False, f"task {TASK} is recorded and was never paid"),
+    "paid and unnamed": (
+        Evidence(paid=(paid(),)),
+        False,
+        f"task {TASK} succeeded, was not collected, and is named nowhere",
+    ),
+    "nobody knows, and nobody was told": (replace(ASKED, told=()), False, f"nobody was told that {JOB} is unknown"),
+    "unknown, but something else was paid for": (
+        replace(ASKED, paid=(paid(payload={"prompt": "a harbour"}),)),
+        False,
+        f"task {TASK} (some/model, SUCCESS) was paid for and belongs to no job",
+    ),
+    "a truncated file at a final name": (
+        replace(DONE, files={**DONE.files, "run/a.png": HALF}),
+        False,
+        f"run/a.png is not what RunningHub served for task {TASK}",
+    ),
+    "a truncated file in no manifest": (
+        replace(DONE, files={**DONE.files, "run/b.png": HALF}),
+        False,
+        "run/b.png is not what RunningHub served for any task",
+    ),
+    "a truncated file that its manifest calls whole": (
+        replace(DONE, files={**DONE.files, "run/a.png": HALF}, manifests=(manifest(sha256=HALF),)),
+        False,
+        f"run/a.png is not what RunningHub served for task {TASK}",
+    ),
+    "the file of another task": (
+        replace(
+            DONE,
+            paid=(paid(), paid(OTHER, outputs=(HALF,))),
+            jobs={**DONE.jobs, **jobs(submit(answer=ticket(OTHER), end=ended(OTHER)), job="run/other")},
+            files={**DONE.files, "run/a.png": HALF},
+            manifests=(manifest(sha256=HALF),),
+        ),
+        False,
+        f"run/a.png is not what RunningHub served for task {TASK}",
+    ),
+    "half a file left behind": (
+        replace(DONE, files={**DONE.files, f"run/.a.png{PART}": HALF}),
+        False,
+        f"run/.a.png{PART} was left behind half-written",
+    ),
+    "a manifest whose file is gone": (
+        replace(DONE, files={"manifests/b/1.json": "c" * 64}),
+        False,
+        f"run/a.png is in the manifest of task {TASK} and not in the store",
+    ),
+    "a live task after cancel": (
+        replace(PENDING, was_cancelled=True),
+        False,
+        f"task {TASK} goes on after the cancellation",
+    ),
+    "a slot left held": (replace(DONE, held=2), False, "2 slots are held, and nothing runs"),
+    "a job that is not done in the end": (
+        replace(PENDING, paid=(paid(),)),
+        True,
+        f"{JOB} is not done: ticket (task {TASK})",
+    ),
+    "a task that is not over in the end": (PENDING, True, f"task {TASK} is still RUNNING"),
+}
+
+
+@pytest.mark.parametrize(("evidence", "is_over"), FINE.values(), ids=FINE)
+def test_what_is_fine_is_not_complained_of(evidence: Evidence, is_over: bool) -> None:
+    assert broken(evidence, secrets=[SECRET], is_over=is_over) == []
+
+
+@pytest.mark.parametrize(("evidence", "is_over", "words"), BROKEN.values(), ids=BROKEN)
+def test_what_is_broken_is_named(evidence: Evidence, is_over: bool, words: str) -> None:
+    found = broken(evidence, secrets=[SECRET], is_over=is_over)
+    assert any(words in problem for problem in found), found
+
+
+@pytest.mark.parametrize("where", ["journal run", "state/inputs/1.json", "the log"])
+def test_a_key_is_found_wherever_it_stands(where: str) -> None:
+    words: Mapping[str, bytes] = {**DONE.words, where: f"Bearer {SECRET}, and more".encode()}
+    assert broken(replace(DONE, words=words), secrets=[SECRET]) == [f"a secret stands in {where}"]
+
+
+async def test_it_sees_what_really_lies_there(rh: Emulator, tmp_path: Path) -> None:
+    result = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="gulls", key="one")
+    journal = FolderJournal(get_settings().journal_url, scope="gulls")
+    out, state = tmp_path / "out", tmp_path / "state"
+
+    async def look() -> list[str]:
+        evidence = await gather(rh, journals=[journal], place=Place(str(out)), folder=state)
+        return broken(evidence, secrets=[rh.key], is_over=True)
+
+    assert await look() == []
+    published = Path(result.media.uri)
+    published.write_bytes(published.read_bytes()[:-100])
+    name = published.relative_to(out).as_posix()
+    assert await look() == [f"{name} is not what RunningHub served for {which}" for which in _whose(result.task_id)]
+    (state / "notes.txt").write_text(f"the key is {rh.key}")
+    assert f"a secret stands in {state / 'notes.txt'}" in await look()
+    async with httpx.AsyncClient(trust_env=False) as http:
+        (sent,) = rh.books.paid
+        bearer = {"Authorization": f"Bearer {rh.key}"}
+        again = await http.post(f"{rh.url}/openapi/v2/{sent.endpoint}", json=sent.payload, headers=bearer)
+    assert (
+        f"task {again.json()['taskId']} ({sent.endpoint}, SUCCESS) was paid for and belongs to no job" in await look()
+    )
+
+
+def _whose(task_id: str) -> tuple[str, str]:
+    return "any task", f"task {task_id}"
