@@ -119,8 +119,12 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         return (await account_of(intent)).client
 
     reports: list[CancelReport] = []
-    for batch in await _batches(scope):
-        await batch.journal.create(f"cancel-{batch.attempt}", Cancelled(by=by).model_dump(mode="json"))
+    forbidden = [(batch.journal, batch.attempt) for batch in await _batches(scope)]
+    if isinstance(scope, PastScope):
+        # An earlier attempt may have been given up while its process, cut off from Prefect for a while, lived on.
+        forbidden += [(scope.journal, attempt) for attempt in range(1, scope.attempt)]
+    for journal, attempt in forbidden:
+        await journal.create(f"cancel-{attempt}", Cancelled(by=by).model_dump(mode="json"))
     for one in await scopes_of(scope):
         await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
         reports.append(await cancel_scope(one, client_for, by=by))

@@ -33,7 +33,6 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.prefect,
     pytest.mark.usefixtures("prefect_server"),
-    pytest.mark.timeout(400),
 ]
 
 SEED: Final = os.environ.get("RH_TEST_SEED", "1")
@@ -183,7 +182,7 @@ def quiet() -> Iterator[None]:
     prefect.setLevel(before)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("on", STEPS)
 async def test_a_fault(on: Route, tmp_path: Path) -> None:
     chosen = [cell for cell in cells() if cell.fault.on == on]

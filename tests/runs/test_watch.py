@@ -14,6 +14,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Cancelling
 
 from rh_prefect.emulator import Emulator
+from rh_prefect.jobs.cancel import CancelWatch
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs.hooks import PastScope, cancel_run
+from rh_prefect.runs.journal import FlowRunJournal
 from rh_prefect.runs.rerun import rerun
 from tests.e2e import flows
 from tests.e2e.runs import begin
@@ -54,3 +58,12 @@ async def test_a_run_that_goes_on_is_left_alone(rh: Emulator) -> None:
     assert not rh.books.cancelled
     rh.clock.advance(3600)
     assert len(await task) == 2
+
+
+async def test_an_earlier_attempt_that_lives_on_submits_nothing_more_either(rh: Emulator) -> None:
+    journal = FlowRunJournal(await begin(flows.many, prompts=PROMPTS))
+    third = PastScope(journal=journal, run="run", flow="many", attempt=3)
+    await LOOP.call(cancel_run(third, by="a test"))
+    watch = CancelWatch()
+    looks = [await watch.look(journal, attempt, fresh=True) for attempt in (1, 2, 3, 4)]
+    assert looks == [True, True, True, False], "a later attempt is a new decision"
