@@ -161,7 +161,7 @@ def _line(run: str, view: JobView) -> str:
 
 async def _adopt(scope: str, key: str, task_id: str) -> None:
     from rh_prefect.jobs.thread import LOOP
-    from rh_prefect.runs.hooks import account_of
+    from rh_prefect.runs.cancel import account_of
 
     journal = _journal(scope)
     view = await care.read_job(journal, key)
@@ -213,7 +213,7 @@ async def _collect(run: str) -> None:
 
 async def _cancel(run: str) -> CancelReport:
     from rh_prefect.jobs.thread import LOOP
-    from rh_prefect.runs.hooks import cancel_run
+    from rh_prefect.runs.cancel import cancel_run
 
     return await LOOP.call(cancel_run(await _scope(run), by="rh-prefect jobs cancel"))
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 
-from rh_prefect.runs.hooks import PastScope
+from rh_prefect.runs.past import PastScope
 from rh_prefect.runs.scope import current_scope
 
 _borrowed: ContextVar[PastScope | None] = ContextVar("rh_prefect_borrowed_scope", default=None)

@@ -19,8 +19,8 @@ from prefect.exceptions import ObjectNotFound
 
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError
-from rh_prefect.runs.hooks import BATCH
 from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.runs.past import BATCH
 
 _PAGE: Final = 200
 """Prefect's default limit of a page: a longer one may be refused."""

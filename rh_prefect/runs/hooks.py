@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State
@@ -16,64 +15,23 @@ from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.blocks.paying import key_of
 from rh_prefect.blocks.storage import MediaStorage
-from rh_prefect.client import Client
 from rh_prefect.errors import RunningHubError
-from rh_prefect.jobs.account import Account
-from rh_prefect.jobs.accounts import member, payer
-from rh_prefect.jobs.cancel import CancelReport, cancel_scope
-from rh_prefect.jobs.care import orphans, replay_spool
-from rh_prefect.jobs.records import Cancelled, Intent, JobView
+from rh_prefect.jobs.accounts import payer
+from rh_prefect.jobs.cancel import CancelReport
+from rh_prefect.jobs.care import orphans
+from rh_prefect.jobs.records import Intent, JobView
 from rh_prefect.jobs.result import Result
 from rh_prefect.jobs.scope import Scope
 from rh_prefect.jobs.sharing import ASKED
-from rh_prefect.jobs.spool import Spool
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs.board import board_of
-from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.runs.cancel import cancel_run
 from rh_prefect.runs.observer import RunObserver
+from rh_prefect.runs.past import PastScope, scope_of
 from rh_prefect.settings import get_settings
 
 _log = logging.getLogger("rh_prefect")
-
-BATCH = "batch"
-"""Begins the keys of a flow run's records of the batches that it runs: in which scope, and as which attempt."""
-
-
-@dataclass(frozen=True)
-class PastScope:
-    """The scope of a flow run that is looked at from outside: for hooks and for the command line."""
-
-    journal: FlowRunJournal
-    run: str
-    flow: str
-    attempt: int
-    task_attempt: int = 1
-    details: Mapping[str, str] = field(default_factory=dict)
-
-    def ordinal(self, base: str) -> int:
-        """Nothing new is asked for from outside.
-
-        Raises:
-            RuntimeError: Always.
-        """
-        raise RuntimeError(f"a flow run that is looked at from outside takes no new jobs ({base})")
-
-
-def scope_of(flow_run: FlowRun, flow_name: str) -> PastScope:
-    """The scope of a flow run, from outside of it.
-
-    Args:
-        flow_run: The root flow run.
-        flow_name: Its flow's name.
-    """
-    return PastScope(
-        journal=FlowRunJournal(flow_run.id),
-        run=flow_run.id.hex[-12:],
-        flow=flow_name,
-        attempt=max(flow_run.run_count, 1),
-        details={"flow_run": str(flow_run.id), "flow_run_name": flow_run.name},
-    )
 
 
 async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
@@ -105,66 +63,6 @@ def _rows(report: CancelReport) -> Iterator[dict[str, str]]:
         yield {"task or job": task_id, "what became of it": "cancelled", "why": ""}
     for task_id in report.finished:
         yield {"task or job": task_id, "what became of it": "had ended before", "why": ""}
-
-
-async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
-    """Cancels what a run has submitted, on the account that each job was paid on; runs on the loop thread.
-
-    Args:
-        scope: The run.
-        by: Who cancels, for the record.
-    """
-
-    async def client_for(intent: Intent) -> Client:
-        return (await account_of(intent)).client
-
-    reports: list[CancelReport] = []
-    forbidden = [(batch.journal, batch.attempt) for batch in await _batches(scope)]
-    if isinstance(scope, PastScope):
-        # An earlier attempt may have been given up while its process, cut off from Prefect for a while, lived on.
-        forbidden += [(scope.journal, attempt) for attempt in range(1, scope.attempt)]
-    for journal, attempt in forbidden:
-        await journal.create(f"cancel-{attempt}", Cancelled(by=by).model_dump(mode="json"))
-    for one in await scopes_of(scope):
-        await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
-        reports.append(await cancel_scope(one, client_for, by=by))
-    return CancelReport(
-        cancelled=tuple(task for report in reports for task in report.cancelled),
-        finished=tuple(task for report in reports for task in report.finished),
-        failed={job: why for report in reports for job, why in report.failed.items()},
-    )
-
-
-async def scopes_of(scope: Scope) -> list[Scope]:
-    """The scopes that a run works in: its own, and those of the batches that it goes on with.
-
-    Args:
-        scope: The run.
-    """
-    found = {scope.journal.scope: scope}
-    for batch in await _batches(scope):
-        found.setdefault(batch.journal.scope, batch)
-    return list(found.values())
-
-
-async def _batches(scope: Scope) -> list[Scope]:
-    """What a run's batches count as: another run's scope, or its own, as one of the attempts there."""
-    if not isinstance(scope, PastScope):
-        return []
-    records = (await scope.journal.job(BATCH)).values()
-    return [replace(scope, journal=FlowRunJournal(one["scope"]), attempt=one["attempt"]) for one in records]
-
-
-async def account_of(intent: Intent) -> Account:
-    """The account that a job was paid on; runs on the loop thread.
-
-    Args:
-        intent: The job's record.
-
-    Raises:
-        ConfigError: Its block is gone, or no key is set.
-    """
-    return member(await key_of(intent), settings=get_settings()).account
 
 
 async def store_of(intent: Intent) -> MediaStore:

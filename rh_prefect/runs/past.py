@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
@@ -15,9 +16,47 @@ from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.jobs.journal import FolderJournal, Journal, folder_scopes
 from rh_prefect.jobs.scope import FolderScope, Scope, last_attempt
-from rh_prefect.runs.hooks import PastScope, scope_of
 from rh_prefect.runs.journal import FlowRunJournal
 from rh_prefect.settings import get_settings
+
+BATCH = "batch"
+"""Begins the keys of a flow run's records of the batches that it runs: in which scope, and as which attempt."""
+
+
+@dataclass(frozen=True)
+class PastScope:
+    """The scope of a flow run that is looked at from outside: for hooks and for the command line."""
+
+    journal: FlowRunJournal
+    run: str
+    flow: str
+    attempt: int
+    task_attempt: int = 1
+    details: Mapping[str, str] = field(default_factory=dict)
+
+    def ordinal(self, base: str) -> int:
+        """Nothing new is asked for from outside.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError(f"a flow run that is looked at from outside takes no new jobs ({base})")
+
+
+def scope_of(flow_run: FlowRun, flow_name: str) -> PastScope:
+    """The scope of a flow run, from outside of it.
+
+    Args:
+        flow_run: The root flow run.
+        flow_name: Its flow's name.
+    """
+    return PastScope(
+        journal=FlowRunJournal(flow_run.id),
+        run=flow_run.id.hex[-12:],
+        flow=flow_name,
+        attempt=max(flow_run.run_count, 1),
+        details={"flow_run": str(flow_run.id), "flow_run_name": flow_run.name},
+    )
 
 
 async def past_scope(flow_run_id: str) -> PastScope:
@@ -106,3 +145,23 @@ async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, str, i
             async with connection.gate:
                 names[flow_run.flow_id] = (await connection.client.read_flow(flow_run.flow_id)).name
         yield flow_run, names[flow_run.flow_id], len(jobs)
+
+
+async def scopes_of(scope: Scope) -> list[Scope]:
+    """The scopes that a run works in: its own, and those of the batches that it goes on with.
+
+    Args:
+        scope: The run.
+    """
+    found = {scope.journal.scope: scope}
+    for batch in await batches_of(scope):
+        found.setdefault(batch.journal.scope, batch)
+    return list(found.values())
+
+
+async def batches_of(scope: Scope) -> list[Scope]:
+    """What a run's batches count as: another run's scope, or its own, as one of the attempts there."""
+    if not isinstance(scope, PastScope):
+        return []
+    records = (await scope.journal.job(BATCH)).values()
+    return [replace(scope, journal=FlowRunJournal(one["scope"]), attempt=one["attempt"]) for one in records]

@@ -21,8 +21,10 @@ from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.care import jobs_of
 from rh_prefect.jobs.records import JobView, Record, Submit
 from rh_prefect.jobs.scope import Scope
+from rh_prefect.runs.cancel import account_of, cancel_run
 from rh_prefect.runs.ended_runs import ended_run, ended_runs, has_records
-from rh_prefect.runs.hooks import PastScope, account_of, bring_home, cancel_run, scope_of, scopes_of, store_of
+from rh_prefect.runs.hooks import bring_home, store_of
+from rh_prefect.runs.past import PastScope, scope_of, scopes_of
 
 Done = Literal["cancelled", "collected", "failed", "still runs", "NOT cancelled", "NOT collected", "nobody knows"]
 """What was done about a job, or what it is that a person has to do something about."""

@@ -8,7 +8,7 @@ from rh_prefect.jobs.ending import Attempt, Seen, broken_end, end_of
 from rh_prefect.jobs.journal import Journal
 from rh_prefect.jobs.poller import is_settled
 from rh_prefect.jobs.records import End, Intent, Submit
-from rh_prefect.runs.hooks import account_of
+from rh_prefect.runs.cancel import account_of
 from rh_prefect.runs.past import scope_named
 
 

@@ -20,6 +20,8 @@ from rh_prefect.connection import connect, disconnect
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.board import Board
+from rh_prefect.runs.cancel import cancel_run
+from rh_prefect.runs.past import scope_of
 
 EVERY: Final = 3.0
 """Seconds between two looks: one small request for each process that has paid jobs, however many they are."""
@@ -72,9 +74,6 @@ async def _look(board: Board, run: UUID) -> bool:
 
 
 async def _cancel(flow_run: FlowRun, *, flow: str) -> None:
-    # The hooks import the observer, which calls this module.
-    from rh_prefect.runs.hooks import cancel_run, scope_of
-
     log = flow_run_logger(flow_run)
     try:
         report = await cancel_run(scope_of(flow_run, flow), by="the run's own process")

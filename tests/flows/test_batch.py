@@ -26,7 +26,7 @@ from rh_prefect.flows.batch.plan import Bad, Plan, Work, make_plan
 from rh_prefect.flows.batch.source import open_source
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs.hooks import cancel_run
+from rh_prefect.runs.cancel import cancel_run
 from rh_prefect.runs.past import past_scope
 from rh_prefect.runs.rerun import create, rerun
 from tests.support import samples

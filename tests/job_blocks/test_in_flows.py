@@ -18,7 +18,7 @@ from rh_prefect.job_blocks import RunningHubModel
 from rh_prefect.jobs.care import jobs_of
 from rh_prefect.jobs.records import JobView
 from rh_prefect.jobs.thread import LOOP
-from rh_prefect.runs.hooks import cancel_run
+from rh_prefect.runs.cancel import cancel_run
 from rh_prefect.runs.journal import FlowRunJournal
 from rh_prefect.runs.past import past_scope
 from rh_prefect.runs.scope import current_scope

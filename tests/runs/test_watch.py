@@ -16,8 +16,9 @@ from prefect.states import Cancelled, Cancelling
 from rh_prefect.emulator import Emulator
 from rh_prefect.jobs.cancel import CancelWatch
 from rh_prefect.jobs.thread import LOOP
-from rh_prefect.runs.hooks import PastScope, cancel_run
+from rh_prefect.runs.cancel import cancel_run
 from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.runs.past import PastScope
 from rh_prefect.runs.rerun import rerun
 from tests.e2e import flows
 from tests.e2e.runs import begin

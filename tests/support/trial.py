@@ -29,9 +29,9 @@ from rh_prefect.jobs.records import Intent
 from rh_prefect.jobs.result import Result
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs.hooks import PastScope
 from rh_prefect.runs.journal import FlowRunJournal
 from rh_prefect.runs.observer import run_observer
+from rh_prefect.runs.past import PastScope
 from rh_prefect.runs.rerun import create, rerun
 from rh_prefect.runs.scope import current_scope
 from rh_prefect.settings import Settings

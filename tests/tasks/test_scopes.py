@@ -20,7 +20,7 @@ from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.jobs.journal import FolderJournal
 from rh_prefect.jobs.scope import last_attempt, open_scope
 from rh_prefect.jobs.thread import LOOP
-from rh_prefect.runs.hooks import cancel_run
+from rh_prefect.runs.cancel import cancel_run
 from rh_prefect.runs.past import scope_named
 from rh_prefect.runs.scope import flow_running_elsewhere
 from rh_prefect.settings import get_settings

@@ -27,8 +27,8 @@ from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs import observer
 from rh_prefect.runs.borrowed import borrow
-from rh_prefect.runs.hooks import PastScope
 from rh_prefect.runs.observer import expect_jobs
+from rh_prefect.runs.past import PastScope
 from rh_prefect.runs.rounds import Wait, open_round
 from rh_prefect.runs.scope import FlowScope, current_scope
 

@@ -19,9 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from rh_prefect.errors import ConfigError, JournalError
 from rh_prefect.jobs.journal import FolderJournal
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs.hooks import BATCH, PastScope
 from rh_prefect.runs.journal import FlowRunJournal
-from rh_prefect.runs.past import past_scope
+from rh_prefect.runs.past import BATCH, PastScope, past_scope
 from rh_prefect.runs.scope import FlowScope
 
 FOLDER = "batches"
