@@ -67,6 +67,13 @@ class Desk:
         """The tasks that were paid for."""
         return [one.task_id for one in self.rh.books.submissions[self.before :] if one.accepted]
 
+    def task(self, prompt: str) -> str:
+        """The task of a prompt."""
+        (task_id,) = (
+            one.task_id for one in self.rh.books.submissions[self.before :] if one.payload["prompt"] == prompt
+        )
+        return task_id
+
     @property
     def cancelled(self) -> list[str]:
         return [task_id for task_id in self.rh.books.cancelled if task_id in self.paid]
@@ -134,7 +141,7 @@ async def test_cancelled_while_it_runs(place: Workplace, desk: Desk, flow: str) 
 
 async def test_what_could_not_be_cancelled_is_said_in_the_run_s_logs(place: Workplace, desk: Desk) -> None:
     run = await begin(place, desk, "pictures", "stubborn", "docile")
-    stubborn, docile = desk.paid
+    stubborn, docile = desk.task("stubborn"), desk.task("docile")  # submitted side by side, in either order
     desk.rh.faults.add(Fault("cancel", prompt="stubborn", kind="code", code="802"))
     await cancel(run)
     await place.until(lambda: place.is_in(run, "Cancelled"))
