@@ -6,6 +6,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -50,6 +51,17 @@ def test_a_padded_file_shows_what_it_showed(tmp_path: Path, kind: str) -> None:
     assert padded.stat().st_blocks * 512 < LEAST / 2, "zeros take no room"
     assert decoded(padded) == before
     assert probe(padded) == facts
+
+
+def test_a_file_is_padded_once_even_by_many_threads(tmp_path: Path) -> None:
+    made = MADE["png"](tmp_path / "a.png")
+    first = pad(made, least_bytes=LEAST).stat()
+    with ThreadPoolExecutor(8) as pool:
+        again = list(pool.map(lambda _: pad(made, least_bytes=LEAST).stat(), range(8)))
+        smaller = set(pool.map(lambda _: pad(made, least_bytes=LEAST // 2).stat().st_ino, range(8)))
+    assert {(one.st_ino, one.st_mtime_ns) for one in again} == {(first.st_ino, first.st_mtime_ns)}, "the same ETag"
+    assert len(smaller) == 1
+    assert len(list(tmp_path.iterdir())) == 3, "nothing half-made is left"
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp"])

@@ -5,11 +5,13 @@ Each kind has a place for bytes that every decoder skips; behind the end of a fi
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -53,17 +55,22 @@ def pad(path: Path, *, least_bytes: int) -> Path:
         least_bytes: The least size; a few bytes more where the kind of file wants it.
 
     Returns:
-        The larger file, beside it; the file itself where it is large enough.
+        The larger file, beside it, which is made once: made anew it would have another ETag, and who had fetched half
+        of it would have to begin again. The file itself where it is large enough.
     """
     size = path.stat().st_size
     if size >= least_bytes:
         return path
-    to = path.with_name(f"padded-{path.name}")
-    part = to.with_name(f"{threading.get_ident()}-{to.name}")
-    plan = _PLANS.get(path.suffix.lower(), _behind)
-    with path.open("rb") as source, part.open("wb") as file:
-        _write(source, file, plan(source, size, least_bytes - size))
-    return part.replace(to)
+    to = path.with_name(f"padded-{least_bytes}-{path.name}")
+    if not to.exists():
+        part = to.with_name(f"{threading.get_ident()}-{to.name}")
+        plan = _PLANS.get(path.suffix.lower(), _behind)
+        with path.open("rb") as source, part.open("wb") as file:
+            _write(source, file, plan(source, size, least_bytes - size))
+        with suppress(FileExistsError):  # another thread was faster
+            os.link(part, to)
+        part.unlink()
+    return to
 
 
 def _write(source: BinaryIO, file: BinaryIO, filling: Filling) -> None:
