@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -106,6 +107,17 @@ class Run:
     def ratio(self) -> float:
         """The makespan, as a multiple of the ideal one."""
         return float(self.measured["seconds"]) * self.factor / ideal(self.seconds)
+
+    @property
+    def is_all_done(self) -> bool:
+        """Whether every job was done; without that no other figure says anything."""
+        return bool(self.measured["done"] == len(self.seconds))
+
+    def figure(self, what: str, measured: float, limit: float, unit: str = "") -> Figure:
+        """A figure of this run, which is none where jobs were lost."""
+        if not self.is_all_done:
+            what, measured = f"{what}: NOT ALL DONE", math.inf
+        return Figure(what, measured, limit, unit, self.note)
 
     @property
     def api_calls(self) -> float:

@@ -46,11 +46,7 @@ def shared(bench: Bench) -> None:
     runs = {"50, 20, 50 slots": changing, "10 held by others": foreign, "two processes": two}
     show(
         "Refusals a job, everything done",
-        [
-            Figure(f"{what}{'' if _all_done(run) else ': NOT ALL DONE'}", run.refusals, REFUSALS, "", run.note)
-            for what, run in runs.items()
-        ]
-        + figures,
+        [run.figure(what, run.refusals, REFUSALS) for what, run in runs.items()] + figures,
     )
 
 
@@ -71,10 +67,6 @@ def broken(bench: Bench) -> None:
             Figure(f"{percent} %: cut downloads begun anew", _begun_anew(run), 1, "", _cuts(run)),
         ]
     show("Broken polls and downloads", figures)
-
-
-def _all_done(run: Run) -> bool:
-    return bool(run.measured["done"] == len(run.seconds))
 
 
 def _later(seconds: float, call: Callable[[int], None], slots: int) -> threading.Timer:

@@ -41,7 +41,7 @@ def mixed(jobs: int) -> list[float]:
 
 def _against_peers(bench: Bench, title: str, seconds: list[float], aim: float) -> dict[str, Run]:
     runs = {side: bench.run(side, seconds) for side in SIDES}
-    show(title, [Figure(f"{side}: makespan / ideal", run.ratio, aim, "x", run.note) for side, run in runs.items()])
+    show(title, [run.figure(f"{side}: makespan / ideal", run.ratio, aim, "x") for side, run in runs.items()])
     return runs
 
 
@@ -61,7 +61,7 @@ def told(bench: Bench) -> None:
     show(
         f"{bench.jobs} mixed jobs with webhooks",
         [
-            Figure("ours: makespan / ideal", run.ratio, 1.05, "x", run.note),
+            run.figure("ours: makespan / ideal", run.ratio, 1.05, "x"),
             Figure("calls to the API a job", run.api_calls, 3.01, "", f"with the file host's {run.calls:.2f}"),
             run.operations_figure(),
         ],
