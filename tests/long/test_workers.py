@@ -188,9 +188,10 @@ async def test_evicted_or_killed_it_goes_on_with_its_tasks(
 
 async def test_a_run_that_always_crashes_is_left_alone_in_the_end(place: Workplace, desk: Desk) -> None:
     run = await place.start("crashing-pictures/test", prompts=["doomed"])
-    await place.until(lambda: place.is_in(run, "Crashed", attempt=4), seconds=90)
-    await asyncio.sleep(3)
-    assert await place.is_in(run, "Crashed", attempt=4)
+    await place.until(lambda: place.is_in(run, "Crashed", attempt=4), seconds=150)
+    await asyncio.sleep(15)  # longer than a crashed run waits to be run again
+    assert (await place.look(run)).run_count == 4
+    assert await place.is_in(run, "Crashed")
     assert len(desk.paid) == 1
     looked = await place.start("reconcile/reconcile", flow_run_id=str(run))
     await place.until(lambda: place.is_in(looked, "Completed"))
