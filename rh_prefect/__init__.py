@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rh_prefect.emulator import Emulator
     from rh_prefect.flows.batch.run import batch
     from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
-    from rh_prefect.jobs.result import Result
+    from rh_prefect.jobs.outputs.result import Result
     from rh_prefect.media.ref import Media
     from rh_prefect.media.store import MediaStore
     from rh_prefect.runs.flow import flow
@@ -35,7 +35,7 @@ _HOMES = {
     "Media": "rh_prefect.media.ref",
     "MediaStorage": "rh_prefect.blocks",
     "MediaStore": "rh_prefect.media.store",
-    "Result": "rh_prefect.jobs.result",
+    "Result": "rh_prefect.jobs.outputs.result",
     "RunningHubApp": "rh_prefect.job_blocks",
     "RunningHubCredentials": "rh_prefect.blocks",
     "RunningHubJobRun": "rh_prefect.job_blocks",

@@ -15,9 +15,9 @@ from rh_prefect.blocks.credentials import RunningHubCredentials
 from rh_prefect.blocks.lookup import find_block, load_credentials
 from rh_prefect.blocks.pool import RunningHubPool
 from rh_prefect.errors import ConfigError
-from rh_prefect.jobs.accounts import Key, payer
+from rh_prefect.jobs.keys import Key, payer
+from rh_prefect.jobs.ledger.records import Intent
 from rh_prefect.jobs.payer import Payer
-from rh_prefect.jobs.records import Intent
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.settings import get_settings
 

@@ -48,7 +48,7 @@ _TASKS_HEAD = '''\
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Literal, ParamSpec
 
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.for_model import Endpoint, File
 
 P = ParamSpec("P")

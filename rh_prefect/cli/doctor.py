@@ -158,7 +158,7 @@ async def _webhook() -> str:
 
 
 async def _machine() -> str:
-    from rh_prefect.jobs.spool import Spool
+    from rh_prefect.jobs.ledger.spool import Spool
 
     folder = get_settings().state_dir
     waiting = list(Spool(folder / "spool").entries())

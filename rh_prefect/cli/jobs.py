@@ -10,15 +10,15 @@ from cyclopts import Parameter
 from rh_prefect.cli.api import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, RunningHubError, TaskNotFound
 from rh_prefect.jobs import care
-from rh_prefect.jobs.journal import folder_scopes
-from rh_prefect.jobs.records import JobView
-from rh_prefect.jobs.spool import Spool
+from rh_prefect.jobs.ledger.journal import folder_scopes
+from rh_prefect.jobs.ledger.records import JobView
+from rh_prefect.jobs.ledger.spool import Spool
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
     from rh_prefect.jobs.cancel import CancelReport
-    from rh_prefect.jobs.journal import Journal
-    from rh_prefect.jobs.scope import Scope
+    from rh_prefect.jobs.ledger.journal import Journal
+    from rh_prefect.jobs.ledger.scope import Scope
 
 
 def list_(run: str | None = None) -> None:

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
-    from rh_prefect.jobs.manifest import Manifest
+    from rh_prefect.jobs.outputs.manifest import Manifest
 
 
 def spend(
@@ -27,7 +27,7 @@ def spend(
     if since is not None:
         since = _day(since)
     from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.jobs import manifest
+    from rh_prefect.jobs.outputs import manifest
 
     store = asyncio.run(load_storage(storage))
     found = [one for one in manifest.everything(store) if since is None or one.ended_at >= since]

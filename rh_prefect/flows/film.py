@@ -25,7 +25,7 @@ from rh_prefect.flows.parts import (
     speak,
     together,
 )
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.ref import Media
 from rh_prefect.runs.flow import flow
 from rh_prefect.runs.observer import expect_jobs

@@ -13,7 +13,7 @@ from pydantic import WithJsonSchema
 from rh_prefect.catalog import Model, Param, get
 from rh_prefect.catalog.inputs import type_of
 from rh_prefect.catalog.prose import docstring
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.ref import MediaInput
 from rh_prefect.runs.flow import flow
 from rh_prefect.tasks import endpoints

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect.flows.parts import Blocks, Budget, ClipSeconds, Resolution, animate, enlarge
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.runs.flow import flow
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypedDict, TypeVar
 from pydantic import Field
 
 from rh_prefect import models
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.assemble import MediaLike
 from rh_prefect.tasks.generate import check_job, generate
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from rh_prefect import models
 from rh_prefect.flows.parts import Budget, Resolution
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.runs.flow import flow
 from rh_prefect.runs.rounds import Wait
 from rh_prefect.tasks.generate import check_job

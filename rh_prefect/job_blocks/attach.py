@@ -13,15 +13,15 @@ from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
 from rh_prefect.job_blocks.handle import Handle, background
 from rh_prefect.job_blocks.place import Place
-from rh_prefect.jobs import manifest as manifests
-from rh_prefect.jobs.account import Member
+from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.events import Observer
-from rh_prefect.jobs.identity import base_hash
-from rh_prefect.jobs.manifest import Manifest
-from rh_prefect.jobs.owner import current_owner
+from rh_prefect.jobs.ledger.identity import base_hash
+from rh_prefect.jobs.ledger.owner import current_owner
+from rh_prefect.jobs.ledger.records import Answer, Intent
+from rh_prefect.jobs.outputs import manifest as manifests
+from rh_prefect.jobs.outputs.manifest import Manifest
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.payer import Payer
-from rh_prefect.jobs.records import Answer, Intent
-from rh_prefect.jobs.result import Result
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs.observer import run_observer
 from rh_prefect.runs.scope import current_scope
@@ -32,7 +32,7 @@ _SCOPE = "attached"
 class PassingJournal:
     """Records that last as long as this object: of a task that was started elsewhere there is nothing to remember.
 
-    See `rh_prefect.jobs.journal.Journal`.
+    See `rh_prefect.jobs.ledger.journal.Journal`.
     """
 
     scope = _SCOPE

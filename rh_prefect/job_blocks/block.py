@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from rh_prefect.errors import InputError
 from rh_prefect.job_blocks.run import RunningHubJobRun
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.thread import LOOP
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from rh_prefect.jobs.cancel import cancel_task
 from rh_prefect.jobs.care import split_job
 from rh_prefect.jobs.ending import end_of
 from rh_prefect.jobs.events import JobEvent, Observer
-from rh_prefect.jobs.records import End, Intent, JobView, Submit
-from rh_prefect.jobs.result import Result
-from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.ledger.records import End, Intent, JobView, Submit
+from rh_prefect.jobs.ledger.scope import Scope
+from rh_prefect.jobs.outputs.result import Result
 
 T = TypeVar("T")
 

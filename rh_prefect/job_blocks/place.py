@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from rh_prefect.jobs.identity import explicit_key, job_key
-from rh_prefect.jobs.journal import Journal
-from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.ledger.identity import explicit_key, job_key
+from rh_prefect.jobs.ledger.journal import Journal
+from rh_prefect.jobs.ledger.scope import Scope
 from rh_prefect.jobs.sharing import ASKED
 
 
 @dataclass(slots=True)
 class Place:
-    """A scope that remembers which job was asked for; see `rh_prefect.jobs.scope.Scope`.
+    """A scope that remembers which job was asked for; see `rh_prefect.jobs.ledger.scope.Scope`.
 
     Attributes:
         key: The job's key, as soon as it is known.

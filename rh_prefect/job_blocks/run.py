@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from prefect.blocks.abstract import JobRun
 
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.thread import LOOP
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from rh_prefect.errors import JournalError
 from rh_prefect.job_blocks.handle import Handle, background
 from rh_prefect.job_blocks.place import Place
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
+from rh_prefect.jobs.ledger.records import JobView
 from rh_prefect.jobs.options import Asked, Options
-from rh_prefect.jobs.records import JobView
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.runs.observer import run_observer
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks.generate import scope_for

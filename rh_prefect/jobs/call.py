@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rh_prefect.jobs.account import Member
+from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.callback import Callback
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
 from rh_prefect.jobs.leaving import Round
+from rh_prefect.jobs.ledger.owner import current_owner
+from rh_prefect.jobs.ledger.records import Intent
+from rh_prefect.jobs.ledger.scope import Scope
 from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.order import Order
-from rh_prefect.jobs.owner import current_owner
-from rh_prefect.jobs.records import Intent
-from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.orders.order import Order
 from rh_prefect.media.store import MediaStore
 
 

@@ -12,13 +12,13 @@ from typing import Protocol
 
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
+from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.care import jobs_of
 from rh_prefect.jobs.ending import end_of
-from rh_prefect.jobs.journal import Journal
-from rh_prefect.jobs.owner import is_surely_dead
-from rh_prefect.jobs.poller import is_settled
-from rh_prefect.jobs.records import Cancelled, Intent, JobView, Submit
-from rh_prefect.jobs.scope import FolderScope, Scope, last_attempt
+from rh_prefect.jobs.ledger.journal import Journal
+from rh_prefect.jobs.ledger.owner import is_surely_dead
+from rh_prefect.jobs.ledger.records import Cancelled, Intent, JobView, Submit
+from rh_prefect.jobs.ledger.scope import FolderScope, Scope, last_attempt
 
 REMEMBER = 2.0
 """Seconds for which "not cancelled" is believed where a fresh look is not needed."""

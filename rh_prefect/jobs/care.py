@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Collection
 
 from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.journal import Journal
-from rh_prefect.jobs.owner import is_surely_dead
-from rh_prefect.jobs.records import Answer, JobView, Resolution, Submit
-from rh_prefect.jobs.spool import Spool, Spooled
+from rh_prefect.jobs.ledger.journal import Journal
+from rh_prefect.jobs.ledger.owner import is_surely_dead
+from rh_prefect.jobs.ledger.records import Answer, JobView, Resolution, Submit
+from rh_prefect.jobs.ledger.spool import Spool, Spooled
 
 _log = logging.getLogger("rh_prefect")
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from rh_prefect.client import TaskView
+from rh_prefect.jobs.ledger.records import End, Link, Submit
 from rh_prefect.jobs.lifecycle import BROKEN
-from rh_prefect.jobs.records import End, Link, Submit
 
 _FALLBACK_CURRENCY = "CNY"
 """A task's usage names no currency; the wallet's is the estimate's, which the catalogue has in this one."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, Protocol
 
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 
 JobEventState = Literal[
     "uploading",

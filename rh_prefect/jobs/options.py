@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Literal, TypeAlias, get_args
 
 from rh_prefect.errors import InputError
+from rh_prefect.jobs.ledger.scope import Scope
 from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.order import Order
-from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.orders.order import Order
 from rh_prefect.media.names import is_text
 from rh_prefect.models import ModelInput
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput

@@ -10,31 +10,31 @@ from typing import assert_never
 
 from rh_prefect.client import Client, TaskView
 from rh_prefect.errors import RunningHubError, SubmissionUnknown
-from rh_prefect.jobs import manifest as manifests
-from rh_prefect.jobs.account import Member
-from rh_prefect.jobs.budget import ledger_of
+from rh_prefect.jobs.accounts.account import Member
+from rh_prefect.jobs.accounts.machine import is_native
+from rh_prefect.jobs.accounts.pool import Pool
+from rh_prefect.jobs.accounts.seat import Seat
 from rh_prefect.jobs.call import Call
 from rh_prefect.jobs.callback import Callback, callback_of
 from rh_prefect.jobs.cancel import CancelWatch
-from rh_prefect.jobs.collect import Collector
 from rh_prefect.jobs.events import Observer, Silent, event_of, what_of
-from rh_prefect.jobs.fresh import FreshScopes
-from rh_prefect.jobs.graph_order import app_order, native_order, quick_create_order, workflow_order
-from rh_prefect.jobs.inputs import Inputs
-from rh_prefect.jobs.journal import TellingJournal
 from rh_prefect.jobs.leaving import Left, Round
-from rh_prefect.jobs.machine import is_native
+from rh_prefect.jobs.ledger.budget import ledger_of
+from rh_prefect.jobs.ledger.fresh import FreshScopes
+from rh_prefect.jobs.ledger.journal import TellingJournal
+from rh_prefect.jobs.ledger.records import Intent, Submit
+from rh_prefect.jobs.ledger.scope import Scope
+from rh_prefect.jobs.ledger.spool import Spool
 from rh_prefect.jobs.options import Asked, Options, policy_of
-from rh_prefect.jobs.order import Order, place_order
-from rh_prefect.jobs.parts import check_folder
-from rh_prefect.jobs.pool import Pool
-from rh_prefect.jobs.records import Intent, Submit
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.orders.graph_order import app_order, native_order, quick_create_order, workflow_order
+from rh_prefect.jobs.orders.inputs import Inputs
+from rh_prefect.jobs.orders.order import Order, place_order
+from rh_prefect.jobs.outputs import manifest as manifests
+from rh_prefect.jobs.outputs.collect import Collector
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.runner import Runner, World
-from rh_prefect.jobs.scope import Scope
-from rh_prefect.jobs.seat import Seat
+from rh_prefect.jobs.scratch import check_folder
 from rh_prefect.jobs.sharing import ASKED, Ongoing
-from rh_prefect.jobs.spool import Spool
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings

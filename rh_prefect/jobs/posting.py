@@ -10,12 +10,12 @@ from typing import Any
 from rh_prefect.client import Client, TaskView
 from rh_prefect.errors import ApiError, InputError, JournalError, NoAnswer, NotDelivered
 from rh_prefect.jobs.callback import Callback
-from rh_prefect.jobs.journal import Journal
+from rh_prefect.jobs.ledger.journal import Journal
+from rh_prefect.jobs.ledger.owner import is_surely_dead, uptime
+from rh_prefect.jobs.ledger.records import Answer, Intent, JobView, Resolution, Submit
+from rh_prefect.jobs.ledger.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED, NOT_SENT
-from rh_prefect.jobs.order import Order
-from rh_prefect.jobs.owner import is_surely_dead, uptime
-from rh_prefect.jobs.records import Answer, Intent, JobView, Resolution, Submit
-from rh_prefect.jobs.spool import Spool, Spooled
+from rh_prefect.jobs.orders.order import Order
 
 WATCH_MARGIN = 10.0
 """Seconds beyond a stranger's own limits before this process calls his submit unknown."""

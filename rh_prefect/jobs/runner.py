@@ -20,23 +20,23 @@ from rh_prefect.errors import (
     SubmissionUnknown,
     TaskNotFound,
 )
-from rh_prefect.jobs.account import Member
-from rh_prefect.jobs.budget import Ledger, Money, Shortfall
+from rh_prefect.jobs.accounts.account import Member
+from rh_prefect.jobs.accounts.poller import IsKnown, is_settled
+from rh_prefect.jobs.accounts.seat import Seat
+from rh_prefect.jobs.accounts.slots import pause_seconds
 from rh_prefect.jobs.call import Call
 from rh_prefect.jobs.cancel import CancelWatch, cancel_task
 from rh_prefect.jobs.ending import broken_end, end_of, with_times
 from rh_prefect.jobs.events import JobEventState
-from rh_prefect.jobs.journal import TellingJournal
 from rh_prefect.jobs.leaving import Left
+from rh_prefect.jobs.ledger.budget import Ledger, Money, Shortfall
+from rh_prefect.jobs.ledger.journal import TellingJournal
+from rh_prefect.jobs.ledger.owner import uptime
+from rh_prefect.jobs.ledger.records import RESUBMITTED, Answer, End, Intent, JobView, Resolution, Submit
+from rh_prefect.jobs.ledger.spool import Spool
 from rh_prefect.jobs.lifecycle import Policy, lifecycle
 from rh_prefect.jobs.node_progress import NodeProgress
-from rh_prefect.jobs.owner import uptime
-from rh_prefect.jobs.poller import IsKnown, is_settled
 from rh_prefect.jobs.posting import Desk
-from rh_prefect.jobs.records import RESUBMITTED, Answer, End, Intent, JobView, Resolution, Submit
-from rh_prefect.jobs.seat import Seat
-from rh_prefect.jobs.slots import pause_seconds
-from rh_prefect.jobs.spool import Spool
 from rh_prefect.jobs.steps import (
     CRITICAL,
     AwaitEnd,

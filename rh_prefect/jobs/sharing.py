@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from rh_prefect.jobs.leaving import Left
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 
 ASKED: defaultdict[str, set[str]] = defaultdict(set)
 """Scope -> keys that this process has asked for; what the journal has beyond them is an orphan."""

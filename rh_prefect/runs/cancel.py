@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from rh_prefect.blocks.paying import key_of
 from rh_prefect.client import Client
-from rh_prefect.jobs.account import Account
-from rh_prefect.jobs.accounts import member
+from rh_prefect.jobs.accounts.account import Account
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
 from rh_prefect.jobs.care import replay_spool
-from rh_prefect.jobs.records import Cancelled, Intent
-from rh_prefect.jobs.scope import Scope
-from rh_prefect.jobs.spool import Spool
+from rh_prefect.jobs.keys import member
+from rh_prefect.jobs.ledger.records import Cancelled, Intent
+from rh_prefect.jobs.ledger.scope import Scope
+from rh_prefect.jobs.ledger.spool import Spool
 from rh_prefect.runs.past import PastScope, batches_of, scopes_of
 from rh_prefect.settings import get_settings
 

@@ -16,12 +16,12 @@ from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.blocks.paying import key_of
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.errors import RunningHubError
-from rh_prefect.jobs.accounts import payer
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.care import orphans
-from rh_prefect.jobs.records import Intent, JobView
-from rh_prefect.jobs.result import Result
-from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.keys import payer
+from rh_prefect.jobs.ledger.records import Intent, JobView
+from rh_prefect.jobs.ledger.scope import Scope
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.sharing import ASKED
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.connection import connect, disconnect
 from rh_prefect.errors import JournalError
-from rh_prefect.jobs.journal import JSON, EndListener, check_key
+from rh_prefect.jobs.ledger.journal import JSON, EndListener, check_key
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs import wakeups
 
@@ -35,7 +35,7 @@ LOOP.on_close(disconnect)
 
 
 class FlowRunJournal:
-    """A journal in the inputs of one flow run; see `rh_prefect.jobs.journal.Journal`.
+    """A journal in the inputs of one flow run; see `rh_prefect.jobs.ledger.journal.Journal`.
 
     Works on any event loop; the Prefect API is the one of the caller's settings.
     """

@@ -14,8 +14,8 @@ from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.jobs.journal import FolderJournal, Journal, folder_scopes
-from rh_prefect.jobs.scope import FolderScope, Scope, last_attempt
+from rh_prefect.jobs.ledger.journal import FolderJournal, Journal, folder_scopes
+from rh_prefect.jobs.ledger.scope import FolderScope, Scope, last_attempt
 from rh_prefect.runs.journal import FlowRunJournal
 from rh_prefect.settings import get_settings
 

@@ -16,11 +16,11 @@ from prefect.client.schemas.objects import FlowRun
 
 from rh_prefect.connection import connect
 from rh_prefect.errors import JobFailed, RunningHubError
-from rh_prefect.jobs import manifest as manifests
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.care import jobs_of
-from rh_prefect.jobs.records import JobView, Record, Submit
-from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.ledger.records import JobView, Record, Submit
+from rh_prefect.jobs.ledger.scope import Scope
+from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.runs.cancel import account_of, cancel_run
 from rh_prefect.runs.ended_runs import ended_run, ended_runs, has_records
 from rh_prefect.runs.hooks import bring_home, store_of

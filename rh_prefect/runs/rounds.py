@@ -26,7 +26,7 @@ from rh_prefect.connection import connect
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.care import read_job, split_job
 from rh_prefect.jobs.leaving import Left, Round, Verdict
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.borrowed import borrowed_scope
 from rh_prefect.runs.hooks import bring_home

@@ -27,7 +27,7 @@ _ordinals: PerObject[Ordinals] = PerObject(Ordinals)
 
 
 class FlowScope:
-    """The scope of a call inside a flow run; see `rh_prefect.jobs.scope.Scope`.
+    """The scope of a call inside a flow run; see `rh_prefect.jobs.ledger.scope.Scope`.
 
     Attributes:
         journal: The root flow run's journal.

@@ -29,7 +29,7 @@ from rh_prefect.connection import connect
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.jobs.care import split_job
 from rh_prefect.jobs.leaving import Left
-from rh_prefect.jobs.records import JobView, Record
+from rh_prefect.jobs.ledger.records import JobView, Record
 from rh_prefect.runs.journal import FlowRunJournal
 from rh_prefect.runs.past import journal_of
 from rh_prefect.runs.task_end import confirmed_end

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rh_prefect.client import Client, TaskView
 from rh_prefect.errors import ConfigError
+from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.ending import Attempt, Seen, broken_end, end_of
-from rh_prefect.jobs.journal import Journal
-from rh_prefect.jobs.poller import is_settled
-from rh_prefect.jobs.records import End, Intent, Submit
+from rh_prefect.jobs.ledger.journal import Journal
+from rh_prefect.jobs.ledger.records import End, Intent, Submit
 from rh_prefect.runs.cancel import account_of
 from rh_prefect.runs.past import scope_named
 

@@ -17,7 +17,7 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL
 
-from rh_prefect.jobs.journal import EndListener
+from rh_prefect.jobs.ledger.journal import EndListener
 from rh_prefect.jobs.thread import LOOP
 
 FINISHED: Final = "runninghub.task.finished"

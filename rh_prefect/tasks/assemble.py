@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media import edit
 from rh_prefect.media.probe import probe
 from rh_prefect.media.ref import Media, as_media_input

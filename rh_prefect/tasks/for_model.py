@@ -29,7 +29,7 @@ from rh_prefect.catalog import Model, Param
 from rh_prefect.catalog.inputs import item_type
 from rh_prefect.catalog.prose import docstring
 from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.ref import Media
 from rh_prefect.models import input_for
 from rh_prefect.tasks.generate import generate, run_job, titled

@@ -19,11 +19,11 @@ from prefect.tasks import Task
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.blocks.paying import load_payer
 from rh_prefect.errors import ConfigError, InputError, JobFailed, JournalError, StoreError, TransportError
-from rh_prefect.jobs.journal import FolderJournal
 from rh_prefect.jobs.leaving import Left, Round
+from rh_prefect.jobs.ledger.journal import FolderJournal
+from rh_prefect.jobs.ledger.scope import FolderScope, Scope, loose_scope, open_scope
 from rh_prefect.jobs.options import Asked, Options, Reuse
-from rh_prefect.jobs.result import Result
-from rh_prefect.jobs.scope import FolderScope, Scope, loose_scope, open_scope
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.borrowed import borrowed_scope
 from rh_prefect.runs.observer import run_observer

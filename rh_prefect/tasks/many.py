@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 
 from rh_prefect.jobs.leaving import Left, Round
 from rh_prefect.jobs.options import Asked
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.rounds import Wait, in_round, open_round, party, wait_for
 from rh_prefect.tasks.generate import generate

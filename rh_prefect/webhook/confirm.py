@@ -15,8 +15,8 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from rh_prefect.errors import RunningHubError, TaskNotFound
-from rh_prefect.jobs.journal import Journal
-from rh_prefect.jobs.records import End, JobView, Resolution, Submit
+from rh_prefect.jobs.ledger.journal import Journal
+from rh_prefect.jobs.ledger.records import End, JobView, Resolution, Submit
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.past import is_flow_run, journal_of
 from rh_prefect.runs.task_end import confirmed_end, paying_client

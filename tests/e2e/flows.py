@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from rh_prefect import flow, models
 from rh_prefect.errors import RunningHubError
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate
 
 MODULE = "tests.e2e.flows"

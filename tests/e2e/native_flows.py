@@ -6,7 +6,7 @@ import asyncio
 
 from rh_prefect import flow
 from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import run_graph
 
 MODULE = "tests.e2e.native_flows"

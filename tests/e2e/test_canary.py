@@ -14,7 +14,7 @@ import pytest
 
 from rh_prefect.blocks import RunningHubCredentials
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate
 from tests.e2e import flows
 from tests.support import samples

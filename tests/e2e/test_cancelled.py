@@ -14,8 +14,8 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobCancelled
-from rh_prefect.jobs.accounts import Key, payer
-from rh_prefect.jobs.scope import Scope
+from rh_prefect.jobs.keys import Key, payer
+from rh_prefect.jobs.ledger.scope import Scope
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs.journal import FlowRunJournal

@@ -12,7 +12,7 @@ from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobFailed, ModerationError
 from rh_prefect.jobs.events import JobEvent
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.runs import observer
 from rh_prefect.runs.rerun import rerun
 from tests.e2e import flows, runs

@@ -21,7 +21,7 @@ from rh_prefect.errors import UnknownModelError
 from rh_prefect.flows import for_model
 from rh_prefect.flows import models as module
 from rh_prefect.flows.for_model import flow_name
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.runs.hooks import cancel_remote_jobs, finish
 from rh_prefect.tasks import endpoints
 from tests.support import samples

@@ -19,7 +19,7 @@ from rh_prefect import RunningHubCredentials
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flows.reconcile import reconcile
 from rh_prefect.jobs.care import jobs_of
-from rh_prefect.jobs.records import JobView
+from rh_prefect.jobs.ledger.records import JobView
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.journal import FlowRunJournal
 from rh_prefect.runs.reconcile import Finding, reconcile_runs

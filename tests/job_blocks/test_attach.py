@@ -13,8 +13,8 @@ import pytest
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, JobCancelled, JobFailed, TaskNotFound
 from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel, RunningHubWorkflow
-from rh_prefect.jobs import manifest as manifests
-from rh_prefect.jobs.journal import folder_scopes
+from rh_prefect.jobs.ledger.journal import folder_scopes
+from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from tests.support.wire_server import Asked, WireServer, reply, task

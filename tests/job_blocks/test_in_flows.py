@@ -16,7 +16,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, JobCancelled
 from rh_prefect.job_blocks import RunningHubModel
 from rh_prefect.jobs.care import jobs_of
-from rh_prefect.jobs.records import JobView
+from rh_prefect.jobs.ledger.records import JobView
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.cancel import cancel_run
 from rh_prefect.runs.journal import FlowRunJournal

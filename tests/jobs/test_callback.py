@@ -11,7 +11,7 @@ from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, RequestRefused
 from rh_prefect.jobs.callback import callback_of
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.settings import Settings
 from rh_prefect.tasks import generate
 

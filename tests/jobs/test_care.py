@@ -7,10 +7,10 @@ import pytest
 
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.care import adopt, forget, jobs_of, orphans, read_job, replay_spool, split_job
-from rh_prefect.jobs.journal import FolderJournal
-from rh_prefect.jobs.owner import current_owner
-from rh_prefect.jobs.records import Answer, End, Resolution
-from rh_prefect.jobs.spool import Spool, Spooled
+from rh_prefect.jobs.ledger.journal import FolderJournal
+from rh_prefect.jobs.ledger.owner import current_owner
+from rh_prefect.jobs.ledger.records import Answer, End, Resolution
+from rh_prefect.jobs.ledger.spool import Spool, Spooled
 from tests.support.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 
 UNKNOWN = {"intent-1": intent(), "answer-1": unknown()}

@@ -18,9 +18,9 @@ from rh_prefect.errors import (
     RunningHubError,
     SubmissionUnknown,
 )
+from rh_prefect.jobs.ledger.owner import Owner
+from rh_prefect.jobs.ledger.records import RESUBMITTED, Answer, End, Intent, JobView, Resolution, Submit
 from rh_prefect.jobs.lifecycle import BROKEN, GAVE_UP, NOT_DELIVERED, NOT_SENT, Policy, lifecycle
-from rh_prefect.jobs.owner import Owner
-from rh_prefect.jobs.records import RESUBMITTED, Answer, End, Intent, JobView, Resolution, Submit
 from rh_prefect.jobs.steps import (
     AwaitEnd,
     AwaitSlot,

@@ -12,14 +12,14 @@ import pytest
 from rh_prefect.client.wire import TaskView
 from rh_prefect.errors import InputError, JournalError, NoAnswer, NotDelivered, api_error
 from rh_prefect.jobs.care import adopt, forget
-from rh_prefect.jobs.identity import media_mark
-from rh_prefect.jobs.journal import FolderJournal
+from rh_prefect.jobs.ledger.identity import media_mark
+from rh_prefect.jobs.ledger.journal import FolderJournal
+from rh_prefect.jobs.ledger.owner import current_owner
+from rh_prefect.jobs.ledger.records import Answer, End, Intent, JobView, Resolution
+from rh_prefect.jobs.ledger.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED, NOT_SENT
-from rh_prefect.jobs.order import Order
-from rh_prefect.jobs.owner import current_owner
+from rh_prefect.jobs.orders.order import Order
 from rh_prefect.jobs.posting import Desk
-from rh_prefect.jobs.records import Answer, End, Intent, JobView, Resolution
-from rh_prefect.jobs.spool import Spool, Spooled
 from tests.support.job_records import BASE, KEY, TASK, dead_owner, intent, ticket, unknown, write
 
 QUEUED = TaskView(task_id=TASK, status="QUEUED")

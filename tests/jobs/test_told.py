@@ -9,7 +9,7 @@ import pytest
 
 from rh_prefect.client.wire import RemoteOutput, TaskView
 from rh_prefect.errors import JournalError, NoAnswer
-from rh_prefect.jobs.poller import LONGEST_FIRST, LONGEST_LATER, REMEMBERED, SURPRISES_THAT_COUNT, Poller
+from rh_prefect.jobs.accounts.poller import LONGEST_FIRST, LONGEST_LATER, REMEMBERED, SURPRISES_THAT_COUNT, Poller
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 RUNNING = TaskView(task_id="1", status="RUNNING")

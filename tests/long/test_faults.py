@@ -48,7 +48,7 @@ OUTSIDE: Final[dict[Route, str]] = {
     "outputs": "v1's way to ask, which no job takes",
     "legacy-upload": "not on the way of a job",
     "lora": "before a job: tests/client/test_lora.py",
-    "account": "for people, and for the currency of a budget: tests/jobs/test_budget.py",
+    "account": "for people, and for the currency of a budget: tests/jobs/ledger/test_budget.py",
     "keys": "for people: tests/client/test_platform.py",
     "resources": "for people: tests/client/test_platform.py",
     "assets": "before a job: tests/client/test_assets.py",

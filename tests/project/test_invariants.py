@@ -12,9 +12,9 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator
-from rh_prefect.jobs.journal import FolderJournal
-from rh_prefect.jobs.manifest import Manifest
-from rh_prefect.jobs.records import Answer, End, JobView, Resolution, Submit
+from rh_prefect.jobs.ledger.journal import FolderJournal
+from rh_prefect.jobs.ledger.records import Answer, End, JobView, Resolution, Submit
+from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.names import PART
 from rh_prefect.media.ref import Media
 from rh_prefect.settings import get_settings

@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.errors import JournalError
 from rh_prefect.runs.journal import FlowRunJournal
-from tests.jobs.journal_contract import JournalContract, OpenJournal, listed, record
+from tests.jobs.ledger.journal_contract import JournalContract, OpenJournal, listed, record
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -10,7 +10,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.runs.journal import FlowRunJournal
-from tests.jobs.journal_contract import JournalContract, OpenJournal
+from tests.jobs.ledger.journal_contract import JournalContract, OpenJournal
 from tests.support.postgres import PROGRAMS, WHY_NOT, postgres
 from tests.support.prefect_server import PrefectServer, free_port
 

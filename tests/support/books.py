@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rh_prefect.errors import explain
+from rh_prefect.jobs.ledger.records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.lifecycle import Policy, is_hopeless
-from rh_prefect.jobs.records import RESUBMITTED, JobView, Submit
 from tests.support.memory_journal import MemoryPlace
 from tests.support.stepped import SCOPE, Machine, Process
 from tests.support.tiny_hub import PRICE, TinyHub, TinyTask

@@ -22,10 +22,10 @@ import fsspec
 import httpx
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.jobs.journal import Journal
+from rh_prefect.jobs.ledger.journal import Journal
+from rh_prefect.jobs.ledger.records import JobView, Submit
 from rh_prefect.jobs.lifecycle import is_hopeless
-from rh_prefect.jobs.manifest import FOLDER, Manifest
-from rh_prefect.jobs.records import JobView, Submit
+from rh_prefect.jobs.outputs.manifest import FOLDER, Manifest
 from rh_prefect.media.names import PART
 
 RECORDS_OF_NO_JOB = ("media", "cancel")

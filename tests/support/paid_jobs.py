@@ -33,9 +33,9 @@ from rh_prefect.errors import (
 )
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.care import adopt, forget
+from rh_prefect.jobs.ledger.owner import is_surely_dead
+from rh_prefect.jobs.ledger.records import JobView, Submit
 from rh_prefect.jobs.lifecycle import Policy, is_hopeless
-from rh_prefect.jobs.owner import is_surely_dead
-from rh_prefect.jobs.records import JobView, Submit
 from tests.support.books import Books
 from tests.support.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.operations import Failure, Operation

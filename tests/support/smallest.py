@@ -15,7 +15,7 @@ from rh_prefect.catalog import Model, Param
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.assumptions import UNPRICED
 from rh_prefect.errors import RunningHubError
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.probe import probe
 from rh_prefect.tasks import endpoints
 from tests.support import samples

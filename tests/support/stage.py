@@ -15,7 +15,7 @@ from typing import Any
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.jobs.care import jobs_of
-from rh_prefect.jobs.records import JobView
+from rh_prefect.jobs.ledger.records import JobView
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs.journal import FlowRunJournal
 from tests.support.children import Child, Nursery, Said, command, nursery

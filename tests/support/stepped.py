@@ -22,22 +22,22 @@ from pydantic import SecretStr
 from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import JournalError, NoAnswer, NotDelivered, RunningHubError
 from rh_prefect.jobs import posting
-from rh_prefect.jobs.budget import Ledger, Money
+from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.call import Call
 from rh_prefect.jobs.callback import Callback
 from rh_prefect.jobs.cancel import CancelReport, CancelWatch, cancel_scope
 from rh_prefect.jobs.care import replay_spool
 from rh_prefect.jobs.events import Silent
-from rh_prefect.jobs.fresh import FreshScopes
-from rh_prefect.jobs.journal import JSON
+from rh_prefect.jobs.ledger.budget import Ledger, Money
+from rh_prefect.jobs.ledger.fresh import FreshScopes
+from rh_prefect.jobs.ledger.journal import JSON
+from rh_prefect.jobs.ledger.owner import Owner, is_surely_dead
+from rh_prefect.jobs.ledger.records import Intent, Submit
+from rh_prefect.jobs.ledger.spool import Spool
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.order import Order
-from rh_prefect.jobs.owner import Owner, is_surely_dead
-from rh_prefect.jobs.poller import is_settled
-from rh_prefect.jobs.records import Intent, Submit
+from rh_prefect.jobs.orders.order import Order
 from rh_prefect.jobs.runner import Runner, World
-from rh_prefect.jobs.spool import Spool
 from tests.support.job_records import SOMEWHERE_ELSE, intent, owner_of
 from tests.support.memory_journal import MemoryPlace
 from tests.support.operations import Operation
@@ -94,7 +94,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Run:
-    """A scope as one process sees it; see `rh_prefect.jobs.scope.Scope`."""
+    """A scope as one process sees it; see `rh_prefect.jobs.ledger.scope.Scope`."""
 
     journal: Any
     attempt: int

@@ -19,14 +19,14 @@ from pydantic import SecretStr
 from rh_prefect import flow, models
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator
-from rh_prefect.jobs.accounts import Key, member, payer
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
 from rh_prefect.jobs.care import adopt, forget
 from rh_prefect.jobs.events import JobEvent, Observer
+from rh_prefect.jobs.keys import Key, member, payer
+from rh_prefect.jobs.ledger.records import Intent
 from rh_prefect.jobs.options import Options
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.payer import Payer
-from rh_prefect.jobs.records import Intent
-from rh_prefect.jobs.result import Result
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs.journal import FlowRunJournal

@@ -22,7 +22,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.jobs.care import jobs_of
-from rh_prefect.jobs.records import JobView
+from rh_prefect.jobs.ledger.records import JobView
 from rh_prefect.runs.journal import FlowRunJournal
 from tests.support.children import ROOT
 from tests.support.prefect_server import PrefectServer

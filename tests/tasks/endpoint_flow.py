@@ -6,7 +6,7 @@ import json
 import sys
 
 from rh_prefect import flow
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import endpoints
 
 

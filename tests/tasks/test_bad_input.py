@@ -13,7 +13,7 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, InputError, KeyRejected, MediaError, RunningHubError, StoreError
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate, quick_create
 from tests.support import samples
 from tests.support.s3 import S3Server

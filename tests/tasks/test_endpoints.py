@@ -25,7 +25,7 @@ from rh_prefect.catalog.entry import decode_model
 from rh_prefect.catalog.names import RUN_OPTIONS
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.ref import Media
 from rh_prefect.tasks import endpoints, generate
 from rh_prefect.tasks.for_model import Omitted, build, options, signature
@@ -250,7 +250,7 @@ def test_mypy_sees_one_mistake_as_one_error(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in errors] == ["5", "6", "7", "8"], done.stdout + done.stderr
     revealed = [line for line in lines if "Revealed type" in line]
     assert len(revealed) == 2
-    assert all("rh_prefect.jobs.result.Result" in line for line in revealed)
+    assert all("rh_prefect.jobs.outputs.result.Result" in line for line in revealed)
 
 
 def test_pyright_sees_one_mistake_as_one_error(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, JobFailed, SubmissionUnknown
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.sharing import ASKED
 from rh_prefect.media.ref import Media
 from rh_prefect.tasks import generate, generate_many

@@ -17,7 +17,7 @@ from rh_prefect import flow, tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.builtin import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RequestRefused, SubmissionUnknown
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.runs import observer
 from rh_prefect.tasks import platform
 from tests.emulator.caller import Caller

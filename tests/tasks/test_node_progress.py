@@ -12,7 +12,7 @@ import pytest
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
 from rh_prefect.jobs.events import JobEvent
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.runs import observer
 from rh_prefect.runs.board import Board
 from rh_prefect.tasks import platform

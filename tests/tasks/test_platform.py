@@ -12,7 +12,7 @@ from rh_prefect import flow, tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, JobFailed, MediaError, SubmissionUnknown
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import platform
 from tests.support import samples
 

@@ -17,8 +17,8 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.jobs.journal import FolderJournal
-from rh_prefect.jobs.scope import last_attempt, open_scope
+from rh_prefect.jobs.ledger.journal import FolderJournal
+from rh_prefect.jobs.ledger.scope import last_attempt, open_scope
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.cancel import cancel_run
 from rh_prefect.runs.past import scope_named

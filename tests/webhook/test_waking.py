@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect import flow, generate, models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs import wakeups
 from rh_prefect.runs.rerun import create, rerun

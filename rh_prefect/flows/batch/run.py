@@ -18,9 +18,9 @@ from rh_prefect.flows.batch.progress import Progress
 from rh_prefect.flows.batch.source import Given, Source, open_source
 from rh_prefect.flows.batch.state import batch_id, enter
 from rh_prefect.flows.batch.work import Crew
-from rh_prefect.jobs.budget import Ledger, ledger_of
-from rh_prefect.jobs.journal import Journal
 from rh_prefect.jobs.leaving import Round
+from rh_prefect.jobs.ledger.budget import Ledger, ledger_of
+from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.options import Reuse
 from rh_prefect.jobs.sharing import ASKED
 from rh_prefect.jobs.thread import LOOP

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal, TypeAlias
 from fsspec.core import url_to_fs
 
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.jobs.inputs import fetched
+from rh_prefect.jobs.orders.inputs import fetched
 from rh_prefect.media.place import is_local, local_path, protocol_of, read_options, without_user
 from rh_prefect.media.ref import Media, as_media_input
 from rh_prefect.media.refusal import as_store_error

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from rh_prefect.errors import ConfigError, JournalError
-from rh_prefect.jobs.journal import FolderJournal
+from rh_prefect.jobs.ledger.journal import FolderJournal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs.journal import FlowRunJournal
 from rh_prefect.runs.past import BATCH, PastScope, past_scope

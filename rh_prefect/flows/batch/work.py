@@ -18,10 +18,10 @@ from rh_prefect.errors import (
 from rh_prefect.flows.batch.account import Item, ItemState
 from rh_prefect.flows.batch.plan import Plan, Work
 from rh_prefect.flows.batch.progress import Progress
-from rh_prefect.jobs.budget import Ledger
-from rh_prefect.jobs.identity import explicit_key
 from rh_prefect.jobs.leaving import Left, Round
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.ledger.budget import Ledger
+from rh_prefect.jobs.ledger.identity import explicit_key
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.rounds import in_round, party
 from rh_prefect.tasks.many import WAVE, run_or_leave

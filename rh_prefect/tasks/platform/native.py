@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
 from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.generate import run_job
 from rh_prefect.tasks.platform.ask import paid
 from rh_prefect.tasks.platform.runs import JobOptions

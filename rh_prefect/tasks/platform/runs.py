@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from typing_extensions import TypedDict
 
 from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.result import Result
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.generate import run_job
 from rh_prefect.tasks.platform.ask import paid
 from rh_prefect.workflows import AppInput, InstanceType, QuickCreateInput, WorkflowInput

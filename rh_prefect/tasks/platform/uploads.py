@@ -14,7 +14,7 @@ from prefect.runtime import task_run
 
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.client import Client, Upload
-from rh_prefect.jobs.inputs import fetched
+from rh_prefect.jobs.orders.inputs import fetched
 from rh_prefect.media.probe import Facts, probe
 from rh_prefect.media.ref import Media, as_media_input
 from rh_prefect.media.source import shown

@@ -1,0 +1,247 @@
+"""The accounts that may pay for a job: one, or a pool of them, each with its own limit.
+
+A new job goes to the account that first has room. What was paid, or may have been, stays with the account that its
+record names. An account that refuses for reasons of its own is left out for the rest of the run, and its jobs go to the
+others: what was refused was not accepted, so nothing is paid twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from rh_prefect.errors import AccountError, ApiError, ConfigError, KeyRejected, TaskNotFound, explain
+from rh_prefect.jobs.accounts.account import Member
+from rh_prefect.jobs.accounts.machine import at_machine, is_native
+from rh_prefect.jobs.ledger.records import Answer, Intent
+from rh_prefect.jobs.ledger.scope import Scope
+
+T = TypeVar("T")
+
+Trouble = Literal["account", "model", "job"]
+"""What an account refuses for reasons of its own: all that it is asked for, all of one model, or this one job."""
+
+NOT_HERE: dict[str, Trouble] = {
+    "380": "model",  # no such workflow: it may be another account's own
+    "433": "job",  # its paid nodes cannot be paid here; or the graph is wrong, and then nobody takes it
+    "435": "job",  # it has no machine of the class that this job asks for
+    "810": "model",  # the workflow was not run with this account
+    "901": "model",  # no such app
+    "1014": "model",  # a key of another kind is needed
+}
+"""Codes of what one account cannot run and another may well; they say nothing about the account's other jobs."""
+
+_KEPT = 200
+"""Of how many attempts of runs one process remembers which accounts were left out."""
+
+
+def own_trouble(answer: Answer) -> Trouble | None:
+    """Tells whether a refusal is about the account and not about the request.
+
+    Args:
+        answer: The refusal.
+
+    Returns:
+        What the account refuses; None where any other would refuse as well.
+    """
+    if answer.code in NOT_HERE:
+        return NOT_HERE[answer.code]
+    row = explain(answer.code, answer.reason, submitting=True)
+    return "account" if issubclass(row.error, KeyRejected | AccountError) else None
+
+
+@dataclass(slots=True)
+class Standing:
+    """Which accounts of a pool are left out in one attempt of a run, and why."""
+
+    _out: dict[tuple[Member, str | None], Answer] = field(default_factory=dict)
+
+    def why(self, member: Member, model: str) -> Answer | None:
+        """Why an account is not asked for a model; None where it is."""
+        return self._out.get((member, None)) or self._out.get((member, model))
+
+    def leave_out(self, member: Member, model: str | None, why: Answer) -> bool:
+        """Leaves an account out: for one model, or, with None, for all; tells whether that is news."""
+        if (member, model) in self._out:
+            return False
+        self._out[member, model] = why
+        return True
+
+
+class Pool:
+    """Accounts of one site, any of which may pay."""
+
+    def __init__(
+        self, members: Sequence[Member], *, find: Callable[[Intent], Awaitable[Member]], name: str | None = None
+    ) -> None:
+        """Opens the pool.
+
+        Args:
+            members: The accounts, of one site; at least one.
+            find: Finds the account that a record names where it is none of these (any more).
+            name: Name of the pool's block; None for an account that stands alone.
+        """
+        self.members = tuple(members)
+        self.name = name
+        self._find = find
+        self._standings: OrderedDict[tuple[str, int], Standing] = OrderedDict()
+        self._currency: asyncio.Task[None] | None = None
+        self._machines: dict[str, Pool] = {}
+
+    @property
+    def site(self) -> str:
+        """RunningHub's host."""
+        return self.members[0].client.site
+
+    @property
+    def is_one(self) -> bool:
+        """Whether there is nothing to choose."""
+        return len(self.members) == 1
+
+    def at(self, endpoint: str) -> Pool:
+        """The same accounts where an order of this kind runs: on their own machines, or, for nearly all, here.
+
+        Args:
+            endpoint: The order's.
+        """
+        if not is_native(endpoint):
+            return self
+        if endpoint not in self._machines:
+
+            async def find(intent: Intent) -> Member:
+                return at_machine(await self._find(intent), endpoint)
+
+            members = [at_machine(one, endpoint) for one in self.members]
+            self._machines[endpoint] = Pool(members, find=find, name=self.name)
+        return self._machines[endpoint]
+
+    def standing(self, scope: Scope) -> Standing:
+        """Who is left out in the present attempt of a run.
+
+        Args:
+            scope: The run. In a later attempt all are asked again: somebody may have paid the bill.
+        """
+        name = (repr(scope.journal), scope.attempt)
+        standing = self._standings.setdefault(name, Standing())
+        self._standings.move_to_end(name)
+        while len(self._standings) > _KEPT:
+            self._standings.popitem(last=False)
+        return standing
+
+    async def of(self, intent: Intent) -> Member:
+        """Finds the account that a job was paid on, whatever the pool's order, and whether it is in the pool or not.
+
+        Args:
+            intent: The job's record.
+
+        Raises:
+            ConfigError: It is none of these, and its block is gone.
+        """
+        # A block whose key was renewed is the same account; only where two have changed places does the name decide.
+        named = [one for one in self.members if one.name == intent.account]
+        blocks = [one for one in self.members if one.block == intent.credentials]
+        both = [one for one in named if one in blocks]
+        for found in (both, named, blocks):
+            if found:
+                return found[0]
+        return await self._find(intent)
+
+    async def having(self, task_id: str) -> Member:
+        """Finds the account that has a task.
+
+        Args:
+            task_id: RunningHub's task id.
+
+        Raises:
+            TaskNotFound: None of them knows it.
+        """
+        for one in self.members[:-1]:
+            try:
+                await one.client.query(task_id)
+            except TaskNotFound:
+                continue
+            return one
+        await self.members[-1].client.query(task_id)
+        return self.members[-1]
+
+    async def check_currency(self) -> None:
+        """Refuses a budget for accounts whose wallets are not of one currency; asks each of them once.
+
+        Raises:
+            ConfigError: They are not.
+        """
+        if self.is_one:
+            return
+        if self._currency is None or (self._currency.done() and self._currency.exception()):
+            self._currency = asyncio.ensure_future(self._compare_currencies())
+        await asyncio.shield(self._currency)
+
+    async def _compare_currencies(self) -> None:
+        found = await asyncio.gather(*(one.account.prices.currency() for one in self.members))
+        known = {str(one): currency for one, currency in zip(self.members, found, strict=True) if currency}
+        if len(set(known.values())) > 1:
+            raise ConfigError(
+                f"The accounts of pool {self.name!r} do not keep their money in one currency "
+                f"({', '.join(f'{name}: {currency}' for name, currency in known.items())}), and a budget is counted in "
+                "one. Nothing was sent. What to do: run without a budget, or make a pool for each currency."
+            )
+
+    async def ask(self, question: Callable[[Member], Awaitable[T]], *, scope: Scope, model: str) -> T:
+        """Asks one account after the other, until one has no reason of its own to refuse; nothing is paid.
+
+        Args:
+            question: What to ask.
+            scope: The run.
+            model: What it is about.
+
+        Raises:
+            ApiError: All have refused, or one for a reason that is the question's.
+        """
+        standing = self.standing(scope)
+        whys = {one: why for one in self.members if (why := standing.why(one, model)) is not None}
+        for one in [one for one in self.members if one not in whys]:
+            try:
+                return await question(one)
+            except ApiError as error:
+                whys[one] = Answer(outcome="refused", code=error.code, reason=error.reason, retry=error.retry)
+                trouble = None if self.is_one else own_trouble(whys[one])
+                if trouble is None:
+                    raise
+                # Of an account that can do nothing at all the first submit will tell, with a warning.
+                if trouble == "model":
+                    standing.leave_out(one, model, whys[one])
+        raise self.exhausted(whys, model, job=model)
+
+    def exhausted(self, whys: Mapping[Member, Answer], model: str, *, job: str) -> ApiError:
+        """Says that no account is left for a job, naming each with its reason.
+
+        Args:
+            whys: Why not, by account.
+            model: What is asked for.
+            job: The job's full name.
+        """
+        said = "; ".join(f"{one}: {refusal(why)}" for one, why in whys.items())
+        last = list(whys.values())[-1]
+        row = explain(last.code, last.reason, submitting=True)
+        return row.error(
+            f"{job}: no account of pool {self.name!r} takes {model}. {said}. Nothing was paid for it. "
+            "What to do: mend one of these accounts, or add another to the pool, and run again.",
+            code=last.code,
+            reason=last.reason,
+            retry=row.retry,
+            advice=row.advice,
+        )
+
+
+def refusal(why: Answer) -> str:
+    """Says in a clause why an account refused, and what a person can do about it.
+
+    Args:
+        why: Its answer.
+    """
+    row = explain(why.code, why.reason, submitting=True)
+    said = f', "{why.reason}"' if why.reason else ""
+    return f"{row.meaning} (code {why.code}{said}; {row.advice})"

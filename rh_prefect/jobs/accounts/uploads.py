@@ -1,0 +1,82 @@
+"""Links of inputs at RunningHub: one upload for one content, shared for as long as its link lives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from rh_prefect.client.wire import Upload
+from rh_prefect.jobs.orders.inputs import Input, check_unchanged, fetched
+
+LIFETIME = 20 * 3600.0
+"""Seconds for which a link is given out: RunningHub says one day, and a job may wait for its slot."""
+
+AT_ONCE = 4
+
+
+class Uploads:
+    """What one account has uploaded in this process."""
+
+    def __init__(
+        self,
+        upload: Callable[..., Awaitable[Upload]],
+        *,
+        folder: Path,
+        clock: Callable[[], float],
+        lifetime: float = LIFETIME,
+    ) -> None:
+        """Starts with nothing uploaded.
+
+        Args:
+            upload: Uploads a local file: `upload(path, name=…, mime=…)`.
+            folder: Local scratch for files that are not local.
+            clock: Monotonic seconds.
+            lifetime: Seconds for which an upload is taken to be there.
+        """
+        self._lifetime = lifetime
+        self._upload = upload
+        self._folder = folder
+        self._clock = clock
+        self._sent: dict[str, tuple[Upload, float]] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._gate = asyncio.Semaphore(AT_ONCE)
+
+    async def link(self, given: Input, *, options: Mapping[str, object]) -> str:
+        """Gives a link that RunningHub can read for some hours yet, uploading the file if it has to.
+
+        Args:
+            given: The file.
+            options: fsspec's storage options for its source.
+
+        Raises:
+            InputError: The file has changed since it was first read.
+            MediaError: It can no longer be read.
+        """
+        return (await self._uploaded(given, options)).url
+
+    async def file_name(self, given: Input, *, options: Mapping[str, object]) -> str:
+        """Gives the name under which a workflow's loader node finds a file, uploading it if it has to; see `link`."""
+        return (await self._uploaded(given, options)).file_name
+
+    async def _uploaded(self, given: Input, options: Mapping[str, object]) -> Upload:
+        sha256 = given.seen.sha256
+        async with self._locks[sha256]:
+            known = self._sent.get(sha256)
+            if known is None or self._clock() >= known[1]:
+                async with self._gate:
+                    known = (await self._send(given, options), self._clock() + self._lifetime)
+                self._sent[sha256] = known
+            return known[0]
+
+    async def _send(self, given: Input, options: Mapping[str, object]) -> Upload:
+        local = fetched(given.source, self._folder, options=options)
+        path, sha256, _ = await asyncio.to_thread(local.__enter__)
+        try:
+            check_unchanged(given, sha256)
+            # RunningHub goes by the extension, and a plain ASCII name is the only one that is safe there.
+            extension = given.seen.extension or "bin"
+            return await self._upload(path, name=f"{sha256[:32]}.{extension}", mime=given.seen.mime)
+        finally:
+            await asyncio.to_thread(local.__exit__, None, None, None)

@@ -1,0 +1,133 @@
+"""A job as it is asked for: checked against the catalogue and its files looked at, before anything is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from rh_prefect import catalog
+from rh_prefect.jobs.ledger.identity import base_hash, explicit_key, job_key
+from rh_prefect.jobs.ledger.records import Intent, SeenMedia
+from rh_prefect.jobs.orders.inputs import Input, Inputs
+from rh_prefect.media.ref import Media, as_media_input
+from rh_prefect.models import ModelInput
+
+ASSET = "asset://"
+"""Media registered with RunningHub beforehand; it is passed on as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One job, ready for its life.
+
+    Attributes:
+        model: The model's name in RunningHub's documentation.
+        endpoint: Path below `/openapi/v2/`.
+        site: RunningHub's host.
+        payload: The request's parameters under their wire names; files by content, as `sha256:…`.
+        base: What makes two calls equal.
+        label: The caller's name for the output.
+        estimate: Expected price, where the catalogue has one.
+        currency: Of the estimate.
+        inputs: The files by their marks; empty for an order that was rebuilt from the journal.
+        private: Parameters that are sent and never recorded, such as a password.
+        node_names: Of a graph: the class of each node, as far as it is known; for people.
+    """
+
+    model: str
+    endpoint: str
+    site: str
+    payload: Mapping[str, Any]
+    base: str
+    label: str | None = None
+    estimate: Decimal | None = None
+    currency: str | None = None
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    private: Mapping[str, str] = field(default_factory=dict, repr=False)
+    node_names: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, intent: Intent) -> Order:
+        """Rebuilds an order from its record, to bring home what was paid; it cannot be submitted again."""
+        return cls(
+            model=intent.model,
+            endpoint=intent.endpoint,
+            site=intent.site,
+            payload=intent.payload,
+            base=intent.base,
+            label=intent.label,
+            estimate=intent.estimate,
+            currency=intent.currency,
+        )
+
+    def key(self, *, ordinal: int, key: str | None = None) -> str:
+        """The job's key: the caller's own, or what is asked for and which of the equal calls it is."""
+        return explicit_key(key) if key is not None else job_key(self.base, ordinal)
+
+
+async def place_order(asked: ModelInput, *, site: str, inputs: Inputs, label: str | None = None) -> Order:
+    """Checks everything that can be checked without paying.
+
+    Args:
+        asked: The model and its parameters.
+        site: RunningHub's host.
+        inputs: Looks at files.
+        label: The caller's name for the output.
+
+    Returns:
+        The order.
+
+    Raises:
+        InputError: A parameter or a file is not what the model takes.
+    """
+    model = asked.entry
+    params = asked.params()
+    files: dict[str, Input] = {}
+    for param in model.media_params:
+        given = params.get(param.name)
+        if given is not None:
+            params[param.name] = await _marks(model, param, given, inputs, files)
+    payload = catalog.validate(model, params)
+    price = catalog.estimate(model, payload, seconds=_seconds(files))
+    return Order(
+        model=model.name,
+        endpoint=model.endpoint,
+        site=site,
+        payload=payload,
+        base=base_hash(site=site, endpoint=model.endpoint, payload=payload, label=label),
+        label=label,
+        estimate=price.amount if price else None,
+        currency=price.currency if price else None,
+        inputs=files,
+    )
+
+
+async def _marks(
+    model: catalog.Model, param: catalog.Param, given: object, inputs: Inputs, files: dict[str, Input]
+) -> str | list[str]:
+    sources = list(given) if isinstance(given, list | tuple) else [given]
+    marks = await asyncio.gather(*(_mark(model, param, as_media_input(source), inputs, files) for source in sources))
+    return marks if isinstance(given, list | tuple) else marks[0]
+
+
+async def _mark(
+    model: catalog.Model, param: catalog.Param, source: Media | str, inputs: Inputs, files: dict[str, Input]
+) -> str:
+    if isinstance(source, str) and source.startswith(ASSET):
+        return source
+
+    def check(seen: SeenMedia) -> None:
+        catalog.check_file(model, param, extension=seen.extension, size=seen.size, kind=seen.kind, source=seen.uri)
+
+    given = await inputs.identify(source, check=check)
+    files[given.mark] = given
+    return given.mark
+
+
+def _seconds(files: Mapping[str, Input]) -> float | None:
+    """The longest input's duration: models that are priced by their input are priced by that one."""
+    lengths = [given.seen.seconds for given in files.values() if given.seen.seconds is not None]
+    return max(lengths, default=None)

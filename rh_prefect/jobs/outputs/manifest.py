@@ -1,0 +1,151 @@
+"""The memory: one small JSON file for each finished job, in the store beside its outputs.
+
+`spend` adds these up, `reuse` finds an identical earlier request by them, and a data team reads them with anything that
+reads JSON. They are found by what was asked for: `manifests/<base>/<task id>.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.media.ref import Media
+from rh_prefect.media.store import MediaStore
+
+FOLDER = "manifests"
+
+
+class Manifest(BaseModel):
+    """All there is to know of a finished job.
+
+    Attributes:
+        version: Of this format.
+        key: The job's key.
+        job: The job's full name.
+        base: Hash of what was asked for: equal for equal requests on one site.
+        site: RunningHub's host.
+        account: Who paid, by name or by fingerprint of the key.
+        model: The model's name in RunningHub's documentation.
+        endpoint: Path below `/openapi/v2/`.
+        payload: The request's parameters; files by content, as `sha256:…`.
+        label: The caller's name for the output.
+        seed: The seed that was asked for, if any.
+        task_id: RunningHub's task id.
+        submitted_at: ISO 8601, UTC.
+        ended_at: ISO 8601, UTC.
+        queued_seconds: Time in RunningHub's queue.
+        run_seconds: Time that the task ran.
+        cost: What it cost, where RunningHub says.
+        currency: Of the cost.
+        outputs: Its files.
+        texts: Its texts.
+        run: What the run says of itself, such as the flow run's id and name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    version: int = 1
+    key: str
+    job: str
+    base: str
+    site: str
+    account: str
+    model: str
+    endpoint: str
+    payload: dict[str, Any]
+    label: str | None = None
+    seed: int | None = None
+    task_id: str
+    submitted_at: str
+    ended_at: str
+    queued_seconds: float | None = None
+    run_seconds: float | None = None
+    cost: Decimal | None = None
+    currency: str | None = None
+    outputs: tuple[Media, ...] = ()
+    texts: tuple[str, ...] = ()
+    run: Mapping[str, str] = Field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its name in the store."""
+        return manifest_name(self.base, self.task_id)
+
+    def result(self, store: MediaStore, *, reused: bool = False) -> Result:
+        """The job as its caller gets it.
+
+        Args:
+            store: Where the manifest lies.
+            reused: Whether this call paid nothing, being served by an earlier request.
+        """
+        return Result(
+            model=self.model,
+            endpoint=self.endpoint,
+            job=self.job,
+            key=self.key,
+            task_id=self.task_id,
+            outputs=self.outputs,
+            texts=self.texts,
+            cost=Decimal(0) if reused else self.cost,
+            currency=self.currency,
+            queued_seconds=self.queued_seconds,
+            run_seconds=self.run_seconds,
+            reused=reused,
+            manifest=store.uri(self.name),
+            label=self.label,
+        )
+
+
+def manifest_name(base: str, task_id: str) -> str:
+    """Where the manifest of a task lies in its store."""
+    return f"{FOLDER}/{base}/{task_id}.json"
+
+
+def write(store: MediaStore, manifest: Manifest) -> None:
+    """Writes a manifest; it stands whole or not at all."""
+    text = manifest.model_dump_json(indent=1, exclude_none=True)
+    store.write_bytes(manifest.name, text.encode())
+
+
+def read(store: MediaStore, name: str) -> Manifest | None:
+    """Reads a manifest; None where there is none, or what is there is not one."""
+    if not store.exists(name):
+        return None
+    try:
+        return Manifest.model_validate_json(store.read_bytes(name))
+    except ValidationError:
+        return None
+
+
+def find(store: MediaStore, base: str) -> Manifest | None:
+    """Finds the newest finished job with an equal request whose files are all still there.
+
+    Args:
+        store: Where to look.
+        base: Hash of the request.
+    """
+    found = (read(store, name) for name in store.list(f"{FOLDER}/{base}"))
+    newest_first = sorted((one for one in found if one is not None), key=lambda one: one.ended_at, reverse=True)
+    return next((one for one in newest_first if is_whole(store, one)), None)
+
+
+def everything(store: MediaStore) -> Iterator[Manifest]:
+    """Reads every manifest of a store, for `spend`."""
+    for name in store.list(FOLDER):
+        manifest = read(store, name)
+        if manifest is not None:
+            yield manifest
+
+
+def is_whole(store: MediaStore, manifest: Manifest) -> bool:
+    """Tells whether all files of a manifest are still in the store."""
+    return all(_is_there(store, file) for file in manifest.outputs)
+
+
+def _is_there(store: MediaStore, file: Media) -> bool:
+    name = store.name_of(file.uri)
+    return name is not None and store.exists(name)

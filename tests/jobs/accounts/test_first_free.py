@@ -1,0 +1,219 @@
+"""Jobs in line at several accounts: the first one that has room takes them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from rh_prefect.errors import NoAnswer
+from rh_prefect.jobs.accounts.slots import ASK_EVERY, Slots, first_free
+from tests.support.virtual_time import in_virtual_time, now, settle
+
+SECONDS = 10.0
+
+
+class Account:
+    """Answers `queue/status`, and remembers how full it ever was."""
+
+    def __init__(self, name: str, limit: int, *, others: int = 0) -> None:
+        self.name = name
+        self.limit = limit
+        self.others = others
+        self.most = 0
+        self.is_silent = False
+        self.answers_in = 0.001
+        self.slots = Slots(self.ask, clock=now, jitter=lambda: 1.0)
+
+    async def ask(self) -> tuple[int | None, int]:
+        await asyncio.sleep(self.answers_in)
+        if self.is_silent:
+            raise NoAnswer("no answer")
+        return self.limit, self.others + self.slots.held
+
+    async def run(self, seconds: float) -> None:
+        """A job that was given a slot here."""
+        self.slots.posted()
+        self.most = max(self.most, self.slots.held)
+        await asyncio.sleep(seconds)
+        self.slots.release()
+
+
+async def job(accounts: list[Account], seconds: float = SECONDS, *, home: Account | None = None) -> Account:
+    """One job, from the line to its end; the account that ran it."""
+    slots = await first_free([one.slots for one in accounts], home=home.slots if home else None)
+    account = next(one for one in accounts if one.slots is slots)
+    await account.run(seconds)
+    return account
+
+
+@in_virtual_time
+async def test_two_limits_of_five_are_worth_one_of_ten() -> None:
+    spans = []
+    for accounts in ([Account("a", 5), Account("b", 5)], [Account("one", 10)]):
+        began = now()
+        ran = await asyncio.gather(*(job(accounts) for _ in range(40)))
+        spans.append(now() - began)
+        assert [one.most for one in accounts] == [one.limit for one in accounts]
+        assert Counter(one.name for one in ran) == {one.name: 4 * one.limit for one in accounts}
+        assert [one.slots.held for one in accounts] == [0] * len(accounts)
+    assert spans[0] == pytest.approx(spans[1], abs=0.1)
+    assert spans[0] == pytest.approx(4 * SECONDS, abs=0.1)
+
+
+@in_virtual_time
+async def test_jobs_of_mixed_length_go_where_room_is_and_not_in_turn() -> None:
+    accounts = [Account("a", 1), Account("b", 1)]
+    lengths = [60.0, *[10.0] * 6]
+    ran = await asyncio.gather(*(job(accounts, seconds) for seconds in lengths))
+    assert [one.name for one in ran] == ["a", *["b"] * 6]
+    assert now() == pytest.approx(60.0, abs=0.1)
+
+
+@in_virtual_time
+async def test_a_slot_that_others_leave_at_one_account_is_taken_there() -> None:
+    accounts = [Account("a", 1, others=1), Account("b", 1)]
+    long = asyncio.create_task(job(accounts[1:], 300))
+    short = asyncio.create_task(job(accounts[1:], 300))
+    await settle()
+    # One of ours may always try, so the first account is filled too.
+    tried = asyncio.create_task(job(accounts, 300))
+    waits = asyncio.create_task(job(accounts, 1))
+    await asyncio.sleep(2)
+    assert not waits.done()
+    accounts[0].limit, accounts[0].others = 2, 0
+    await asyncio.sleep(2 * ASK_EVERY)
+    assert waits.done() and waits.result().name == "a"
+    for task in (long, short, tried):
+        task.cancel()
+
+
+@in_virtual_time
+async def test_who_leaves_the_line_leaves_it_everywhere() -> None:
+    accounts = [Account("a", 1), Account("b", 1)]
+    running = [asyncio.create_task(job(accounts, 50)) for _ in range(2)]
+    gone, stays = (asyncio.create_task(job(accounts, 1)) for _ in range(2))
+    await asyncio.sleep(1)
+    gone.cancel()
+    await asyncio.sleep(60)
+    assert stays.done() and all(task.done() for task in running)
+    assert [one.slots.held for one in accounts] == [0, 0]
+
+
+@in_virtual_time
+async def test_a_slot_that_is_given_in_the_moment_of_leaving_is_not_lost() -> None:
+    accounts = [Account("a", 1), Account("b", 1)]
+    running = [asyncio.create_task(job(accounts, 5)) for _ in range(2)]
+    await asyncio.sleep(1)
+    waits = asyncio.create_task(job(accounts, 1))
+    await asyncio.sleep(1)
+    accounts[0].slots.release()  # its slot is given to the one that waits, which is cancelled before it knows
+    waits.cancel()
+    await settle()
+    assert accounts[0].slots.held == 0
+    accounts[0].slots.hold()
+    await asyncio.gather(*running)
+    await asyncio.gather(*(job(accounts, 1) for _ in range(6)))
+    assert [one.slots.held for one in accounts] == [0, 0]
+
+
+@in_virtual_time
+async def test_a_job_goes_where_its_inputs_are_before_those_that_are_at_home_elsewhere() -> None:
+    accounts = a, b = [Account("a", 1), Account("b", 1)]
+    order: list[str] = []
+
+    async def named(name: str, home: Account | None) -> None:
+        ran = await job(accounts, home=home)
+        order.append(f"{name} on {ran.name}")
+
+    running = [asyncio.create_task(job([a], 5)), asyncio.create_task(job([b], 7))]
+    await asyncio.sleep(1)
+    for name, home in (("first", b), ("second", a), ("third", b), ("fourth", None)):
+        running.append(asyncio.create_task(named(name, home)))
+        await asyncio.sleep(0.01)
+    await asyncio.gather(*running)
+    # Nothing waits for its home while another account has nothing better to do.
+    assert order == ["second on a", "first on b", "fourth on a", "third on b"]
+
+
+@in_virtual_time
+async def test_a_slot_is_kept_for_a_job_that_is_bringing_its_inputs() -> None:
+    a, b = Account("a", 1), Account("b", 1)
+    busy = asyncio.create_task(job([a], 100))
+    await b.slots.refresh()
+    b.slots.expect()
+    stranger = asyncio.create_task(job([a, b], home=a))
+    await asyncio.sleep(1)
+    assert not stranger.done() and b.slots.held == 0
+    # It has brought them, and comes; it is no longer expected once it has its slot.
+    comes = asyncio.create_task(job([a, b], home=b))
+    await settle()
+    assert b.slots.held == 1
+    b.slots.expect_no_more()
+    assert (await comes) is b
+    assert (await stranger) is b
+    busy.cancel()
+
+
+@in_virtual_time
+async def test_a_job_that_is_expected_and_does_not_come_leaves_its_slot_to_the_next() -> None:
+    a, b = Account("a", 1), Account("b", 1)
+    busy = asyncio.create_task(job([a], 100))
+    await b.slots.refresh()
+    b.slots.expect()
+    stranger = asyncio.create_task(job([a, b], home=a))
+    await asyncio.sleep(1)
+    b.slots.expect_no_more()
+    assert (await stranger) is b
+    assert now() < 2 * SECONDS
+    busy.cancel()
+
+
+@in_virtual_time
+async def test_where_only_strangers_wait_the_first_of_them_goes() -> None:
+    accounts = a, b = [Account("a", 1), Account("b", 1)]
+    busy = asyncio.create_task(job([b], 100))
+    await asyncio.sleep(1)
+    assert (await job(accounts, home=b)) is a
+    busy.cancel()
+
+
+@in_virtual_time
+async def test_one_account_that_says_nothing_does_not_keep_the_other_from_working() -> None:
+    accounts = silent, _ = [Account("silent", 2), Account("works", 2)]
+    silent.answers_in = 60.0
+    ran = await asyncio.gather(*(job(accounts, home=silent) for _ in range(4)))
+    assert [one.name for one in ran] == ["works"] * 4
+    assert now() < 3 * SECONDS
+    assert silent.slots.held == 0
+
+
+@in_virtual_time
+async def test_an_account_that_answers_late_works_from_then_on() -> None:
+    accounts = late, busy = [Account("late", 2), Account("busy", 1)]
+    late.answers_in = 20.0
+    ran = await asyncio.gather(*(job(accounts, 100) for _ in range(3)))
+    assert Counter(one.name for one in ran) == {"late": 2, "busy": 1}
+    assert (late.most, busy.most) == (2, 1)
+    assert now() == pytest.approx(120, abs=1)
+
+
+@in_virtual_time
+async def test_an_account_whose_count_fails_is_tried_all_the_same() -> None:
+    only = Account("fails", 2)
+    only.is_silent = True
+    assert [one.name for one in await asyncio.gather(job([only]), job([only]))] == ["fails"] * 2
+    assert now() < 2 * SECONDS
+
+
+@in_virtual_time
+async def test_who_leaves_while_an_account_counts_takes_nothing() -> None:
+    only = Account("only", 1)
+    only.answers_in = 30.0
+    gone = asyncio.create_task(job([only]))
+    await asyncio.sleep(10)
+    gone.cancel()
+    await asyncio.sleep(30)
+    assert gone.cancelled() and only.slots.held == 0
+    assert (await job([only], 1)) is only

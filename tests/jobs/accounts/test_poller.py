@@ -1,0 +1,436 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from rh_prefect.client.wire import RemoteOutput, TaskView
+from rh_prefect.errors import (
+    AccountError,
+    Busy,
+    KeyRejected,
+    NoAnswer,
+    NotDelivered,
+    TaskNotFound,
+)
+from rh_prefect.jobs.accounts.poller import EMPTY_LOOKS, IN_FLIGHT, LONGEST_GAP, MISSES_THAT_COUNT, Poller
+from rh_prefect.jobs.accounts.slots import Count
+from tests.support.virtual_time import in_virtual_time, now, settle
+
+OUTPUT = RemoteOutput(url="http://files/1.png")
+HOUR = 3600.0
+
+
+def view(status: Any, task_id: str = "1") -> TaskView:
+    return TaskView(task_id=task_id, status=status, outputs=(OUTPUT,) if status == "SUCCESS" else ())
+
+
+QUEUED, RUNNING, SUCCESS = view("QUEUED"), view("RUNNING"), view("SUCCESS")
+EMPTY = TaskView(task_id="1", status="SUCCESS")
+Answer = TaskView | Exception
+
+
+class RunningHub:
+    """Answers queries as told, task by task; the last answer stands."""
+
+    def __init__(self, *answers: Answer, takes: float = 0.0) -> None:
+        self._default = answers
+        self._takes = takes
+        self._answers: dict[str, list[Answer]] = {}
+        self.looks: list[float] = []
+        self.in_flight = self.most_in_flight = 0
+        self._asked = asyncio.Event()
+
+    async def asked_after(self, moment: float) -> None:
+        """Waits for a look that begins later."""
+        while not self.looks or self.looks[-1] <= moment:
+            self._asked.clear()
+            await self._asked.wait()
+
+    def says(self, task_id: str, *answers: Answer) -> None:
+        self._answers[task_id] = list(answers)
+
+    async def query(self, task_id: str) -> TaskView:
+        self.looks.append(now())
+        self._asked.set()
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self._takes)
+        finally:
+            self.in_flight -= 1
+        answers = self._answers.setdefault(task_id, list(self._default))
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer.model_copy(update={"task_id": task_id})
+
+    @property
+    def gaps(self) -> list[float]:
+        return [round(later - earlier, 2) for earlier, later in pairwise(self.looks)]
+
+
+def poller(rh: RunningHub, **options: Any) -> Poller:
+    return Poller(rh.query, clock=now, **options)
+
+
+def not_found() -> TaskNotFound:
+    return TaskNotFound("no such task", code="807")
+
+
+async def ends_after(rh: RunningHub, seconds: float, task_id: str = "1") -> None:
+    await asyncio.sleep(seconds)
+    rh.says(task_id, SUCCESS)
+
+
+@in_virtual_time
+async def test_a_task_is_waited_for_and_each_change_is_told_once() -> None:
+    seen: list[TaskView] = []
+    rh = RunningHub(QUEUED, QUEUED, RUNNING, RUNNING, SUCCESS)
+    ended = await poller(rh).wait("1", on_change=seen.append)
+    assert ended == SUCCESS
+    assert [one.status for one in seen] == ["QUEUED", "RUNNING", "SUCCESS"]
+
+
+@pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
+def test_a_failed_and_a_cancelled_task_end_too(status: str) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        assert (await poller(RunningHub(RUNNING, view(status))).wait("1")).status == status
+
+    check()
+
+
+@in_virtual_time
+async def test_the_gap_grows_with_age_and_is_bounded() -> None:
+    rh = RunningHub(RUNNING)
+    end = asyncio.create_task(ends_after(rh, HOUR))
+    await poller(rh, shortest=2.0).wait("1")
+    await end
+    assert rh.gaps[0] == 2.0
+    assert rh.gaps == sorted(rh.gaps)
+    assert rh.gaps[-1] == LONGEST_GAP
+    assert len(rh.looks) < HOUR / LONGEST_GAP + 60
+    assert now() - HOUR <= LONGEST_GAP
+
+
+@in_virtual_time
+async def test_a_short_task_is_noticed_soon() -> None:
+    rh = RunningHub(RUNNING)
+    end = asyncio.create_task(ends_after(rh, 20.0))
+    await poller(rh, shortest=2.0).wait("1")
+    await end
+    assert now() <= 22.5
+
+
+@in_virtual_time
+async def test_no_deadline_abandons_a_paid_task() -> None:
+    rh = RunningHub(RUNNING)
+    end = asyncio.create_task(ends_after(rh, 24 * HOUR))
+    assert await poller(rh).wait("1") == SUCCESS
+    await end
+
+
+@in_virtual_time
+async def test_100_tasks_need_one_loop_and_16_requests_in_flight() -> None:
+    rh = RunningHub(RUNNING, RUNNING, SUCCESS, takes=0.5)
+    waiting_room = poller(rh)
+    waits = [asyncio.create_task(waiting_room.wait(str(n))) for n in range(100)]
+    await asyncio.sleep(1.2)
+    loops = [task for task in asyncio.all_tasks() if "Poller._run" in repr(task)]
+    assert len(loops) == 1
+    assert {ended.task_id for ended in await asyncio.gather(*waits)} == {str(n) for n in range(100)}
+    assert rh.most_in_flight == IN_FLIGHT
+    assert len(rh.looks) == 300
+
+
+BLIPS: list[Callable[[], Exception]] = [
+    lambda: NoAnswer("no readable answer (HTTP 502, HTML)"),
+    lambda: NotDelivered("no connection"),
+    lambda: Busy("too many requests", code="1003"),
+    lambda: RuntimeError("a defect of our own"),
+]
+
+
+@pytest.mark.parametrize("blip", BLIPS)
+def test_a_failing_look_is_a_blip_however_often_it_fails(blip: Callable[[], Exception]) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        rh = RunningHub(RUNNING, *(blip() for _ in range(200)), SUCCESS)
+        assert await poller(rh).wait("1") == SUCCESS
+        assert max(rh.gaps) == LONGEST_GAP
+
+    check()
+
+
+@in_virtual_time
+async def test_blips_are_followed_by_longer_gaps() -> None:
+    rh = RunningHub(NoAnswer("cut"), NoAnswer("cut"), NoAnswer("cut"), SUCCESS)
+    await poller(rh, shortest=2.0).wait("1")
+    assert rh.gaps == [4.0, 6.0, 8.0]
+
+
+@in_virtual_time
+async def test_a_task_that_is_not_known_must_be_denied_three_times() -> None:
+    with pytest.raises(TaskNotFound):
+        await poller(rh := RunningHub(not_found())).wait("1")
+    assert len(rh.looks) == MISSES_THAT_COUNT == 3
+    rh = RunningHub(not_found(), not_found(), RUNNING, not_found(), not_found(), SUCCESS)
+    assert await poller(rh).wait("1") == SUCCESS
+
+
+@pytest.mark.parametrize("kind", [KeyRejected, AccountError])
+def test_a_key_that_may_not_ask_ends_the_wait(kind: type[Exception]) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        rh = RunningHub(kind("no"), SUCCESS)
+        waiting_room = poller(rh)
+        with pytest.raises(kind):
+            await waiting_room.wait("1")
+        assert len(rh.looks) == 1
+        assert await waiting_room.wait("1") == SUCCESS
+
+    check()
+
+
+@in_virtual_time
+async def test_a_wake_looks_at_once() -> None:
+    rh = RunningHub(RUNNING)
+    waiting_room = poller(rh)
+    wait = asyncio.create_task(waiting_room.wait("1"))
+    await asyncio.sleep(HOUR)
+    rh.says("1", SUCCESS)
+    waiting_room.wake("another")
+    waiting_room.wake("1")
+    assert await wait == SUCCESS
+    assert now() == pytest.approx(HOUR)
+
+
+@in_virtual_time
+async def test_a_wake_during_a_look_that_had_asked_before_the_end_is_not_lost() -> None:
+    rh = RunningHub(RUNNING, takes=0.5)
+    waiting_room = poller(rh)
+    wait = asyncio.create_task(waiting_room.wait("1"))
+    await asyncio.sleep(HOUR)
+    await rh.asked_after(now())
+    began = now()
+    waiting_room.wake("1")
+    rh.says("1", RUNNING, SUCCESS)
+    assert await wait == SUCCESS
+    assert now() - began < 2.0
+
+
+@in_virtual_time
+async def test_two_who_wait_for_one_task_share_its_looks() -> None:
+    seen: list[TaskView] = []
+    rh = RunningHub(RUNNING, RUNNING, SUCCESS)
+    waiting_room = poller(rh)
+    both = await asyncio.gather(waiting_room.wait("1", on_change=seen.append), waiting_room.wait("1"))
+    assert list(both) == [SUCCESS, SUCCESS]
+    assert len(rh.looks) == 3
+
+
+@pytest.mark.parametrize("leaver_listens", [True, False])
+@pytest.mark.parametrize("stayer_listens", [True, False])
+def test_one_who_leaves_does_not_hurt_the_other(leaver_listens: bool, stayer_listens: bool) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        seen: list[TaskView] = []
+        rh = RunningHub(RUNNING)
+        waiting_room = poller(rh)
+        leaver = asyncio.create_task(waiting_room.wait("1", on_change=(lambda _: None) if leaver_listens else None))
+        stayer = asyncio.create_task(waiting_room.wait("1", on_change=seen.append if stayer_listens else None))
+        await asyncio.sleep(60)
+        leaver.cancel()
+        await asyncio.sleep(60)
+        rh.says("1", SUCCESS)
+        assert await stayer == SUCCESS
+        assert bool(seen) == stayer_listens
+
+    check()
+
+
+@in_virtual_time
+async def test_who_is_cancelled_leaves_nothing() -> None:
+    rh = RunningHub(RUNNING)
+    waiting_room = poller(rh)
+    waits = [asyncio.create_task(waiting_room.wait(task_id)) for task_id in ("1", "1", "2")]
+    await asyncio.sleep(60)
+    for wait in waits:
+        wait.cancel()
+    await settle()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    looks = len(rh.looks)
+    await asyncio.sleep(HOUR)
+    assert len(rh.looks) == looks
+
+
+@in_virtual_time
+async def test_who_is_cancelled_during_a_look_leaves_nothing() -> None:
+    rh = RunningHub(RUNNING, takes=0.5)
+    wait = asyncio.create_task(poller(rh).wait("1"))
+    await rh.asked_after(now())
+    wait.cancel()
+    await asyncio.sleep(1.0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert len(rh.looks) == 1
+
+
+@in_virtual_time
+async def test_a_task_can_be_waited_for_again_after_everybody_left() -> None:
+    rh = RunningHub(RUNNING)
+    waiting_room = poller(rh)
+    wait = asyncio.create_task(waiting_room.wait("1"))
+    await asyncio.sleep(60)
+    wait.cancel()
+    rh.says("1", SUCCESS)
+    assert await waiting_room.wait("1") == SUCCESS
+
+
+@in_virtual_time
+async def test_a_success_is_looked_at_until_its_outputs_are_there() -> None:
+    seen: list[TaskView] = []
+    rh = RunningHub(RUNNING, EMPTY, EMPTY, SUCCESS)
+    assert (await poller(rh).wait("1", on_change=seen.append)).outputs == (OUTPUT,)
+    assert [one.status for one in seen] == ["RUNNING", "SUCCESS"]
+
+
+@in_virtual_time
+async def test_a_success_that_stays_without_outputs_is_believed_at_last() -> None:
+    rh = RunningHub(EMPTY)
+    assert await poller(rh, shortest=2.0).wait("1") == EMPTY
+    assert len(rh.looks) == EMPTY_LOOKS + 1
+    assert set(rh.gaps) == {2.0}
+
+
+@in_virtual_time
+async def test_a_watcher_that_fails_does_not_end_the_wait() -> None:
+    def fail(_: TaskView) -> None:
+        raise LookupError
+
+    assert await poller(RunningHub(RUNNING, SUCCESS)).wait("1", on_change=fail) == SUCCESS
+
+
+class Account:
+    """RunningHub with an account that counts: tasks end when they are told to."""
+
+    def __init__(self, *, others: int = 0, lies: bool = False) -> None:
+        self.rh = RunningHub(RUNNING)
+        self.others = others
+        self.lies = lies
+        self.error: Exception | None = None
+        self.counts: list[float] = []
+        self.ended: set[str] = set()
+        self._noticed: set[str] = set()
+
+    async def count(self, watched: int) -> Count | None:
+        self.counts.append(now())
+        if self.error is not None:
+            raise self.error
+        missing = 0 if self.lies else len(self.ended - self._noticed)
+        return Count(missing=missing, others=self.others)
+
+    async def ends(self, task_id: str, after: float) -> None:
+        await asyncio.sleep(after)
+        self.ended.add(task_id)
+        self.rh.says(task_id, view("SUCCESS", task_id))
+
+    async def lateness(self, lengths: list[float]) -> list[float]:
+        """Runs tasks of these lengths, all begun now; by how much each end was noticed late."""
+        waiting_room = poller(self.rh, count=self.count)
+
+        async def one(task_id: str, length: float) -> float:
+            end = asyncio.create_task(self.ends(task_id, length))
+            began = now()
+            await waiting_room.wait(task_id)
+            self._noticed.add(task_id)
+            await end
+            return now() - began - length
+
+        return list(await asyncio.gather(*(one(str(n), length) for n, length in enumerate(lengths))))
+
+
+@in_virtual_time
+async def test_tasks_that_are_counted_are_looked_at_less_and_noticed_sooner() -> None:
+    lengths = [60.0 + 3 * n for n in range(40)]
+    counted = Account()
+    late = await counted.lateness(lengths)
+    alone = RunningHub(RUNNING)
+    waiting_room = poller(alone)
+    for n, length in enumerate(lengths):
+        asyncio.get_running_loop().call_later(length, alone.says, str(n), SUCCESS)
+    await asyncio.gather(*(waiting_room.wait(str(n)) for n in range(len(lengths))))
+    assert sum(late) / len(late) < 4.0
+    assert len(counted.rh.looks) + len(counted.counts) < len(alone.looks)
+
+
+@in_virtual_time
+async def test_equal_tasks_are_noticed_within_a_moment_and_with_few_looks() -> None:
+    account = Account()
+    late = await account.lateness([60.0] * 50)
+    assert max(late) < 2.0
+    assert len(account.rh.looks) < 8 * 50
+
+
+@in_virtual_time
+async def test_every_end_is_noticed_within_a_tenth_of_its_length_or_two_seconds() -> None:
+    lengths = [6.0] * 30 + [40.0 + n for n in range(15)] + [180.0 + n for n in range(5)]
+    late = await Account().lateness(lengths)
+    assert all(one <= max(2.5, 0.1 * length) for one, length in zip(late, lengths))
+
+
+@in_virtual_time
+async def test_where_others_share_the_account_a_count_is_not_relied_on() -> None:
+    lengths = [60.0 + n for n in range(20)]
+    late = await Account(others=5, lies=True).lateness(lengths)
+    assert all(one <= 0.1 * length for one, length in zip(late, lengths))
+
+
+@in_virtual_time
+async def test_a_count_that_always_says_that_nothing_has_ended_costs_time_only() -> None:
+    late = await Account(lies=True).lateness([60.0 + n for n in range(20)])
+    assert all(one <= 140 for one in late)
+
+
+@in_virtual_time
+async def test_a_count_that_misses_what_has_not_ended_costs_few_looks() -> None:
+    account = Account()
+    account.ended = {f"another-{n}" for n in range(20)}
+    lengths = [60.0 + n for n in range(20)]
+    late = await account.lateness(lengths)
+    assert all(one <= 0.1 * length for one, length in zip(late, lengths))
+    assert len(account.rh.looks) < 40 * len(lengths)
+
+
+@in_virtual_time
+async def test_an_account_that_cannot_be_counted_changes_nothing_but_time() -> None:
+    account = Account()
+    account.error = RuntimeError("a defect of our own")
+    lengths = [60.0 + n for n in range(20)]
+    late = await account.lateness(lengths)
+    assert all(one <= 0.1 * length for one, length in zip(late, lengths))
+
+
+@in_virtual_time
+async def test_one_task_alone_is_looked_at_and_not_counted() -> None:
+    account = Account()
+    await account.lateness([600.0])
+    assert len(account.counts) <= 1
+
+
+@in_virtual_time
+async def test_nobody_counts_when_nobody_waits() -> None:
+    account = Account()
+    waiting_room = poller(account.rh, count=account.count)
+    waits = [asyncio.create_task(waiting_room.wait(str(n))) for n in range(5)]
+    await asyncio.sleep(60)
+    for wait in waits:
+        wait.cancel()
+    await settle()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    counts = len(account.counts)
+    await asyncio.sleep(HOUR)
+    assert len(account.counts) == counts

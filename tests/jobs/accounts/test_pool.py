@@ -1,0 +1,324 @@
+"""Several accounts pay together, each with its own limit; a job stays with the account that it was paid on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect import models
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import (
+    AccountError,
+    BudgetExceeded,
+    ConfigError,
+    JobFailed,
+    KeyRejected,
+    RequestRefused,
+    RunningHubError,
+    SubmissionUnknown,
+)
+from rh_prefect.jobs.accounts.pool import NOT_HERE, own_trouble
+from rh_prefect.jobs.ledger.records import Answer
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.workflows import WorkflowInput
+from tests.support import samples
+from tests.support.pooled import PooledRun, pictures
+from tests.support.stage import wait_until
+
+KEY_IS_WRONG, WALLET_IS_EMPTY = "412", "812"
+
+
+@pytest.fixture
+def rh() -> Iterator[Emulator]:
+    """Two keys that run three tasks each; a task takes 0.2 s."""
+    with Emulator(clock="real", factor=50, limit=3, long_side=48, fps=2) as emulator:
+        emulator.keys.add("two", limit=3)
+        yield emulator
+
+
+Again = Callable[..., PooledRun]
+
+
+@pytest.fixture
+def again(rh: Emulator, tmp_path: Path) -> Again:
+    """Makes another run of the same scope, on what accounts it likes."""
+
+    def made(**facts: Any) -> PooledRun:
+        return PooledRun(rh, tmp_path, **facts)
+
+    return made
+
+
+@pytest.fixture
+def run(again: Again) -> PooledRun:
+    return again()
+
+
+def results(done: list[Result | RunningHubError]) -> list[Result]:
+    wrong = [one for one in done if not isinstance(one, Result)]
+    assert not wrong, wrong
+    return [one for one in done if isinstance(one, Result)]
+
+
+def errors(done: list[Result | RunningHubError]) -> list[RunningHubError]:
+    return [one for one in done if isinstance(one, RunningHubError)]
+
+
+async def test_the_limits_of_both_are_used_and_kept(run: PooledRun) -> None:
+    done = results(await run.all(pictures(24)))
+    assert len({one.task_id for one in done}) == 24
+    assert sum(run.paid.values()) == 24
+    assert min(run.paid["main"], run.paid["two"]) >= 8
+    assert sum(run.refused.values()) <= 2, run.refused
+
+
+async def test_each_job_says_who_paid_and_never_with_which_key(run: PooledRun, rh: Emulator) -> None:
+    await run.all(pictures(6))
+    intents = await run.intents()
+    assert Counter((one.account, one.credentials) for one in intents) == {
+        ("account of main", "main"): run.paid["main"],
+        ("account of two", "two"): run.paid["two"],
+    }
+    records = "".join(path.read_text() for path in run.folder.rglob("*.json"))
+    assert not any(key.secret in records for key in rh.keys)
+
+
+async def test_inputs_are_uploaded_once_to_each_account_that_uses_them(run: PooledRun, rh: Emulator) -> None:
+    photo = str(samples.png(run.folder / "photo.png"))
+    asked = [
+        models.ZImageTurboImageToImage(image_url=photo, prompt=f"{n}", aspect_ratio="1:1", output_format="png")
+        for n in range(12)
+    ]
+    results(await run.all(asked))
+    assert run.paid["main"] and run.paid["two"]
+    assert Counter(one.key_name for one in rh.books.uploads) == {"main": 1, "two": 1}
+
+
+async def test_an_input_of_one_job_is_sent_to_the_account_that_pays_for_it(run: PooledRun, rh: Emulator) -> None:
+    asked = [
+        models.ZImageTurboImageToImage(
+            image_url=str(samples.png(run.folder / f"{n}.png", text=str(n))),
+            prompt="x",
+            aspect_ratio="1:1",
+            output_format="png",
+        )
+        for n in range(12)
+    ]
+    results(await run.all(asked))
+    sent = Counter(one.sha256 for one in rh.books.uploads)
+    assert len(sent) == 12
+    # Some may have moved to a slot that was free elsewhere; most went where they were expected.
+    assert sum(sent.values()) <= 14
+
+
+async def test_a_key_that_is_refused_is_left_out_with_one_warning(run: PooledRun, rh: Emulator) -> None:
+    wrong = "f" * 32
+    run.secrets = {"two": wrong}
+    results(await run.all(pictures(9)))
+    assert run.paid == {"main": 9}
+    (said,) = run.said("moved")
+    for word in ("account of two", "block 'two'", "key is missing or unknown", KEY_IS_WRONG, "account of main"):
+        assert word in said
+    assert wrong not in said
+
+
+async def test_a_wallet_that_runs_dry_sends_the_rest_to_the_others(run: PooledRun, rh: Emulator) -> None:
+    wallet = rh.keys["two"].account
+    wallet.money = 0  # type: ignore[assignment]  # it is a number
+    results(await run.all(pictures(9)))
+    assert run.paid == {"main": 9}
+    # Now and then a slot is tried a moment before RunningHub has freed it.
+    assert {code for _, code in run.refused} - {"421"} == {WALLET_IS_EMPTY}
+    assert len(run.said("moved")) == 1
+    wallet.money = 100  # type: ignore[assignment]  # as above
+    run.attempt = 2
+    results(await run.all(pictures(9, "another")))
+    assert run.paid["two"], "a later attempt asks all accounts again"
+
+
+async def test_where_all_are_out_each_is_named_with_its_reason(run: PooledRun, rh: Emulator) -> None:
+    for key in rh.keys:
+        key.account.money = 0
+    wrong = errors(await run.all(pictures(8)))
+    assert [type(one) for one in wrong] == [AccountError] * 8
+    for one in wrong:
+        assert all(
+            word in one.message for word in ("pool 'night'", "account of main", "account of two", WALLET_IS_EMPTY)
+        )
+    submits = len(rh.books.submissions)
+    assert submits <= 6
+    await run.all(pictures(3, "more"))
+    assert len(rh.books.submissions) == submits, "in this run nobody is asked once more"
+
+
+async def test_a_workflow_that_one_account_does_not_have_goes_to_another_and_nobody_is_left_out(
+    run: PooledRun, rh: Emulator
+) -> None:
+    workflow = WorkflowInput(id="2030000000000000001", nodes={})
+    rh.faults.add(Fault("submit", endpoint="run/workflow/*", kind="code", code="380", times=1))
+    results(await run.all([workflow]))
+    results(await run.all([workflow] * 4))
+    refused = next(one.key_name for one in rh.books.submissions if one.code == "380")
+    assert run.paid[refused] == 0
+    (said,) = run.said("moved")
+    assert f"for {workflow.model}: no such workflow" in said
+    results(await run.all(pictures(8)))
+    assert run.paid[refused] > 0, "the account pays for everything else"
+
+
+async def test_a_workflow_is_read_from_an_account_that_has_it(run: PooledRun, rh: Emulator) -> None:
+    rh.faults.add(Fault("workflow", kind="code", code="380", number=1))
+    results(await run.all([WorkflowInput(id="2030000000000000001", nodes={})]))
+    assert run.paid == {"two": 1}
+
+
+async def test_a_workflow_that_nobody_has_names_all(run: PooledRun, rh: Emulator) -> None:
+    (wrong,) = errors(await run.all([WorkflowInput(id="1", nodes={})]))
+    assert isinstance(wrong, RequestRefused)
+    assert "account of main" in wrong.message and "account of two" in wrong.message
+    assert not rh.books.submissions
+
+
+async def test_one_job_that_no_account_takes_leaves_the_others_alone(run: PooledRun, rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", prompt="picture 0", kind="code", code="433"))
+    done = await run.all(pictures(6))
+    (wrong,) = errors(done)
+    assert "433" in wrong.message
+    assert sum(run.paid.values()) == 5
+    assert not run.said("moved")
+
+
+async def test_a_request_that_is_wrong_is_asked_of_one_account_only(run: PooledRun, rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", kind="code", code="1501"))
+    (wrong,) = errors(await run.all(pictures(1)))
+    assert type(wrong).__name__ == "ModerationError"
+    assert len(rh.books.submissions) == 1
+
+
+async def test_a_budget_is_one_for_all_accounts(run: PooledRun, rh: Emulator) -> None:
+    (first,) = results(await run.all(pictures(1, "the price")))
+    assert first.cost
+    done = await run.all(pictures(12), budget=float(first.cost) * 5.5)
+    assert Counter(type(one) for one in done) == {Result: 4, BudgetExceeded: 8}
+    assert sum(run.paid.values()) == 5
+
+
+async def test_a_budget_for_wallets_of_two_currencies_is_refused(run: PooledRun, rh: Emulator) -> None:
+    rh.keys.add("dollars", limit=3, currency="USD")
+    run.members = ("main", "dollars")
+    (wrong,) = errors(await run.all(pictures(1), budget=10))
+    assert isinstance(wrong, ConfigError)
+    assert "CNY" in wrong.message and "USD" in wrong.message
+    assert not rh.books.submissions
+    results(await run.all(pictures(1)))
+
+
+class TestPaidOn:
+    """What was paid, or may have been, stays where it was."""
+
+    async def begin(self, run: PooledRun, count: int = 4) -> None:
+        """Pays for some pictures and leaves them running."""
+        run.rh.clock.factor = 0
+        working = asyncio.ensure_future(run.all(pictures(count)))
+        await asyncio.to_thread(wait_until, lambda: len(run.said("submitted")) == count)
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        run.rh.clock.factor = 50
+
+    @pytest.mark.parametrize("members", [("two", "main"), ("two",), ("main",), ("third", "two"), ("third",)], ids=str)
+    async def test_whatever_the_pool_is_now(self, run: PooledRun, again: Again, rh: Emulator, members: Any) -> None:
+        rh.keys.add("third", limit=3)
+        await self.begin(run)
+        before = run.paid
+        assert before["main"] and before["two"]
+        later = again(members=members)
+        done = results(await later.all(pictures(4)))
+        assert later.paid == before, "nothing was paid for again"
+        assert {one.task_id for one in done} == {one.task_id for one in rh.books.paid}
+        assert len(later.said("adopted")) == 4
+
+    async def test_a_new_task_after_a_failure_may_go_anywhere(self, run: PooledRun, again: Again, rh: Emulator) -> None:
+        rh.faults.add(Fault("submit", kind="fail", code="1015", times=1))
+        run.members = ("two",)
+        (failed,) = errors(await run.all(pictures(1)))
+        assert isinstance(failed, JobFailed)
+        results(await again(members=("main",), attempt=2).all(pictures(1)))
+        assert run.paid == {"two": 1, "main": 1}
+
+    async def test_an_unknown_submit_names_its_account(self, run: PooledRun, again: Again, rh: Emulator) -> None:
+        rh.faults.add(Fault("submit", kind="cut", times=1))
+        run.members = ("two",)
+        rh.keys.add("third")
+        (first,) = errors(await run.all(pictures(1)))
+        (second,) = errors(await again(members=("main", "third"), gone=frozenset({"two"})).all(pictures(1)))
+        for one in (first, second):
+            assert isinstance(one, SubmissionUnknown)
+            assert "call log of account account of two" in one.message
+        assert len(rh.books.submissions) == 1
+
+    async def test_a_block_that_is_gone_is_an_error_that_says_who_paid(
+        self, run: PooledRun, again: Again, rh: Emulator
+    ) -> None:
+        await self.begin(run, 2)
+        later = again(members=("third",), gone=frozenset({"main", "two"}))
+        rh.keys.add("third")
+        for one in errors(await later.all(pictures(2))):
+            assert isinstance(one, ConfigError)
+        assert later.paid == run.paid
+        done = results(await again(members=("main", "two")).all(pictures(2)))
+        assert len(done) == 2
+
+    async def test_a_renewed_key_is_the_same_account(self, run: PooledRun, again: Again, rh: Emulator) -> None:
+        await self.begin(run, 2)
+        for name in ("main", "two"):
+            rh.keys.add(name, limit=3, account=name, secret=name.ljust(32, "0"))
+        results(await again().all(pictures(2)))
+        assert sum(run.paid.values()) == 2
+
+    async def test_a_key_that_is_withdrawn_while_its_tasks_run(
+        self, run: PooledRun, again: Again, rh: Emulator
+    ) -> None:
+        rh.clock.factor = 0
+        working = asyncio.ensure_future(run.all(pictures(6)))
+        await asyncio.to_thread(wait_until, lambda: len(run.said("submitted")) == 6)
+        secret = rh.keys["two"].secret
+        rh.keys.add("two", limit=3, account="two", secret="0" * 32)
+        rh.clock.factor = 50
+        done = await working
+        assert len(results([one for one in done if isinstance(one, Result)])) == run.paid["main"]
+        for one in errors(done):
+            assert isinstance(one, KeyRejected)
+            assert "account of two" in one.message and "nothing is paid for it twice" in one.message
+        rh.keys.add("two", limit=3, account="two", secret=secret)
+        results(await again().all(pictures(6)))
+        assert sum(run.paid.values()) == 6
+
+
+@pytest.mark.parametrize(
+    ("code", "trouble"),
+    [
+        ("412", "account"),
+        ("802", "account"),
+        ("416", "account"),
+        ("812", "account"),
+        ("436", "account"),
+        *NOT_HERE.items(),
+        ("1501", None),
+        ("1007", None),
+        ("803", None),
+        ("not-sent", None),
+    ],
+)
+def test_whose_trouble_a_refusal_is(code: str, trouble: str | None) -> None:
+    assert own_trouble(Answer(outcome="refused", code=code)) == trouble
+
+
+def test_a_refusal_without_a_number_is_known_by_its_words() -> None:
+    words = "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE"
+    assert own_trouble(Answer(outcome="refused", code="", reason=words)) == "account"

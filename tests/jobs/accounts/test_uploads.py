@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from rh_prefect.client.wire import Upload
+from rh_prefect.errors import InputError, MediaError, NoAnswer
+from rh_prefect.jobs.accounts.uploads import AT_ONCE, LIFETIME, Uploads
+from rh_prefect.jobs.ledger.journal import FolderJournal
+from rh_prefect.jobs.orders.inputs import Input, Inputs
+from tests.support import samples
+
+
+class RunningHub:
+    """Takes uploads, as fast as the test lets it."""
+
+    def __init__(self) -> None:
+        self.uploads: list[tuple[Path, str, str, bytes]] = []
+        self.errors: list[Exception] = []
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
+        self.in_flight = self.most_in_flight = 0
+        self._began = asyncio.Event()
+
+    async def sends(self, count: int) -> None:
+        """Waits until so many are being sent at once."""
+        while self.in_flight < count:
+            self._began.clear()
+            await self._began.wait()
+
+    async def upload(self, path: Path, *, name: str, mime: str) -> Upload:
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            self.uploads.append((path, name, mime, path.read_bytes()))
+            self._began.set()
+            await self.may_go_on.wait()
+            if self.errors:
+                raise self.errors.pop()
+        finally:
+            self.in_flight -= 1
+        return Upload(url=f"https://rh/{len(self.uploads)}/{name}", file_name=name, size=1, kind="image")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def rh() -> RunningHub:
+    return RunningHub()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def uploads(rh: RunningHub, clock: Clock, tmp_path: Path) -> Uploads:
+    return Uploads(rh.upload, folder=tmp_path / "scratch", clock=clock)
+
+
+@pytest.fixture
+def inputs(journal: FolderJournal, tmp_path: Path) -> Inputs:
+    return Inputs(journal, tmp_path / "scratch", options_for=lambda _: {})
+
+
+@pytest.fixture
+async def photo(inputs: Inputs, tmp_path: Path) -> Input:
+    return await inputs.identify(str(samples.png(tmp_path / "Ein Föto 灯塔.png")))
+
+
+async def test_a_file_is_sent_under_a_plain_name_with_its_real_extension(
+    uploads: Uploads, rh: RunningHub, inputs: Inputs, tmp_path: Path
+) -> None:
+    given = await inputs.identify(str(samples.png(tmp_path / "Ein Föto 灯塔.jpeg")))
+    link = await uploads.link(given, options={})
+    [(path, name, mime, content)] = rh.uploads
+    assert (path.name, mime, content) == ("Ein Föto 灯塔.jpeg", "image/png", path.read_bytes())
+    assert name == f"{given.seen.sha256[:32]}.png"
+    assert link == f"https://rh/1/{name}"
+
+
+async def test_one_content_is_sent_once_wherever_it_lies(
+    uploads: Uploads, rh: RunningHub, inputs: Inputs, photo: Input, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(Path(photo.source).read_bytes())
+    first = await uploads.link(photo, options={})
+    assert await uploads.link(await inputs.identify(str(copy)), options={}) == first
+    assert len(rh.uploads) == 1
+
+
+async def test_many_who_want_it_at_once_share_the_upload(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
+    links = await asyncio.gather(*(uploads.link(photo, options={}) for _ in range(20)))
+    assert len(set(links)) == 1
+    assert len(rh.uploads) == 1
+
+
+async def test_who_is_cancelled_while_sending_does_not_keep_the_others_from_it(
+    uploads: Uploads, rh: RunningHub, photo: Input
+) -> None:
+    rh.may_go_on.clear()
+    first, second = (asyncio.create_task(uploads.link(photo, options={})) for _ in range(2))
+    await rh.sends(1)
+    first.cancel()
+    rh.may_go_on.set()
+    assert await second == f"https://rh/2/{rh.uploads[1][1]}"
+
+
+async def test_a_link_that_is_about_to_die_is_made_anew(
+    uploads: Uploads, rh: RunningHub, photo: Input, clock: Clock
+) -> None:
+    first = await uploads.link(photo, options={})
+    clock.now = LIFETIME - 1
+    assert await uploads.link(photo, options={}) == first
+    clock.now = LIFETIME
+    assert await uploads.link(photo, options={}) != first
+    assert len(rh.uploads) == 2
+
+
+def test_a_link_is_given_out_for_less_than_the_day_that_it_lives() -> None:
+    assert LIFETIME < 24 * 3600
+
+
+async def test_an_upload_that_failed_is_tried_again_the_next_time(
+    uploads: Uploads, rh: RunningHub, photo: Input
+) -> None:
+    rh.errors = [NoAnswer("HTTP 502")]
+    with pytest.raises(NoAnswer):
+        await uploads.link(photo, options={})
+    assert await uploads.link(photo, options={})
+
+
+async def test_a_file_that_has_changed_since_is_not_sent(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
+    samples.png(Path(photo.source), text="another")
+    with pytest.raises(InputError, match="has changed"):
+        await uploads.link(photo, options={})
+    assert rh.uploads == []
+
+
+async def test_a_file_that_is_gone_is_said(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
+    Path(photo.source).unlink()
+    with pytest.raises(MediaError):
+        await uploads.link(photo, options={})
+    assert rh.uploads == []
+
+
+async def test_a_remote_file_is_sent_from_a_copy_that_does_not_stay(
+    uploads: Uploads, rh: RunningHub, inputs: Inputs, tmp_path: Path
+) -> None:
+    place = f"memory://{uuid.uuid4().hex}/photo.png"
+    fsspec.filesystem("memory").pipe_file(place, samples.picture("PNG"))
+    await uploads.link(await inputs.identify(place), options={})
+    assert rh.uploads[0][3] == samples.picture("PNG")
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+async def test_few_are_sent_at_once(uploads: Uploads, rh: RunningHub, inputs: Inputs, tmp_path: Path) -> None:
+    files = [samples.png(tmp_path / f"{n}.png", text=str(n)) for n in range(3 * AT_ONCE)]
+    given = [await inputs.identify(str(path)) for path in files]
+    rh.may_go_on.clear()
+    sending = asyncio.gather(*(uploads.link(one, options={}) for one in given))
+    await rh.sends(AT_ONCE)
+    rh.may_go_on.set()
+    assert len(set(await sending)) == len(files)
+    assert rh.most_in_flight == AT_ONCE

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.errors import InputError
+from rh_prefect.jobs.outputs import manifest as manifests
+from rh_prefect.jobs.outputs.manifest import Manifest
+from rh_prefect.media.store import MediaStore
+from tests.support import samples
+from tests.support.job_records import BASE, KEY, TASK
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MediaStore:
+    return MediaStore(tmp_path / "out")
+
+
+def manifest(store: MediaStore, **facts: Any) -> Manifest:
+    said: dict[str, Any] = {
+        "key": KEY,
+        "job": f"run/{KEY}",
+        "base": BASE,
+        "site": "www.runninghub.cn",
+        "account": "acc",
+        "model": "some/model",
+        "endpoint": "some/model",
+        "payload": {"prompt": "灯塔", "seed": 7},
+        "seed": 7,
+        "task_id": TASK,
+        "submitted_at": "2026-01-01T10:00:00.000+00:00",
+        "ended_at": "2026-01-01T10:01:00.000+00:00",
+        "cost": Decimal("0.30"),
+        "currency": "CNY",
+        "run": {"flow_run": "1"},
+    }
+    return Manifest(**(said | facts))
+
+
+def published(store: MediaStore, tmp_path: Path, name: str) -> Any:
+    return store.publish(samples.png(tmp_path / "local.png", text=name), name)
+
+
+def test_a_manifest_comes_back_as_it_was_written(store: MediaStore, tmp_path: Path) -> None:
+    written = manifest(store, outputs=(published(store, tmp_path, "1.png"),), texts=("words",), label="dawn")
+    manifests.write(store, written)
+    assert manifests.read(store, written.name) == written
+
+
+def test_it_lies_where_what_was_asked_for_finds_it_and_is_plain_json(store: MediaStore) -> None:
+    manifests.write(store, manifest(store))
+    said = json.loads(store.read_bytes(f"manifests/{BASE}/{TASK}.json"))
+    assert said["payload"] == {"prompt": "灯塔", "seed": 7}
+    assert Decimal(said["cost"]) == Decimal("0.30")
+
+
+def test_what_is_not_there_or_is_none_is_no_manifest(store: MediaStore) -> None:
+    name = manifests.manifest_name(BASE, TASK)
+    assert manifests.read(store, name) is None
+    for text in ("", "{", "[]", "{}"):
+        store.write_bytes(name, text.encode())
+        assert manifests.read(store, name) is None
+    assert manifests.find(store, BASE) is None
+    assert list(manifests.everything(store)) == []
+
+
+def test_the_newest_equal_request_is_found(store: MediaStore) -> None:
+    for day in (2, 3, 1):
+        ended = f"2026-01-0{day}T10:00:00.000+00:00"
+        manifests.write(store, manifest(store, task_id=str(day), ended_at=ended))
+    manifests.write(store, manifest(store, base="c" * 40, task_id="9"))
+    found = manifests.find(store, BASE)
+    assert found is not None
+    assert found.task_id == "3"
+
+
+def test_one_whose_files_are_not_all_there_is_passed_over(store: MediaStore, tmp_path: Path) -> None:
+    files = tuple(published(store, tmp_path, f"{n}.png") for n in (1, 2))
+    newer = manifest(store, task_id="2", ended_at="2026-02-01T10:00:00.000+00:00", outputs=files)
+    manifests.write(store, newer)
+    manifests.write(store, manifest(store, task_id="1", outputs=files[:1]))
+    assert manifests.find(store, BASE) == newer
+    store.delete("2.png")
+    older = manifests.find(store, BASE)
+    assert older is not None
+    assert older.task_id == "1"
+    store.delete("1.png")
+    assert manifests.find(store, BASE) is None
+
+
+def test_files_of_another_place_are_not_taken_for_there(store: MediaStore, tmp_path: Path) -> None:
+    elsewhere = MediaStore(tmp_path / "elsewhere")
+    manifests.write(store, manifest(store, outputs=(published(elsewhere, tmp_path, "1.png"),)))
+    assert manifests.find(store, BASE) is None
+
+
+def test_all_are_listed(store: MediaStore, tmp_path: Path) -> None:
+    published(store, tmp_path, "1.png")
+    for base, task in (("c" * 40, "1"), (BASE, "2"), (BASE, "3")):
+        manifests.write(store, manifest(store, base=base, task_id=task))
+    assert sorted(one.task_id for one in manifests.everything(store)) == ["1", "2", "3"]
+
+
+def test_a_result_says_what_the_job_cost(store: MediaStore, tmp_path: Path) -> None:
+    media = published(store, tmp_path, "1.png")
+    result = manifest(store, outputs=(media,), texts=("one", "two")).result(store)
+    assert (result.cost, result.currency, result.reused) == (Decimal("0.30"), "CNY", False)
+    assert (result.media, result.text) == (media, "one\n\ntwo")
+    assert result.manifest == store.uri(f"manifests/{BASE}/{TASK}.json")
+    assert result.job == f"run/{KEY}"
+
+
+def test_a_reused_result_costs_nothing(store: MediaStore) -> None:
+    result = manifest(store).result(store, reused=True)
+    assert (result.cost, result.reused) == (Decimal(0), True)
+
+
+def test_a_result_without_a_file_says_so_when_it_is_asked_for_one(store: MediaStore) -> None:
+    with pytest.raises(InputError, match=f"run/{KEY}.*made no file"):
+        _ = manifest(store, texts=("words",)).result(store).media
