@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rh_prefect.catalog.checks import InputWarning, check_file, validate
+    from rh_prefect.catalog.costing import estimate
     from rh_prefect.catalog.entry import Model, Output, Param, ParamType, Rule
     from rh_prefect.catalog.examples import example
-    from rh_prefect.catalog.price import Price, PriceTable, estimate
+    from rh_prefect.catalog.price import Price, PriceTable
     from rh_prefect.catalog.prose import describe, summary
     from rh_prefect.catalog.registry import find, get, models, nearest
 
@@ -41,7 +42,8 @@ _HOMES = {
     "checks": ("InputWarning", "check_file", "validate"),
     "entry": ("Model", "Output", "Param", "ParamType", "Rule"),
     "examples": ("example",),
-    "price": ("Price", "PriceTable", "estimate"),
+    "costing": ("estimate",),
+    "price": ("Price", "PriceTable"),
     "prose": ("describe", "summary"),
     "registry": ("find", "get", "models", "nearest"),
 }
