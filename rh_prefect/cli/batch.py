@@ -65,7 +65,7 @@ def batch(
         strict: Whether one bad row stops it.
         max_attempts: Tasks that one job may pay for.
         reuse: Whether to serve what lies in the place already.
-        credentials: Name of a RunningHubCredentials block.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block.
         storage: Name of a MediaStorage block.
     """
     check_batch(rows, [model, *(chain or ())], out=out)

@@ -107,7 +107,7 @@ def upscale(
         resolution: The size to reach.
         budget: What the run may cost.
         out: Where files go.
-        credentials: Name of a RunningHubCredentials block.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block.
         storage: Name of a MediaStorage block.
         resume: Id of a flow run that broke off.
     """

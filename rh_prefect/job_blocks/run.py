@@ -42,7 +42,7 @@ class RunningHubJobRun(JobRun[Result]):
 
         Args:
             task_id: RunningHub's task id.
-            credentials: Name of the `RunningHubCredentials` block that paid for it; by default RH_API_KEY.
+            credentials: Name of the block that paid for it, or of a pool that has it; by default RH_API_KEY.
             storage: Name of a `MediaStorage` block; by default RH_OUT.
             label: A name for the output, in its file's name.
 

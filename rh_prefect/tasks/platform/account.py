@@ -15,7 +15,7 @@ async def account_status(*, credentials: str | None = None) -> AccountFacts:
     """Reads what the account holds; costs nothing.
 
     Args:
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     return await ask(lambda client: client.account(), credentials)
 
@@ -25,7 +25,7 @@ async def queue_status(*, credentials: str | None = None) -> QueueStatus:
     """Reads how many tasks the key may run, runs and has waiting; costs nothing.
 
     Args:
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     return await ask(lambda client: client.queue_status(), credentials)
 
@@ -35,7 +35,7 @@ async def list_api_keys(*, credentials: str | None = None) -> tuple[ApiKey, ...]
     """Lists the account's keys, masked, with what each may spend and has spent; costs nothing.
 
     Args:
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     return await ask(lambda client: client.platform.api_keys(), credentials)
 
@@ -60,7 +60,7 @@ async def list_resources(
         tags: Only those with one of these tags, by their ids.
         page: From 1.
         size: 50 at most.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
 
     Returns:
         The page; `node_model_name` is what a loader node takes.

@@ -30,7 +30,7 @@ async def ask(
 
     Args:
         question: What to ask of the account's client.
-        credentials: Name of a `RunningHubCredentials` block; by default RH_API_KEY and RH_BASE_URL.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
         of_task: The task that it is about: of several accounts the one that has it is asked, else the first.
 
     Returns:

@@ -31,7 +31,7 @@ async def register_asset(
         group_id: The group that it belongs to.
         kind: What it is.
         name: Its name.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
         storage: Name of the `MediaStorage` block whose options open the file.
 
     Returns:
@@ -60,7 +60,7 @@ async def query_asset(asset_id: str, *, credentials: str | None = None) -> Asset
 
     Args:
         asset_id: Its id.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     return await ask(lambda client: client.assets.query(asset_id), credentials)
 
@@ -83,7 +83,7 @@ async def list_assets(
         name: Only those of this name.
         page: From 1.
         size: 100 at most.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     return await ask(
         lambda client: client.assets.list(page=page, size=size, group_id=group_id, status=status, name=name),
@@ -98,7 +98,7 @@ async def update_asset(asset_id: str, *, name: str, credentials: str | None = No
     Args:
         asset_id: Its id.
         name: Its new name.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     words("name", name)
     return await ask(lambda client: client.assets.update(asset_id, name=name), credentials)
@@ -110,7 +110,7 @@ async def delete_asset(asset_id: str, *, credentials: str | None = None) -> None
 
     Args:
         asset_id: Its id.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     await ask(lambda client: client.assets.delete(asset_id), credentials)
 
@@ -122,7 +122,7 @@ async def create_asset_group(name: str, *, description: str = "", credentials: s
     Args:
         name: Its name.
         description: What it is for.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     words("name", name)
     return await ask(lambda client: client.assets.groups.create(name, description=description), credentials)
@@ -134,7 +134,7 @@ async def query_asset_group(group_id: str, *, credentials: str | None = None) ->
 
     Args:
         group_id: Its id.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     return await ask(lambda client: client.assets.groups.query(group_id), credentials)
 
@@ -149,7 +149,7 @@ async def list_asset_groups(
         name: Only those of this name.
         page: From 1.
         size: 100 at most.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     return await ask(lambda client: client.assets.groups.list(page=page, size=size, name=name), credentials)
 
@@ -164,7 +164,7 @@ async def update_asset_group(
         group_id: Its id.
         name: Its new name.
         description: What it is for.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
 
     Raises:
         InputError: There is nothing to update; nothing was sent.
@@ -184,6 +184,6 @@ async def delete_asset_group(group_id: str, *, credentials: str | None = None) -
 
     Args:
         group_id: Its id.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     await ask(lambda client: client.assets.groups.delete(group_id), credentials)

@@ -14,7 +14,7 @@ async def workflow_json(workflow_id: str, *, credentials: str | None = None) -> 
 
     Args:
         workflow_id: RunningHub's id of the workflow.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     return await ask(lambda client: client.workflows.json(workflow_id), credentials)
 
@@ -25,7 +25,7 @@ async def app_call_example(webapp_id: str, *, credentials: str | None = None) ->
 
     Args:
         webapp_id: RunningHub's id of the app.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     return await ask(lambda client: client.apps.demo(webapp_id), credentials)
 
@@ -46,7 +46,7 @@ async def list_apps(
         days: How far back HOTTEST looks; the other orders do without.
         page: From 1.
         size: 50 at most.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
 
     Returns:
         The page; `has_next` says whether there is another.
@@ -65,6 +65,6 @@ async def quick_create_styles(webapp_id: str, *, kind: int = 2, credentials: str
     Args:
         webapp_id: The module's id.
         kind: Its `type`; 2 in every published sample.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     return await ask(lambda client: client.quick_create.params(webapp_id, kind=kind), credentials)

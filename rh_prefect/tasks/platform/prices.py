@@ -31,7 +31,7 @@ async def price_preview(
 
     Args:
         asked: The model and its parameters, from `rh_prefect.models`; files that are no links are uploaded first.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
         storage: Name of the `MediaStorage` block whose options open the files.
 
     Returns:

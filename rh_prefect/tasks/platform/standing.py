@@ -12,7 +12,7 @@ async def query_task(task_id: str, *, credentials: str | None = None) -> TaskVie
 
     Args:
         task_id: RunningHub's task id.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     return storable(await ask(lambda client: client.query(task_id), credentials, of_task=task_id))
 
@@ -23,7 +23,7 @@ async def task_status_v1(task_id: str, *, credentials: str | None = None) -> Tas
 
     Args:
         task_id: RunningHub's task id.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     return storable(await ask(lambda client: client.workflows.status_v1(task_id), credentials, of_task=task_id))
 
@@ -34,7 +34,7 @@ async def task_outputs_v1(task_id: str, *, credentials: str | None = None) -> Ta
 
     Args:
         task_id: RunningHub's task id.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     return storable(await ask(lambda client: client.workflows.outputs_v1(task_id), credentials, of_task=task_id))
 
@@ -45,7 +45,7 @@ async def cancel_task(task_id: str, *, credentials: str | None = None) -> None:
 
     Args:
         task_id: RunningHub's task id.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
     """
     await ask(lambda client: client.cancel(task_id), credentials, of_task=task_id)
 

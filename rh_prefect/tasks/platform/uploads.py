@@ -64,7 +64,7 @@ async def upload_file(source: Source, *, credentials: str | None = None, storage
 
     Args:
         source: A `Media`, a path, any fsspec URI, a link, or the result of a job.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
         storage: Name of the `MediaStorage` block whose options open the file; by default RH_OUT_OPTIONS.
 
     Returns:
@@ -95,7 +95,7 @@ async def upload_file_legacy(
     Args:
         source: As of `upload_file`.
         file_type: What older texts of the API want to be told.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
         storage: As of `upload_file`.
 
     Returns:
@@ -121,7 +121,7 @@ async def upload_lora(path: str | os.PathLike[str], *, name: str, credentials: s
     Args:
         path: The file on this machine.
         name: Its name at RunningHub.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
 
     Returns:
         What the node's `file_name` takes.

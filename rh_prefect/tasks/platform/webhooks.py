@@ -15,7 +15,7 @@ async def webhook_detail(task_id: str, *, credentials: str | None = None) -> Web
 
     Args:
         task_id: RunningHub's task id.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
 
     Returns:
         The event; its `event_id` is what `resend_webhook` takes. The secret of our own receiver's address is masked.
@@ -35,7 +35,7 @@ async def resend_webhook(event_id: str, *, url: str | None = None, credentials: 
     Args:
         event_id: The event's id, as `webhook_detail` tells it; not the task's.
         url: Where to, if not where it went before.
-        credentials: Name of a `RunningHubCredentials` block.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
 
     Raises:
         InputError: This is no address; nothing was sent.
