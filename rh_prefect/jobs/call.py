@@ -77,19 +77,22 @@ class Call:
             webhook=self.callback is not None,
         )
 
-    def event(self, state: JobEventState, message: str, *, task_id: str | None = None) -> JobEvent:
-        """Makes the news of a change.
+    def tell(self, state: JobEventState, message: str, *, task_id: str | None = None, is_step: bool = False) -> None:
+        """Tells those who watch of a change.
 
         Args:
             state: What the job is now.
             message: One line for the log.
             task_id: RunningHub's task id, once it is known.
+            is_step: It is no change of state: the message only says how far the task is.
         """
-        return JobEvent(
+        event = JobEvent(
             state=state,
             job=self.job,
             model=self.order.model,
             label=self.order.label,
             task_id=task_id,
             message=message,
+            is_step=is_step,
         )
+        self.observer.notify(event)

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import get_args
 
 from pydantic import SecretStr
@@ -95,8 +94,7 @@ class NodeProgress:
             lines.close()
 
     def _tell(self, line: str) -> None:
-        event = self._call.event("running", line, task_id=self._task_id)
-        self._call.observer.notify(replace(event, is_step=True))
+        self._call.tell("running", line, task_id=self._task_id, is_step=True)
 
 
 class Lines:

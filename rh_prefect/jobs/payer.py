@@ -245,8 +245,7 @@ class Payer:
     async def _collect(self, call: Call, submit: Submit, seat: Seat, *, first_time: bool) -> Result:
         if submit.end is None:
             raise AssertionError("collected is what has ended")
-        event = call.event("collecting", "brings its outputs home", task_id=submit.task_id)
-        call.observer.notify(event)
+        call.tell("collecting", "brings its outputs home", task_id=submit.task_id)
 
         async def query(task_id: str) -> TaskView:
             # Only here the account is needed: links take no key, and what is home already needs no link.
@@ -261,7 +260,7 @@ class Payer:
                 call.order, job=call.job, key=call.key, submit=submit, end=submit.end, first_time=first_time
             )
         except RunningHubError as error:
-            call.observer.notify(replace(event, state="failed", message=error.message))
+            call.tell("failed", error.message, task_id=submit.task_id)
             raise
         call.observer.notify(event_of(result, message=f"done: {what_of(result)}"))
         return result

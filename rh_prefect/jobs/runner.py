@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, assert_never
 
-from rh_prefect.client import TaskView
-from rh_prefect.errors import (
-    AccountError,
-    JobCancelled,
-    JobTimeout,
-    JournalError,
-    KeyRejected,
-    RunningHubError,
-    SubmissionUnknown,
-    TaskNotFound,
-)
+from rh_prefect.errors import JobCancelled, JournalError, RunningHubError, SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Member
-from rh_prefect.jobs.accounts.poller import IsKnown, is_settled
 from rh_prefect.jobs.accounts.seat import Seat
 from rh_prefect.jobs.accounts.slots import pause_seconds
 from rh_prefect.jobs.call import Call
-from rh_prefect.jobs.cancel import CancelWatch, cancel_task
-from rh_prefect.jobs.ending import broken_end, end_of, with_times
+from rh_prefect.jobs.cancel import CancelWatch
 from rh_prefect.jobs.events import JobEventState
-from rh_prefect.jobs.leaving import Left
 from rh_prefect.jobs.ledger.budget import Ledger, Money, Shortfall
-from rh_prefect.jobs.ledger.journal import TellingJournal
 from rh_prefect.jobs.ledger.owner import uptime
 from rh_prefect.jobs.ledger.records import RESUBMITTED, Answer, End, Intent, JobView, Resolution, Submit
 from rh_prefect.jobs.ledger.spool import Spool
 from rh_prefect.jobs.lifecycle import Policy, lifecycle
-from rh_prefect.jobs.node_progress import NodeProgress
 from rh_prefect.jobs.posting import Desk
 from rh_prefect.jobs.steps import (
     CRITICAL,
@@ -59,6 +43,7 @@ from rh_prefect.jobs.steps import (
     Watch,
 )
 from rh_prefect.jobs.thread import LOOP
+from rh_prefect.jobs.waiting import Waiter
 
 _log = logging.getLogger("rh_prefect")
 
@@ -130,6 +115,7 @@ class Runner:
             callback=call.callback,
             clock=world.clock,
         )
+        self._waiter = Waiter(call, seat=seat, clock=world.clock)
         self._links: dict[str, str] = {}
         self._price: Money | None = None
         self._reserved: int | None = None
@@ -149,7 +135,7 @@ class Runner:
         try:
             return await self._live(lifecycle(self._policy))
         except RunningHubError as error:
-            self._tell(_state_of(error), error.message)
+            self._call.tell(_state_of(error), error.message)
             raise
         finally:
             self._seat.free()
@@ -223,7 +209,7 @@ class Runner:
     async def _prepare(self) -> None:
         await self._check_store()
         if self._order.inputs and not self._links:
-            self._tell("uploading", f"makes {len(self._order.inputs)} input(s) readable for RunningHub")
+            self._call.tell("uploading", f"makes {len(self._order.inputs)} input(s) readable for RunningHub")
         if self._order.inputs:
             await self._seat.expect()
         account, store = self._seat.account, self._call.store
@@ -238,7 +224,7 @@ class Runner:
     def _move_on(self, why: Answer) -> bool:
         news = self._seat.move_on(why)
         if news:
-            self._tell("moved", news)
+            self._call.tell("moved", news)
         return news is not None
 
     async def _reserve(self, n: int, budget: Decimal) -> Shortfall | None:
@@ -277,114 +263,30 @@ class Runner:
         submit = await self._desk.record_answer(intent, n, answer)
         self._ledger.note(self._key, submit)
         if submit.state == "ticket":
-            self._tell("submitted", f"submitted as task {submit.task_id}", task_id=submit.task_id)
+            self._call.tell("submitted", f"submitted as task {submit.task_id}", task_id=submit.task_id)
         return submit
 
     async def _pause(self, refusals: int, code: str, reason: str) -> None:
         if not self._told_waiting:
             self._told_waiting = True
-            self._tell("waiting", f"not accepted yet ({reason or code}); waits and tries again, at no cost")
+            self._call.tell("waiting", f"not accepted yet ({reason or code}); waits and tries again, at no cost")
         await self._world.sleep(pause_seconds(refusals, jitter=self._world.jitter()))
 
     async def _await_end(self, submit: Submit, *, adopted: bool) -> End | None:
         await self._seat.paid_on(submit.intent)
         self._seat.hold()
         if adopted:
-            self._tell("adopted", f"task {submit.task_id} was paid for earlier; waits for it", task_id=submit.task_id)
+            self._call.tell(
+                "adopted", f"task {submit.task_id} was paid for earlier; waits for it", task_id=submit.task_id
+            )
         try:
-            return await self._wait_and_record(submit, submit.task_id or "")
+            return await self._waiter.wait(submit, first_view=self._desk.first_view)
         finally:
             self._seat.free()
 
-    async def _wait_and_record(self, submit: Submit, task_id: str) -> End | None:
-        began = self._world.clock()
-        ran_from: list[float] = []
-        nodes = NodeProgress(self._call, task_id, self._seat.account.client)
-
-        def changed(view: TaskView) -> None:
-            if view.status == "RUNNING" and not ran_from:
-                ran_from.append(self._world.clock())
-                self._tell("running", f"task {task_id} runs", task_id=task_id)
-                nodes.runs()
-
-        view: TaskView | End | None = self._desk.first_view
-        if not isinstance(view, TaskView) or view.task_id != task_id or not is_settled(view):
-            with nodes.during(self._desk.first_view):
-                view = await self._wait_or_leave(submit, task_id, changed)
-            if view is None:
-                return None
-        # The task has ended, and the next one need not wait until that is recorded.
-        self._seat.free()
-        running_since = ran_from[0] if ran_from else began
-        queued, ran = running_since - began, self._world.clock() - running_since
-        if isinstance(view, End):
-            return with_times(view, queued=queued, ran=ran)
-        return await self._record_end(submit, end_of(submit, view, scope=self._scope, queued=queued, ran=ran))
-
-    async def _wait_or_leave(
-        self, submit: Submit, task_id: str, changed: Callable[[TaskView], None]
-    ) -> TaskView | End | None:
-        """The end, as it is seen or as it is recorded; None where the task is left to itself."""
-        end = self._wait(submit, task_id, changed)
-        if self._call.round is None:
-            return await end
-        task, poller = Left(job=self._policy.job, n=submit.n, task_id=task_id), self._seat.account.poller
-        return await self._call.round.wait(task, end, look=lambda: poller.wake(task_id))
-
-    async def _wait(self, submit: Submit, task_id: str, changed: Callable[[TaskView], None]) -> TaskView | End:
-        recorded: list[End] = []
-
-        async def is_recorded() -> bool:
-            recorded.extend(filter(None, [await self._read_end(submit)]))
-            return bool(recorded)
-
-        is_told = submit.intent.webhook and isinstance(self._scope.journal, TellingJournal)
-        deadline = self._call.options.deadline
-        try:
-            async with asyncio.timeout(deadline):
-                return await self._wait_or_hear(task_id, changed, is_recorded if is_told else None) or recorded[0]
-        except TimeoutError:
-            raise JobTimeout(
-                f"{self._policy.job}: task {task_id} has not ended in {deadline} s. It goes on and stays paid "
-                "for. What to do: run again to wait for it, or cancel the run.",
-                job=self._policy.job,
-                task_id=task_id,
-            ) from None
-        except (KeyRejected, AccountError, TaskNotFound) as error:
-            raise self._seat.untold(task_id, error) from error
-
-    async def _wait_or_hear(
-        self, task_id: str, changed: Callable[[TaskView], None], is_known: IsKnown | None
-    ) -> TaskView | None:
-        """The terminal view, or None where the end is recorded already."""
-        view = await self._seat.account.poller.wait(task_id, on_change=changed, is_known=is_known)
-        if view is None and (is_known is None or not await is_known()):
-            # It was recorded for another job that waits for the same task.
-            return await self._seat.account.poller.wait(task_id, on_change=changed)
-        return view
-
-    async def _read_end(self, submit: Submit) -> End | None:
-        record = await self._scope.journal.read(f"{self._key}-end-{submit.n}")
-        return None if record is None else End.model_validate(record)
-
-    async def _record_end(self, submit: Submit, end: End) -> End:
-        key = f"{self._key}-end-{submit.n}"
-        try:
-            if await self._scope.journal.create(key, end.model_dump(mode="json")):
-                return end
-            return End.model_validate(await self._scope.journal.read(key))
-        except JournalError as error:
-            # The ticket stands, so a later run asks RunningHub again; now the files come first, since their links die.
-            _log.warning("%s: the end of task %s could not be recorded: %s", self._policy.job, end.task_id, error)
-            return end
-
     async def _cancel_task(self, submit: Submit) -> End:
-        account = await self._seat.paid_on(submit.intent)
-        view = await cancel_task(account.client, submit.task_id or "")
-        return await self._record_end(submit, broken_end(submit, view, scope=self._scope))
-
-    def _tell(self, state: JobEventState, message: str, *, task_id: str | None = None) -> None:
-        self._call.observer.notify(self._call.event(state, message, task_id=task_id))
+        await self._seat.paid_on(submit.intent)
+        return await self._waiter.cancel(submit)
 
 
 def _state_of(error: RunningHubError) -> JobEventState:
