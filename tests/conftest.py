@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 
 # A developer's own settings, models and tickets must not reach the tests, nor theirs his.
 _STATE = tempfile.TemporaryDirectory(prefix="rh-tests-state-")
 os.environ["RH_STATE_DIR"] = _STATE.name
+
+# A shell starts what runs in its background deaf to Ctrl-C, and so would be all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.support.prefect_server", "tests.support.rh", "tests.support.s3", "tests.support.resting"]
