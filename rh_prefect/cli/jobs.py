@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -18,6 +19,7 @@ from rh_prefect.settings import get_settings
 if TYPE_CHECKING:
     from rh_prefect.jobs.cancel import CancelReport
     from rh_prefect.jobs.ledger.journal import Journal
+    from rh_prefect.jobs.ledger.records import Submit
     from rh_prefect.jobs.ledger.scope import Scope
 
 
@@ -74,11 +76,14 @@ def adopt_(
     scope, key = care.split_job(job)
     with api_of_earlier_runs(scope):
         asyncio.run(_adopt(scope, key, task_id))
-    print(f"{job}: task {task_id} is adopted. Run the flow run again, or: rh-prefect jobs collect {scope}")
+    print(
+        f"{job}: task {task_id} is adopted. Run the flow run again, or: rh-prefect jobs collect {scope}, or, if it is "
+        f"no longer wanted: rh-prefect jobs cancel {scope}"
+    )
 
 
 def forget_(job: str) -> None:
-    """Say that an unknown submit came to nothing; the next run pays (again).
+    """Say that an unknown submit came to nothing, or that its task is lost; the next run pays (again).
 
     Args:
         job: `<run>/<key>`, as the error names it.
@@ -90,7 +95,7 @@ def forget_(job: str) -> None:
 
 
 def collect_(run: str) -> None:
-    """Bring home what a run has paid for, without submitting anything.
+    """Bring home what a run has paid for; waits for what still runs, and neither submits nor cancels anything.
 
     Args:
         run: A flow run's id, or the name of a scope outside of flows.
@@ -142,11 +147,17 @@ async def _list_flow_runs() -> None:
 
 
 async def _list_jobs(run: str) -> None:
-    found = [view async for view in care.jobs_of((await _scope(run)).journal)]
-    for view in found:
-        print(_line(run, view))
-    if not found:
-        print(f"no job is recorded in {run}")
+    found = [_line(scope.journal.scope, view) async for scope, view in _jobs(run)]
+    print("\n".join(found) if found else f"no job is recorded in {run}")
+
+
+async def _jobs(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
+    """A run's own jobs, and those of the batches that it goes on with, which belong to the run that began them."""
+    from rh_prefect.runs.past import scopes_of
+
+    for scope in await scopes_of(await _scope(run)):
+        async for view in care.jobs_of(scope.journal):
+            yield scope, view
 
 
 def _line(run: str, view: JobView) -> str:
@@ -155,8 +166,12 @@ def _line(run: str, view: JobView) -> str:
         return f"{run}/{view.key}  empty"
     state = last.end.status.lower() if last.end else last.state
     cost = f"{last.end.cost} {last.end.currency or ''}" if last.end and last.end.cost is not None else ""
-    label = f"{last.intent.label}: " if last.intent.label else ""
-    return f"{run}/{view.key}  {state:10} {last.task_id or '-':20} {label}{last.intent.model}  {cost}".rstrip()
+    return f"{run}/{view.key}  {state:10} {last.task_id or '-':20} {_what(view)}  {cost}".rstrip()
+
+
+def _what(view: JobView) -> str:
+    intent = view.submits[-1].intent
+    return f"{intent.label}: {intent.model}" if intent.label else intent.model
 
 
 async def _adopt(scope: str, key: str, task_id: str) -> None:
@@ -186,16 +201,38 @@ async def _forget(scope: str, key: str) -> None:
     journal = _journal(scope)
     # The ticket that everybody looks for may lie on this very machine.
     await care.replay_spool(_spool(), journal)
-    await care.forget(journal, key)
+    view = await care.read_job(journal, key)
+    if view.last is not None and view.last.state == "ticket":
+        await _see_that_it_is_lost(scope, view.last)
+        await care.lose(journal, key)
+    else:
+        await care.forget(journal, key)
+
+
+async def _see_that_it_is_lost(scope: str, submit: Submit) -> None:
+    """A task was paid for, and only where the account that paid no longer knows it nothing can come of it."""
+    from rh_prefect.jobs.thread import LOOP
+    from rh_prefect.runs.cancel import account_of
+
+    async def look() -> str:
+        return (await (await account_of(submit.intent)).client.query(submit.task_id or "")).status
+
+    try:
+        status = await LOOP.call(look())
+    except TaskNotFound:
+        return
+    raise InputError(
+        f"task {submit.task_id} is known to RunningHub ({status}), so there is nothing to forget. What to do: run it "
+        f"again to wait for it, or: rh-prefect jobs collect {scope}, or: rh-prefect jobs cancel {scope}."
+    )
 
 
 async def _collect(run: str) -> None:
     from rh_prefect.jobs.thread import LOOP
     from rh_prefect.runs.hooks import bring_home
 
-    scope = await _scope(run)
     failed = False
-    async for view in care.jobs_of(scope.journal):
+    async for scope, view in _jobs(run):
         if not view.tickets:
             continue
         try:
@@ -203,7 +240,7 @@ async def _collect(run: str) -> None:
         except RunningHubError as error:
             # One that failed must not keep the others away: their links die.
             failed = True
-            print(f"NOT collected: {error.message}")
+            print(f"NOT collected: {scope.journal.scope}/{view.key} ({_what(view)}): {error.message}")
         else:
             if result is not None:
                 print(f"{result.job}: {', '.join(media.uri for media in result.outputs) or result.manifest}")

@@ -17,6 +17,11 @@ from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.reconcile import Finding, Reconciled, reconcile_runs
 from rh_prefect.runs.suspended import wake_suspended
 
+_STUCK = {
+    "NOT cancelled": "could not be cancelled and may go on and cost",
+    "NOT collected": "are paid for and could not be brought home, the table says why",
+}
+
 Hours = Annotated[float, Field(gt=0, le=24 * 365)]
 
 
@@ -44,14 +49,19 @@ async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> Sta
 
 
 def _log(one: Finding) -> None:
-    level = logging.ERROR if one.done == "NOT cancelled" else logging.INFO
+    level = logging.ERROR if one.done.startswith("NOT") else logging.INFO
     what = f"{one.model}, task {one.task_id}" if one.task_id else one.model
-    get_run_logger().log(level, "%s: %s: %s %s", one.flow_run, what, one.done, one.note)
+    get_run_logger().log(level, "%s: %s: %s%s", one.flow_run, what, one.done, f". {one.note}" if one.note else "")
 
 
 def _state(done: Reconciled) -> State[Any]:
-    """Fails where something goes on that nobody wants: that is what a person should be told of."""
+    """Fails where something is left that only a person can mend, who is to be told of it."""
     if not done.stuck:
         return Completed(message=str(done))
-    tasks = ", ".join(f"{one.task_id or one.job or one.flow_run}" for one in done.stuck)
-    return Failed(message=f"{done}. These could not be cancelled and may go on and cost: {tasks}")
+    said = (_said(done, kind, what) for kind, what in _STUCK.items())
+    return Failed(message=". ".join([str(done), *filter(None, said)]))
+
+
+def _said(done: Reconciled, kind: str, what: str) -> str:
+    tasks = ", ".join(one.task_id or one.job or one.flow_run for one in done.stuck if one.done == kind)
+    return f"These {what}: {tasks}" if tasks else ""

@@ -9,7 +9,7 @@ from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.ledger.owner import is_surely_dead
-from rh_prefect.jobs.ledger.records import Answer, JobView, Resolution, Submit
+from rh_prefect.jobs.ledger.records import Answer, JobView, Lost, Resolution, Submit
 from rh_prefect.jobs.ledger.spool import Spool, Spooled
 
 _log = logging.getLogger("rh_prefect")
@@ -92,6 +92,22 @@ async def forget(journal: Journal, key: str) -> None:
         InputError: The job is not in a state in which this can be said.
     """
     await _resolve(journal, key, Resolution(outcome="forgotten", by="a person"))
+
+
+async def lose(journal: Journal, key: str) -> None:
+    """Says that RunningHub no longer knows a job's task, so that the next run pays for a new one.
+
+    Args:
+        journal: The scope's journal.
+        key: The job's key, whose task the account that paid for it was asked for.
+
+    Raises:
+        InputError: Its last submit is no task that is waited for.
+    """
+    submit = (await read_job(journal, key)).last
+    if submit is None or submit.state != "ticket":
+        raise InputError(f"{journal.scope}/{key}: there is no task that is waited for. See `rh-prefect jobs show`.")
+    await journal.create(f"{key}-lost-{submit.n}", Lost(by="a person").model_dump(mode="json"))
 
 
 async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:

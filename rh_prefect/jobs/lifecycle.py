@@ -134,7 +134,7 @@ def lifecycle(policy: Policy) -> Life:
                 yield from _settle_unknown(policy, job, last)
                 job = yield ReadJob()
             case "ticket", Submit() as last:
-                ended = yield from _to_its_end(last, adopted=adopted)
+                ended = yield from _to_its_end(policy, last, adopted=adopted)
                 return ended if ended.end is None else _only_success(policy, ended)
             case "ended", Submit() as last if not may_pay_again(policy, job):
                 return _only_success(policy, last)
@@ -233,10 +233,11 @@ def _where_to_look(intent: Intent) -> tuple[str, str]:
     return f"RunningHub's call log of account {intent.account}", "TASK_ID"
 
 
-def _to_its_end(submit: Submit, *, adopted: bool) -> Generator[Step, Any, Submit]:
+def _to_its_end(policy: Policy, submit: Submit, *, adopted: bool) -> Generator[Step, Any, Submit]:
     # A graph that RunningHub itself calls broken fails, or runs in part: to wait for it is to pay for nothing.
     is_broken = submit.answer is not None and bool(submit.answer.node_errors)
-    stop: bool = is_broken or (yield CheckCancel(fresh=True))
+    # Who only brings home what was paid for wants it, whether its run was cancelled or not.
+    stop: bool = is_broken or (policy.may_submit and (yield CheckCancel(fresh=True)))
     end: End | None = yield CancelTask(submit) if stop else AwaitEnd(submit, adopted=adopted)
     return replace(submit, end=end)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -19,8 +20,9 @@ from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.care import orphans
 from rh_prefect.jobs.keys import payer
-from rh_prefect.jobs.ledger.records import Intent, JobView
+from rh_prefect.jobs.ledger.records import Intent, JobView, Submit
 from rh_prefect.jobs.ledger.scope import Scope
+from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.sharing import ASKED
 from rh_prefect.jobs.thread import LOOP
@@ -93,8 +95,31 @@ async def bring_home(view: JobView, scope: Scope) -> Result | None:
         return None
     intent = view.last.intent
     store = await store_of(intent)
+    known = await _at_home(view.last, store)
+    if known is not None:
+        return known
     desk = payer([await key_of(intent)], settings=get_settings(), find=key_of)
     return await desk.bring_home(intent, view.key, scope=scope, store=store, observer=RunObserver(_log, None))
+
+
+async def home_of(submit: Submit) -> Result | None:
+    """What an earlier run has brought home already of a task, for which nobody need be asked.
+
+    Args:
+        submit: The submit that made the task.
+
+    Raises:
+        RunningHubError: Its place cannot be looked at.
+    """
+    return await _at_home(submit, await store_of(submit.intent))
+
+
+async def _at_home(submit: Submit, store: MediaStore) -> Result | None:
+    name = manifests.manifest_name(submit.intent.base, submit.task_id or "")
+    known = await asyncio.to_thread(manifests.read, store, name)
+    if known is None or not await asyncio.to_thread(manifests.is_whole, store, known):
+        return None
+    return known.result(store)
 
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

@@ -15,21 +15,22 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun
 
 from rh_prefect.connection import connect
-from rh_prefect.errors import JobFailed, RunningHubError
+from rh_prefect.errors import JobFailed, OutputsLost, RunningHubError, TransportError
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.care import jobs_of
 from rh_prefect.jobs.ledger.records import JobView, Record, Submit
 from rh_prefect.jobs.ledger.scope import Scope
-from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.runs.cancel import account_of, cancel_run
 from rh_prefect.runs.ended_runs import ended_run, ended_runs, has_records
-from rh_prefect.runs.hooks import bring_home, store_of
+from rh_prefect.runs.hooks import bring_home, home_of
 from rh_prefect.runs.past import PastScope, scope_of, scopes_of
 
-Done = Literal["cancelled", "collected", "failed", "still runs", "NOT cancelled", "NOT collected", "nobody knows"]
+Done = Literal[
+    "cancelled", "collected", "failed", "still runs", "no answer", "NOT cancelled", "NOT collected", "nobody knows"
+]
 """What was done about a job, or what it is that a person has to do something about."""
 
-_OPEN: Final[frozenset[Done]] = frozenset({"still runs", "NOT cancelled", "NOT collected", "nobody knows"})
+_OPEN: Final[frozenset[Done]] = frozenset({"still runs", "no answer", "NOT cancelled", "NOT collected", "nobody knows"})
 _AT_A_TIME: Final = 4
 """Jobs of one run that are looked after at a time."""
 
@@ -91,8 +92,8 @@ class Reconciled:
 
     @property
     def stuck(self) -> tuple[Finding, ...]:
-        """What goes on at RunningHub, or may go on, although its run was cancelled."""
-        return tuple(one for one in self.findings if one.done == "NOT cancelled")
+        """What may go on at RunningHub although its run was cancelled, or is paid for and cannot be brought home."""
+        return tuple(one for one in self.findings if one.done in ("NOT cancelled", "NOT collected"))
 
     def __str__(self) -> str:
         kinds = [one.done for one in self.findings]
@@ -201,20 +202,24 @@ async def _keep(view: JobView, submit: Submit, scope: Scope) -> _Judged:
         case "open" | "unknown":
             job = f"{scope.journal.scope}/{view.key}"
             return "nobody knows", f"Look into RunningHub's call log: jobs adopt {job} TASK_ID, or jobs forget {job}."
-        case "ticket" if await _still_runs(submit):
-            return "still runs", f"Retry the flow run, or: rh-prefect jobs cancel {scope.journal.scope}"
-        case "ticket" | "ended":
+        case "ticket":
+            return await _of_task(view, submit, scope)
+        case "ended":
             return await _bring(view, submit, scope)
         case _:
             return None
 
 
-async def _still_runs(submit: Submit) -> bool:
+async def _of_task(view: JobView, submit: Submit, scope: Scope) -> _Judged:
     try:
-        view = await (await account_of(submit.intent)).client.query(submit.task_id or "")
-    except RunningHubError:
-        return True  # a look that fails says nothing; the next time is soon
-    return not view.is_terminal
+        task = await (await account_of(submit.intent)).client.query(submit.task_id or "")
+    except TransportError as error:
+        return "no answer", f"{error.message} It is asked again the next time."
+    except RunningHubError as error:
+        return "NOT collected", error.message
+    if not task.is_terminal:
+        return "still runs", f"Retry the flow run, or: rh-prefect jobs cancel {scope.journal.scope}"
+    return await _bring(view, submit, scope)
 
 
 async def _bring(view: JobView, submit: Submit, scope: Scope) -> _Judged:
@@ -222,20 +227,15 @@ async def _bring(view: JobView, submit: Submit, scope: Scope) -> _Judged:
     if submit.end is not None and submit.end.status != "SUCCESS":
         return None
     try:
-        if await _is_home(submit):
+        if await home_of(submit) is not None:
             return None
         result = await bring_home(view, scope)
-    except JobFailed as error:
+    except (JobFailed, OutputsLost) as error:
         return "failed", error.message
+    except TransportError as error:
+        return "no answer", f"{error.message} It is asked again the next time."
     except RunningHubError as error:
         return "NOT collected", error.message
     if result is None:
         return None
     return "collected", ", ".join(media.uri for media in result.outputs) or result.manifest
-
-
-async def _is_home(submit: Submit) -> bool:
-    store = await store_of(submit.intent)
-    name = manifests.manifest_name(submit.intent.base, submit.task_id or "")
-    known = await asyncio.to_thread(manifests.read, store, name)
-    return known is not None and await asyncio.to_thread(manifests.is_whole, store, known)

@@ -7,6 +7,7 @@ a worker only. So the process itself looks now and then how its run is, and once
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import Final
 from uuid import UUID
@@ -26,6 +27,7 @@ from rh_prefect.runs.past import scope_of
 EVERY: Final = 3.0
 """Seconds between two looks: one small request for each process that has paid jobs, however many they are."""
 
+_log = logging.getLogger("rh_prefect")
 _watched: dict[UUID, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 """What each watch waits for between its looks: that the process ends."""
 
@@ -49,14 +51,14 @@ async def _watch(board: Board, run: UUID, ends: asyncio.Event) -> None:
     while is_on and _has_work(board):
         with suppress(TimeoutError):
             await asyncio.wait_for(ends.wait(), EVERY)
-        is_on = await _look(board, run) and not ends.is_set()
+        is_on = await _look(board, run, is_last=ends.is_set()) and not ends.is_set()
 
 
 def _has_work(board: Board) -> bool:
     return board.ended < len(board.rows)
 
 
-async def _look(board: Board, run: UUID) -> bool:
+async def _look(board: Board, run: UUID, *, is_last: bool) -> bool:
     """Cancels what a run has submitted, if it is cancelled; tells whether to look again."""
     try:
         connection = await connect()
@@ -68,13 +70,13 @@ async def _look(board: Board, run: UUID) -> bool:
         return False
     state = flow_run.state
     if state is not None and (state.is_cancelling() or state.is_cancelled()):
-        await _cancel(flow_run, flow=board.page.flow if board.page else "")
+        # Once the process is ending, Prefect's handler can no longer start what sends a line to the dashboard.
+        await _cancel(flow_run, _log if is_last else flow_run_logger(flow_run), board.page.flow if board.page else "")
         return False
     return state is None or not (state.is_final() or state.is_paused())
 
 
-async def _cancel(flow_run: FlowRun, *, flow: str) -> None:
-    log = flow_run_logger(flow_run)
+async def _cancel(flow_run: FlowRun, log: logging.Logger | logging.LoggerAdapter[logging.Logger], flow: str) -> None:
     try:
         report = await cancel_run(scope_of(flow_run, flow), by="the run's own process")
     except RunningHubError as error:

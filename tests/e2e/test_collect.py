@@ -14,6 +14,35 @@ from tests.e2e import flows, runs
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 
+async def test_what_a_cancelled_run_had_left_is_waited_for_and_not_cancelled(
+    rh: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="cut"))
+    run = await runs.begin(flows.one)
+    lost = await runs.fails(flows.one, run, words="jobs adopt")
+    with pytest.raises(SystemExit):
+        await runs.command("jobs", "cancel", run)
+    task_id = rh.books.paid[0].task_id
+    await runs.command("jobs", "adopt", lost.job, task_id)
+    assert f"jobs cancel {run}" in capsys.readouterr().out
+    await runs.command("jobs", "collect", run)
+    assert capsys.readouterr().out.startswith(f"{lost.job}: ")
+    assert not rh.books.cancelled
+    assert len(rh.books.submissions) == 1
+
+
+async def test_what_is_home_is_named_without_asking_the_account_that_paid(
+    rh: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = await runs.begin(flows.one)
+    result = await rerun(flows.one, run)
+    monkeypatch.delenv("RH_API_KEY")
+    asked = len(rh.books.requests)
+    await runs.command("jobs", "collect", run)
+    assert capsys.readouterr().out == f"{result.job}: {result.media.uri}\n"
+    assert len(rh.books.requests) == asked
+
+
 async def test_failed_jobs_do_not_keep_the_others_from_home(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -26,7 +55,8 @@ async def test_failed_jobs_do_not_keep_the_others_from_home(
     with pytest.raises(SystemExit) as caught:
         await runs.command("jobs", "collect", run)
     assert caught.value.code == 1
-    assert capsys.readouterr().out.count("NOT collected: ") == 3
+    said = capsys.readouterr().out
+    assert said.count(f"NOT collected: {run}/") == said.count("(z-image/turbo): ") == 3
     assert len(list((tmp_path / "out").rglob("*.png"))) == 3
     assert not (tmp_path / "elsewhere").exists()
     assert len(rh.books.submissions) == 6

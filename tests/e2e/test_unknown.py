@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import InputError, TaskNotFound
+from rh_prefect.jobs.care import jobs_of
+from rh_prefect.runs.journal import FlowRunJournal
 from rh_prefect.runs.rerun import rerun
 from tests.e2e import flows, runs
 
@@ -45,6 +48,22 @@ async def test_forget_pays_once_more_and_knowingly(rh: Emulator) -> None:
     assert [one.task_id for one in rh.books.paid][1:] == [result.task_id]
     assert await rerun(flows.one, run) == result, "and not a third time"
     assert len(rh.books.submissions) == 2
+
+
+async def test_a_task_that_runninghub_lost_is_forgotten_and_one_that_it_knows_is_not(rh: Emulator) -> None:
+    rh.faults.add(Fault("query", kind="code", code="1004"))
+    run = await runs.begin(flows.one)
+    with pytest.raises(TaskNotFound, match=f"jobs forget {run}/"):
+        await rerun(flows.one, run)
+    (view,) = [one async for one in jobs_of(FlowRunJournal(run))]
+    job = f"{run}/{view.key}"
+    rh.faults.clear()
+    with pytest.raises(InputError, match="is known to RunningHub"):
+        await runs.command("jobs", "forget", job)
+    rh.faults.add(Fault("query", number=1, kind="code", code="1004"))
+    await runs.command("jobs", "forget", job)
+    result = await rerun(flows.one, run)
+    assert [one.task_id for one in rh.books.paid][1:] == [result.task_id]
 
 
 async def test_one_lost_reply_does_not_keep_the_others_from_home(rh: Emulator) -> None:

@@ -98,6 +98,25 @@ async def test_a_second_look_finds_nothing_and_asks_runninghub_nothing(rh: Emula
     assert [one for one in await look() if one.flow_run_id == run] == []
 
 
+async def test_a_task_that_nobody_can_ask_after_fails_the_run_and_is_no_running_one(
+    rh: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await left_behind(Failed(), "a lighthouse")
+    rh.clock.advance(3600)
+    monkeypatch.delenv("RH_API_KEY")
+    (found,) = await look(run)
+    assert (found.done, found.is_open) == ("NOT collected", True)
+    assert "with RH_API_KEY" in found.note
+    state = await reconcile(flow_run_id=run, return_state=True)
+    assert state.is_failed()
+    assert "could not be brought home" in str(state.message)
+    monkeypatch.setenv("RH_API_KEY", rh.key)
+    rh.faults.add(Fault("query", kind="502"))
+    assert [one.done for one in await look(run)] == ["no answer"]
+    rh.faults.clear()
+    assert [one.done for one in await look(run)] == ["collected"]
+
+
 async def test_what_had_succeeded_before_it_was_cancelled_is_brought_home(rh: Emulator, tmp_path: Path) -> None:
     run = await left_behind(Cancelled(), "a lighthouse", "a harbour")
     rh.clock.advance(3600)

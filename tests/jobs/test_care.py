@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.care import adopt, forget, jobs_of, orphans, read_job, replay_spool, split_job
+from rh_prefect.jobs.care import adopt, forget, jobs_of, lose, orphans, read_job, replay_spool, split_job
 from rh_prefect.jobs.ledger.journal import FolderJournal
 from rh_prefect.jobs.ledger.owner import current_owner
 from rh_prefect.jobs.ledger.records import Answer, End, Resolution
@@ -90,6 +90,17 @@ async def test_a_known_answer_is_not_settled_by_a_person(journal: FolderJournal,
     await write(journal, {"intent-1": intent(), "answer-1": answer})
     with pytest.raises(InputError, match="nothing to settle"):
         await forget(journal, KEY)
+
+
+async def test_a_lost_task_lets_the_next_run_pay_and_still_counts_as_paid_for(journal: FolderJournal) -> None:
+    await write(journal, {"intent-1": intent(), "answer-1": ticket()})
+    await lose(journal, KEY)
+    view = await read_job(journal, KEY)
+    assert (view.state, view.next_n, view.payments) == ("forgotten", 2, 1)
+    with pytest.raises(InputError, match="no task that is waited for"):
+        await lose(journal, KEY)
+    await write(journal, {"end-1": End(status="SUCCESS", task_id=TASK)})
+    assert (await read_job(journal, KEY)).state == "ended", "it was found after all"
 
 
 async def test_an_intent_of_a_dead_process_can_be_settled_at_once(journal: FolderJournal) -> None:

@@ -19,7 +19,7 @@ from rh_prefect.errors import (
     SubmissionUnknown,
 )
 from rh_prefect.jobs.ledger.owner import Owner
-from rh_prefect.jobs.ledger.records import RESUBMITTED, Answer, End, Intent, JobView, Resolution, Submit
+from rh_prefect.jobs.ledger.records import RESUBMITTED, Answer, End, Intent, JobView, Lost, Resolution, Submit
 from rh_prefect.jobs.lifecycle import BROKEN, GAVE_UP, NOT_DELIVERED, NOT_SENT, Policy, lifecycle
 from rh_prefect.jobs.steps import (
     AwaitEnd,
@@ -114,6 +114,18 @@ def test_a_ticket_is_waited_for_and_never_submitted_again() -> None:
     submit = Submit(1, INTENT, TICKET)
     life = Life().answers((ReadJob(), view(submit)), (CheckCancel(fresh=True), False))
     assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) == replace(submit, end=SUCCESS)
+
+
+def test_who_only_brings_home_waits_for_a_cancelled_run_s_task_and_does_not_cancel_it() -> None:
+    submit = Submit(1, INTENT, TICKET)
+    life = Life(replace(POLICY, may_submit=False)).answers((ReadJob(), view(submit)))
+    assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) == replace(submit, end=SUCCESS)
+
+
+def test_a_task_that_runninghub_no_longer_knows_is_paid_for_again_once_a_person_says_so() -> None:
+    lost = Submit(1, INTENT, TICKET, lost=Lost())
+    life = Life().answers((ReadJob(), view(lost)), *posts(2, TICKET))
+    assert life.step == CheckCancel(fresh=True)
 
 
 def test_an_adopted_task_is_waited_for() -> None:

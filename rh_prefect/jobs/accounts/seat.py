@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rh_prefect.errors import ApiError
+from rh_prefect.errors import ApiError, TaskNotFound
 from rh_prefect.jobs.accounts.account import Account, Member
 from rh_prefect.jobs.accounts.pool import Pool, Standing, own_trouble, refusal
 from rh_prefect.jobs.accounts.slots import Slots, counted, first_free
@@ -148,9 +148,12 @@ class Seat:
             task_id: RunningHub's task id.
             error: Why not.
         """
+        advice = "Then run again: the task is waited for, and nothing is paid for it twice."
+        if isinstance(error, TaskNotFound):
+            advice += f" Should it stay lost: rh-prefect jobs forget {self._job}, and run again to pay for a new one."
         return type(error)(
             f"{self._job}: task {task_id} was paid for on account {self.member}, which tells nothing of it now: "
-            f"{error.message} Then run again: the task is waited for, and nothing is paid for it twice.",
+            f"{error.message} {advice}",
             code=error.code,
             reason=error.reason,
             retry=error.retry,

@@ -7,6 +7,7 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submits:
 | `intent-n`     | right before POST n                 | who posts, on which account, what, for how much       |
 | `answer-n`     | right after it                      | a ticket (task id), a definite refusal, or unknown    |
 | `resolution-n` | where the answer is unknown         | adopted (task id) or forgotten                        |
+| `lost-n`       | where RunningHub forgot the task    | a person has said so: it may be paid for again        |
 | `end-n`        | when the remote task is terminal    | state, links, failure, cost                           |
 
 Beside the jobs a scope holds `media-<hash of the uri>`, an input's content as it was first seen, and
@@ -138,6 +139,12 @@ class Resolution(Record):
     by: str = ""
 
 
+class Lost(Record):
+    """RunningHub no longer knows a task that it had accepted: it was paid for, and nothing can come of it."""
+
+    by: str = ""
+
+
 class Link(BaseModel):
     """One output as RunningHub lists it: a file's link or a text."""
 
@@ -206,12 +213,15 @@ class Submit:
     answer: Answer | None = None
     resolution: Resolution | None = None
     end: End | None = None
+    lost: Lost | None = None
 
     @property
     def state(self) -> JobState:
         """Where this submit stands."""
         if self.end is not None:
             return "ended"
+        if self.lost is not None:
+            return "forgotten"
         # A task that is known of counts, whatever else was answered: to take it for none would be to pay again.
         if self.resolution is not None and self.resolution.outcome == "adopted":
             return "ticket"
@@ -225,7 +235,7 @@ class Submit:
     def may_be_paid(self) -> bool:
         """Whether nobody knows what became of it, or it was given up by somebody who did not look."""
         if self.state == "forgotten":
-            return self.resolution is not None and self.resolution.by == RESUBMITTED
+            return self.lost is not None or (self.resolution is not None and self.resolution.by == RESUBMITTED)
         return self.state == "unknown"
 
     @property
@@ -298,4 +308,5 @@ def _submit(n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
         answer=Answer.model_validate(records["answer"]) if "answer" in records else None,
         resolution=Resolution.model_validate(records["resolution"]) if "resolution" in records else None,
         end=End.model_validate(records["end"]) if "end" in records else None,
+        lost=Lost.model_validate(records["lost"]) if "lost" in records else None,
     )
