@@ -40,6 +40,7 @@ def check_call(
     for option, value in parameters.items():
         for one in _texts(value):
             _check_text(f"{command}: --{option}", one)
+    _check_out(command, parameters.get("out"))
     for option in files:
         for one in _texts(parameters[option]):
             _check_file(command, one)
@@ -61,6 +62,7 @@ def check_batch(rows: str, models: Iterable[str], *, out: str | None = None) -> 
     _check_text("batch", rows)
     for one in _texts(out):
         _check_text("batch: --out", one)
+    _check_out("batch", out)
     for model in models:
         catalog.get(model)
     if _is_missing(rows) and not set(rows) & set("*?["):
@@ -104,6 +106,16 @@ def _check_text(what: str, text: str) -> None:
         raise InputError(
             f"{what}: {text!a} is not UTF-8, which is all that Prefect and RunningHub take. "
             "What to do: write it, or name the file, in UTF-8."
+        )
+
+
+def _check_out(command: str, out: object) -> None:
+    from rh_prefect.media.place import protocol_of
+
+    if isinstance(out, str) and protocol_of(out) == "memory":
+        raise InputError(
+            f"{command}: --out {out} is this process's memory: what was paid for would be gone with the command, and "
+            "be paid for again. What to do: name a folder, or a place such as s3://bucket/prefix. Nothing was sent."
         )
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.cli.batch_watch import line_of
+from rh_prefect.cli.checks import check_batch, check_call
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import InputError
 from rh_prefect.flows.batch.account import Item
 from rh_prefect.flows.batch.progress import Progress
 from rh_prefect.jobs.events import JobEvent
@@ -32,6 +34,21 @@ def test_the_line_counts_what_is_done_running_queued_failed_spent_and_left() -> 
     progress.end(Item(row=3, state="failed"))
     progress.began -= 20
     assert line_of(progress).startswith("done 2 · running 1 · queued 2 · failed 1 · spent 0.08 CNY · about 0:3")
+
+
+@pytest.mark.parametrize("out", ["memory://films", "MEMORY://films", "memory://"])
+def test_outputs_that_would_be_gone_with_the_command_are_refused(out: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--out memory://.*gone with the command.*What to do"):
+        check_batch(str(tmp_path), ["z-image/turbo"], out=out.lower())
+    with pytest.raises(InputError, match="gone with the command"):
+        check_call("run film", {"prompt": "a lighthouse", "out": out}, needs=("prompt",))
+    check_batch(str(tmp_path), ["z-image/turbo"], out="memory")
+    check_call("run film", {"prompt": "memory://films", "out": "s3://films"}, needs=("prompt",))
+
+
+def test_a_name_with_brackets_that_is_there_is_no_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "photos [2024]").mkdir()
+    check_batch(str(tmp_path / "photos [2024]"), ["z-image/turbo"])
 
 
 @pytest.mark.prefect

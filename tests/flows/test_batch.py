@@ -6,10 +6,12 @@ import asyncio
 import csv
 import io
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +36,7 @@ from tests.support.rh import environment
 from tests.support.s3 import S3Server
 
 KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-upscaler", "z-image/turbo"
+ENLARGER = "hypir-ultra"
 
 
 @pytest.fixture
@@ -139,6 +142,98 @@ def test_a_glob_and_a_list_of_files_give_the_same_work(folder: Path) -> None:
     assert len({work.id for work in one if isinstance(work, Work)}) == 2
 
 
+RUN = "0123456789ab"
+
+
+@pytest.mark.parametrize("out", ["photos/out", "linked/out"])
+@pytest.mark.parametrize("source", ["photos/**/*.png", "photos/*/*", "linked/**/*.png", "photos", "linked", "."])
+def test_what_lies_in_the_place_is_no_row_of_a_folder_or_a_glob_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/more/a.png", "photos/out-of-focus/b.png", "photos/out/c.png", f"photos/out/batch/{RUN}/d.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        samples.png(Path(name))
+    Path("linked").symlink_to("photos")
+    works = rows_of(source, make_plan(KLING, values={"prompt": "waves"}), store=out)
+    assert [work.label for work in works] == ["a", "b"]
+
+
+WITHIN = {
+    "place": "within the place",
+    "place/*/*/*.png": "within the place",
+    "place/**/*.png": "within the place",
+    "linked/batch": "within the place",
+    "place/batch": "within the place",
+    f"place/batch/{RUN}": "within the place",
+    f"place/b*/{RUN}/*": "within the place",
+    "place/*.png": "",
+    "place/photos [1]": "",
+    "place/inbox/*.png": "",
+    "place/inbox/one/two/three/*.png": "",
+    "place/batch/another": "",
+    "place/rows.csv": "",
+    "elsewhere": "",
+}
+
+
+@pytest.mark.parametrize("source", WITHIN)
+def test_rows_from_within_the_place_are_refused_where_they_could_be_the_outputs_of_this_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # By its module: `rh_prefect.flows.batch` is a flow as well.
+    module = sys.modules[open_source.__module__]
+    monkeypatch.setattr(module, "current_scope", lambda: SimpleNamespace(flow="batch", run=RUN))
+    Path("place/photos [1]").mkdir(parents=True)
+    Path("linked").symlink_to("place")
+    if WITHIN[source]:
+        with pytest.raises(InputError, match=WITHIN[source]):
+            open_source(source, store=MediaStore("place"))
+    else:
+        open_source(source, store=MediaStore("place"))
+
+
+def test_where_nobody_knows_the_run_or_the_template_is_another_it_is_what_could_be(tmp_path: Path) -> None:
+    inbox = str(tmp_path / "inbox")
+    with pytest.raises(InputError, match="another place for outputs"):
+        open_source(inbox, store=MediaStore(tmp_path))
+    open_source(inbox, store=MediaStore(tmp_path, template="made/{run}/{key}-{index}.{ext}"))
+    with pytest.raises(InputError, match="another place for outputs"):
+        open_source(f"{inbox}/*.png", store=MediaStore(tmp_path, template="inbox/{run}-{key}-{index}.{ext}"))
+
+
+def test_in_memory_and_on_s3_it_is_the_same() -> None:
+    inbox, out = MediaStore("memory://inbox"), MediaStore("memory://inbox/out")
+    for name in ("a.png", "out/b.png", "out-of-focus/c.png"):
+        inbox.write_bytes(name, b"x")
+    for source in ("memory://inbox/**/*.png", "memory:///inbox/**/*.png", "memory://inbox", "memory://"):
+        found = [str(row.file) for row in open_source(source, store=out).rows()]
+        assert [file.rpartition("/")[2] for file in found if "inbox" in file] == ["a.png", "c.png"], source
+    for source in ("s3a://bucket/films/batch/", "s3://bucket/films/**"):
+        with pytest.raises(InputError, match="within the place"):
+            open_source(source, store=MediaStore("s3://bucket/films"))
+
+
+def test_what_exists_under_a_name_with_brackets_is_itself_and_no_pattern(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    Path("photos [2024]").mkdir()
+    samples.png(Path("photos [2024]/a.png"))
+    samples.png(Path("2.png"))
+    for name in ("rows [1].csv", "why?.csv"):
+        Path(name).write_text("image_url\nphotos [2024]/a.png\n")
+    plan = make_plan(KLING, values={"prompt": "waves"})
+    photo = {"image_url": str(folder / "photos [2024]" / "a.png"), "prompt": "waves"}
+    for source in ("photos [2024]", "rows [1].csv", "why?.csv"):
+        assert asked(rows_of(source, plan)) == [photo]
+    assert [work.label for work in rows_of("[2].png", plan)] == ["2"]
+    MediaStore("memory://photos [2024]").write_bytes("a.png", b"x")
+    found = open_source("memory://photos [2024]", store=MediaStore("elsewhere")).rows()
+    assert [row.file for row in found] == ["memory://photos [2024]/a.png"]
+
+
 @pytest.mark.s3
 def test_an_s3_prefix_gives_its_files(s3: S3Server, folder: Path) -> None:
     place = s3.url("batch")
@@ -169,6 +264,94 @@ def test_a_bad_row_says_why_and_is_no_other_s_business(folder: Path) -> None:
     assert isinstance(good, Work)
     said = ["there is no file", "must be one of", "the nearest is prompt", "there is no file", "A file was expected"]
     assert [words in why(work) for words, work in zip(said, bad, strict=True)] == [True] * 5
+
+
+def test_an_odd_cell_makes_its_row_bad_and_no_other(folder: Path) -> None:
+    photo = str(samples.png(folder / "one.png"))
+    rows: list[tuple[dict[str, object], str]] = [
+        ({"image_url": "https://[cdn.example.com/b.png"}, "is no address"),
+        ({"image_url": "x" * 300 + ".png"}, "File name too long"),
+        ({"image_url": "~nobody-at-all/b.png"}, "home directory"),
+        ({"duration": "\ud800"}, "no UTF-8"),
+        ({"prompt": "\ud800"}, "unicode"),
+        ({"name": "\ud800"}, "no UTF-8"),
+        ({"\ud800": 1}, "no parameter"),
+    ]
+    given = [{"image_url": photo, "prompt": "waves", "name": "a", **odd} for odd, _ in rows]
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in given) + "[" * 100_000)
+    plan = make_plan(KLING, label_column="name")
+    said = [words for _, words in rows]
+    for works in (rows_of(given, plan), rows_of(str(folder / "rows.jsonl"), plan)):
+        assert [words in why(work) for words, work in zip(said, works)] == [True] * len(rows)
+        assert all(json.dumps([work.label, why(work)], ensure_ascii=False).encode() for work in works)
+    assert "nested too deeply" in why(works[-1])
+    (listed,) = rows_of(["https://[cdn.example.com/b.png"], make_plan(KLING, values={"prompt": "waves"}))
+    assert "is no address" in why(listed)
+    (text,) = rows_of([{"prompt": "https://[x] is a link"}], make_plan(PICTURE))
+    assert isinstance(text, Work), "a prompt may begin like a link"
+
+
+def test_a_huge_number_and_a_deep_list_make_their_row_bad() -> None:
+    entry, number = next((model, one) for model in catalog.models() for one in model.params if one.type == "int")
+    (huge,) = rows_of([{number.name: 10**400}], make_plan(entry.name))
+    assert "too large" in why(huge)
+    entry, deep = next((model, one) for model in catalog.models() for one in model.params if one.type == "json")
+    (nested,) = rows_of([{deep.name: "[" * 100_000}], make_plan(entry.name))
+    assert "nested too deeply" in why(nested)
+    value: object = []
+    for _ in range(100_000):
+        value = [value]
+    (nested,) = rows_of([{deep.name: value}], make_plan(entry.name))
+    assert "nested too deeply" in why(nested)
+
+
+def test_an_unknown_column_says_which_options_name_it(folder: Path) -> None:
+    (work,) = rows_of(manifest(folder, [{"prompt": "a", "author": "me"}]), make_plan(PICTURE))
+    for option in ("--label-column", "--ignore-column", "label_column=", "ignore_columns="):
+        assert option in why(work)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("prompt,prompt\na,b\n", "columns 1 and 2 have the same name, 'prompt'"),
+        ("prompt, aspectRatio , aspectRatio\na,b,c\n", "columns 2 and 3 have the same name, 'aspectRatio'"),
+        ("prompt,aspect_ratio,aspectRatio\na,,1:1\n", "'aspect_ratio' and 'aspectRatio', which are the same"),
+        ("prompt,1.prompt\na,b\n", "'prompt' and '1.prompt', which are the same"),
+        ('prompt\na lighthouse\n\n"a harbour\na gull\n', "begins in line 4 has a quote that is not closed"),
+        ('prompt\n"a "harbour""\n', "begins in line 2 has a quote"),
+        ('"prompt\na lighthouse\n', "begins in line 1 has a quote"),
+    ],
+)
+def test_a_table_of_which_nobody_can_tell_what_it_says_is_refused(folder: Path, text: str, said: str) -> None:
+    (folder / "rows.csv").write_text(text)
+    with pytest.raises(InputError, match=said):
+        rows_of(str(folder / "rows.csv"), make_plan(PICTURE))
+    (folder / "rows.tsv").write_text(text.replace(",", "\t"))
+    with pytest.raises(InputError, match=said):
+        rows_of(str(folder / "rows.tsv"), make_plan(PICTURE))
+
+
+def test_an_ignored_column_a_nameless_one_and_the_same_of_another_step_are_no_second_ones(folder: Path) -> None:
+    (folder / "rows.csv").write_text('prompt,1.prompt,author,,\n"a ""tall"" one",b,me,,\n\n"5"" nails"\n')
+    plan = make_plan(PICTURE, ignored=["1.prompt", "author"])
+    assert [row["prompt"] for row in asked(rows_of(str(folder / "rows.csv"), plan))] == ['a "tall" one', '5" nails']
+    photo = samples.png(folder / "one.png")
+    (folder / "rows.csv").write_text(f"image_url,prompt,duration,2.duration\n{photo},waves,5,10\n")
+    (work,) = rows_of(
+        str(folder / "rows.csv"), make_plan(KLING, chain=["wan-2.7/video-extend"], values={"2.resolution": "1080P"})
+    )
+    assert isinstance(work, Work)
+    assert [step["duration"] for step in work.params] == ["5", "10"]
+
+
+def test_an_object_that_says_a_thing_twice_is_a_bad_row(folder: Path) -> None:
+    lines = ['{"prompt": "a", "prompt": "b"}', '{"aspect_ratio": "1:1", "aspectRatio": "16:9"}', '{"prompt": "c"}']
+    (folder / "rows.jsonl").write_text("\n".join(lines))
+    twice, same, good = rows_of(str(folder / "rows.jsonl"), make_plan(PICTURE))
+    assert "'prompt' twice" in why(twice)
+    assert "both 'aspect_ratio' and 'aspectRatio'" in why(same)
+    assert isinstance(good, Work)
 
 
 def test_equal_rows_are_rows_of_their_own_and_have_the_same_ids_each_time() -> None:
@@ -345,6 +528,29 @@ async def test_what_is_gone_from_the_store_is_brought_home_again_and_not_paid_fo
     Path(account.json_uri).unlink()
     assert items(await run(prompts("a lighthouse", "a harbour")))[1] == second, "the account is not needed for it"
     assert len(rh.books.submissions) == 2
+
+
+@pytest.mark.prefect
+@served
+async def test_a_batch_never_takes_its_own_outputs_for_rows(
+    rh: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        samples.png(folder / f"{name}.png")
+    monkeypatch.setenv("RH_OUT", str(folder / "out"))
+    for _ in range(2):
+        account = await run(str(folder / "**" / "*.png"), model=ENLARGER)
+        assert (account.done, account.total, len(rh.books.paid)) == (2, 2, 2)
+    monkeypatch.setenv("RH_OUT", str(folder))
+    for _ in range(2):
+        assert (await run(str(folder / "*.png"), model=ENLARGER)).is_complete
+        assert len(rh.books.paid) == 4, "what a run writes is two folders further down"
+    (made,) = {path.parent for path in (folder / "batch").rglob("*.png")}
+    with pytest.raises(InputError, match="own outputs"):
+        await batch(str(folder / "batch"), model=ENLARGER)
+    for _ in range(2):
+        account = await run(str(made), model=ENLARGER)
+        assert (account.done, account.total, len(rh.books.paid)) == (2, 2, 6), "an earlier run's are as good as any"
 
 
 @pytest.mark.prefect

@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -14,10 +15,10 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
 from rh_prefect.errors import InputError
-from rh_prefect.flows.batch.source import Row, Source
+from rh_prefect.flows.batch.source import Row, Source, trouble
 from rh_prefect.media.place import is_local, local_path
 from rh_prefect.media.ref import Media, as_media_input
-from rh_prefect.media.source import identity_uri
+from rh_prefect.media.source import identity_uri, shown
 from rh_prefect.models import ModelInput, input_for
 
 ChainStep = str | Mapping[str, Any]
@@ -112,9 +113,14 @@ class Plan:
 
         Args:
             source: The rows.
+
+        Raises:
+            InputError: They cannot be read, or two columns of a table are the same parameter.
         """
         seen: Counter[str] = Counter()
         for row in source.rows():
+            if source.is_table and row.number == 1:
+                self._check_columns(source.name, row.values)
             if source.is_folder and not self._takes(row):
                 continue
             work = self._work(row, source.base)
@@ -132,17 +138,24 @@ class Plan:
         return suffix in ({one.lower() for one in param.accept} if param and param.accept else known)
 
     def _work(self, row: Row, base: str | None) -> Work | Bad:
-        label = self._label(row)
-        if row.problem:
-            return Bad(row.number, row.problem, label)
+        label = None
         try:
-            params = self._params(row, base)
-            for number, stage in enumerate(self.stages):
-                stage.asked(params[number], before=_FED if number else None)
+            label = self._label(row)
+            if not row.problem:
+                return self._checked(row, base, label)
+            why = row.problem
         except InputError as error:
-            return Bad(row.number, error.message, label)
+            why = error.message
+        except Exception as error:  # whatever its cells hold: it is this row's trouble alone
+            why = trouble(error)
+        return Bad(row.number, _legible(why), _legible(label) if label is not None else None)
+
+    def _checked(self, row: Row, base: str | None, label: str | None) -> Work:
+        params = self._params(row, base)
+        for number, stage in enumerate(self.stages):
+            stage.asked(params[number], before=_FED if number else None)
         text = json.dumps([_plain(one) for one in params] + [label], sort_keys=True, ensure_ascii=False)
-        return Work(row.number, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16], label, params)
+        return Work(row.number, hashlib.sha256(text.encode()).hexdigest()[:16], label, params)
 
     def _label(self, row: Row) -> str | None:
         if self.label_column:
@@ -154,19 +167,41 @@ class Plan:
         if self.label_column and row.file is None and self.label_column not in row.values:
             raise InputError(f"it has no column {self.label_column!r}, which was to name its output.")
         params = [dict(values) for values in self.values]
-        given = {
-            name: value
-            for name, value in row.values.items()
-            if name != self.label_column and name not in self.ignored and value not in (None, "")
-        }
+        given = {name: row.values[name] for name in self._named(row.values) if row.values[name] not in (None, "")}
         if row.file is not None:
             if self.file_param is None:
                 raise InputError(f"{self.stages[0].model.name} takes no file. What to do: give rows of parameters.")
             given[self.file_param.name] = row.file
+        same = self._same(given)
+        if same:
+            raise InputError(f"it has {same}")
         for name, value in given.items():
             number, key, param = place(self.stages, name)
             params[number][key] = _read(param, value, base)
         return tuple(params)
+
+    def _named(self, columns: Iterable[str]) -> list[str]:
+        """The columns that are to be parameters."""
+        return [name for name in columns if name != self.label_column and name not in self.ignored]
+
+    def _check_columns(self, table: str, columns: Iterable[str]) -> None:
+        same = self._same(self._named(columns))
+        if same:
+            raise InputError(f"{table}: it has {same}")
+
+    def _same(self, names: Iterable[str]) -> str:
+        """Finds two columns that are one parameter: nobody can tell which of them is to be paid for."""
+        known: dict[tuple[int, str], str] = {}
+        for name in names:
+            with suppress(InputError):  # one that no model knows is the trouble of the rows that use it
+                number, key, _ = place(self.stages, name)
+                first = known.setdefault((number, key), name)
+                if first != name:
+                    return (
+                        f"both {first!r} and {name!r}, which are the same parameter {key} of "
+                        f"{self.stages[number].model.name}. What to do: leave one of them out."
+                    )
+        return ""
 
 
 def make_plan(
@@ -229,7 +264,8 @@ def place(stages: Sequence[Stage], name: str) -> tuple[int, str, Param | None]:
         return 0, name, None
     raise InputError(
         f"{name!r} is no parameter of {' or '.join(stage.model.name for stage in stages)}; {first.hint(name)}. "
-        "What to do: correct its name, or say that it is the label column or one to ignore."
+        "What to do: correct its name; or, if the column is no parameter, name it with --label-column or "
+        "--ignore-column (in Python label_column= or ignore_columns=)."
     )
 
 
@@ -288,15 +324,41 @@ def _one(param: Param, value: object, base: str | None) -> object:
 def _file(given: str, base: str | None) -> str:
     """The absolute address of a file; what lies on this machine must be there."""
     if _SCHEME.match(given) and not is_local(given):
-        return given
-    if base is not None and not Path(given).expanduser().is_absolute() and not _SCHEME.match(given):
+        return _link(given)
+    if base is not None and not _SCHEME.match(given) and not _is_absolute(given):
         given = f"{base.rstrip('/')}/{given}"
         if not is_local(given):
             return given
-    path = local_path(given)
-    if not Path(path).is_file():
+    try:
+        path = local_path(given)
+        is_there = Path(path).is_file()
+    except (OSError, RuntimeError) as error:  # too long for a name, in a closed folder, or a home folder of nobody
+        said = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise InputError(f"{_short(given)} cannot be looked at: {said}. What to do: correct the path.") from None
+    if not is_there:
         raise InputError(f"there is no file {path}. What to do: correct the path.")
     return path
+
+
+def _link(given: str) -> str:
+    try:
+        identity_uri(given)
+    except ValueError as error:
+        raise InputError(f"{_short(shown(given))} is no address: {error}. What to do: correct the link.") from None
+    return given
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith("~") or Path(path).is_absolute()
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _legible(text: str) -> str:
+    """The text as it can be written down: the account is UTF-8, and an odd cell may be none."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _plain(params: Mapping[str, object]) -> dict[str, object]:
@@ -310,8 +372,15 @@ def _plain_value(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain_value(item) for item in value]
     if isinstance(value, str):
-        return identity_uri(value) if _SCHEME.match(value) else value
+        return _address(value) if _SCHEME.match(value) else value
     return value if isinstance(value, int | float | bool | dict | None) else str(value)
+
+
+def _address(text: str) -> str:
+    try:
+        return identity_uri(text)
+    except ValueError:  # a text that only begins like a link
+        return text
 
 
 _IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif", "heic"})

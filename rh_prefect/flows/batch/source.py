@@ -6,21 +6,30 @@ import csv
 import hashlib
 import io
 import json
+import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from glob import escape
 from importlib import import_module
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
+from string import Formatter
 from typing import Any, BinaryIO, Literal, TypeAlias
 
 from fsspec.core import url_to_fs
 
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.jobs.orders.inputs import fetched
+from rh_prefect.media.names import safe
 from rh_prefect.media.place import is_local, local_path, protocol_of, read_options, without_user
 from rh_prefect.media.ref import Media, as_media_input
 from rh_prefect.media.refusal import as_store_error
 from rh_prefect.media.source import identity_uri, open_input, shown
 from rh_prefect.media.store import MediaStore
+from rh_prefect.runs.scope import current_scope
 from rh_prefect.settings import get_settings
 
 Given: TypeAlias = str | Sequence[Any]
@@ -34,6 +43,15 @@ _FORMS: dict[str, Form] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
+
+_MAGIC = re.compile(r"[*?\[]")
+"""What makes a part of a path a pattern, as fsspec reads it."""
+
+_TROUBLES: tuple[tuple[type[Exception], str], ...] = (
+    (UnicodeError, "it holds text that is no UTF-8, such as half of a character"),
+    (OverflowError, "it holds a number that is too large"),
+    (RecursionError, "it holds lists or objects that are nested too deeply"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +81,7 @@ class Source:
         base: The folder that relative paths start from; None for the working folder.
         rows: Reads them.
         is_folder: Whether its files are those of a folder, of which some may be of another kind.
+        is_table: Whether its rows have columns in common, so that each row names all of them.
     """
 
     name: str
@@ -70,6 +89,7 @@ class Source:
     base: str | None
     rows: Callable[[], Iterator[Row]]
     is_folder: bool = False
+    is_table: bool = False
 
 
 def open_source(given: Given, *, store: MediaStore) -> Source:
@@ -80,34 +100,55 @@ def open_source(given: Given, *, store: MediaStore) -> Source:
         store: Where outputs go; its options open what is in the same kind of place.
 
     Raises:
-        InputError: It is none of these.
+        InputError: It is none of these, or the files of a folder or a glob could be this batch's own outputs.
     """
     if not isinstance(given, str):
         return _listed(given)
     if not given.strip():
         raise InputError("batch: no rows were named. What to do: name a manifest, a folder, a glob, or give a list.")
-    form = _FORMS.get(PurePosixPath(given.partition("?")[0]).suffix.lower())
-    if _is_pattern(given):
-        return _globbed(given, store.options_for(given))
+    form = _FORMS.get(PurePosixPath(given if is_local(given) else given.partition("?")[0]).suffix.lower())
+    # A name may hold brackets: what is there under this very name is meant.
+    if _is_pattern(given) and not _exists(given, store.options_for(given)):
+        return _globbed(given, store)
     if form is not None:
         return _manifest(given, form, store.options_for(given))
     return _folder(given, store)
 
 
+def trouble(error: Exception) -> str:
+    """Says in words what is wrong with a row that something stumbled over.
+
+    Args:
+        error: What it raised.
+    """
+    known = next((words for kind, words in _TROUBLES if isinstance(error, kind)), None)
+    return f"{known or f'it cannot be read: {type(error).__name__}: {error}'}. What to do: correct the row."
+
+
 def _listed(given: Iterable[Any]) -> Source:
-    rows = [_row(number, value) for number, value in enumerate(given, 1)]
-    text = json.dumps([[_content(row.file), row.values] for row in rows], sort_keys=True, default=_content)
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    read = [_row(number, value) for number, value in enumerate(given, 1)]
+    digest = hashlib.sha256(f"[{', '.join(text for _, text in read)}]".encode("utf-8", "surrogatepass")).hexdigest()
+    rows = [row for row, _ in read]
     return Source(name=f"a list of {len(rows)}", identity=f"list:{digest}", base=None, rows=lambda: iter(rows))
 
 
-def _row(number: int, value: object) -> Row:
-    if isinstance(value, Mapping) and not _is_media(value):
-        return Row(number, {str(name): one for name, one in value.items()})
+def _row(number: int, value: object) -> tuple[Row, str]:
+    """One row of a list, and what stands for it in the list's identity; what cannot be read is a bad row."""
     try:
-        return Row(number, {}, file=as_media_input(value))
+        if isinstance(value, Mapping) and not _is_media(value):
+            row = Row(number, {str(name): one for name, one in value.items()})
+        else:
+            row = Row(number, {}, file=as_media_input(value))
+        return row, _text(row)
     except InputError as error:
-        return Row(number, {}, problem=error.message)
+        row = Row(number, {}, problem=error.message)
+    except Exception as error:  # whatever it holds: it is this row's trouble alone
+        row = Row(number, {}, problem=trouble(error))
+    return row, _text(row)
+
+
+def _text(row: Row) -> str:
+    return json.dumps([_content(row.file), row.values], sort_keys=True, default=_content)
 
 
 def _is_media(value: Mapping[Any, Any]) -> bool:
@@ -120,60 +161,108 @@ def _content(value: object) -> str:
         return ""
     try:
         media = as_media_input(value)
-    except InputError:
+        return f"sha256:{media.sha256}" if isinstance(media, Media) else identity_uri(media)
+    except (InputError, ValueError, OSError, RuntimeError):  # no file, no address, or a home folder of nobody
         return repr(value)
-    return f"sha256:{media.sha256}" if isinstance(media, Media) else identity_uri(media)
 
 
 def _is_pattern(given: str) -> bool:
     return "*" in given or ("[" in given and "]" in given) or ("?" in given and "://" not in given)
 
 
+def _exists(given: str, options: Mapping[str, object]) -> bool:
+    try:
+        if is_local(given):
+            return Path(local_path(given)).exists()
+        fs, path = url_to_fs(given, **read_options(protocol_of(given), options))
+        return bool(fs.exists(path))
+    except Exception:  # then it is listed as a pattern, and that says what is wrong with the place
+        return False
+
+
 def _manifest(given: str, form: Form, options: Mapping[str, object]) -> Source:
     head = without_user(given)
     base = str(Path(local_path(given)).parent) if is_local(given) else head.partition("?")[0].rpartition("/")[0]
-    readers = {"csv": _csv(","), "tsv": _csv("\t"), "jsonl": _json_lines}
+    name = shown(given)
+    readers = {"csv": _csv(",", name), "tsv": _csv("\t", name), "jsonl": _json_lines}
 
     def rows() -> Iterator[Row]:
         if form == "parquet":
             yield from _parquet(given, options)
             return
         with open_input(given, options=options) as reader:
-            yield from _whole_text(readers[form](reader), given)
+            yield from _whole_text(readers[form](reader), name)
 
-    return Source(name=shown(given), identity=identity_uri(given), base=base, rows=rows)
+    is_table = form != "jsonl"
+    return Source(name=name, identity=identity_uri(given), base=base, rows=rows, is_table=is_table)
 
 
-def _whole_text(rows: Iterator[Row], given: str) -> Iterator[Row]:
+def _whole_text(rows: Iterator[Row], name: str) -> Iterator[Row]:
     try:
         yield from rows
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{shown(given)}: cannot be read as a manifest: {error}. What to do: save it as UTF-8 text."
-        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: cannot be read as a manifest: {error}. What to do: save it as UTF-8 text.") from None
 
 
-def _csv(delimiter: str) -> Callable[[BinaryIO], Iterator[Row]]:
+def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:
     def read(reader: BinaryIO) -> Iterator[Row]:
         # Spreadsheets write a byte order mark.
         text = io.TextIOWrapper(reader, encoding="utf-8-sig", newline="")
-        for number, cells in enumerate(csv.DictReader(text, delimiter=delimiter, restval=""), 1):
-            more = cells.pop(None, None)  # how DictReader tells of cells without a column
-            problem = f"it has {len(more)} cell(s) more than the header has columns" if more else ""
-            yield Row(number, {name.strip(): cell for name, cell in cells.items()}, problem=problem)
+        lines = _lines(text, delimiter, name)
+        columns = [column.strip() for column in next(lines, ())]
+        _refuse_twice(columns, name)
+        for number, cells in enumerate(lines, 1):
+            more = len(cells) - len(columns)
+            problem = f"it has {more} cell(s) more than the header has columns" if more > 0 else ""
+            yield Row(number, dict(zip_longest(columns, cells[: len(columns)], fillvalue="")), problem=problem)
 
     return read
+
+
+def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]]:
+    """The header and the rows of a table, without empty lines."""
+    # Strict: else a quote that is not closed makes one row of all that follow it.
+    lines, begins = csv.reader(text, delimiter=delimiter, strict=True), 1
+    try:
+        for cells in lines:
+            begins = lines.line_num + 1
+            if cells:
+                yield cells
+    except csv.Error as error:
+        raise InputError(
+            f"{name}: cannot be read as a table: the row that begins in line {begins} has a quote that is not closed, "
+            f"or closed too early ({error}). What to do: close it; a quote within quotes is written twice."
+        ) from None
+
+
+def _refuse_twice(columns: Sequence[str], name: str) -> None:
+    """Refuses two columns of one name: nobody can tell which of them is to be paid for."""
+    twice = next((column for column, count in Counter(columns).items() if column and count > 1), None)
+    if twice is not None:
+        numbers = " and ".join(str(number) for number, column in enumerate(columns, 1) if column == twice)
+        raise InputError(f"{name}: columns {numbers} have the same name, {twice!r}. What to do: leave one of them out.")
 
 
 def _json_lines(reader: BinaryIO) -> Iterator[Row]:
     lines = (line for line in io.TextIOWrapper(reader, encoding="utf-8-sig") if line.strip())
     for number, line in enumerate(lines, 1):
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=_object)
+        except InputError as error:
+            yield Row(number, {}, problem=error.message)
         except ValueError as error:
             yield Row(number, {}, problem=f"it is no JSON: {error}")
-            continue
-        yield Row(number, value) if isinstance(value, dict) else Row(number, {}, problem="it is no JSON object")
+        except RecursionError as error:
+            yield Row(number, {}, problem=trouble(error))
+        else:
+            yield Row(number, value) if isinstance(value, dict) else Row(number, {}, problem="it is no JSON object")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    twice = next((name for name, count in Counter(name for name, _ in pairs).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"it names {twice!r} twice. What to do: leave one of them out.")
+    return dict(pairs)
 
 
 def _parquet(given: str, options: Mapping[str, object]) -> Iterator[Row]:
@@ -185,9 +274,10 @@ def _parquet(given: str, options: Mapping[str, object]) -> Iterator[Row]:
         ) from None
     with fetched(given, get_settings().state_dir / "inputs", options=options) as (path, _, _):
         try:
-            batches = parquet.ParquetFile(path).iter_batches(batch_size=1000)
+            file = parquet.ParquetFile(path)
+            _refuse_twice(file.schema_arrow.names, shown(given))
             number = 0
-            for batch in batches:
+            for batch in file.iter_batches(batch_size=1000):
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(number, values)
@@ -197,32 +287,109 @@ def _parquet(given: str, options: Mapping[str, object]) -> Iterator[Row]:
 
 def _folder(given: str, store: MediaStore) -> Source:
     folder = MediaStore(given, options=dict(store.options_for(given)))
-    if folder.url == store.url:
-        raise InputError(
-            f"batch: outputs would go to {folder.url}, the very folder whose files are the rows. "
-            "What to do: name another place for outputs."
-        )
+    _refuse_own(folder.url, folder.url, ["**"], store)
 
     def rows() -> Iterator[Row]:
-        uris = (folder.uri(name) for name in folder.list())
-        # What earlier runs have made in there is no input.
-        is_below = store.url.startswith(f"{folder.url}/")
-        return _files(uri for uri in uris if not (is_below and store.name_of(uri) is not None))
+        return _files(_without_outputs((folder.uri(name) for name in folder.list()), folder.url, store))
 
     return Source(name=folder.url, identity=identity_uri(folder.url), base=None, rows=rows, is_folder=True)
 
 
-def _globbed(given: str, options: Mapping[str, object]) -> Source:
+def _globbed(given: str, store: MediaStore) -> Source:
+    name = local_path(given) if is_local(given) else without_user(given)
+    top, rest = _fixed(name)
+    _refuse_own(name, top, rest, store)
+    options = store.options_for(given)
+
     def rows() -> Iterator[Row]:
         with as_store_error("list", without_user(given), options=options):
             protocol = protocol_of(given)
             pattern = local_path(given) if protocol == "file" else given
             fs, path = url_to_fs(pattern, **read_options(protocol, options))
             found = sorted(str(name) for name, facts in fs.glob(path, detail=True).items() if facts["type"] == "file")
-        return _files(found if protocol == "file" else (f"{protocol}://{name}" for name in found))
+        uris = found if protocol == "file" else (f"{protocol}://{name}" for name in found)
+        return _files(_without_outputs(uris, top, store))
 
-    name = local_path(given) if is_local(given) else without_user(given)
     return Source(name=name, identity=f"glob:{name}", base=None, rows=rows)
+
+
+def _fixed(pattern: str) -> tuple[str, list[str]]:
+    """The folder that all files of a pattern are in, and the parts of the pattern that follow it."""
+    magic = _MAGIC.search(pattern)
+    end = pattern.rfind("/", 0, magic.start() if magic else None)
+    return pattern[: end + 1], pattern[end + 1 :].split("/")
+
+
+def _without_outputs(uris: Iterable[str], folder: str, store: MediaStore) -> Iterator[str]:
+    """Leaves out what lies in the place if that is within the folder: what earlier runs have made is no input."""
+    outer, place = _where(folder).rstrip("/"), _where(store.url).rstrip("/")
+    # In the folder's own spelling: a link may lead to it, but none is followed on the way down.
+    inner = f"{_spelt(folder).rstrip('/')}{place[len(outer) :]}/" if place.startswith(f"{outer}/") else None
+    return (uri for uri in uris if inner is None or not _spelt(uri).startswith(inner))
+
+
+def _refuse_own(name: str, folder: str, rest: Sequence[str], store: MediaStore) -> None:
+    """Refuses files from within the place where this batch's outputs could be among them: each run would add rows.
+
+    Args:
+        name: The folder or the glob.
+        folder: The folder that the files are in.
+        rest: What follows it, as the parts of a pattern.
+        store: The place.
+    """
+    inner, place = _where(folder).rstrip("/"), _where(store.url).rstrip("/")
+    if not f"{inner}/".startswith(f"{place}/"):
+        return
+    between = [escape(part) for part in inner[len(place) :].split("/") if part]
+    if _could_meet([*between, *rest], _own_names(store)):
+        raise InputError(
+            f"batch: the rows come from {name}, which is within the place that outputs go to, {store.url}; the next "
+            "run would take its own outputs for rows and pay again. What to do: name another place for outputs, or "
+            "give a manifest or a list of the files."
+        )
+
+
+def _own_names(store: MediaStore) -> list[str]:
+    """What the names of this batch's outputs look like: a pattern for each part of the path.
+
+    This run's own name suffices: later runs of a batch name their outputs after the first one, and that was refused
+    if its rows could be its outputs.
+    """
+    scope = current_scope()
+    known = {"flow": scope.flow, "run": scope.run} if scope is not None else {}
+    text = ""
+    for literal, field, form, conversion in Formatter().parse(store.template):
+        is_known = field in known and not form and not conversion
+        text += escape(literal) + ("" if field is None else escape(safe(known[field])) if is_known else "*")
+    return text.split("/")
+
+
+def _could_meet(sought: Sequence[str], made: Sequence[str]) -> bool:
+    """Whether one path may fit both patterns; where that is not certainly impossible, it may."""
+    for one, other in zip(sought, made):
+        if "**" in one:
+            return True
+        if not _fit(one, other):
+            return False
+    return len(sought) >= len(made) and all("**" in part for part in sought[len(made) :])
+
+
+def _fit(one: str, other: str) -> bool:
+    if _MAGIC.search(one) and _MAGIC.search(other):
+        return True
+    return fnmatchcase(other, one) or fnmatchcase(one, other)
+
+
+def _where(url: str) -> str:
+    """Where a place really is: a link to it is no other place."""
+    return os.path.realpath(_spelt(url)) if is_local(url) else _spelt(url)
+
+
+def _spelt(url: str) -> str:
+    """The one spelling of a place or a file, to compare it."""
+    if is_local(url):
+        return local_path(url)
+    return f"{protocol_of(url)}://{without_user(url).partition('://')[2].strip('/')}"
 
 
 def _files(uris: Iterable[str]) -> Iterator[Row]:
