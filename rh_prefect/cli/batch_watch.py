@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -42,6 +43,7 @@ class BatchWatch:
             console=self._console, get_renderable=lambda: Text(self._line()), refresh_per_second=4, transient=True
         )
         self._tasks: dict[str, str] = {}
+        self._news: set[str] = set()
         self._flow_run_id = ""
         self._next = 0.0
 
@@ -57,7 +59,8 @@ class BatchWatch:
     ) -> None:
         if self._console.is_terminal:
             self._live.stop()
-        batches.listeners.remove(self._take)
+        with suppress(ValueError):  # it was dropped, since nobody could read it
+            batches.listeners.remove(self._take)
         observer.listeners.remove(self._hear)
         if kind is not None and not isinstance(error, Exception):
             self._say_how_to_go_on()
@@ -69,13 +72,20 @@ class BatchWatch:
 
     def summary(self, account: BatchAccount) -> None:
         """Says what became of it."""
-        self._console.print(f"batch {account.batch}: {account}", style="bold", markup=False)
-        self._console.print(f"each item: {account.csv_uri}", markup=False)
-        if not account.is_complete:
-            self._console.print(f"do what is missing: {self._command()}", markup=False)
+        self._say(f"batch {account.batch}: {account}", style="bold")
+        self._say(f"each item: {account.csv_uri}")
+        if account.not_started:
+            self._say(f"do what was not started, with a larger --budget: {self._command()}")
+        elif not account.is_complete:
+            self._say(f"do what is missing: {self._command()}")
 
     def _hear(self, event: JobEvent) -> None:
-        if event.state in ENDED:
+        if event.state == "moved":
+            # Of each job that was on its way to that account; one line tells it.
+            if event.message not in self._news:
+                self._news.add(event.message)
+                self._say(event.message)
+        elif event.state in ENDED:
             self._tasks.pop(event.job, None)
         elif event.task_id:
             self._tasks[event.job] = event.task_id
@@ -84,13 +94,17 @@ class BatchWatch:
         self._progress = progress
         if item is None:
             earlier = f", {progress.earlier} of them done earlier" if progress.earlier else ""
-            self._console.print(f"batch {progress.batch}: {progress.total} rows{earlier}", markup=False)
+            self._say(f"batch {progress.batch}: {progress.total} rows{earlier}")
         elif item.state != "done":
             label = f" ({item.label})" if item.label else ""
-            self._console.print(f"row {item.row}{label}: {item.state}: {item.why}", markup=False)
+            self._say(f"row {item.row}{label}: {item.state}: {item.why}")
         if not self._console.is_terminal and time.monotonic() >= self._next:
             self._next = time.monotonic() + _EVERY
-            self._console.print(self._line(), markup=False)
+            self._say(self._line())
+
+    def _say(self, line: str, *, style: str | None = None) -> None:
+        # Half an emoji, or a file's name that is no UTF-8, can be shown and not printed.
+        self._console.print(line.encode("utf-8", "backslashreplace").decode(), style=style, markup=False)
 
     def _line(self) -> str:
         return "…" if self._progress is None else line_of(self._progress)

@@ -161,7 +161,7 @@ async def cancel_scope(
     deadline = clock() + PATIENCE
     ended: dict[str, str] = {}
     while True:
-        views = [view async for view in jobs_of(scope.journal)]
+        views = [view async for view in jobs_of(scope.journal) if _is_of(scope, view)]
         failed = await _cancel_running(views, scope, client_for, ended)
         if not any(_is_in_flight(view) for view in views) or clock() > deadline:
             break
@@ -186,6 +186,11 @@ async def _forbid(scope: Scope, *, by: str) -> None:
     # In order, so that there are no gaps should this be cut off.
     for attempt in range(first, scope.attempt + 1):
         await scope.journal.create(f"cancel-{attempt}", Cancelled(by=by).model_dump(mode="json"))
+
+
+def _is_of(scope: Scope, view: JobView) -> bool:
+    """Whether a job is one of this attempt, or of an earlier one: a later run of a batch is not cancelled with it."""
+    return view.last is not None and view.last.intent.attempt <= scope.attempt
 
 
 def _is_in_flight(view: JobView) -> bool:

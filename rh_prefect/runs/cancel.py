@@ -8,10 +8,11 @@ from rh_prefect.jobs.accounts.account import Account
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
 from rh_prefect.jobs.care import replay_spool
 from rh_prefect.jobs.keys import member
+from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.ledger.records import Cancelled, Intent
 from rh_prefect.jobs.ledger.scope import Scope
 from rh_prefect.jobs.ledger.spool import Spool
-from rh_prefect.runs.past import PastScope, batches_of, scopes_of
+from rh_prefect.runs.past import FIRST_OF_A_BATCH, PastScope, batches_of, scopes_of
 from rh_prefect.settings import get_settings
 
 
@@ -27,10 +28,13 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         return (await account_of(intent)).client
 
     reports: list[CancelReport] = []
-    forbidden = [(batch.journal, batch.attempt) for batch in await batches_of(scope)]
+    forbidden: list[tuple[Journal, int]] = []
     if isinstance(scope, PastScope):
         # An earlier attempt may have been given up while its process, cut off from Prefect for a while, lived on.
-        forbidden += [(scope.journal, attempt) for attempt in range(1, scope.attempt)]
+        forbidden += [(scope.journal, attempt) for attempt in range(1, scope.attempt + 1)]
+    for batch in await batches_of(scope):
+        # An earlier run of a batch that lives on would see its tasks cancelled, and pay for the rest.
+        forbidden += [(batch.journal, attempt) for attempt in range(FIRST_OF_A_BATCH, batch.attempt + 1)]
     for journal, attempt in forbidden:
         await journal.create(f"cancel-{attempt}", Cancelled(by=by).model_dump(mode="json"))
     for one in await scopes_of(scope):

@@ -22,6 +22,9 @@ from rh_prefect.settings import get_settings
 BATCH = "batch"
 """Begins the keys of a flow run's records of the batches that it runs: in which scope, and as which attempt."""
 
+FIRST_OF_A_BATCH = 1001
+"""A batch's first attempt: the flow run that lends its journal has attempts of its own there, small numbers."""
+
 
 @dataclass(frozen=True)
 class PastScope:
@@ -148,14 +151,16 @@ async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, str, i
 
 
 async def scopes_of(scope: Scope) -> list[Scope]:
-    """The scopes that a run works in: its own, and those of the batches that it goes on with.
+    """The scopes that a run works in: its own, and those of the batches that it goes on with, as its newest attempt.
 
     Args:
         scope: The run.
     """
     found = {scope.journal.scope: scope}
     for batch in await batches_of(scope):
-        found.setdefault(batch.journal.scope, batch)
+        known = found.get(batch.journal.scope)
+        if known is None or known.attempt < batch.attempt:
+            found[batch.journal.scope] = batch
     return list(found.values())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from prefect.client.schemas.objects import State
+from prefect.tasks import Task
 
 from rh_prefect.jobs.leaving import Left, Round
 from rh_prefect.jobs.options import Asked
@@ -74,14 +75,15 @@ async def _run(asked: Asked, options: dict[str, Any], together: Round | None) ->
         return await run_or_leave(asked, **options)
 
 
-async def run_or_leave(asked: Asked, **options: Any) -> Result | Left:
+async def run_or_leave(asked: Asked, *, by: Task[..., Any] = generate, **options: Any) -> Result | Left:
     """Runs one job as a task run; as one of a round it is left to itself when all of them run.
 
     Args:
         asked: What to run.
-        options: Passed on to `generate`.
+        by: `generate`, with options of its own.
+        options: Passed on to it.
     """
-    done: Any = await generate(asked, **options)
+    done: Any = await by(asked, **options)
     outcome: Result | Left = await done.aresult() if isinstance(done, State) else done
     return outcome
 

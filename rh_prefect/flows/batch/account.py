@@ -44,7 +44,8 @@ class Item(BaseModel):
         currency: Of the cost.
         outputs: The files of its last step.
         manifest: Of its last step.
-        tasks: RunningHub's task ids, one a finished step.
+        files: What its files on this machine held: where they were changed since, it is not what was done.
+        tasks: RunningHub's task ids, of failed tasks too where it is not done.
         jobs: Its jobs, as `rh-prefect jobs` takes them.
     """
 
@@ -59,12 +60,13 @@ class Item(BaseModel):
     currency: str | None = None
     outputs: tuple[str, ...] = ()
     manifest: str = ""
+    files: str = ""
     tasks: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ()
 
     def cells(self) -> dict[str, str]:
-        """The item as the cells of a table."""
-        return {
+        """The item as the cells of a table, in characters that every file and table takes."""
+        cells = {
             "row": str(self.row),
             "label": self.label or "",
             "state": self.state,
@@ -77,6 +79,7 @@ class Item(BaseModel):
             "manifest": self.manifest,
             "id": self.id,
         }
+        return {name: cell.encode("utf-8", "backslashreplace").decode() for name, cell in cells.items()}
 
 
 class BatchAccount(BaseModel):
@@ -165,11 +168,14 @@ def write(account: BatchAccount, items: Sequence[Item], *, store: MediaStore, ab
         **about,
         "items": [item.model_dump(mode="json", exclude_defaults=True) | {"state": item.state} for item in items],
     }
-    store.write_bytes(_name(account.batch, "json"), json.dumps(whole, indent=1, ensure_ascii=False).encode())
+    store.write_bytes(
+        _name(account.batch, "json"),
+        json.dumps(whole, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"),
+    )
 
 
 def earlier(batch: str, *, store: MediaStore) -> dict[str, Item]:
-    """Reads what an earlier run's account says is done, by the items' ids.
+    """Reads how an earlier run's account says that items stand, by their ids.
 
     Args:
         batch: The batch's id.
@@ -182,7 +188,7 @@ def earlier(batch: str, *, store: MediaStore) -> dict[str, Item]:
         items = [Item.model_validate(item) for item in json.loads(store.read_bytes(name))["items"]]
     except (ValueError, KeyError, TypeError):
         return {}  # The journal knows it as well, only slower.
-    return {item.id: item for item in items if item.id and item.state == "done"}
+    return {item.id: item for item in items if item.id}
 
 
 async def show(account: BatchAccount, items: Sequence[Item]) -> None:

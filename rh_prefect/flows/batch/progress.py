@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -23,6 +24,7 @@ class Progress:
         total: How many items it has.
         ended: Items by how they stand at their end.
         earlier: How many of these an earlier run had done.
+        at_start: How many had ended before this run began with any: those, and bad ones.
         spent: What items have cost, those of earlier runs included.
         currency: Of the cost.
     """
@@ -35,6 +37,7 @@ class Progress:
     spent: Decimal = Decimal(0)
     currency: str | None = None
     began: float = field(default_factory=time.monotonic)
+    at_start: int = 0
     _running: set[str] = field(default_factory=set)
 
     @property
@@ -60,7 +63,7 @@ class Progress:
     @property
     def seconds_left(self) -> float | None:
         """How long it will take at the pace so far; None while there is no pace."""
-        now = sum(self.ended.values()) - self.earlier
+        now = sum(self.ended.values()) - self.at_start
         if now <= 0:
             return None
         return (time.monotonic() - self.began) / now * (self.total - sum(self.ended.values()))
@@ -74,22 +77,36 @@ class Progress:
         else:
             self._running.discard(event.job)
 
-    def end(self, item: Item, *, is_earlier: bool = False) -> None:
+    def end(self, item: Item) -> None:
         """Takes note of an item's end."""
+        self._count(item)
+        self._say(item)
+
+    def start(self, ended: Collection[Item]) -> None:
+        """Begins, with what an earlier run has done and what cannot be done: bad rows."""
+        for item in ended:
+            self._count(item)
+        self.at_start = len(ended)
+        self.earlier = sum(item.state == "done" for item in ended)
+        self._say(None)
+        for item in ended:
+            if item.state != "done":
+                self._say(item)
+
+    def _count(self, item: Item) -> None:
         self.ended[item.state] += 1
-        self.earlier += is_earlier
         self.spent += item.cost or Decimal(0)
         self.currency = self.currency or item.currency
+
+    def _say(self, item: Item | None) -> None:
         for listener in tuple(listeners):
-            listener(self, None if is_earlier else item)
-
-    def start(self, earlier: Collection[Item]) -> None:
-        """Begins, with what an earlier run has done."""
-        for item in earlier:
-            self.end(item, is_earlier=True)
-        for listener in tuple(listeners):
-            listener(self, None)
+            try:
+                listener(self, item)
+            except Exception as error:  # whoever watches, as through a pipe that was closed, stops no paid work
+                _log.warning("a batch's progress is no longer shown: %s", error)
+                listeners.remove(listener)
 
 
+_log = logging.getLogger("rh_prefect")
 listeners: list[Callable[[Progress, Item | None], None]] = []
 """Called in this process with every item that has ended, and once at the start without one."""

@@ -13,8 +13,10 @@ from rh_prefect.blocks.paying import load_payer
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flows.batch import account as accounts
 from rh_prefect.flows.batch.account import BatchAccount, Item
+from rh_prefect.flows.batch.files import Marks, content_of
 from rh_prefect.flows.batch.plan import Bad, ChainStep, Plan, Work, make_plan
 from rh_prefect.flows.batch.progress import Progress
+from rh_prefect.flows.batch.recorded import filled_in
 from rh_prefect.flows.batch.source import Given, Source, open_source
 from rh_prefect.flows.batch.state import batch_id, enter
 from rh_prefect.flows.batch.work import Crew
@@ -69,7 +71,8 @@ async def batch(
         values: Parameters for every row; a name is of the first model that has it, `2.name` is the second's.
         label_column: The column that names outputs.
         ignore_columns: Columns that are no parameters.
-        budget: What all jobs of the batch may cost together, those of earlier runs included.
+        budget: What all paid jobs of the flow run that began the batch may cost together: those of all runs of the
+            batch, and what else that flow run has paid for.
         strict: Whether one bad row, or one bad file, stops the batch before anything is paid.
         max_attempts: How many tasks one job may pay for in all, failed ones included.
         reuse: `always` serves identical earlier requests from the storage, at no cost.
@@ -166,43 +169,58 @@ class _Run:
 
     async def whole(self, rows: Sequence[Work | Bad]) -> BatchAccount:
         """Does what is missing, and gives the account, whatever happens."""
-        items = {row.number: _item(row) for row in rows}
+        known = await asyncio.to_thread(accounts.earlier, self.name, store=self.store)
+        items = await asyncio.to_thread(_items, rows, known)
         works = [row for row in rows if isinstance(row, Work)]
         progress = Progress(self.name, len(rows), self.scope.journal.scope)
         ledger = await LOOP.call(_ledger(self.scope.journal))
         crew = Crew(self.name, self.plan, self.options, self.scope.journal.scope, ledger, progress, items)
-        missing = await self._take_earlier(works, crew)
+        missing = await self._take_earlier(works, crew, known)
         expect_jobs(len(missing) * len(self.plan.stages))
         progress.start([item for item in items.values() if item.state != "unfinished"])
         together = await open_round(self.wait)
-        done, missing = await self._run(crew, missing, together)
+        done, missing = await self._run(crew, self._turns(missing, known, together), together)
         if together is not None and missing:
             await together.suspend()
-            done, missing = await self._run(crew, missing, None)
+            done, missing = await self._run(crew, [missing], None)
         return done
 
-    async def _run(self, crew: Crew, works: Sequence[Work], together: Round | None) -> tuple[BatchAccount, list[Work]]:
-        """Runs rows, gives the account, and says which of them are to be run again when their tasks have ended."""
+    def _turns(self, works: Sequence[Work], known: Mapping[str, Item], together: Round | None) -> list[Sequence[Work]]:
+        """What is run one after the other: a budget shall suffice for what was never tried before what has failed."""
+        failed = [work for work in works if work.id in known and known[work.id].state == "failed"]
+        if self.options["budget"] is None or together is not None or not failed:
+            return [works]
+        return [[work for work in works if work not in failed], failed]
+
+    async def _run(
+        self, crew: Crew, turns: Sequence[Sequence[Work]], together: Round | None
+    ) -> tuple[BatchAccount, list[Work]]:
+        """Runs rows in turns, gives the account, and says which are to be run again when their tasks have ended."""
         observer.listeners.append(crew.progress.hear)
         try:
             with borrow(self.scope):
-                left = await crew.run(works, together)
+                left = [work for works in turns for work in await crew.run(works, together)]
         finally:
             observer.listeners.remove(crew.progress.hear)
             # Also when it is interrupted: what is known by then is what the next person wants to see.
-            done = await asyncio.shield(self._account([crew.items[number] for number in sorted(crew.items)]))
+            done = await asyncio.shield(self._account(crew))
         return done, left
 
-    async def _take_earlier(self, works: Sequence[Work], crew: Crew) -> list[Work]:
+    async def _take_earlier(self, works: Sequence[Work], crew: Crew, known: Mapping[str, Item]) -> list[Work]:
         """Takes over what an earlier run's account says is done, and still is there; what is missing is left."""
-        known = await asyncio.to_thread(accounts.earlier, self.name, store=self.store)
-        candidates = [work for work in works if work.id in known]
+        candidates = [work for work in works if self._is_same(known.get(work.id), crew.items[work.number])]
         there = await asyncio.to_thread(self._still_there, [known[work.id] for work in candidates])
         for work in candidates:
             if work.id in there:
-                crew.items[work.number] = known[work.id].model_copy(update={"row": work.number, "label": work.label})
-                ASKED[crew.scope].update(crew.keys(work))
+                crew.items[work.number] = known[work.id].model_copy(
+                    update={"row": work.number, "label": work.label, "files": crew.items[work.number].files}
+                )
+                ASKED[crew.scope].update(crew.keys(work.id))
         return [work for work in works if work.id not in there]
+
+    @staticmethod
+    def _is_same(earlier: Item | None, now: Item) -> bool:
+        return earlier is not None and earlier.state == "done" and content_of(earlier.files) == content_of(now.files)
 
     def _still_there(self, items: Sequence[Item]) -> set[str]:
         with ThreadPoolExecutor(_CHECKS) as pool:
@@ -213,7 +231,9 @@ class _Run:
         name = self.store.name_of(item.manifest)
         return name is not None and self.store.exists(name)
 
-    async def _account(self, items: Sequence[Item]) -> BatchAccount:
+    async def _account(self, crew: Crew) -> BatchAccount:
+        items, journal = [crew.items[number] for number in sorted(crew.items)], self.scope.journal
+        items = await LOOP.call(filled_in(items, crew.keys, journal=journal, ledger=crew.ledger))
         account = accounts.summed_up(self.name, items, store=self.store)
         about = {**self.about, "flow_run": self.here.journal.scope, "scope": self.scope.journal.scope}
         try:
@@ -223,10 +243,18 @@ class _Run:
         return account
 
 
-def _item(row: Work | Bad) -> Item:
+def _items(rows: Sequence[Work | Bad], known: Mapping[str, Item]) -> dict[int, Item]:
+    marks = Marks()
+    return {row.number: _item(row, known, marks) for row in rows}
+
+
+def _item(row: Work | Bad, known: Mapping[str, Item], marks: Marks) -> Item:
     if isinstance(row, Bad):
         return Item(row=row.number, label=row.label, state="failed", why=f"bad input: {row.why}")
-    return Item(row=row.number, id=row.id, label=row.label, why="the run broke off before its end; run it again")
+    earlier = known.get(row.id)
+    files = marks.of(row.params, earlier=earlier.files if earlier else "")
+    why = "the run broke off before its end; run it again"
+    return Item(row=row.number, id=row.id, label=row.label, why=why, files=files)
 
 
 async def _ledger(journal: Journal) -> Ledger:

@@ -14,20 +14,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rh_prefect.errors import ConfigError, JournalError
 from rh_prefect.jobs.ledger.journal import FolderJournal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs.journal import FlowRunJournal
-from rh_prefect.runs.past import BATCH, PastScope, past_scope
+from rh_prefect.runs.past import BATCH, FIRST_OF_A_BATCH, PastScope, past_scope
 from rh_prefect.runs.scope import FlowScope
 
 FOLDER = "batches"
 """Where batches keep state and account, in the store."""
-
-_FIRST_ATTEMPT = 1001
-"""The lending flow run has attempts of its own, for its other jobs and its cancellations: small numbers."""
 
 
 class State(BaseModel):
@@ -101,8 +98,7 @@ async def enter(batch: str, store: MediaStore, here: FlowScope, *, about: Mappin
 
 async def _begin(files: FolderJournal, batch: str, here: FlowScope, about: Mapping[str, Any]) -> State:
     while True:
-        records = await files.job("state")
-        runs = [State.model_validate(records[key]) for key in sorted(records, key=_number)]
+        runs = _runs(await files.job("state"))
         mine = (here.journal.scope, here.attempt)
         known = next((run for run in runs if (run.flow_run, run.run_count) == mine), None)
         lender = runs[0] if runs else None
@@ -116,11 +112,21 @@ async def _begin(files: FolderJournal, batch: str, here: FlowScope, about: Mappi
             flow=lender.flow if lender else here.flow,
             flow_run=here.journal.scope,
             run_count=here.attempt,
-            attempt=runs[-1].attempt + 1 if runs else _FIRST_ATTEMPT,
+            attempt=runs[-1].attempt + 1 if runs else FIRST_OF_A_BATCH,
             about=dict(about),
         )
         if await files.create(f"state-{len(runs) + 1}", state.model_dump(mode="json")):
             return state
+
+
+def _runs(records: Mapping[str, Mapping[str, Any]]) -> list[State]:
+    try:
+        return [State.model_validate(records[key]) for key in sorted(records, key=_number)]
+    except ValidationError as error:
+        raise JournalError(
+            f"it is not what this version writes ({error.error_count()} field(s) wrong). What to do: use the version "
+            "of this package that began the batch, or another place."
+        ) from error
 
 
 def _number(key: str) -> int:

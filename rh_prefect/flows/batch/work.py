@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
 from rh_prefect.errors import (
     BudgetExceeded,
     InputError,
     JobCancelled,
+    JobFailed,
     RunningHubError,
     SubmissionUnknown,
 )
@@ -24,7 +28,21 @@ from rh_prefect.jobs.ledger.identity import explicit_key
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.rounds import in_round, party
+from rh_prefect.tasks.generate import can_help, generate
 from rh_prefect.tasks.many import WAVE, run_or_leave
+
+
+async def _costs_nothing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Tells whether trying again can help and pays for nothing.
+
+    Whether a failed row is worth another task is decided by whoever runs the batch again: a budget may be needed more
+    by other rows.
+    """
+    failed = isinstance(await state.aresult(raise_on_failure=False), JobFailed)
+    return not failed and await can_help(task, run, state)
+
+
+_paid_once = generate.with_options(retry_condition_fn=_costs_nothing)
 
 WIDTH = 500
 """How many rows are under way at a time, most of them in line for a slot: what waits beyond them costs no memory."""
@@ -134,12 +152,16 @@ class Crew:
                 found.add(one.work.number)
         return found
 
-    def keys(self, work: Work) -> list[str]:
-        """The names of a row's jobs in their scope."""
-        return [explicit_key(self._key(work, step)) for step in range(len(self.plan.stages))]
+    def keys(self, row: str) -> list[str]:
+        """The names of a row's jobs in their scope, in the order of its steps.
 
-    def _key(self, work: Work, step: int) -> str:
-        return f"batch {self.batch} row {work.id} step {step + 1}"
+        Args:
+            row: The row's id.
+        """
+        return [explicit_key(self._key(row, step)) for step in range(len(self.plan.stages))]
+
+    def _key(self, row: str, step: int) -> str:
+        return f"batch {self.batch} row {row} step {step + 1}"
 
     async def _run(self, work: Work) -> _Short | _Gone | None:
         results: list[Result] = []
@@ -162,7 +184,7 @@ class Crew:
             asked = stage.asked(work.params[step], before=results[-1].media if results else None)
             # Only the last step's output bears the name alone; the others say whose they are.
             label = work.label if step == len(stages) - 1 else f"{work.label or 'item'}-step-{step + 1}"
-            done = await run_or_leave(asked, label=label, key=self._key(work, step), **self.options)
+            done = await run_or_leave(asked, by=_paid_once, label=label, key=self._key(work.id, step), **self.options)
             if isinstance(done, Left):
                 return done
             results.append(done)
@@ -179,7 +201,7 @@ class Crew:
         )
 
     def _end(self, work: Work, results: list[Result], state: ItemState, why: str) -> None:
-        keys = self.keys(work)
+        keys = self.keys(work.id)
         costs = [cost for cost in map(self.ledger.spent_on, keys) if cost is not None]
         last = results[-1] if results else None
         item = Item(
@@ -191,6 +213,7 @@ class Crew:
             cost=sum(costs[1:], costs[0]) if costs else None,
             currency=next((result.currency for result in results if result.currency), None),
             outputs=tuple(file.uri for file in last.outputs) if last and state == "done" else (),
+            files=self.items[work.number].files,
             manifest=last.manifest if last and state == "done" else "",
             tasks=tuple(result.task_id for result in results),
             jobs=tuple(f"{self.scope}/{key}" for key in keys[: len(results) + (state != "done")]),

@@ -1,0 +1,83 @@
+"""What the journal knows of items that are not done: tasks that this run or another one has paid for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from rh_prefect.errors import RunningHubError
+from rh_prefect.flows.batch.account import Item
+from rh_prefect.jobs.ledger.budget import Ledger
+from rh_prefect.jobs.ledger.journal import Journal
+from rh_prefect.jobs.ledger.records import JobView
+
+_AT_A_TIME = 16
+"""Jobs that are read together."""
+
+
+async def filled_in(
+    items: Sequence[Item], keys: Callable[[str], Sequence[str]], *, journal: Journal, ledger: Ledger
+) -> list[Item]:
+    """Fills in the tasks and costs of items that are not done; runs on the loop thread.
+
+    A run that breaks off knows little of its rows, and two that do the same batch at once know half of it each.
+
+    Args:
+        items: All items.
+        keys: Gives the names of a row's jobs, by the row's id, in the order of its steps.
+        journal: Where they are recorded.
+        ledger: What they have cost.
+
+    Returns:
+        All items; as they were where the journal cannot be read.
+    """
+    if all(item.state == "done" for item in items):
+        return list(items)
+    gate = asyncio.Semaphore(_AT_A_TIME)
+
+    async def one(item: Item) -> Item:
+        recorded = [key for key in keys(item.id) if key in known] if item.id and item.state != "done" else []
+        if not recorded:
+            return item
+        async with gate:
+            views = [JobView.parse(key, await journal.job(key)) for key in recorded]
+        for view in views:
+            ledger.take(view)
+        return _filled_in(item, views, journal.scope, ledger)
+
+    try:
+        known = {key async for key in journal.keys()}  # noqa: SIM118, no dict
+        return list(await asyncio.gather(*map(one, items)))
+    except RunningHubError:
+        return list(items)
+
+
+def _filled_in(item: Item, views: Sequence[JobView], scope: str, ledger: Ledger) -> Item:
+    costs = [cost for cost in (ledger.spent_on(view.key) for view in views) if cost is not None]
+    ends = [submit.end for view in views for submit in view.submits if submit.end is not None]
+    tasks = [submit.task_id for view in views for submit in view.submits if submit.task_id]
+    more = {
+        "cost": sum(costs[1:], costs[0]) if costs else item.cost,
+        "currency": item.currency or next((end.currency for end in ends if end.currency), None),
+        "tasks": tuple(dict.fromkeys((*item.tasks, *tasks))),
+        "jobs": item.jobs or tuple(f"{scope}/{view.key}" for view in views),
+    }
+    stands = {view.key: view for view in views}.get(item.jobs[-1].rpartition("/")[2]) if item.jobs else views[-1]
+    return item.model_copy(update=more | (_how(item, stands) if stands is not None else {}))
+
+
+def _how(item: Item, view: JobView) -> dict[str, str]:
+    """What the record of an item's last step says better than what this run has seen of it."""
+    last = view.last
+    if last is None:
+        return {}
+    if item.state == "not started" and last.end is not None and last.end.status == "FAILED":
+        return {"state": "failed", "why": f"task {last.task_id} has failed: {last.end.reason}. Another try: {item.why}"}
+    if item.state == "not started" and last.state in ("open", "ticket", "ended"):
+        return {
+            "state": "unfinished",
+            "why": "another run of this batch has submitted it meanwhile; run it again to take it over",
+        }
+    if item.state == "unfinished" and last.state == "ticket" and not item.tasks:
+        return {"why": f"task {last.task_id} goes on at RunningHub; run it again to take it over"}
+    return {}

@@ -1,0 +1,46 @@
+"""What the terminal shows of a batch."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+import pytest
+
+from rh_prefect.cli.batch_watch import BatchWatch
+from rh_prefect.flows.batch import BatchAccount
+from rh_prefect.flows.batch.account import Item
+from rh_prefect.flows.batch.progress import Progress
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.runs import observer
+
+
+def test_what_was_done_earlier_is_told_once_and_bad_rows_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with BatchWatch(["batch", "rows.csv"]):
+        progress = Progress("b", total=5, scope="run")
+        done = [Item(row=n, state="done", cost=Decimal("0.04")) for n in (1, 2, 3)]
+        progress.start([*done, Item(row=4, label="x", state="failed", why="bad input: 'name' is no parameter")])
+        assert (progress.earlier, progress.failed, progress.queued, progress.seconds_left) == (3, 1, 1, None)
+    said = capsys.readouterr().out
+    assert said.count("earlier") == 1
+    assert "batch b: 5 rows, 3 of them done earlier" in said
+    assert "row 4 (x): failed: bad input: 'name' is no parameter" in said
+
+
+def test_news_of_the_pool_and_names_that_no_terminal_can_print_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    left_out = JobEvent("moved", "run/a", "some/model", message="account half is left out of this run")
+    with BatchWatch(["batch", "rows.csv"]):
+        for listener in (*observer.listeners, *observer.listeners):
+            listener(left_out)
+        Progress("b", total=1, scope="run").end(Item(row=1, state="failed", why="caf\udce9.png"))
+    said = capsys.readouterr().out
+    assert said.count("account half is left out of this run") == 1
+    assert r"caf\udce9.png" in said
+
+
+@pytest.mark.parametrize(("stands", "advice"), [({"not_started": 1}, "larger --budget"), ({"failed": 1}, "missing")])
+def test_the_way_on_is_one_that_leads_on(
+    capsys: pytest.CaptureFixture[str], stands: dict[str, int], advice: str
+) -> None:
+    BatchWatch(["batch", "rows.csv"]).summary(BatchAccount(batch="b", total=1, **stands))
+    assert re.search(f"do what .*{advice}.*: rh-prefect batch rows.csv", capsys.readouterr().out)
