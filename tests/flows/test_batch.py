@@ -425,8 +425,10 @@ async def test_a_mixed_batch_accounts_for_every_row_and_run_again_pays_exactly_w
     assert (short.batch, len(found)) == (began.batch, 7)
     assert found[MENDED]["why"].startswith("bad input: z-image/turbo: aspect_ratio must be one of")
     unpaid = [item for item in found.values() if item["state"] == "not started"]
-    # The moderated one is refused, or finds the money set aside for others.
-    assert (short.done, len(unpaid)) == (3, 3 - (found[MODERATED]["state"] == "failed"))
+    # The moderated one is refused, or finds the money set aside for others; what failed comes after what is new.
+    assert (short.done, len(unpaid)) == (3, 2 - (found[MODERATED]["state"] == "failed"))
+    assert found[FAILS]["why"].startswith("task ")
+    assert "not started" in found[FAILS]["why"]
     assert all("budget of 0.17 CNY" in item["why"] for item in unpaid)
     assert short.cost == sum(one.charged for one in rh.books.paid) <= Decimal("0.17")
 
