@@ -39,7 +39,8 @@ async def load_credentials(name: str | None = None) -> RunningHubCredentials:
     settings = get_settings()
     if settings.api_key is None:
         raise ConfigError(
-            "There is no API key of RunningHub. What to do: set RH_API_KEY; or save a block once, "
+            "There is no API key of RunningHub. What to do: set RH_API_KEY in the environment of the process that runs "
+            "the flow (the worker); or save a block once, "
             '`RunningHubCredentials(api_key="…").save("NAME")`, and pass credentials="NAME".'
         )
     return RunningHubCredentials(api_key=settings.api_key, base_url=settings.base_url)
@@ -57,7 +58,7 @@ async def load_storage(name: str | None = None) -> MediaStore:
     if name is not None:
         found = await find_block(MediaStorage, name)
         if found is None:
-            raise _missing(MediaStorage, name, await _names(MediaStorage))
+            raise _missing(MediaStorage, name, ", ".join(await _names(MediaStorage)))
         return found.get_store()
     settings = get_settings()
     return MediaStorage(url=settings.out, options=SecretDict(settings.out_options)).get_store()
@@ -96,14 +97,16 @@ async def _no_account(name: str) -> ConfigError:
             f"The block {name!r} is a pool of accounts, and here one account is needed. What to do: name one of them: "
             f"{', '.join(pool.credentials)}."
         )
-    return _missing(RunningHubCredentials, name, await _names(RunningHubCredentials))
+    # Where one account is needed, most often a pool could have been named too.
+    named = {"accounts": await _names(RunningHubCredentials), "pools": await _names(RunningHubPool)}
+    there = "; ".join(f"{what}: {', '.join(names)}" for what, names in named.items() if names)
+    return _missing(RunningHubCredentials, name, there)
 
 
-def _missing(kind: type[Block], name: str, there: list[str]) -> ConfigError:
-    known = f"There are: {', '.join(there)}." if there else "There are none yet."
+def _missing(kind: type[Block], name: str, there: str) -> ConfigError:
+    known = f"There are: {there}. What to do: name one of these, or" if there else "There are none yet. What to do:"
     return ConfigError(
-        f"There is no block {name!r} of type {kind.__name__}. {known} "
-        f'What to do: name one of these, or save it: `{kind.__name__}(…).save("{name}")`.'
+        f'There is no block {name!r} of type {kind.__name__}. {known} save it: `{kind.__name__}(…).save("{name}")`.'
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 from cyclopts import App
@@ -47,18 +49,60 @@ _webhook.command("rh_prefect.cli.webhook:serve_", name="serve", help="Serve the 
 app.command("rh_prefect.cli.doctor:doctor", help="Check key, site, account, storage and Prefect, and say what to do.")
 
 
+# As a shell names an end by SIGINT, SIGPIPE and SIGTERM.
+_INTERRUPTED, _UNREAD, _TERMINATED = 130, 141, 143
+
+
 def main() -> None:
     """Runs a command; an error is one message and exit code 1, not a traceback."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        # Else it would end this process at once: no word of what still runs, and its own server would be left behind.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    try:
+        _call()
+    except SystemExit as end:
+        if not _is_read() and not end.code:
+            sys.exit(_UNREAD)
+        raise
+
+
+def _call() -> None:
     try:
         app()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (Exception, BaseExceptionGroup) as error:
-        said = [_said(one) for one in _leaves(error)]
+    except SystemExit:
+        raise
+    except BaseException as error:
+        leaves = _leaves(error)
+        code = next(filter(None, map(_code, leaves)), None)
+        if code is not None:
+            sys.exit(code)
+        said = [_said(one) for one in leaves]
         known = [one for one in said if one is not None]
         if len(known) < len(said):
             raise  # a mistake of this package's, or of another's: its traceback is what helps
         _fail("\n".join(dict.fromkeys(known)))
+
+
+def _code(error: BaseException) -> int | None:
+    """The exit code of what a person or the system has ended from outside, and needs no words."""
+    if isinstance(error, KeyboardInterrupt):
+        return _INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        return _UNREAD
+    # While a flow runs, Prefect turns SIGTERM into an exception of its own.
+    prefect = sys.modules.get("prefect.exceptions")
+    return _TERMINATED if prefect is not None and isinstance(error, prefect.TerminationSignal) else None
+
+
+def _is_read() -> bool:
+    """Writes out what is left; tells whether there is still someone who reads it, unlike behind `… | head`."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter tries once more at its exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _said(error: BaseException) -> str | None:

@@ -10,10 +10,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from rh_prefect.cli.show import Terminal
 from rh_prefect.flows.batch import progress as batches
 from rh_prefect.flows.batch.account import Item
 from rh_prefect.jobs.events import JobEvent
@@ -38,7 +38,7 @@ class BatchWatch:
         """
         self._words = words
         self._progress: batches.Progress | None = None
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Terminal(highlight=False, soft_wrap=True)
         self._live = Live(
             console=self._console, get_renderable=lambda: Text(self._line()), refresh_per_second=4, transient=True
         )

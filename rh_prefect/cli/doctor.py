@@ -54,11 +54,20 @@ async def _checks_of_accounts(credentials: str | None) -> list[Check]:
     """Of the account; or of the pool as a whole, and of each of its accounts."""
     members = await _members(credentials)
     if credentials is None or not members:
-        return [("key and site", partial(_key, credentials)), ("account", partial(_account, credentials))]
+        return await _checks_of_account(credentials, key="key and site", account="account")
     checks: list[Check] = [("pool", partial(_pool, credentials))]
     for one in members:
-        checks += [(f"key and site of {one}", partial(_key, one)), (f"account {one}", partial(_account, one))]
+        checks += await _checks_of_account(one, key=f"key and site of {one}", account=f"account {one}")
     return checks
+
+
+async def _checks_of_account(credentials: str | None, *, key: str, account: str) -> list[Check]:
+    checks: list[Check] = [(key, partial(_key, credentials)), (account, partial(_account, credentials))]
+    try:
+        async with await _client(credentials):
+            return checks
+    except RunningHubError:
+        return checks[1:]  # which says that there is no such account; the other could only say it again
 
 
 async def _members(credentials: str | None) -> list[str]:
@@ -90,7 +99,7 @@ async def _prefect() -> str:
         raise ConfigError(
             "no PREFECT_API_URL is set, so runs would go to a throw-away server. What to do: `prefect server start`, "
             "then `prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`. "
-            "(`rh-prefect run` starts a server of its own.)"
+            "(`rh-prefect run` starts a server of its own, and only while none is set it finds the runs there again.)"
         )
     connection = await connect()
     failure = await connection.client.api_healthcheck()

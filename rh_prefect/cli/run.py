@@ -23,7 +23,7 @@ Budget = Annotated[
     float | None,
     Parameter(
         help="What the run may cost, in the account's currency; no job starts that would break it.",
-        validator=validators.Number(gte=0),
+        validator=validators.Number(gt=0),
     ),
 ]
 Shots = Annotated[int, Parameter(help="How many shots, 1 to 12.", validator=validators.Number(gte=1, lte=12))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -21,6 +22,15 @@ _MARKS = {"succeeded": "✓", "reused": "✓", "failed": "✗", "unknown": "?", 
 _SHOWN = {"submitted", "adopted", "waiting", "moved", *ENDED}
 
 
+class Terminal(Console):
+    """A console that falls silent once nobody reads it, as behind `… | head`."""
+
+    def on_broken_pipe(self) -> None:
+        """Goes on without a word: lines are written on the jobs' own thread, which `SystemExit` would end."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Watch:
     """Prints a line for each change that a person cares about; on Ctrl-C, what still runs and how to go on."""
 
@@ -32,7 +42,7 @@ class Watch:
         """
         self._command = command
         self._board = Board()
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Terminal(highlight=False, soft_wrap=True)
         self._began = time.monotonic()
         self._flow_run_id = ""
         self._submitted: set[str] = set()
@@ -106,6 +116,7 @@ class Watch:
                 f"go on, paying for nothing twice: rh-prefect run {self._command} --resume {self._flow_run_id}",
                 file=sys.stderr,
             )
+        if self._flow_run_id and running:
             print(f"or cancel what still runs:       rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
 
 

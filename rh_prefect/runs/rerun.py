@@ -13,11 +13,13 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound, ParameterTypeError
 from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Pending, Scheduled
 
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.jobs.thread import LOOP
+from rh_prefect.settings import get_settings
 
 R = TypeVar("R")
 
@@ -94,10 +96,19 @@ async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:
     try:
         given = flow.validate_parameters(parameters)
     except ParameterTypeError as error:
-        raise InputError(f"The flow {flow.name} does not take these parameters. {error} Nothing was sent.") from None
+        raise InputError(
+            f"The flow {flow.name} does not take these parameters: {_wrong(error)}. Nothing was sent. "
+            "What to do: correct what is named."
+        ) from None
     connection = await connect()
     async with connection.gate:
         return (await connection.client.create_flow_run(flow, parameters=given, state=Pending())).id
+
+
+def _wrong(error: ParameterTypeError) -> str:
+    """What Prefect found wrong, without its heading and on one line."""
+    heading, *found = str(error).split("\n - ")
+    return " ".join("; ".join(found or [heading]).split()).rstrip(".")
 
 
 async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
@@ -140,5 +151,15 @@ async def _read(client: PrefectClient, flow_run_id: UUID | str) -> FlowRun:
     except (ObjectNotFound, ValueError) as error:
         raise ConfigError(
             f"There is no flow run {flow_run_id}. What to do: take its id from the dashboard or from "
-            "`prefect flow-run ls`, and check that PREFECT_API_URL names the server that it ran on."
+            f"`prefect flow-run ls`, and check that PREFECT_API_URL names the server that it ran on.{_or_there()}"
         ) from error
+
+
+def _or_there() -> str:
+    """Names the server that the command line starts for itself, where it has left runs that the set one has not."""
+    if not PREFECT_API_URL.value() or not (get_settings().state_dir / "prefect" / "prefect.db").exists():
+        return ""
+    return (
+        " What `rh-prefect` ran while no PREFECT_API_URL was set is on its own server: unset PREFECT_API_URL to go on "
+        "with it."
+    )

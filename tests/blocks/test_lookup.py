@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
 
-from rh_prefect.blocks import MediaStorage, RunningHubCredentials
+from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool, lookup
 from rh_prefect.blocks.lookup import load_credentials, load_storage
 from rh_prefect.errors import ConfigError
 
@@ -38,7 +39,7 @@ async def test_options_come_from_the_environment_too(monkeypatch: pytest.MonkeyP
 
 async def test_no_key_says_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RH_API_KEY", raising=False)
-    with pytest.raises(ConfigError, match=r"RH_API_KEY.*RunningHubCredentials"):
+    with pytest.raises(ConfigError, match=r"RH_API_KEY in the environment of .*the worker.*RunningHubCredentials"):
         await load_credentials()
 
 
@@ -75,6 +76,22 @@ class TestSavedBlocks:
         with pytest.raises(ConfigError, match="no block 'nobody' of type RunningHubCredentials"):
             await load_credentials("nobody")
 
+    async def test_a_mistyped_account_lists_accounts_and_pools(self, name: str) -> None:
+        await RunningHubCredentials(api_key=KEY).asave(name)
+        await RunningHubPool(credentials=[name]).asave(f"{name}-night")
+        listed = rf"There are: accounts: .*{name}.*; pools: .*{name}-night.* name one of these, or save it"
+        with pytest.raises(ConfigError, match=listed):
+            await load_credentials("nobody")
+
+    @pytest.mark.parametrize("load", [load_credentials, load_storage])
+    async def test_where_there_is_none_yet_none_is_to_be_named(
+        self, load: Callable[[str], Awaitable[object]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lookup, "_names", _none)
+        with pytest.raises(ConfigError, match=r"There are none yet\. What to do: save it: `") as error:
+            await load("nobody")
+        assert "name one" not in str(error.value)
+
     async def test_a_block_that_someone_broke_names_the_field(self, name: str) -> None:
         block = RunningHubCredentials(api_key=KEY)
         document = await block.asave(name)
@@ -85,6 +102,10 @@ class TestSavedBlocks:
         with pytest.raises(ConfigError, match="wrong or missing base_url") as error:
             await load_credentials(name)
         assert KEY not in str(error.value)
+
+
+async def _none(kind: object) -> list[str]:
+    return []
 
 
 def _update(data: dict[str, object]) -> object:

@@ -118,7 +118,8 @@ def test_bad_input_is_one_clear_message(rh: Emulator, env: dict[str, str], tmp_p
 WRONG_AT_ONCE: dict[str, list[str]] = {
     '"0" for --shots. Must be >= 1': ["run", "film", "--prompt", "x", "--shots", "0"],
     "run film: --prompt is missing": ["run", "film", "--prompt", " "],
-    "--budget. Must be >= 0": ["run", "film", "--prompt", "x", "--budget", "-1"],
+    '"0.0" for --budget. Must be > 0': ["run", "film", "--prompt", "x", "--budget", "0"],
+    '"-1.0" for --budget. Must be > 0': ["batch", "rows.csv", "--model", "z-image/turbo", "--budget", "-1"],
     "no file nowhere.jpg": ["run", "film", "--prompt", "x", "--image", "nowhere.jpg"],
     "'caf\\udce9' is not UTF-8": ["run", "film", "--prompt", "caf\udce9"],
     "--image: 'a\\x00b.jpg' holds a NUL byte": ["run", "film", "--prompt", "x", "--image", "a\0b.jpg"],
@@ -196,6 +197,37 @@ def test_ctrl_c_says_what_runs_and_how_to_go_on_and_resuming_pays_nothing_twice(
     assert "paid nothing now; 1.75 CNY was paid earlier" in done.stdout
 
 
+@pytest.mark.prefect
+def test_sigterm_says_what_runs_and_how_to_go_on(rh: Emulator, env: dict[str, str]) -> None:
+    rh.faults.add(Fault("query", every=1, kind="slow", seconds=0.3))
+    command = [*RH, "run", "film", "--prompt", "x", "--shots", "1"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "submitted" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert rh.books.paid[0].task_id in said
+    assert "--resume" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.prefect
+def test_a_run_goes_on_where_nobody_reads_on(rh: Emulator, env: dict[str, str]) -> None:
+    command = [*RH, "run", "film", "--prompt", "x", "--shots", "1"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        try:
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+    assert (process.returncode, said) == (0, "")
+    assert list(Path(env["RH_OUT"]).rglob("*.mp4"))
+
+
 def _photo(env: dict[str, str]) -> str:
     from tests.support import samples
 
@@ -215,6 +247,19 @@ def test_doctor_says_what_is_well_and_what_is_not(env: dict[str, str], tmp_path:
     assert "✗ storage" in ill.stdout
     assert "What to do" in ill.stdout
     assert "0" * 32 not in ill.stdout
+
+
+@pytest.mark.prefect
+def test_doctor_says_once_that_there_is_no_such_account(
+    env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        doctor(credentials="doctor-nobody")
+    assert capsys.readouterr().out.count("There is no block 'doctor-nobody'") == 1
+    monkeypatch.delenv("RH_API_KEY")
+    with pytest.raises(SystemExit):
+        doctor()
+    assert capsys.readouterr().out.count("There is no API key") == 1
 
 
 @pytest.mark.prefect

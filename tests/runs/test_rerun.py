@@ -10,8 +10,9 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 
-from rh_prefect.errors import ConfigError
-from rh_prefect.runs.rerun import rerun, resume
+from rh_prefect import flows
+from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.runs.rerun import create, rerun, resume
 from tests.runs.crashing_flow import failed
 from tests.support.prefect_server import PrefectServer
 
@@ -98,6 +99,29 @@ async def test_a_run_that_is_not_there_is_named(prefect_server: PrefectServer) -
         await rerun(failed, nobody)
     with pytest.raises(ConfigError, match="no flow run this-one"):
         await rerun(failed, "this-one")
+
+
+async def test_the_command_line_s_own_server_is_named_where_it_has_runs(
+    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path))
+    words = "unset PREFECT_API_URL to go on with it"
+    with pytest.raises(ConfigError) as without:
+        await rerun(failed, uuid.uuid4())
+    assert words not in str(without.value)
+    (tmp_path / "prefect").mkdir()
+    (tmp_path / "prefect" / "prefect.db").touch()
+    with pytest.raises(ConfigError, match=words):
+        await rerun(failed, uuid.uuid4())
+
+
+async def test_wrong_parameters_are_one_readable_line(prefect_server: PrefectServer) -> None:
+    with pytest.raises(InputError) as error:
+        await create(flows.film, {"prompt": "x", "budget": 0, "shots": 99})
+    assert str(error.value) == (
+        "The flow film does not take these parameters: shots: Input should be less than or equal to 12; "
+        "budget: Input should be greater than 0. Nothing was sent. What to do: correct what is named."
+    )
 
 
 async def test_another_flows_run_is_refused(prefect_server: PrefectServer) -> None:
