@@ -58,6 +58,9 @@ def main() -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         # Else it would end this process at once: no word of what still runs, and its own server would be left behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        # A terminal that is closed is as good as Ctrl-C in it; under `nohup` it is not heard.
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         _call()
     except SystemExit as end:

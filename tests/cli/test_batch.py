@@ -81,8 +81,9 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
 
 
 @pytest.mark.prefect
-def test_ctrl_c_leaves_an_account_and_the_same_command_goes_on(
-    rh: Emulator, prefect_server: PrefectServer, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_or_a_closed_terminal_leaves_an_account_and_the_same_command_goes_on(
+    rh: Emulator, prefect_server: PrefectServer, tmp_path: Path, number: signal.Signals
 ) -> None:
     rh.faults.add(Fault("query", every=1, kind="slow", seconds=1))
     env = {**os.environ, **prefect_server.env, **environment(rh, tmp_path)}
@@ -93,12 +94,14 @@ def test_ctrl_c_leaves_an_account_and_the_same_command_goes_on(
         assert process.stdout is not None
         assert process.stderr is not None
         assert rh.books.wait(lambda books: len(books.paid) == 3, seconds=60)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said = process.stderr.read()
         assert process.wait(timeout=60) != 0
     assert "rh-prefect batch" in said
     (account,) = (tmp_path / "out").glob("batches/*/account.csv")
-    assert ",unfinished," in account.read_text()
+    told = account.read_text()
+    assert ",unfinished," in told
+    assert all(one.task_id in told for one in rh.books.paid), "what was paid for is named"
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(rh.books.paid) == 3
