@@ -58,7 +58,7 @@ async def load_storage(name: str | None = None) -> MediaStore:
     if name is not None:
         found = await find_block(MediaStorage, name)
         if found is None:
-            raise _missing(MediaStorage, name, ", ".join(await _names(MediaStorage)))
+            raise missing(MediaStorage, name, ", ".join(await _names(MediaStorage)))
         return found.get_store()
     settings = get_settings()
     return MediaStorage(url=settings.out, options=SecretDict(settings.out_options)).get_store()
@@ -100,10 +100,17 @@ async def _no_account(name: str) -> ConfigError:
     # Where one account is needed, most often a pool could have been named too.
     named = {"accounts": await _names(RunningHubCredentials), "pools": await _names(RunningHubPool)}
     there = "; ".join(f"{what}: {', '.join(names)}" for what, names in named.items() if names)
-    return _missing(RunningHubCredentials, name, there)
+    return missing(RunningHubCredentials, name, there)
 
 
-def _missing(kind: type[Block], name: str, there: str) -> ConfigError:
+def missing(kind: type[Block], name: str, there: str) -> ConfigError:
+    """Says that there is no block of a name.
+
+    Args:
+        kind: Its type.
+        name: The name.
+        there: The blocks that there are, as they are to be listed; empty where there is none.
+    """
     known = f"There are: {there}. What to do: name one of these, or" if there else "There are none yet. What to do:"
     return ConfigError(
         f'There is no block {name!r} of type {kind.__name__}. {known} save it: `{kind.__name__}(…).save("{name}")`.'

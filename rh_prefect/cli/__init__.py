@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from cyclopts import App
 
@@ -53,8 +54,12 @@ app.command("rh_prefect.cli.doctor:doctor", help="Check key, site, account, stor
 _INTERRUPTED, _UNREAD, _TERMINATED = 130, 141, 143
 
 
-def main() -> None:
-    """Runs a command; an error is one message and exit code 1, not a traceback."""
+def main(command: Callable[[], object] = app) -> None:
+    """Runs a command; an error is one message and exit code 1, not a traceback.
+
+    Args:
+        command: Does what the command line's words say.
+    """
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         # Else it would end this process at once: no word of what still runs, and its own server would be left behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
@@ -62,16 +67,16 @@ def main() -> None:
         # A terminal that is closed is as good as Ctrl-C in it; under `nohup` it is not heard.
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        _call()
+        _call(command)
     except SystemExit as end:
         if not _is_read() and not end.code:
             sys.exit(_UNREAD)
         raise
 
 
-def _call() -> None:
+def _call(command: Callable[[], object]) -> None:
     try:
-        app()
+        command()
     except SystemExit:
         raise
     except BaseException as error:

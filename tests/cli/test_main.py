@@ -19,27 +19,28 @@ RH = [sys.executable, "-m", "rh_prefect.cli"]
 
 
 @pytest.fixture
-def sigterm() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+def handlers() -> Iterator[None]:
+    """Leaves the handlers of signals as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("sigterm")
+@pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize(
     ("error", "code"),
     [(KeyboardInterrupt(), 130), (BrokenPipeError(), 141), (TerminationSignal(signal.SIGTERM), 143)],
 )
 def test_an_end_from_outside_is_an_exit_code_and_no_traceback(
-    error: BaseException, code: int, grouped: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    error: BaseException, code: int, grouped: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def ended() -> None:
         raise BaseExceptionGroup("both", [BaseExceptionGroup("one", [error])]) if grouped else error
 
-    monkeypatch.setattr(cli, "app", ended)
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        cli.main(ended)
     assert end.value.code == code
     assert capfd.readouterr() == ("", "")
 

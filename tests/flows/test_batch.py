@@ -6,12 +6,10 @@ import asyncio
 import csv
 import io
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -182,16 +180,14 @@ def test_rows_from_within_the_place_are_refused_where_they_could_be_the_outputs_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # By its module: `rh_prefect.flows.batch` is a flow as well.
-    module = sys.modules[open_source.__module__]
-    monkeypatch.setattr(module, "current_scope", lambda: SimpleNamespace(flow="batch", run=RUN))
+    fields = {"flow": "batch", "run": RUN}
     Path("place/photos [1]").mkdir(parents=True)
     Path("linked").symlink_to("place")
     if WITHIN[source]:
         with pytest.raises(InputError, match=WITHIN[source]):
-            open_source(source, store=MediaStore("place"))
+            open_source(source, store=MediaStore("place"), fields=fields)
     else:
-        open_source(source, store=MediaStore("place"))
+        open_source(source, store=MediaStore("place"), fields=fields)
 
 
 def test_where_nobody_knows_the_run_or_the_template_is_another_it_is_what_could_be(tmp_path: Path) -> None:

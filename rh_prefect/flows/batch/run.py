@@ -93,7 +93,7 @@ async def batch(
         raise ConfigError("batch: called outside of a flow. What to do: call it in a flow, or: rh-prefect batch ROWS.")
     plan = make_plan(model, chain=chain, values=values, label_column=label_column, ignored=ignore_columns)
     payer, store = await load_payer(credentials), await load_storage(storage)
-    source = await asyncio.to_thread(open_source, rows, store=store)
+    source = await asyncio.to_thread(open_source, rows, store=store, fields={"flow": here.flow, "run": here.run})
     sorted_out = await asyncio.to_thread(_sort_out, plan, source)
     about = {"source": source.name, "models": [stage.model.name for stage in plan.stages], "place": store.url}
     name = batch_id([source.identity, plan.identity, payer.pool.site, store.url])

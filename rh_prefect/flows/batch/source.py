@@ -6,30 +6,24 @@ import csv
 import hashlib
 import io
 import json
-import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from glob import escape
 from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
-from string import Formatter
 from typing import Any, BinaryIO, Literal, TypeAlias
 
 from fsspec.core import url_to_fs
 
 from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.flows.batch.own_outputs import MAGIC, refuse_own, without_outputs
 from rh_prefect.jobs.orders.inputs import fetched
-from rh_prefect.media.names import safe
 from rh_prefect.media.place import is_local, local_path, protocol_of, read_options, without_user
 from rh_prefect.media.ref import Media, as_media_input
 from rh_prefect.media.refusal import as_store_error
 from rh_prefect.media.source import identity_uri, open_input, shown
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs.scope import current_scope
 from rh_prefect.settings import get_settings
 
 Given: TypeAlias = str | Sequence[Any]
@@ -43,9 +37,6 @@ _FORMS: dict[str, Form] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
-
-_MAGIC = re.compile(r"[*?\[]")
-"""What makes a part of a path a pattern, as fsspec reads it."""
 
 _TROUBLES: tuple[tuple[type[Exception], str], ...] = (
     (UnicodeError, "it holds text that is no UTF-8, such as half of a character"),
@@ -92,12 +83,13 @@ class Source:
     is_table: bool = False
 
 
-def open_source(given: Given, *, store: MediaStore) -> Source:
+def open_source(given: Given, *, store: MediaStore, fields: Mapping[str, str] | None = None) -> Source:
     """Finds out what a batch's rows are; they are read later.
 
     Args:
         given: A manifest, a folder, a glob, or a list of rows.
         store: Where outputs go; its options open what is in the same kind of place.
+        fields: What this run's outputs have in the place's template, as far as it is known: `flow` and `run`.
 
     Raises:
         InputError: It is none of these, or the files of a folder or a glob could be this batch's own outputs.
@@ -109,10 +101,10 @@ def open_source(given: Given, *, store: MediaStore) -> Source:
     form = _FORMS.get(PurePosixPath(given if is_local(given) else given.partition("?")[0]).suffix.lower())
     # A name may hold brackets: what is there under this very name is meant.
     if _is_pattern(given) and not _exists(given, store.options_for(given)):
-        return _globbed(given, store)
+        return _globbed(given, store, fields or {})
     if form is not None:
         return _manifest(given, form, store.options_for(given))
-    return _folder(given, store)
+    return _folder(given, store, fields or {})
 
 
 def trouble(error: Exception) -> str:
@@ -285,20 +277,20 @@ def _parquet(given: str, options: Mapping[str, object]) -> Iterator[Row]:
             raise InputError(f"{shown(given)}: cannot be read as Parquet: {error}.") from None
 
 
-def _folder(given: str, store: MediaStore) -> Source:
+def _folder(given: str, store: MediaStore, fields: Mapping[str, str]) -> Source:
     folder = MediaStore(given, options=dict(store.options_for(given)))
-    _refuse_own(folder.url, folder.url, ["**"], store)
+    refuse_own(folder.url, folder.url, ["**"], store, fields)
 
     def rows() -> Iterator[Row]:
-        return _files(_without_outputs((folder.uri(name) for name in folder.list()), folder.url, store))
+        return _files(without_outputs((folder.uri(name) for name in folder.list()), folder.url, store))
 
     return Source(name=folder.url, identity=identity_uri(folder.url), base=None, rows=rows, is_folder=True)
 
 
-def _globbed(given: str, store: MediaStore) -> Source:
+def _globbed(given: str, store: MediaStore, fields: Mapping[str, str]) -> Source:
     name = local_path(given) if is_local(given) else without_user(given)
     top, rest = _fixed(name)
-    _refuse_own(name, top, rest, store)
+    refuse_own(name, top, rest, store, fields)
     options = store.options_for(given)
 
     def rows() -> Iterator[Row]:
@@ -308,88 +300,16 @@ def _globbed(given: str, store: MediaStore) -> Source:
             fs, path = url_to_fs(pattern, **read_options(protocol, options))
             found = sorted(str(name) for name, facts in fs.glob(path, detail=True).items() if facts["type"] == "file")
         uris = found if protocol == "file" else (f"{protocol}://{name}" for name in found)
-        return _files(_without_outputs(uris, top, store))
+        return _files(without_outputs(uris, top, store))
 
     return Source(name=name, identity=f"glob:{name}", base=None, rows=rows)
 
 
 def _fixed(pattern: str) -> tuple[str, list[str]]:
     """The folder that all files of a pattern are in, and the parts of the pattern that follow it."""
-    magic = _MAGIC.search(pattern)
+    magic = MAGIC.search(pattern)
     end = pattern.rfind("/", 0, magic.start() if magic else None)
     return pattern[: end + 1], pattern[end + 1 :].split("/")
-
-
-def _without_outputs(uris: Iterable[str], folder: str, store: MediaStore) -> Iterator[str]:
-    """Leaves out what lies in the place if that is within the folder: what earlier runs have made is no input."""
-    outer, place = _where(folder).rstrip("/"), _where(store.url).rstrip("/")
-    # In the folder's own spelling: a link may lead to it, but none is followed on the way down.
-    inner = f"{_spelt(folder).rstrip('/')}{place[len(outer) :]}/" if place.startswith(f"{outer}/") else None
-    return (uri for uri in uris if inner is None or not _spelt(uri).startswith(inner))
-
-
-def _refuse_own(name: str, folder: str, rest: Sequence[str], store: MediaStore) -> None:
-    """Refuses files from within the place where this batch's outputs could be among them: each run would add rows.
-
-    Args:
-        name: The folder or the glob.
-        folder: The folder that the files are in.
-        rest: What follows it, as the parts of a pattern.
-        store: The place.
-    """
-    inner, place = _where(folder).rstrip("/"), _where(store.url).rstrip("/")
-    if not f"{inner}/".startswith(f"{place}/"):
-        return
-    between = [escape(part) for part in inner[len(place) :].split("/") if part]
-    if _could_meet([*between, *rest], _own_names(store)):
-        raise InputError(
-            f"batch: the rows come from {name}, which is within the place that outputs go to, {store.url}; the next "
-            "run would take its own outputs for rows and pay again. What to do: name another place for outputs, or "
-            "give a manifest or a list of the files."
-        )
-
-
-def _own_names(store: MediaStore) -> list[str]:
-    """What the names of this batch's outputs look like: a pattern for each part of the path.
-
-    This run's own name suffices: later runs of a batch name their outputs after the first one, and that was refused
-    if its rows could be its outputs.
-    """
-    scope = current_scope()
-    known = {"flow": scope.flow, "run": scope.run} if scope is not None else {}
-    text = ""
-    for literal, field, form, conversion in Formatter().parse(store.template):
-        is_known = field in known and not form and not conversion
-        text += escape(literal) + ("" if field is None else escape(safe(known[field])) if is_known else "*")
-    return text.split("/")
-
-
-def _could_meet(sought: Sequence[str], made: Sequence[str]) -> bool:
-    """Whether one path may fit both patterns; where that is not certainly impossible, it may."""
-    for one, other in zip(sought, made):
-        if "**" in one:
-            return True
-        if not _fit(one, other):
-            return False
-    return len(sought) >= len(made) and all("**" in part for part in sought[len(made) :])
-
-
-def _fit(one: str, other: str) -> bool:
-    if _MAGIC.search(one) and _MAGIC.search(other):
-        return True
-    return fnmatchcase(other, one) or fnmatchcase(one, other)
-
-
-def _where(url: str) -> str:
-    """Where a place really is: a link to it is no other place."""
-    return os.path.realpath(_spelt(url)) if is_local(url) else _spelt(url)
-
-
-def _spelt(url: str) -> str:
-    """The one spelling of a place or a file, to compare it."""
-    if is_local(url):
-        return local_path(url)
-    return f"{protocol_of(url)}://{without_user(url).partition('://')[2].strip('/')}"
 
 
 def _files(uris: Iterable[str]) -> Iterator[Row]:
