@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar, cast, overload
 from uuid import UUID
 
+import httpx
 from prefect import Flow
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
@@ -14,7 +16,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound, ParameterTypeError
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Pending, Scheduled
+from prefect.states import Cancelled, Pending, Scheduled
 
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
@@ -40,8 +42,22 @@ async def rerun(flow: Flow[..., R], flow_run_id: UUID | str) -> R:
         ConfigError: There is no such flow run, or it is one of another flow.
     """
     flow_run = await _prepare(flow, flow_run_id)
-    result: Any = run_flow(flow, flow_run=flow_run)
-    return cast("R", await result if inspect.isawaitable(result) else result)
+    try:
+        result: Any = run_flow(flow, flow_run=flow_run)
+        return cast("R", await result if inspect.isawaitable(result) else result)
+    finally:
+        await _end_cancellation(flow_run.id)
+
+
+async def _end_cancellation(flow_run_id: UUID) -> None:
+    """What a worker does for its runs, nobody does for one without: a cancelled run would be `Cancelling` for ever."""
+    # It ends as it does, whatever becomes of this.
+    with suppress(httpx.HTTPError, ConfigError, ObjectNotFound):
+        connection = await connect()
+        async with connection.gate:
+            flow_run = await connection.client.read_flow_run(flow_run_id)
+            if flow_run.state is not None and flow_run.state.is_cancelling():
+                await connection.client.set_flow_run_state(flow_run_id, Cancelled(), force=True)
 
 
 @overload

@@ -211,3 +211,17 @@ async def artifacts(run: UUID) -> list[Artifact]:
     async with get_client() as client:
         of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
         return await client.read_artifacts(artifact_filter=of_run)
+
+
+async def test_a_run_without_a_worker_is_cancelled_and_not_for_ever_being_so(rh: Emulator) -> None:
+    run = await begin(flows.many, prompts=["a lighthouse"])
+    task = asyncio.ensure_future(rerun(flows.many, run))
+    await until(lambda views: {view.state for view in views} == {"ticket"}, run)
+    await put(run, Cancelling())
+    await asyncio.wait([task], timeout=60)
+    assert task.exception() is not None
+    async with get_client() as client:
+        ended = (await client.read_flow_run(UUID(run))).state
+    assert ended is not None
+    assert ended.is_cancelled()
+    assert len(rh.books.cancelled) == 1
