@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import BatchUnfinished, JournalError
+from rh_prefect.errors import BatchUnfinished, JournalError, StoreError
 from rh_prefect.flows import batch
 from rh_prefect.flows.batch import BatchAccount
 from rh_prefect.flows.batch import progress as batches
@@ -145,6 +145,15 @@ async def test_a_later_run_s_cancellation_ends_an_earlier_one_that_lives(slow: E
     # One that was just being submitted is cancelled right after.
     assert sorted(one.task_id for one in slow.books.paid) == sorted(slow.books.cancelled)
     assert len(slow.books.paid) < len(rows)
+
+
+async def test_a_place_that_cannot_be_written_is_said_before_anything_is_begun(
+    rh: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RH_OUT", "/dev/null/films")
+    with pytest.raises(StoreError, match=r"paid for nothing\..*/dev/null/films.*What to do: choose a folder"):
+        await run(prompts("a lighthouse"))
+    assert not rh.books.requests
 
 
 async def test_a_state_that_another_version_wrote_is_said_and_nothing_is_paid(rh: Emulator, tmp_path: Path) -> None:

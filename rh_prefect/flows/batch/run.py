@@ -10,7 +10,7 @@ from typing import Any
 
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.blocks.paying import load_payer
-from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.errors import ConfigError, InputError, StoreError
 from rh_prefect.flows.batch import account as accounts
 from rh_prefect.flows.batch.account import BatchAccount, Item
 from rh_prefect.flows.batch.files import Marks, content_of
@@ -99,6 +99,7 @@ async def batch(
     name = batch_id([source.identity, plan.identity, payer.pool.site, store.url])
     if strict:
         _refuse_bad(sorted_out)
+    await asyncio.to_thread(_check, store)
     scope = await enter(name, store, here, about=about)
     options = {
         "budget": budget,
@@ -111,6 +112,13 @@ async def batch(
     if strict:
         await run.check([work for work in sorted_out if isinstance(work, Work)])
     return await run.whole(sorted_out)
+
+
+def _check(store: MediaStore) -> None:
+    try:
+        store.check()
+    except StoreError as error:
+        raise StoreError(f"batch: it was not begun, and this run has paid for nothing. {error.message}") from error
 
 
 def _sort_out(plan: Plan, source: Source) -> list[Work | Bad]:
