@@ -90,7 +90,9 @@ def test_ctrl_c_or_a_closed_terminal_leaves_an_account_and_the_same_command_goes
     rows = tmp_path / "rows.csv"
     rows.write_text("prompt\na lighthouse\na harbour\nthis one is nonsense\n")
     command = [sys.executable, "-m", "rh_prefect.cli", "batch", str(rows), "--model", "z-image/turbo"]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # Under `nohup` it would hear nothing of a closed terminal, and rightly so.
+    heard = ["env", "--default-signal", *command]
+    with subprocess.Popen(heard, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert rh.books.wait(lambda books: len(books.paid) == 3, seconds=60)
