@@ -40,6 +40,9 @@ pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.usefixtures("pr
 
 SEED: Final = os.environ.get("RH_TEST_SEED", "1")
 AT_ONCE: Final = 8
+UNHURRIED: Final = {"submit_timeout": 6.0}
+"""RunningHub itself is well here: on a busy machine its answers shall come late and not be lost."""
+
 LONGEST: Final = 150.0
 """Seconds after which a run that goes wrong is taken for one that hangs."""
 
@@ -143,7 +146,8 @@ async def with_store(s3: S3Server, folder: Path, cell: Cell) -> AsyncIterator[tu
         await asyncio.to_thread(s3.filesystem().put_file, str(local), photo)
         large = {"least_bytes": 11 * 2**20} if "large" in cell.step else {}
         asked = jobs(photo)
-        async with open_trial(folder, place=place, emulator=large, asked=asked[:1] if large else asked) as trial:
+        asked = asked[:1] if large else asked
+        async with open_trial(folder, place=place, settings=UNHURRIED, emulator=large, asked=asked) as trial:
             yield trial, outage
 
 
@@ -152,7 +156,8 @@ async def with_journal(server: PrefectServer, folder: Path, cell: Cell) -> Async
     """A trial with a Prefect API that is in trouble."""
     # Prefect has one of these for all events of a process; it must not belong to an API that will be gone.
     EventsWorker.instance()
-    async with open_trial(folder, journal_patience=2.0, is_watched=cell.step == "an artifact") as trial:
+    is_watched = cell.step == "an artifact"
+    async with open_trial(folder, settings=UNHURRIED, journal_patience=2.0, is_watched=is_watched) as trial:
         with Outage(server.url) as outage, temporary_settings({PREFECT_API_URL: f"{outage.url}/api"}):
             yield trial, outage
 
@@ -221,7 +226,8 @@ async def test_a_store_that_is_stopped_and_started_again(tmp_path: Path) -> None
     try:
         with Outage(server.endpoint) as outage:
             options = {**server.options, "endpoint_url": outage.url, "config_kwargs": {"retries": {"max_attempts": 1}}}
-            async with open_trial(tmp_path / "trial", place=Place(server.url("out"), options)) as trial:
+            place = Place(server.url("out"), options)
+            async with open_trial(tmp_path / "trial", settings=UNHURRIED, place=place) as trial:
                 held = outage.hold(STORE["a manifest"], number=2)
                 running = asyncio.ensure_future(trial.once())
                 await asyncio.to_thread(held.wait)
