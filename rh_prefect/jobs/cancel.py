@@ -142,6 +142,7 @@ async def cancel_scope(
     client_for: Callable[[Intent], Awaitable[Cancels]],
     *,
     by: str,
+    since: int = 1,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> CancelReport:
@@ -154,6 +155,7 @@ async def cancel_scope(
         scope: The run.
         client_for: Gives a client of the account that an intent names.
         by: Who cancels, for the record.
+        since: The first attempt whose jobs are meant: a batch's jobs are not all that its journal holds.
         clock: Monotonic seconds.
         sleep: Waits for submits in flight.
     """
@@ -161,7 +163,7 @@ async def cancel_scope(
     deadline = clock() + PATIENCE
     ended: dict[str, str] = {}
     while True:
-        views = [view async for view in jobs_of(scope.journal) if _is_of(scope, view)]
+        views = [view async for view in jobs_of(scope.journal) if _is_of(scope, view, since)]
         failed = await _cancel_running(views, scope, client_for, ended)
         if not any(_is_in_flight(view) for view in views) or clock() > deadline:
             break
@@ -188,9 +190,9 @@ async def _forbid(scope: Scope, *, by: str) -> None:
         await scope.journal.create(f"cancel-{attempt}", Cancelled(by=by).model_dump(mode="json"))
 
 
-def _is_of(scope: Scope, view: JobView) -> bool:
+def _is_of(scope: Scope, view: JobView, since: int) -> bool:
     """Whether a job is one of this attempt, or of an earlier one: a later run of a batch is not cancelled with it."""
-    return view.last is not None and view.last.intent.attempt <= scope.attempt
+    return view.last is not None and since <= view.last.intent.attempt <= scope.attempt
 
 
 def _is_in_flight(view: JobView) -> bool:

@@ -39,7 +39,9 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         await journal.create(f"cancel-{attempt}", Cancelled(by=by).model_dump(mode="json"))
     for one in await scopes_of(scope):
         await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
-        reports.append(await cancel_scope(one, client_for, by=by))
+        # What else the flow run that began a batch has running is its own.
+        since = 1 if one.journal.scope == scope.journal.scope else FIRST_OF_A_BATCH
+        reports.append(await cancel_scope(one, client_for, by=by, since=since))
     return CancelReport(
         cancelled=tuple(task for report in reports for task in report.cancelled),
         finished=tuple(task for report in reports for task in report.finished),

@@ -235,3 +235,17 @@ async def test_cancelled_is_remembered_for_ever_and_runs_are_told_apart(journal:
     time.now += 1e6
     shutil.rmtree(journal.url)
     assert await watch.look(journal, 1, fresh=True)
+
+
+async def test_jobs_of_later_attempts_and_of_those_before_the_first_that_is_meant_go_on(journal: FolderJournal) -> None:
+    for attempt in (1, 2, 3, 4):
+        records = {"intent-1": intent(attempt=attempt), "answer-1": ticket(f"{TASK}{attempt}")}
+        await write(journal, records, key=f"{attempt}" * 24)
+    hub = RunningHub(RUNNING)
+
+    async def client_for(_: Intent) -> RunningHub:
+        return hub
+
+    report = await cancel_scope(FolderScope(journal, attempt=3), client_for, by="a test", since=2)
+    assert sorted(hub.cancelled) == sorted(report.cancelled) == [f"{TASK}2", f"{TASK}3"]
+    assert report.failed == {}

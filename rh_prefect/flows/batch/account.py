@@ -44,7 +44,7 @@ class Item(BaseModel):
         currency: Of the cost.
         outputs: The files of its last step.
         manifest: Of its last step.
-        files: What its files on this machine held: where they were changed since, it is not what was done.
+        files: A mark of its files on this machine; where it is another one they are looked at again.
         tasks: RunningHub's task ids, of failed tasks too where it is not done.
         jobs: Its jobs, as `rh-prefect jobs` takes them.
     """

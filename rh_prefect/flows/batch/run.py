@@ -13,7 +13,7 @@ from rh_prefect.blocks.paying import load_payer
 from rh_prefect.errors import ConfigError, InputError, StoreError
 from rh_prefect.flows.batch import account as accounts
 from rh_prefect.flows.batch.account import BatchAccount, Item
-from rh_prefect.flows.batch.files import Marks, content_of
+from rh_prefect.flows.batch.files import mark_of
 from rh_prefect.flows.batch.plan import Bad, ChainStep, Plan, Work, make_plan
 from rh_prefect.flows.batch.progress import Progress
 from rh_prefect.flows.batch.recorded import filled_in
@@ -178,7 +178,7 @@ class _Run:
     async def whole(self, rows: Sequence[Work | Bad]) -> BatchAccount:
         """Does what is missing, and gives the account, whatever happens."""
         known = await asyncio.to_thread(accounts.earlier, self.name, store=self.store)
-        items = await asyncio.to_thread(_items, rows, known)
+        items = await asyncio.to_thread(_items, rows)
         works = [row for row in rows if isinstance(row, Work)]
         progress = Progress(self.name, len(rows), self.scope.journal.scope)
         ledger = await LOOP.call(_ledger(self.scope.journal))
@@ -196,9 +196,10 @@ class _Run:
     def _turns(self, works: Sequence[Work], known: Mapping[str, Item], together: Round | None) -> list[Sequence[Work]]:
         """What is run one after the other: a budget shall suffice for what was never tried before what has failed."""
         failed = [work for work in works if work.id in known and known[work.id].state == "failed"]
+        again = {work.number for work in failed}
         if self.options["budget"] is None or together is not None or not failed:
             return [works]
-        return [[work for work in works if work not in failed], failed]
+        return [[work for work in works if work.number not in again], failed]
 
     async def _run(
         self, crew: Crew, turns: Sequence[Sequence[Work]], together: Round | None
@@ -220,15 +221,13 @@ class _Run:
         there = await asyncio.to_thread(self._still_there, [known[work.id] for work in candidates])
         for work in candidates:
             if work.id in there:
-                crew.items[work.number] = known[work.id].model_copy(
-                    update={"row": work.number, "label": work.label, "files": crew.items[work.number].files}
-                )
+                crew.items[work.number] = known[work.id].model_copy(update={"row": work.number, "label": work.label})
                 ASKED[crew.scope].update(crew.keys(work.id))
         return [work for work in works if work.id not in there]
 
     @staticmethod
     def _is_same(earlier: Item | None, now: Item) -> bool:
-        return earlier is not None and earlier.state == "done" and content_of(earlier.files) == content_of(now.files)
+        return earlier is not None and earlier.state == "done" and earlier.files == now.files
 
     def _still_there(self, items: Sequence[Item]) -> set[str]:
         with ThreadPoolExecutor(_CHECKS) as pool:
@@ -251,18 +250,15 @@ class _Run:
         return account
 
 
-def _items(rows: Sequence[Work | Bad], known: Mapping[str, Item]) -> dict[int, Item]:
-    marks = Marks()
-    return {row.number: _item(row, known, marks) for row in rows}
+def _items(rows: Sequence[Work | Bad]) -> dict[int, Item]:
+    return {row.number: _item(row) for row in rows}
 
 
-def _item(row: Work | Bad, known: Mapping[str, Item], marks: Marks) -> Item:
+def _item(row: Work | Bad) -> Item:
     if isinstance(row, Bad):
         return Item(row=row.number, label=row.label, state="failed", why=f"bad input: {row.why}")
-    earlier = known.get(row.id)
-    files = marks.of(row.params, earlier=earlier.files if earlier else "")
     why = "the run broke off before its end; run it again"
-    return Item(row=row.number, id=row.id, label=row.label, why=why, files=files)
+    return Item(row=row.number, id=row.id, label=row.label, why=why, files=mark_of(row.params))
 
 
 async def _ledger(journal: Journal) -> Ledger:
