@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Final, Literal, get_args
 
+from rh_prefect.emulator.words import words
 from rh_prefect.errors import InputError
 
 Route = Literal[
@@ -113,7 +114,7 @@ class Fault:
         every: Only each n-th.
         times: At most so often.
         endpoint: Only where the endpoint fits this pattern, as in `kling-*`, `run/workflow/*` or `/task/openapi/*`.
-        prompt: Only of requests with this text in one of their values.
+        prompt: Only of requests with this text in one of their values; links do not count, nor the webhook's address.
         phase: Default `after`; for `429` and `code` `before`.
         seconds: See `Kind`.
         code: RunningHub's code, of `code` and `fail`.
@@ -159,7 +160,7 @@ class Fault:
             return False
         if self.endpoint is not None and not fnmatchcase(subject.endpoint, self.endpoint):
             return False
-        return self.prompt is None or any(self.prompt in text for text in texts(subject.payload))
+        return self.prompt is None or any(self.prompt in said for said in words(subject.payload))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +170,6 @@ class Subject:
     route: Route
     endpoint: str
     payload: Mapping[str, object]
-
-
-def texts(value: object) -> Iterable[str]:
-    """Finds every string in a JSON value."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from texts(item)
 
 
 def fault_from_json(raw: Mapping[str, object]) -> Fault:

@@ -16,14 +16,13 @@ from rh_prefect.catalog import Model, Param, check_file
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.assets import Assets
 from rh_prefect.emulator.assumptions import ASSET_REFUSED, BAD_FILE, UPLOAD_MAX_BYTES
-from rh_prefect.emulator.faults import texts
 from rh_prefect.emulator.files import DeadLink, Shelf
 from rh_prefect.emulator.keys import Account
+from rh_prefect.emulator.words import texts
 from rh_prefect.errors import MediaError
 from rh_prefect.media.probe import Facts, probe
 
 _MIB: Final = 1024 * 1024
-_SCHEMES: Final = ("http://", "https://", "data:", "asset://")
 _FETCH_SECONDS: Final = 10.0
 
 
@@ -43,11 +42,6 @@ class Inputs:
     def seconds(self) -> float | None:
         """How long the input is, for models that are priced by that: a video's length goes before a sound's."""
         return self.lengths.get("video", self.lengths.get("audio"))
-
-
-def is_link(value: object) -> bool:
-    """Tells whether a value can stand for a file in a request."""
-    return isinstance(value, str) and value.startswith(_SCHEMES)
 
 
 @dataclass(frozen=True, slots=True)

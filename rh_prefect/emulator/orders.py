@@ -12,10 +12,10 @@ from rh_prefect.catalog import Model, Param
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.assumptions import MISSING_DEFAULT_IS_REFUSED, MODERATED, REAL_PEOPLE, UNPRICED
 from rh_prefect.emulator.charges import Charge
-from rh_prefect.emulator.faults import texts
-from rh_prefect.emulator.inputs import Sources, gather, is_link
+from rh_prefect.emulator.inputs import Sources, gather
 from rh_prefect.emulator.keys import ApiKey
 from rh_prefect.emulator.tasks import Order, Piece
+from rh_prefect.emulator.words import is_link, texts, words
 from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def check_content(moderated: Iterable[str], payload: Mapping[str, object]) -> No
     Raises:
         Refused: There is one.
     """
-    said = "\n".join(text for text in texts(dict(payload)) if not is_link(text)).lower()
+    said = "\n".join(words(payload)).lower()
     if any(word.lower() in said for word in moderated):
         raise Refused(*MODERATED)
 

@@ -169,6 +169,13 @@ def test_by_prompt_and_by_endpoint(rh: Caller) -> None:
     assert rh.query(rh.submit()["taskId"])["status"] == "SUCCESS"
 
 
+def test_a_prompt_is_not_looked_for_in_addresses(rh: Caller) -> None:
+    rh.rh.faults.add(Fault("submit", kind="code", code="1003", prompt="bad"))
+    heard = {**WORDS, "prompt": "good", "webhookUrl": "http://127.0.0.1:9/hook?run=5dd10f0e-029bad4d"}
+    assert rh.submit(body=heard)["errorCode"] == ""
+    assert rh.submit(body={**heard, "prompt": "a bad one"})["errorCode"] == "1003"
+
+
 @pytest.mark.parametrize(
     "raw",
     [
