@@ -6,12 +6,16 @@ import asyncio
 import csv
 import io
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from math import nan
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
@@ -95,17 +99,47 @@ def test_every_kind_of_manifest_gives_the_same_rows(folder: Path, name: str) -> 
     assert params == [{"prompt": "a lighthouse", "aspect_ratio": "16:9"}, {"prompt": "a harbour"}]
 
 
-def test_parquet_is_read_or_says_what_it_needs(folder: Path) -> None:
+def test_parquet_is_read_with_what_databases_and_data_frames_write(folder: Path) -> None:
+    photo = samples.png(folder / "one.png")
+    table = {
+        "imageUrl": ["one.png"] * 4,
+        "prompt": pyarrow.array(["a", "b", "c", "d"]).dictionary_encode(),
+        "duration": [Decimal(10), None, Decimal(5), Decimal("7.5")],
+        "sound": [True, None, False, None],
+    }
+    pyarrow.parquet.write_table(pyarrow.table(table), folder / "rows.parquet")
+    *good, bad = rows_of(str(folder / "rows.parquet"), make_plan(KLING))
+    same = {"image_url": str(photo)}
+    assert asked(good) == [
+        {**same, "prompt": "a", "duration": 10, "sound": True},
+        {**same, "prompt": "b"},
+        {**same, "prompt": "c", "duration": 5, "sound": False},
+    ]
+    assert 'duration must be one of "5", "10", not 7.5' in why(bad)
+
+
+def test_parquet_s_lists_are_lists_of_files_and_no_number_is_an_empty_cell(folder: Path) -> None:
+    photos = [str(samples.png(folder / name)) for name in ("one.png", "two.png")]
+    table = {"image_urls": [["one.png", "two.png"]], "prompt": ["x"], "duration": [nan]}
+    pyarrow.parquet.write_table(pyarrow.table(table), folder / "rows.parquet")
+    works = rows_of(str(folder / "rows.parquet"), make_plan("cinematic-video-generator"))
+    assert asked(works) == [{"image_urls": photos, "prompt": "x"}]
+
+
+def test_what_is_no_parquet_or_names_a_column_twice_is_refused(folder: Path) -> None:
     path = folder / "rows.parquet"
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        with pytest.raises(ConfigError, match=r"rh-prefect\[parquet\]"):
-            rows_of(str(path), make_plan(PICTURE))
-        return
-    pyarrow.parquet.write_table(pyarrow.table({"prompt": ["a lighthouse"], "aspect_ratio": [None]}), path)
-    assert asked(rows_of(str(path), make_plan(PICTURE))) == [{"prompt": "a lighthouse"}]
+    path.write_bytes(b"PAR1 nonsense PAR1")
+    with pytest.raises(InputError, match=r"rows\.parquet: cannot be read as Parquet"):
+        rows_of(str(path), make_plan(PICTURE))
+    pyarrow.parquet.write_table(pyarrow.table([["x"], ["y"]], names=["prompt", "prompt"]), path)
+    with pytest.raises(InputError, match="columns 1 and 2 have the same name, 'prompt'"):
+        rows_of(str(path), make_plan(PICTURE))
+
+
+def test_without_pyarrow_a_parquet_manifest_says_what_it_needs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ConfigError, match=r"rh-prefect\[parquet\]"):
+        rows_of(str(folder / "rows.parquet"), make_plan(PICTURE))
 
 
 def test_words_of_a_table_become_what_their_parameters_take(folder: Path) -> None:

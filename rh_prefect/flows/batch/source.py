@@ -9,8 +9,10 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from importlib import import_module
 from itertools import zip_longest
+from math import isnan
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, TypeAlias
 
@@ -272,9 +274,16 @@ def _parquet(given: str, options: Mapping[str, object]) -> Iterator[Row]:
             for batch in file.iter_batches(batch_size=1000):
                 for values in batch.to_pylist():
                     number += 1
-                    yield Row(number, values)
-        except (ValueError, OSError) as error:
+                    yield Row(number, {column: _cell(value) for column, value in values.items()})
+        except (ValueError, OSError, NotImplementedError) as error:  # what Arrow's own errors are
             raise InputError(f"{shown(given)}: cannot be read as Parquet: {error}.") from None
+
+
+def _cell(value: object) -> object:
+    """A number as parameters take it: databases write decimals, and data frames write `nan` where nothing is."""
+    if isinstance(value, Decimal):
+        value = float(value) if value % 1 else int(value)
+    return None if isinstance(value, float) and isnan(value) else value
 
 
 def _folder(given: str, store: MediaStore, fields: Mapping[str, str]) -> Source:
