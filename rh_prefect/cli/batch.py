@@ -68,7 +68,7 @@ def batch(
         credentials: Name of a RunningHubCredentials or RunningHubPool block.
         storage: Name of a MediaStorage block.
     """
-    check_batch(rows, [model, *(chain or ())], out=out)
+    check_batch(rows, [model, *(chain or ())], out=out, storage=storage)
     parameters = {
         "rows": rows,
         "model": model,

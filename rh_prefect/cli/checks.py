@@ -40,19 +40,21 @@ def check_call(
     for option, value in parameters.items():
         for one in _texts(value):
             _check_text(f"{command}: --{option}", one)
-    _check_out(command, parameters.get("out"))
+    if "out" in parameters:
+        _check_out(command, parameters["out"], parameters.get("storage"))
     for option in files:
         for one in _texts(parameters[option]):
             _check_file(command, one)
 
 
-def check_batch(rows: str, models: Iterable[str], *, out: str | None = None) -> None:
+def check_batch(rows: str, models: Iterable[str], *, out: str | None = None, storage: str | None = None) -> None:
     """Checks a call of the batch flow.
 
     Args:
         rows: Where its rows are.
         models: The models that they go through.
         out: Where files go.
+        storage: Name of a block that says so.
 
     Raises:
         InputError: There are no such rows, or there is no such model.
@@ -62,7 +64,7 @@ def check_batch(rows: str, models: Iterable[str], *, out: str | None = None) -> 
     _check_text("batch", rows)
     for one in _texts(out):
         _check_text("batch: --out", one)
-    _check_out("batch", out)
+    _check_out("batch", out, storage)
     for model in models:
         catalog.get(model)
     if _is_missing(rows) and not set(rows) & set("*?["):
@@ -109,12 +111,16 @@ def _check_text(what: str, text: str) -> None:
         )
 
 
-def _check_out(command: str, out: object) -> None:
+def _check_out(command: str, out: str | None, storage: str | None) -> None:
     from rh_prefect.media.place import protocol_of
+    from rh_prefect.settings import get_settings
 
-    if isinstance(out, str) and protocol_of(out) == "memory":
+    if out is None and storage is not None:
+        return
+    said, place = ("RH_OUT=", get_settings().out) if out is None else ("--out ", out)
+    if protocol_of(place) == "memory":
         raise InputError(
-            f"{command}: --out {out} is this process's memory: what was paid for would be gone with the command, and "
+            f"{command}: {said}{place} is this process's memory: what was paid for would be gone with the command, and "
             "be paid for again. What to do: name a folder, or a place such as s3://bucket/prefix. Nothing was sent."
         )
 

@@ -37,12 +37,18 @@ def test_the_line_counts_what_is_done_running_queued_failed_spent_and_left() -> 
 
 
 @pytest.mark.parametrize("out", ["memory://films", "MEMORY://films", "memory://"])
-def test_outputs_that_would_be_gone_with_the_command_are_refused(out: str, tmp_path: Path) -> None:
+def test_outputs_that_would_be_gone_with_the_command_are_refused(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InputError, match=r"--out memory://.*gone with the command.*What to do"):
         check_batch(str(tmp_path), ["z-image/turbo"], out=out.lower())
     with pytest.raises(InputError, match="gone with the command"):
         check_call("run film", {"prompt": "a lighthouse", "out": out}, needs=("prompt",))
     check_batch(str(tmp_path), ["z-image/turbo"], out="memory")
+    monkeypatch.setenv("RH_OUT", out)
+    with pytest.raises(InputError, match=r"RH_OUT=.*gone with the command"):
+        check_batch(str(tmp_path), ["z-image/turbo"])
+    check_batch(str(tmp_path), ["z-image/turbo"], storage="films")
     check_call("run film", {"prompt": "memory://films", "out": "s3://films"}, needs=("prompt",))
 
 
