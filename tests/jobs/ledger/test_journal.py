@@ -1,12 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import threading
 import uuid
-from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +14,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from rh_prefect.errors import InputError, JournalError
 from rh_prefect.jobs.ledger.journal import FolderJournal, folder_scopes
 from tests.jobs.ledger.journal_contract import JournalContract, OpenJournal, record
+from tests.jobs.ledger.racer import LONG, create_at_once
+from tests.support.forks import FORKS
 from tests.support.s3 import S3Server
 
 PROCESSES = 32
-LONG = "x" * 200_000
-_FORK = multiprocessing.get_context("fork")
 
 
 class TestLocalFolder(JournalContract):
@@ -45,16 +42,9 @@ class TestS3(JournalContract):
         return lambda scope: FolderJournal(place, scope=scope, options=s3.options)
 
 
-def _create_at_once(folder: str, n: int, start: Barrier, won: SimpleQueue[int]) -> None:
-    journal = FolderJournal(folder, scope="run")
-    start.wait()
-    if asyncio.run(journal.create("abc-intent-1", {"token": f"t{n}", "text": str(n) + LONG})):
-        won.put(n)
-
-
 async def test_of_32_processes_one_wins_with_its_content_whole(tmp_path: Path) -> None:
-    start, won = _FORK.Barrier(PROCESSES), _FORK.SimpleQueue()
-    processes = [_FORK.Process(target=_create_at_once, args=(str(tmp_path), n, start, won)) for n in range(PROCESSES)]
+    start, won = FORKS.Barrier(PROCESSES), FORKS.SimpleQueue()
+    processes = [FORKS.Process(target=create_at_once, args=(str(tmp_path), n, start, won)) for n in range(PROCESSES)]
     for process in processes:
         process.start()
     for process in processes:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import signal
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.jobs.outputs.parts import part_file, remove
+from tests.support.forks import FORKS
 
-_FORK = multiprocessing.get_context("fork")
 NAME = "2031112223334445057-1"
 
 
@@ -78,8 +77,8 @@ def _hold(folder: Path, held: SimpleQueue[str]) -> None:
 
 
 def test_a_killed_holder_frees_it_and_what_it_left_is_resumed(folder: Path) -> None:
-    held = _FORK.SimpleQueue()
-    holder = _FORK.Process(target=_hold, args=(folder, held))
+    held = FORKS.SimpleQueue()
+    holder = FORKS.Process(target=_hold, args=(folder, held))
     holder.start()
     path = Path(held.get())
     with part_file(folder, NAME) as private:
@@ -107,8 +106,8 @@ def _take_turns(folder: Path, clashes: SimpleQueue[str]) -> None:
 
 
 def test_two_processes_never_write_into_one_file(folder: Path) -> None:
-    clashes = _FORK.SimpleQueue()
-    processes = [_FORK.Process(target=_take_turns, args=(folder, clashes)) for _ in range(4)]
+    clashes = FORKS.SimpleQueue()
+    processes = [FORKS.Process(target=_take_turns, args=(folder, clashes)) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:
