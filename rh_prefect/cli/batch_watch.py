@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 _EVERY = 10.0
 """Seconds between two lines where there is no terminal to rewrite one on."""
 
+_TOLD = 3
+"""How many rows of one reason are told one by one."""
+
 
 class BatchWatch:
     """Watches the one batch of this process."""
@@ -46,6 +50,7 @@ class BatchWatch:
         self._news: set[str] = set()
         self._flow_run_id = ""
         self._next = 0.0
+        self._reasons: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         observer.listeners.append(self._hear)
@@ -72,6 +77,9 @@ class BatchWatch:
 
     def summary(self, account: BatchAccount) -> None:
         """Says what became of it."""
+        for reason, times in self._reasons.items():
+            if times > _TOLD:
+                self._say(f"{times - _TOLD} more rows: {reason}")
         self._say(f"batch {account.batch}: {account}", style="bold")
         self._say(f"each item: {account.csv_uri}")
         if account.not_started:
@@ -96,11 +104,17 @@ class BatchWatch:
             earlier = f", {progress.earlier} of them done earlier" if progress.earlier else ""
             self._say(f"batch {progress.batch}: {progress.total} rows{earlier}")
         elif item.state != "done":
-            label = f" ({item.label})" if item.label else ""
-            self._say(f"row {item.row}{label}: {item.state}: {item.why}")
+            self._tell(item)
         if not self._console.is_terminal and time.monotonic() >= self._next:
             self._next = time.monotonic() + _EVERY
             self._say(self._line())
+
+    def _tell(self, item: Item) -> None:
+        reason = f"{item.state}: {item.why}"
+        self._reasons[reason] += 1
+        if self._reasons[reason] <= _TOLD:
+            label = f" ({item.label})" if item.label else ""
+            self._say(f"row {item.row}{label}: {reason}")
 
     def _say(self, line: str, *, style: str | None = None) -> None:
         # Half an emoji, or a file's name that is no UTF-8, can be shown and not printed.

@@ -119,6 +119,15 @@ class LoopThread:
         task.add_done_callback(self._critical.discard)
         return await asyncio.shield(task)
 
+    async def settle(self, seconds: float) -> None:
+        """Waits until the critical sections of this moment are over; runs on the loop.
+
+        Args:
+            seconds: How long it waits at most.
+        """
+        if self._critical:
+            await asyncio.wait(set(self._critical), timeout=seconds)
+
     def on_close(self, closer: Callable[[], Awaitable[None]]) -> None:
         """Has a coroutine function run on the loop when the process ends."""
         self._closers.append(closer)

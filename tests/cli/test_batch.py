@@ -92,9 +92,10 @@ def test_ctrl_c_or_a_closed_terminal_leaves_an_account_and_the_same_command_goes
     rh: Emulator, prefect_server: PrefectServer, tmp_path: Path, number: signal.Signals
 ) -> None:
     rh.faults.add(Fault("query", every=1, kind="slow", seconds=1))
+    rh.faults.add(Fault("submit", prompt="late", kind="slow", seconds=2))
     env = {**os.environ, **prefect_server.env, **environment(rh, tmp_path)}
     rows = tmp_path / "rows.csv"
-    rows.write_text("prompt\na lighthouse\na harbour\nthis one is nonsense\n")
+    rows.write_text("prompt\na lighthouse\na harbour\nthe answer to this one is late\n")
     command = [sys.executable, "-m", "rh_prefect.cli", "batch", str(rows), "--model", "z-image/turbo"]
     # Under `nohup` it would hear nothing of a closed terminal, and rightly so.
     heard = ["env", "--default-signal", *command]
@@ -109,7 +110,7 @@ def test_ctrl_c_or_a_closed_terminal_leaves_an_account_and_the_same_command_goes
     (account,) = (tmp_path / "out").glob("batches/*/account.csv")
     told = account.read_text()
     assert ",unfinished," in told
-    assert all(one.task_id in told for one in rh.books.paid), "what was paid for is named"
+    assert all(one.task_id in told for one in rh.books.paid), f"what was paid for is named: {told}"
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(rh.books.paid) == 3

@@ -27,6 +27,22 @@ def test_what_was_done_earlier_is_told_once_and_bad_rows_are_named_at_once(capsy
     assert "row 4 (x): failed: bad input: 'name' is no parameter" in said
 
 
+def test_of_many_rows_that_end_the_same_way_the_first_are_told_and_the_others_counted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with BatchWatch(["batch", "rows.csv"]) as watch:
+        progress = Progress("b", total=200, scope="run")
+        progress.start([Item(row=n, state="failed", why="bad input: no prompt") for n in range(1, 101)])
+        for n in range(101, 200):
+            progress.end(Item(row=n, state="not started", why="the budget is spent"))
+        progress.end(Item(row=200, state="failed", why="the content check refused it"))
+        watch.summary(BatchAccount(batch="b", total=200, failed=101, not_started=99))
+    said = capsys.readouterr().out
+    assert [int(number) for number in re.findall(r"^row (\d+)", said, re.MULTILINE)] == [1, 2, 3, 101, 102, 103, 200]
+    assert "\n97 more rows: failed: bad input: no prompt\n" in said
+    assert "\n96 more rows: not started: the budget is spent\n" in said
+
+
 def test_news_of_the_pool_and_names_that_no_terminal_can_print_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     left_out = JobEvent("moved", "run/a", "some/model", message="account half is left out of this run")
     with BatchWatch(["batch", "rows.csv"]):

@@ -99,6 +99,23 @@ async def test_a_critical_section_gives_back_its_result_and_its_error() -> None:
         await LOOP.call(LOOP.critical(fail()))
 
 
+async def test_settling_waits_for_what_is_in_flight_and_not_for_ever() -> None:
+    answered = threading.Event()
+    paid: list[str] = []
+
+    async def pay() -> None:
+        await asyncio.to_thread(answered.wait)
+        paid.append("yes")
+
+    LOOP.submit(LOOP.critical(pay()))
+    await LOOP.call(LOOP.settle(0.01))
+    assert paid == []
+    settled = asyncio.create_task(LOOP.call(LOOP.settle(60)))
+    answered.set()
+    await settled
+    assert paid == ["yes"]
+
+
 async def test_a_blocking_call_on_the_loop_s_own_thread_is_refused() -> None:
     async def block() -> None:
         LOOP.call_sync(where())

@@ -34,6 +34,12 @@ from rh_prefect.runs.past import PastScope
 from rh_prefect.runs.rounds import Wait, open_round
 from rh_prefect.runs.scope import FlowScope, current_scope
 
+_TOLD = 10
+"""How many rows of one reason, and how many reasons, an error names."""
+
+_SETTLE = 5.0
+"""Seconds that the account of a run that is broken off waits for submits in flight."""
+
 _CHECKS = 16
 """How many rows are looked at together: their files before a strict batch, their manifests before one that goes on."""
 
@@ -85,7 +91,7 @@ async def batch(
         The sums; every item is in the files that it names.
 
     Raises:
-        InputError: The rows cannot be read, or, where it is strict, one of them is bad.
+        InputError: The rows cannot be read, none of them can be run, or, where it is strict, one of them is bad.
         RunningHubError: The batch as a whole cannot be run; see `rh_prefect.errors`.
     """
     here = current_scope()
@@ -97,8 +103,7 @@ async def batch(
     sorted_out = await asyncio.to_thread(_sort_out, plan, source)
     about = {"source": source.name, "models": [stage.model.name for stage in plan.stages], "place": store.url}
     name = batch_id([source.identity, plan.identity, payer.pool.site, store.url])
-    if strict:
-        _refuse_bad(sorted_out)
+    _refuse_bad(sorted_out, strict=strict)
     await asyncio.to_thread(_check, store)
     scope = await enter(name, store, here, about=about)
     options = {
@@ -131,15 +136,24 @@ def _sort_out(plan: Plan, source: Source) -> list[Work | Bad]:
     return found
 
 
-def _refuse_bad(rows: Sequence[Work | Bad]) -> None:
-    bad = [f"row {row.number}: {row.why}" for row in rows if isinstance(row, Bad)]
-    if bad:
-        more = f"\n… and {len(bad) - 10} more" if len(bad) > 10 else ""
-        raise InputError(
-            f"batch: {len(bad)} of {len(rows)} rows are bad, and it is strict, so nothing was paid.\n"
-            + "\n".join(bad[:10])
-            + more
-        )
+def _refuse_bad(rows: Sequence[Work | Bad], *, strict: bool) -> None:
+    """Refuses a batch of which nothing can be run, and, where it is strict, one that has a bad row."""
+    reasons: dict[str, list[int]] = {}
+    for row in rows:
+        if isinstance(row, Bad):
+            reasons.setdefault(row.why, []).append(row.number)
+    bad = sum(map(len, reasons.values()))
+    if bad and (strict or bad == len(rows)):
+        said = [f"{_numbered(numbers)}: {why}" for why, numbers in reasons.items()]
+        more = [f"… and {len(said) - _TOLD} more reasons"] if len(said) > _TOLD else []
+        because = ", and it is strict" if strict and bad < len(rows) else ""
+        head = f"batch: {bad} of {len(rows)} rows are bad{because}, so nothing was sent or paid."
+        raise InputError("\n".join([head, *said[:_TOLD], *more]))
+
+
+def _numbered(rows: Sequence[int]) -> str:
+    named = ", ".join(map(str, rows[:_TOLD]))
+    return f"row{'s' * (len(rows) > 1)} {named}" + (f" and {len(rows) - _TOLD} more" if len(rows) > _TOLD else "")
 
 
 @dataclass(frozen=True)
@@ -160,7 +174,7 @@ class _Run:
         rows: list[Work | Bad] = []
         for start in range(0, len(works), _CHECKS):
             rows += await asyncio.gather(*(self._check(work) for work in works[start : start + _CHECKS]))
-        _refuse_bad(rows)
+        _refuse_bad(rows, strict=True)
 
     async def _check(self, work: Work) -> Work | Bad:
         payer = await load_payer(self.options["credentials"])
@@ -209,6 +223,10 @@ class _Run:
         try:
             with borrow(self.scope):
                 left = [work for works in turns for work in await crew.run(works, together)]
+        except BaseException:
+            # Of a submit in flight nobody knows the task yet, and it may be paid for.
+            await asyncio.shield(LOOP.call(LOOP.settle(_SETTLE)))
+            raise
         finally:
             observer.listeners.remove(crew.progress.hear)
             # Also when it is interrupted: what is known by then is what the next person wants to see.
