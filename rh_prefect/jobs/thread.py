@@ -37,24 +37,21 @@ class _Workers(concurrent.futures.ThreadPoolExecutor):
         super().__init__(WORKERS)
         self._work: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self._started = 0
+        # Python 3.12 starts none at the end, when a submit in flight may need its first: one is there from the start.
+        self._start_one()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
         """Has a function run on one of the threads."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._work.put((future, functools.partial(fn, *args, **kwargs)))
         if self._started < WORKERS:
-            self._start_one()
+            with contextlib.suppress(RuntimeError):  # at the end, where those that are there do the work
+                self._start_one()
         return future
 
     def _start_one(self) -> None:
-        try:
-            threading.Thread(target=self._run, name="rh_prefect-worker", daemon=True).start()
-        except RuntimeError:
-            # Later Pythons start no thread at the end; those that are there do the work.
-            if not self._started:
-                raise
-        else:
-            self._started += 1
+        threading.Thread(target=self._run, name="rh_prefect-worker", daemon=True).start()
+        self._started += 1
 
     def _run(self) -> None:
         while True:
