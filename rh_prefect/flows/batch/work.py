@@ -109,7 +109,7 @@ class Crew:
             waiting = [one.work for one in short if one.work.number in affordable]
             for one in short:
                 if one.work.number not in affordable:
-                    self._end(one.work, one.results, *_told(one.error, len(one.results) + 1, len(self.plan.stages)))
+                    self._end(one.work, one.results, *self._told(one.error, one.work, len(one.results)))
         return []
 
     async def _pass(self, works: Sequence[Work], together: Round | None) -> tuple[list[_Short], list[_Gone]]:
@@ -174,7 +174,7 @@ class Crew:
         except BudgetExceeded as error:
             return _Short(work, results, error)
         except Exception as error:  # whatever it is: it is this row's alone, and the account says so
-            ended = _told(error, len(results) + 1, len(self.plan.stages))
+            ended = self._told(error, work, len(results))
         self._end(work, results, *ended)
         return None
 
@@ -200,6 +200,16 @@ class Crew:
             }
         )
 
+    def _told(self, error: Exception, work: Work, step: int) -> tuple[ItemState, str]:
+        """How an item stands whose step has raised this."""
+        state = _state(error)
+        why = error.message if isinstance(error, RunningHubError) else f"{type(error).__name__}: {error}"
+        # The item names its job and says how it stands: without them, what ends many rows reads the same for each.
+        why = why.removeprefix(f"{self.scope}/{self.keys(work.id)[step]}: ").removeprefix(f"{state}: ")
+        if isinstance(error, InputError):
+            why = f"bad input: {why}"
+        return state, f"step {step + 1} of {len(self.plan.stages)}: {why}" if len(self.plan.stages) > 1 else why
+
     def _end(self, work: Work, results: list[Result], state: ItemState, why: str) -> None:
         keys = self.keys(work.id)
         costs = [cost for cost in map(self.ledger.spent_on, keys) if cost is not None]
@@ -222,19 +232,13 @@ class Crew:
         self.progress.end(item)
 
 
-def _told(error: Exception, step: int, steps: int) -> tuple[ItemState, str]:
-    """How an item stands whose step has raised this."""
-    where = f"step {step} of {steps}: " if steps > 1 else ""
+def _state(error: Exception) -> ItemState:
     match error:
-        case InputError():
-            return "failed", f"{where}bad input: {error.message}"
         case BudgetExceeded():
-            return "not started", f"{where}{error.message}"
+            return "not started"
         case SubmissionUnknown():
-            return "unknown", f"{where}{error.message}"
+            return "unknown"
         case JobCancelled():
-            return "cancelled", f"{where}{error.message}"
-        case RunningHubError():
-            return "failed", f"{where}{error.message}"
+            return "cancelled"
         case _:
-            return "failed", f"{where}{type(error).__name__}: {error}"
+            return "failed"
