@@ -72,7 +72,10 @@ def _how(item: Item, view: JobView) -> dict[str, str]:
     if last is None:
         return {}
     if item.state == "not started" and last.end is not None and last.end.status == "FAILED":
-        return {"state": "failed", "why": f"task {last.task_id} has failed: {last.end.reason}. Another try: {item.why}"}
+        return {
+            "state": "failed",
+            "why": f"task {last.task_id} has failed: {last.end.reason}. Another try was not started: {item.why}",
+        }
     if item.state == "not started" and last.state in ("open", "ticket", "ended"):
         return {
             "state": "unfinished",
