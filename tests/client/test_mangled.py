@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -14,9 +14,10 @@ from rh_prefect.client import TaskView, answers, wire
 from rh_prefect.client.answers import Ask
 from rh_prefect.client.masks import mask, mask_key
 from rh_prefect.errors import ApiError, NoAnswer, RunningHubError
+from tests.support.searching import search
 from tests.support.wire_server import task
 
-quick = settings(max_examples=200, deadline=None)
+quick = search(200)
 
 ODD = [
     None,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -18,8 +18,9 @@ from rh_prefect.client.lenient import loads, plain, table
 from rh_prefect.client.progress import ProgressEvent, read_frame
 from rh_prefect.errors import RunningHubError
 from tests.client.test_mangled import DEEP, json_values, statuses
+from tests.support.searching import search
 
-quick = settings(max_examples=150, deadline=None)
+quick = search(150)
 ASK = Ask("reading of x")
 PAID = Ask("submit to x", paid=True)
 ID = "2031112223334445057"

@@ -1,4 +1,4 @@
-"""How long a state machine is searched for what goes wrong."""
+"""How long a property or a state machine is searched for what goes wrong."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 
 def search(examples: int) -> settings:
-    """So many courses of events, the same ones each time; whatever goes wrong is made small."""
+    """So many examples, or courses of events, the same ones each time; whatever goes wrong is made small."""
     return settings(
         max_examples=examples,
         stateful_step_count=50,

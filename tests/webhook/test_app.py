@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
@@ -17,6 +17,7 @@ from rh_prefect.errors import ConfigError
 from rh_prefect.webhook import create_app
 from rh_prefect.webhook.app import LARGEST_BODY
 from rh_prefect.webhook.confirm import Confirmer, Told
+from tests.support.searching import search
 
 TOKEN = "a-token-of-24-characters"
 PLACE = f"/hook/{TOKEN}/run/{'0' * 24}/1"
@@ -63,7 +64,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=75)
+@search(75)
 @given(st.lists(st.binary() | st.dictionaries(names, json_values).map(lambda value: json.dumps(value).encode())))
 def test_no_body_makes_it_fall_over(bodies: list[bytes]) -> None:
     noted = Noted()
