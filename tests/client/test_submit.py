@@ -92,7 +92,7 @@ async def test_an_answer_that_drips_is_lost_at_the_deadline(client: Client, wire
 
     wire.plays(drip)
     with pytest.raises(NoAnswer, match="no answer in time"):
-        await asyncio.wait_for(client.submit(MODEL, {}), 5)
+        await asyncio.wait_for(client.submit(MODEL, {}), 20)
 
 
 REFUSED: list[tuple[Step, type[ApiError], str, str]] = [

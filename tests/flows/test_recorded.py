@@ -50,7 +50,7 @@ async def test_what_the_budget_allows_no_other_try_has_failed(tmp_path: Path) ->
     item = Item(row=1, id="x", state="not started", why="the budget", jobs=(f"run/{FIRST}",))
     found = await filled(tmp_path, item, first={"intent-1": intent(), "answer-1": ticket(), "end-1": FAILED})
     assert (found.state, found.cost) == ("failed", Decimal("0.04"))
-    assert found.why == f"task {TASK} has failed: out of memory. Another try: the budget"
+    assert found.why == f"task {TASK} has failed: out of memory. Another try was not started: the budget"
 
 
 async def test_a_step_that_was_not_started_after_one_that_is_done_stays_so(tmp_path: Path) -> None:
