@@ -165,13 +165,13 @@ def test_nobody_there_and_somebody_slow(rh: Caller, receiver: Receiver) -> None:
 
 def test_an_emulator_ends_with_deliveries_under_way(emulate: Emulate, receiver: Receiver) -> None:
     rh = emulate()
-    receiver.delay = 1.0
+    receiver.delay = 30
     rh.started(webhookUrl=receiver.url)
     while not receiver.got:
         time.sleep(0.01)
     before = time.monotonic()
     rh.rh.stop()
-    assert time.monotonic() - before < 0.8
+    assert time.monotonic() - before < 10
 
 
 def test_resending(rh: Caller, receiver: Receiver) -> None:
