@@ -28,6 +28,7 @@ from rh_prefect.runs.journal import FlowRunJournal
 from tests.e2e import flows
 from tests.support import samples
 from tests.support.children import ROOT, Child
+from tests.support.hanging import standing
 from tests.support.invariants import Place, Told, broken, gather
 from tests.support.outage import Kind, Outage
 from tests.support.prefect_server import PrefectServer
@@ -173,10 +174,14 @@ async def all_hold(cells: list[Cell], folder: Path, opened: Any) -> None:
     async def one(number: int, cell: Cell) -> str:
         async with gate:
             began = time.monotonic()
-            try:
-                wrong = await asyncio.wait_for(_problems(cell, opened(folder / str(number), cell)), LONGEST)
-            except TimeoutError:
-                wrong = ["it hangs"]
+            running = asyncio.ensure_future(_problems(cell, opened(folder / str(number), cell)))
+            await asyncio.wait([running], timeout=LONGEST)
+            if running.done():
+                wrong = await running
+            else:
+                wrong = [f"it hangs; at that moment:{standing()}"]
+                running.cancel()
+                await asyncio.wait([running])
             print(f"{cell}: {time.monotonic() - began:.1f} s")
             return "".join(f"\n{cell}: {problem}" for problem in wrong)
 
