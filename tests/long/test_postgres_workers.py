@@ -34,7 +34,9 @@ from tests.support.workplace import Worker, Workplace, workplace
 pytestmark = [pytest.mark.long, pytest.mark.timeout(480), pytest.mark.skipif(not PROGRAMS, reason=WHY_NOT)]
 
 SLOTS, ROWS = 6, 16
-REFUSALS_A_JOB = 0.2
+REFUSALS_A_JOB = 1
+"""What is looked for is a storm: two or three in all are usual, and once it were nine, for who asks first for a slot
+depends on the machine. How few there are is measured by the benchmarks."""
 PATIENCE = 120.0
 """Seconds for what takes a few: a flow run's process needs up to twenty to begin where others use the cores."""
 
