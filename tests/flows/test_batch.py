@@ -537,15 +537,17 @@ async def test_strict_stops_before_anything_is_paid(rh: Emulator, folder: Path) 
 
 @pytest.mark.prefect
 @served
-async def test_where_no_row_can_be_run_it_is_not_begun_and_says_each_reason_once(rh: Emulator, folder: Path) -> None:
+async def test_of_rows_that_are_all_bad_there_is_an_account_or_each_reason_once(rh: Emulator) -> None:
     rows = [{"prompt": f"a lighthouse {number}", "name": "light"} for number in range(14)]
     with pytest.raises(InputError) as caught:
-        await batch([*rows, {"aspect_ratio": "16:9"}], model=PICTURE)
+        await batch([*rows, {"aspect_ratio": "16:9"}], model=PICTURE, strict=True)
     said = caught.value.message
-    assert said.startswith("batch: 15 of 15 rows are bad, so nothing was sent or paid.")
+    assert said.startswith("batch: 15 of 15 rows are bad, and it is strict, so nothing was paid.")
     assert "\nrows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 4 more: 'name' is no parameter" in said
     assert "\nrow 15: z-image/turbo: prompt is missing." in said
     assert said.count("--ignore-column") == 1
+    account = await run([*rows, {"aspect_ratio": "16:9"}])
+    assert states(account) == ["failed"] * 15
     assert not rh.books.submissions
 
 

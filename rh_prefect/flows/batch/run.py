@@ -91,7 +91,7 @@ async def batch(
         The sums; every item is in the files that it names.
 
     Raises:
-        InputError: The rows cannot be read, none of them can be run, or, where it is strict, one of them is bad.
+        InputError: The rows cannot be read, or, where it is strict, one of them is bad.
         RunningHubError: The batch as a whole cannot be run; see `rh_prefect.errors`.
     """
     here = current_scope()
@@ -103,7 +103,8 @@ async def batch(
     sorted_out = await asyncio.to_thread(_sort_out, plan, source)
     about = {"source": source.name, "models": [stage.model.name for stage in plan.stages], "place": store.url}
     name = batch_id([source.identity, plan.identity, payer.pool.site, store.url])
-    _refuse_bad(sorted_out, strict=strict)
+    if strict:
+        _refuse_bad(sorted_out)
     await asyncio.to_thread(_check, store)
     scope = await enter(name, store, here, about=about)
     options = {
@@ -136,18 +137,16 @@ def _sort_out(plan: Plan, source: Source) -> list[Work | Bad]:
     return found
 
 
-def _refuse_bad(rows: Sequence[Work | Bad], *, strict: bool) -> None:
-    """Refuses a batch of which nothing can be run, and, where it is strict, one that has a bad row."""
+def _refuse_bad(rows: Sequence[Work | Bad]) -> None:
     reasons: dict[str, list[int]] = {}
     for row in rows:
         if isinstance(row, Bad):
             reasons.setdefault(row.why, []).append(row.number)
     bad = sum(map(len, reasons.values()))
-    if bad and (strict or bad == len(rows)):
+    if bad:
         said = [f"{_numbered(numbers)}: {why}" for why, numbers in reasons.items()]
         more = [f"… and {len(said) - _TOLD} more reasons"] if len(said) > _TOLD else []
-        because = ", and it is strict" if strict and bad < len(rows) else ""
-        head = f"batch: {bad} of {len(rows)} rows are bad{because}, so nothing was sent or paid."
+        head = f"batch: {bad} of {len(rows)} rows are bad, and it is strict, so nothing was paid."
         raise InputError("\n".join([head, *said[:_TOLD], *more]))
 
 
@@ -174,7 +173,7 @@ class _Run:
         rows: list[Work | Bad] = []
         for start in range(0, len(works), _CHECKS):
             rows += await asyncio.gather(*(self._check(work) for work in works[start : start + _CHECKS]))
-        _refuse_bad(rows, strict=True)
+        _refuse_bad(rows)
 
     async def _check(self, work: Work) -> Work | Bad:
         payer = await load_payer(self.options["credentials"])
