@@ -3,7 +3,8 @@
     RunningHubError
     ├── InputError                found here, before anything was sent or paid
     │   ├── UnknownModelError     no such model; the nearest names are given
-    │   └── MediaError            a file that the model would not accept
+    │   ├── MediaError            a file that the model would not accept
+    │   └── AmbiguousCall         it cannot be told which recorded job the call is
     ├── ConfigError               no key, no such block, an unusable setting
     ├── StoreError                the place for files cannot be read or written
     ├── JournalError              the record of a paid job cannot be read or written
@@ -85,6 +86,12 @@ class UnknownModelError(InputError):
     """The catalogue has no such model."""
 
     nearest: tuple[str, ...] = ()
+
+
+class AmbiguousCall(InputError):
+    """It cannot be told which of several recorded jobs a call is, or which of two calls it is; nothing was paid."""
+
+    job: str | None = None
 
 
 class MediaError(InputError):

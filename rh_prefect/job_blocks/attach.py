@@ -12,7 +12,7 @@ from rh_prefect.blocks.paying import load_payer
 from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
 from rh_prefect.job_blocks.handle import Handle, background
-from rh_prefect.job_blocks.place import Place
+from rh_prefect.job_blocks.tracked_scope import TrackedScope
 from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.events import Observer
 from rh_prefect.jobs.ledger.identity import base_hash
@@ -52,6 +52,10 @@ class PassingJournal:
     async def job(self, job_key: str) -> dict[str, dict[str, Any]]:
         """Reads all records of one job, by full key."""
         return {key: record for key, record in self._records.items() if key.startswith(f"{job_key}-")}
+
+    async def request(self, prefix: str) -> dict[str, dict[str, Any]]:
+        """Reads all records of the jobs whose keys begin alike, by full key."""
+        return {key: record for key, record in self._records.items() if key.startswith(prefix)}
 
     async def keys(self) -> AsyncIterator[str]:
         """Lists the keys of all jobs."""
@@ -101,7 +105,7 @@ async def _fetch(
     intent: Intent,
     key: str,
     desk: Payer,
-    place: Place,
+    place: TrackedScope,
     store: MediaStore,
     observer: Observer,
     known: Manifest | None,
@@ -121,13 +125,12 @@ def _manifest_of(store: MediaStore, task_id: str) -> Manifest | None:
     return next((one for one in found if one is not None), None)
 
 
-def _place() -> Place:
+def _place() -> TrackedScope:
     here = current_scope()
-    return Place(
+    return TrackedScope(
         journal=PassingJournal(),
         run=here.run if here is not None else _SCOPE,
         flow=here.flow if here is not None else "call",
-        count=lambda _: 1,
         details=here.details if here is not None else {},
     )
 
@@ -135,7 +138,7 @@ def _place() -> Place:
 def _intent(
     task_id: str,
     paid_on: Member,
-    place: Place,
+    place: TrackedScope,
     store: MediaStore,
     *,
     storage: str | None,
@@ -153,7 +156,7 @@ def _intent(
         model=f"task/{task_id}",
         endpoint="query",
         payload=payload,
-        base=base_hash(site=site, endpoint="query", payload=payload, label=None),
+        base=base_hash(site=site, endpoint="query", payload=payload),
         label=label,
         run=place.run,
         flow=place.flow,

@@ -15,6 +15,7 @@ from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.thread import LOOP
 
 if TYPE_CHECKING:
+    from rh_prefect.jobs.ledger.address import Place
     from rh_prefect.jobs.options import Asked, Options
 
 LOGO = "https://www.runninghub.cn/favicon.png"
@@ -56,12 +57,18 @@ class RunningHubJob(JobBlock[Result], ABC):
         """What is asked for: the saved values, and over them what `trigger` was given."""
 
     def _trigger(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
-        return LOOP.call_sync(self._start(overrides))
+        return LOOP.call_sync(self._start(overrides, self._place(overrides)))
 
     async def _atrigger(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
-        return await LOOP.call(self._start(overrides))
+        return await LOOP.call(self._start(overrides, self._place(overrides)))
 
-    async def _start(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
+    def _place(self, overrides: Mapping[str, Any]) -> Place:
+        """The place of this call in its run, which only the caller's own thread can tell."""
+        from rh_prefect.runs.places import take_place
+
+        return take_place(type(self).__name__, [self, dict(overrides)])
+
+    async def _start(self, overrides: Mapping[str, Any], place: Place) -> RunningHubJobRun:
         # Heavy, and needed by none who only looks a block type up, as Prefect's server does at its start.
         from rh_prefect.job_blocks.start import start
         from rh_prefect.tasks.platform import JobOptions
@@ -69,7 +76,7 @@ class RunningHubJob(JobBlock[Result], ABC):
         given = dict(overrides)
         scope = given.pop("scope", None)
         options = self._options({name: given.pop(name) for name in JobOptions.__annotations__ if name in given})
-        return RunningHubJobRun(await start(self._asked(given), options, scope=scope))
+        return RunningHubJobRun(await start(self._asked(given), options, scope=scope, place=place))
 
     def _options(self, given: Mapping[str, Any]) -> Options:
         from rh_prefect.jobs.options import Options

@@ -9,12 +9,14 @@ from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.blocks.paying import load_payer
 from rh_prefect.errors import JournalError
 from rh_prefect.job_blocks.handle import Handle, background
-from rh_prefect.job_blocks.place import Place
+from rh_prefect.job_blocks.tracked_scope import TrackedScope
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
+from rh_prefect.jobs.ledger.address import Place
 from rh_prefect.jobs.ledger.records import JobView
 from rh_prefect.jobs.options import Asked, Options
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.runs.observer import run_observer
+from rh_prefect.runs.scope import current_caller
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks.generate import scope_for
 
@@ -45,13 +47,14 @@ class _Ear:
             self.ticket.set_result(_Ticket(event.job, event.task_id))
 
 
-async def start(asked: Asked, options: Options, *, scope: str | None) -> Handle:
+async def start(asked: Asked, options: Options, *, scope: str | None, place: Place) -> Handle:
     """Starts a job in the scope of the caller, as `rh_prefect.tasks.generate.run_job` does; runs on the loop thread.
 
     Args:
         asked: What is asked for.
         options: How to run it.
         scope: Outside of flows: the name under which the job is remembered.
+        place: The place of the call in its run.
 
     Returns:
         The job, which is paid for and goes on.
@@ -63,16 +66,17 @@ async def start(asked: Asked, options: Options, *, scope: str | None) -> Handle:
     desk = await load_payer(options.credentials)
     store = await load_storage(options.storage)
     here = await scope_for(scope, options.key, journal_url=settings.journal_url)
-    place = Place.of(here, key=options.key)
+    caller = await current_caller(place)
+    tracked = TrackedScope.of(here, key=options.key)
     ear = _Ear(run_observer())
-    work = background(desk.run(asked, scope=place, store=store, options=options, observer=ear))
-    ticket = await _until_paid(work, ear, place)
+    work = background(desk.run(asked, scope=tracked, store=store, caller=caller, options=options, observer=ear))
+    ticket = await _until_paid(work, ear, tracked)
     return Handle(
-        task_id=ticket.task_id, job=ticket.job, scope=place, client_of=desk.client_of, observer=ear, work=lambda: work
+        task_id=ticket.task_id, job=ticket.job, scope=tracked, client_of=desk.client_of, observer=ear, work=lambda: work
     )
 
 
-async def _until_paid(work: asyncio.Task[Result], ear: _Ear, place: Place) -> _Ticket:
+async def _until_paid(work: asyncio.Task[Result], ear: _Ear, place: TrackedScope) -> _Ticket:
     look = background(_look(place))
     first: set[asyncio.Future[Any]] = {work, ear.ticket, look}
     try:
@@ -91,7 +95,7 @@ async def _until_paid(work: asyncio.Task[Result], ear: _Ear, place: Place) -> _T
     return _Ticket(result.job, result.task_id)
 
 
-async def _look(place: Place) -> _Ticket:
+async def _look(place: TrackedScope) -> _Ticket:
     """Finds the ticket in the journal where another call has begun the job: it is that call which hears of it.
 
     A task that is tried again meets its own job so, still going on in the background.
@@ -104,7 +108,7 @@ async def _look(place: Place) -> _Ticket:
             return _Ticket(f"{place.journal.scope}/{place.key}", task_id)
 
 
-async def _running(place: Place, key: str) -> str | None:
+async def _running(place: TrackedScope, key: str) -> str | None:
     try:
         last = JobView.parse(key, await place.journal.job(key)).last
     except JournalError:

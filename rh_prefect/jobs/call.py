@@ -8,6 +8,7 @@ from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.callback import Callback
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
 from rh_prefect.jobs.leaving import Round
+from rh_prefect.jobs.ledger.calls import Caller
 from rh_prefect.jobs.ledger.owner import current_owner
 from rh_prefect.jobs.ledger.records import Intent
 from rh_prefect.jobs.ledger.scope import Scope
@@ -23,7 +24,8 @@ class Call:
     Attributes:
         order: What is asked for.
         key: The job's key.
-        ordinal: Which of the equal calls of the scope it is.
+        caller: Who asks, and where in the run.
+        order_number: Which of the calls with this request it is, in the order in which they were asked for.
         scope: The run that it belongs to.
         store: Where its outputs go.
         options: How to run it.
@@ -34,7 +36,8 @@ class Call:
 
     order: Order
     key: str
-    ordinal: int
+    caller: Caller
+    order_number: int
     scope: Scope
     store: MediaStore
     options: Options
@@ -66,7 +69,10 @@ class Call:
             endpoint=order.endpoint,
             payload=dict(order.payload),
             base=order.base,
-            ordinal=self.ordinal,
+            address=self.caller.address,
+            version=self.caller.version,
+            order=self.order_number,
+            is_detached=self.caller.is_detached,
             label=order.label,
             run=scope.run,
             flow=scope.flow,

@@ -12,6 +12,7 @@ JobEventState = Literal[
     "uploading",
     "waiting",
     "moved",
+    "matched",
     "submitted",
     "adopted",
     "running",

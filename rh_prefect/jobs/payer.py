@@ -20,7 +20,9 @@ from rh_prefect.jobs.cancel import CancelWatch
 from rh_prefect.jobs.events import Observer, Silent, event_of, what_of
 from rh_prefect.jobs.leaving import Left, Round
 from rh_prefect.jobs.ledger.budget import ledger_of
+from rh_prefect.jobs.ledger.calls import Caller, Found
 from rh_prefect.jobs.ledger.fresh import FreshScopes
+from rh_prefect.jobs.ledger.identity import explicit_key, reused_key
 from rh_prefect.jobs.ledger.journal import TellingJournal
 from rh_prefect.jobs.ledger.records import Intent, Submit
 from rh_prefect.jobs.ledger.scope import Scope
@@ -41,6 +43,7 @@ from rh_prefect.settings import Settings
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
 
 _AS_USUAL = Options()
+_UNKNOWN_CALLER = Caller()
 
 
 class Payer:
@@ -72,6 +75,7 @@ class Payer:
         *,
         scope: Scope,
         store: MediaStore,
+        caller: Caller = _UNKNOWN_CALLER,
         options: Options = _AS_USUAL,
         observer: Observer | None = None,
     ) -> Result:
@@ -81,6 +85,7 @@ class Payer:
             asked: A model, a workflow or an app, with its parameters.
             scope: The run that it belongs to.
             store: Where its outputs go.
+            caller: Who asks, and where in the run.
             options: How to run it.
             observer: Is told of every change.
 
@@ -90,7 +95,9 @@ class Payer:
         Raises:
             RunningHubError: See `rh_prefect.errors`; each says what happened, to which job, and what to do next.
         """
-        done = await self.run_or_leave(asked, scope=scope, store=store, options=options, observer=observer)
+        done = await self.run_or_leave(
+            asked, scope=scope, store=store, caller=caller, options=options, observer=observer
+        )
         if isinstance(done, Left):
             raise AssertionError("a job of no round is not left")
         return done
@@ -101,6 +108,7 @@ class Payer:
         *,
         scope: Scope,
         store: MediaStore,
+        caller: Caller = _UNKNOWN_CALLER,
         options: Options = _AS_USUAL,
         observer: Observer | None = None,
         together: Round | None = None,
@@ -111,6 +119,7 @@ class Payer:
             asked: A model, a workflow or an app, with its parameters.
             scope: The run that it belongs to.
             store: Where its outputs go.
+            caller: Who asks, and where in the run.
             options: How to run it.
             observer: Is told of every change.
             together: The round that it is one of.
@@ -126,15 +135,18 @@ class Payer:
             await self.pool.check_currency()
         order = await self._place(asked, scope, store, options.label)
         if options.reuse == "always" and (known := await asyncio.to_thread(manifests.find, store, order.base)):
-            served = known.result(store, reused=True)
+            served = known.result(store, reused=True).model_copy(update={"label": options.label})
             watcher.notify(event_of(served, message=f"served from {served.manifest}; nothing was paid"))
             return served
-        ordinal = 1 if options.reuse == "always" or options.key else scope.ordinal(order.base)
-        key = order.key(ordinal=ordinal, key=options.key)
-        equal = (scope.journal.scope, order.base)
+        found = await self._find(order, scope, caller, options)
+        equal = (scope.journal.scope, order.request)
         if options.key is None:
-            self._refuse_beside_unknown(equal, key)
-        call = Call(order, key, ordinal, scope, store, options, watcher, self._callback(order), together)
+            self._refuse_beside_unknown(equal, found.key)
+        call = Call(
+            order, found.key, caller, found.order, scope, store, options, watcher, self._callback(order), together
+        )
+        if found.note:
+            call.tell("matched", found.note)
         try:
             result = await self._once(call)
         except SubmissionUnknown as error:
@@ -143,6 +155,16 @@ class Payer:
         if result is None:
             raise AssertionError("a job that may be submitted ends with a result or an error")
         return result
+
+    async def _find(self, order: Order, scope: Scope, caller: Caller, options: Options) -> Found:
+        if options.key is not None:
+            return Found(explicit_key(options.key))
+        if options.reuse == "always":
+            return Found(reused_key(order.request))
+        is_empty = await self._fresh.was_empty(scope.journal)
+        return await scope.calls.find(
+            order.request, caller, journal=scope.journal, attempt=scope.attempt, is_empty=is_empty
+        )
 
     def _refuse_beside_unknown(self, equal: tuple[str, str], key: str) -> None:
         """Keeps a loop of the caller's own, which tries an unknown submit again, from paying for one equal to it."""
@@ -182,7 +204,8 @@ class Payer:
             The result; None where nothing was paid.
         """
         options = Options(label=intent.label, may_submit=False)
-        call = Call(Order.of(intent), key, intent.ordinal, scope, store, options, observer or Silent())
+        caller = Caller(intent.address, version=intent.version)
+        call = Call(Order.of(intent), key, caller, intent.order, scope, store, options, observer or Silent())
         done = await self._once(call)
         if isinstance(done, Left):
             raise AssertionError("a job of no round is not left")

@@ -83,6 +83,10 @@ class FlowRunJournal:
         """Reads all records of one job; see `Journal.job`."""
         return {key: self._decode(key, value) async for key, value in self._all(f"{job_key}-")}
 
+    async def request(self, prefix: str) -> dict[str, JSON]:
+        """Reads all records of the jobs whose keys begin alike; see `Journal.request`."""
+        return {key: self._decode(key, value) async for key, value in self._all(prefix)}
+
     async def keys(self) -> AsyncIterator[str]:
         """Lists the keys of all jobs; see `Journal.keys`.
 

@@ -14,6 +14,7 @@ from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.jobs.ledger.calls import CallRegistry
 from rh_prefect.jobs.ledger.journal import FolderJournal, Journal, folder_scopes
 from rh_prefect.jobs.ledger.scope import FolderScope, Scope, last_attempt
 from rh_prefect.runs.journal import FlowRunJournal
@@ -36,14 +37,7 @@ class PastScope:
     attempt: int
     task_attempt: int = 1
     details: Mapping[str, str] = field(default_factory=dict)
-
-    def ordinal(self, base: str) -> int:
-        """Nothing new is asked for from outside.
-
-        Raises:
-            RuntimeError: Always.
-        """
-        raise RuntimeError(f"a flow run that is looked at from outside takes no new jobs ({base})")
+    calls: CallRegistry = field(default_factory=CallRegistry, compare=False, repr=False)
 
 
 def scope_of(flow_run: FlowRun, flow_name: str) -> PastScope:

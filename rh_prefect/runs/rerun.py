@@ -20,13 +20,15 @@ from prefect.states import Cancelled, Pending, Scheduled
 
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.jobs.ledger.matching import Equal
 from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs.scope import equal_calls
 from rh_prefect.settings import get_settings
 
 R = TypeVar("R")
 
 
-async def rerun(flow: Flow[..., R], flow_run_id: UUID | str) -> R:
+async def rerun(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> R:
     """Runs a flow run again in this process, after a crash that no worker saw or after a failure.
 
     `prefect flow-run retry` cannot do this: it refuses a run that a killed process left "Running".
@@ -34,6 +36,7 @@ async def rerun(flow: Flow[..., R], flow_run_id: UUID | str) -> R:
     Args:
         flow: The flow, as it was; its parameters are taken from the flow run.
         flow_run_id: The flow run.
+        equal: What to do about calls that may be one of several recorded ones; see `resume`.
 
     Returns:
         What the flow returns.
@@ -43,8 +46,9 @@ async def rerun(flow: Flow[..., R], flow_run_id: UUID | str) -> R:
     """
     flow_run = await _prepare(flow, flow_run_id)
     try:
-        result: Any = run_flow(flow, flow_run=flow_run)
-        return cast("R", await result if inspect.isawaitable(result) else result)
+        with equal_calls(equal):
+            result: Any = run_flow(flow, flow_run=flow_run)
+            return cast("R", await result if inspect.isawaitable(result) else result)
     finally:
         await _end_cancellation(flow_run.id)
 
@@ -61,14 +65,16 @@ async def _end_cancellation(flow_run_id: UUID) -> None:
 
 
 @overload
-def resume(flow: Flow[..., Coroutine[Any, Any, R]], flow_run_id: UUID | str) -> Coroutine[Any, Any, R]: ...
+def resume(
+    flow: Flow[..., Coroutine[Any, Any, R]], flow_run_id: UUID | str, *, equal: Equal = "refuse"
+) -> Coroutine[Any, Any, R]: ...
 
 
 @overload
-def resume(flow: Flow[..., R], flow_run_id: UUID | str) -> R: ...
+def resume(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> R: ...
 
 
-def resume(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
+def resume(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> Any:
     """Goes on with a run of a flow of your own that broke off or failed, and pays for nothing twice.
 
     The flow run keeps its id, so that its jobs are found again: what is paid for is fetched, what is missing is made.
@@ -79,6 +85,9 @@ def resume(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
     Args:
         flow: The flow, as it was; its parameters are taken from the flow run.
         flow_run_id: The flow run, as the dashboard and `rh-prefect jobs list` show it.
+        equal: What to do about a call that may be one of several recorded ones, as after an edit that wraps equal
+            calls into a helper: `refuse` pays nothing and says so; `by place` takes the one at the same place, `by
+            order` the next one in the order in which they were asked for; `new` pays for a new job.
 
     Returns:
         What the flow returns.
@@ -92,8 +101,9 @@ def resume(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
             "that one's run. What to do: call `resume` outside of flows."
         )
     if inspect.iscoroutinefunction(flow.fn):
-        return rerun(flow, flow_run_id)
-    return run_flow(flow, flow_run=LOOP.call_sync(_prepare(flow, flow_run_id)))
+        return rerun(flow, flow_run_id, equal=equal)
+    with equal_calls(equal):
+        return run_flow(flow, flow_run=LOOP.call_sync(_prepare(flow, flow_run_id)))
 
 
 async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:

@@ -31,8 +31,8 @@ from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.borrowed import borrowed_scope
 from rh_prefect.runs.hooks import bring_home
 from rh_prefect.runs.journal import FlowRunJournal
-from rh_prefect.runs.ordinals import PerObject
 from rh_prefect.runs.past import journal_of
+from rh_prefect.runs.places import PerObject
 from rh_prefect.runs.scope import current_scope
 from rh_prefect.runs.suspended import PAUSE_KEY, SUSPEND, Suspension
 from rh_prefect.settings import get_settings

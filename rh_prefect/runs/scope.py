@@ -1,4 +1,4 @@
-"""`FlowScope`: the root flow run of this process, which all of its paid jobs belong to.
+"""`FlowScope`: the root flow run, which all paid jobs of a run belong to; and who makes a paid call in it.
 
 The root and not the innermost flow run, because a completed child flow gets a new flow-run id when its parent is run
 again. A flow that was started with `run_deployment` is its own root.
@@ -6,26 +6,44 @@ again. A flow that was started with `run_deployment` is its own root.
 
 from __future__ import annotations
 
-import gc
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import Token
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
 
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 
+from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError
+from rh_prefect.jobs.ledger.address import Address, Place, Step
+from rh_prefect.jobs.ledger.calls import Caller, CallRegistry, Try
+from rh_prefect.jobs.ledger.matching import Equal
+from rh_prefect.jobs.thread import LOOP
+from rh_prefect.runs.arguments import arguments_of
+from rh_prefect.runs.contexts import RunContext, flow_contexts, is_entered, run_contexts, task_contexts
 from rh_prefect.runs.journal import FlowRunJournal
-from rh_prefect.runs.ordinals import Ordinals, PerObject, Unit
+from rh_prefect.runs.places import PaidTask, PerObject, place_carried, run_places, serial_of, take_place
 
-_C = TypeVar("_C", FlowRunContext, TaskRunContext)
-_logger = logging.getLogger("rh_prefect.runs")
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+_KEPT = 1000
+"""How many child flow runs one process remembers the places of; one that was forgotten is asked for again."""
 
-_ordinals: PerObject[Ordinals] = PerObject(Ordinals)
+_registries: PerObject[CallRegistry] = PerObject(CallRegistry)
 """By the root's context, an object that is new in every attempt; after a resume Prefect's own run count is not."""
 
+_detached: OrderedDict[tuple[UUID, int], CallRegistry] = OrderedDict()
+"""The same in worker processes, where each task has a context object of its own: by flow run and attempt."""
 
+_NOT_COUNTED = Place()
+_equal: ContextVar[Equal] = ContextVar("rh_prefect_equal_calls", default="refuse")
+
+
+@dataclass(frozen=True)
 class FlowScope:
     """The scope of a call inside a flow run; see `rh_prefect.jobs.ledger.scope.Scope`.
 
@@ -36,31 +54,34 @@ class FlowScope:
         attempt: Which attempt of the root flow run this is, from 1.
         task_attempt: Which attempt of the calling task run this is, from 1.
         details: What a manifest says of the run.
+        calls: The calls of this attempt.
     """
 
-    def __init__(self, flows: list[FlowRunContext], tasks: list[TaskRunContext]) -> None:
-        """Use `current_scope`.
+    journal: FlowRunJournal
+    run: str
+    flow: str
+    attempt: int
+    task_attempt: int
+    details: Mapping[str, str]
+    calls: CallRegistry = field(compare=False, repr=False)
 
-        Args:
-            flows: The flow runs that the call is in, innermost first.
-            tasks: The task runs that it is in, innermost first.
-        """
-        root = flows[-1]
-        if root.flow_run is None or root.flow is None:
-            raise ConfigError("The call is in a flow that is not running. What to do: call it while the flow runs.")
-        self.journal = FlowRunJournal(root.flow_run.id)
-        # The end: the start of an id may be a time stamp that runs started together share.
-        self.run = root.flow_run.id.hex[-12:]
-        self.flow = root.flow.name
-        self.attempt = max(root.flow_run.run_count, 1)
-        self.task_attempt = max(tasks[0].task_run.run_count, 1) if tasks else 1
-        self.details: Mapping[str, str] = {"flow_run": str(root.flow_run.id), "flow_run_name": root.flow_run.name}
-        self._ordinals = _ordinals[root]
-        self._units = _units(flows, tasks)
 
-    def ordinal(self, base: str) -> int:
-        """Counts equal calls; see `Scope.ordinal`."""
-        return self._ordinals.next(base, self._units)
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """How a child flow run was called.
+
+    Attributes:
+        flow_run_id: The parent.
+        number: Which of the parent's calls of this flow it is, from 1; None where Prefect does not count them.
+    """
+
+    flow_run_id: UUID
+    number: int | None
+
+
+_calls: OrderedDict[UUID, _Call] = OrderedDict()
+_outer: OrderedDict[UUID, tuple[FlowRun, str]] = OrderedDict()
+"""Flow runs that lie beyond what the context of a worker process knows, with their flows' names."""
 
 
 def current_scope() -> FlowScope | None:
@@ -72,76 +93,160 @@ def current_scope() -> FlowScope | None:
     Raises:
         ConfigError: The caller is a task that outlived the child flow that it belongs to.
     """
-    flow = FlowRunContext.get()
-    if flow is None:
+    flows, tasks = flow_contexts(), task_contexts()
+    if not flows:
         return None
-    # Prefect enters two contexts for one run (the outer one to name it); the inner one is that of the attempt.
-    flows = _first_each(_outwards(flow), lambda context: context.flow_run.id if context.flow_run else None)
-    _check_root(flows[-1])
-    task = TaskRunContext.get()
-    tasks = _first_each(_outwards(task), lambda context: context.task_run.id) if task is not None else []
-    return FlowScope(flows, tasks)
+    root = flows[-1]
+    if root.flow_run is None or root.flow is None:
+        raise ConfigError("The call is in a flow that is not running. What to do: call it while the flow runs.")
+    _check_alive(root)
+    *_, (flow_run, name) = _outwards(root.flow_run, root.flow.name)
+    return FlowScope(
+        journal=FlowRunJournal(flow_run.id),
+        # The end: the start of an id may be a time stamp that runs started together share.
+        run=flow_run.id.hex[-12:],
+        flow=name,
+        attempt=max(flow_run.run_count, 1),
+        task_attempt=max(tasks[0].task_run.run_count, 1) if tasks else 1,
+        details={"flow_run": str(flow_run.id), "flow_run_name": flow_run.name},
+        calls=_registry(root, flow_run),
+    )
 
 
-def flow_running_elsewhere() -> str | None:
-    """Finds a flow run that is going on in this process, for a caller whose own context knows of none.
+async def current_caller(place: Place | None = None) -> Caller:
+    """Describes the paid call that is made in the present task run, or right here.
 
-    A context variable tells nothing of other threads, so this looks at all objects that there are: some 15 ms, spent
-    only where a call would otherwise belong to nothing. Prefect enters a context for as long as its flow run goes on.
+    Args:
+        place: Its place, where it is not made by a task of ours, which carries it.
 
-    Returns:
-        The name of one such run, or None: no flow runs in this process.
+    Raises:
+        JournalError: The Prefect API does not tell where a child flow was called.
     """
-    for one in gc.get_objects():
-        if type(one) is FlowRunContext and _is_entered(one) and one.flow_run is not None:
-            return one.flow_run.name
-    return None
+    runs = run_contexts()
+    own = runs[0] if runs and isinstance(runs[0], TaskRunContext) and isinstance(runs[0].task, PaidTask) else None
+    here = place if own is None else place_carried(own.task)
+    if own is None and here is None:
+        here = take_place("call", None)
+    flows = [run for run in runs if isinstance(run, FlowRunContext)]
+    for flow in flows:
+        if flow.flow_run is not None:
+            await LOOP.call(_learn_calls(flow.flow_run, to_root=flow is flows[-1]))
+    around = runs[1:] if own is not None else runs
+    return Caller(
+        address=Address(steps=tuple(_steps(around)), place=here or Place()),
+        tries=tuple(_try(run) for run in runs if not flows or run is not flows[-1]),
+        version=(flows[-1].flow.version or "") if flows and flows[-1].flow is not None else "",
+        is_detached=any(flow.detached for flow in flows),
+        equal=_equal.get(),
+    )
 
 
-def _is_entered(context: FlowRunContext) -> bool:
+@contextmanager
+def equal_calls(equal: Equal) -> Iterator[None]:
+    """Decides what becomes of calls that may be one of several recorded ones.
+
+    Args:
+        equal: What to do; see `resume`.
+    """
+    token = _equal.set(equal)
     try:
-        return context._token is not None
-    except (AttributeError, TypeError):  # another thread is making it this very moment
-        return False
+        yield
+    finally:
+        _equal.reset(token)
 
 
-def _outwards(context: _C) -> Iterator[_C]:
-    """Walks from a context to those that it was entered in: each remembers, in its token, the one that it replaced."""
-    inner: _C | None = context
-    while inner is not None:
-        yield inner
-        token = inner._token
-        outer = token.old_value if token is not None else None
-        inner = None if outer is Token.MISSING else outer
-
-
-def _first_each(contexts: Iterator[_C], key: Callable[[_C], UUID | None]) -> list[_C]:
-    found: dict[UUID | None, _C] = {}
-    for context in contexts:
-        found.setdefault(key(context), context)
-    return list(found.values())
-
-
-def _check_root(root: FlowRunContext) -> None:
-    nested = root.flow_run is not None and root.flow_run.parent_task_run_id is not None
-    if nested and root._token is None:
+def _check_alive(root: FlowRunContext) -> None:
+    is_nested = root.flow_run is not None and root.flow_run.parent_task_run_id is not None
+    if is_nested and not root.detached and not is_entered(root):
         raise ConfigError(
-            "A task called RunningHub after the child flow that started it had returned, so that nobody can tell which "
+            "A task called RunningHub after the child flow that started it had returned, so that nothing tells which "
             "run the job belongs to; nothing was sent. What to do: wait for the task's result inside its flow."
         )
-    if root.detached:
-        _logger.warning(
-            "A paid job in a task that runs in a process of its own (Dask, Ray, a process pool): equal calls in "
-            "several such tasks are taken for one job. Give each its own `label`, or use `generate_many`."
+
+
+def _registry(root: FlowRunContext, flow_run: FlowRun) -> CallRegistry:
+    if not root.detached:
+        return _registries[root]
+    key = (flow_run.id, flow_run.run_count)
+    if key not in _detached:
+        _keep(_detached, key, CallRegistry())
+    return _detached[key]
+
+
+def _outwards(flow_run: FlowRun, name: str) -> Iterator[tuple[FlowRun, str]]:
+    """A flow run and those around it, as far as the Prefect API was asked for them; the last one is the root."""
+    yield flow_run, name
+    while (call := _calls.get(flow_run.id)) is not None and call.flow_run_id in _outer:
+        flow_run, name = _outer[call.flow_run_id]
+        yield flow_run, name
+
+
+async def _learn_calls(flow_run: FlowRun, *, to_root: bool) -> None:
+    """Asks where a child flow run was called; and for all around it, where the context does not reach to the root."""
+    while flow_run.parent_task_run_id is not None:
+        if flow_run.id not in _calls:
+            _keep(_calls, flow_run.id, await _read_call(flow_run.parent_task_run_id))
+        if not to_root:
+            return
+        parent = _calls[flow_run.id].flow_run_id
+        if parent not in _outer:
+            _keep(_outer, parent, await _read_flow_run(parent))
+        flow_run, _ = _outer[parent]
+
+
+def _keep(kept: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+    kept[key] = value
+    while len(kept) > _KEPT:
+        kept.popitem(last=False)
+
+
+async def _read_call(task_run_id: UUID) -> _Call:
+    connection = await connect()
+    async with connection.gate:
+        task_run = await connection.client.read_task_run(task_run_id)
+    if task_run.flow_run_id is None:
+        raise ConfigError(
+            f"The task run {task_run_id} started a flow and belongs to no flow run, so that nothing tells which "
+            "run the job belongs to; nothing was sent. What to do: give the call a `scope`."
         )
+    # By this number Prefect finds the child again. For flows that a task calls it is a random id.
+    number = 1 + int(task_run.dynamic_key) if task_run.dynamic_key.isdecimal() else None
+    return _Call(task_run.flow_run_id, number)
 
 
-def _units(flows: list[FlowRunContext], tasks: list[TaskRunContext]) -> tuple[Unit, ...]:
-    """Orders what can be tried again, innermost first: each flow run after the task runs that are directly in it."""
-    units: list[Unit] = []
-    for flow in flows:
-        flow_run_id = flow.flow_run.id if flow.flow_run is not None else None
-        units += [Unit(f"task-{task.task_run.id}", task) for task in tasks if task.task_run.flow_run_id == flow_run_id]
-        if flow is not flows[-1]:
-            units.append(Unit(f"flow-{flow_run_id}", flow))
-    return tuple(units)
+async def _read_flow_run(flow_run_id: UUID) -> tuple[FlowRun, str]:
+    connection = await connect()
+    async with connection.gate:
+        flow_run = await connection.client.read_flow_run(flow_run_id)
+        return flow_run, (await connection.client.read_flow(flow_run.flow_id)).name
+
+
+def _steps(around: list[RunContext]) -> Iterator[Step]:
+    """The runs between the root and a call, outermost first."""
+    flows = [run for run in around if isinstance(run, FlowRunContext)]
+    if flows and flows[-1].flow_run is not None:
+        _, *beyond = _outwards(flows[-1].flow_run, "")
+        for flow_run, name in reversed(beyond[:-1]):
+            yield Step(name=name, place=_place_of_flow(flow_run), arguments=arguments_of(flow_run.parameters))
+    places = run_places(around)
+    for run in reversed(around):
+        if isinstance(run, TaskRunContext):
+            place = places[run.task_run.id]
+            yield Step(name=run.task.name, place=place, arguments=arguments_of(run.parameters))
+        elif run.flow is not None and run.flow_run is not None and run.flow_run.parent_task_run_id is not None:
+            place = _place_of_flow(run.flow_run, places.get(run.flow_run.id, Place()))
+            yield Step(name=run.flow.name, place=place, arguments=arguments_of(run.parameters or {}))
+
+
+def _place_of_flow(flow_run: FlowRun, counted: Place = _NOT_COUNTED) -> Place:
+    """The place of a child flow's call: by Prefect's number, or as it was counted where a task calls the flow."""
+    call = _calls.get(flow_run.id)
+    return counted if call is None or call.number is None else Place(in_order=True, number=call.number)
+
+
+def _try(run: RunContext) -> Try:
+    if isinstance(run, TaskRunContext):
+        return Try(f"task-{run.task_run.id}", serial_of[run])
+    flow_run_id = run.flow_run.id if run.flow_run is not None else None
+    number = run.flow_run.run_count if run.detached and run.flow_run is not None else serial_of[run]
+    return Try(f"flow-{flow_run_id}", number)

@@ -10,33 +10,25 @@ from importlib import import_module
 from os import PathLike
 from types import GenericAlias
 from typing import (
-    TYPE_CHECKING,
     Annotated,
     Any,
     Generic,
-    Literal,
     ParamSpec,
     TypeAlias,
     TypeVar,
     get_origin,
-    overload,
 )
-
-from prefect.cache_policies import NO_CACHE
-from prefect.tasks import Task
 
 from rh_prefect.catalog import Model, Param
 from rh_prefect.catalog.inputs import item_type
 from rh_prefect.catalog.prose import docstring
+from rh_prefect.jobs.ledger.address import Place
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.ref import Media
 from rh_prefect.models import input_for
+from rh_prefect.runs.places import PaidTask, placed
 from rh_prefect.tasks.generate import generate, run_job, titled
-
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
-    from prefect.futures import PrefectFuture
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,41 +42,12 @@ HOME = "rh_prefect.tasks.endpoints"
 RETURNS = "The outputs, already in the storage, with what they cost."
 
 
-class Endpoint(Task[P, Coroutine[Any, Any, Result]]):
+class Endpoint(PaidTask[P]):
     """The task of one model; it is pickled as its name, so that another process builds it from its own catalogue."""
 
-    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, Place | None]]:
         """Says how it is found again."""
-        return _find, (self.fn.__name__,)
-
-    # Prefect's own overloads type the future of an async task as a future of a coroutine.
-    if TYPE_CHECKING:
-
-        @overload  # type: ignore[override]
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]: ...
-        @overload
-        def __call__(
-            self, *args: Any, wait_for: Any, return_state: Literal[False] = False, **kwargs: Any
-        ) -> Coroutine[Any, Any, Result]: ...
-        @overload
-        def __call__(
-            self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
-        ) -> Coroutine[Any, Any, State[Result]]: ...
-        def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            """Runs the model as one task run, in a flow or alone."""
-
-        @overload  # type: ignore[override]
-        def submit(self, *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[Result]: ...
-        @overload
-        def submit(
-            self, *args: Any, wait_for: Any, return_state: Literal[False] = False, **kwargs: Any
-        ) -> PrefectFuture[Result]: ...
-        @overload
-        def submit(
-            self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
-        ) -> State[Result]: ...
-        def submit(self, *args: Any, **kwargs: Any) -> Any:
-            """Starts the model as one task run and returns its future at once."""
+        return _find, (self.fn.__name__, self.place)
 
 
 def endpoint(fn: Callable[P, Coroutine[Any, Any, Result]], *, model: str) -> Endpoint[P]:
@@ -98,8 +61,7 @@ def endpoint(fn: Callable[P, Coroutine[Any, Any, Result]], *, model: str) -> End
         fn,
         name=model,
         task_run_name=_namer(model),
-        # Tasks made by one factory share Prefect's cache keys (Prefect #23062), and money has its own memory.
-        cache_policy=NO_CACHE,
+        cache_policy=generate.cache_policy,
         retries=generate.retries,
         retry_delay_seconds=generate.retry_delay_seconds,
         retry_jitter_factor=generate.retry_jitter_factor,
@@ -210,5 +172,6 @@ async def _run(model: str, given: dict[str, Any]) -> Result:
     return await run_job(input_for(model)(**params), Options(**chosen), scope=scope)
 
 
-def _find(name: str) -> object:
-    return getattr(import_module(HOME), name)
+def _find(name: str, place: Place | None) -> object:
+    found = getattr(import_module(HOME), name)
+    return found if place is None else placed(found, place)

@@ -6,10 +6,9 @@ import asyncio
 import logging
 import os
 import warnings
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Literal, ParamSpec, get_args
 
-from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
@@ -26,10 +25,14 @@ from rh_prefect.jobs.options import Asked, Options, Reuse
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.borrowed import borrowed_scope
+from rh_prefect.runs.contexts import flow_running_elsewhere
 from rh_prefect.runs.observer import run_observer
+from rh_prefect.runs.places import PaidTask
 from rh_prefect.runs.rounds import current_round
-from rh_prefect.runs.scope import current_scope, flow_running_elsewhere
+from rh_prefect.runs.scope import current_caller, current_scope
 from rh_prefect.settings import get_settings
+
+P = ParamSpec("P")
 
 SUBMITTED = "Submitted"
 """The name of a good end of a task run whose job goes on at RunningHub while its flow run is suspended."""
@@ -48,6 +51,32 @@ async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> boo
     if isinstance(error, JobFailed):
         return error.new_task
     return isinstance(error, StoreError | JournalError | TransportError)
+
+
+def paid_task(
+    *, name: str | None, run_name: str | Callable[..., str]
+) -> Callable[[Callable[P, Coroutine[Any, Any, Result]]], PaidTask[P]]:
+    """Makes a task of a function that makes one paid call; what is retried pays for nothing twice.
+
+    Args:
+        name: The task's name; by default the function's.
+        run_name: What its runs are called, with its parameters in braces; or what says so.
+    """
+
+    def made(body: Callable[P, Coroutine[Any, Any, Result]]) -> PaidTask[P]:
+        return PaidTask(
+            body,
+            name=name,
+            task_run_name=run_name,
+            # Tasks made by one factory share Prefect's cache keys (Prefect #23062), and money has its own memory.
+            cache_policy=NO_CACHE,
+            retries=2,
+            retry_delay_seconds=[5, 30],
+            retry_jitter_factor=0.5,
+            retry_condition_fn=can_help,
+        )
+
+    return made
 
 
 def _name() -> str:
@@ -80,15 +109,7 @@ def titled(model: str, params: Mapping[str, Any], *, label: str | None) -> str:
     return f"{head} ({short})" if short else head
 
 
-@task(
-    task_run_name=_name,
-    # Tasks made by one factory share Prefect's cache keys (Prefect #23062), and money has its own memory.
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[5, 30],
-    retry_jitter_factor=0.5,
-    retry_condition_fn=can_help,
-)
+@paid_task(name="generate", run_name=_name)
 async def generate(
     asked: Asked,
     *,
@@ -187,12 +208,13 @@ async def _run_or_leave(asked: Asked, options: Options, *, scope: str | None, to
     settings = get_settings()
     payer = await load_payer(options.credentials)
     store = await load_storage(options.storage)
+    caller = await current_caller()
     here = await scope_for(scope, options.key, journal_url=settings.journal_url)
     observer = run_observer()
 
     async def run() -> Result | Left:
         return await payer.run_or_leave(
-            asked, scope=here, store=store, options=options, observer=observer, together=together
+            asked, scope=here, store=store, caller=caller, options=options, observer=observer, together=together
         )
 
     return await LOOP.call(run())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, TypeAlias
 
 from prefect.client.schemas.objects import State
 from prefect.tasks import Task
@@ -16,6 +16,9 @@ from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.rounds import Wait, in_round, open_round, party, wait_for
 from rh_prefect.tasks.generate import generate
 
+_Job: TypeAlias = tuple[Task[..., Any], Asked]
+"""A task at the place of its call, and what it is to make."""
+
 WAVE = 10
 """How many task runs start together: a thousand starts in one go would hold up the event loop for seconds, and
 Prefect's server for longer, which takes note of some 25 task runs a second."""
@@ -24,7 +27,7 @@ BETWEEN_WAVES = 0.2
 """Seconds between two waves, so that the first jobs are submitted before the last ones are started."""
 
 
-async def generate_many(asked: Iterable[Asked], *, wait: Wait = "poll", **options: Any) -> list[Result]:
+def generate_many(asked: Iterable[Asked], *, wait: Wait = "poll", **options: Any) -> Coroutine[Any, Any, list[Result]]:
     """Runs many jobs at once and waits for all of them, the failed ones included.
 
     Use this and not `generate.map`, which gives each waiting job a thread and an event loop of its own.
@@ -46,7 +49,12 @@ async def generate_many(asked: Iterable[Asked], *, wait: Wait = "poll", **option
         ExceptionGroup: Some failed; each of its errors names its job. What succeeded is kept, and running the same flow
             run again pays only for what is missing.
     """
-    jobs = list(asked)
+    # In the caller's own thread, at once: here the calls have an order.
+    jobs = [(generate.at_its_place(one, **options), one) for one in asked]
+    return _run_jobs(jobs, wait, options)
+
+
+async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: dict[str, Any]) -> list[Result]:
     together = await open_round(wait, deadline=options.get("deadline"))
     done = await _run_all(jobs, options, together)
     if together is not None and any(isinstance(one, Left) for one in done):
@@ -58,21 +66,21 @@ async def generate_many(asked: Iterable[Asked], *, wait: Wait = "poll", **option
     return [one for one in done if isinstance(one, Result)]
 
 
-async def _run_all(jobs: Sequence[Asked], options: dict[str, Any], together: Round | None) -> list[Any]:
+async def _run_all(jobs: Sequence[_Job], options: dict[str, Any], together: Round | None) -> list[Any]:
     if together is not None:
         await LOOP.call(together.expect(len(jobs)))
     runs: list[asyncio.Task[Result | Left]] = []
     with in_round(together):
-        for number, one in enumerate(jobs):
+        for number, (by, one) in enumerate(jobs):
             if number and number % WAVE == 0:
                 await asyncio.sleep(BETWEEN_WAVES)
-            runs.append(asyncio.ensure_future(_run(one, options, together)))
+            runs.append(asyncio.ensure_future(_run(by, one, options, together)))
     return list(await asyncio.gather(*runs, return_exceptions=True))
 
 
-async def _run(asked: Asked, options: dict[str, Any], together: Round | None) -> Result | Left:
+async def _run(by: Task[..., Any], asked: Asked, options: dict[str, Any], together: Round | None) -> Result | Left:
     async with party(together):
-        return await run_or_leave(asked, **options)
+        return await run_or_leave(asked, by=by, **options)
 
 
 async def run_or_leave(asked: Asked, *, by: Task[..., Any] = generate, **options: Any) -> Result | Left:

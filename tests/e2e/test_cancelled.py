@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobCancelled
 from rh_prefect.jobs.keys import Key, payer
+from rh_prefect.jobs.ledger.calls import CallRegistry
 from rh_prefect.jobs.ledger.scope import Scope
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
@@ -118,11 +118,7 @@ class SameAttempt:
     flow: str = "many"
     task_attempt: int = 1
     details: Mapping[str, str] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def ordinal(self, base: str) -> int:
-        self.counts[base] += 1
-        return self.counts[base]
+    calls: CallRegistry = field(default_factory=CallRegistry)
 
 
 def _nothing_more_is_submitted(stage: Stage, *, attempt: int) -> None:

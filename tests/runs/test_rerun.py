@@ -30,14 +30,14 @@ def test_a_killed_run_is_run_again_and_finds_its_records(prefect_server: Prefect
     assert first.returncode == -signal.SIGKILL
     flow_run_id = first.stdout.split()[-1]
     assert first.stdout.splitlines() == [
-        f"paid job1-intent-1 attempt 1 of {flow_run_id}",
-        f"paid job2-intent-1 attempt 1 of {flow_run_id}",
+        f"paid joba-intent-1 attempt 1 of {flow_run_id}",
+        f"paid jobb-intent-1 attempt 1 of {flow_run_id}",
     ]
     again = run(prefect_server, flow_run_id)
     assert again.stdout.splitlines() == [
-        f"found job1-intent-1 attempt 2 of {flow_run_id}",
-        f"found job2-intent-1 attempt 2 of {flow_run_id}",
-        f"paid job3-intent-1 attempt 2 of {flow_run_id}",
+        f"found joba-intent-1 attempt 2 of {flow_run_id}",
+        f"found jobb-intent-1 attempt 2 of {flow_run_id}",
+        f"paid jobc-intent-1 attempt 2 of {flow_run_id}",
         "[False, False, True]",
     ]
 

@@ -1,8 +1,13 @@
+"""Which run a paid call belongs to, and where in it the call is made."""
+
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from contextvars import copy_context
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,13 +17,16 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.flow_engine import run_flow
+from prefect.task_runners import ProcessPoolTaskRunner
 
+import rh_prefect
 from rh_prefect.errors import ConfigError
-from rh_prefect.runs.scope import FlowScope, current_scope
+from rh_prefect.jobs.ledger.calls import Caller
+from rh_prefect.runs.places import PaidTask
+from rh_prefect.runs.scope import FlowScope, current_caller, current_scope
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
-BASE = "what-is-asked-for"
 failures: dict[str, int] = {}
 """How often each place still has to fail."""
 
@@ -41,14 +49,30 @@ def fail_once(place: str) -> None:
         raise RuntimeError(f"{place} fails once")
 
 
-@task(cache_policy=NO_CACHE)
-async def ask() -> tuple[str, int]:
-    return here().journal.scope, here().ordinal(BASE)
+async def _ask(request: str = "a lighthouse") -> str:
+    return str((await current_caller()).address)
+
+
+ask: Any = PaidTask(_ask, name="ask", cache_policy=NO_CACHE)
+
+
+async def _who() -> tuple[str, Caller]:
+    # First, as for a real call: it asks where the root is.
+    caller = await current_caller()
+    return here().journal.scope, caller
+
+
+who: Any = PaidTask(_who, name="who", cache_policy=NO_CACHE)
 
 
 @task(cache_policy=NO_CACHE)
-def ask_sync() -> tuple[str, int]:
-    return here().journal.scope, here().ordinal(BASE)
+async def branch(number: int) -> str:
+    return str(await ask())
+
+
+@task(cache_policy=NO_CACHE)
+async def twice(number: int = 0) -> list[str]:
+    return [await ask(), await ask()]
 
 
 async def test_there_is_no_scope_outside_flows() -> None:
@@ -78,112 +102,214 @@ async def test_the_scope_tells_of_the_flow_run() -> None:
     assert await film() == {"flow": "Some Film", "attempt": 1, "task_attempt": 1}
 
 
-async def test_calls_gathered_in_an_async_flow_are_counted_once_each() -> None:
+async def test_calls_of_the_flow_itself_are_numbered_in_the_order_of_the_program() -> None:
     @flow
-    async def gathered() -> list[int]:
-        return [n for _, n in await asyncio.gather(*(ask() for _ in range(4)))]
+    async def calls() -> list[str]:
+        gathered = await asyncio.gather(ask(), ask())
+        submitted = [ask.submit() for _ in range(2)]
+        mapped = ask.map(["a lighthouse"] * 2)
+        options = ask.with_options(retries=1).submit()
+        return [*gathered, *(one.result() for one in [*submitted, *mapped, options]), await ask("another")]
 
-    assert sorted(await gathered()) == [1, 2, 3, 4]
-    assert sorted(await gathered()) == [1, 2, 3, 4], "another run starts anew"
+    assert await calls() == [*(f"call #{number}" for number in range(1, 8)), "call #1"]
 
 
-def test_submitted_tasks_of_a_sync_flow_are_counted_in_its_scope() -> None:
+async def test_calls_of_a_plain_flow_and_of_ours_have_the_same_places() -> None:
+    @rh_prefect.flow
+    def ours() -> list[str]:
+        return [one.result() for one in [ask.submit(), *branch.map([7, 8]), branch.submit(7)]]
+
+    # Our flow's runner numbers the caller's own tasks, too.
+    assert ours() == ["call #1", "branch #1 > call #1", "branch #1 > call #1", "branch #2 > call #1"]
+
+
+async def test_what_the_caller_starts_beside_its_run_is_numbered_by_itself() -> None:
+    async def helper() -> list[str]:
+        return [await ask(), await ask()]
+
     @flow
-    def submitting() -> tuple[str, list[tuple[str, int]]]:
-        futures = [ask.submit() for _ in range(2)] + [ask_sync.submit() for _ in range(2)]
-        return here().journal.scope, [future.result() for future in futures]
+    async def calls() -> list[list[str]]:
+        return await asyncio.gather(helper(), helper())
 
-    scope, asked = submitting()
-    assert sorted(asked) == [(scope, n) for n in (1, 2, 3, 4)]
+    assert await calls() == [["call #1?", "call #2?"]] * 2
+
+
+def test_threads_of_the_caller_are_numbered_by_themselves() -> None:
+    found: list[str] = []
+
+    @flow
+    def calls() -> None:
+        def work() -> None:
+            found.append(asyncio.run(ask()))
+
+        threads = [threading.Thread(target=copy_context().run, args=(work,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    calls()
+    assert found == ["call #1?"] * 2
+
+
+async def test_tasks_of_the_caller_that_are_awaited_are_in_order_and_gathered_ones_are_not() -> None:
+    @flow
+    async def calls() -> list[Any]:
+        one_by_one = [await branch(1), await branch(1), await branch(2), await twice()]
+        return [*one_by_one, *await asyncio.gather(twice(1), twice(1))]
+
+    assert await calls() == [
+        "branch #1 > call #1",
+        "branch #2 > call #1",
+        "branch #1 > call #1",
+        ["twice #1 > call #1", "twice #1 > call #2"],
+        *([["twice #1? > call #1", "twice #1? > call #2"]] * 2),
+    ]
 
 
 async def test_everything_in_a_nested_flow_belongs_to_the_outermost_run() -> None:
     @flow
-    async def inner() -> list[tuple[str, int]]:
-        return [(here().journal.scope, here().ordinal(BASE)), await ask(), ask.submit().result()]
+    async def inner() -> list[tuple[str, str]]:
+        scope, caller = await who()
+        return [(scope, str(caller.address)), *await innermost()]
 
     @flow
-    def inner_sync() -> list[tuple[str, int]]:
-        return [ask_sync(), *inner_of_inner()]
-
-    @flow
-    def inner_of_inner() -> list[tuple[str, int]]:
-        return [ask_sync.submit().result()]
+    async def innermost() -> list[tuple[str, str]]:
+        scope, caller = who.submit().result()
+        return [(scope, str(caller.address))]
 
     @task(cache_policy=NO_CACHE)
-    async def flow_in_a_task() -> list[tuple[str, int]]:
-        return await inner()
+    async def flow_in_a_task() -> list[tuple[str, str]]:
+        return [*await inner(), *await inner()]
 
     @flow
-    async def outer() -> tuple[str, list[tuple[str, int]]]:
-        asked = [await ask(), *await inner(), *inner_sync(), *await flow_in_a_task()]
-        return here().journal.scope, asked
+    async def outer() -> tuple[str, list[tuple[str, str]]]:
+        first, second = await asyncio.gather(inner(), inner())
+        return here().journal.scope, [*first, *second, *await flow_in_a_task()]
 
     scope, asked = await outer()
-    assert asked == [(scope, n) for n in range(1, 10)]
+    assert {one for one, _ in asked} == {scope}
+    assert sorted(where for _, where in asked) == sorted(
+        [
+            *("inner #1 > call #1", "inner #1 > innermost #1 > call #1"),
+            *("inner #2 > call #1", "inner #2 > innermost #1 > call #1"),
+            *("flow_in_a_task #1 > inner #1 > call #1", "flow_in_a_task #1 > inner #1 > innermost #1 > call #1"),
+            *("flow_in_a_task #1 > inner #2 > call #1", "flow_in_a_task #1 > inner #2 > innermost #1 > call #1"),
+        ]
+    )
 
 
-async def test_a_tasks_retry_keeps_its_numbers() -> None:
-    seen: list[tuple[int, int]] = []
+async def test_a_process_pool_of_a_child_flow_belongs_to_the_root() -> None:
+    """N2: the context of a worker process holds only the child; the root is looked up."""
 
-    @task(cache_policy=NO_CACHE, retries=1)
-    async def flaky() -> None:
-        seen.append((here().task_attempt, here().ordinal(BASE)))
-        await ask()
-        fail_once("task")
+    @flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+    def child() -> list[tuple[str, Caller]]:
+        return [one.result() for one in [who.submit(), who.submit()]]
 
     @flow
-    async def run() -> int:
+    async def outer() -> tuple[str, list[tuple[str, Caller]]]:
+        return here().journal.scope, child()
+
+    scope, asked = await outer()
+    assert {one for one, _ in asked} == {scope}
+    assert [str(caller.address) for _, caller in asked] == ["child #1 > call #1", "child #1 > call #2"]
+    assert all(caller.is_detached for _, caller in asked)
+
+
+async def test_a_retry_of_a_task_is_the_same_call() -> None:
+    seen: list[tuple[int, Caller]] = []
+
+    async def body() -> None:
+        seen.append((here().task_attempt, await current_caller()))
+        fail_once("task")
+
+    flaky: Any = PaidTask(body, name="flaky", cache_policy=NO_CACHE, retries=1)  # type: ignore[arg-type]
+
+    @flow
+    async def run() -> None:
         await flaky()
-        return (await ask())[1]
 
     failures["task"] = 1
-    assert await run() == 3
-    assert seen == [(1, 1), (2, 1)]
+    await run()
+    (first, one), (second, two) = seen
+    assert (first, second) == (1, 2)
+    assert one.address == two.address and two.repeats(one) and not one.repeats(one)
 
 
-def test_a_flows_retry_counts_from_one_again() -> None:
-    seen: list[tuple[int, int]] = []
+async def test_a_retry_of_a_nested_flow_makes_the_same_calls() -> None:
+    seen: list[Caller] = []
+
+    @task(cache_policy=NO_CACHE)
+    async def note(number: int) -> None:
+        _, caller = await who()
+        seen.append(caller)
+
+    @flow(retries=1)
+    async def inner() -> None:
+        await note(1)
+        await note(1)
+        fail_once("inner")
+
+    @flow
+    async def outer() -> None:
+        await inner()
+
+    failures["inner"] = 1
+    await outer()
+    assert Counter(str(one.address) for one in seen) == {
+        "inner #1 > note #1 > call #1": 2,
+        "inner #1 > note #2 > call #1": 2,
+    }
+    assert seen[2].repeats(seen[0]) and not seen[1].repeats(seen[0])
+
+
+def test_a_retry_of_the_flow_is_another_attempt_with_the_same_places() -> None:
+    seen: list[tuple[int, str, int]] = []
 
     @flow(retries=1)
     def run() -> None:
-        seen.extend((here().attempt, ask_sync()[1]) for _ in range(2))
+        address = ask.submit().result()
+        seen.append((here().attempt, address, id(here().calls)))
         fail_once("flow")
 
     failures["flow"] = 1
     run()
-    assert seen == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    (one, first, calls), (two, second, others) = seen
+    assert (one, first, two, second) == (1, "call #1", 2, "call #1") and calls != others
 
 
-async def test_a_nested_flows_retry_is_handed_its_numbers_again() -> None:
-    seen: list[int] = []
-
-    @flow(retries=1)
-    async def inner() -> None:
-        seen.extend(n for _, n in await asyncio.gather(ask(), ask()))
-        fail_once("inner")
+async def test_the_same_flow_run_run_again_in_one_process_is_another_attempt() -> None:
+    kept: list[Any] = []
 
     @flow
-    async def outer() -> list[int]:
-        first = (await ask())[1]
-        await inner()
-        return [first, (await ask())[1]]
-
-    failures["inner"] = 1
-    assert await outer() == [1, 4]
-    assert [sorted(seen[:2]), sorted(seen[2:])] == [[2, 3], [2, 3]]
-
-
-async def test_the_same_flow_run_run_again_in_one_process_counts_from_one() -> None:
-    @flow
-    async def run() -> int:
-        return (await ask())[1]
+    async def run() -> str:
+        kept.append(here().calls)
+        return str(await ask())
 
     async with get_client() as client:
         flow_run: FlowRun = await client.create_flow_run(run)
         first = await run_flow(run, flow_run=flow_run)
         # As after a resume: the run count may stay, and it is the same process.
-        assert (first, await run_flow(run, flow_run=await client.read_flow_run(flow_run.id))) == (1, 1)
+        second = await run_flow(run, flow_run=await client.read_flow_run(flow_run.id))
+    assert (first, second) == ("call #1", "call #1") and kept[0] is not kept[1]
+
+
+async def test_arguments_tell_branches_apart_and_what_changes_each_time_is_unknown() -> None:
+    @task(cache_policy=NO_CACHE)
+    async def work(name: str, at: datetime, tools: set[str]) -> Caller:
+        _, caller = await who()
+        return caller
+
+    @flow
+    async def calls() -> list[Caller]:
+        now = datetime.now(UTC)
+        return await asyncio.gather(work("a", now, {"x"}), work("b", now, {"x"}))
+
+    one, two = await calls()
+    (first,), (second,) = one.address.steps, two.address.steps
+    assert first.arguments["name"] != second.arguments["name"]
+    assert first.arguments["at"] is None and first.arguments["tools"] is None
+    assert one.address.arguments_like(two.address, common_only=False) == "other"
 
 
 def test_a_task_that_outlives_its_nested_flow_is_refused() -> None:

@@ -29,6 +29,7 @@ from rh_prefect.jobs.cancel import CancelReport, CancelWatch, cancel_scope
 from rh_prefect.jobs.care import replay_spool
 from rh_prefect.jobs.events import Silent
 from rh_prefect.jobs.ledger.budget import Ledger, Money
+from rh_prefect.jobs.ledger.calls import CallRegistry
 from rh_prefect.jobs.ledger.fresh import FreshScopes
 from rh_prefect.jobs.ledger.journal import JSON
 from rh_prefect.jobs.ledger.owner import Owner, is_surely_dead
@@ -102,9 +103,7 @@ class Run:
     run: str = SCOPE
     flow: str = "flow"
     details: Mapping[str, str] = field(default_factory=dict)
-
-    def ordinal(self, base: str) -> int:
-        return 1
+    calls: CallRegistry = field(default_factory=CallRegistry)
 
 
 class Process:
@@ -277,6 +276,11 @@ class _Journal:
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         found: dict[str, JSON] = await self._ask(f"job {job_key}", lambda: self._process.place.job(SCOPE, job_key))
+        return found
+
+    async def request(self, prefix: str) -> dict[str, JSON]:
+        ask = self._process.place.request
+        found: dict[str, JSON] = await self._ask(f"request {prefix}", lambda: ask(SCOPE, prefix))
         return found
 
     async def keys(self) -> AsyncIterator[str]:

@@ -56,7 +56,7 @@ async def test_a_local_file_is_uploaded_once_for_several_jobs(rh: Emulator, tmp_
 
 async def test_four_equal_calls_are_four_jobs_and_with_reuse_one(rh: Emulator) -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse")
-    keys = {result.key for result in await asyncio.gather(*(run(asked) for _ in range(4)))}
+    keys = {(await run(asked)).key for _ in range(4)}
     assert (len(keys), len(rh.books.paid)) == (4, 4)
     served = await asyncio.gather(*(run(asked, reuse="always") for _ in range(4)))
     assert len(rh.books.paid) == 4

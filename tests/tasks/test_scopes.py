@@ -21,8 +21,8 @@ from rh_prefect.jobs.ledger.journal import FolderJournal
 from rh_prefect.jobs.ledger.scope import last_attempt, open_scope
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.cancel import cancel_run
+from rh_prefect.runs.contexts import flow_running_elsewhere
 from rh_prefect.runs.past import scope_named
-from rh_prefect.runs.scope import flow_running_elsewhere
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.tasks.generate import scope_for

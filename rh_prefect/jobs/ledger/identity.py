@@ -24,26 +24,49 @@ def marked(value: object) -> str | None:
     return None
 
 
-def base_hash(*, site: str, endpoint: str, payload: Mapping[str, object], label: str | None) -> str:
-    """Hashes what a call asks for; equal calls have equal bases.
+def base_hash(*, site: str, endpoint: str, payload: Mapping[str, object]) -> str:
+    """Hashes what a call asks for; equal requests have equal bases.
 
     Args:
         site: RunningHub's host: the two sites are two worlds.
         endpoint: Path below `/openapi/v2/`.
         payload: The request's parameters, files as `media_mark`s.
-        label: The caller's name for the output.
 
     Returns:
         40 hex digits. No account is in it: a rotated key or a pool of keys must not make a job a new one.
     """
-    asked = {"site": site, "endpoint": endpoint, "payload": payload, "label": label}
+    asked = {"site": site, "endpoint": endpoint, "payload": payload}
     text = json.dumps(asked, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return _hash(text)[:40]
 
 
-def job_key(base: str, ordinal: int) -> str:
-    """Names one of the equal calls of a scope; 24 hex digits."""
-    return _hash(f"{base}/{ordinal}")[:24]
+REQUEST_DIGITS = 12
+"""How many digits of a job's key say what is asked for; the others say where in the run."""
+
+
+def request_id(base: str, label: str | None) -> str:
+    """Begins the keys of all jobs of a scope that ask for the same under one label; 12 hex digits."""
+    return _hash(json.dumps([base, label]))[:REQUEST_DIGITS]
+
+
+def job_key(request: str, address: str) -> str:
+    """Names the job of a call that is first made at an address; 24 hex digits.
+
+    Args:
+        request: See `request_id`.
+        address: The address's digest, 12 hex digits.
+    """
+    return request + address
+
+
+def other_job_key(request: str, address: str, again: int) -> str:
+    """Names a job whose address was that of another one once; 24 hex digits."""
+    return request + _hash(f"{address}/{again}")[:REQUEST_DIGITS]
+
+
+def reused_key(request: str) -> str:
+    """Names the one job of all calls of a scope that may share an equal request; 24 hex digits."""
+    return request + _hash("reuse")[:REQUEST_DIGITS]
 
 
 def explicit_key(key: str) -> str:

@@ -4,6 +4,7 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submits:
 
 | record         | written                             | holds                                                 |
 |----------------|-------------------------------------|-------------------------------------------------------|
+| `call-1`       | when another call asks for the same | where in the run the call is made                     |
 | `intent-n`     | right before POST n                 | who posts, on which account, what, for how much       |
 | `answer-n`     | right after it                      | a ticket (task id), a definite refusal, or unknown    |
 | `resolution-n` | where the answer is unknown         | adopted (task id) or forgotten                        |
@@ -27,6 +28,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rh_prefect.errors import Retry
+from rh_prefect.jobs.ledger.address import Address
 from rh_prefect.jobs.ledger.owner import Owner
 
 RESUBMITTED = "on_unknown=resubmit"
@@ -71,7 +73,10 @@ class Intent(Record):
         endpoint: Path below `/openapi/v2/`.
         payload: The request's parameters; files by content, as `sha256:…`.
         base: Hash of all of the above that makes two calls equal.
-        ordinal: Which of the equal calls of the scope this is.
+        address: Where in the run the call is made.
+        version: Version of the flow that makes it.
+        order: Which of the calls with this request it is, in the order in which they were asked for.
+        is_detached: Whether the process knew only a part of the run.
         label: The caller's name for the output.
         run: Short name of the run, used in file names.
         flow: Name of the flow, used in file names.
@@ -93,7 +98,10 @@ class Intent(Record):
     endpoint: str
     payload: dict[str, Any]
     base: str
-    ordinal: int = 1
+    address: Address = Address()
+    version: str = ""
+    order: int = 1
+    is_detached: bool = False
     label: str | None = None
     run: str = ""
     flow: str = ""
@@ -103,6 +111,26 @@ class Intent(Record):
     submit_timeout: float = 60.0
     attempt: int = 1
     webhook: bool = False
+
+
+class CallRecord(Record):
+    """Where a call of a run was made, written once two calls ask for the same.
+
+    Attributes:
+        owner: The process that made it.
+        address: Where in the run.
+        version: Version of the flow.
+        order: Which of the calls with this request it is, in the order in which they were asked for.
+        attempt: The flow-run attempt.
+        is_detached: Whether the process knew only a part of the run.
+    """
+
+    owner: Owner
+    address: Address = Address()
+    version: str = ""
+    order: int = 1
+    attempt: int = 1
+    is_detached: bool = False
 
 
 class Answer(Record):

@@ -1,13 +1,12 @@
-"""What makes a job the same job when it is run again: a journal, and an ordinal among equal calls."""
+"""The run that a job belongs to: its records, and its calls."""
 
 from __future__ import annotations
 
-import threading
 import uuid
-from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
 
+from rh_prefect.jobs.ledger.calls import CallRegistry
 from rh_prefect.jobs.ledger.journal import FolderJournal, Journal
 from rh_prefect.jobs.ledger.owner import Owner, current_owner
 from rh_prefect.jobs.ledger.records import Record
@@ -23,6 +22,7 @@ class Scope(Protocol):
         attempt: Which attempt of the run this is, from 1.
         task_attempt: Which attempt of the calling task this is, from 1.
         details: What a manifest says of the run, as plain JSON.
+        calls: The calls of this attempt of the run.
     """
 
     @property
@@ -55,16 +55,9 @@ class Scope(Protocol):
         """What a manifest says of the run."""
         ...
 
-    def ordinal(self, base: str) -> int:
-        """Counts equal calls.
-
-        Args:
-            base: Hash of what the call asks for.
-
-        Returns:
-            1 for the first call with this base in this attempt of the run, 2 for the next, and so on; the same number
-            again where one call is merely tried again.
-        """
+    @property
+    def calls(self) -> CallRegistry:
+        """The calls of this attempt of the run."""
         ...
 
 
@@ -84,14 +77,7 @@ class FolderScope:
         self.attempt = attempt
         self.task_attempt = 1
         self.details: Mapping[str, str] = {}
-        self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-
-    def ordinal(self, base: str) -> int:
-        """Counts equal calls of this process; see `Scope.ordinal`."""
-        with self._lock:
-            self._counts[base] += 1
-            return self._counts[base]
+        self.calls = CallRegistry()
 
 
 class Opened(Record):

@@ -186,7 +186,7 @@ def _order(
         endpoint=endpoint,
         site=site,
         payload=payload,
-        base=base_hash(site=site, endpoint=endpoint, payload=payload, label=label),
+        base=base_hash(site=site, endpoint=endpoint, payload=payload),
         label=label,
         inputs=files,
         private={} if password is None else {"accessPassword": password.get_secret_value()},

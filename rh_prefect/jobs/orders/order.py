@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from rh_prefect import catalog
-from rh_prefect.jobs.ledger.identity import base_hash, explicit_key, job_key
+from rh_prefect.jobs.ledger.identity import base_hash, request_id
 from rh_prefect.jobs.ledger.records import Intent, SeenMedia
 from rh_prefect.jobs.orders.inputs import Input, Inputs
 from rh_prefect.media.ref import Media, as_media_input
@@ -63,9 +63,10 @@ class Order:
             currency=intent.currency,
         )
 
-    def key(self, *, ordinal: int, key: str | None = None) -> str:
-        """The job's key: the caller's own, or what is asked for and which of the equal calls it is."""
-        return explicit_key(key) if key is not None else job_key(self.base, ordinal)
+    @property
+    def request(self) -> str:
+        """Begins the keys of all jobs of a scope that ask for the same under this label."""
+        return request_id(self.base, self.label)
 
 
 async def place_order(asked: ModelInput, *, site: str, inputs: Inputs, label: str | None = None) -> Order:
@@ -97,7 +98,7 @@ async def place_order(asked: ModelInput, *, site: str, inputs: Inputs, label: st
         endpoint=model.endpoint,
         site=site,
         payload=payload,
-        base=base_hash(site=site, endpoint=model.endpoint, payload=payload, label=label),
+        base=base_hash(site=site, endpoint=model.endpoint, payload=payload),
         label=label,
         estimate=price.amount if price else None,
         currency=price.currency if price else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from prefect import task
@@ -13,8 +13,10 @@ from prefect.tasks import Task
 from rh_prefect.blocks.paying import load_payer
 from rh_prefect.client import Client
 from rh_prefect.errors import InputError, NotDelivered, TransportError
+from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.thread import LOOP
-from rh_prefect.tasks.generate import can_help
+from rh_prefect.runs.places import PaidTask
+from rh_prefect.tasks.generate import paid_task
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,25 +66,23 @@ def once(name: str) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
     return _task(name, undelivered)
 
 
-def paid(name: str) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
+def paid(name: str) -> Callable[[Body[P, Result]], PaidTask[P]]:
     """Makes a task of a paid job, retried as `generate` is: the journal keeps every retry from paying twice.
 
     Args:
         name: What its runs are called, with its parameters in braces.
     """
-    return _task(name, can_help, delays=(5, 30))
+    return paid_task(name=None, run_name=name)
 
 
-def _task(
-    name: str | Callable[[], str], may_help: CanHelp, *, delays: Sequence[float] = (2, 10)
-) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
+def _task(name: str | Callable[[], str], may_help: CanHelp) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
     def made(body: Body[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
         wrap = task(
             task_run_name=name,
             # What was true a moment ago is not what was asked for.
             cache_policy=NO_CACHE,
             retries=2,
-            retry_delay_seconds=list(delays),
+            retry_delay_seconds=[2, 10],
             retry_jitter_factor=0.5,
             retry_condition_fn=may_help,
         )

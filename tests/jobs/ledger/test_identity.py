@@ -4,14 +4,23 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.jobs.ledger.identity import base_hash, explicit_key, job_key, marked, media_mark, uri_hash
+from rh_prefect.jobs.ledger.identity import (
+    base_hash,
+    explicit_key,
+    job_key,
+    marked,
+    media_mark,
+    other_job_key,
+    request_id,
+    reused_key,
+    uri_hash,
+)
 from rh_prefect.jobs.ledger.journal import check_key
 
 ASKED: dict[str, Any] = {
     "site": "www.runninghub.cn",
     "endpoint": "kling-v2.6-pro/image-to-video",
     "payload": {"prompt": "waves", "duration": "5", "imageUrl": media_mark("a" * 64)},
-    "label": None,
 }
 
 
@@ -25,7 +34,6 @@ def test_equal_calls_have_equal_bases_whatever_the_order_of_their_parameters() -
     [
         {"site": "www.runninghub.ai"},
         {"endpoint": "kling-v2.6-pro/text-to-video"},
-        {"label": "dawn"},
         {"payload": {**ASKED["payload"], "prompt": "waves "}},
         {"payload": {**ASKED["payload"], "duration": 5}},
         {"payload": {**ASKED["payload"], "imageUrl": media_mark("b" * 64)}},
@@ -38,21 +46,20 @@ def test_what_is_asked_for_makes_the_base(other: dict[str, Any]) -> None:
 
 def test_the_hash_of_a_known_call_stays_what_it_is() -> None:
     """Another hash would make every job that was ever paid for a new one."""
-    assert base_hash(**ASKED) == "bf24fb3fb32a8c56e7c821181f8a64cb4c35587b"
-    assert job_key("b" * 40, 1) == "df79982b64035668f0001ccc"
+    assert base_hash(**ASKED) == "8c74710391e9486bc802b57cc10157f66a88461d"
+    assert request_id("b" * 40, None) == "0d6ee676e323"
     assert explicit_key("mine") == "5cbedd56766e3fd0122f594b"
     assert uri_hash("file:///a.png") == "b3f8ee1c31152d29ed735c78"
 
 
-def test_each_of_the_equal_calls_has_a_key_of_its_own() -> None:
-    base = base_hash(**ASKED)
-    assert len({job_key(base, ordinal) for ordinal in range(1, 101)}) == 100
-    assert job_key(base, 1) == job_key(base, 1)
+def test_the_keys_of_equal_requests_begin_alike_and_a_label_makes_another_request() -> None:
+    request = request_id(base_hash(**ASKED), "dawn")
+    keys = [job_key(request, "a" * 12), other_job_key(request, "a" * 12, 1), reused_key(request)]
+    assert len(set(keys)) == 3 and all(key.startswith(request) and len(key) == 24 for key in keys)
+    assert request != request_id(base_hash(**ASKED), None) != request_id(base_hash(**ASKED), "None")
 
 
-def test_the_caller_s_own_key_is_no_ordinal() -> None:
-    base = base_hash(**ASKED)
-    assert explicit_key(f"{base}/1") != job_key(base, 1)
+def test_keys_of_the_caller_differ() -> None:
     assert explicit_key("a") != explicit_key("b")
 
 

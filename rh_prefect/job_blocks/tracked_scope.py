@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from rh_prefect.jobs.ledger.identity import explicit_key, job_key
+from rh_prefect.jobs.ledger.calls import CallRegistry, Found
+from rh_prefect.jobs.ledger.identity import explicit_key
 from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.ledger.scope import Scope
 from rh_prefect.jobs.sharing import ASKED
 
 
 @dataclass(slots=True)
-class Place:
+class TrackedScope:
     """A scope that remembers which job was asked for; see `rh_prefect.jobs.ledger.scope.Scope`.
 
     Attributes:
@@ -23,7 +25,7 @@ class Place:
     journal: Journal
     run: str
     flow: str
-    count: Callable[[str], int]
+    calls: CallRegistry = field(default_factory=CallRegistry)
     attempt: int = 1
     task_attempt: int = 1
     details: Mapping[str, str] = field(default_factory=dict)
@@ -31,8 +33,8 @@ class Place:
     was_asked_for: bool = False
 
     @classmethod
-    def of(cls, scope: Scope, *, key: str | None) -> Place:
-        """Watches a scope.
+    def of(cls, scope: Scope, *, key: str | None) -> TrackedScope:
+        """Tracks a scope.
 
         Args:
             scope: The caller's.
@@ -42,21 +44,30 @@ class Place:
             journal=scope.journal,
             run=scope.run,
             flow=scope.flow,
-            count=scope.ordinal,
             attempt=scope.attempt,
             task_attempt=scope.task_attempt,
             details=scope.details,
         )
+        made.calls = _TrackedCalls(scope.calls, made)
         if key is not None:
-            made._saw(explicit_key(key))
+            made.note(explicit_key(key))
         return made
 
-    def ordinal(self, base: str) -> int:
-        """Counts equal calls; see `Scope.ordinal`."""
-        number = self.count(base)
-        self._saw(job_key(base, number))
-        return number
-
-    def _saw(self, key: str) -> None:
+    def note(self, key: str) -> None:
+        """Takes note of the job's key."""
         self.key = key
         self.was_asked_for = key in ASKED.get(self.journal.scope, ())
+
+
+class _TrackedCalls(CallRegistry):
+    """The calls of a scope, which tell the key that one of them is given."""
+
+    def __init__(self, calls: CallRegistry, scope: TrackedScope) -> None:
+        super().__init__()
+        self._calls = calls
+        self._scope = scope
+
+    async def find(self, *args: Any, **kwargs: Any) -> Found:
+        found = await self._calls.find(*args, **kwargs)
+        self._scope.note(found.key)
+        return found
