@@ -129,7 +129,7 @@ async def current_caller(place: Place | None = None) -> Caller:
         here = take_place("call", None)
     flows = [run for run in runs if isinstance(run, FlowRunContext)]
     for flow in flows:
-        if flow.flow_run is not None:
+        if flow.flow_run is not None and flow.flow_run.parent_task_run_id is not None:
             await LOOP.call(_learn_calls(flow.flow_run, to_root=flow is flows[-1]))
     around = runs[1:] if own is not None else runs
     return Caller(

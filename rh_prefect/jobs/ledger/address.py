@@ -74,6 +74,11 @@ class Address(BaseModel):
         return tuple(step.name for step in self.steps)
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of the runs and of the call, outermost first."""
+        return (*(step.place.number for step in self.steps), self.place.number)
+
+    @property
     def digest(self) -> str:
         """A hash of the whole; 12 hex digits."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

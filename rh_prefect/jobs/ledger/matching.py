@@ -8,7 +8,8 @@ A call takes the first record that fits; each record is taken once in an attempt
 4. the only address that ever asked for this request: the call has moved;
 5. another version of the flow: other names, equal arguments: a run was renamed.
 
-Where records are left that may be the call's own, it is refused; otherwise it is a new job.
+Where records are left that may be the call's own, it is refused; otherwise it is a new job. Of calls with equal
+arguments the number decides: the second one never takes what the first one has paid for.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def find_record(call: Address, known: Sequence[Known], *, version: str, equal: E
         return Match("found", found)
     if len(known) == 1 and free and not free[0].is_another_call:
         return Match("moved", free[0].known)
-    if found := _only([one for one in free if one.is_edited and not one.has_names and one.arguments == "same"]):
+    renamed = [one for one in free if one.is_edited and not one.has_names and one.place != "other"]
+    if found := _only([one for one in renamed if one.arguments == "same"]):
         return Match("renamed", found)
     possible = [one for one in free if one.may_be_this_call]
     return _settle(possible, equal) if possible else Match("new")
@@ -95,18 +97,19 @@ class _Compared:
     has_names: bool
     arguments: Likeness
     place: Likeness
+    has_another_number: bool
     is_edited: bool
 
     @property
     def is_another_call(self) -> bool:
-        """Whether it is surely not this call: one program made both, with the same arguments, at two places."""
-        return self.has_names and not self.is_edited and self.arguments == "same" and self.place == "other"
+        """Whether it is surely not this call: a call with the same arguments, and another number among those."""
+        return self.has_names and self.arguments == "same" and self.place == "other"
 
     @property
     def may_be_this_call(self) -> bool:
-        if not self.has_names:
-            return self.is_edited and self.arguments != "other"
-        return self.arguments != "other" and self.place != "other"
+        if self.arguments == "other" or self.place == "other":
+            return False
+        return self.is_edited or (self.has_names and not self.has_another_number)
 
 
 def _compare(call: Address, known: Known, version: str) -> _Compared:
@@ -117,6 +120,7 @@ def _compare(call: Address, known: Known, version: str) -> _Compared:
         has_names=there.names == call.names,
         arguments=call.arguments_like(there, common_only=is_edited) if is_as_deep else "unclear",
         place=call.places_like(there) if is_as_deep else "unclear",
+        has_another_number=is_as_deep and call.numbers != there.numbers,
         is_edited=is_edited,
     )
 
