@@ -22,12 +22,15 @@ def emulator(
         int, Parameter(help="Long side of pictures and videos, in pixels.", validator=validators.Number(gte=16))
     ] = 640,
     fps: Annotated[int, Parameter(help="Frames a second of its videos.", validator=_SOME)] = 24,
+    deterministic: Annotated[bool, Parameter(help="Give equal results to equal requests.", negative="")] = False,
+    random_seed: Annotated[int | None, Parameter(help="What results are drawn from; default a random number.")] = None,
 ) -> None:
     """Serve RunningHub's API on this machine."""
     from rh_prefect.emulator import Emulator, serve
 
     def announce(running: Emulator) -> None:
-        print(f"RunningHub's API is served; books: {running.url}/_emulator/books\n", flush=True)
+        print(f"RunningHub's API is served; books: {running.url}/_emulator/books", flush=True)
+        print(f"--random-seed {running.random_seed} gives the results of this run again\n", flush=True)
         print(f"export RH_BASE_URL={running.url}\nexport RH_API_KEY={running.key}", flush=True)
 
     serve(
@@ -40,4 +43,6 @@ def emulator(
         limit=limit,
         long_side=long_side,
         fps=fps,
+        deterministic=deterministic,
+        random_seed=random_seed,
     )

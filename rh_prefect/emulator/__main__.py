@@ -25,12 +25,18 @@ def main() -> None:
     parser.add_argument("--fps", type=int, default=12)
     parser.add_argument("--max-seconds", type=float, help="the longest sound or video that is made")
     parser.add_argument("--least-bytes", type=int, default=0, help="smaller results are padded")
+    parser.add_argument("--deterministic", action="store_true", help="equal requests give equal results")
+    parser.add_argument("--random-seed", type=int, help="what results are drawn from; default a random number")
     parser.add_argument("--key", help="the key's value; default a new one, which is printed")
     options = vars(parser.parse_args())
     given = options["key"]
 
     def announce(emulator: Emulator) -> None:
-        lines = [f"RH_BASE_URL={emulator.url}", f"RH_FILES_URL={emulator.files_url}"]
+        lines = [
+            f"RH_BASE_URL={emulator.url}",
+            f"RH_FILES_URL={emulator.files_url}",
+            f"# --random-seed {emulator.random_seed}",
+        ]
         sys.stdout.write("\n".join([*lines, *([] if given else [f"RH_API_KEY={emulator.key}"])]) + "\n")
         sys.stdout.flush()
 

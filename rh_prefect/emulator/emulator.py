@@ -17,6 +17,7 @@ from typing import Self, TypedDict, Unpack
 from rh_prefect.emulator.app import api_app
 from rh_prefect.emulator.assets import Assets
 from rh_prefect.emulator.books import Books
+from rh_prefect.emulator.chance import Chance
 from rh_prefect.emulator.clock import Clock, Mode
 from rh_prefect.emulator.comfy.apps import Apps
 from rh_prefect.emulator.comfy.library import Workflows
@@ -58,10 +59,14 @@ class Options(TypedDict, total=False):
     faults: Iterable[Fault]
     moderated: Iterable[str]
     durations: Durations
+    deterministic: bool
+    random_seed: int | None
 
 
 class Emulator:
     """RunningHub's API with real media, a steerable clock, scripted faults and open books.
+
+    Equal requests give different results, as real models do, unless they name the same seed.
 
     It has one enterprise shared key, named `main`; `keys.add` makes more. It has a few workflows and AI apps;
     `workflows.add` and `apps.add` publish others. `webhooks` posts by hand what the emulator else posts by itself, and
@@ -84,6 +89,9 @@ class Emulator:
         faults: What goes wrong, from the start.
         moderated: Words that the content check refuses.
         durations: How long tasks are queued and run, in the mode `real`.
+        deterministic: Whether equal requests give equal results.
+        random_seed: What the results are drawn from; default a random number, in the attribute `random_seed`. The same
+            number and the same requests give the same results.
     """
 
     def __init__(
@@ -105,6 +113,8 @@ class Emulator:
         faults: Iterable[Fault] = (),
         moderated: Iterable[str] = (),
         durations: Durations = typical,
+        deterministic: bool = False,
+        random_seed: int | None = None,
     ) -> None:
         self.clock = Clock(clock, factor=factor, polls=polls)
         self.keys = KeyRing()
@@ -115,7 +125,9 @@ class Emulator:
         self._lock = threading.RLock()
         self._tasks = Tasks(self.clock, lock=self._lock)
         self.books = Books(self._tasks.rows, self.keys.mask, lock=self._lock)
-        self.switches = Switches()
+        self.switches = Switches(deterministic=deterministic)
+        self._chance = Chance(random_seed, switches=self.switches)
+        self.random_seed = self._chance.seed
         self.workflows = Workflows()
         self.apps = Apps()
         self.assets = Assets(self.clock)
@@ -131,7 +143,7 @@ class Emulator:
         self.files_url = ""
 
     def __repr__(self) -> str:
-        return f"Emulator({self.url or 'not started'})"
+        return f"Emulator({self.url or 'not started'}, random_seed={self.random_seed})"
 
     def __enter__(self) -> Self:
         return self.start()
@@ -176,6 +188,11 @@ class Emulator:
             api.close()
             raise
 
+    def _made_workshop(self, renderer: Renderer, shelf: Shelf) -> Workshop:
+        return Workshop(
+            renderer, shelf, self._tasks, lock=self._lock, chance=self._chance, least_bytes=self._least_bytes
+        )
+
     def _state(self, folder: Path) -> State:
         for name in ("files", "renders"):
             (folder / name).mkdir()
@@ -190,7 +207,7 @@ class Emulator:
             faults=self.faults,
             gate=self.gate,
             shelf=shelf,
-            workshop=Workshop(renderer, shelf, self._tasks, lock=self._lock, least_bytes=self._least_bytes),
+            workshop=self._made_workshop(renderer, shelf),
             durations=self._durations,
             workflows=self.workflows,
             apps=self.apps,
@@ -200,6 +217,7 @@ class Emulator:
             progress=Progress(self._tasks, self.faults, self.clock, url=self.url),
             proxy=Proxy(),
             switches=self.switches,
+            chance=self._chance,
             moderated=self.moderated,
             lock=self._lock,
         )

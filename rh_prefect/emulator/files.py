@@ -99,14 +99,17 @@ class Shelf:
         """Finds the file that a node calls by this name."""
         return self._named.get(name)
 
-    def add_result(self, path: Path, *, task_id: str, index: int, extension: str) -> str:
+    def add_result(self, path: Path, *, task_id: str, index: int, token: str, extension: str) -> str:
         """Puts a result on the shelf.
+
+        Its name is as ComfyUI writes it: of all results it differs in the token alone, and in the time.
 
         Returns:
             Its link, which carries no signature.
         """
-        place = f"{_RESULTS}{task_id}_{index:05d}.{extension}"
-        self._files[place] = Shelved(path, task_id, self._clock.now())
+        now = self._clock.now()
+        place = f"{_RESULTS}ComfyUI_{index:05d}_{token}_{int(now)}.{extension}"
+        self._files[place] = Shelved(path, task_id, now)
         return self.url + place
 
     def sign(self, place: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -158,7 +158,7 @@ def prepare(
     machine, may_wait, retained = _options(key, body, family.bad)
     stamps = _switch(body, "addMetadata", family.bad, default=True) and target.may_stamp
     webhook = webhook_of(body, code=family.bad)
-    graph = _changed(target, family)
+    graph = _changed(target, family, draw=partial(state.chance.node_seed, endpoint))
     check_content(state.moderated, {"graph": [graphs.inputs_of(node) for node in graph.values()]})
     verdict, pieces, breakdown = examine(state, key, graph, metadata=stamps)
     model = pieces[0].model if pieces else model_for()
@@ -190,7 +190,7 @@ def _switch(body: Mapping[str, object], name: str, bad: str, *, default: bool) -
     return _TRUTHS[value]
 
 
-def _changed(target: Target, family: Family) -> Graph:
+def _changed(target: Target, family: Family, *, draw: Callable[[int], int]) -> Graph:
     """Sets the values of the node list, and draws the other seeds anew."""
     graph = target.graph
     try:
@@ -199,7 +199,7 @@ def _changed(target: Target, family: Family) -> Graph:
     except graphs.BadNodeInfo as bad:
         raise Refused(*_with_reason(family.node_info, str(bad))) from bad
     if not target.keeps_seeds:
-        graphs.shake(graph, kept=touched)
+        graphs.shake(graph, kept=touched, draw=draw)
     return graph
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from rh_prefect.emulator.assets import Assets
 from rh_prefect.emulator.books import Books
+from rh_prefect.emulator.chance import Chance
 from rh_prefect.emulator.clock import Clock
 from rh_prefect.emulator.comfy.apps import Apps
 from rh_prefect.emulator.comfy.library import Workflows
@@ -47,6 +48,7 @@ class State:
         progress: Shows tasks on their way.
         proxy: What the native proxy was asked.
         switches: What a test may change.
+        chance: What models and graphs draw.
         moderated: Words that the content check refuses.
         lock: Guards tasks, wallets and books.
     """
@@ -69,5 +71,6 @@ class State:
     progress: Progress
     proxy: Proxy
     switches: Switches
+    chance: Chance
     moderated: set[str] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)

@@ -19,12 +19,14 @@ class Switches:
         webhook_spacing: Seconds between the tries of a delivery, by the emulator's clock.
         webhook_timeout: Seconds of real time in which a receiver must have answered.
         webhook_data: What `eventData` of v2 and model tasks is.
+        deterministic: Whether equal requests give equal results; otherwise only those that name the same seed do.
     """
 
     real_people: bool = False
     webhook_spacing: float = assumptions.WEBHOOK_SPACING
     webhook_timeout: float = assumptions.WEBHOOK_TIMEOUT
     webhook_data: Literal["object", "string"] = assumptions.WEBHOOK_DATA
+    deterministic: bool = False
 
     def turn(self, **values: object) -> None:
         """Sets switches by their names.

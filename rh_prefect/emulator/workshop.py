@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from rh_prefect.emulator.assumptions import FAILED_CODE
+from rh_prefect.emulator.chance import Chance
 from rh_prefect.emulator.files import Shelf
 from rh_prefect.emulator.render import Rendered, Renderer
 from rh_prefect.emulator.render.padding import pad
@@ -32,23 +33,34 @@ class Workshop:
         shelf: Where results go.
         tasks: Whose results they are.
         lock: Guards the tasks.
+        chance: What results are drawn from.
         least_bytes: The least size of a result; smaller ones are padded.
     """
 
     def __init__(
-        self, renderer: Renderer, shelf: Shelf, tasks: Tasks, *, lock: threading.RLock, least_bytes: int = 0
+        self,
+        renderer: Renderer,
+        shelf: Shelf,
+        tasks: Tasks,
+        *,
+        lock: threading.RLock,
+        chance: Chance,
+        least_bytes: int = 0,
     ) -> None:
         self._renderer = renderer
         self._shelf = shelf
         self._tasks = tasks
         self._lock = lock
+        self._chance = chance
         self._least_bytes = least_bytes
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rh-emulator-render")
 
     def begin(self, task: Task) -> None:
         """Starts on a task's results, unless it is going to fail."""
         if task.breakdown is None:
-            self._pool.submit(self._make, task)
+            # Drawn now, in the order of the submits: the pool works in any order.
+            variants = [self._variant(piece) for piece in task.order.pieces]
+            self._pool.submit(self._make, task, variants)
 
     async def settle(self, task: Task) -> None:
         """Waits for the results of a task that is due; not for ever, for a client that waits has a deadline."""
@@ -60,11 +72,20 @@ class Workshop:
         """Ends what is being made."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _make(self, task: Task) -> None:
+    def _variant(self, piece: Piece) -> str:
+        """Draws what is different from the result of an equal request.
+
+        A graph carries its seeds, and everything else in it gives the same result each time.
+        """
+        if piece.node_id is not None:
+            return ""
+        return self._chance.variant(fingerprint(piece), seed=piece.payload.get("seed"))
+
+    def _make(self, task: Task, variants: list[str]) -> None:
         if task.ended is not None:
             return
         try:
-            outputs = self._render(task)
+            outputs = self._render(task, variants)
         except Exception as error:  # a failing render is a failing task, whatever went wrong
             _log.warning("task %s of %s could not be rendered: %s", task.id, task.endpoint, error)
             with self._lock:
@@ -72,12 +93,14 @@ class Workshop:
             outputs = []
         task.outputs.set_result(outputs)
 
-    def _render(self, task: Task) -> list[Output]:
-        made = [(piece, rendered) for piece in task.order.pieces for rendered in self._piece(piece)]
+    def _render(self, task: Task, variants: list[str]) -> list[Output]:
+        drawn = zip(task.order.pieces, variants, strict=True)
+        made = [(piece, rendered) for piece, variant in drawn for rendered in self._piece(piece, variant)]
         return [self._shelve(task, index, piece, rendered) for index, (piece, rendered) in enumerate(made, start=1)]
 
-    def _piece(self, piece: Piece) -> list[Rendered]:
-        return self._renderer.render(piece.model, piece.payload, piece.inputs, seed_text=fingerprint(piece))
+    def _piece(self, piece: Piece, variant: str) -> list[Rendered]:
+        text = fingerprint(piece)
+        return self._renderer.render(piece.model, piece.payload, piece.inputs, seed_text=text, variant=variant)
 
     def _shelve(self, task: Task, index: int, piece: Piece, rendered: Rendered) -> Output:
         url, text, path = None, rendered.text, rendered.path
@@ -87,7 +110,8 @@ class Workshop:
         if path is not None:
             path = stamp(path, piece.metadata, to=self._shelf.folder / f"{task.id}-{index}.png")
             path = pad(path, least_bytes=self._least_bytes)
-            url = self._shelf.add_result(path, task_id=task.id, index=index, extension=rendered.extension)
+            token = self._chance.token(f"{task.id} {index}")
+            url = self._shelf.add_result(path, task_id=task.id, index=index, token=token, extension=rendered.extension)
         return Output(url, text, rendered.extension, piece.node_id)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Final
 
@@ -104,18 +103,19 @@ def _near_nodes(graph: Graph, node_id: str) -> str:
     return "near: " + ", ".join(f"{other} ({title(graph[other])})" for other in near)
 
 
-def shake(graph: Graph, *, kept: set[tuple[str, str]]) -> None:
+def shake(graph: Graph, *, kept: set[tuple[str, str]], draw: Callable[[int], int]) -> None:
     """Draws every seed anew, but those that were set.
 
     Args:
         graph: What is changed.
         kept: What was set, as (nodeId, fieldName).
+        draw: Draws a number below another.
     """
     for node_id, node in graph.items():
         inputs = inputs_of(node)
         for name in _SEEDS:
             if isinstance(inputs.get(name), int) and (node_id, name) not in kept:
-                inputs[name] = secrets.randbelow(_SEED_END)
+                inputs[name] = draw(_SEED_END)
 
 
 def upstream(graph: Graph, node_id: str, *, without: Sequence[str] = ()) -> Iterator[tuple[str, Node]]:

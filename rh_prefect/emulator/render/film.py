@@ -17,7 +17,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 from PIL import Image
 
-from rh_prefect.emulator.render.request import Size, even
+from rh_prefect.emulator.render.request import Size, even, number
 from rh_prefect.emulator.render.terrain import Array
 from rh_prefect.errors import MediaError
 
@@ -150,7 +150,13 @@ def _samples(frame: av.AudioFrame) -> Array:
 
 
 def write_film(
-    to: Path, frames: Iterable[Picture], *, size: Size, fps: Fraction, sound: Iterable[Array] | None = None
+    to: Path,
+    frames: Iterable[Picture],
+    *,
+    size: Size,
+    fps: Fraction,
+    sound: Iterable[Array] | None = None,
+    variant: str = "",
 ) -> None:
     """Writes an MP4 that any player opens.
 
@@ -160,10 +166,12 @@ def write_film(
         size: Pixels; made even.
         fps: Frames per second.
         sound: 44.1 kHz stereo blocks; cut where the frames end, and silent where it ends earlier. None for no audio.
+        variant: Digits that make the file another one of the same frames.
     """
     size = even(size)
     with av.open(str(to), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        video = _video_stream(container, size, fps)
+        container.metadata.update({"comment": variant} if variant else {})
+        video = _video_stream(container, size, fps, variant)
         track = None if sound is None else _SoundTrack(container, sound)
         count = 0
         for count, picture in enumerate(frames, 1):
@@ -179,8 +187,9 @@ def write_film(
             track.close()
 
 
-def _video_stream(container: OutputContainer, size: Size, fps: Fraction) -> VideoStream:
-    stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "20"})
+def _video_stream(container: OutputContainer, size: Size, fps: Fraction, variant: str) -> VideoStream:
+    quality = 20 + (number(variant, below=1000) / 1000 if variant else 0)
+    stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": f"{quality:g}"})
     stream.width, stream.height = size
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context

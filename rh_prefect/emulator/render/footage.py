@@ -30,7 +30,9 @@ def rework(request: Request, to: Path) -> None:
     size = even(fit(about.size, min(max(about.size), _LARGEST * request.limits.long_side)))
     seconds = _length(request, about)
     frames = _captioned(request, _scenes(source, size, about.fps, seconds), size)
-    film.write_film(to, frames, size=size, fps=about.fps, sound=_sound(request, about, seconds))
+    film.write_film(
+        to, frames, size=size, fps=about.fps, sound=_sound(request, about, seconds), variant=request.variant
+    )
 
 
 def _length(request: Request, about: film.Facts) -> float:
@@ -73,4 +75,4 @@ def _sound(request: Request, about: film.Facts, seconds: float) -> Iterator[Arra
         return film.sound_of(request.audios[0])
     if about.has_sound and str(request.value("keepOriginalSound")).lower() not in {"no", "false"}:
         return film.sound_of(request.videos[0])
-    return iter([pad_of(request.subject, seconds)]) if request.wants_sound else None
+    return iter([pad_of(request, seconds)]) if request.wants_sound else None

@@ -31,7 +31,7 @@ def animate(request: Request, to: Path) -> None:
     if request.is_on("loop"):
         pictures.append(pictures[0])
     frames = pan(pictures, size=size, count=max(1, round(seconds * fps)), seed=request.fingerprint)
-    film.write_film(to, frames, size=size, fps=fps, sound=_sound(request, seconds))
+    film.write_film(to, frames, size=size, fps=fps, sound=_sound(request, seconds), variant=request.variant)
 
 
 def pan(pictures: Sequence[Image.Image], *, size: Size, count: int, seed: str) -> Iterator[Image.Image]:
@@ -87,4 +87,4 @@ def _length(request: Request) -> float:
 def _sound(request: Request, seconds: float) -> Iterator[Array] | None:
     if request.audios:
         return film.sound_of(request.audios[0])
-    return iter([pad_of(request.subject, seconds)]) if request.wants_sound else None
+    return iter([pad_of(request, seconds)]) if request.wants_sound else None

@@ -54,7 +54,8 @@ class Score:
 def play(request: Request) -> Array:
     """Plays the music of a request: stereo at `SOUND_RATE`, shape (2, samples)."""
     mood = " ".join(str(request.payload.get(key, "")) for key in ("tags", "description", "prompt", "title"))
-    return perform(compose(mood.strip() or request.subject, request.limits.cut(length_of(request))))
+    score = compose(mood.strip() or request.subject, request.limits.cut(length_of(request)), variant=request.variant)
+    return perform(score)
 
 
 def length_of(request: Request) -> float:
@@ -72,23 +73,29 @@ def length_of(request: Request) -> float:
     return 20.0 + number(request.fingerprint, below=11)
 
 
-def pad_of(text: str, seconds: float) -> Array:
+def pad_of(request: Request, seconds: float) -> Array:
     """Plays a quiet pad for a video, shape (2, samples)."""
-    quiet: Array = perform(compose(text, seconds)) * np.float32(0.5)
+    score = compose(request.subject, seconds, variant=request.variant)
+    quiet: Array = perform(score) * np.float32(0.5)
     return quiet
 
 
-def compose(text: str, seconds: float) -> Score:
-    """Chooses key, chords and pace by the words of a text; the bars are fitted to the length."""
+def compose(text: str, seconds: float, *, variant: str = "") -> Score:
+    """Chooses key, chords and pace by the words of a text; the bars are fitted to the length.
+
+    Args:
+        text: What the music is about.
+        seconds: Its length.
+        variant: Chooses another key, chords and figure for the same words.
+    """
     progressions = _MINOR if has_any(text, _SAD) else _MAJOR
     bar = 1.9 if has_any(text, _FAST) else 3.4 if has_any(text, _SLOW) else 2.6
-    chords = progressions[number(text + "chords", below=len(progressions))]
+    chords = progressions[number(text + variant + "chords", below=len(progressions))]
     bars = max(1, round(seconds / bar))
     # Whole rounds of the chords sound finished; a few bars more or less only change the pace a little.
     bars = bars if bars < len(chords) else max(1, round(bars / len(chords))) * len(chords)
-    return Score(
-        seconds, bars, number(text, below=12) - 2, chords, _FIGURES[number(text + "figure", below=len(_FIGURES))]
-    )
+    figure = _FIGURES[number(text + variant + "figure", below=len(_FIGURES))]
+    return Score(seconds, bars, number(text + variant, below=12) - 2, chords, figure)
 
 
 def perform(score: Score) -> Array:

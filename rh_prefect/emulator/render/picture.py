@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 from rh_prefect.emulator.render.caption import label, write
@@ -30,7 +32,7 @@ def draw(request: Request, *, index: int = 0) -> Image.Image:
     if request.images and request.model.output == "image":
         return _edited(request)
     natural = _WIDE if request.model.output == "video" else _SQUARE
-    text = request.subject if index == 0 else f"{request.subject} #{index + 1}"
+    text = request.drawn_from if index == 0 else f"{request.drawn_from} #{index + 1}"
     return write(paint(text, request.size(natural)), request.subject)
 
 
@@ -76,6 +78,16 @@ def inset(picture: Image.Image, small: Sequence[Image.Image]) -> Image.Image:
         )
         out.paste(framed, (picture.width - (index + 1) * (framed.width + gap), gap))
     return out
+
+
+def grain(picture: Image.Image, variant: str) -> Image.Image:
+    """Lays a fine grain over a picture, another one for each variant; none where there is no variant."""
+    if not variant:
+        return picture
+    random = np.random.default_rng(int.from_bytes(hashlib.sha256(variant.encode()).digest()[:8], "big"))
+    pixels = np.asarray(picture.convert("RGB"), np.int16)
+    noise = random.integers(-2, 3, (*pixels.shape[:2], 1), np.int16)
+    return Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8), "RGB")
 
 
 def save(picture: Image.Image, to: Path) -> None:

@@ -50,18 +50,25 @@ class Renderer:
         self._at_once = threading.BoundedSemaphore(os.cpu_count() or 1)
 
     def render(
-        self, model: Model, payload: Mapping[str, object], inputs: Mapping[str, list[Path]], *, seed_text: str
+        self,
+        model: Model,
+        payload: Mapping[str, object],
+        inputs: Mapping[str, list[Path]],
+        *,
+        seed_text: str,
+        variant: str = "",
     ) -> list[Rendered]:
         """Renders a request, or returns what an equal request gave.
 
-        Requests are equal if model, parameters and the content of the files are; the links under which the files
-        were uploaded do not count.
+        Requests are equal if model, parameters, variant and the content of the files are; the links under which the
+        files were uploaded do not count.
 
         Args:
             model: The catalogue's entry.
             payload: The wire payload.
             inputs: The files that were uploaded, by wire key.
             seed_text: What to draw from where a request has neither words nor files.
+            variant: Digits that tell the result from that of an equal request; empty where they are equal.
 
         Returns:
             The outputs, at least one.
@@ -69,7 +76,7 @@ class Renderer:
         Raises:
             MediaError: If a file of the request cannot be read.
         """
-        request = Request(model, dict(payload), dict(inputs), self._limits, seed_text)
+        request = Request(model, dict(payload), dict(inputs), self._limits, seed_text, variant)
         key = self._key(request)
         with self._lock:
             known = self._known.get(key)
@@ -121,7 +128,7 @@ def make(request: Request, stem: Path) -> list[Rendered]:
     if request.model.output == "audio":
         return [_sound(request, stem)]
     to = stem.with_suffix(".glb")
-    solid.write_cube(to, hue=number(request.fingerprint, below=360) / 360)
+    solid.write_cube(to, hue=number(request.fingerprint, below=36_000) / 36_000)
     return [_file(to)]
 
 
@@ -130,7 +137,8 @@ def _pictures(request: Request, stem: Path) -> list[Rendered]:
     for index in range(request.count):
         to = stem.with_name(f"{stem.name}-{index}.{request.picture_format}")
         enlarges = request.names("upscale", "hypir") and request.images
-        picture.save(upscale.enlarge_picture(request) if enlarges else picture.draw(request, index=index), to)
+        drawn = upscale.enlarge_picture(request) if enlarges else picture.draw(request, index=index)
+        picture.save(picture.grain(drawn, request.variant), to)
         made.append(_file(to))
     return made
 
@@ -147,7 +155,7 @@ def _video(request: Request, stem: Path) -> list[Rendered]:
         return [_file(to)]
     last = stem.with_name(f"{stem.name}-last.png")
     *_, frame = film.frames_of(to, film.facts(to).fps)
-    picture.save(frame, last)
+    picture.save(picture.grain(frame, request.variant), last)
     return [_file(to), _file(last)]
 
 
@@ -155,9 +163,9 @@ def _sound(request: Request, stem: Path) -> Rendered:
     asked = str(request.value("format", "outputFormat", "audio_format") or "mp3").lower()
     to = stem.with_suffix(f".{asked if asked in {'mp3', 'wav', 'flac'} else 'mp3'}")
     if request.names("music", "suno"):
-        write_sound(to, music.play(request), rate=film.SOUND_RATE, bit_rate=192_000)
+        write_sound(to, music.play(request), rate=film.SOUND_RATE, bit_rate=192_000, comment=request.variant)
     else:
-        write_sound(to, speech.speak(request), rate=speech.SPEECH_RATE, bit_rate=96_000)
+        write_sound(to, speech.speak(request), rate=speech.SPEECH_RATE, bit_rate=96_000, comment=request.variant)
     return _file(to)
 
 

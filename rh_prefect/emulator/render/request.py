@@ -53,6 +53,7 @@ class Request:
         inputs: Local files by wire key.
         limits: How large the rendering may be.
         seed_text: Words to draw from where the request has neither words nor files.
+        variant: What tells the result from that of an equal request; empty where they are equal.
     """
 
     model: Model
@@ -60,6 +61,7 @@ class Request:
     inputs: Mapping[str, list[Path]]
     limits: Limits
     seed_text: str = ""
+    variant: str = ""
 
     @cached_property
     def given(self) -> dict[str, object]:
@@ -94,10 +96,17 @@ class Request:
         return self.words or self.seed_text or self.model.name
 
     @cached_property
+    def drawn_from(self) -> str:
+        """The subject, and what makes this result another one."""
+        return f"{self.subject} #{self.variant}" if self.variant else self.subject
+
+    @cached_property
     def fingerprint(self) -> str:
-        """A hash of model and payload, without the links of uploads, which differ from one upload to the next."""
+        """A hash of model, payload and variant, without the links of uploads, which differ from upload to upload."""
         plain = {key: value for key, value in self.payload.items() if key not in self.inputs}
-        text = json.dumps([self.model.endpoint, plain], sort_keys=True, ensure_ascii=False, default=str)
+        text = json.dumps(
+            [self.model.endpoint, plain, *filter(None, [self.variant])], sort_keys=True, ensure_ascii=False, default=str
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
     def files(self, kind: Kind) -> list[tuple[str, Path]]:

@@ -16,7 +16,7 @@ _CODECS = {".mp3": ("mp3", "libmp3lame", "s16p"), ".wav": ("wav", "pcm_s16le", "
 _LOUDEST = 0.89
 
 
-def write_sound(to: Path, samples: Array, *, rate: int, bit_rate: int = 128_000) -> None:
+def write_sound(to: Path, samples: Array, *, rate: int, bit_rate: int = 128_000, comment: str = "") -> None:
     """Writes samples in the format of the file's name: .mp3, .wav or .flac.
 
     Args:
@@ -24,10 +24,12 @@ def write_sound(to: Path, samples: Array, *, rate: int, bit_rate: int = 128_000)
         samples: Shape (channels, samples), -1 to 1; one or two channels. Louder ones are turned down as a whole.
         rate: Samples per second.
         bit_rate: Bits per second, where the format has a choice.
+        comment: What is written beside the sound.
     """
     container_format, codec, sample_format = _CODECS[to.suffix]
     layout = "mono" if samples.shape[0] == 1 else "stereo"
     with av.open(str(to), "w", format=container_format) as container:
+        container.metadata.update({"comment": comment} if comment else {})
         stream = cast(AudioStream, container.add_stream(codec, rate=rate, layout=layout))
         stream.codec_context.format = av.AudioFormat(sample_format)
         if codec == "libmp3lame":

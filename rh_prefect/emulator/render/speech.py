@@ -65,7 +65,13 @@ def _pitch(request: Request) -> float:
     is_high = any(word in voice.lower() for word in ("woman", "girl", "female", "lady"))
     is_deep = not is_high and any(word in voice.lower() for word in ("man", "boy", "male", "guy"))
     low, high = _DEEP if is_deep or (not is_high and number(voice, below=2)) else _HIGH
-    return (low + number(voice, below=high - low)) * 2 ** (float(str(request.value("pitch") or 0)) / 12)
+    semitones = float(str(request.value("pitch") or 0)) + _mood(request)
+    return (low + number(voice, below=high - low)) * 2 ** (semitones / 12)
+
+
+def _mood(request: Request) -> float:
+    """Up to a third of a semitone: nobody says a thing twice in quite the same way."""
+    return number(request.variant, below=2001) / 3000 - 1 / 3 if request.variant else 0.0
 
 
 def _say(heard: str, pitch: float, speed: float) -> Array:

@@ -40,7 +40,7 @@ def enhance_video(request: Request, to: Path) -> None:
     fps = _faster(request, about.fps)
     frames = film.steady(source, fps, blend=fps != about.fps, most=request.limits.max_seconds)
     sound = film.sound_of(source) if about.has_sound else None
-    film.write_film(to, frames, size=size, fps=fps, sound=sound)
+    film.write_film(to, frames, size=size, fps=fps, sound=sound, variant=request.variant)
 
 
 def _larger(request: Request, size: Size) -> Size:

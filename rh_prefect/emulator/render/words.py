@@ -47,28 +47,34 @@ _IDS = (
 
 
 def answer(request: Request) -> str:
-    """Answers a request to a text model; equal requests get equal answers."""
+    """Answers a request to a text model; requests that are equal, variant too, get equal answers."""
     for part, ids in _IDS:
         if request.names(part):
             return _with_ids(request, ids)
     if request.names("lyrics"):
-        return lyrics(request.subject)
+        return lyrics(request.subject, variant=request.variant)
     seen = [*map(describe_video, request.videos), *map(describe_picture, request.images)]
     if seen:
         asked = f' You asked: "{_short(request.words)}"' if request.words else ""
-        return " ".join(seen) + asked
-    return write(request.subject)
+        return " ".join(seen) + asked + (f" (Answer {request.variant}.)" if request.variant else "")
+    return write(request.subject, variant=request.variant)
 
 
-def write(prompt: str) -> str:
-    """Writes a text: a list where so many things are asked for, JSON where that is asked for, else a paragraph."""
+def write(prompt: str, *, variant: str = "") -> str:
+    """Writes a text: a list where so many things are asked for, JSON where that is asked for, else a paragraph.
+
+    Args:
+        prompt: What is asked for.
+        variant: What stands in the text, so that another answer to the same prompt is another text.
+    """
     subject = subject_of(prompt)
     found = _LISTED.search(prompt)
     if found is None and "json" not in prompt.lower():
-        return _paragraph(prompt, subject)
+        return _paragraph(prompt, subject, variant)
     count = 3 if found is None else min(50, _NUMBERS.get(found[1].lower()) or int(found[1]))
-    first = number(prompt, below=len(_VIEWS))
+    first = number(prompt + variant, below=len(_VIEWS))
     items = [_VIEWS[(first + index) % len(_VIEWS)].format(subject=subject) for index in range(max(1, count))]
+    items[0] += f" Take {variant}." if variant else ""
     if "json" in prompt.lower():
         return json.dumps(items, ensure_ascii=False, indent=2)
     return "\n".join(f"{index}. {item}" for index, item in enumerate(items, 1))
@@ -84,7 +90,7 @@ def subject_of(prompt: str) -> str:
     return _short(re.split(r"(?<=\w)[.!?。]\s", after.strip())[0].strip(" .!?\n"))
 
 
-def lyrics(subject: str) -> str:
+def lyrics(subject: str, *, variant: str = "") -> str:
     """Writes the words of a song, with the section tags that the music models read."""
     theme = subject_of(subject)
     return (
@@ -92,7 +98,7 @@ def lyrics(subject: str) -> str:
         "I have walked the long road round to meet you,\nand the day is leaning into night.\n\n"
         f"[Chorus]\nOh, {theme}, carry me along,\nturn the quiet into song.\n"
         f"Oh, {theme}, stay a while with me,\nas the river finds the sea.\n\n"
-        "[Outro]\nLet it fade, let it fade, let it be."
+        "[Outro]\nLet it fade, let it fade, let it be." + (f"\n{variant}, let it be." if variant else "")
     )
 
 
@@ -124,11 +130,11 @@ def _colours(picture: Image.Image) -> str:
     return " and ".join(dict.fromkeys(named))
 
 
-def _paragraph(prompt: str, subject: str) -> str:
+def _paragraph(prompt: str, subject: str, variant: str) -> str:
     return (
         f"{subject[:1].upper()}{subject[1:]}: that is the heart of it. It begins in a quiet, wide view, comes close "
         "enough for one telling detail, and ends on a light that is a little warmer than the one it began with. "
-        f'(This is the emulator\'s answer to "{_short(prompt)}".)'
+        f'(This is the emulator\'s answer {variant + " " if variant else ""}to "{_short(prompt)}".)'
     )
 
 

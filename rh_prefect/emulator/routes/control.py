@@ -17,12 +17,12 @@ from rh_prefect.errors import InputError
 
 
 async def about(request: Request) -> Response:
-    """Tells where the file host is, what time it is, and what can be started."""
+    """Tells where the file host is, what time it is, what results are drawn from, and what can be started."""
     state = _state(request)
     workflows = [{"id": workflow.id, "name": workflow.name} for workflow in state.workflows]
     apps = [{"id": app.id, "name": app.name, "quickCreateCode": app.quick_code} for app in state.apps]
     keys = [{"name": key.name, "tier": key.tier, "limit": key.limit} for key in state.keys]
-    facts = {"files_url": state.shelf.url, "now": state.clock.now(), "keys": keys}
+    facts = {"files_url": state.shelf.url, "now": state.clock.now(), "keys": keys, "random_seed": state.chance.seed}
     return JSONResponse({**facts, "workflows": workflows, "apps": apps})
 
 

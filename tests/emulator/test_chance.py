@@ -1,0 +1,116 @@
+"""Equal requests give different results, as real models do, unless a seed or the test says otherwise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect import catalog
+from tests.emulator.caller import Caller, Json, node
+from tests.emulator.conftest import Emulate
+from tests.support import samples
+
+SEEDED = "alibaba/wan-2.5-preview/text-to-image"
+
+
+def made(rh: Caller, name: str, asked: Mapping[str, object]) -> bytes:
+    """What a request gives: the content of its first result."""
+    model = catalog.get(name)
+    body = catalog.validate(model, {**catalog.example(model), **asked})
+    (first, *_) = rh.query(rh.submit(model.endpoint, dict(body))["taskId"])["results"]
+    return first["text"].encode() if first["text"] else rh.http.get(first["url"]).content
+
+
+def requests(rh: Caller, folder: Path) -> dict[str, tuple[str, dict[str, object]]]:
+    """One request for each kind of result, and for each way to make one."""
+    photo = rh.link(samples.png(folder / "photo.png"))
+    clip = rh.link(samples.mp4(folder / "clip.mp4"))
+    return {
+        "picture": ("z-image/turbo", {"prompt": "a hill"}),
+        "edited": ("qwen-image/edit-2511", {"prompt": "snow", "image_url": photo}),
+        "motion": ("kling-v2.6-pro-image-to-video", {"image_url": photo, "prompt": "waves"}),
+        "larger": ("rh-video-upscaler", {"video_url": clip, "target_resolution": "1080p"}),
+        "speech": ("minimax/speech-2.6-hd", {"text": "A light."}),
+        "music": ("suno-single-v5.5", {"description": "calm, 2 seconds"}),
+        "solid": ("meshy6/text-to-3d", {"prompt": "a boat"}),
+        "text": ("rhart-text-g-3-flash-preview/text-to-text", {"prompt": "Name a colour"}),
+        "texts": ("rhart-text-g-3-flash-preview/text-to-text", {"prompt": "Write 3 shots as JSON"}),
+    }
+
+
+KINDS = ("picture", "edited", "motion", "larger", "speech", "music", "solid", "text", "texts")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_requests_give_different_results(emulate: Emulate, tmp_path: Path, kind: str) -> None:
+    rh = emulate()
+    asked = requests(rh, tmp_path)[kind]
+    assert len({made(rh, *asked) for _ in range(3)}) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_deterministic_emulator_gives_equal_results(emulate: Emulate, tmp_path: Path, kind: str) -> None:
+    rh = emulate(deterministic=True)
+    asked = requests(rh, tmp_path)[kind]
+    assert len({made(rh, *asked) for _ in range(2)}) == 1
+
+
+def test_the_same_random_seed_gives_the_same_results_again(emulate: Emulate) -> None:
+    first = emulate()
+    again = emulate(random_seed=first.rh.random_seed)
+    asked = {"prompt": "a hill"}
+    there, here = ([made(rh, "z-image/turbo", asked) for _ in range(3)] for rh in (first, again))
+    assert there == here
+    assert str(first.rh.random_seed) in repr(first.rh)
+    assert first.http.get("/_emulator").json()["random_seed"] == first.rh.random_seed
+    assert made(emulate(), "z-image/turbo", asked) not in there
+
+
+def test_a_seed_of_the_request_gives_the_same_result_again(emulate: Emulate) -> None:
+    rh, other = emulate(), emulate()
+
+    def ask(caller: Caller, seed: int) -> bytes:
+        return made(caller, SEEDED, {"prompt": "a hill", "seed": seed})
+
+    assert ask(rh, 7) == ask(rh, 7) == ask(other, 7)
+    assert ask(rh, 7) != ask(rh, 8)
+
+
+def test_the_switch_is_turned_while_it_runs(emulate: Emulate) -> None:
+    rh, asked = emulate(), ("z-image/turbo", {"prompt": "a hill"})
+    rh.http.post("/_emulator/switches", json={"deterministic": True})
+    first = made(rh, *asked)
+    assert made(rh, *asked) == first
+    rh.rh.switches.turn(deterministic=False)
+    assert made(rh, *asked) != first
+
+
+def test_a_workflow_draws_its_seeds_and_keeps_those_that_are_set(emulate: Emulate) -> None:
+    rh = emulate()
+
+    def run(*nodes: Json) -> bytes:
+        task_id = rh.started(nodeInfoList=list(nodes))
+        rh.query(task_id)
+        return rh.http.get(rh.outputs(task_id)["data"][0]["fileUrl"]).content
+
+    assert run() != run()
+    assert run(node("3", "seed", 7)) == run(node("3", "seed", 7))
+
+
+def test_the_links_of_results_differ_in_a_token_alone(emulate: Emulate) -> None:
+    rh = emulate()
+    links = [rh.result() for _ in range(3)]
+    shapes = {re.sub(r"_[a-z]{8}_\d{10}\.", "_<token>_<time>.", link) for link in links}
+    assert shapes == {f"{rh.rh.files_url}/u/output/ComfyUI_00001_<token>_<time>.png"}
+    assert len(set(links)) == 3
+
+
+def test_draws_do_not_depend_on_the_order_of_other_requests(emulate: Emulate) -> None:
+    one, other = emulate(random_seed=1), emulate(random_seed=1)
+    hill, lake = ("z-image/turbo", {"prompt": "a hill"}), ("z-image/turbo", {"prompt": "a lake"})
+    first: dict[str, Any] = {"hill": made(one, *hill), "lake": made(one, *lake)}
+    assert (made(other, *lake), made(other, *hill)) == (first["lake"], first["hill"])
