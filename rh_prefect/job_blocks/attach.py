@@ -16,6 +16,7 @@ from rh_prefect.job_blocks.tracked_scope import TrackedScope
 from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.events import Observer
 from rh_prefect.jobs.ledger.identity import base_hash
+from rh_prefect.jobs.ledger.journal import by_job
 from rh_prefect.jobs.ledger.owner import current_owner
 from rh_prefect.jobs.ledger.records import Answer, Intent
 from rh_prefect.jobs.outputs import manifest as manifests
@@ -59,8 +60,13 @@ class PassingJournal:
 
     async def keys(self) -> AsyncIterator[str]:
         """Lists the keys of all jobs."""
-        for key in {name.partition("-")[0] for name in self._records}:
+        for key in by_job(self._records):
             yield key
+
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, dict[str, Any]]]]:
+        """Reads all jobs."""
+        for key, records in by_job(self._records).items():
+            yield key, records
 
 
 async def attach(task_id: str, *, credentials: str | None, storage: str | None, label: str | None) -> Handle:

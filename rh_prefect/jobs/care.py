@@ -51,8 +51,8 @@ async def read_job(journal: Journal, key: str) -> JobView:
 
 async def jobs_of(journal: Journal) -> AsyncIterator[JobView]:
     """Reads all jobs of a scope."""
-    async for key in journal.keys():
-        yield JobView.parse(key, await journal.job(key))
+    async for key, records in journal.jobs():
+        yield JobView.parse(key, records)
 
 
 async def adopt(journal: Journal, key: str, task_id: str) -> None:
@@ -176,6 +176,5 @@ async def orphans(journal: Journal, asked: Collection[str]) -> list[JobView]:
         journal: The scope's journal.
         asked: Keys that were asked for in this attempt.
     """
-    left = [key async for key in journal.keys() if key not in asked]  # noqa: SIM118, no dict
-    views = [JobView.parse(key, await journal.job(key)) for key in left]
+    views = [JobView.parse(key, records) async for key, records in journal.jobs() if key not in asked]
     return [view for view in views if view.tickets]

@@ -7,8 +7,12 @@ it outlives kill -9 and every final state. Deleting the flow run deletes its jou
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 import httpx
@@ -17,7 +21,7 @@ from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.connection import connect, disconnect
 from rh_prefect.errors import JournalError
-from rh_prefect.jobs.ledger.journal import JSON, EndListener, check_key
+from rh_prefect.jobs.ledger.journal import HEX_DIGITS, JSON, EndListener, by_job, check_key, run_together
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs import wakeups
 
@@ -26,9 +30,12 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _PREFIX = "rh-"
-_PAGE = 200
+_PAGE: Final = 200
 """Prefect's default limit of a page: a longer one may be refused."""
-_NO_JOBS = ("media", "cancel", "batch", "reconciled", "suspend")
+_LONGEST_PART: Final = 10 * _PAGE
+"""Records of one part of a listing: each of its pages names the keys of the pages before it."""
+_AT_ONCE: Final = 4
+"""Parts of a listing that are read together, of the connection's 8 requests."""
 
 # The package's own loop keeps a connection to the Prefect API; it is closed with the loop.
 LOOP.on_close(disconnect)
@@ -75,13 +82,14 @@ class FlowRunJournal:
         name = _PREFIX + check_key(key)
         try:
             value = await self._ask(f"read {key}", lambda api: api.read_flow_run_input(self._flow_run_id, name))
-        except _Missing:
+        except _NotFound:
             return None
         return self._decode(key, value)
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         """Reads all records of one job; see `Journal.job`."""
-        return {key: self._decode(key, value) async for key, value in self._all(f"{job_key}-")}
+        records = (await self._read(_Part(f"{job_key}-", most=math.inf))).records
+        return {key: self._decode(key, value) for key, value in records.items()}
 
     async def request(self, prefix: str) -> dict[str, JSON]:
         """Reads all records of the jobs whose keys begin alike; see `Journal.request`."""
@@ -90,33 +98,55 @@ class FlowRunJournal:
     async def keys(self) -> AsyncIterator[str]:
         """Lists the keys of all jobs; see `Journal.keys`.
 
-        Reads the whole scope, page by page: for listings, not for the way of a job. A scope can be listed up to some
-        30 000 records (8 000 jobs), where the database takes no longer list of keys to leave out.
+        Reads the whole scope, page by page: for listings, not for the way of a job.
         """
-        seen = set(_NO_JOBS)
-        async for key, _ in self._all(""):
-            job_key = key.partition("-")[0]
-            if job_key not in seen:
-                seen.add(job_key)
-                yield job_key
+        seen: set[str] = set()
+        async for part in self._parts():
+            for job_key in part.jobs():
+                if job_key not in seen:
+                    seen.add(job_key)
+                    yield job_key
+
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        """Reads the records of all jobs; see `Journal.jobs`."""
+        async for part in self._parts():
+            if part.is_whole:
+                for job_key, records in part.jobs().items():
+                    yield job_key, {key: self._decode(key, value) for key, value in records.items()}
 
     async def tell_of_ends(self, listener: EndListener) -> None:
         """Has a listener told when a task has ended; see `TellingJournal.tell_of_ends`."""
         wakeups.subscribe(listener)
 
-    async def _all(self, prefix: str) -> AsyncIterator[tuple[str, str]]:
-        """Pages through all records below a prefix; the API has no offset, so what was read is left out by key."""
-        seen: set[str] = set()
-        full = True
-        while full:
-            page = await self._ask(
-                f"list {prefix or 'all'}",
-                lambda api: api.filter_flow_run_input(self._flow_run_id, _PREFIX + prefix, _PAGE, seen),
-            )
-            full = len(page) == _PAGE
-            for found in page:
-                seen.add(found.key)
-                yield found.key.removeprefix(_PREFIX), found.value
+    async def _parts(self) -> AsyncIterator[_Part]:
+        """Reads the records of the scope's jobs in parts; one that is not whole comes again, split.
+
+        The API has no offset: what was read is left out by key. So a part of more than some pages is split by the next
+        digit of the jobs' keys, which keeps the requests short however many records the scope has.
+        """
+        waiting = deque([partial(self._read, _Part("", most=_PAGE))])
+        async for part in run_together(waiting, at_once=_AT_ONCE):
+            if not part.is_whole:
+                waiting.extend(partial(self._read, smaller) for smaller in part.split())
+            yield part
+
+    async def _read(self, part: _Part) -> _Part:
+        """Reads a part to its end, or until it has to be split."""
+        while not part.is_whole and len(part.records) < part.most:
+            page = await self._page(part.prefix, leaving_out=part.records)
+            part.records.update(page)
+            part.is_whole = len(page) < _PAGE
+        return part
+
+    async def _page(self, prefix: str, *, leaving_out: Mapping[str, str]) -> dict[str, str]:
+        """Reads up to a page of records below a prefix, by key."""
+        found = await self._ask(
+            f"list {prefix or 'all'}",
+            lambda api: api.filter_flow_run_input(
+                self._flow_run_id, _PREFIX + prefix, _PAGE, {_PREFIX + key for key in leaving_out}
+            ),
+        )
+        return {one.key.removeprefix(_PREFIX): one.value for one in found}
 
     async def _ask(self, doing: str, request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
         """Sends one request, again while that may help; every other failure leaves as a `JournalError`."""
@@ -139,11 +169,9 @@ class FlowRunJournal:
         status, body = error.response.status_code, error.response.text[:300]
         if status == httpx.codes.CONFLICT:
             return _Exists(f"{doing}: it exists")
-        if status == httpx.codes.NOT_FOUND and doing.startswith("read"):
-            return _Missing(f"{doing}: no such record")
         if status == httpx.codes.NOT_FOUND:
             what = "the flow run was deleted, and its journal with it"
-            return self._error(doing, what, "see the manifests in the store")
+            return _NotFound(self._error(doing, what, "see the manifests in the store").message)
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             what = f"access denied (HTTP {status})"
             return self._error(doing, what, "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING")
@@ -166,12 +194,41 @@ class FlowRunJournal:
             ) from error
 
 
+@dataclass(slots=True)
+class _Part:
+    """Records of a scope below a prefix of their keys.
+
+    Attributes:
+        prefix: What the keys begin with.
+        most: How many records are read before the part is split.
+        records: What was read so far, by key, as text.
+        is_whole: Whether these are all.
+    """
+
+    prefix: str
+    most: float = _LONGEST_PART
+    records: dict[str, str] = field(default_factory=dict)
+    is_whole: bool = False
+
+    def jobs(self) -> dict[str, dict[str, str]]:
+        """The records of each job."""
+        return by_job(self.records)
+
+    def split(self) -> Iterator[_Part]:
+        """The smaller parts of this one, with what was read of them."""
+        for digit in f"{HEX_DIGITS}-" if self.prefix else HEX_DIGITS:
+            prefix = self.prefix + digit
+            known = {key: value for key, value in self.records.items() if key.startswith(prefix)}
+            # A dash ends the key of a job, whose records are not split.
+            yield _Part(prefix, math.inf if digit == "-" else _LONGEST_PART, known)
+
+
 class _Exists(JournalError):
     """There is a record of this key already."""
 
 
-class _Missing(JournalError):
-    """There is no record of this key."""
+class _NotFound(JournalError):
+    """There is no such record, or no such flow run: a reader of one record cannot tell the two apart."""
 
 
 def _may_pass(error: Exception) -> bool:

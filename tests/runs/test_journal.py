@@ -10,9 +10,14 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from rh_prefect.connection import disconnect
 from rh_prefect.errors import JournalError
+from rh_prefect.jobs.care import jobs_of
+from rh_prefect.runs.ended_runs import has_records
 from rh_prefect.runs.journal import FlowRunJournal
-from tests.jobs.ledger.journal_contract import JournalContract, OpenJournal, listed, record
+from tests.jobs.ledger.journal_contract import PAGE, JournalContract, OpenJournal, listed, record
+from tests.support.run_inputs import RUN, RunInputs, job_keys, submitted
+from tests.support.run_inputs import serve as serve_inputs
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -134,3 +139,52 @@ async def test_access_denied_says_which_setting(serve: Callable[..., object]) ->
     _, url = await serve((401, b"no"))
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="PREFECT_API_KEY"):
         await FlowRunJournal(uuid.uuid4()).read("abc-intent-1")
+
+
+async def test_many_jobs_are_read_in_pages_and_their_number_does_not_lengthen_the_requests() -> None:
+    """A24: all jobs of a run are read in pages, not one by one."""
+    inputs, keys = RunInputs(), job_keys(2500)
+    for key in keys:
+        inputs.values |= submitted(key)
+    inputs.values |= {"rh-cancel-1": "{}", "rh-batch-1": "{}", **{f"rh-media-{key}": "{}" for key in keys[:300]}}
+    async with serve_inputs(inputs) as url:
+        with temporary_settings({PREFECT_API_URL: url}):
+            views = [view async for view in jobs_of(FlowRunJournal(RUN))]
+            assert len(inputs.requests) < 2 * len(inputs.values) / PAGE
+            assert sorted(await listed(FlowRunJournal(RUN))) == sorted(keys)
+            await disconnect()
+    assert sorted(view.key for view in views) == sorted(keys)
+    assert {view.state for view in views} == {"ticket"}
+    assert inputs.longest < 100_000
+
+
+async def test_a_job_with_more_records_than_a_part_of_a_listing_is_whole() -> None:
+    inputs, (one, *others) = RunInputs(), job_keys(20)
+    for n in range(1, 1300):
+        inputs.values |= submitted(one, n)
+    for key in others:
+        inputs.values |= submitted(key)
+    async with serve_inputs(inputs) as url:
+        with temporary_settings({PREFECT_API_URL: url}):
+            views = {view.key: view async for view in jobs_of(FlowRunJournal(RUN))}
+            await disconnect()
+    assert views.keys() == {one, *others}
+    assert len(views[one].submits) == 1299
+    assert views[one].state == "ticket"
+
+
+async def test_whether_a_scope_has_jobs_takes_one_request() -> None:
+    inputs = RunInputs()
+    for key in job_keys(1000):
+        inputs.values |= submitted(key)
+    async with serve_inputs(inputs) as url:
+        with temporary_settings({PREFECT_API_URL: url}):
+            assert await has_records(FlowRunJournal(RUN))
+            await disconnect()
+    assert len(inputs.requests) == 1
+
+
+async def test_a_listing_that_fails_says_so(serve: Callable[..., object]) -> None:
+    _, url = await serve((401, b"no"))
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="PREFECT_API_KEY"):
+        _ = [view async for view in jobs_of(FlowRunJournal(uuid.uuid4()))]

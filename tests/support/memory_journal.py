@@ -66,3 +66,7 @@ class MemoryJournal:
     async def keys(self) -> AsyncIterator[str]:
         for key in self.place.keys(self.scope):
             yield key
+
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        for key in self.place.keys(self.scope):
+            yield key, self.place.job(self.scope, key)

@@ -287,6 +287,10 @@ class _Journal:
         for key in await self._ask("keys", lambda: self._process.place.keys(SCOPE)):
             yield key
 
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        async for key in self.keys():
+            yield key, await self.job(key)
+
     async def _ask(self, name: str, effect: Callable[[], Any]) -> Any:
         return await self._process.io(name, effect, lost=lambda: JournalError(f"{name}: the journal is away"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 from rh_prefect.errors import RunningHubError
@@ -10,9 +9,6 @@ from rh_prefect.flows.batch.account import Item
 from rh_prefect.jobs.ledger.budget import Ledger
 from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.ledger.records import JobView
-
-_AT_A_TIME = 16
-"""Jobs that are read together."""
 
 
 async def filled_in(
@@ -33,23 +29,19 @@ async def filled_in(
     """
     if all(item.state == "done" for item in items):
         return list(items)
-    gate = asyncio.Semaphore(_AT_A_TIME)
-
-    async def one(item: Item) -> Item:
-        recorded = [key for key in keys(item.id) if key in known] if item.id and item.state != "done" else []
-        if not recorded:
-            return item
-        async with gate:
-            views = [JobView.parse(key, await journal.job(key)) for key in recorded]
-        for view in views:
-            ledger.take(view)
-        return _filled_in(item, views, journal.scope, ledger)
-
+    wanted = [tuple(keys(item.id)) if item.id and item.state != "done" else () for item in items]
+    found: dict[str, JobView] = {}
+    missing = {key for some in wanted for key in some}
     try:
-        known = {key async for key in journal.keys()}  # noqa: SIM118, no dict
-        return list(await asyncio.gather(*map(one, items)))
+        async for key, records in journal.jobs():
+            if key in missing:
+                found[key] = JobView.parse(key, records)
     except RunningHubError:
         return list(items)
+    for view in found.values():
+        ledger.take(view)
+    views = [[found[key] for key in some if key in found] for some in wanted]
+    return [_filled_in(item, some, journal.scope, ledger) if some else item for item, some in zip(items, views)]
 
 
 def _filled_in(item: Item, views: Sequence[JobView], scope: str, ledger: Ledger) -> Item:

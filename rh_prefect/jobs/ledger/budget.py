@@ -19,9 +19,6 @@ from rh_prefect.errors import BudgetExceeded, RunningHubError, Transient
 from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.ledger.records import JobView, Submit
 
-_AT_ONCE = 16
-"""How many jobs are read at a time when a ledger is rebuilt."""
-
 _KEPT = 200
 """How many ledgers one process remembers; one that was forgotten is rebuilt from its journal."""
 
@@ -155,17 +152,11 @@ class Ledger:
         self._sums[entry.is_spent] += entry.amount
 
     async def _rebuild(self) -> None:
-        keys = [key async for key in self._journal.keys()]  # noqa: SIM118, no dict
-        for start in range(0, len(keys), _AT_ONCE):
-            views = await asyncio.gather(*(self._read(key) for key in keys[start : start + _AT_ONCE]))
-            for view in views:
-                # What this process does itself, it knows better.
-                if view.key not in self._entries:
-                    self.take(view)
+        async for key, records in self._journal.jobs():
+            # What this process does itself, it knows better.
+            if key not in self._entries:
+                self.take(JobView.parse(key, records))
         self._is_complete = True
-
-    async def _read(self, key: str) -> JobView:
-        return JobView.parse(key, await self._journal.job(key))
 
 
 _ledgers: OrderedDict[str, Ledger] = OrderedDict()

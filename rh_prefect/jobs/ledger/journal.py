@@ -9,9 +9,11 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import fsspec
 
@@ -23,15 +25,23 @@ JSON: TypeAlias = "dict[str, Any]"
 """A JSON object; what the values may be is the business of `records`."""
 
 _KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
-_NO_JOBS = frozenset({"media", "cancel", "attempt"})
-"""What a scope holds beside its jobs."""
+HEX_DIGITS: Final = "0123456789abcdef"
+"""What the key of a job is made of. What else a scope holds is named by words that have other letters too."""
+
+_FOLDERS_AT_A_TIME: Final = 64
+"""Jobs that one thread reads."""
+_AT_ONCE: Final = 4
+"""Threads that read jobs."""
+
+T = TypeVar("T")
+V = TypeVar("V")
 
 
 class Journal(Protocol):
     """Where a scope's records are kept.
 
-    Keys are lower-case letters, digits and dashes: `<job key>-<what>-<n>`. Every method raises `JournalError` when the
-    place cannot be used.
+    Keys are lower-case letters, digits and dashes: `<job key>-<what>-<n>` with a job key of hexadecimal digits, and
+    others that begin with a word. Every method raises `JournalError` when the place cannot be used.
 
     Attributes:
         scope: What the journal covers: a flow-run id, or a folder's name.
@@ -71,6 +81,13 @@ class Journal(Protocol):
         """Lists the keys of all jobs in the scope, each once."""
         ...
 
+    def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        """Reads all jobs of the scope, in pages and in no order: each job's key, and its records by full key.
+
+        The first come before the last have been read. What is recorded meanwhile may be missing.
+        """
+        ...
+
 
 class EndListener(Protocol):
     """Wants to know when tasks have ended."""
@@ -102,6 +119,47 @@ def check_key(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise ValueError(f"{key!r} is no journal key: lower-case letters and digits, in parts joined by dashes")
     return key
+
+
+def is_job_key(key: str) -> bool:
+    """Tells whether a key, or the part of a record's key before its first dash, is that of a job."""
+    return not key.strip(HEX_DIGITS) and bool(key)
+
+
+def by_job(records: Mapping[str, V]) -> dict[str, dict[str, V]]:
+    """Groups records by their job; records of no job are left out.
+
+    Args:
+        records: By full key.
+    """
+    jobs: dict[str, dict[str, V]] = {}
+    for key, record in records.items():
+        job_key, dash, _ = key.partition("-")
+        if dash and is_job_key(job_key):
+            jobs.setdefault(job_key, {})[key] = record
+    return jobs
+
+
+async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_once: int) -> AsyncIterator[T]:
+    """Runs calls, some at a time, and gives each result when it is there.
+
+    Args:
+        waiting: What to call; the caller may add more until the last result has come.
+        at_once: How many run at a time.
+    """
+    running: set[asyncio.Task[T]] = set()
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.add(asyncio.ensure_future(waiting.popleft()()))
+            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in [one for one in running if one.done()]:
+                yield task.result()
+                running.discard(task)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 class FolderJournal:
@@ -164,8 +222,20 @@ class FolderJournal:
     async def keys(self) -> AsyncIterator[str]:
         """Lists the keys of all jobs; see `Journal.keys`."""
         for name in await self._call(self._files.folders, self.scope):
-            if name not in _NO_JOBS:
+            if is_job_key(name):
                 yield name
+
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        """Reads the records of all jobs; see `Journal.jobs`."""
+        folders: dict[str, list[str]] = await self._call(self._files.find, self.scope)
+        jobs = [name for name in folders if is_job_key(name)]
+        waiting = deque(
+            partial(self._call, self._files.read_all, [path for job in some for path in folders[job]])
+            for some in (jobs[start : start + _FOLDERS_AT_A_TIME] for start in range(0, len(jobs), _FOLDERS_AT_A_TIME))
+        )
+        async for found in run_together(waiting, at_once=_AT_ONCE):
+            for job_key, files in by_job({_key_of(path): data for path, data in found.items()}).items():
+                yield job_key, {key: _decode(data, f"{self.url}/{self._path(key)}") for key, data in files.items()}
 
     async def _call(self, function: Any, *args: Any) -> Any:  # one door for each method of `_Files`
         with _as_journal_error(self.url, self._options):
@@ -174,6 +244,12 @@ class FolderJournal:
     def _path(self, key: str) -> str:
         job, _, rest = check_key(key).partition("-")
         return f"{self.scope}/{job}/{rest}.json"
+
+
+def _key_of(path: str) -> str:
+    """The key of the record in a file; see `FolderJournal._path`."""
+    *_, job, file = path.split("/")
+    return f"{job}-{file.removesuffix('.json')}"
 
 
 def folder_scopes(url: str, *, options: Mapping[str, Any] | None = None) -> list[str]:
@@ -212,12 +288,17 @@ def _decode(data: bytes, where: str) -> JSON:
 
 
 class _Files(Protocol):
-    """What a journal needs of a place: exclusive creation, reading, and one folder's listing."""
+    """What a journal needs of a place: exclusive creation, reading, and listings.
+
+    `find` lists the files of a folder's sub-folders, by sub-folder; `read_all` reads files, by path.
+    """
 
     def create(self, path: str, data: bytes) -> bool: ...
     def read(self, path: str) -> bytes | None: ...
     def read_folder(self, path: str) -> dict[str, bytes]: ...
     def folders(self, path: str) -> list[str]: ...
+    def find(self, path: str) -> dict[str, list[str]]: ...
+    def read_all(self, paths: Sequence[str]) -> dict[str, bytes]: ...
 
 
 def _open_files(url: str, options: Mapping[str, Any]) -> _Files:
@@ -274,6 +355,16 @@ class _LocalFiles:
         except FileNotFoundError:
             return []
 
+    def find(self, path: str) -> dict[str, list[str]]:
+        return {folder: self._files_in(f"{path}/{folder}") for folder in self.folders(path)}
+
+    def _files_in(self, path: str) -> list[str]:
+        with os.scandir(self._root / path) as entries:
+            return [f"{path}/{entry.name}" for entry in entries if not entry.name.startswith(".")]
+
+    def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
+        return {path: (self._root / path).read_bytes() for path in paths}
+
 
 def _changed_by(folder: Path) -> list[Path]:
     """The folders in which something is new once there is a file in this one: itself, and those that it is made in."""
@@ -323,6 +414,20 @@ class _StoreFiles:
 
     def folders(self, path: str) -> list[str]:
         return sorted(self._names(path, kind="directory"))
+
+    def find(self, path: str) -> dict[str, list[str]]:
+        self._fs.invalidate_cache()
+        found: dict[str, list[str]] = {}
+        for file in self._fs.find(f"{self._root}/{path}"):
+            inside = str(file)[len(self._root) + 1 :]
+            folder = inside.removeprefix(f"{path}/").partition("/")[0]
+            found.setdefault(folder, []).append(inside)
+        return found
+
+    def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
+        # In one call: asynchronous file systems read many at once.
+        found = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="raise")
+        return {str(file)[len(self._root) + 1 :]: bytes(data) for file, data in found.items()}
 
     def _names(self, path: str, *, kind: str) -> list[str]:
         self._fs.invalidate_cache()

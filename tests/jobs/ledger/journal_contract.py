@@ -131,6 +131,19 @@ class JournalContract:
         await asyncio.gather(*(journal.create(f"{each}-intent-1", record()) for each in jobs))
         assert sorted(await listed(journal)) == sorted(jobs)
 
+    async def test_jobs_are_read_with_all_their_records_and_nothing_else(self, journal: Journal, job: str) -> None:
+        """A24: `Journal.jobs()` reads the records of all jobs at once."""
+        written = {f"{job}{n}-{what}-1": record(n=n) for n in range(90) for what in ("intent", "answer", "end")}
+        await asyncio.gather(*(journal.create(key, value) for key, value in written.items()))
+        for key in (f"media-{job}", "cancel-1", "attempt-1"):
+            await journal.create(key, record())
+        jobs = {job_key: records async for job_key, records in journal.jobs()}
+        assert jobs == {each: await journal.job(each) for each in [f"{job}{n}" for n in range(90)]}
+        assert {key: value for records in jobs.values() for key, value in records.items()} == written
+
+    async def test_a_scope_without_records_has_no_jobs(self, journal: Journal) -> None:
+        assert [job async for job in journal.jobs()] == []
+
     @pytest.mark.parametrize("text", SPECIAL_TEXTS.values(), ids=SPECIAL_TEXTS.keys())
     async def test_any_text_survives(self, journal: Journal, job: str, text: str) -> None:
         written = record(prompt=text)
