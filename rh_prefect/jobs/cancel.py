@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import logging
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, Self
 
+from rh_prefect.cache import LruCache
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.jobs.accounts.poller import is_settled
-from rh_prefect.jobs.care import jobs_of
+from rh_prefect.jobs.care import jobs_of, read_job
 from rh_prefect.jobs.ending import end_of
 from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.ledger.owner import is_surely_dead
-from rh_prefect.jobs.ledger.records import Cancelled, Intent, JobView, Submit
+from rh_prefect.jobs.ledger.records import Cancelled, End, Intent, JobView, Submit
 from rh_prefect.jobs.ledger.scope import FolderScope, Scope, last_attempt
 
 REMEMBER = 2.0
@@ -26,8 +26,18 @@ REMEMBER = 2.0
 PATIENCE = 20.0
 """Seconds for which the cancelling process waits for submits in flight; Prefect's own grace is 30 s."""
 
+AT_ONCE = 16
+"""How many tasks are cancelled at a time."""
+
 LOOKS_FOR_OUTPUTS = 5
 """How often a task that had succeeded before its cancellation is asked again for outputs that it does not show yet."""
+
+_PAUSE = 0.5
+_UNCLEAR = "nobody knows whether its submit was accepted"
+_KEPT = 1000
+"""Of how many attempts of runs one process remembers whether they were cancelled."""
+
+_log = logging.getLogger("rh_prefect")
 
 
 class CancelWatch:
@@ -36,8 +46,8 @@ class CancelWatch:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Starts with nothing known."""
         self._clock = clock
-        self._seen: dict[tuple[str, int], tuple[bool, float]] = {}
-        self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._seen: LruCache[tuple[str, int], tuple[bool, float]] = LruCache(_KEPT)
+        self._turns: LruCache[tuple[str, int], asyncio.Lock] = LruCache(_KEPT, make=asyncio.Lock)
 
     async def look(self, journal: Journal, attempt: int, *, fresh: bool) -> bool:
         """Looks for the `cancel` record of an attempt of a run.
@@ -59,8 +69,8 @@ class CancelWatch:
         return self._seen[key][0]
 
     def _is_known(self, key: tuple[str, int], oldest: float) -> bool:
-        cancelled, at = self._seen.get(key, (False, -math.inf))
-        return cancelled or at > oldest
+        known = self._seen.get(key)
+        return known is not None and (known[0] or known[1] > oldest)
 
 
 class Cancels(Protocol):
@@ -149,7 +159,8 @@ async def cancel_scope(
     """Cancels all that a run has submitted.
 
     First the `cancel` record is written: from then on a living runner submits nothing, and cancels what it has just
-    submitted. Then the scope is read until no submit is in flight.
+    submitted. Then the scope is read, and each task is cancelled as soon as its job is. Jobs whose submit is in flight
+    are read again, until it is answered or `PATIENCE` is over.
 
     Args:
         scope: The run.
@@ -160,24 +171,130 @@ async def cancel_scope(
         sleep: Waits for submits in flight.
     """
     await _forbid(scope, by=by)
-    deadline = clock() + PATIENCE
-    ended: dict[str, str] = {}
-    while True:
-        views = [view async for view in jobs_of(scope.journal) if _is_of(scope, view, since)]
-        failed = await _cancel_running(views, scope, client_for, ended)
-        if not any(_is_in_flight(view) for view in views) or clock() > deadline:
-            break
-        await sleep(0.5)
-    unclear = {
-        f"{scope.journal.scope}/{view.key}": "nobody knows whether its submit was accepted"
-        for view in views
-        if view.state in ("open", "unknown")
-    }
-    return CancelReport(
-        cancelled=tuple(task for task, status in ended.items() if status == "CANCELLED"),
-        finished=tuple(task for task, status in ended.items() if status != "CANCELLED"),
-        failed=failed | unclear,
-    )
+    cancellation = _Cancellation(scope, client_for, deadline=clock() + PATIENCE, clock=clock, sleep=sleep)
+    await cancellation.run(view async for view in jobs_of(scope.journal) if _is_of(scope, view, since))
+    return cancellation.report()
+
+
+class _Cancellation:
+    """The cancellation of one run's jobs: each as soon as it is read, and some at a time."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        client_for: Callable[[Intent], Awaitable[Cancels]],
+        *,
+        deadline: float,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._scope = scope
+        self._client_for = client_for
+        self._deadline = deadline
+        self._clock = clock
+        self._sleep = sleep
+        self._ended: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
+        self._in_flight: dict[str, JobView] = {}
+
+    async def run(self, views: AsyncIterator[JobView]) -> None:
+        """Cancels what has a ticket, and waits for submits in flight until they have one, or the deadline passes."""
+        async with _Workers(AT_ONCE) as workers:
+            async for view in views:
+                if self._sort(view):
+                    await workers.start(self._cancel(view))
+        while self._in_flight:
+            if self._clock() < self._deadline:
+                await self._sleep(_PAUSE)
+            await self._look_again(until=max(self._deadline, self._clock() + _PAUSE))
+            if self._clock() >= self._deadline:
+                break
+        self._failed |= {self._job(view): _UNCLEAR for view in self._in_flight.values()}
+
+    def report(self) -> CancelReport:
+        """What became of the jobs."""
+        return CancelReport(
+            cancelled=tuple(task for task, status in self._ended.items() if status == "CANCELLED"),
+            finished=tuple(task for task, status in self._ended.items() if status != "CANCELLED"),
+            failed=self._failed,
+        )
+
+    async def _look_again(self, *, until: float) -> None:
+        """Reads the jobs again whose submit was in flight."""
+        async with _Workers(AT_ONCE) as workers:
+            for view in tuple(self._in_flight.values()):
+                if self._clock() < until:
+                    await workers.start(self._read_again(view))
+
+    async def _read_again(self, known: JobView) -> None:
+        view = await read_job(self._scope.journal, known.key)
+        if self._sort(view):
+            await self._cancel(view)
+
+    def _sort(self, view: JobView) -> bool:
+        """Notes what a job's last submit needs; tells whether it is to be cancelled."""
+        self._in_flight.pop(view.key, None)
+        if view.state == "open" and view.last is not None and not is_surely_dead(view.last.intent.owner):
+            self._in_flight[view.key] = view
+        elif view.state in ("open", "unknown"):
+            self._failed[self._job(view)] = _UNCLEAR
+        return view.state == "ticket"
+
+    async def _cancel(self, view: JobView) -> None:
+        """Cancels a job's task and records its end; one that fails does not keep the others from it."""
+        submit = view.last
+        if submit is None or submit.task_id is None:
+            return
+        try:
+            client = await self._client_for(submit.intent)
+            last = await cancel_task(client, submit.task_id)
+            self._ended[submit.task_id] = await self._record_end(view.key, submit, last)
+        except RunningHubError as error:
+            self._failed[self._job(view)] = error.message
+        except Exception as error:  # the others may go on and cost
+            _log.exception("%s: task %s could not be cancelled", self._job(view), submit.task_id)
+            self._failed[self._job(view)] = f"{type(error).__name__}: {error}"
+
+    async def _record_end(self, key: str, submit: Submit, last: TaskView) -> str:
+        """Records how a task ended; the status that is recorded, which another process may have been first to see."""
+        name, end = f"{key}-end-{submit.n}", end_of(submit, last, scope=self._scope, queued=0.0, ran=0.0)
+        if await self._scope.journal.create(name, end.model_dump(mode="json")):
+            return end.status
+        there = await self._scope.journal.read(name)
+        return end.status if there is None else End.model_validate(there).status
+
+    def _job(self, view: JobView) -> str:
+        return f"{self._scope.journal.scope}/{view.key}"
+
+
+class _Workers:
+    """Coroutines that run beside the caller, a limited number at a time; leaving the block waits for all of them."""
+
+    def __init__(self, most: int) -> None:
+        self._gate = asyncio.Semaphore(most)
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        while running := [task for task in self._running if not task.done()]:
+            await asyncio.wait(running)
+        for task in self._running:
+            task.result()
+
+    async def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Starts a coroutine, once there is room for it."""
+        await self._gate.acquire()
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        # A failed one stays, so that leaving the block raises what it raised.
+        if not task.cancelled() and task.exception() is None:
+            self._running.discard(task)
+        self._gate.release()
 
 
 async def _forbid(scope: Scope, *, by: str) -> None:
@@ -193,34 +310,3 @@ async def _forbid(scope: Scope, *, by: str) -> None:
 def _is_of(scope: Scope, view: JobView, since: int) -> bool:
     """Whether a job is one of this attempt, or of an earlier one: a later run of a batch is not cancelled with it."""
     return view.last is not None and since <= view.last.intent.attempt <= scope.attempt
-
-
-def _is_in_flight(view: JobView) -> bool:
-    return view.state == "open" and view.last is not None and not is_surely_dead(view.last.intent.owner)
-
-
-async def _cancel_running(
-    views: list[JobView],
-    scope: Scope,
-    client_for: Callable[[Intent], Awaitable[Cancels]],
-    ended: dict[str, str],
-) -> dict[str, str]:
-    """Cancels what has a ticket and no end; says what could not be cancelled, by job."""
-    failed: dict[str, str] = {}
-    for view in views:
-        submit = view.last
-        if submit is None or submit.state != "ticket" or submit.task_id is None:
-            continue
-        job = f"{scope.journal.scope}/{view.key}"
-        try:
-            ended[submit.task_id] = await _cancel_one(view.key, submit, scope, await client_for(submit.intent))
-        except RunningHubError as error:
-            failed[job] = error.message
-    return failed
-
-
-async def _cancel_one(key: str, submit: Submit, scope: Scope, client: Cancels) -> str:
-    last = await cancel_task(client, submit.task_id or "")
-    end = end_of(submit, last, scope=scope, queued=0.0, ran=0.0)
-    await scope.journal.create(f"{key}-end-{submit.n}", end.model_dump(mode="json"))
-    return end.status

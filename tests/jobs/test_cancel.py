@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -10,11 +12,14 @@ from rh_prefect.client.wire import RemoteOutput, TaskView, Usage
 from rh_prefect.errors import ApiError, ConfigError, KeyRejected, NoAnswer, TaskNotFound, api_error
 from rh_prefect.jobs.cancel import LOOKS_FOR_OUTPUTS, PATIENCE, REMEMBER, CancelWatch, cancel_scope, cancel_task
 from rh_prefect.jobs.care import read_job
-from rh_prefect.jobs.ledger.journal import FolderJournal
+from rh_prefect.jobs.ledger.journal import JSON, FolderJournal
 from rh_prefect.jobs.ledger.owner import current_owner
 from rh_prefect.jobs.ledger.records import Answer, End, Intent, Record
 from rh_prefect.jobs.ledger.scope import FolderScope
 from tests.support.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
+from tests.support.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.reachable import count_of
+from tests.support.stepped import Run
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
 EMPTY = TaskView(task_id=TASK, status="SUCCESS")
@@ -249,3 +254,144 @@ async def test_jobs_of_later_attempts_and_of_those_before_the_first_that_is_mean
     report = await cancel_scope(FolderScope(journal, attempt=3), client_for, by="a test", since=2)
     assert sorted(hub.cancelled) == sorted(report.cancelled) == [f"{TASK}2", f"{TASK}3"]
     assert report.failed == {}
+
+
+class Listed(MemoryJournal):
+    """A journal whose listing goes on only after a task was cancelled, or after a while that is far too long."""
+
+    def __init__(self, has_cancelled: asyncio.Event) -> None:
+        super().__init__(MemoryPlace(), "run")
+        self._has_cancelled = has_cancelled
+        self.waited_in_vain = False
+
+    async def keys(self) -> AsyncIterator[str]:
+        number = 0
+        async for key in super().keys():
+            number += 1
+            yield key
+            if number == len(MANY) // 2:
+                await self._wait()
+
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        async for key in self.keys():
+            yield key, await self.job(key)
+
+    async def _wait(self) -> None:
+        try:
+            await asyncio.wait_for(self._has_cancelled.wait(), 5)
+        except TimeoutError:
+            self.waited_in_vain = True
+
+
+class Hub(RunningHub):
+    """Answers a cancellation when 16 are asked for at the same time, or a moment after no more come."""
+
+    def __init__(self) -> None:
+        super().__init__(RUNNING)
+        self.has_cancelled = asyncio.Event()
+        self.at_once = self.most_at_once = 0
+
+    async def cancel(self, task_id: str) -> None:
+        self.has_cancelled.set()
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(0.02)
+        self.at_once -= 1
+        await super().cancel(task_id)
+
+
+MANY = [f"{number:024x}" for number in range(80)]
+
+
+async def test_tasks_are_cancelled_while_more_are_read_and_16_at_once() -> None:
+    """A24: the first task is cancelled before all jobs were read, and others at the same time."""
+    hub = Hub()
+    journal = Listed(hub.has_cancelled)
+    for number, key in enumerate(MANY):
+        await write(journal, {"intent-1": intent(), "answer-1": ticket(f"{TASK}{number:02}")}, key=key)
+
+    async def client_for(_: Intent) -> RunningHub:
+        return hub
+
+    report = await cancel_scope(Run(journal, attempt=1), client_for, by="a test")
+    assert not journal.waited_in_vain
+    assert hub.most_at_once == 16
+    assert sorted(report.cancelled) == sorted(hub.cancelled) == [f"{TASK}{number:02}" for number in range(len(MANY))]
+
+
+async def test_an_end_that_another_process_was_first_to_record_counts(journal: FolderJournal, time: Time) -> None:
+    """A24: an end that lost the exclusive creation is read back."""
+    await write(journal, SUBMITTED)
+
+    class Late(RunningHub):
+        async def cancel(self, task_id: str) -> None:
+            await write(journal, {"end-1": End(status="SUCCESS", task_id=TASK)})
+
+    assert await cancel(journal, Late(RUNNING), time) == (set(), {TASK}, {})
+
+
+async def test_while_a_submit_is_in_flight_only_its_job_is_read_again(tmp_path: Path, time: Time) -> None:
+    """A24: the whole scope is read once, however long a submit is waited for."""
+
+    class Counted(FolderJournal):
+        listings = 0
+
+        async def keys(self) -> AsyncIterator[str]:
+            self.listings += 1
+            async for key in super().keys():
+                yield key
+
+        async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+            self.listings += 1
+            async for job in super().jobs():
+                yield job
+
+    journal = Counted(str(tmp_path), scope="run")
+    await write(journal, SUBMITTED)
+    await write(journal, {"intent-1": intent(owner=current_owner())}, key="b1")
+    time.then = [lambda: write(journal, {}), lambda: write(journal, {"answer-1": ticket("2")}, key="b1")]
+    assert await cancel(journal, RunningHub(RUNNING), time) == ({TASK, "2"}, set(), {})
+    assert journal.listings == 1
+
+
+async def test_a_slow_listing_uses_up_the_patience_and_what_is_in_flight_is_looked_at_once_more(
+    journal: FolderJournal, time: Time
+) -> None:
+    await write(journal, {"intent-1": intent(owner=current_owner())}, key="a1")
+    await write(journal, SUBMITTED)
+
+    class Slow(RunningHub):
+        async def cancel(self, task_id: str) -> None:
+            time.now += 2 * PATIENCE
+            await super().cancel(task_id)
+
+    cancelled, _, failed = await cancel(journal, Slow(RUNNING), time)
+    assert (cancelled, list(failed)) == ({TASK}, ["run/a1"])
+    assert time.now == 2 * PATIENCE
+
+
+async def test_an_error_of_another_kind_does_not_stop_the_rest(journal: FolderJournal, time: Time) -> None:
+    await write(journal, SUBMITTED)
+    await write(journal, {"intent-1": intent(credentials="odd"), "answer-1": ticket("2")}, key="b1")
+    rh = RunningHub(RUNNING)
+
+    async def client_for(paid: Intent) -> RunningHub:
+        if paid.credentials:
+            raise RuntimeError("odd")
+        return rh
+
+    report = await cancel_scope(FolderScope(journal), client_for, by="a test", clock=time.clock, sleep=time.sleep)
+    assert (report.cancelled, report.failed) == ((TASK,), {"run/b1": "RuntimeError: odd"})
+
+
+async def test_what_a_process_remembers_of_cancelled_runs_is_limited(time: Time) -> None:
+    """A25: a process does not remember every run that it has ever looked at."""
+    watch, place = CancelWatch(clock=time.clock), MemoryPlace()
+
+    async def look(runs: range) -> int:
+        for number in runs:
+            await watch.look(MemoryJournal(place, f"run-{number}"), 1, fresh=True)
+        return count_of(watch)
+
+    few = await look(range(2000))
+    assert await look(range(2000, 4000)) < 1.1 * few
