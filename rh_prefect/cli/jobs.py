@@ -127,7 +127,7 @@ async def _list_runs() -> None:
         await _list_flow_runs()
     else:
         print("no flow run is looked at: no PREFECT_API_URL is set, and `rh-prefect run` has not run here yet")
-    scopes = folder_scopes(get_settings().journal_url)
+    scopes = await asyncio.to_thread(folder_scopes, get_settings().journal_url)
     if scopes:
         print(f"scopes outside of flows, in {get_settings().journal_url}:")
         print("\n".join(f"  {name}" for name in scopes))

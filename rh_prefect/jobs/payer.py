@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import assert_never
 
+from rh_prefect.cache import LruCache, LruSet
 from rh_prefect.client import Client, TaskView
 from rh_prefect.errors import RunningHubError, SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Member
@@ -63,11 +64,11 @@ class Payer:
             spool=Spool(self._scratch / "spool"), cancels=CancelWatch(), sleep=asyncio.sleep, jitter=random.random
         )
         self._ongoing = Ongoing()
-        self._unknown: dict[tuple[str, str], SubmissionUnknown] = {}
-        self._begun: set[tuple[str, str]] = set()
-        self._inputs: dict[tuple[str, str], Inputs] = {}
+        self._unknown: LruCache[tuple[str, str], SubmissionUnknown] = LruCache(1000)
+        self._begun: LruSet[tuple[str, str]] = LruSet(20_000)
+        self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
         self._fresh = FreshScopes()
-        self._checks: dict[str, asyncio.Task[None]] = {}
+        self._checks: LruCache[str, asyncio.Task[None]] = LruCache(50)
 
     async def run(
         self,

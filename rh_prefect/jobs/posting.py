@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from rh_prefect.cache import LruSet
 from rh_prefect.client import Client, TaskView
 from rh_prefect.errors import ApiError, InputError, JournalError, NoAnswer, NotDelivered
 from rh_prefect.jobs.callback import Callback
@@ -20,7 +21,7 @@ from rh_prefect.jobs.orders.order import Order
 WATCH_MARGIN = 10.0
 """Seconds beyond a stranger's own limits before this process calls his submit unknown."""
 
-UNPOSTED: set[str] = set()
+UNPOSTED: LruSet[str] = LruSet(10_000)
 """Tokens of this process's intents whose POST will never begin: whatever became of recording them, they cost
 nothing."""
 

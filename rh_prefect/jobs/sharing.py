@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from rh_prefect.cache import LruCache
 from rh_prefect.jobs.leaving import Left
 from rh_prefect.jobs.outputs.result import Result
 
-ASKED: defaultdict[str, set[str]] = defaultdict(set)
-"""Scope -> keys that this process has asked for; what the journal has beyond them is an orphan."""
+ASKED: LruCache[str, set[str]] = LruCache(500, make=set)
+"""Scope -> keys that this process has asked for; what the journal has beyond them is an orphan. A flow run's are
+dropped when it ends; where a scope is dropped because there are many, its jobs are read again from the journal."""
 
 
 class Shared:

@@ -126,8 +126,14 @@ class LoopThread:
             await asyncio.wait(set(self._critical), timeout=seconds)
 
     def on_close(self, closer: Callable[[], Awaitable[None]]) -> None:
-        """Has a coroutine function run on the loop when the process ends."""
-        self._closers.append(closer)
+        """Has a coroutine function run on the loop when the process ends; one that is there already, once."""
+        if closer not in self._closers:
+            self._closers.append(closer)
+
+    def forget_closer(self, closer: Callable[[], Awaitable[None]]) -> None:
+        """Has a coroutine function not run at the process's end, because it has run or is no longer needed."""
+        if closer in self._closers:
+            self._closers.remove(closer)
 
     def _start(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()

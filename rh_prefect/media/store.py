@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -9,11 +10,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
+from rh_prefect.cache import LruCache
 from rh_prefect.errors import StoreError
 from rh_prefect.media.names import DEFAULT_TEMPLATE, PART, check_name, check_template, fill
 from rh_prefect.media.place import is_local, local_path, locate, protocol_of, read_options, without_user
@@ -24,8 +26,27 @@ from rh_prefect.media.refusal import as_store_error
 from rh_prefect.media.sniff import sniff
 from rh_prefect.media.writers import BLOCK_SIZE, Tally, move_to_folder, writer_for
 
+_Opened: TypeAlias = "tuple[AbstractFileSystem, str]"
+
+_OPEN: LruCache[str, _Opened] = LruCache(16)
+"""This process's file systems and their roots, by place and options: one for S3 takes 1.5 MB, and a store is made for
+each flow run. They are not those that fsspec keeps, one for each thread and without a limit."""
+
+_CREDENTIALS = ("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_")
+"""Begin the names of what the libraries behind fsspec read from the environment when they open a file system."""
+
 _INHERITED: list[object] = []
 """File systems of a parent process, kept: to end one here would take the parent's connections off its event loop."""
+
+
+def _after_fork() -> None:
+    # A child has no thread for what its parent has opened.
+    if len(_OPEN):
+        _INHERITED.append(dict(_OPEN))
+        _OPEN.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class MediaStore:
@@ -66,7 +87,7 @@ class MediaStore:
         self._where = locate(os.fspath(url))
         self.protocol = protocol_of(self._where)
         self.url = without_user(self._where)
-        self._opened: tuple[int, AbstractFileSystem, str] | None = None
+        self._opened: tuple[int, _Opened] | None = None
 
     def __repr__(self) -> str:
         return f"MediaStore({self.url!r}, public={self.public})"
@@ -301,17 +322,25 @@ class MediaStore:
             fs, root = self._filesystem()
             yield fs, f"{root}/{name}"
 
-    def _filesystem(self) -> tuple[AbstractFileSystem, str]:
-        """The place's file system, made anew after a fork, whose child has no thread for the old one."""
+    def _filesystem(self) -> _Opened:
+        """The place's file system and root, opened again after a fork."""
         opened = self._opened
         if opened is None or opened[0] != os.getpid():
-            if opened is not None:
-                _INHERITED.append(opened)
-            # An instance of its own: those that fsspec remembers are kept for each thread and for ever.
-            options = {**read_options(self.protocol, self._options), **_signing(self.protocol, self._options)}
-            fs, root = url_to_fs(self._where, skip_instance_cache=True, **options)
-            opened = self._opened = (os.getpid(), fs, str(root).rstrip("/"))
-        return opened[1], opened[2]
+            opened = self._opened = (os.getpid(), _open(self._where, self.protocol, self._options))
+        return opened[1]
+
+
+def _open(where: str, protocol: str, options: Mapping[str, object]) -> _Opened:
+    """Gives this process's file system of a place and its root; stores with the same options share it."""
+    # By a hash, since it holds secrets; an object among the options is only ever the same as itself.
+    around = sorted((key, value) for key, value in os.environ.items() if key.startswith(_CREDENTIALS))
+    name = hashlib.sha256(repr((where, protocol, sorted(options.items()), around)).encode()).hexdigest()
+    known = _OPEN.get(name)
+    if known is None:
+        given = {**read_options(protocol, options), **_signing(protocol, options)}
+        fs, root = url_to_fs(where, skip_instance_cache=True, **given)
+        known = _OPEN.setdefault(name, (fs, str(root).rstrip("/")))
+    return known
 
 
 def _restore(url: str, public: bool, template: str) -> MediaStore:

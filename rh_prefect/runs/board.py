@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from uuid import UUID
 
 from rh_prefect.artifacts import Page, Progress, Step
+from rh_prefect.cache import LruCache
 from rh_prefect.jobs.events import JobEvent
 
 ENDED = frozenset({"succeeded", "failed", "cancelled", "unknown", "reused"})
@@ -28,6 +29,9 @@ class Board:
     page: Page | None = None
     progress: Progress = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    # Counted as it changes: every event asks, and a run may have thousands of rows.
+    _ended: int = 0
+    _steps: dict[str, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # The root's page: a nested flow's jobs are the root's jobs.
@@ -38,6 +42,11 @@ class Board:
         with self._lock:
             known = self.rows.get(event.job)
             self.rows[event.job] = event if event.task_id or known is None else _with_task(event, known)
+            self._ended += (event.state in ENDED) - (known is not None and known.state in ENDED)
+            if event.is_step:
+                self._steps[event.job] = None
+            else:
+                self._steps.pop(event.job, None)
 
     def expect(self, jobs: int) -> None:
         """Says how many jobs there will be, so that the bar does not run ahead."""
@@ -46,7 +55,7 @@ class Board:
     @property
     def ended(self) -> int:
         """How many jobs have ended, one way or another."""
-        return sum(1 for event in self.rows.values() if event.state in ENDED)
+        return self._ended
 
     @property
     def percent(self) -> float:
@@ -58,8 +67,14 @@ class Board:
     def line(self) -> str:
         """What stands above the bar: how many jobs are done, and how far the graphs are that tell of it."""
         done = f"{self.ended} of {max(self.expected, len(self.rows))} jobs done"
-        told = [f"{event.label or event.model}: {event.message}" for event in self.rows.values() if event.is_step]
-        return "; ".join([done, *told[:_TOLD]])
+        with self._lock:
+            events = [self.rows[job] for job in islice(self._steps, _TOLD)]
+        return "; ".join([done, *(f"{event.label or event.model}: {event.message}" for event in events)])
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a job has not ended yet."""
+        return self._ended < len(self.rows)
 
     def steps(self) -> list[Step]:
         """The rows of the run's table."""
@@ -82,8 +97,7 @@ def _with_task(event: JobEvent, known: JobEvent) -> JobEvent:
     return replace(event, task_id=known.task_id)
 
 
-_boards: OrderedDict[str, Board] = OrderedDict()
-_boards_lock = threading.Lock()
+_boards: LruCache[str, Board] = LruCache(_KEPT)
 
 
 def board_of(flow_run_id: str, *, flow: str) -> Board:
@@ -93,10 +107,14 @@ def board_of(flow_run_id: str, *, flow: str) -> Board:
         flow_run_id: The root flow run's id.
         flow: The root flow's name.
     """
-    with _boards_lock:
-        board = _boards.get(flow_run_id) or Board(page=Page(flow, UUID(flow_run_id)))
-        _boards[flow_run_id] = board
-        _boards.move_to_end(flow_run_id)
-        while len(_boards) > _KEPT:
-            _boards.popitem(last=False)
-        return board
+    board = _boards.get(flow_run_id)
+    return _boards.setdefault(flow_run_id, Board(page=Page(flow, UUID(flow_run_id)))) if board is None else board
+
+
+def forget_board(flow_run_id: str) -> None:
+    """Drops the board of a flow run that has ended.
+
+    Args:
+        flow_run_id: The root flow run's id.
+    """
+    _boards.pop(flow_run_id, None)

@@ -27,7 +27,7 @@ from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.sharing import ASKED
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs.board import board_of
+from rh_prefect.runs.board import board_of, forget_board
 from rh_prefect.runs.cancel import cancel_run
 from rh_prefect.runs.observer import RunObserver
 from rh_prefect.runs.past import PastScope, scope_of
@@ -136,6 +136,9 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
         await LOOP.call(board.progress.finish(description=f"{board.ended} of {len(board.rows)} jobs done"))
     if state.is_completed() and str(flow_run.id) in ASKED:
         await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
+    # A process that runs many flows remembers nothing of those that have ended.
+    ASKED.pop(str(flow_run.id), None)
+    forget_board(str(flow_run.id))
 
 
 async def _collect_orphans(scope: PastScope, log: logging.LoggerAdapter[logging.Logger]) -> None:

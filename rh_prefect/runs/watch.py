@@ -38,7 +38,7 @@ def watch(board: Board) -> None:
     Args:
         board: The root flow run's; watching it twice has no effect.
     """
-    if board.page is not None and board.page.flow_run_id not in _watched and _has_work(board):
+    if board.page is not None and board.page.flow_run_id not in _watched and board.has_work:
         run = board.page.flow_run_id
         ends = asyncio.Event()
         task = asyncio.ensure_future(_watch(board, run, ends))
@@ -48,14 +48,10 @@ def watch(board: Board) -> None:
 
 async def _watch(board: Board, run: UUID, ends: asyncio.Event) -> None:
     is_on = True
-    while is_on and _has_work(board):
+    while is_on and board.has_work:
         with suppress(TimeoutError):
             await asyncio.wait_for(ends.wait(), EVERY)
         is_on = await _look(board, run, is_last=ends.is_set()) and not ends.is_set()
-
-
-def _has_work(board: Board) -> bool:
-    return board.ended < len(board.rows)
 
 
 async def _look(board: Board, run: UUID, *, is_last: bool) -> bool:

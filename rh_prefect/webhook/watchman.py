@@ -73,6 +73,7 @@ class Watchman:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
+        LOOP.forget_closer(self.close)
 
     async def _begin(self) -> None:
         self._task = asyncio.ensure_future(self._run())

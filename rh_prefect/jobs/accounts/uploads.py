@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+from rh_prefect.cache import LruCache
 from rh_prefect.client.wire import Upload
 from rh_prefect.jobs.orders.inputs import Input, check_unchanged, fetched
 
@@ -26,6 +26,7 @@ class Uploads:
         folder: Path,
         clock: Callable[[], float],
         lifetime: float = LIFETIME,
+        most: int = 5000,
     ) -> None:
         """Starts with nothing uploaded.
 
@@ -34,13 +35,14 @@ class Uploads:
             folder: Local scratch for files that are not local.
             clock: Monotonic seconds.
             lifetime: Seconds for which an upload is taken to be there.
+            most: How many uploads are remembered; a file whose upload was dropped is sent again.
         """
         self._lifetime = lifetime
         self._upload = upload
         self._folder = folder
         self._clock = clock
-        self._sent: dict[str, tuple[Upload, float]] = {}
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._sent: LruCache[str, tuple[Upload, float]] = LruCache(most)
+        self._locks: LruCache[str, asyncio.Lock] = LruCache(most, make=asyncio.Lock)
         self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def link(self, given: Input, *, options: Mapping[str, object]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from rh_prefect.errors import JournalError
+from rh_prefect.cache import SingleFlight
 from rh_prefect.jobs.ledger.journal import Journal
+
+_KEPT = 1000
+"""Of how many scopes one process remembers whether they were empty; one that was dropped is asked again."""
 
 
 class FreshScopes:
@@ -16,20 +17,22 @@ class FreshScopes:
 
     def __init__(self) -> None:
         """Starts with nothing known."""
-        self._looks: dict[str, asyncio.Task[bool]] = {}
+        self._were_empty: SingleFlight[str, bool] = SingleFlight(_KEPT)
 
     async def was_empty(self, journal: Journal) -> bool:
-        """Tells whether a scope had no record when this process first asked; asks the journal once."""
-        look = self._looks.get(journal.scope)
-        if look is None:
-            look = self._looks[journal.scope] = asyncio.ensure_future(_is_empty(journal))
-        return await asyncio.shield(look)
+        """Tells whether a scope had no record when this process first asked; asks the journal once.
+
+        Args:
+            journal: The scope's records. While it does not answer, the scope counts as not empty, and each call asks
+                again: the job's own look says what is wrong.
+        """
+        try:
+            return await self._were_empty.get(repr(journal), lambda: _is_empty(journal))
+        except Exception:  # whatever it is, the job's own look meets it too
+            return False
 
 
 async def _is_empty(journal: Journal) -> bool:
-    try:
-        async for _ in journal.keys():
-            return False
-    except JournalError:
-        return False  # The job's own look will say what is wrong.
+    async for _ in journal.keys():
+        return False
     return True

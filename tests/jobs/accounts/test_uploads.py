@@ -13,6 +13,7 @@ from rh_prefect.jobs.accounts.uploads import AT_ONCE, LIFETIME, Uploads
 from rh_prefect.jobs.ledger.journal import FolderJournal
 from rh_prefect.jobs.orders.inputs import Input, Inputs
 from tests.support import samples
+from tests.support.reachable import count_of
 
 
 class RunningHub:
@@ -174,3 +175,25 @@ async def test_few_are_sent_at_once(uploads: Uploads, rh: RunningHub, inputs: In
     rh.may_go_on.set()
     assert len(set(await sending)) == len(files)
     assert rh.most_in_flight == AT_ONCE
+
+
+async def test_what_is_remembered_of_uploads_is_limited(clock: Clock, inputs: Inputs, tmp_path: Path) -> None:
+    """A25: an account does not remember every file that it has ever sent."""
+    sent: list[str] = []
+
+    async def upload(path: Path, *, name: str, mime: str) -> Upload:
+        sent.append(name)
+        return Upload(url=f"https://rh/{name}", file_name=name, size=1, kind="image")
+
+    uploads = Uploads(upload, folder=tmp_path / "scratch", clock=clock, most=10)
+    photos = [await inputs.identify(str(samples.png(tmp_path / f"{n}.png", text=str(n)))) for n in range(40)]
+
+    async def send(some: list[Input]) -> int:
+        for photo in some:
+            await uploads.link(photo, options={})
+        return count_of(uploads)
+
+    few = await send(photos[:20])
+    assert await send(photos[20:]) < few + 20
+    await uploads.link(photos[-1], options={})
+    assert len(sent) == len(photos)

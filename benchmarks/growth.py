@@ -1,0 +1,139 @@
+"""How much one process grows over many flow runs with paid jobs, beside the same number of plain Prefect tasks.
+
+    python -m benchmarks.growth
+    python -m benchmarks.growth --runs 100 ours s3
+
+Each side runs in a process of its own. The first flow runs of a side are not measured: they import modules and fill
+caches that have a fixed size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from prefect import flow, task
+
+import rh_prefect
+from benchmarks.bench import Bench, finish
+from benchmarks.report import Figure, show
+from benchmarks.resident import now
+from benchmarks.stage import Stage, prompt
+from tests.support.prefect_server import PrefectServer
+from tests.support.s3 import S3Server
+
+JOBS = 3
+WARM_UP = 40
+"""Flow runs before the measurement."""
+
+LIMIT_MB = 20
+KINDS_SHOWN = 12
+
+
+@task
+async def _nothing(number: int) -> int:
+    await asyncio.sleep(0)
+    return number
+
+
+async def _job(number: int) -> Any:
+    return await rh_prefect.generate(rh_prefect.models.ZImageTurbo(prompt=prompt(0)), label=f"job-{number}")
+
+
+@flow(log_prints=False)
+async def plain() -> None:
+    """Plain tasks."""
+    await asyncio.gather(*(_nothing(number) for number in range(JOBS)))
+
+
+@flow(log_prints=False)
+async def ours() -> None:
+    """Paid jobs in Prefect's own flow, whose end this package does not see."""
+    await asyncio.gather(*(_job(number) for number in range(JOBS)))
+
+
+@rh_prefect.flow(log_prints=False)
+async def hooked() -> None:
+    """Paid jobs in this package's flow."""
+    await asyncio.gather(*(_job(number) for number in range(JOBS)))
+
+
+SIDES: dict[str, Callable[[], Awaitable[None]]] = {"plain": plain, "ours": ours, "hooked": hooked, "s3": ours}
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sides", nargs="*", choices=[[], *SIDES], help="default: all")
+    parser.add_argument("--runs", type=int, default=300)
+    given = parser.parse_args()
+    sides = given.sides or list(SIDES)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="rh-bench-")))
+        bench = Bench(folder, stack.enter_context(PrefectServer(folder / "prefect")), 1.0, JOBS)
+        on = stack.enter_context(bench.stage())
+        grown = {side: _measured(bench, side, given.runs, on, _store(side, folder, stack)) for side in sides}
+    own = grown.get("plain", 0.0)
+    figures = [
+        Figure(f"{side}, over plain tasks", grew - own, LIMIT_MB, "MB", f"{grew:.1f} MB in all")
+        for side, grew in grown.items()
+        if side != "plain"
+    ]
+    show(f"Growth in {given.runs} flow runs of {JOBS} tasks each; plain tasks {own:.1f} MB", figures)
+
+
+def _store(side: str, folder: Path, stack: ExitStack) -> dict[str, str]:
+    if side != "s3":
+        return {}
+    (folder / "s3").mkdir()
+    server = S3Server(folder / "s3")
+    stack.callback(server.stop)
+    server.start()
+    return {"RH_OUT": server.url("out"), "RH_OUT_OPTIONS": json.dumps(server.options)}
+
+
+def _measured(bench: Bench, side: str, runs: int, on: Stage, env: dict[str, str]) -> float:
+    given = json.dumps({"side": side, "runs": runs})
+    measured = finish(bench.python("benchmarks.growth", "side", given, on=on, out=bench.new_folder("out"), env=env))
+    note = ", ".join(f"{count} {kind}" for kind, count in measured["kinds"].items())
+    print(f"{side}: {measured['grew']:.1f} MB; more objects: {note}", flush=True)
+    return float(measured["grew"])
+
+
+def measure(side: str, runs: int) -> dict[str, Any]:
+    """Runs one side in this process; by how many MB it grew, and of which kinds there are more objects."""
+    os.environ["RH_POLL_SECONDS"] = "0.02"
+    return asyncio.run(_measure(SIDES[side], runs))
+
+
+async def _measure(run: Callable[[], Awaitable[None]], runs: int) -> dict[str, Any]:
+    for _ in range(WARM_UP):
+        await run()
+    gc.collect()
+    before, kinds = now(), _kinds()
+    for _ in range(runs):
+        await run()
+    gc.collect()
+    more = (_kinds() - kinds).most_common(KINDS_SHOWN)
+    return {"grew": (now() - before) / 1e6, "kinds": dict(more)}
+
+
+def _kinds() -> Counter[str]:
+    return Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["side"]:
+        print(json.dumps(measure(**json.loads(sys.argv[2]))))
+    else:
+        main()
