@@ -2802,7 +2802,7 @@ class Marble11VideoToWorld(ModelInput):
     ) -> None: ...
 
 class MarbleUploadMediaAsset(ModelInput):
-    """Answers with text with marble/upload-media-asset. Price: 9999.00 CNY per call. Endpoint: marble/upload-media-
+    """Answers with text with marble/upload-media-asset. Its price is not published. Endpoint: marble/upload-media-
     asset."""
     file_name: str
     kind: Literal["image", "video"]
@@ -6129,7 +6129,7 @@ class Wan27TextToVideo(ModelInput):
     ) -> None: ...
 
 class Wan27VideoEdit(ModelInput):
-    """Makes a video with wan-2.7/video-edit. Price: 0.00 CNY per call. Endpoint: alibaba/wan-2.7/video-edit."""
+    """Makes a video with wan-2.7/video-edit. Its price is not published. Endpoint: alibaba/wan-2.7/video-edit."""
     prompt: str
     video_url: Media | str | None
     image_urls: list[Media | str]

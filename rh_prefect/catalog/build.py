@@ -170,7 +170,7 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _price_of(model: Mapping[str, Any]) -> str:
-    return str(decode_price(model["price"])) if model.get("price") else "none"
+    return str((decode_price(model["price"]) if model.get("price") else None) or "none")
 
 
 def _refuse_twins(models: list[dict[str, Any]]) -> None:

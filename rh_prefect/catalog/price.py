@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
+PLACEHOLDER = Decimal(9999)
+"""From here on an amount is a placeholder: RunningHub's price files show 0 or 9999 where there is no price yet."""
+
 Unit = Literal["call", "second", "second, from", "image", "1000 characters", "5 seconds"]
 
 
@@ -71,6 +74,15 @@ def money(amount: Decimal) -> str:
     return exact if len(exact.partition(".")[2]) > 2 else f"{amount:.2f}"
 
 
+def is_placeholder(amount: Decimal) -> bool:
+    """Tells whether a listed amount stands for "no price yet".
+
+    Args:
+        amount: The amount of one unit, or of a call.
+    """
+    return amount <= 0 or amount >= PLACEHOLDER
+
+
 def text_of(value: object) -> str:
     """Writes a value as the API writes it in a string: `true` for True, `5` for 5 and for 5.0.
 
@@ -84,19 +96,23 @@ def text_of(value: object) -> str:
     return str(value)
 
 
-def decode_price(raw: Mapping[str, Any]) -> PriceTable:
-    """Reads a price from the slim file.
+def decode_price(raw: Mapping[str, Any]) -> PriceTable | None:
+    """Reads a price from the slim file, without placeholders; None where nothing else is in it.
 
     Args:
         raw: Its JSON object.
     """
-    fixed = raw.get("fixed")
+    fixed = None if raw.get("fixed") is None else Decimal(str(raw["fixed"]))
+    rows = tuple((tuple(values), Decimal(str(amount))) for *values, amount in raw.get("rows", ()))
+    listed = tuple((values, amount) for values, amount in rows if not is_placeholder(amount))
+    if not listed and (fixed is None or is_placeholder(fixed)):
+        return None
     return PriceTable(
         unit=raw["unit"],
         per=raw.get("per"),
         per_when=tuple(raw.get("per_when", {}).items()),
-        fixed=None if fixed is None else Decimal(str(fixed)),
+        fixed=fixed,
         by=tuple(raw.get("by", ())),
-        rows=tuple((tuple(values), Decimal(str(amount))) for *values, amount in raw.get("rows", ())),
+        rows=listed,
         currency=raw.get("currency", "CNY"),
     )

@@ -4978,7 +4978,7 @@ async def marble_upload_media_asset(
 ) -> Result:
     """Answers with text with marble/upload-media-asset.
 
-    Price: 9999.00 CNY per call.
+    Its price is not published.
     Endpoint: marble/upload-media-asset.
 
     Args:
@@ -10944,7 +10944,7 @@ async def wan_2_7_video_edit(
 ) -> Result:
     """Makes a video with wan-2.7/video-edit.
 
-    Price: 0.00 CNY per call.
+    Its price is not published.
     Endpoint: alibaba/wan-2.7/video-edit.
 
     Args:
