@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from decimal import ROUND_CEILING, Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -83,7 +84,8 @@ class BatchWatch:
         self._say(f"batch {account.batch}: {account}", style="bold")
         self._say(f"each item: {account.csv_uri}")
         if account.not_started:
-            self._say(f"do what was not started, with a larger --budget: {self._command()}")
+            how = "whose price is not known, without" if account.budget is None else "with a larger"
+            self._say(f"do what was not started, {how} --budget: {self._command(_with_budget(self._words, account))}")
         elif not account.is_complete:
             self._say(f"do what is missing: {self._command()}")
 
@@ -123,8 +125,8 @@ class BatchWatch:
     def _line(self) -> str:
         return "…" if self._progress is None else line_of(self._progress)
 
-    def _command(self) -> str:
-        return shlex.join(["rh-prefect", *self._words])
+    def _command(self, words: Sequence[str] | None = None) -> str:
+        return shlex.join(["rh-prefect", *(words or self._words)])
 
     def _say_how_to_go_on(self) -> None:
         for job, task in sorted(self._tasks.items()):
@@ -134,18 +136,29 @@ class BatchWatch:
             print(f"or cancel what still runs:       rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
 
 
+def _with_budget(words: Sequence[str], account: BatchAccount) -> list[str]:
+    """The command with the least budget that suffices for what was not started, or without one."""
+    others = [word for before, word in zip(["", *words], words) if "--budget" not in (before, word.partition("=")[0])]
+    if account.budget is None:
+        return others
+    return [*others, "--budget", str(account.budget.quantize(Decimal("0.01"), ROUND_CEILING))]
+
+
 def line_of(progress: batches.Progress) -> str:
     """Says in one line how far a batch is.
 
     Args:
         progress: Its counts.
     """
-    spent = f"spent {progress.spent.normalize():f} {progress.currency or ''}".rstrip()
-    left = "" if progress.seconds_left is None else f" · about {_time(progress.seconds_left)} left"
-    return (
-        f"done {progress.done} · running {progress.running} · queued {progress.queued} · failed {progress.failed} "
-        f"· {spent}{left}"
-    )
+    others = {
+        "not started": progress.not_started,
+        "unknown": progress.ended["unknown"],
+        "cancelled": progress.ended["cancelled"],
+    }
+    counts = {"done": progress.done, "running": progress.running, "queued": progress.queued, "failed": progress.failed}
+    counts |= {name: count for name, count in others.items() if count}
+    left = [] if progress.seconds_left is None else [f"about {_time(progress.seconds_left)} left"]
+    return " · ".join([*(f"{name} {count}" for name, count in counts.items()), f"spent {progress.spent}", *left])
 
 
 def _time(seconds: float) -> str:

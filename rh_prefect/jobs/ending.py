@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from rh_prefect.client import TaskView
+from rh_prefect.jobs.ledger.costs import COINS, CURRENCY
 from rh_prefect.jobs.ledger.records import End, Link, Submit
 from rh_prefect.jobs.lifecycle import BROKEN
-
-_FALLBACK_CURRENCY = "CNY"
-"""A task's usage names no currency; the wallet's is the estimate's, which the catalogue has in this one."""
 
 
 class Attempt(Protocol):
@@ -52,7 +50,9 @@ def end_of(submit: Submit, view: TaskView, *, scope: Attempt, queued: float | No
         code=view.code,
         reason=str(view.failure) if view.failure else view.reason,
         cost=view.cost,
-        currency="coins" if view.unit == "coins" else submit.intent.currency or _FALLBACK_CURRENCY,
+        # A task's usage names no currency: it is the one of the account's wallet, which the intent has.
+        currency=COINS if view.unit == "coins" else submit.intent.currency or CURRENCY,
+        coins=view.usage.coins if view.unit == "money" else None,
         queued_seconds=_rounded(queued),
         # Standard models report a run time of 0.
         run_seconds=view.usage.seconds or _rounded(ran),

@@ -83,7 +83,7 @@ class Options:
 def _is_number(value: object) -> bool:
     """Whether something has a finite value: NaN is neither below nor above any limit, and would let everything pass."""
     try:
-        return math.isfinite(value)  # type: ignore[arg-type]  # that is the question
+        return not isinstance(value, bool) and isinstance(value, int | float | Decimal) and math.isfinite(value)
     except (TypeError, ValueError, ArithmeticError):
         return False
 

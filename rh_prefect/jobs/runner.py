@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -9,7 +10,8 @@ from decimal import Decimal
 from typing import Any, assert_never
 
 from rh_prefect.errors import JobCancelled, JournalError, RunningHubError, SubmissionUnknown
-from rh_prefect.jobs.accounts.account import Member
+from rh_prefect.jobs.accounts.account import Account, Member
+from rh_prefect.jobs.accounts.machine import is_native
 from rh_prefect.jobs.accounts.seat import Seat
 from rh_prefect.jobs.accounts.slots import pause_seconds
 from rh_prefect.jobs.call import Call
@@ -117,7 +119,9 @@ class Runner:
         )
         self._waiter = Waiter(call, seat=seat, clock=world.clock)
         self._links: dict[str, str] = {}
+        self._currency: str | None = None
         self._price: Money | None = None
+        self._asked: dict[Account, asyncio.Task[Money | None]] = {}
         self._reserved: int | None = None
         self._told_waiting = False
         self.first_time = False
@@ -132,6 +136,8 @@ class Runner:
         Raises:
             RunningHubError: As `lifecycle` says, and what client, journal and store raise.
         """
+        # Before anything is awaited: the calls beside this one find their prices from here on.
+        self._ledger.is_limited |= self._policy.budget is not None
         try:
             return await self._live(lifecycle(self._policy))
         except RunningHubError as error:
@@ -139,6 +145,7 @@ class Runner:
             raise
         finally:
             self._seat.free()
+            self._ledger.drop(self._key)
             if self._reserved is not None:
                 self._release(self._reserved)
 
@@ -207,6 +214,8 @@ class Runner:
         return view
 
     async def _prepare(self) -> None:
+        if self._policy.budget is None:
+            self._ledger.expect(self._key, self._price or self._listed)
         await self._check_store()
         if self._order.inputs and not self._links:
             self._call.tell("uploading", f"makes {len(self._order.inputs)} input(s) readable for RunningHub")
@@ -214,6 +223,37 @@ class Runner:
             await self._seat.expect()
         account, store = self._seat.account, self._call.store
         self._links = {mark: await account.link(self._order, mark, store=store) for mark in self._order.inputs}
+        await self._find_price()
+
+    @property
+    def _listed(self) -> Money | None:
+        order = self._order
+        return None if order.estimate is None else Money(order.estimate, order.currency)
+
+    async def _find_price(self) -> None:
+        """Finds what the submit will cost on its account; RunningHub is asked only where a budget needs it."""
+        if is_native(self._order.endpoint):
+            return  # RunningHub reports neither price nor cost of these.
+        prices = self._seat.account.prices
+        self._currency = await prices.currency()
+        self._price = await prices.listed(self._listed)
+        if self._policy.budget is not None:
+            return  # `Reserve` asks.
+        self._ledger.expect(self._key, self._price, self._ask_price)
+        if self._price is None and self._ledger.is_limited:
+            self._ledger.expect(self._key, await self._ask_price(), self._ask_price)
+
+    async def _ask_price(self) -> Money | None:
+        """Asks RunningHub for the price, once for each account of this job; None where there is no answer."""
+        account = self._seat.account
+        if account not in self._asked:
+            asked = account.prices.of(self._order.endpoint, self._desk.wire_payload(self._links), self._listed)
+            self._asked[account] = asyncio.ensure_future(asked)
+        try:
+            self._price = await asyncio.shield(self._asked[account])
+        except RunningHubError as error:
+            _log.warning("%s: its price is not known, so no budget counts it: %s", self._policy.job, error)
+        return self._price
 
     async def _post(self, intent: Intent, n: int) -> Answer:
         answer = await self._desk.post(intent, n, self._links, client=self._seat.account.client)
@@ -228,9 +268,8 @@ class Runner:
         return news is not None
 
     async def _reserve(self, n: int, budget: Decimal) -> Shortfall | None:
-        order = self._order
-        known = Money(order.estimate, order.currency) if order.estimate is not None else None
-        self._price = await self._seat.account.prices.of(order.endpoint, self._desk.wire_payload(self._links), known)
+        payload = self._desk.wire_payload(self._links)
+        self._price = await self._seat.account.prices.of(self._order.endpoint, payload, self._listed)
         short = await self._ledger.reserve(self._key, n, self._price, budget=budget)
         self._reserved = n if short is None else None
         return short
@@ -246,10 +285,17 @@ class Runner:
     async def _claim(self, n: int) -> Intent | None:
         # From here on the journal decides what it counts for, however this call ends.
         self._reserved = None
-        intent, price = self._intent(self._seat.member), self._price
-        if price is not None:
-            intent = intent.model_copy(update={"estimate": price.amount, "currency": price.currency})
-        return await self._desk.claim(n, intent)
+        price = self._price
+        # At this moment, and not when the answer is recorded: a budget beside it would not see it until then.
+        self._ledger.claim(self._key, n, price, self._ask_price)
+        cost = {"estimate": price and price.amount, "currency": price.currency if price else self._currency}
+        claimed: Intent | None = None
+        try:
+            claimed = await self._desk.claim(n, self._intent(self._seat.member).model_copy(update=cost))
+        finally:
+            if claimed is None:
+                self._ledger.release(self._key, n)
+        return claimed
 
     async def _is_cancelled(self, *, fresh: bool) -> bool:
         try:
@@ -262,6 +308,8 @@ class Runner:
     async def _record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
         submit = await self._desk.record_answer(intent, n, answer)
         self._ledger.note(self._key, submit)
+        if submit.state == "refused" and self._policy.budget is None:
+            self._ledger.expect(self._key, self._price, self._ask_price)
         if submit.state == "ticket":
             self._call.tell("submitted", f"submitted as task {submit.task_id}", task_id=submit.task_id)
         return submit

@@ -19,21 +19,58 @@ from rh_prefect.errors import InputError
 from rh_prefect.flows.batch.account import Item
 from rh_prefect.flows.batch.progress import Progress
 from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.ledger.costs import Costs
 from tests.support.prefect_server import PrefectServer
 from tests.support.rh import environment
 
 
 def test_the_line_counts_what_is_done_running_queued_failed_spent_and_left() -> None:
     progress = Progress("b", total=6, scope="run")
-    progress.start([Item(row=1, state="done", cost=Decimal("0.04"), currency="CNY")])
+    progress.start([Item(row=1, state="done", costs=Costs({"CNY": Decimal("0.04")}))])
     assert line_of(progress) == "done 1 · running 0 · queued 5 · failed 0 · spent 0.04 CNY"
     for job in ("run/a", "run/b", "other/c"):
         progress.hear(JobEvent("submitted", job, "some/model"))
     progress.hear(JobEvent("succeeded", "run/a", "some/model"))
-    progress.end(Item(row=2, state="done", cost=Decimal("0.04"), currency="CNY"))
+    progress.end(Item(row=2, state="done", costs=Costs({"CNY": Decimal("0.04")})))
     progress.end(Item(row=3, state="failed"))
     progress.began -= 20
     assert line_of(progress).startswith("done 2 · running 1 · queued 2 · failed 1 · spent 0.08 CNY · about 0:3")
+
+
+def test_rows_that_the_budget_does_not_suffice_for_have_not_failed() -> None:
+    """C9: they were counted as failed."""
+    progress = Progress("b", total=10, scope="run", budget=Decimal("0.12"))
+    progress.end(Item(row=1, state="failed"))
+    progress.end(Item(row=2, state="not started"))
+    progress.set_aside = 3
+    progress.end(Item(row=3, state="unknown"))
+    assert line_of(progress).startswith(
+        "done 0 · running 0 · queued 4 · failed 1 · not started 4 · unknown 1 · spent 0"
+    )
+
+
+def test_the_time_left_is_that_of_the_rows_that_the_budget_suffices_for() -> None:
+    """C9: of 10,000 rows and a budget for three, it said hours."""
+    progress = Progress("b", total=10_000, scope="run", budget=Decimal("0.12"))
+    progress.start([])
+    progress.began -= 20
+    cost = Costs({"CNY": Decimal("0.04")})
+    progress.end(Item(row=1, state="done", costs=cost))
+    assert progress.seconds_left == pytest.approx(40, abs=2)
+    progress.end(Item(row=2, state="done", costs=cost))
+    progress.end(Item(row=3, state="done", costs=cost))
+    for row in range(4, 5000):
+        progress.end(Item(row=row, state="not started"))
+    assert progress.seconds_left == 0
+
+
+def test_two_units_are_shown_apart_in_the_line() -> None:
+    """A21: money and coins are never added."""
+    progress = Progress("b", total=3, scope="run")
+    progress.end(Item(row=1, state="done", costs=Costs({"CNY": Decimal("0.04")})))
+    progress.end(Item(row=2, state="done", costs=Costs({"coins": Decimal(25)})))
+    progress.end(Item(row=3, state="failed", costs=Costs(unknown=1)))
+    assert "spent 0.04 CNY, 25 coins, unknown: 1" in line_of(progress)
 
 
 @pytest.mark.parametrize("out", ["memory://films", "MEMORY://films", "memory://"])
@@ -74,6 +111,8 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
     assert first.returncode == 1, first.stderr
     assert "2 of 3 items done, 1 not started; 0.08 CNY" in first.stdout
     assert "budget of 0.1 CNY" in first.stdout
+    # The command that it names does the rest.
+    assert re.search(r"with a larger --budget: rh-prefect batch .* --budget 0\.12$", first.stdout, re.MULTILINE)
     second = call()
     assert second.returncode == 0, second.stdout + second.stderr
     assert "3 rows, 2 of them done earlier" in second.stdout

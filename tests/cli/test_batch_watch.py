@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -12,13 +13,14 @@ from rh_prefect.flows.batch import BatchAccount
 from rh_prefect.flows.batch.account import Item
 from rh_prefect.flows.batch.progress import Progress
 from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.ledger.costs import Costs
 from rh_prefect.runs import observer
 
 
 def test_what_was_done_earlier_is_told_once_and_bad_rows_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     with BatchWatch(["batch", "rows.csv"]):
         progress = Progress("b", total=5, scope="run")
-        done = [Item(row=n, state="done", cost=Decimal("0.04")) for n in (1, 2, 3)]
+        done = [Item(row=n, state="done", costs=Costs({"CNY": Decimal("0.04")})) for n in (1, 2, 3)]
         progress.start([*done, Item(row=4, label="x", state="failed", why="bad input: 'name' is no parameter")])
         assert (progress.earlier, progress.failed, progress.queued, progress.seconds_left) == (3, 1, 1, None)
     said = capsys.readouterr().out
@@ -54,9 +56,26 @@ def test_news_of_the_pool_and_names_that_no_terminal_can_print_are_shown(capsys:
     assert r"caf\udce9.png" in said
 
 
-@pytest.mark.parametrize(("stands", "advice"), [({"not_started": 1}, "larger --budget"), ({"failed": 1}, "missing")])
+SHORT = {"not_started": 1, "budget": "0.1201"}
+BUDGET = ["batch", "rows.csv", "--budget", "0.1", "--model", "x"]
+
+
+@pytest.mark.parametrize(
+    ("words", "stands", "way"),
+    [
+        (BUDGET, SHORT, "larger --budget: rh-prefect batch rows.csv --model x --budget 0.13"),
+        (
+            ["batch", "rows.csv", "--budget=0.1"],
+            {"not_started": 1, "budget": "0.12"},
+            "rh-prefect batch rows.csv --budget 0.12",
+        ),
+        (BUDGET, {"not_started": 1}, "price is not known, without --budget: rh-prefect batch rows.csv --model x"),
+        (["batch", "rows.csv"], {"failed": 1}, "do what is missing: rh-prefect batch rows.csv"),
+    ],
+)
 def test_the_way_on_is_one_that_leads_on(
-    capsys: pytest.CaptureFixture[str], stands: dict[str, int], advice: str
+    capsys: pytest.CaptureFixture[str], words: list[str], stands: dict[str, Any], way: str
 ) -> None:
-    BatchWatch(["batch", "rows.csv"]).summary(BatchAccount(batch="b", total=1, **stands))
-    assert re.search(f"do what .*{advice}.*: rh-prefect batch rows.csv", capsys.readouterr().out)
+    """C9: the hint repeated the budget that was too small."""
+    BatchWatch(words).summary(BatchAccount(batch="b", total=1, **stands))
+    assert f"{way}\n" in capsys.readouterr().out

@@ -169,6 +169,16 @@ async def test_usage_in_every_form(
     assert (view.cost, view.unit) == (cost, unit)
 
 
+@pytest.mark.parametrize("field", ["consumeMoney", "thirdPartyConsumeMoney", "consumeCoins"])
+async def test_a_negative_cost_is_not_known_and_logged(
+    field: str, client: Client, wire: WireServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A21: a negative cost would lower what a run is said to have spent."""
+    view = await query(client, wire, task(usage={field: "-0.50"}))
+    assert (view.cost, view.unit) == (None, None)
+    assert f"negative {field} of a task, -0.50" in caplog.text
+
+
 ERRORS: list[tuple[object, type[RunningHubError]]] = [
     ({**task("", ""), "errorCode": "1004", "errorMessage": "task not found"}, TaskNotFound),
     ({**task(ID, ""), "errorCode": "1004"}, TaskNotFound),

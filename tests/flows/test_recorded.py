@@ -11,6 +11,7 @@ import pytest
 from rh_prefect.flows.batch.account import Item
 from rh_prefect.flows.batch.recorded import filled_in
 from rh_prefect.jobs.ledger.budget import ledger_of
+from rh_prefect.jobs.ledger.costs import Costs
 from rh_prefect.jobs.ledger.journal import FolderJournal
 from rh_prefect.jobs.ledger.records import End, Record
 from tests.support.job_records import TASK, intent, ticket, write
@@ -34,7 +35,7 @@ async def test_a_run_that_broke_off_names_its_tasks_and_what_they_have_cost(tmp_
         "second": {"intent-1": intent(), "answer-1": ticket()},
     }
     found = await filled(tmp_path, Item(row=1, id="x", why="broke off"), **steps)
-    assert (found.state, found.tasks, found.cost, found.currency) == ("unfinished", ("1", TASK), Decimal("0.04"), "CNY")
+    assert (found.state, found.tasks, found.costs) == ("unfinished", ("1", TASK), Costs({"CNY": Decimal("0.04")}))
     assert found.jobs == (f"run/{FIRST}", f"run/{SECOND}")
     assert f"task {TASK} goes on" in found.why
 
@@ -49,7 +50,7 @@ async def test_what_another_run_has_submitted_meanwhile_is_not_called_unpaid(tmp
 async def test_what_the_budget_allows_no_other_try_has_failed(tmp_path: Path) -> None:
     item = Item(row=1, id="x", state="not started", why="the budget", jobs=(f"run/{FIRST}",))
     found = await filled(tmp_path, item, first={"intent-1": intent(), "answer-1": ticket(), "end-1": FAILED})
-    assert (found.state, found.cost) == ("failed", Decimal("0.04"))
+    assert (found.state, found.costs) == ("failed", Costs({"CNY": Decimal("0.04")}))
     assert found.why == f"task {TASK} has failed: out of memory. Another try was not started: the budget"
 
 

@@ -359,6 +359,12 @@ class _Seat:
 
 
 class _Prices:
+    async def currency(self) -> str:
+        return "CNY"
+
+    async def listed(self, known: Money | None) -> Money | None:
+        return known
+
     async def of(self, endpoint: str, payload: Mapping[str, object], known: Money | None) -> Money | None:
         return known
 

@@ -221,11 +221,20 @@ def read_usage(usage: object) -> Usage:
     source = table(usage)
     seconds = amount(source.get("taskCostTime"))
     return Usage(
-        money=amount(source.get("consumeMoney")),
-        third_party_money=amount(source.get("thirdPartyConsumeMoney")),
-        coins=amount(source.get("consumeCoins")),
+        money=_billed(source, "consumeMoney"),
+        third_party_money=_billed(source, "thirdPartyConsumeMoney"),
+        coins=_billed(source, "consumeCoins"),
         seconds=None if seconds is None else float(seconds),
     )
+
+
+def _billed(source: dict[str, object], name: str) -> Decimal | None:
+    """An amount that a task used; a negative one would lower the sums of a run, so it counts as not known."""
+    billed = amount(source.get(name))
+    if billed is not None and billed < 0:
+        _log.warning("RunningHub reports a negative %s of a task, %s; its cost is taken as not known.", name, billed)
+        return None
+    return billed
 
 
 def read_item_usage(items: list[object]) -> Usage:

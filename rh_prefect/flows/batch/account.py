@@ -6,15 +6,16 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from rh_prefect import artifacts
 from rh_prefect.flows.batch.state import FOLDER
+from rh_prefect.jobs.ledger.costs import Costs
 from rh_prefect.media.store import MediaStore
 
 ItemState = Literal["done", "failed", "unknown", "not started", "cancelled", "unfinished"]
@@ -28,7 +29,9 @@ ItemState = Literal["done", "failed", "unknown", "not started", "cancelled", "un
 - `unfinished`: the run broke off before its end; what was paid goes on at RunningHub and is found again.
 """
 
-COLUMNS = ("row", "label", "state", "why", "cost", "currency", "output", "tasks", "jobs", "manifest", "id")
+COLUMNS = ("row", "label", "state", "why", "cost", "currency", "unknown", "output", "tasks", "jobs", "manifest", "id")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that a spreadsheet takes for a formula; see OWASP, CSV injection."""
 
 
 class Item(BaseModel):
@@ -40,8 +43,8 @@ class Item(BaseModel):
         label: A name for its output.
         state: How it stands.
         why: The reason, unless it is done.
-        cost: What its jobs have cost together, failed tasks included; estimated where RunningHub does not say.
-        currency: Of the cost.
+        costs: What its jobs have cost together, failed tasks included.
+        price: What its next job would cost, where the budget had too little left for it.
         outputs: The files of its last step.
         manifest: Of its last step.
         files: A mark of its files on this machine; where it is another one they are looked at again.
@@ -56,8 +59,8 @@ class Item(BaseModel):
     label: str | None = None
     state: ItemState = "unfinished"
     why: str = ""
-    cost: Decimal | None = None
-    currency: str | None = None
+    costs: Costs = Field(default_factory=Costs)
+    price: Costs = Field(default_factory=Costs)
     outputs: tuple[str, ...] = ()
     manifest: str = ""
     files: str = ""
@@ -66,13 +69,16 @@ class Item(BaseModel):
 
     def cells(self) -> dict[str, str]:
         """The item as the cells of a table, in characters that every file and table takes."""
+        amounts = sorted(self.costs.amounts.items())
         cells = {
             "row": str(self.row),
             "label": self.label or "",
             "state": self.state,
             "why": self.why,
-            "cost": "" if self.cost is None else f"{self.cost.normalize():f}",
-            "currency": self.currency or "",
+            # One for each unit, in one order, as the tasks are one for each task.
+            "cost": " ".join(f"{amount.normalize():f}" for _, amount in amounts),
+            "currency": " ".join(unit for unit, _ in amounts),
+            "unknown": str(self.costs.unknown or ""),
             "output": " ".join(self.outputs),
             "tasks": " ".join(self.tasks),
             "jobs": " ".join(self.jobs),
@@ -94,8 +100,9 @@ class BatchAccount(BaseModel):
         not_started: Items that the budget had too little left for.
         cancelled: Items of a run that was cancelled.
         unfinished: Items of a run that broke off.
-        cost: What the items have cost, those of earlier runs included.
-        currency: Of the cost.
+        costs: What the items have cost by unit, those of earlier runs included.
+        budget: The least budget that suffices for the next job of each item that was not started; None where there is
+            no such item, or the price of one is not known.
         csv_uri: Where the account is as a table.
         json_uri: Where it is as JSON.
     """
@@ -110,8 +117,8 @@ class BatchAccount(BaseModel):
     not_started: int = 0
     cancelled: int = 0
     unfinished: int = 0
-    cost: Decimal = Decimal(0)
-    currency: str | None = None
+    costs: Costs = Field(default_factory=Costs)
+    budget: Decimal | None = None
     csv_uri: str = ""
     json_uri: str = ""
 
@@ -125,27 +132,38 @@ class BatchAccount(BaseModel):
         others = ("failed", "unknown", "not_started", "cancelled", "unfinished")
         said = [f"{getattr(self, name)} {name.replace('_', ' ')}" for name in others if getattr(self, name)]
         counts = ", ".join([f"{self.done} of {self.total} items done", *said])
-        return f"{counts}; {self.cost.normalize():f} {self.currency or ''}".rstrip()
+        return f"{counts}; {self.costs}"
 
 
-def summed_up(batch: str, items: Sequence[Item], *, store: MediaStore) -> BatchAccount:
+def summed_up(
+    batch: str, items: Sequence[Item], *, store: MediaStore, counted: Callable[[str], Decimal]
+) -> BatchAccount:
     """Counts and adds up.
 
     Args:
         batch: The batch's id.
         items: All items.
         store: Where the files of the account go.
+        counted: What a budget counts in a currency by now.
     """
     counts = Counter(item.state.replace(" ", "_") for item in items)
     return BatchAccount(
         batch=batch,
         total=len(items),
-        cost=sum((item.cost for item in items if item.cost is not None), Decimal(0)),
-        currency=next((item.currency for item in items if item.currency), None),
+        costs=Costs.total(item.costs for item in items),
+        budget=_budget(Costs.total(item.price for item in items if item.state == "not started"), counted),
         csv_uri=store.uri(_name(batch, "csv")),
         json_uri=store.uri(_name(batch, "json")),
         **counts,
     )
+
+
+def _budget(missing: Costs, counted: Callable[[str], Decimal]) -> Decimal | None:
+    """The least budget that suffices for these prices beside what is spent."""
+    if missing.unknown or len(missing.amounts) != 1:
+        return None
+    ((currency, amount),) = missing.amounts.items()
+    return counted(currency) + amount
 
 
 def write(account: BatchAccount, items: Sequence[Item], *, store: MediaStore, about: dict[str, Any]) -> None:
@@ -160,7 +178,7 @@ def write(account: BatchAccount, items: Sequence[Item], *, store: MediaStore, ab
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS)
     table.writeheader()
-    table.writerows(item.cells() for item in items)
+    table.writerows({name: _as_text(cell) for name, cell in item.cells().items()} for item in items)
     store.write_bytes(_name(account.batch, "csv"), text.getvalue().encode())
     whole = {
         **account.model_dump(mode="json", exclude={"csv_uri", "json_uri"}),
@@ -172,6 +190,11 @@ def write(account: BatchAccount, items: Sequence[Item], *, store: MediaStore, ab
         _name(account.batch, "json"),
         json.dumps(whole, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"),
     )
+
+
+def _as_text(cell: str) -> str:
+    """A cell that a spreadsheet takes for a formula, as the text that it is."""
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def earlier(batch: str, *, store: MediaStore) -> dict[str, Item]:
@@ -199,8 +222,12 @@ async def show(account: BatchAccount, items: Sequence[Item]) -> None:
         items: All items, in order: those that are not done come first.
     """
     rows = sorted(items, key=lambda item: item.state == "done")
-    hidden = ("id", "currency", "manifest")
-    cells = ({name: cell for name, cell in item.cells().items() if name not in hidden} for item in rows)
+    hidden = ("id", "currency", "unknown", "manifest")
+    cells = (
+        {name: cell for name, cell in item.cells().items() if name not in hidden}
+        | {"cost": str(item.costs) if item.costs else ""}
+        for item in rows
+    )
     await artifacts.table(cells, what="account", description=f"{account}. All of it: `{account.csv_uri}`.")
 
 

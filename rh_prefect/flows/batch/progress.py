@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -11,6 +12,7 @@ from decimal import Decimal
 
 from rh_prefect.flows.batch.account import Item, ItemState
 from rh_prefect.jobs.events import JobEvent, JobEventState
+from rh_prefect.jobs.ledger.costs import Costs
 
 _RUNNING: frozenset[JobEventState] = frozenset({"submitted", "adopted", "running", "collecting"})
 
@@ -26,7 +28,8 @@ class Progress:
         earlier: How many of these an earlier run had done.
         at_start: How many had ended before this run began with any: those, and bad ones.
         spent: What items have cost, those of earlier runs included.
-        currency: Of the cost.
+        budget: What they may cost; None for no limit.
+        set_aside: How many the budget has too little left for as it stands; some of them may be tried again.
     """
 
     batch: str
@@ -34,10 +37,12 @@ class Progress:
     scope: str
     ended: Counter[ItemState] = field(default_factory=Counter)
     earlier: int = 0
-    spent: Decimal = Decimal(0)
-    currency: str | None = None
+    spent: Costs = field(default_factory=Costs)
+    budget: Decimal | None = None
+    set_aside: int = 0
     began: float = field(default_factory=time.monotonic)
     at_start: int = 0
+    _spent_at_start: Costs = field(default_factory=Costs)
     _running: set[str] = field(default_factory=set)
 
     @property
@@ -52,21 +57,41 @@ class Progress:
 
     @property
     def failed(self) -> int:
-        """How many items have ended without being done."""
-        return sum(self.ended.values()) - self.done
+        """How many items have failed."""
+        return self.ended["failed"]
+
+    @property
+    def not_started(self) -> int:
+        """How many items the budget has too little left for."""
+        return self.ended["not started"] + self.set_aside
 
     @property
     def queued(self) -> int:
         """How many items wait."""
-        return max(0, self.total - sum(self.ended.values()) - self.running)
+        return max(0, self._open - self.running)
 
     @property
     def seconds_left(self) -> float | None:
         """How long it will take at the pace so far; None while there is no pace."""
-        now = sum(self.ended.values()) - self.at_start
+        # What is not started takes no time, so it says nothing of the pace.
+        now = sum(self.ended.values()) - self.ended["not started"] - self.at_start
         if now <= 0:
             return None
-        return (time.monotonic() - self.began) / now * (self.total - sum(self.ended.values()))
+        left = min(self._open, self._affordable(now))
+        return (time.monotonic() - self.began) / now * left
+
+    @property
+    def _open(self) -> int:
+        """How many items have not ended and may still be started."""
+        return self.total - sum(self.ended.values()) - self.set_aside
+
+    def _affordable(self, now: int) -> int:
+        """For how many more items the budget suffices, if they cost as much as those of this run on average."""
+        if self.budget is None or len(self.spent.amounts) != 1:
+            return self._open
+        ((currency, spent),) = self.spent.amounts.items()
+        each = (spent - self._spent_at_start.amounts.get(currency, Decimal(0))) / now
+        return self._open if each <= 0 else max(0, math.ceil((self.budget - spent) / each))
 
     def hear(self, event: JobEvent) -> None:
         """Takes note of a job's change."""
@@ -86,7 +111,7 @@ class Progress:
         """Begins, with what an earlier run has done and what cannot be done: bad rows."""
         for item in ended:
             self._count(item)
-        self.at_start = len(ended)
+        self.at_start, self._spent_at_start = len(ended), self.spent
         self.earlier = sum(item.state == "done" for item in ended)
         self._say(None)
         for item in ended:
@@ -95,8 +120,7 @@ class Progress:
 
     def _count(self, item: Item) -> None:
         self.ended[item.state] += 1
-        self.spent += item.cost or Decimal(0)
-        self.currency = self.currency or item.currency
+        self.spent += item.costs
 
     def _say(self, item: Item | None) -> None:
         for listener in tuple(listeners):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flows.batch.account import Item
 from rh_prefect.jobs.ledger.budget import Ledger
+from rh_prefect.jobs.ledger.costs import Costs
 from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.ledger.records import JobView
 
@@ -46,11 +47,9 @@ async def filled_in(
 
 def _filled_in(item: Item, views: Sequence[JobView], scope: str, ledger: Ledger) -> Item:
     costs = [cost for cost in (ledger.spent_on(view.key) for view in views) if cost is not None]
-    ends = [submit.end for view in views for submit in view.submits if submit.end is not None]
     tasks = [submit.task_id for view in views for submit in view.submits if submit.task_id]
     more = {
-        "cost": sum(costs[1:], costs[0]) if costs else item.cost,
-        "currency": item.currency or next((end.currency for end in ends if end.currency), None),
+        "costs": Costs.total(costs) if costs else item.costs,
         "tasks": tuple(dict.fromkeys((*item.tasks, *tasks))),
         "jobs": item.jobs or tuple(f"{scope}/{view.key}" for view in views),
     }

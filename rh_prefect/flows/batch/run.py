@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from rh_prefect.blocks.lookup import load_storage
@@ -23,7 +24,7 @@ from rh_prefect.flows.batch.work import Crew
 from rh_prefect.jobs.leaving import Round
 from rh_prefect.jobs.ledger.budget import Ledger, ledger_of
 from rh_prefect.jobs.ledger.journal import Journal
-from rh_prefect.jobs.options import Reuse
+from rh_prefect.jobs.options import Options, Reuse
 from rh_prefect.jobs.sharing import ASKED
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
@@ -97,6 +98,8 @@ async def batch(
     here = current_scope()
     if here is None:
         raise ConfigError("batch: called outside of a flow. What to do: call it in a flow, or: rh-prefect batch ROWS.")
+    # Here, and not row by row: what is wrong with an option is wrong with all of them.
+    Options(budget=budget, max_attempts=max_attempts, reuse=reuse)
     plan = make_plan(model, chain=chain, values=values, label_column=label_column, ignored=ignore_columns)
     payer, store = await load_payer(credentials), await load_storage(storage)
     source = await asyncio.to_thread(open_source, rows, store=store, fields={"flow": here.flow, "run": here.run})
@@ -193,7 +196,9 @@ class _Run:
         known = await asyncio.to_thread(accounts.earlier, self.name, store=self.store)
         items = await asyncio.to_thread(_items, rows)
         works = [row for row in rows if isinstance(row, Work)]
-        progress = Progress(self.name, len(rows), self.scope.journal.scope)
+        budget = self.options["budget"]
+        limit = None if budget is None else Decimal(str(budget))
+        progress = Progress(self.name, len(rows), self.scope.journal.scope, budget=limit)
         ledger = await LOOP.call(_ledger(self.scope.journal))
         crew = Crew(self.name, self.plan, self.options, self.scope.journal.scope, ledger, progress, items)
         missing = await self._take_earlier(works, crew, known)
@@ -258,7 +263,12 @@ class _Run:
     async def _account(self, crew: Crew) -> BatchAccount:
         items, journal = [crew.items[number] for number in sorted(crew.items)], self.scope.journal
         items = await LOOP.call(filled_in(items, crew.keys, journal=journal, ledger=crew.ledger))
-        account = accounts.summed_up(self.name, items, store=self.store)
+        account = accounts.summed_up(
+            self.name,
+            items,
+            store=self.store,
+            counted=lambda unit: crew.ledger.spent(unit) + crew.ledger.reserved(unit),
+        )
         about = {**self.about, "flow_run": self.here.journal.scope, "scope": self.scope.journal.scope}
         try:
             await asyncio.to_thread(accounts.write, account, items, store=self.store, about=about)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,6 +25,7 @@ from rh_prefect.flows.batch.plan import Plan, Work
 from rh_prefect.flows.batch.progress import Progress
 from rh_prefect.jobs.leaving import Left, Round
 from rh_prefect.jobs.ledger.budget import Ledger
+from rh_prefect.jobs.ledger.costs import CURRENCY, Costs
 from rh_prefect.jobs.ledger.identity import explicit_key
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.thread import LOOP
@@ -107,9 +109,11 @@ class Crew:
                 return sorted(later, key=lambda work: work.number)
             affordable = self._affordable(short) if 0 < len(short) < len(waiting) else set()
             waiting = [one.work for one in short if one.work.number in affordable]
+            self.progress.set_aside = 0
             for one in short:
                 if one.work.number not in affordable:
-                    self._end(one.work, one.results, *self._told(one.error, one.work, len(one.results)))
+                    price = Costs.of(one.error.price, one.error.currency)
+                    self._end(one.work, one.results, *self._told(one.error, one.work, len(one.results)), price=price)
         return []
 
     async def _pass(self, works: Sequence[Work], together: Round | None) -> tuple[list[_Short], list[_Gone]]:
@@ -144,11 +148,13 @@ class Crew:
 
     def _affordable(self, short: Iterable[_Short]) -> set[int]:
         """The rows, by number, that what is left now suffices for, the first ones first."""
-        left = Decimal(str(self.options["budget"])) - self.ledger.spent - self.ledger.reserved
+        budget, taken = Decimal(str(self.options["budget"])), defaultdict[str, Decimal](Decimal)
         found: set[int] = set()
         for one in short:
-            if one.error.price is not None and one.error.price <= left:
-                left -= one.error.price
+            price, currency = one.error.price, one.error.currency or CURRENCY
+            left = budget - self.ledger.counted(currency) - taken[currency]
+            if price is not None and price <= left:
+                taken[currency] += price
                 found.add(one.work.number)
         return found
 
@@ -172,6 +178,7 @@ class Crew:
                 return _Gone(work)
             ended: tuple[ItemState, str] = "done", ""
         except BudgetExceeded as error:
+            self.progress.set_aside += 1
             return _Short(work, results, error)
         except Exception as error:  # whatever it is: it is this row's alone, and the account says so
             ended = self._told(error, work, len(results))
@@ -210,9 +217,10 @@ class Crew:
             why = f"bad input: {why}"
         return state, f"step {step + 1} of {len(self.plan.stages)}: {why}" if len(self.plan.stages) > 1 else why
 
-    def _end(self, work: Work, results: list[Result], state: ItemState, why: str) -> None:
+    def _end(
+        self, work: Work, results: list[Result], state: ItemState, why: str, *, price: Costs | None = None
+    ) -> None:
         keys = self.keys(work.id)
-        costs = [cost for cost in map(self.ledger.spent_on, keys) if cost is not None]
         last = results[-1] if results else None
         item = Item(
             row=work.number,
@@ -220,8 +228,8 @@ class Crew:
             label=work.label,
             state=state,
             why=why,
-            cost=sum(costs[1:], costs[0]) if costs else None,
-            currency=next((result.currency for result in results if result.currency), None),
+            costs=Costs.total(filter(None, map(self.ledger.spent_on, keys))),
+            price=price or Costs(),
             outputs=tuple(file.uri for file in last.outputs) if last and state == "done" else (),
             files=self.items[work.number].files,
             manifest=last.manifest if last and state == "done" else "",

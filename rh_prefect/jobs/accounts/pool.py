@@ -175,9 +175,11 @@ class Pool:
         """
         if self.is_one:
             return
-        if self._currency is None or (self._currency.done() and self._currency.exception()):
-            self._currency = asyncio.ensure_future(self._compare_currencies())
-        await asyncio.shield(self._currency)
+        check = self._currency
+        # One that was cancelled, as by the end of its loop, has no exception to ask for.
+        if check is None or (check.done() and (check.cancelled() or check.exception())):
+            check = self._currency = asyncio.ensure_future(self._compare_currencies())
+        await asyncio.shield(check)
 
     async def _compare_currencies(self) -> None:
         found = await asyncio.gather(*(one.account.prices.currency() for one in self.members))

@@ -8,6 +8,7 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submits:
 | `intent-n`     | right before POST n                 | who posts, on which account, what, for how much       |
 | `answer-n`     | right after it                      | a ticket (task id), a definite refusal, or unknown    |
 | `resolution-n` | where the answer is unknown         | adopted (task id) or forgotten                        |
+| `late-n`       | a ticket came after a resolution    | the task, which was accepted and may have been paid   |
 | `lost-n`       | where RunningHub forgot the task    | a person has said so: it may be paid for again        |
 | `end-n`        | when the remote task is terminal    | state, links, failure, cost                           |
 
@@ -195,6 +196,7 @@ class End(Record):
         reason: What failed, in one line, with the node and its exception.
         cost: What it cost, where RunningHub says.
         currency: Of the cost.
+        coins: The coins of a task that cost coins beside its money.
         queued_seconds: Time from the answer to the first sight of it running.
         run_seconds: Time that it ran, as RunningHub reports it or as it was seen.
         attempt: The flow-run attempt that saw the end.
@@ -208,6 +210,7 @@ class End(Record):
     reason: str = ""
     cost: Decimal | None = None
     currency: str | None = None
+    coins: Decimal | None = None
     queued_seconds: float | None = None
     run_seconds: float | None = None
     attempt: int = 1
@@ -242,6 +245,7 @@ class Submit:
     resolution: Resolution | None = None
     end: End | None = None
     lost: Lost | None = None
+    late: Answer | None = None
 
     @property
     def state(self) -> JobState:
@@ -273,6 +277,12 @@ class Submit:
             if record is not None and record.task_id:
                 return record.task_id
         return None
+
+    @property
+    def late_task_id(self) -> str | None:
+        """The task of a ticket that came after the submit was settled without it."""
+        late = self.late.task_id if self.late is not None else None
+        return late if late != self.task_id else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,4 +347,5 @@ def _submit(n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
         resolution=Resolution.model_validate(records["resolution"]) if "resolution" in records else None,
         end=End.model_validate(records["end"]) if "end" in records else None,
         lost=Lost.model_validate(records["lost"]) if "lost" in records else None,
+        late=Answer.model_validate(records["late"]) if "late" in records else None,
     )

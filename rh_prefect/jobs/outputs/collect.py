@@ -202,6 +202,7 @@ def _manifest(
         run_seconds=end.run_seconds,
         cost=end.cost,
         currency=end.currency,
+        coins=end.coins,
         outputs=outputs,
         texts=tuple(link.text for link in end.links if link.text),
         run=dict(scope.details),

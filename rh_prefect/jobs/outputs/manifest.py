@@ -41,6 +41,7 @@ class Manifest(BaseModel):
         run_seconds: Time that the task ran.
         cost: What it cost, where RunningHub says.
         currency: Of the cost.
+        coins: The coins of a task that cost coins beside its money.
         outputs: Its files.
         texts: Its texts.
         run: What the run says of itself, such as the flow run's id and name.
@@ -66,6 +67,7 @@ class Manifest(BaseModel):
     run_seconds: float | None = None
     cost: Decimal | None = None
     currency: str | None = None
+    coins: Decimal | None = None
     outputs: tuple[Media, ...] = ()
     texts: tuple[str, ...] = ()
     run: Mapping[str, str] = Field(default_factory=dict)
