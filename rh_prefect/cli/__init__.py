@@ -43,7 +43,7 @@ for _name, _help in {
     "cancel": "Cancel at RunningHub what a run has submitted.",
 }.items():
     _jobs.command(f"rh_prefect.cli.jobs:{_name}_", name=_name, help=_help)
-app.command("rh_prefect.cli.spend:spend", help="Add up what the jobs in a storage have cost.")
+app.command("rh_prefect.cli.spend:spend", help="Add up what tasks have cost.")
 app.command("rh_prefect.cli.emulator:emulator", help="Serve RunningHub's API on this machine.")
 app.command(_webhook)
 _webhook.command("rh_prefect.cli.webhook:serve_", name="serve", help="Serve the receiver in the foreground.")

@@ -1,43 +1,58 @@
-"""`rh-prefect spend`: what the jobs in a storage have cost, by their manifests."""
+"""`rh-prefect spend`: what tasks have cost, by the journals of all runs and the manifests in a storage."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from rh_prefect.cli.api import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError
+from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
-    from rh_prefect.jobs.outputs.manifest import Manifest
+    from rh_prefect.media.store import MediaStore
+    from rh_prefect.runs.charges import TaskCharge
 
 
 def spend(
     *,
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_OUT.")] = None,
     by: Annotated[Literal["model", "day", "run", "account"], Parameter(help="What to add up by.")] = "model",
-    since: Annotated[str | None, Parameter(help="Only jobs that ended on this day (YYYY-MM-DD, UTC) or later.")] = None,
+    since: Annotated[
+        str | None, Parameter(help="Only tasks that ended on this day (YYYY-MM-DD, UTC) or after.")
+    ] = None,
 ) -> None:
-    """Add up what the jobs in a storage have cost."""
+    """Add up what the tasks of a storage's jobs have cost, those that failed, were cancelled or are lost too."""
     if since is not None:
         since = _day(since)
-    from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.jobs.outputs import manifest
+    with api_of_earlier_runs():
+        store, found = asyncio.run(_charges(storage))
+        if not is_configured():
+            print("flow runs are left out: no PREFECT_API_URL is set, and `rh-prefect run` has not run here yet")
+    here = [one for one in found if one.store == store.url and (since is None or one.at >= since)]
+    if here:
+        print("\n".join(table(here, by)))
+    else:
+        print(f"no task of {store.url} is recorded" + (f" since {since}" if since else ""))
+    others = sum(1 for one in found if one.store != store.url)
+    if others:
+        print(f"{others} task(s) of other places are recorded too; name one with --storage, or set RH_OUT")
 
-    store = asyncio.run(load_storage(storage))
-    found = [one for one in manifest.everything(store) if since is None or one.ended_at >= since]
-    if not found:
-        print(f"no job has left a manifest in {store.url}" + (f" since {since}" if since else ""))
-        return
-    rows = _sums(found, by)
-    width = max(len(name) for name, _, _, _ in rows)
-    for name, jobs, cost, currency in rows:
-        print(f"{name:{width}}  {jobs:6} job(s)  {cost:>12} {currency}")
+
+async def _charges(storage: str | None) -> tuple[MediaStore, list[TaskCharge]]:
+    from rh_prefect.blocks.lookup import load_storage
+    from rh_prefect.runs.charges import charges
+
+    store = await load_storage(storage)
+    url = get_settings().journal_url
+    return store, await charges(store, with_prefect=is_configured(), journal_url=url)
 
 
 def _day(given: str) -> str:
@@ -47,23 +62,55 @@ def _day(given: str) -> str:
         raise InputError(f"spend: --since {given!r} is no day. What to do: write it as YYYY-MM-DD.") from None
 
 
-def _sums(found: Iterable[Manifest], by: str) -> list[tuple[str, int, Decimal, str]]:
-    jobs: defaultdict[tuple[str, str], int] = defaultdict(int)
-    costs: defaultdict[tuple[str, str], Decimal] = defaultdict(Decimal)
+@dataclass(slots=True)
+class _Sum:
+    """One row: the tasks of one name that cost something in one unit, or whose cost is not known."""
+
+    tasks: int = 0
+    amount: Decimal = Decimal(0)
+    estimated: Decimal = Decimal(0)
+
+
+def table(found: Iterable[TaskCharge], by: str) -> list[str]:
+    """Writes the sums: a line for each name and unit, and one for the tasks of a name whose cost is not known.
+
+    Args:
+        found: The tasks.
+        by: What to add up by.
+    """
+    sums: defaultdict[tuple[str, str], _Sum] = defaultdict(_Sum)
     for one in found:
         for name in (_name(one, by), "total"):
-            jobs[name, one.currency or ""] += 1
-            costs[name, one.currency or ""] += one.cost or Decimal(0)
-    order = sorted(jobs, key=lambda key: (key[0] == "total", key))
-    return [(name, jobs[name, currency], costs[name, currency], currency) for name, currency in order]
+            _add(sums, name, one)
+    width = max(len(name) for name, _ in sums)
+    order = sorted(sums, key=lambda key: (key[0] == "total", key[0], not key[1], key[1]))
+    return [f"{name:{width}}  {_line(unit, sums[name, unit])}" for name, unit in order]
 
 
-def _name(one: Manifest, by: str) -> str:
+def _add(sums: defaultdict[tuple[str, str], _Sum], name: str, one: TaskCharge) -> None:
+    costs = one.charge.costs
+    for unit, amount in costs.amounts.items():
+        row = sums[name, unit]
+        row.tasks += 1
+        row.amount += amount
+        row.estimated += amount if one.charge.is_estimate else 0
+    if costs.unknown:
+        sums[name, ""].tasks += 1
+
+
+def _line(unit: str, row: _Sum) -> str:
+    if not unit:
+        return f"{row.tasks:6} task(s)  {f'unknown: {row.tasks}':>12}"
+    estimated = f"  ({row.estimated:f} of it estimated)" if row.estimated else ""
+    return f"{row.tasks:6} task(s)  {row.amount:>12f} {unit}{estimated}"
+
+
+def _name(one: TaskCharge, by: str) -> str:
     match by:
         case "day":
-            return one.ended_at[:10]
+            return one.at[:10]
         case "run":
-            return one.job.partition("/")[0]
+            return one.run
         case "account":
             return one.account
         case _:
