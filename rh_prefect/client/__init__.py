@@ -5,7 +5,7 @@ from __future__ import annotations
 from rh_prefect.client.api import DEFAULT_BASE_URL, Client, V1Submit
 from rh_prefect.client.apps import AppSort
 from rh_prefect.client.download import discard_partial
-from rh_prefect.client.native import NativeSubmit, is_task_id
+from rh_prefect.client.native import NativeSubmit
 from rh_prefect.client.platform import ResourceKind
 from rh_prefect.client.states import read_delivery
 from rh_prefect.client.wire import (
@@ -38,6 +38,7 @@ from rh_prefect.client.wire import (
     Usage,
     WebhookDelivery,
     WebhookEvent,
+    is_task_id,
 )
 
 __all__ = [

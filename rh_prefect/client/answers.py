@@ -15,7 +15,7 @@ from typing import Final
 
 from rh_prefect.client.lenient import compact, first_text, loads, rows, table, text, unfold
 from rh_prefect.client.masks import mask
-from rh_prefect.client.wire import TaskView, read_task, read_task_id
+from rh_prefect.client.wire import TaskView, is_task_id, read_task, read_task_id
 from rh_prefect.errors import CODES, ApiError, KeyRejected, NoAnswer, RequestRefused, api_error, explain
 
 _REFUSALS: Final = frozenset({400, 401, 403, 404, 405, 413, 414, 415, 422, 431})
@@ -202,7 +202,7 @@ def submitted(answer: Answer, ask: Ask) -> TaskView:
 
     Raises:
         ApiError: By the table of codes; a code that is not listed is `Unclear`.
-        NoAnswer: There is neither a task id nor a code.
+        NoAnswer: There is neither a task id nor a code, or the task id is not valid.
     """
     task = answer.task
     task_id = read_task_id(task)
@@ -210,8 +210,20 @@ def submitted(answer: Answer, ask: Ask) -> TaskView:
         raise _error(answer, ask)
     if not task_id:
         raise no_answer(ask, "the answer holds neither a task id nor an error code")
+    check_task_id(task_id, ask)
     view = read_task(task, task_id=task_id, code=answer.code, reason=answer.reason if answer.code else "")
     return view or TaskView(task_id=task_id, status="QUEUED", code=answer.code, reason=answer.reason)
+
+
+def check_task_id(task_id: str, ask: Ask) -> str:
+    """Checks the task id in the answer to a submit, before anything is done with it.
+
+    Raises:
+        NoAnswer: It is not a valid id. A task may run all the same, so the outcome is unknown.
+    """
+    if not is_task_id(task_id):
+        raise no_answer(ask, f"the answer names a task id that is not valid, {task_id[:40]!r}")
+    return task_id
 
 
 def looked_at(answer: Answer, ask: Ask, *, task_id: str) -> TaskView:
@@ -224,7 +236,7 @@ def looked_at(answer: Answer, ask: Ask, *, task_id: str) -> TaskView:
     task = answer.task
     named = read_task_id(task)
     if named and named != task_id:
-        raise no_answer(ask, f"the answer is about another task, {named[:40]}")
+        raise no_answer(ask, f"the answer is about another task, {named[:40]!r}")
     reason = answer.reason if answer.code else ""
     view = read_task(task, task_id=task_id, code=answer.code, reason=reason) or by_code(answer, task_id)
     if view is None and answer.code:

@@ -6,13 +6,12 @@ ids are digits only. A file's link is the proxy's address with a mask in place o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from rh_prefect.client.proxy import NativeProxy
-from rh_prefect.client.wire import ComfyFile, ComfyRun, Download, RemoteOutput, TaskStatus, TaskView
+from rh_prefect.client.wire import ComfyFile, ComfyRun, Download, RemoteOutput, TaskStatus, TaskView, read_extension
 from rh_prefect.errors import InputError, RunningHubError, api_error
 
 NativeSubmit = Literal["/proxy", "/proxy-plus"]
@@ -24,12 +23,6 @@ _STATUSES: Final[dict[str, TaskStatus]] = {
     "failed": "FAILED",
     "interrupted": "CANCELLED",
 }
-_TASK_ID: Final = re.compile(r"[0-9]+|proxy(-plus)?\.[A-Za-z0-9][A-Za-z0-9-]*")
-
-
-def is_task_id(text: str) -> bool:
-    """Tells whether a text is a task's id: RunningHub's digits, or a prompt's with its machine before it."""
-    return text.isascii() and _TASK_ID.fullmatch(text) is not None
 
 
 class NativeTasks:
@@ -110,5 +103,5 @@ class NativeTasks:
         )
 
     def _output(self, file: ComfyFile) -> RemoteOutput:
-        extension = PurePosixPath(file.name).suffix.lower().lstrip(".") or None
+        extension = read_extension(PurePosixPath(file.name).suffix)
         return RemoteOutput(url=self._comfy.link(file), type=extension, node_id=file.node_id or None)

@@ -204,11 +204,13 @@ def judged(status: int, body: bytes, ask: Ask) -> ComfyPrompt:
 
     Raises:
         RequestRefused: ComfyUI says that the graph is not valid.
-        NoAnswer: There is no id, and no word of either.
+        NoAnswer: There is no valid id and no error.
         ApiError: By the table of codes.
     """
     source = loads(body)
     taken = wire.read_comfy_prompt(source) if isinstance(source, dict) else None
+    if taken is not None and not wire.is_task_id(f"proxy.{taken.prompt_id}"):
+        raise answers.no_answer(ask, f"the answer names a prompt id that is not valid, {taken.prompt_id[:40]!r}")
     if taken is not None:
         return taken  # also under an error: the id says that it is there
     errors = wire.read_node_errors(source) if status == 400 else {}

@@ -17,6 +17,7 @@ from rh_prefect.client.wire import (
     RemoteOutput,
     TaskView,
     WebhookDelivery,
+    is_task_id,
     read_item_usage,
     read_outputs,
     read_progress_url,
@@ -67,7 +68,7 @@ def read_delivery(body: bytes | str) -> WebhookDelivery | None:
     """
     source = table(loads(body))
     task_id = read_task_id(source)
-    if not task_id.isascii() or not task_id.isdigit():
+    if not is_task_id(task_id) or not task_id.isdigit():
         return None
     # One public client expects the task itself in place of the event.
     view = told_by_event(source.get("eventData", source), task_id=task_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -31,13 +32,28 @@ _STATUSES: Final[dict[str, TaskStatus]] = {
 }
 
 
+_TASK_ID: Final = re.compile(r"[0-9]{1,40}|proxy(?:-plus)?\.[A-Za-z0-9][A-Za-z0-9-]{0,99}")
+_EXTENSION: Final = re.compile(r"[a-z0-9]{1,16}")
+
+
+def is_task_id(text: str) -> bool:
+    """Tells whether a text is a task's id: RunningHub's digits, or a prompt's id with its machine before it.
+
+    Ids become parts of file names and addresses, so that nothing else is taken for one.
+
+    Args:
+        text: The text.
+    """
+    return bool(_TASK_ID.fullmatch(text) and text.strip("0"))
+
+
 class RemoteOutput(Value):
     """One result of a task: a file to fetch, or a text.
 
     Attributes:
         url: Where the file is, for about a day.
         text: The text, of a text model.
-        type: The file's extension in lower case, without the dot.
+        type: The file's extension: at most 16 letters and digits in lower case; None where there is no such one.
         node_id: The node of a workflow that saved it.
     """
 
@@ -172,7 +188,7 @@ def _note_unknown_status(name: str) -> None:
 
 
 def read_task_id(source: dict[str, object]) -> str:
-    """Finds the task id under either of its two names."""
+    """Finds what stands under either name of the task id, as it was sent; `is_task_id` checks it."""
     found = first_text(source, "taskId", "task_id")
     return found if found.strip("0") else ""
 
@@ -187,7 +203,7 @@ def _outputs_of(row: object) -> list[RemoteOutput]:
     if not isinstance(row, dict):
         return [_output(row)]
     node_id = first_text(row, "nodeId") or None
-    kind = first_text(row, "outputType", "fileType").lower().lstrip(".") or None
+    kind = read_extension(first_text(row, "outputType", "fileType"))
     links = _values(row, "url", "outputUrl", "fileUrl")
     words = _values(row, "text") if links else _values(row, "text", "content", "output")
     return [_output(value, kind=kind, node_id=node_id) for value in (*links, *words)]
@@ -211,9 +227,15 @@ def _output(value: object, *, kind: str | None = None, node_id: str | None = Non
 
 def _extension(url: str) -> str | None:
     try:
-        return PurePosixPath(urlsplit(url).path).suffix.lower().lstrip(".") or None
+        return read_extension(PurePosixPath(urlsplit(url).path).suffix)
     except ValueError:
         return None
+
+
+def read_extension(name: str) -> str | None:
+    """Reads a file's extension, with or without its dot; None for what cannot be the end of a file's name."""
+    extension = name.strip().lower().lstrip(".")
+    return extension if _EXTENSION.fullmatch(extension) else None
 
 
 def read_usage(usage: object) -> Usage:
@@ -271,7 +293,7 @@ def read_node_errors(tips: object) -> dict[str, str]:
     source = table(tips)
     errors = unfold(source.get("node_errors"))
     if isinstance(errors, dict):
-        found = {text(node): mask(_node_error(error)) for node, error in errors.items()}
+        found = {mask(text(node)): mask(_node_error(error)) for node, error in errors.items()}
     else:
         found = {"": mask(compact(errors))} if errors else {}
     if not found and source.get("error"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from rh_prefect.jobs.scratch import kept_here
+from rh_prefect.media.names import safe
 
 
 @contextlib.contextmanager
@@ -27,6 +29,7 @@ def part_file(folder: Path, name: str) -> Iterator[Path]:
     Raises:
         StoreError: The folder cannot be written to.
     """
+    name = safe(name)  # an id from RunningHub is a part of it
     with kept_here(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder / f"{name}.lock")
@@ -67,6 +70,6 @@ def _is_still(path: Path, file: int) -> bool:
 
 def remove(part: Path) -> None:
     """Removes a download and what lies beside it."""
-    for path in part.parent.glob(f"{part.name}*"):
+    for path in part.parent.glob(f"{glob.escape(part.name)}*"):
         path.unlink(missing_ok=True)
     part.with_suffix(".lock").unlink(missing_ok=True)

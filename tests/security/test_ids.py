@@ -1,0 +1,158 @@
+"""What RunningHub sends as an id or a file type becomes a part of file names only if it is one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rh_prefect import models
+from rh_prefect.client import Client, TaskView, is_task_id, read_delivery
+from rh_prefect.client.wire import RemoteOutput, read_outputs
+from rh_prefect.errors import NoAnswer, SubmissionUnknown
+from rh_prefect.jobs.outputs.parts import part_file, remove
+from rh_prefect.tasks import generate
+from tests.support.wire_server import Asked, Step, WireServer, reply, task
+
+KEY = "canary0123456789abcdef0123456789"
+MODEL = "alibaba/wan-2.6/text-to-video"
+BAD = [
+    "../../victim/x",
+    "..",
+    "/etc/passwd",
+    "NaN",
+    "-5",
+    -5,
+    1.5,
+    "1e5",
+    "0x10",
+    "12 34",
+    "12\n34",
+    "١٢٣",
+    "9" * 41,
+    "proxy.../x",
+    "proxy.",
+    "proxy.a/b",
+    "proxy.0." + "a" * 200,
+    "*",
+    "\x1b[2J",
+]
+BAD_PROMPTS = ["../../victim/x", "a/b", "-a", "a b", "a.b", "a" * 200, "*", "é"]
+
+
+@pytest.mark.parametrize("bad", BAD)
+async def test_a_task_id_that_is_not_valid_leaves_the_outcome_unknown(bad: object) -> None:
+    """B1: a submit is answered with something that is not an id: the outcome is unknown, and nothing is sent again."""
+    async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
+        wire.plays(reply(task(bad)), reply(task(bad, errorCode="1007", errorMessage="no")))
+        for _ in range(2):
+            with pytest.raises(NoAnswer, match=r"task id that is not valid.*may exist and be paid for") as caught:
+                await client.submit(MODEL, {})
+            assert "\n" not in caught.value.message
+            assert "\x1b" not in caught.value.message
+        assert len(wire.asked) == 2
+
+
+@pytest.mark.parametrize("bad", BAD_PROMPTS)
+async def test_a_prompt_id_that_is_not_valid_leaves_the_outcome_unknown(bad: str) -> None:
+    """B1: the same for a prompt of the native proxy."""
+    async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
+        wire.plays(reply({"prompt_id": bad, "number": 1, "node_errors": {}}))
+        with pytest.raises(NoAnswer, match="prompt id that is not valid"):
+            await client.submit("/proxy", {"prompt": {"1": {"class_type": "x", "inputs": {}}}})
+
+
+def _answers(task_id: str) -> Step:
+    """RunningHub with one path for submits; the rest answers that all is well."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
+        is_submit = asked.path.startswith("/openapi/v2/rhart-image/")
+        body = task(task_id) if is_submit else {"code": 0, "msg": "success", "data": {"remainMoney": "5"}}
+        return await reply(body)(reader, writer, asked)
+
+    return play
+
+
+async def test_a_job_whose_task_id_is_a_path_is_unknown_and_touches_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B1: `taskId` names a file outside of the state folder; the job is `SubmissionUnknown`, and the file is kept."""
+    victim = tmp_path / "victim" / "x-0.png"
+    victim.parent.mkdir()
+    victim.write_bytes(b"mine")
+    async with WireServer(always=_answers("../../victim/x")) as wire:
+        for name, value in {
+            "RH_API_KEY": KEY,
+            "RH_BASE_URL": wire.url,
+            "RH_OUT": str(tmp_path / "out"),
+            "RH_STATE_DIR": str(tmp_path / "state"),
+        }.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SubmissionUnknown):
+            await generate.fn(models.ZImageTurbo(prompt="x"), scope="ids", key="one")
+        submits = [path for path in wire.paths if path.startswith("/openapi/v2/rhart-image/")]
+    assert len(submits) == 1
+    assert [path.name for path in victim.parent.iterdir()] == ["x-0.png"]
+    assert victim.read_bytes() == b"mine"
+
+
+def test_a_download_in_progress_stays_in_its_folder(tmp_path: Path) -> None:
+    """B1: whatever a name holds, what lies outside of the folder is neither written nor removed."""
+    folder, victim = tmp_path / "parts", tmp_path / "victim-0.png"
+    victim.write_bytes(b"mine")
+    with part_file(folder, "../victim-0") as part:
+        assert part.parent == folder
+        part.write_bytes(b"x")
+        remove(part)
+    assert victim.read_bytes() == b"mine"
+    assert list(folder.iterdir()) == []
+
+
+def test_a_pattern_in_a_name_removes_nothing_else(tmp_path: Path) -> None:
+    """B1: brackets in a name are taken literally when a download is removed."""
+    with part_file(tmp_path, "a-1") as other, part_file(tmp_path, "[a]-1") as part:
+        other.write_bytes(b"other")
+        remove(part)
+        assert other.exists()
+
+
+@pytest.mark.parametrize("kind", ["../x", "a/b", "x" * 17, "p\x00g", "é"])
+def test_a_file_type_that_is_not_an_extension_is_not_read(kind: str) -> None:
+    """B1: an output's type is letters and digits, or the type of its link."""
+    link = "https://files.example/a.PNG"
+    [output] = read_outputs([{"url": link, "outputType": kind}])
+    assert output == RemoteOutput(url=link, type="png")
+
+
+@pytest.mark.parametrize("read", [is_task_id, lambda text: read_delivery(f'{{"taskId": "{text}"}}') is not None])
+def test_what_an_id_is(read: Callable[[str], bool]) -> None:
+    """B1: RunningHub's ids are up to 40 digits; a webhook is held to the same rule."""
+    assert read("2031112223334445057")
+    assert read("9" * 40)
+    for bad in ("", "0", "000", "9" * 41, "-5", "NaN", "1.5", "1/2"):
+        assert not read(bad)
+
+
+def test_a_prompts_id_has_its_machine_before_it() -> None:
+    assert is_task_id("proxy.8f1c2ab1-0000")
+    assert is_task_id("proxy-plus.8f1c2ab1-0000")
+    assert not is_task_id("proxy-ultra.8f1c2ab1-0000")
+
+
+async def test_a_query_about_another_task_shows_its_id_escaped() -> None:
+    """B1: an id in an answer to a query stands escaped in the message."""
+    async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
+        wire.plays(reply(task("\x1b[2J\n9")))
+        with pytest.raises(NoAnswer, match="another task") as caught:
+            await client.query("5")
+        assert "\x1b" not in caught.value.message
+
+
+async def test_good_ids_are_tickets() -> None:
+    async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
+        wire.plays(reply(task(2031112223334445057)), reply({"prompt_id": "8f1c2ab1-00aa", "number": 1}))
+        first: TaskView = await client.submit(MODEL, {})
+        second = await client.submit("/proxy", {"prompt": {"1": {}}})
+        assert (first.task_id, second.task_id) == ("2031112223334445057", "proxy.8f1c2ab1-00aa")
