@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from prefect.settings import PREFECT_API_URL
+from pydantic import SecretStr
 
 from rh_prefect.blocks.credentials import RunningHubCredentials
 from rh_prefect.blocks.lookup import find_block, load_credentials
@@ -133,9 +134,9 @@ def _refuse_two_sites(pool: str, keys: Iterable[Key]) -> None:
 
 
 def _refuse_one_key_twice(pool: str, keys: Iterable[Key]) -> None:
-    blocks: dict[str, str | None] = {}
+    blocks: dict[SecretStr, str | None] = {}
     for key in keys:
-        other = blocks.setdefault(key.api_key.get_secret_value(), key.block)
+        other = blocks.setdefault(key.api_key, key.block)
         if other != key.block:
             raise ConfigError(
                 f"The accounts {other!r} and {key.block!r} of the pool {pool!r} have the same key, whose limit there "

@@ -17,7 +17,7 @@ from rh_prefect.client import answers, wire
 from rh_prefect.client.answers import Ask
 from rh_prefect.client.apps import Apps, QuickCreate
 from rh_prefect.client.assets import Assets
-from rh_prefect.client.core import Core
+from rh_prefect.client.core import V1_KEY, Core
 from rh_prefect.client.download import Progress, download
 from rh_prefect.client.lora import upload_lora
 from rh_prefect.client.native import NativeTasks
@@ -78,8 +78,10 @@ class Client:
         submit_timeout: float = 60.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        # First, and by its own name: the frame of a later error would show it.
+        api_key = _usable_key(api_key)
         self._base_url = _usable_url(base_url)
-        self._core = Core(_usable_key(api_key), self._base_url, submit_timeout=submit_timeout, transport=transport)
+        self._core = Core(api_key, self._base_url, submit_timeout=submit_timeout, transport=transport)
         self.workflows = Workflows(self._core)
         self.apps = Apps(self._core)
         self.quick_create = QuickCreate(self._core)
@@ -133,7 +135,7 @@ class Client:
         ask = Ask(f"submit to {endpoint}", paid=True)
         body = dict(payload) if webhook_url is None else {**payload, "webhookUrl": webhook_url}
         if endpoint in get_args(V1Submit):
-            answer = await self._core.submit(endpoint.lstrip("/"), self._core.signed(body), ask)
+            answer = await self._core.submit(endpoint.lstrip("/"), body, ask, key_field=V1_KEY)
         else:
             answer = await self._core.submit(f"openapi/v2/{_path(endpoint)}", body, ask)
         return answers.submitted(answer, ask)
@@ -190,8 +192,8 @@ class Client:
             ApiError: `KeyRejected`, or another by the table of codes.
         """
         ask = Ask("account status")
-        body = {"apikey": self._core.key.get_secret_value()}  # this endpoint alone spells it in lower case
-        answer = await self._core.call("uc/openapi/accountStatus", body, ask)
+        # This endpoint alone spells the field in lower case.
+        answer = await self._core.call("uc/openapi/accountStatus", {}, ask, key_field="apikey")
         return wire.read_account(answers.with_data(answer, ask))
 
     async def price_preview(self, endpoint: str, payload: Mapping[str, object]) -> wire.PricePreview:
@@ -247,8 +249,8 @@ class Client:
             ApiError: By the table of codes.
         """
         ask = Ask(f"legacy upload of {path}")
-        fields = {"apiKey": self._core.key.get_secret_value(), "fileType": file_type}
-        body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, fields=fields)
+        fields, secrets = {"fileType": file_type}, {V1_KEY: self._core.key}
+        body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, fields=fields, secrets=secrets)
         if body.size > LEGACY_UPLOAD_BYTES:
             limit = "the legacy upload takes 30 MB at most (RunningHub's code 809)"
             raise MediaError(f"{path}: {body.size} bytes are too many: {limit}. Use `upload`, or give a link.")
@@ -328,12 +330,17 @@ def _path(endpoint: str) -> str:
 
 
 def _usable_key(api_key: str | SecretStr) -> SecretStr:
-    key = (api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key).strip()
-    if not key:
+    api_key = SecretStr((api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key).strip())
+    if not api_key.get_secret_value():
         raise ConfigError("There is no API key. Set RH_API_KEY, or name a RunningHubCredentials block.")
-    if not key.isascii() or not key.isprintable() or " " in key:
+    if not _is_plain(api_key):
         raise ConfigError("The API key holds characters that no key has. Copy it again from RunningHub's site.")
-    return SecretStr(key)
+    return api_key
+
+
+def _is_plain(secret: SecretStr) -> bool:
+    key = secret.get_secret_value()
+    return key.isascii() and key.isprintable() and " " not in key
 
 
 def _usable_url(base_url: str) -> httpx.URL:

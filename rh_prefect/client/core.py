@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from rh_prefect.client import answers
 from rh_prefect.client.answers import Answer, Ask
 from rh_prefect.client.delivery import FOREIGN, Delivery
-from rh_prefect.client.hidden import HIDDEN, behind_mask, hide_signature
+from rh_prefect.client.hidden import HIDDEN, KEY_FIELD, KeyField, behind_mask, hide_signature
 from rh_prefect.client.masks import mask_key
 from rh_prefect.client.pools import open_pools
 from rh_prefect.client.retry import RESEND
@@ -25,6 +25,8 @@ _AT_ONCE: Final = 16
 """API calls in flight: httpx's pool gets slow in the square of its waiters, so they wait outside of it."""
 _CALL_SECONDS: Final = 90.0
 """How long a call other than a submit or a transfer may take, resends included."""
+V1_KEY: Final = "apiKey"
+"""The field of a v1 body that holds the key."""
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -53,19 +55,25 @@ class Core:
         self._calls = asyncio.Semaphore(_AT_ONCE)
         self._uploads = asyncio.Semaphore(4)
 
-    def signed(self, body: Mapping[str, object]) -> dict[str, object]:
-        """The body of a v1 call, which wants the key in it as well as in the header (api.md 1.2)."""
-        return {**body, "apiKey": self.key.get_secret_value()}
+    async def call(
+        self, path: str, body: Mapping[str, object] | None, ask: Ask, *, key_field: str | None = None
+    ) -> Answer:
+        """Asks for something that may be asked for again; without a body it is a GET.
 
-    async def call(self, path: str, body: Mapping[str, object] | None, ask: Ask) -> Answer:
-        """Asks for something that may be asked for again; without a body it is a GET."""
+        Args:
+            path: The endpoint.
+            body: The JSON object, without the key.
+            ask: What for.
+            key_field: The field of the body that the endpoint wants the key in, beside the header (api.md 1.2).
+        """
         client = self.pools.calls
-        request = client.build_request("GET", path) if body is None else _json_request(client, path, body, ask)
-        return await self.resent(client, request, ask)
+        if body is None:
+            return await self.resent(client, client.build_request("GET", path), ask)
+        return await self.resent(client, self._json_request(client, path, body, ask, key_field=key_field), ask)
 
     async def call_v1(self, path: str, body: Mapping[str, object], ask: Ask) -> Answer:
-        """Asks a v1 endpoint."""
-        return await self.call(path, self.signed(body), ask)
+        """Asks a v1 endpoint, which wants the key in the body, too."""
+        return await self.call(path, body, ask, key_field=V1_KEY)
 
     async def call_with_key_in_query(self, path: str, query: str, ask: Ask) -> Answer:
         """Asks an endpoint that wants the key in its address; the address is masked in every log.
@@ -83,12 +91,13 @@ class Core:
     async def make(self, path: str, body: Mapping[str, object], ask: Ask) -> Answer:
         """Asks once for something of which there would be two if it were asked for again."""
         client = self.pools.submits
-        return await self.send(client, _json_request(client, path, body, ask), ask, deadline=_CALL_SECONDS)
+        return await self.send(client, self._json_request(client, path, body, ask), ask, deadline=_CALL_SECONDS)
 
-    async def submit(self, path: str, body: Mapping[str, object], ask: Ask) -> Answer:
-        """Sends what costs money: once, on a connection of its own, within the hard limit."""
+    async def submit(self, path: str, body: Mapping[str, object], ask: Ask, *, key_field: str | None = None) -> Answer:
+        """Sends what costs money: once, on a connection of its own, within the hard limit; see `call`."""
         client = self.pools.submits
-        return await self.send(client, _json_request(client, path, body, ask), ask, deadline=self.submit_timeout)
+        request = self._json_request(client, path, body, ask, key_field=key_field)
+        return await self.send(client, request, ask, deadline=self.submit_timeout)
 
     async def upload(self, path: str, body: FileBody, ask: Ask) -> Answer:
         """Sends a file to RunningHub."""
@@ -176,6 +185,22 @@ class Core:
             raise delivery.explain(error, ask) from error
         return response.status_code, mask_key(response.content, key=self.key)
 
+    def _json_request(
+        self,
+        client: httpx.AsyncClient,
+        path: str,
+        body: Mapping[str, object],
+        ask: Ask,
+        *,
+        key_field: str | None = None,
+    ) -> httpx.Request:
+        # The account pays, whatever key a payload names.
+        content = json_bytes({name: value for name, value in body.items() if name != key_field}, ask)
+        request = client.build_request("POST", path, content=content, headers={"Content-Type": "application/json"})
+        if key_field is not None:
+            request.extensions[KEY_FIELD] = KeyField(key_field, content, self.key)
+        return request
+
 
 def json_bytes(body: Mapping[str, object], ask: Ask) -> bytes:
     """Writes a body.
@@ -187,11 +212,6 @@ def json_bytes(body: Mapping[str, object], ask: Ask) -> bytes:
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{ask.doing}: a parameter cannot be written as JSON ({error}). Nothing was sent.") from error
-
-
-def _json_request(client: httpx.AsyncClient, path: str, body: Mapping[str, object], ask: Ask) -> httpx.Request:
-    headers = {"Content-Type": "application/json"}
-    return client.build_request("POST", path, content=json_bytes(body, ask), headers=headers)
 
 
 def usable_id(value: str, *, of: str) -> str:

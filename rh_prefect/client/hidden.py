@@ -1,12 +1,16 @@
-"""Keeps secrets out of the addresses that httpx logs.
+"""Keeps secrets out of the requests that httpx logs, and out of the frames of tracebacks.
 
-httpx writes the address of every request to its log. Two of RunningHub's families want the key in it (api.md 1.2), and
-a signed address is a key of its own. So such a request is built with a mask in the secret's place, and the true address
-is put in below everything that looks at a request; in its extensions it is a `SecretStr`.
+httpx writes the address of every request to its log, and error trackers write the local variables of every frame. Two
+of RunningHub's families want the key in the address, and v1 wants it in the body (api.md 1.2); a signed address is a
+key of its own. So a request is built without the secret, which is a `SecretStr` in its extensions and is put in below
+everything that looks at a request. Where the request fails there, the frames that held the secret are dropped.
 """
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -18,6 +22,32 @@ from rh_prefect.client.masks import MASK, bare
 
 HIDDEN: Final = "rh_hidden"
 """The key in a request's extensions for what it hides."""
+
+
+KEY_FIELD: Final = "rh_key_field"
+"""The key in a request's extensions for the field of its JSON body that is added with the account's key."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyField:
+    """A field of a JSON body whose value is the account's key.
+
+    Attributes:
+        name: The field's name, plain ASCII.
+        json: The object without the field.
+        key: The account's key.
+    """
+
+    name: str
+    json: bytes
+    key: SecretStr
+
+    def whole(self) -> bytes:
+        """The object with the field."""
+        rest = self.json.lstrip()[1:].lstrip()
+        comma = b"" if rest.startswith(b"}") else b", "
+        # A key is printable ASCII, so that JSON's own escapes are enough.
+        return b"".join([b"{", json.dumps({self.name: self.key.get_secret_value()})[1:-1].encode(), comma, rest])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +93,64 @@ def _hide_redirect(request: httpx.Request, response: httpx.Response, *, to: http
 
 
 class HiddenAddressTransport(httpx.AsyncBaseTransport):
-    """Sends a request to the address that it hides."""
+    """Sends a request to the address that it hides, and with the key that it hides."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request; one that hides nothing goes on as it is."""
-        hidden = request.extensions.get(HIDDEN)
-        if not isinstance(hidden, Hidden) or str(request.url) != hidden.shown:
+        """Sends a request; one that hides nothing is sent as it is."""
+        handled = sys.exception()
+        try:
+            return await self._send(request)
+        except BaseException as error:
+            # Below, each frame may hold the address, the headers or the body; nothing of ours is there to be debugged.
+            _drop_frames(error, until=handled)
+            raise
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        meant = _whole(request)
+        if meant is request:
             return await self._inner.handle_async_request(request)
-        extensions = {name: value for name, value in request.extensions.items() if name != HIDDEN}
-        meant = httpx.Request(
-            request.method,
-            hidden.true.get_secret_value(),
-            headers=request.headers,
-            stream=request.stream,
-            extensions=extensions,
-        )
         response = await self._inner.handle_async_request(meant)
-        _hide_redirect(request, response, to=meant.url)
+        if meant.url != request.url:
+            _hide_redirect(request, response, to=meant.url)
         return response
 
     async def aclose(self) -> None:
         """Closes the inner transport."""
         await self._inner.aclose()
+
+
+def _whole(request: httpx.Request) -> httpx.Request:
+    """The request with what it hides; itself where it hides nothing."""
+    address, field = request.extensions.get(HIDDEN), request.extensions.get(KEY_FIELD)
+    is_hidden = isinstance(address, Hidden) and str(request.url) == address.shown
+    if not is_hidden and not isinstance(field, KeyField):
+        return request
+    headers = request.headers.copy()
+    if isinstance(field, KeyField):
+        headers.pop("Content-Length", None)
+    return httpx.Request(
+        request.method,
+        address.true.get_secret_value() if isinstance(address, Hidden) and is_hidden else request.url,
+        headers=headers,
+        stream=None if isinstance(field, KeyField) else request.stream,
+        content=field.whole() if isinstance(field, KeyField) else None,
+        extensions={name: value for name, value in request.extensions.items() if name not in (HIDDEN, KEY_FIELD)},
+    )
+
+
+def _drop_frames(error: BaseException, *, until: BaseException | None) -> None:
+    """Drops the frames of an error and of all that led to it, but not of what the caller was handling before."""
+    for one in _family(error, {id(until)}):
+        one.__traceback__ = None
+
+
+def _family(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
+    if error is None or id(error) in seen:
+        return
+    seen.add(id(error))
+    yield error
+    for one in (error.__cause__, error.__context__, *(getattr(error, "exceptions", None) or ())):
+        yield from _family(one, seen)

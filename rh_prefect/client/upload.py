@@ -11,6 +11,7 @@ from typing import BinaryIO, Final
 from uuid import uuid4
 
 import httpx
+from pydantic import SecretStr
 
 from rh_prefect.errors import MediaError
 
@@ -34,13 +35,12 @@ class RawBody(httpx.AsyncByteStream):
         with readable(path):
             self.size = path.stat().st_size
         self._path = path
-        self._head = b""
         self._tail = b""
         self.headers = {"Content-Type": mime, "Content-Length": str(self.size)}
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._head:
-            yield self._head
+        if head := self._head():
+            yield head
         with readable(self._path):
             file = await asyncio.to_thread(self._path.open, "rb")
         try:
@@ -50,6 +50,10 @@ class RawBody(httpx.AsyncByteStream):
             file.close()
         if self._tail:
             yield self._tail
+
+    def _head(self) -> bytes:
+        """What is sent before the file."""
+        return b""
 
     async def _chunks(self, file: BinaryIO) -> AsyncIterator[bytes]:
         # One buffer, and copies made on this thread: what the reading threads allocate, each of them keeps.
@@ -75,27 +79,40 @@ class FileBody(RawBody):
         mime: Its type.
         field: The file's field.
         fields: The form's other fields.
+        secrets: Further fields, whose values are put in when the body is sent.
     """
 
     def __init__(
-        self, path: Path, *, name: str, mime: str, field: str = "file", fields: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        *,
+        name: str,
+        mime: str,
+        field: str = "file",
+        fields: Mapping[str, str] | None = None,
+        secrets: Mapping[str, SecretStr] | None = None,
     ) -> None:
         super().__init__(path)
         boundary = uuid4().hex
-        texts = "".join(
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
-            for key, value in (fields or {}).items()
-        )
-        self._head = (
-            f"{texts}--{boundary}\r\n"
+        self._boundary, self._fields, self._secrets = boundary, dict(fields or {}), dict(secrets or {})
+        self._file_head = (
+            f"--{boundary}\r\n"
             f'Content-Disposition: form-data; name="{field}"; filename="{re.sub(r"[^A-Za-z0-9._-]", "_", name)}"\r\n'
             f"Content-Type: {re.sub(r'[^A-Za-z0-9.+/-]', '', mime)}\r\n\r\n"
-        ).encode("ascii", "replace")
+        )
         self._tail = f"\r\n--{boundary}--\r\n".encode()
         self.headers = {
             "Content-Type": f"multipart/form-data; boundary={boundary}",
-            "Content-Length": str(len(self._head) + self.size + len(self._tail)),
+            "Content-Length": str(len(self._head()) + self.size + len(self._tail)),
         }
+
+    def _head(self) -> bytes:
+        fields = self._fields | {name: secret.get_secret_value() for name, secret in self._secrets.items()}
+        texts = "".join(
+            f'--{self._boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in fields.items()
+        )
+        return (texts + self._file_head).encode("ascii", "replace")
 
 
 @contextmanager

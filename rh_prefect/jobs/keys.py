@@ -36,7 +36,7 @@ class Key:
     block: str | None = None
 
 
-_accounts: dict[tuple[str, str, Path], Account] = {}
+_accounts: dict[tuple[str, SecretStr, Path], Account] = {}
 _payers: dict[tuple[Path, str | None, tuple[Member, ...]], Payer] = {}
 
 
@@ -59,7 +59,7 @@ def member(key: Key, *, settings: Settings) -> Member:
     Raises:
         ConfigError: The key or the site cannot be used.
     """
-    name = (key.base_url, key.api_key.get_secret_value(), settings.state_dir)
+    name = (key.base_url, key.api_key, settings.state_dir)
     if name not in _accounts:
         client = Client(key.api_key, base_url=key.base_url, submit_timeout=settings.submit_timeout)
         _accounts[name] = Account(client, settings=settings)
