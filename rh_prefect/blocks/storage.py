@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
 from pydantic import ConfigDict, Field, field_validator
 
 from rh_prefect.media.names import DEFAULT_TEMPLATE
-from rh_prefect.media.place import is_local, local_path
+from rh_prefect.media.place import has_password, is_local, local_path
 
 if TYPE_CHECKING:
     from prefect_aws import S3Bucket
@@ -75,7 +74,7 @@ class MediaStorage(Block):
         value = value.strip()
         if not value:
             raise ValueError("a folder or a URL is needed")
-        if "://" in value and urlsplit(value).password:
+        if has_password(value):
             raise ValueError("the URL holds a password; put it in the storage options, which are kept secret")
         return value
 

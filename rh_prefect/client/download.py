@@ -19,7 +19,7 @@ from rh_prefect.client.answers import Ask, no_answer
 from rh_prefect.client.delivery import FOREIGN, Delivery
 from rh_prefect.client.hidden import HIDDEN, Hidden, without_query
 from rh_prefect.client.lenient import loads
-from rh_prefect.client.masks import bare
+from rh_prefect.client.masks import bare, mask
 from rh_prefect.client.retry import RESEND
 from rh_prefect.client.streams import ThreadedStream
 from rh_prefect.client.wire import Download
@@ -156,7 +156,7 @@ async def download(
     hidden: Hidden | None = None,
 ) -> Download:
     """Fetches a file, or the rest of it. See `Client.download`; `hidden` is the true address, if `url` is not."""
-    ask = Ask(f"download of {bare(url)}")
+    ask = Ask(f"download of {mask(bare(url))}")
     partial = Partial(to, url)
     await asyncio.to_thread(partial.load)
     try:

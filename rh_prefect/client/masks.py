@@ -17,11 +17,18 @@ _SECRETS: Final = re.compile(
     | (?:q-signature|x-amz-signature|x-amz-credential|x-amz-security-token|signature|token)= )
     [\w.~+%=-]{12,}""",
 )
+_USER: Final = re.compile(r"(?<=://)[^/?#\s]*@")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""All but tabs and line breaks: a terminal obeys some of them."""
 
 
 def mask(text: str, *, key: SecretStr | None = None) -> str:
-    """Masks the key, and everything that looks like one of RunningHub's secrets (api.md 10, item 19)."""
-    return _SECRETS.sub(rf"\1{MASK}", mask_key(text.encode(), key=key).decode())
+    """Masks the key, a password in a URL, and what looks like one of RunningHub's secrets (api.md 10, item 19).
+
+    Control characters become blanks.
+    """
+    clean = _CONTROL.sub(" ", mask_key(text.encode(), key=key).decode())
+    return _USER.sub(f"{MASK}@", _SECRETS.sub(rf"\1{MASK}", clean))
 
 
 def mask_key(body: bytes, *, key: SecretStr | None) -> bytes:

@@ -19,7 +19,7 @@ from rh_prefect.client.core import Core, json_bytes, usable_id
 from rh_prefect.client.download import discard_note, discard_partial, download
 from rh_prefect.client.hidden import HIDDEN, behind_mask
 from rh_prefect.client.lenient import loads, table
-from rh_prefect.client.masks import MASK, bare
+from rh_prefect.client.masks import MASK, bare, mask
 from rh_prefect.client.upload import FileBody
 from rh_prefect.client.wire import ComfyFile, ComfyPrompt, ComfyQueue, ComfyRun, Download
 from rh_prefect.errors import LinkExpired, api_error
@@ -152,7 +152,7 @@ class NativeProxy:
         """
         if not self.is_link(link):
             raise LinkExpired(
-                f"{bare(link)} is no link to a file of ComfyUI at /{self.family}. Ask for the task again."
+                f"{mask(bare(link))} is no link to a file of ComfyUI at /{self.family}. Ask for the task again."
             )
         client = self._core.pools.calls
         request = self._request(client, "GET", f"view?{link.partition('?')[2]}")

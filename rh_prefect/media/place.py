@@ -8,23 +8,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
-from fsspec.registry import available_protocols
+from fsspec.registry import available_protocols, registry
 
 from rh_prefect.errors import ConfigError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-_USER = re.compile(r"(?<=://)[^/@\s]+@")
+_CHAIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)::(?=\S*://)")
+"""How a chain of places begins, as in `simplecache::ftp://host/file`."""
+
+_USER = re.compile(r"(?<=://)[^/?#\s]*@")
+"""A user's name and password, as a URL has them."""
+
+_BROKEN_USER = re.compile(r"(?<=://)(?![^/\s@]*:\d{1,5}(?:[/?#]|$))[^/\s:@]*:[^\s@]*/[^\s]*@")
+"""The same with a slash in the password. No port is a number there, so nothing can be opened."""
+
+_HOST = r"(?:localhost|[^/\s:@]*\.[^/\s:@]*|\[[^\]\s]*\])"
+_CREDENTIALS = re.compile(rf"(?<=://)(?:(?!{_HOST}:\d{{1,5}}(?:[/?#]|$))[^/\s:@]*:\S*@|[^/?#\s]*@)")
+"""What may be a user's name and password in a text, up to the last `@`: rather too much than a part of a password."""
+
 _SAME = {"s3a": "s3", "local": "file", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
 
 _READ_ONLY = {"http", "https", "data", "github", "zip", "tar"}
+
+_KEYS_IN_OPTIONS = {"s3", "gs", "abfs", "memory"}
+"""Places whose URL begins with a bucket, never with a user and a password."""
 
 _REMEMBERING = {"s3", "gs", "abfs"}
 """Places whose library remembers listings, and so would not see what another process wrote."""
 
 
 def protocol_of(url: str) -> str:
-    """Fsspec's name for the kind of place, one for all its spellings; "file" for a path."""
-    found = _SCHEME.match(url)
+    """Fsspec's name for the kind of place, one for all its spellings; "file" for a path.
+
+    Of a chain, as in `simplecache::ftp://host/file`, it is that of the first link.
+    """
+    found = _SCHEME.match(url) or _CHAIN.match(url)
     protocol = found[1].lower() if found else "file"
     return _SAME.get(protocol, protocol)
 
@@ -46,8 +64,26 @@ def local_path(url: str) -> str:
 
 
 def without_user(url: str) -> str:
-    """The URL without a user's name and password."""
-    return _USER.sub("", url)
+    """The URL without a user's name and password; each URL of a chain."""
+    url = _BROKEN_USER.sub("", url)
+    # Azure writes container@account, which is no user.
+    return _USER.sub(lambda user: "" if ":" in user[0] or protocol_of(url) != "abfs" else user[0], url)
+
+
+def has_password(url: str) -> bool:
+    """Whether a URL holds a user's password."""
+    return any(":" in found[0] for pattern in (_USER, _BROKEN_USER) for found in pattern.finditer(url))
+
+
+def shown_url(url: str) -> str:
+    """The URL as it may stand in a message: without user and password, or masked where these are not clear."""
+    masked = masked_url(url)
+    return without_user(url) if masked == _USER.sub("***@", url) else masked
+
+
+def masked_url(text: str) -> str:
+    """A URL, or a text with URLs in it, as it may stand in a message: `***` for whatever may be user and password."""
+    return _CREDENTIALS.sub("***@", text)
 
 
 def locate(url: str) -> str:
@@ -57,20 +93,30 @@ def locate(url: str) -> str:
         ConfigError: Nothing can be written there, or fsspec does not know such a place.
     """
     if not url.strip() or "::" in url:
-        raise ConfigError(f"{url!r} is no place for files. Give a folder or an fsspec URL, as in s3://bucket/prefix.")
+        raise ConfigError(
+            f"{masked_url(url)!r} is no place for files. Give a folder or an fsspec URL, as in s3://bucket/prefix."
+        )
     protocol = protocol_of(url)
+    if protocol == "file" and "://" in url and not _SCHEME.match(url):
+        raise ConfigError(f"{masked_url(url)!r} is not a valid URL. Give a folder or an fsspec URL, as in s3://bucket.")
     if protocol == "file":
         return local_path(url)
     if protocol in _READ_ONLY:
         raise ConfigError(
-            f"Files cannot be kept at {without_user(url)}: {protocol} is for reading only. Use a folder or s3://."
+            f"Files cannot be kept at {masked_url(url)}: {protocol} is for reading only. Use a folder or s3://."
         )
-    if protocol not in available_protocols():
-        raise ConfigError(f"Nothing is known about {protocol}:// in {without_user(url)}. Check its spelling.")
+    # A driver that was registered as a class is not among the protocols that fsspec knows by name.
+    if protocol not in available_protocols() and protocol not in registry:
+        raise ConfigError(f"Nothing is known about {protocol}:// in {masked_url(url)}. Check its spelling.")
+    if protocol in _KEYS_IN_OPTIONS and has_password(url):
+        raise ConfigError(
+            f"{masked_url(url)} holds a key or a password, which {protocol}:// does not take in a URL. "
+            "What to do: give them as storage options, in RH_OUT_OPTIONS or in a MediaStorage block."
+        )
     path = url.partition("://")[2]
     path = path.rstrip("/")
     if not path and protocol != "memory":
-        raise ConfigError(f"{url!r} names no bucket. Give one, as in {protocol}://bucket/prefix.")
+        raise ConfigError(f"{masked_url(url)!r} names no bucket. Give one, as in {protocol}://bucket/prefix.")
     return f"{protocol}://{path}"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rh_prefect.errors import MediaError, RunningHubError, StoreError
+from rh_prefect.media.place import masked_url
 
 _RIGHTS = "the key or user may not do this"
 _OTHER = "read its own words, then correct the address or the storage options"
@@ -57,7 +58,14 @@ _BY_ERRNO: dict[int, tuple[str, str]] = {
 }
 
 _OPEN = {"endpoint_url", "region_name", "region", "profile", "signature_version", "addressing_style", "anon", "host"}
-_USER = re.compile(r"(?<=://)[^/@\s]+@")
+_PAIR = re.compile(r"[^\s\"'/:@]+:(?![/:]|\d{1,5}[/?#])[^\s\"'@]+@")
+"""A user and a password without a scheme before them, as libraries quote parts of an address."""
+
+_PORT = re.compile(r"(?i)\bport\b.*'")
+"""A library's words about a port that is not a number: it quotes what may be the beginning of a password."""
+
+_BUCKET = re.compile(r'(?<=bucket name ")[^"]*:[^"]*')
+"""What S3's library takes for a bucket's name, where a key and a secret are in its place."""
 
 
 @contextmanager
@@ -106,6 +114,9 @@ def describe(
 ) -> tuple[str, Exception | None]:
     """Words for a foreign error, and the error itself as a cause if it gives no secret away."""
     what, advice = _explain(error)
+    if _PORT.search(str(error)):
+        what, advice = "its port is not a number", "write / as %2F and @ as %40 in a password, or give it as an option"
+        return f"{opening}: {what}. What to do: {advice}.", None
     # Without the path, which an OSError adds to its words and which the opening has already.
     said = masked(str(getattr(error, "strerror", None) or error).strip(), options)
     quote = f' It said: "{said}".' if said else ""
@@ -114,10 +125,10 @@ def describe(
 
 
 def masked(text: str, options: Mapping[str, object] | None = None) -> str:
-    """The text without the values of storage options and without a user's name and password in a URL."""
+    """The text without the values of storage options and without whatever may be a user's name and password."""
     for secret in sorted(_secrets(options or {}), key=len, reverse=True):
         text = text.replace(secret, "***")
-    return _USER.sub("***@", text)
+    return _BUCKET.sub("***", _PAIR.sub("***@", masked_url(text)))
 
 
 def _explain(error: Exception) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from fsspec.core import url_to_fs
 
 from rh_prefect.errors import MediaError
 from rh_prefect.media.names import PART
-from rh_prefect.media.place import is_local, local_path, protocol_of, read_options, without_user
+from rh_prefect.media.place import is_local, local_path, protocol_of, read_options, shown_url, without_user
 from rh_prefect.media.reader import BUFFER, Door, from_pieces, guarded
 from rh_prefect.media.ref import Media
 from rh_prefect.media.refusal import as_media_error
@@ -90,9 +90,9 @@ def shown(source: Source) -> str:
     text = _text(source)
     if text.startswith("data:"):
         return text.partition(",")[0]
+    text = shown_url(text)
     if is_local(text):
         return text
-    text = without_user(text)
     return text.partition("?")[0].partition("#")[0] if _is_http(text) else strip_signature(text)
 
 

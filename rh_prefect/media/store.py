@@ -18,7 +18,7 @@ from fsspec.core import url_to_fs
 from rh_prefect.cache import LruCache
 from rh_prefect.errors import StoreError
 from rh_prefect.media.names import DEFAULT_TEMPLATE, PART, check_name, check_template, fill
-from rh_prefect.media.place import is_local, local_path, locate, protocol_of, read_options, without_user
+from rh_prefect.media.place import is_local, local_path, locate, protocol_of, read_options, shown_url, without_user
 from rh_prefect.media.probe import Facts, facts_or_type
 from rh_prefect.media.reader import guarded
 from rh_prefect.media.ref import Media
@@ -87,10 +87,11 @@ class MediaStore:
         self._where = locate(os.fspath(url))
         self.protocol = protocol_of(self._where)
         self.url = without_user(self._where)
+        self._shown = shown_url(self._where)
         self._opened: tuple[int, _Opened] | None = None
 
     def __repr__(self) -> str:
-        return f"MediaStore({self.url!r}, public={self.public})"
+        return f"MediaStore({self._shown!r}, public={self.public})"
 
     def __reduce__(self) -> tuple[object, ...]:
         if self._options or self.url != self._where:
@@ -225,12 +226,12 @@ class MediaStore:
         """
         size = self._size(name)
         if size is None:
-            raise StoreError(f"There is no {name} in {self.url}. Check the name, or whether it was deleted or moved.")
+            raise StoreError(f"There is no {name} in {self._shown}. Check whether it was deleted or moved.")
         return size
 
     def list(self, folder: str = "") -> list[str]:
         """The names of all files in a folder and its folders, sorted; none if there is no such folder."""
-        with as_store_error(f"list {folder or 'files'}", self.url, options=self._options):
+        with as_store_error(f"list {folder or 'files'}", self._shown, options=self._options):
             fs, root = self._filesystem()
             top = f"{root}/{check_name(folder.rstrip('/'))}" if folder else root
             # A missing bucket must be said, a missing folder is an empty one.
@@ -275,7 +276,7 @@ class MediaStore:
             raise
         self.delete(name)
         if not same:
-            raise StoreError(f"{self.url} gave back other bytes than were written. Choose another place for files.")
+            raise StoreError(f"{self._shown} gave back other bytes than were written. Choose another place for files.")
 
     @property
     def _root(self) -> str:
@@ -309,7 +310,7 @@ class MediaStore:
 
     @contextmanager
     def _open(self, name: str) -> Iterator[BinaryIO]:
-        door = partial(as_store_error, f"read {name}", self.url, options=self._options)
+        door = partial(as_store_error, f"read {name}", self._shown, options=self._options)
         with ExitStack() as stack:
             with self._at(name, "read") as (fs, path):
                 reader = stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE))
@@ -318,7 +319,7 @@ class MediaStore:
     @contextmanager
     def _at(self, name: str, doing: str) -> Iterator[tuple[AbstractFileSystem, str]]:
         check_name(name)
-        with as_store_error(f"{doing} {name}", self.url, options=self._options):
+        with as_store_error(f"{doing} {name}", self._shown, options=self._options):
             fs, root = self._filesystem()
             yield fs, f"{root}/{name}"
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 import fsspec
 
 from rh_prefect.errors import InputError, JournalError, RunningHubError
-from rh_prefect.media.place import is_local, local_path, without_user
+from rh_prefect.media.place import is_local, local_path, shown_url
 from rh_prefect.media.refusal import describe
 
 JSON: TypeAlias = "dict[str, Any]"
@@ -188,7 +188,7 @@ class FolderJournal:
                 "beginning with a letter or a digit."
             )
         self.scope = scope
-        self.url = without_user(url)
+        self.url = shown_url(url)
         self._options = dict(options or {})
         self._files = _open_files(url, self._options)
 
@@ -259,7 +259,7 @@ def folder_scopes(url: str, *, options: Mapping[str, Any] | None = None) -> list
         url: The journal's URL.
         options: fsspec's storage options.
     """
-    with _as_journal_error(without_user(url), options or {}):
+    with _as_journal_error(shown_url(url), options or {}):
         return _open_files(url, options or {}).folders("")
 
 
@@ -305,7 +305,7 @@ def _open_files(url: str, options: Mapping[str, Any]) -> _Files:
     if is_local(url):
         # Absolute, so that a flow that changes its working folder keeps its journal.
         return _LocalFiles(Path(local_path(url)))
-    with _as_journal_error(without_user(url), options):
+    with _as_journal_error(shown_url(url), options):
         return _StoreFiles(url, options)
 
 

@@ -1,0 +1,148 @@
+"""A password in a URL stands in no message, no repr and no cause."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from rh_prefect.blocks import MediaStorage
+from rh_prefect.client.masks import mask
+from rh_prefect.errors import ConfigError, JournalError, MediaError, StoreError
+from rh_prefect.jobs.ledger.journal import FolderJournal
+from rh_prefect.media.place import masked_url, protocol_of, without_user
+from rh_prefect.media.refusal import masked
+from rh_prefect.media.source import open_input, shown
+from rh_prefect.media.store import MediaStore
+
+SECRETS = ("pa55", "w0rd", "w@rd", "5ec", "r3t")
+URLS = [
+    "ftp://user:pa55w0rd@127.0.0.1:9/a.png",
+    "simplecache::ftp://user:pa55w0rd@127.0.0.1:9/a.png",
+    "filecache::simplecache::ftp://user:pa55w0rd@127.0.0.1:9/a.png",
+    "zip://a.png::ftp://user:pa55w0rd@127.0.0.1:9/a.zip",
+    "ftp://user:pa55/w0rd@127.0.0.1:9/a.png",
+    "ftp://user:pa55@w0rd@127.0.0.1:9/a.png",
+    "ftp://user:pa55@ss/w0rd@127.0.0.1:9/a.png",
+    "ftp://user:pa55/w@rd/5ecr3t@127.0.0.1:9/a.png",
+    "ftp://user:pa55:w0rd@127.0.0.1:9/a.png",
+    "s3://key:5ecr3t@bucket/a.png",
+    "s3://key:5ec/r3t+pa55/w0rd@bucket/a.png",
+    "s4://user:pa55w0rd@host/a.png",
+    "1ftp://user:pa55w0rd@host/a.png",
+    "https://user:pa55w0rd@127.0.0.1:9/a.png",
+    "https://user:pa55/w0rd@127.0.0.1:9/a.png",
+    "https://:pa55w0rd@127.0.0.1:9/a.png",
+]
+
+
+def has_secret(text: str) -> bool:
+    return any(secret in text for secret in SECRETS)
+
+
+def told(error: BaseException) -> str:
+    """What a log shows of an error, with all that is behind it."""
+    return "".join(traceback.format_exception(type(error), error, None)) + repr(error)
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_an_input_that_cannot_be_read_tells_no_password(url: str) -> None:
+    """B3: the message about an input, its causes and its shown name hold no part of a password."""
+    assert not has_secret(shown(url))
+    with pytest.raises(MediaError) as caught, open_input(url):
+        pass
+    assert not has_secret(told(caught.value))
+
+
+@pytest.mark.parametrize("url", [url.replace("a.png", "out") for url in URLS])
+def test_a_place_that_cannot_be_used_tells_no_password(url: str) -> None:
+    """B3: the same for a place for files and for a journal."""
+    with pytest.raises((ConfigError, StoreError)) as caught:
+        store = MediaStore(url)
+        assert not has_secret(repr(store))
+        store.check()
+    if not url.startswith("1ftp"):  # a folder of that name can be made
+        assert not has_secret(told(caught.value))
+
+
+@pytest.mark.parametrize("url", [url for url in URLS if url.startswith(("ftp", "s4", "s3"))])
+def test_a_journal_that_cannot_be_used_tells_no_password(url: str) -> None:
+    """B3: the same for a journal."""
+    try:
+        said = repr(FolderJournal(url, scope="x"))
+    except JournalError as error:
+        said = told(error)
+    assert not has_secret(said)
+
+
+@pytest.mark.parametrize("url", ["s3://key:5ecr3t@bucket/out", "s3://key:5ec/r3t@bucket", "gs://a:5ecr3t@bucket/x"])
+def test_credentials_in_the_url_of_a_bucket_are_refused_with_what_to_do(url: str) -> None:
+    """B3: these places read no credentials from a URL; they are refused before anything is sent."""
+    with pytest.raises(ConfigError, match="storage options") as caught:
+        MediaStore(url)
+    assert not has_secret(str(caught.value))
+    with pytest.raises(ValueError, match="password"):
+        MediaStorage(url=url)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('Invalid bucket name "key:sec/ret@bucket": Bucket', 'Invalid bucket name "***@bucket": Bucket'),
+        ("no connection to ftp://u:p@h/x and ftp://v:q@h/y", "no connection to ftp://***@h/x and ftp://***@h/y"),
+        ("see https://host.example:8080/a@2x.png", "see https://host.example:8080/a@2x.png"),
+        ("see https://host.example/@me/a.png", "see https://host.example/@me/a.png"),
+        ("s3://bucket/a@2x.png", "s3://bucket/a@2x.png"),
+        ("mail: me@example.com", "mail: me@example.com"),
+        ("simplecache::ftp://u:p@h/x", "simplecache::ftp://***@h/x"),
+    ],
+)
+def test_a_librarys_words_are_masked(text: str, said: str) -> None:
+    """B3: what a library quotes of an address is masked; what only looks like an address is kept."""
+    assert masked(text) == said
+
+
+@pytest.mark.parametrize(
+    ("url", "bare"),
+    [
+        ("ftp://u:p@h/x", "ftp://h/x"),
+        ("ftp://u:p@q@h/x", "ftp://h/x"),
+        ("ftp://u:p/q@h/x", "ftp://h/x"),
+        ("simplecache::ftp://u:p@h/x", "simplecache::ftp://h/x"),
+        ("zip://a@b::ftp://u:p@h/x", "zip://b::ftp://h/x"),
+        ("https://h:80/a@b", "https://h:80/a@b"),
+        ("https://h/u:v@b", "https://h/u:v@b"),
+        ("s3://bucket/a@2x.png", "s3://bucket/a@2x.png"),
+        ("abfs://container@account.example/x", "abfs://container@account.example/x"),
+    ],
+)
+def test_a_url_without_its_user(url: str, bare: str) -> None:
+    """B3: what is left names the same file, and no two files become one."""
+    assert without_user(url) == bare
+
+
+def test_a_chain_is_not_a_local_file() -> None:
+    """B3: a chain of places was taken for a path, and shown as it was."""
+    assert protocol_of("simplecache::ftp://u:p@h/x") == "simplecache"
+    assert protocol_of("a::b.png") == "file"
+
+
+def test_a_chain_is_read(tmp_path: Path) -> None:
+    """B3: a chain that begins without `://` is opened by fsspec."""
+    fsspec.filesystem("memory").pipe_file("/chained.txt", b"content")
+    with open_input("simplecache::memory://chained.txt") as reader:
+        assert reader.read() == b"content"
+    MemoryFileSystem.store.clear()
+
+
+def test_the_clients_mask_hides_passwords_and_control_characters() -> None:
+    """B3: in RunningHub's words, too; a terminal obeys some control characters."""
+    assert mask("at https://u:p@h/x \x1b[2J\x00!\n") == "at https://***@h/x  [2J !\n"
+
+
+def test_a_port_and_an_at_sign_are_kept() -> None:
+    assert masked_url("http://127.0.0.1:80/a@b") == "http://127.0.0.1:80/a@b"
+    assert masked_url("http://[::1]:80/a@b") == "http://[::1]:80/a@b"
