@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from itertools import pairwise
 from string import Formatter
 
 from rh_prefect.errors import ConfigError, InputError
@@ -17,28 +19,44 @@ PART = ".rh-part"
 """The ending of a file that is still being written; never listed."""
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|{}]+')
+_EXTENSION = re.compile(r"[A-Za-z0-9]{1,16}")
+_INDEX_FORM = re.compile(r"(0[1-9]d)?")
 _LONGEST = 60
+_HASH = 10
 
 
 def check_template(template: str) -> str:
     """Refuses a template under which two files could get the same name.
 
     Args:
-        template: A path made of text and of fields in braces, see `FIELDS`.
+        template: A path made of text and of fields in braces, see `FIELDS`. Only the index takes a form, as in
+            `{index:03d}`.
 
     Returns:
         The template.
 
     Raises:
-        ConfigError: It names an unknown field, or lacks one that tells files apart.
+        ConfigError: It names an unknown field, formats one, or lacks one that tells files apart.
     """
     try:
-        used = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+        parts = list(Formatter().parse(template))
     except ValueError as error:
         raise ConfigError(f"The naming template {template!r} cannot be read: {error}. {_hint()}") from None
+    used = {field for _, field, _, _ in parts if field is not None}
     unknown = sorted(used - set(FIELDS))
     if unknown:
         raise ConfigError(f"The naming template {template!r} has the unknown field {unknown[0]!r}. {_hint()}")
+    for _, field, form, conversion in parts:
+        if conversion or not _INDEX_FORM.fullmatch(form or "") or (form and field != "index"):
+            raise ConfigError(
+                f"The naming template {template!r} formats the field {field!r}, which could give two files one name. "
+                f"Only {{index:01d}} to {{index:09d}} are allowed. {_hint()}"
+            )
+    if any(not after[0] and "index" in (before[1], after[1]) for before, after in pairwise(parts)):
+        raise ConfigError(
+            f"The naming template {template!r} could give two files one name: put a character between {{index}} and "
+            f"the field beside it. {_hint()}"
+        )
     if "index" not in used or not ("task" in used or {"run", "key"} <= used):
         raise ConfigError(
             f"The naming template {template!r} could give two files one name: "
@@ -53,18 +71,27 @@ def check_template(template: str) -> str:
 
 def fill(template: str, fields: dict[str, str | int]) -> str:
     """The name that a template gives; each field is made safe first, so that it adds no folder of its own."""
-    try:
-        return template.format_map({key: safe(v) if isinstance(v, str) else v for key, v in fields.items()})
-    except ValueError as error:
-        raise ConfigError(f"The naming template {template!r} cannot be filled: {error}. {_hint()}") from None
+    return template.format_map({key: safe(v) if isinstance(v, str) else v for key, v in fields.items()})
 
 
 def safe(text: str) -> str:
-    """The text as a part of a file name: any script is kept, what a file system refuses becomes a dash."""
-    text = _UNSAFE.sub("-", text).strip(" .-")
+    """The text as a part of a file name: any script is kept, and what a file system refuses becomes a dash.
+
+    A text that was changed or cut ends with a hash of the whole, so that two texts never become one name.
+    """
+    clean = _UNSAFE.sub("-", text).strip(" .-")
     # Bytes, not characters: a file name may have 255 bytes, and a label may be Chinese.
-    text = text.encode()[:_LONGEST].decode(errors="ignore").strip(" .-")
-    return text or "x"
+    if clean == text and len(text.encode()) <= _LONGEST:
+        return text or "x"
+    cut = clean.encode()[: _LONGEST - _HASH - 1].decode(errors="ignore").strip(" .-")
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH]
+    return f"{cut or 'x'}-{digest}"
+
+
+def extension_of(text: str) -> str:
+    """The text as a file's extension, with or without its dot; `bin` where it cannot be one."""
+    extension = text.lstrip(".")
+    return extension if _EXTENSION.fullmatch(extension) else "bin"
 
 
 def is_text(text: str) -> bool:

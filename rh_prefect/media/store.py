@@ -17,7 +17,7 @@ from fsspec.core import url_to_fs
 
 from rh_prefect.cache import LruCache
 from rh_prefect.errors import StoreError
-from rh_prefect.media.names import DEFAULT_TEMPLATE, PART, check_name, check_template, fill
+from rh_prefect.media.names import DEFAULT_TEMPLATE, PART, check_name, check_template, extension_of, fill
 from rh_prefect.media.place import is_local, local_path, locate, protocol_of, read_options, shown_url, without_user
 from rh_prefect.media.probe import Facts, facts_or_type
 from rh_prefect.media.reader import guarded
@@ -114,10 +114,11 @@ class MediaStore:
             label: The caller's own name for the output.
 
         Returns:
-            A name for `publish`; what a file system refuses has become a dash.
+            A name for `publish`; what a file system refuses has become a dash, with a hash of the text at its end.
         """
+        model = model.replace("/", "-")
         fields: dict[str, str | int] = {"run": run, "flow": flow, "model": model, "key": key, "task": task}
-        fields |= {"index": index, "label": label or model, "ext": ext.lstrip(".") or "bin"}
+        fields |= {"index": index, "label": label or model, "ext": extension_of(ext)}
         return check_name(fill(self.template, fields))
 
     def uri(self, name: str) -> str:

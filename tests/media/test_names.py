@@ -58,7 +58,7 @@ def test_a_template_that_tells_files_apart_is_taken(template: str):
         ("{}{task}-{index}", "unknown field"),
         ("/{task}-{index}", "no usable names"),
         ("../{task}-{index}", "no usable names"),
-        ("{task}-{index:q}", "cannot be filled"),
+        ("{task}-{index:q}", "formats the field 'index'"),
     ],
 )
 def test_any_other_is_refused(template: str, why: str):
@@ -71,3 +71,73 @@ def test_any_other_is_refused(template: str, why: str):
 def test_a_name_stays_in_the_store(name: str):
     with pytest.raises(InputError, match="no name for a file"):
         check_name(name)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{run}/{key:.1}-{index}",
+        "{run}/{key!r}-{index}",
+        "{run}/{key:>20}-{index}",
+        "{run:x}/{key}-{index}",
+        "{task}-{index:{run}}",
+        "{task}-{index:{index}}",
+        "{task}-{index:>3000000000}",
+        "{task}-{index:3000000000d}",
+        "{task}-{index:010d}",
+        "{task}-{index:00d}",
+        "{task}-{index:+d}",
+        "{task}-{index:d}",
+        "{task}-{index!s}",
+        "{task}-{index}.{ext:.0}",
+    ],
+)
+def test_a_template_that_formats_a_field_is_refused(template: str):
+    """A17: of formats only {index:0Nd} is allowed; others fold names, fail late or take all the memory."""
+    with pytest.raises(ConfigError, match="formats the field"):
+        MediaStore("out", template=template)
+
+
+@pytest.mark.parametrize("template", ["{task}{index}", "{index}{task}", "{run}{index}-{key}", "{key}-{run}{index:02d}"])
+def test_an_index_beside_another_field_is_refused(template: str):
+    """A17: task 1 with file 11 and task 11 with file 1 would share a name."""
+    with pytest.raises(ConfigError, match="between {index} and"):
+        MediaStore("out", template=template)
+
+
+@pytest.mark.parametrize("width", range(1, 10))
+def test_an_index_may_have_leading_zeros(width: int):
+    store = MediaStore("out", template=f"{{task}}_{{index:0{width}d}}.{{ext}}")
+    assert store.name_for(**FIELDS, task="77") == f"77_{1:0{width}d}.mp4"
+
+
+def _names(runs: list[str]) -> set[str]:
+    return {MediaStore("out").name_for(**FIELDS | {"run": run}) for run in runs}
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        ["job-1", "job-1-", "job-1--", "job-1.", " job-1"],
+        ["x" * 60, "x" * 61, "x" * 60 + "y"],
+        ["nightly-import-of-the-whole-catalogue-into-the-bucket-of-team-" + team for team in "ab"],
+        ["镜头" * 30 + "1", "镜头" * 30 + "2"],
+        ["a/b", "a-b", "a:b", "a\\b"],
+        ["-", "--", "x", "."],
+    ],
+)
+def test_each_scope_has_file_names_of_its_own(runs: list[str]):
+    """A5: names that were cut or cleaned to the same text carry a hash of the whole."""
+    assert len(_names(runs)) == len(runs)
+
+
+def test_a_name_that_can_stay_as_it_is_stays():
+    assert safe("job-1") == "job-1"
+    assert safe("x" * 60) == "x" * 60
+    assert len(safe("x" * 500)) == 60
+
+
+@pytest.mark.parametrize("ext", ["../x", "a/b", "p g", "x" * 17, "é"])
+def test_what_cannot_be_an_extension_is_bin(ext: str):
+    """B1: an extension that RunningHub names is letters and digits."""
+    assert MediaStore("out").name_for(**FIELDS | {"ext": ext}).endswith("-1.bin")
