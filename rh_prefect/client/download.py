@@ -24,6 +24,7 @@ from rh_prefect.client.retry import RESEND
 from rh_prefect.client.streams import ThreadedStream
 from rh_prefect.client.wire import Download
 from rh_prefect.errors import LinkExpired, StoreError, TransportError
+from rh_prefect.private_files import make_folder, make_public, overwrite
 
 CHUNK: Final = 1024 * 1024
 _DEAD: Final = frozenset({401, 403, 404, 410})
@@ -64,7 +65,7 @@ class Partial:
     """What is on disk of a download; its methods block, and are called in threads.
 
     Bytes are kept only where the note says what they are a part of: the link (without its signature), and the strong
-    validator that the server gave for it.
+    validator that the server gave for it. Until it is complete, only its user can read it.
     """
 
     def __init__(self, to: Path, url: str) -> None:
@@ -106,14 +107,15 @@ class Partial:
         self.close()
         self.size, self.total, self.validator = 0, total, validator
         with _writable(self._to):
-            self._to.parent.mkdir(parents=True, exist_ok=True)
-            self._to.write_bytes(b"")
+            make_folder(self._to.parent)
+            overwrite(self._to).close()
         self._write_note()
 
     def _write_note(self) -> None:
         note = {"source": self._source, "validator": self.validator, "total": self.total}
         with _writable(self._to):
-            resume_note(self._to).write_text(json.dumps(note))
+            with overwrite(resume_note(self._to)) as file:
+                file.write(json.dumps(note).encode())
 
     def add(self, chunk: bytes | memoryview) -> None:
         """Appends bytes."""
@@ -127,6 +129,8 @@ class Partial:
     def finish(self) -> Download:
         """Notes that nothing is missing, so that the next call need not ask anybody."""
         self.close()
+        with _writable(self._to):
+            make_public(self._to)
         if self.total != self.size:
             self.total = self.size
             self._write_note()

@@ -114,7 +114,7 @@ class Desk:
             )
         answer = self._without_secret(await self._submit_once(links, n, client))
         if answer.outcome == "ticket":
-            self._put_in_spool(n, answer)
+            await self._put_in_spool(n, answer)
         return answer
 
     def _without_secret(self, answer: Answer) -> Answer:
@@ -129,9 +129,9 @@ class Desk:
             payload["workflow"] = json.dumps(payload["workflow"], ensure_ascii=False)
         return payload
 
-    def _put_in_spool(self, n: int, answer: Answer) -> None:
+    async def _put_in_spool(self, n: int, answer: Answer) -> None:
         try:
-            self._spool.put(Spooled(self._journal.scope, self._key, n, answer))
+            await self._spool.save(Spooled(self._journal.scope, self._key, n, answer))
         except OSError as error:
             # A full disk here must not keep the ticket from the journal.
             _log.error("%s: task %s cannot be noted on this machine: %s", self._job, answer.task_id, error)

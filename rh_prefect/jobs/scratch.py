@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from rh_prefect.errors import ConfigError, StoreError
+from rh_prefect.private_files import make_folder
 
 
 def check_folder(folder: Path) -> None:
@@ -17,7 +18,7 @@ def check_folder(folder: Path) -> None:
         ConfigError: It cannot be made, or cannot be written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with TemporaryFile(dir=folder) as file:
             file.write(b"x")
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -394,3 +395,17 @@ async def test_a_refusal_is_no_reason_to_use_the_spool(open_desk: OpenDesk, rh: 
     await submitted(open_desk())
     assert not spool.folder.exists()
     assert isinstance((await open_desk().read()).submits[0].answer, Answer)
+
+
+async def test_the_ticket_is_spooled_off_the_loops_thread(
+    journal: Flaky, rh: RunningHub, tmp_path: Path, open_desk: OpenDesk
+) -> None:
+    """A26: the submit's own thread goes on while the ticket is flushed to the disk."""
+    threads: list[int] = []
+    spool = Spool(tmp_path / "flushed", flush=lambda _: threads.append(threading.get_ident()))
+    order = Order(model="m", endpoint="m", site="s", payload={"prompt": "x"}, base=BASE)
+    desk = OneAccount(order, key=KEY, job=f"run/{KEY}", journal=journal, spool=spool, sleep=asyncio.sleep)
+    desk.rh = rh
+    assert (await submitted(desk)).state == "ticket"
+    assert threads
+    assert threading.get_ident() not in threads

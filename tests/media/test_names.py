@@ -101,7 +101,7 @@ def test_a_template_that_formats_a_field_is_refused(template: str):
 @pytest.mark.parametrize("template", ["{task}{index}", "{index}{task}", "{run}{index}-{key}", "{key}-{run}{index:02d}"])
 def test_an_index_beside_another_field_is_refused(template: str):
     """A17: task 1 with file 11 and task 11 with file 1 would share a name."""
-    with pytest.raises(ConfigError, match="between {index} and"):
+    with pytest.raises(ConfigError, match=r"between \{index\} and"):
         MediaStore("out", template=template)
 
 

@@ -34,7 +34,7 @@ from rh_prefect.jobs.ledger.fresh import FreshScopes
 from rh_prefect.jobs.ledger.journal import JSON
 from rh_prefect.jobs.ledger.owner import Owner, is_surely_dead
 from rh_prefect.jobs.ledger.records import Intent, Submit
-from rh_prefect.jobs.ledger.spool import Spool
+from rh_prefect.jobs.ledger.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.orders.order import Order
@@ -82,6 +82,13 @@ def seen(name: str) -> Body:
 def unseen(name: str) -> Body:
     """A body on another host, of which nothing can be proved from here."""
     return Body(SOMEWHERE_ELSE.model_copy(update={"started": name}), lambda: None)
+
+
+class ImmediateSpool(Spool):
+    """One that writes at once: in virtual time nothing waits for a thread."""
+
+    async def save(self, entry: Spooled) -> None:
+        self.put(entry)
 
 
 @dataclass
@@ -374,4 +381,4 @@ async def _nothing() -> None: ...
 
 def machines(folder: Path) -> list[Machine]:
     """One whose processes can be seen to be dead, and one of which nothing can be proved."""
-    return [Machine(body.__name__, Spool(folder / body.__name__), body) for body in (seen, unseen)]
+    return [Machine(body.__name__, ImmediateSpool(folder / body.__name__), body) for body in (seen, unseen)]

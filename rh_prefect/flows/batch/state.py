@@ -81,7 +81,7 @@ async def enter(batch: str, store: MediaStore, here: FlowScope, *, about: Mappin
         ConfigError: The flow run whose journal it uses is not known to this Prefect API.
         JournalError: The state cannot be kept in the store.
     """
-    files = FolderJournal(f"{store.url}/{FOLDER}", scope=batch, options=store.options_for(store.url))
+    files = FolderJournal(f"{store.url}/{FOLDER}", scope=batch, options=store.options_for(store.url), readers="all")
     try:
         state = await _begin(files, batch, here, about)
     except JournalError as error:

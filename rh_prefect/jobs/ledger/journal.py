@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import fsspec
 
 from rh_prefect.errors import InputError, JournalError, RunningHubError
 from rh_prefect.media.place import is_local, local_path, shown_url
 from rh_prefect.media.refusal import describe
+from rh_prefect.private_files import FILE_MODE, FOLDER_MODE, create, flush_folder, make_folder
 
 JSON: TypeAlias = "dict[str, Any]"
 """A JSON object; what the values may be is the business of `records`."""
@@ -35,6 +36,10 @@ _AT_ONCE: Final = 4
 
 T = TypeVar("T")
 V = TypeVar("V")
+Readers: TypeAlias = Literal["owner", "all"]
+"""Who can read records in a local folder: only the user that wrote them, or whoever the umask allows."""
+
+_MODES: Final[dict[Readers, tuple[int, int]]] = {"owner": (FILE_MODE, FOLDER_MODE), "all": (0o666, 0o777)}
 
 
 class Journal(Protocol):
@@ -165,19 +170,22 @@ async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_on
 class FolderJournal:
     """A journal on fsspec: one folder a job, one small JSON file a record.
 
-    On a local disk a record appears whole or not at all, and outlives a power failure: it is written to a temporary
-    file, flushed to the disk, and then linked to its name, which fails if the name exists; then the folder is flushed.
-    Elsewhere the store's own conditional put is used
+    On a local disk only the user that wrote a record can read it, since it holds prompts. A record appears whole or not
+    at all, and outlives a power failure: it is written to a temporary file, flushed to the disk, and then linked to its
+    name, which fails if the name exists; then the folder is flushed. Elsewhere the store's own conditional put is used
     (If-None-Match on S3); the first use tries two exclusive creations and refuses a store where both win.
     """
 
-    def __init__(self, url: str, *, scope: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, url: str, *, scope: str, options: Mapping[str, Any] | None = None, readers: Readers = "owner"
+    ) -> None:
         """Opens the journal; nothing is touched before the first call.
 
         Args:
             url: A folder or any fsspec URL; scopes are its sub-folders.
             scope: This scope's name: letters, digits, dashes, dots and underscores.
             options: fsspec's storage options.
+            readers: Who can read new records in a local folder.
 
         Raises:
             InputError: The scope is no plain name.
@@ -190,7 +198,7 @@ class FolderJournal:
         self.scope = scope
         self.url = shown_url(url)
         self._options = dict(options or {})
-        self._files = _open_files(url, self._options)
+        self._files = _open_files(url, self._options, readers)
 
     def __repr__(self) -> str:
         return f"FolderJournal({self.url!r}, scope={self.scope!r})"
@@ -260,7 +268,7 @@ def folder_scopes(url: str, *, options: Mapping[str, Any] | None = None) -> list
         options: fsspec's storage options.
     """
     with _as_journal_error(shown_url(url), options or {}):
-        return _open_files(url, options or {}).folders("")
+        return _open_files(url, options or {}, "owner").folders("")
 
 
 @contextlib.contextmanager
@@ -301,10 +309,10 @@ class _Files(Protocol):
     def read_all(self, paths: Sequence[str]) -> dict[str, bytes]: ...
 
 
-def _open_files(url: str, options: Mapping[str, Any]) -> _Files:
+def _open_files(url: str, options: Mapping[str, Any], readers: Readers) -> _Files:
     if is_local(url):
         # Absolute, so that a flow that changes its working folder keeps its journal.
-        return _LocalFiles(Path(local_path(url)))
+        return _LocalFiles(Path(local_path(url)), *_MODES[readers])
     with _as_journal_error(shown_url(url), options):
         return _StoreFiles(url, options)
 
@@ -312,16 +320,16 @@ def _open_files(url: str, options: Mapping[str, Any]) -> _Files:
 class _LocalFiles:
     """A folder on a local disk."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, file_mode: int, folder_mode: int) -> None:
         self._root = root
+        self._file_mode, self._folder_mode = file_mode, folder_mode
 
     def create(self, path: str, data: bytes) -> bool:
         target = self._root / path
-        changed = _changed_by(target.parent)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        changed = make_folder(target.parent, mode=self._folder_mode)
         draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
-            with draft.open("xb") as file:
+            with create(draft, mode=self._file_mode) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -332,7 +340,7 @@ class _LocalFiles:
         finally:
             draft.unlink(missing_ok=True)
         for folder in changed:
-            _flush(folder)
+            flush_folder(folder)
         return True
 
     def read(self, path: str) -> bytes | None:
@@ -364,28 +372,6 @@ class _LocalFiles:
 
     def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
         return {path: (self._root / path).read_bytes() for path in paths}
-
-
-def _changed_by(folder: Path) -> list[Path]:
-    """The folders in which something is new once there is a file in this one: itself, and those that it is made in."""
-    changed = [folder]
-    while not changed[-1].exists():
-        changed.append(changed[-1].parent)
-    return changed
-
-
-def _flush(folder: Path) -> None:
-    """Has a folder's names outlive a power failure, as its files' content does; it costs less than a millisecond."""
-    try:
-        opened = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return  # Windows opens no folders
-    try:
-        os.fsync(opened)
-    except OSError:
-        pass  # a network's file system may not know how; the record stands all the same
-    finally:
-        os.close(opened)
 
 
 class _StoreFiles:

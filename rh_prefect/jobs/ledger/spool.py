@@ -6,15 +6,17 @@ RunningHub's answer and the journal's, nor a journal that cannot be reached, los
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rh_prefect.jobs.ledger.records import Answer
+from rh_prefect.private_files import create, flush_folder, make_folder
 
 _log = logging.getLogger("rh_prefect")
 
@@ -39,9 +41,22 @@ class Spooled:
 class Spool:
     """A folder of answers, one small file each."""
 
-    def __init__(self, folder: Path) -> None:
-        """Names the folder; it is made when first needed."""
+    def __init__(self, folder: Path, *, flush: Callable[[Path], None] = flush_folder) -> None:
+        """Names the folder; it is made when first needed.
+
+        Args:
+            folder: The folder.
+            flush: Makes a folder's names survive a power failure.
+        """
         self.folder = folder
+        self._flush = flush
+
+    async def save(self, entry: Spooled) -> None:
+        """Writes an answer in a thread, since a flush to the disk may take long; see `put`."""
+        try:
+            await asyncio.to_thread(self.put, entry)
+        except RuntimeError:  # at the end of a process no more threads start
+            self.put(entry)
 
     def put(self, entry: Spooled) -> None:
         """Writes an answer; it stands whole or not at all, also after a power failure.
@@ -49,17 +64,19 @@ class Spool:
         Raises:
             OSError: The folder cannot be written to.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        changed = make_folder(self.folder)
         draft = self.folder / f".{uuid.uuid4().hex}"
         head = {"scope": entry.scope, "key": entry.key, "n": entry.n}
         try:
-            with draft.open("x", encoding="utf-8") as file:
-                json.dump({**head, "answer": entry.answer.model_dump(mode="json")}, file)
+            with create(draft) as file:
+                file.write(json.dumps({**head, "answer": entry.answer.model_dump(mode="json")}).encode())
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self._path(entry.scope, entry.key, entry.n))
         finally:
             draft.unlink(missing_ok=True)
+        for folder in changed:
+            self._flush(folder)
 
     def get(self, scope: str, key: str, n: int) -> Answer | None:
         """Finds an answer."""

@@ -22,6 +22,7 @@ from rh_prefect.jobs.scratch import kept_here
 from rh_prefect.media.arrival import flaw_of
 from rh_prefect.media.ref import Media
 from rh_prefect.media.store import MediaStore
+from rh_prefect.private_files import make_folder
 
 TRIES = 5
 """How often a download that was cut is taken up again where it stopped."""
@@ -152,7 +153,7 @@ class Collector:
     def _published(self, name: str) -> Media:
         """Describes a file that an earlier run published and did not live to describe."""
         with kept_here(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             with TemporaryDirectory(dir=self.folder) as folder:
                 local = Path(folder) / PurePosixPath(name).name
                 with self.store.open(name) as reader, local.open("wb") as writer:

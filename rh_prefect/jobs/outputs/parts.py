@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rh_prefect.jobs.scratch import kept_here
 from rh_prefect.media.names import safe
+from rh_prefect.private_files import make_folder
 
 
 @contextlib.contextmanager
@@ -31,7 +32,7 @@ def part_file(folder: Path, name: str) -> Iterator[Path]:
     """
     name = safe(name)  # an id from RunningHub is a part of it
     with kept_here(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = _lock(folder / f"{name}.lock")
     if lock is None:
         private = folder / f"{name}.{uuid.uuid4().hex}.part"

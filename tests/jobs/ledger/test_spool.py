@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,29 @@ def test_a_place_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="file"):
         Spool(tmp_path / "file" / "spool").put(ENTRY)
     assert Spool(tmp_path / "file" / "spool").get("run", KEY, 1) is None
+
+
+def test_a_ticket_is_flushed_with_its_folder_and_every_new_folder_above_it(tmp_path: Path) -> None:
+    """A26: after the file stands at its name, its folder and all that were made for it are flushed to the disk."""
+    flushed: list[tuple[Path, bool]] = []
+    folder = tmp_path / "not" / "yet"
+
+    def flush(one: Path) -> None:
+        flushed.append((one, any(folder.glob("*.json"))))
+
+    spool = Spool(folder, flush=flush)
+    spool.put(ENTRY)
+    assert flushed == [(folder, True), (folder.parent, True), (tmp_path, True)]
+    flushed.clear()
+    spool.put(ENTRY)
+    assert flushed == [(folder, True)]
+
+
+async def test_a_ticket_is_flushed_off_the_loops_thread(tmp_path: Path) -> None:
+    """A26: a slow disk does not stop the loop."""
+    threads: list[int] = []
+    spool = Spool(tmp_path, flush=lambda _: threads.append(threading.get_ident()))
+    await spool.save(ENTRY)
+    assert threads
+    assert threading.get_ident() not in threads
+    assert spool.get("run", KEY, 1) == ENTRY.answer
