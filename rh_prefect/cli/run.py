@@ -26,6 +26,13 @@ Budget = Annotated[
         validator=validators.Number(gt=0),
     ),
 ]
+MaxAttempts = Annotated[
+    int,
+    Parameter(
+        help="Tasks that one job may pay for until the run is resumed, failed ones included.",
+        validator=validators.Number(gte=1),
+    ),
+]
 Shots = Annotated[int, Parameter(help="How many shots, 1 to 12.", validator=validators.Number(gte=1, lte=12))]
 Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")]
 Credentials = Annotated[
@@ -44,6 +51,7 @@ def film(
     seconds: Annotated[Literal[5, 10], Parameter(help="Length of each shot.")] = 5,
     resolution: Annotated[Literal["720p", "1080p", "2k", "4k"], Parameter(help="After upscaling.")] = "1080p",
     budget: Budget = None,
+    max_attempts: MaxAttempts = 3,
     out: Out = None,
     credentials: Credentials = None,
     storage: Storage = None,
@@ -60,6 +68,7 @@ def film(
         "seconds": seconds,
         "resolution": resolution,
         "budget": budget,
+        "max_attempts": max_attempts,
         "credentials": credentials,
         "storage": storage,
     }
@@ -73,6 +82,7 @@ def image_to_video(
     seconds: Annotated[Literal[5, 10], Parameter(help="Length of the video.")] = 5,
     resolution: Annotated[Literal["720p", "1080p", "2k", "4k"] | None, Parameter(help="After upscaling.")] = None,
     budget: Budget = None,
+    max_attempts: MaxAttempts = 3,
     out: Out = None,
     credentials: Credentials = None,
     storage: Storage = None,
@@ -85,6 +95,7 @@ def image_to_video(
         "seconds": seconds,
         "resolution": resolution,
         "budget": budget,
+        "max_attempts": max_attempts,
         "credentials": credentials,
         "storage": storage,
     }
@@ -95,6 +106,7 @@ def upscale(
     *videos: str,
     resolution: Annotated[Literal["720p", "1080p", "2k", "4k"], Parameter(help="The size to reach.")] = "1080p",
     budget: Budget = None,
+    max_attempts: MaxAttempts = 3,
     out: Out = None,
     credentials: Credentials = None,
     storage: Storage = None,
@@ -106,6 +118,7 @@ def upscale(
         videos: Paths or URIs.
         resolution: The size to reach.
         budget: What the run may cost.
+        max_attempts: Tasks that one job may pay for until the run is resumed.
         out: Where files go.
         credentials: Name of a RunningHubCredentials or RunningHubPool block.
         storage: Name of a MediaStorage block.
@@ -115,6 +128,7 @@ def upscale(
         "videos": list(videos) or None,
         "resolution": resolution,
         "budget": budget,
+        "max_attempts": max_attempts,
         "credentials": credentials,
         "storage": storage,
     }
@@ -127,6 +141,7 @@ def score(
     narration: Annotated[str | None, Parameter(help="What is spoken.")] = None,
     music: Annotated[str | None, Parameter(help="What the music is like.")] = None,
     budget: Budget = None,
+    max_attempts: MaxAttempts = 3,
     out: Out = None,
     credentials: Credentials = None,
     storage: Storage = None,
@@ -138,6 +153,7 @@ def score(
         "narration": narration,
         "music": music,
         "budget": budget,
+        "max_attempts": max_attempts,
         "credentials": credentials,
         "storage": storage,
     }

@@ -15,6 +15,7 @@ from rh_prefect.flows.parts import (
     Blocks,
     Budget,
     ClipSeconds,
+    MaxAttempts,
     Music,
     Resolution,
     animate,
@@ -61,6 +62,7 @@ async def film(
     seconds: ClipSeconds = 5,
     resolution: Resolution = "1080p",
     budget: Budget | None = None,
+    max_attempts: MaxAttempts = 3,
     credentials: str | None = None,
     storage: str | None = None,
 ) -> FilmResult:
@@ -77,10 +79,11 @@ async def film(
         seconds: Length of each shot.
         resolution: Size after upscaling.
         budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
+        max_attempts: How many tasks one job may pay for until the run is run again by hand, failed ones included.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
-    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget}
+    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
     expect_jobs(2 + shots * (2 if image else 3))
     if image is not None:
         await check_animation(image, f"{prompt}, {MOVES[0]}", seconds=seconds, blocks=blocks)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rh_prefect.flows.parts import Blocks, Budget, ClipSeconds, Resolution, animate, enlarge
+from rh_prefect.flows.parts import Blocks, Budget, ClipSeconds, MaxAttempts, Resolution, animate, enlarge
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.runs.flow import flow
 
@@ -18,6 +18,7 @@ async def image_to_video(
     seconds: ClipSeconds = 5,
     resolution: Resolution | None = None,
     budget: Budget | None = None,
+    max_attempts: MaxAttempts = 3,
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Result:
@@ -29,10 +30,11 @@ async def image_to_video(
         seconds: Length of the video.
         resolution: Size after upscaling; empty for none.
         budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
+        max_attempts: How many tasks one job may pay for until the run is run again by hand, failed ones included.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
-    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget}
+    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
     clip = await animate(image, prompt, seconds=seconds, label="clip", blocks=blocks)
     if resolution is None:
         return clip

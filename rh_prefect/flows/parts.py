@@ -18,6 +18,9 @@ Aspect = Literal["16:9", "9:16", "1:1"]
 Budget = Annotated[float, Field(gt=0)]
 """What all jobs of a run may cost together, in the account's currency."""
 
+MaxAttempts = Annotated[int, Field(ge=1)]
+"""How many tasks one job may pay for until the run is run again by hand."""
+
 LONGEST_MUSIC = 400
 """Characters that the music's model takes."""
 
@@ -46,11 +49,12 @@ MOVES = (
 
 
 class Blocks(TypedDict):
-    """What all calls of a flow share: the names of the blocks, and the budget."""
+    """What all calls of a flow share: the names of the blocks, and the limits of what they may pay."""
 
     credentials: str | None
     storage: str | None
     budget: float | None
+    max_attempts: int
 
 
 async def together(*steps: Awaitable[T]) -> list[T]:

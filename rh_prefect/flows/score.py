@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect.errors import InputError
-from rh_prefect.flows.parts import Blocks, Budget, Music, compose, speak, together
+from rh_prefect.flows.parts import Blocks, Budget, MaxAttempts, Music, compose, speak, together
 from rh_prefect.runs.flow import flow
 from rh_prefect.tasks.assemble import Film, assemble, check_video
 
@@ -18,6 +18,7 @@ async def score(
     narration: Annotated[str, Field(max_length=5000)] | None = None,
     music: Music | None = None,
     budget: Budget | None = None,
+    max_attempts: MaxAttempts = 3,
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Film:
@@ -28,12 +29,13 @@ async def score(
         narration: What is spoken; empty for no voice.
         music: What the music is like; empty for no music.
         budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
+        max_attempts: How many tasks one job may pay for until the run is run again by hand, failed ones included.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
     if not (narration or music):
         raise InputError("score: there is nothing to be heard. What to do: give `narration`, `music`, or both.")
-    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget}
+    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
     await check_video(video, storage=storage)
     jobs = {}
     if narration:

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect import models
-from rh_prefect.flows.parts import Budget, Resolution
+from rh_prefect.flows.parts import Budget, MaxAttempts, Resolution
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.runs.flow import flow
 from rh_prefect.runs.rounds import Wait
@@ -20,6 +20,7 @@ async def upscale(
     videos: Annotated[list[str], Field(min_length=1)],
     resolution: Resolution = "1080p",
     budget: Budget | None = None,
+    max_attempts: MaxAttempts = 3,
     wait: Wait = "poll",
     credentials: str | None = None,
     storage: str | None = None,
@@ -30,6 +31,7 @@ async def upscale(
         videos: Each a path, an fsspec URI or a link.
         resolution: The size that they shall have.
         budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
+        max_attempts: How many tasks one job may pay for until the run is run again by hand, failed ones included.
         wait: How to wait: in the process, or suspended until a receiver of webhooks wakes the run.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
@@ -38,5 +40,11 @@ async def upscale(
     for one in asked:
         await check_job(one, credentials=credentials, storage=storage)
     return await generate_many(
-        asked, wait=wait, label="enlarged", budget=budget, credentials=credentials, storage=storage
+        asked,
+        wait=wait,
+        label="enlarged",
+        budget=budget,
+        max_attempts=max_attempts,
+        credentials=credentials,
+        storage=storage,
     )

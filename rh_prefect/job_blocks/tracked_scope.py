@@ -28,6 +28,7 @@ class TrackedScope:
     calls: CallRegistry = field(default_factory=CallRegistry)
     attempt: int = 1
     task_attempt: int = 1
+    first_attempt: int = 1
     details: Mapping[str, str] = field(default_factory=dict)
     key: str | None = None
     was_asked_for: bool = False
@@ -46,6 +47,7 @@ class TrackedScope:
             flow=scope.flow,
             attempt=scope.attempt,
             task_attempt=scope.task_attempt,
+            first_attempt=scope.first_attempt,
             details=scope.details,
         )
         made.calls = _TrackedCalls(scope.calls, made)

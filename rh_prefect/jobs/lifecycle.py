@@ -84,8 +84,9 @@ class Policy:
         endpoint: The endpoint, for messages.
         attempt: The flow-run attempt, from 1.
         task_attempt: The task-run attempt, from 1.
-        max_attempts: How many tasks one job may pay for, failed ones included, and unknown ones where they are
-            resubmitted.
+        first_attempt: The first attempt whose payments count together with this one's; see `Scope.first_attempt`.
+        max_attempts: How many tasks one job may pay for from `first_attempt` on, failed ones included, and unknown ones
+            where they are resubmitted.
         on_unknown: `raise` leaves an unknown submit to a person; `resubmit` pays again, at the caller's own risk.
         may_submit: False where only what was paid already is to be brought home.
         undelivered_tries: How often in a row a request that cannot leave this machine is tried.
@@ -97,6 +98,7 @@ class Policy:
     endpoint: str
     attempt: int = 1
     task_attempt: int = 1
+    first_attempt: int = 1
     max_attempts: int = 3
     on_unknown: Literal["raise", "resubmit"] = "raise"
     may_submit: bool = True
@@ -135,9 +137,9 @@ def lifecycle(policy: Policy) -> Life:
                 job = yield ReadJob()
             case "ticket", Submit() as last:
                 ended = yield from _to_its_end(policy, last, adopted=adopted)
-                return ended if ended.end is None else _only_success(policy, ended)
+                return ended if ended.end is None else _only_success(policy, job, ended)
             case "ended", Submit() as last if not may_pay_again(policy, job):
-                return _only_success(policy, last)
+                return _only_success(policy, job, last)
             case _ if not policy.may_submit:
                 return None
             case _:  # new, refused, forgotten, or failed and worth another task
@@ -209,7 +211,7 @@ def _raise_unless_it_may_wait(policy: Policy, refused: Answer, undelivered: int)
 
 def _settle_unknown(policy: Policy, job: JobView, submit: Submit) -> Generator[Step, Any, None]:
     # A service that answers every submit with an error may accept each of them, so the option has the same limit.
-    if policy.on_unknown == "resubmit" and policy.may_submit and job.payments < policy.max_attempts:
+    if policy.on_unknown == "resubmit" and policy.may_submit and not _is_used_up(policy, job):
         yield Forget(submit.n)
         return
     answer = submit.answer
@@ -242,7 +244,12 @@ def _to_its_end(policy: Policy, submit: Submit, *, adopted: bool) -> Generator[S
     return replace(submit, end=end)
 
 
-def _only_success(policy: Policy, submit: Submit) -> Submit:
+def _is_used_up(policy: Policy, job: JobView) -> bool:
+    """Whether the job has paid for all tasks that it may, until a person runs it again."""
+    return job.payments(since=policy.first_attempt) >= policy.max_attempts
+
+
+def _only_success(policy: Policy, job: JobView, submit: Submit) -> Submit:
     end = submit.end
     if end is None:
         raise AssertionError("asked of a submit that has not ended")
@@ -256,28 +263,37 @@ def _only_success(policy: Policy, submit: Submit) -> Submit:
                 task_id=end.task_id,
             )
         case "FAILED":
-            raise _failure(policy, end)
+            raise _failure(policy, end, is_used_up=_is_used_up(policy, job))
         case other:
             assert_never(other)
 
 
-def _failure(policy: Policy, end: End) -> JobFailed:
+def _failure(policy: Policy, end: End, *, is_used_up: bool) -> JobFailed:
     row = explain(end.code, end.reason)
-    if end.code in CODES and row.retry in ("final", "fix-outside"):
-        advice = row.advice
-    elif is_hopeless(end.code):
-        advice = "the same request fails again; change it"
-    else:
-        # The table's advice for an unclear code is about a submit; this task is known, and it has ended.
-        advice = "run it again; it pays for a new task"
     return JobFailed(
         f"{policy.job}: task {end.task_id} of {policy.endpoint} failed: {end.reason or row.meaning} "
-        f"(code {end.code or 'none'}). What to do: {advice}.",
+        f"(code {end.code or 'none'}). What to do: {_advice(policy, end, is_used_up=is_used_up)}.",
         job=policy.job,
         task_id=end.task_id,
         code=end.code,
-        new_task=row.new_task,
+        new_task=row.new_task and not is_used_up,
     )
+
+
+def _advice(policy: Policy, end: End, *, is_used_up: bool) -> str:
+    if is_hopeless(end.code):
+        row = CODES.get(end.code)
+        return row.advice if row else "the same request fails again; change it"
+    if is_used_up:
+        return (
+            f"this run has paid for as many tasks of this job as max_attempts allows ({policy.max_attempts}) and its "
+            "retries pay for no more. Run the flow run again (Retry in the dashboard, `--resume`) to pay for new ones"
+        )
+    row = explain(end.code, end.reason)
+    if end.code in CODES and row.retry in ("final", "fix-outside"):
+        return row.advice
+    # The table's advice for an unclear code is about a submit; this task is known, and it has ended.
+    return "run it again; it pays for a new task"
 
 
 def is_hopeless(code: str) -> bool:
@@ -296,7 +312,7 @@ def may_pay_again(policy: Policy, job: JobView) -> bool:
     the job.
     """
     end = job.last.end if job.last else None
-    if end is None or end.status == "SUCCESS" or job.payments >= policy.max_attempts or is_hopeless(end.code):
+    if end is None or end.status == "SUCCESS" or _is_used_up(policy, job) or is_hopeless(end.code):
         return False
     if policy.attempt > end.attempt:
         return True

@@ -29,7 +29,7 @@ class Options:
         key: The caller's own idempotency key: in one scope the same key is the same job.
         reuse: `always` serves an identical earlier request from the store, at no cost, and makes equal calls one job.
         on_unknown: `raise` leaves a submit whose answer was lost to a person; `resubmit` pays again.
-        max_attempts: How many tasks one job may pay for, failed ones included.
+        max_attempts: How many tasks one job may pay for until a person runs it again, failed ones included.
         deadline: Seconds to wait for the task's end; None waits as long as it takes.
         budget: What all jobs of the run may cost together, in the account's currency; None for no limit.
         may_submit: False only brings home what was paid for already.
@@ -102,6 +102,7 @@ def policy_of(order: Order, scope: Scope, options: Options, *, job: str) -> Poli
         endpoint=order.endpoint,
         attempt=scope.attempt,
         task_attempt=scope.task_attempt,
+        first_attempt=scope.first_attempt,
         max_attempts=options.max_attempts,
         on_unknown=options.on_unknown,
         may_submit=options.may_submit,

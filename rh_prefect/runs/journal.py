@@ -88,12 +88,12 @@ class FlowRunJournal:
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         """Reads all records of one job; see `Journal.job`."""
-        records = (await self._read(_Part(f"{job_key}-", most=math.inf))).records
-        return {key: self._decode(key, value) for key, value in records.items()}
+        return await self.request(f"{job_key}-")
 
     async def request(self, prefix: str) -> dict[str, JSON]:
         """Reads all records of the jobs whose keys begin alike; see `Journal.request`."""
-        return {key: self._decode(key, value) async for key, value in self._all(prefix)}
+        records = (await self._read(_Part(prefix, most=math.inf))).records
+        return {key: self._decode(key, value) for key, value in records.items()}
 
     async def keys(self) -> AsyncIterator[str]:
         """Lists the keys of all jobs; see `Journal.keys`.

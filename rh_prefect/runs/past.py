@@ -36,8 +36,14 @@ class PastScope:
     flow: str
     attempt: int
     task_attempt: int = 1
+    first: int | None = None
     details: Mapping[str, str] = field(default_factory=dict)
     calls: CallRegistry = field(default_factory=CallRegistry, compare=False, repr=False)
+
+    @property
+    def first_attempt(self) -> int:
+        """The first attempt whose payments count together with this one's."""
+        return self.attempt if self.first is None else self.first
 
 
 def scope_of(flow_run: FlowRun, flow_name: str) -> PastScope:

@@ -53,6 +53,7 @@ class FlowScope:
         flow: The root flow's name.
         attempt: Which attempt of the root flow run this is, from 1.
         task_attempt: Which attempt of the calling task run this is, from 1.
+        first_attempt: The first attempt whose payments count together with this one's.
         details: What a manifest says of the run.
         calls: The calls of this attempt.
     """
@@ -62,6 +63,7 @@ class FlowScope:
     flow: str
     attempt: int
     task_attempt: int
+    first_attempt: int
     details: Mapping[str, str]
     calls: CallRegistry = field(compare=False, repr=False)
 
@@ -108,6 +110,8 @@ def current_scope() -> FlowScope | None:
         flow=name,
         attempt=max(flow_run.run_count, 1),
         task_attempt=max(tasks[0].task_run.run_count, 1) if tasks else 1,
+        # Prefect retries a flow by itself in the first attempts only; a person's Retry is of another type.
+        first_attempt=1 if flow_run.empirical_policy.retry_type == "in_process" else max(flow_run.run_count, 1),
         details={"flow_run": str(flow_run.id), "flow_run_name": flow_run.name},
         calls=_registry(root, flow_run),
     )

@@ -45,7 +45,8 @@ async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> boo
     """Tells whether running the task again can help, at no risk of paying for the same job twice.
 
     The journal makes every retry safe; this only keeps the hopeless ones away. A failed job is retried where
-    RunningHub's code says that a new task may succeed, and pays for that new task, within `max_attempts`.
+    RunningHub's code says that a new task may succeed, and pays for that new task, within `max_attempts`; one that
+    has used these up is not retried.
     """
     error = await state.aresult(raise_on_failure=False)
     if isinstance(error, JobFailed):
@@ -138,7 +139,7 @@ async def generate(
         reuse: `always` serves an identical earlier request from the storage, at no cost, and makes equal calls of this
             run one job. By default equal calls are jobs of their own.
         on_unknown: What to do about a submit whose answer was lost: `raise` leaves it to you, `resubmit` may pay twice.
-        max_attempts: How many tasks this job may pay for in all, failed ones included.
+        max_attempts: How many tasks this job may pay for until its run is run again by hand, failed ones included.
         deadline: Seconds to wait for the task; by default as long as it takes. A task that is left goes on and is found
             again by the next run.
         budget: What all jobs of this run may cost together, in the account's currency; a job that would break it is not

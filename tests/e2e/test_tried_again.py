@@ -85,6 +85,30 @@ async def test_a_task_that_failed_where_a_new_one_helps_is_paid_for_anew_and_no_
     assert [one.task_id for one in rh.books.paid][1:] == [result.task_id]
 
 
+async def test_a_rerun_by_hand_pays_for_new_tasks_where_the_attempts_were_used_up(rh: Emulator) -> None:
+    """A10: three failed tasks end the run, and running it again by hand may pay for new ones."""
+    rh.faults.add(Fault("submit", kind="fail", code="1504", times=3))
+    run = await runs.begin(flows.patient, retries=3)
+    with pytest.raises(JobFailed, match="max_attempts"):
+        await rerun(flows.patient, run)
+    assert len(rh.books.paid) == 3
+    result = await rerun(flows.patient, run)
+    assert [one.task_id for one in rh.books.paid][3:] == [result.task_id]
+
+
+async def test_retries_of_the_flow_itself_pay_for_no_more_than_max_attempts(rh: Emulator) -> None:
+    """A10: Prefect's own retries of a flow count together; only a person's rerun has fresh attempts."""
+    rh.faults.add(Fault("submit", kind="fail", code="1504"))
+    stubborn = flows.patient.with_options(retries=4)
+    run = await runs.begin(stubborn, retries=3)
+    with pytest.raises(JobFailed, match="max_attempts"):
+        await rerun(stubborn, run)
+    assert len(rh.books.paid) == 3
+    with pytest.raises(JobFailed, match="max_attempts"):
+        await rerun(stubborn, run)
+    assert len(rh.books.paid) == 6
+
+
 def test_a_child_flow_that_completed_is_run_anew_after_its_parent_was_killed(stage: Stage) -> None:
     rh = stage.rh
     # The child flow has ended, and three of the four equal calls; the fourth is paid for and runs.

@@ -308,11 +308,44 @@ def test_who_may_pay_for_a_failed_job_again(code: str, attempt: int, task_attemp
         Life(policy).raises(JobFailed, ReadJob(), view(submit))
 
 
+def paid_and_failed(*attempts: int, code: str = "1504") -> list[Submit]:
+    """One submission for each of these attempts, each with a failed task."""
+    intents = [INTENT.model_copy(update={"attempt": attempt}) for attempt in attempts]
+    return [
+        Submit(n, intent, TICKET, end=failed(code, attempt=intent.attempt, task_attempt=n))
+        for n, intent in enumerate(intents, 1)
+    ]
+
+
 def test_a_job_pays_for_at_most_max_attempts_tasks() -> None:
-    submits = [Submit(n, INTENT, TICKET, end=failed("1000", attempt=n)) for n in (1, 2, 3)]
-    policy = replace(POLICY, attempt=9, max_attempts=3)
+    submits = paid_and_failed(1, 1, 1)
+    policy = replace(POLICY, task_attempt=9, max_attempts=3)
     Life(policy).raises(JobFailed, ReadJob(), view(*submits))
     assert Life(policy).answers((ReadJob(), view(*submits[:2]))).step == Prepare()
+
+
+def test_a_deliberate_rerun_has_fresh_attempts() -> None:
+    """A10: a later attempt pays again for a job whose earlier attempt used all of `max_attempts`."""
+    policy = replace(POLICY, attempt=2, first_attempt=2, max_attempts=3)
+    submits = paid_and_failed(1, 1, 1)
+    assert Life(policy).answers((ReadJob(), view(*submits))).step == Prepare()
+    Life(replace(policy, task_attempt=9)).raises(JobFailed, ReadJob(), view(*submits, *paid_and_failed(2, 2, 2)))
+
+
+def test_automatic_flow_retries_count_together() -> None:
+    """A10: retries that Prefect makes by itself do not pay for more than `max_attempts` tasks in all."""
+    policy = replace(POLICY, attempt=4, first_attempt=1, max_attempts=3)
+    Life(policy).raises(JobFailed, ReadJob(), view(*paid_and_failed(1, 2, 3)))
+
+
+def test_a_failure_that_used_all_attempts_is_not_worth_a_task_retry_and_says_so() -> None:
+    """A10: the error does not ask for a retry that cannot pay, and names what can."""
+    policy = replace(POLICY, max_attempts=1)
+    life = Life(policy).answers((ReadJob(), NEW), *posts(1, TICKET), (CheckCancel(fresh=True), False))
+    error = life.raises(JobFailed, AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), failed("1015"))
+    assert error.new_task is False  # type: ignore[attr-defined]
+    assert "max_attempts" in error.message
+    assert "--resume" in error.message
 
 
 def test_refusals_do_not_count_as_attempts() -> None:

@@ -40,8 +40,9 @@ class Books:
         if not self.was_given_up(job, n):
             for task in self._hub.of(job):
                 self._look_beside(process, task)
-        if len(self._hub.of(job)) >= self._policy.max_attempts:
-            self.wrongs.append(f"{process} pays for {job} more often than {self._policy.max_attempts} times")
+        attempts = {submit.n: submit.intent.attempt for submit in self.view(job).submits}
+        if sum(attempts[task.n] >= process.attempt for task in self._hub.of(job)) >= self._policy.max_attempts:
+            self.wrongs.append(f"{process} pays for {job} more often than {self._policy.max_attempts} times an attempt")
         self._look_at_budget(process, job, n)
 
     def look_at_records(self) -> None:

@@ -295,8 +295,7 @@ class PaidJobs(RuleBasedStateMachine):
         if isinstance(end, SubmissionUnknown):
             return False
         if isinstance(end, JobFailed | JobCancelled):
-            payments = self.books.view(job).payments
-            return payments >= self.policy.max_attempts or is_hopeless(getattr(end, "code", ""))
+            return is_hopeless(getattr(end, "code", ""))
         return isinstance(end, Submit | BudgetExceeded)
 
     def _run_to_the_end(self, processes: list[Process]) -> None:
@@ -361,7 +360,8 @@ class PaidJobs(RuleBasedStateMachine):
 
     def _call(self, process: Process, job: str) -> None:
         task_attempt = process.task_attempts.get(job, 0) + 1
-        said = {"job": f"{SCOPE}/{job}", "attempt": process.attempt, "task_attempt": task_attempt}
+        attempts = {"attempt": process.attempt, "first_attempt": process.attempt, "task_attempt": task_attempt}
+        said = {"job": f"{SCOPE}/{job}", **attempts}
         process.call(job, replace(self.policy, **said))
 
     def _deliver(self, process: Process, operation: Operation) -> None:

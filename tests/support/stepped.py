@@ -112,6 +112,10 @@ class Run:
     details: Mapping[str, str] = field(default_factory=dict)
     calls: CallRegistry = field(default_factory=CallRegistry)
 
+    @property
+    def first_attempt(self) -> int:
+        return self.attempt
+
 
 class Process:
     """One process of the run, or one that looks after it.

@@ -44,7 +44,7 @@ async def batch(
         ignore_columns: Columns that are no parameters.
         budget: What the batch may cost in all, in the account's currency. Empty for no limit.
         strict: Whether one bad row stops the batch before anything is paid.
-        max_attempts: How many tasks one job may pay for in all, failed ones included.
+        max_attempts: How many tasks one job may pay for until the batch is run again, failed ones included.
         reuse: Whether identical earlier requests are served from the storage, at no cost.
         wait: How to wait: in the process, or suspended until a receiver of webhooks wakes the run.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.

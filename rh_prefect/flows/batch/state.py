@@ -39,6 +39,7 @@ class State(BaseModel):
         flow_run: The flow run that this is.
         run_count: Its attempt.
         attempt: The batch's attempt: what failed in an earlier one may be paid for again.
+        first: The first attempt whose payments count together with this one's; see `Scope.first_attempt`.
         about: What the batch is, for people.
     """
 
@@ -52,6 +53,7 @@ class State(BaseModel):
     flow_run: str
     run_count: int
     attempt: int
+    first: int
     about: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -92,6 +94,7 @@ async def enter(batch: str, store: MediaStore, here: FlowScope, *, about: Mappin
         run=state.run,
         flow=state.flow,
         attempt=state.attempt,
+        first=state.first,
         details={**here.details, "batch": batch},
     )
 
@@ -106,13 +109,16 @@ async def _begin(files: FolderJournal, batch: str, here: FlowScope, about: Mappi
             await _check(lender, batch, files)
         if known is not None:
             return known
+        attempt = runs[-1].attempt + 1 if runs else FIRST_OF_A_BATCH
+        same = (run.attempt for run in runs if run.flow_run == mine[0] and run.run_count >= here.first_attempt)
         state = State(
             scope=lender.scope if lender else here.journal.scope,
             run=lender.run if lender else here.run,
             flow=lender.flow if lender else here.flow,
             flow_run=here.journal.scope,
             run_count=here.attempt,
-            attempt=runs[-1].attempt + 1 if runs else FIRST_OF_A_BATCH,
+            attempt=attempt,
+            first=next(same, attempt),
             about=dict(about),
         )
         if await files.create(f"state-{len(runs) + 1}", state.model_dump(mode="json")):

@@ -312,10 +312,14 @@ class JobView:
         """How many tasks this job has had, each of them paid for."""
         return sum(1 for submit in self.submits if submit.task_id)
 
-    @property
-    def payments(self) -> int:
-        """How many tasks this job may have paid for: its tickets, and what nobody knows or has looked for."""
-        return sum(1 for submit in self.submits if submit.task_id or submit.may_be_paid)
+    def payments(self, *, since: int = 1) -> int:
+        """How many tasks this job may have paid for: its tickets, and submissions with an unknown outcome.
+
+        Args:
+            since: Only what this flow-run attempt or a later one submitted.
+        """
+        mine = (submit for submit in self.submits if submit.intent.attempt >= since)
+        return sum(1 for submit in mine if submit.task_id or submit.may_be_paid)
 
     def adding(self, submit: Submit) -> JobView:
         """The same job with one more submit, or with a newer look at one."""

@@ -21,6 +21,8 @@ class Scope(Protocol):
         flow: The flow's name, for file names.
         attempt: Which attempt of the run this is, from 1.
         task_attempt: Which attempt of the calling task this is, from 1.
+        first_attempt: The first attempt whose payments count together with this one's: this one itself, which a person
+            started, or an earlier one where Prefect retries the flow by itself.
         details: What a manifest says of the run, as plain JSON.
         calls: The calls of this attempt of the run.
     """
@@ -51,6 +53,11 @@ class Scope(Protocol):
         ...
 
     @property
+    def first_attempt(self) -> int:
+        """The first attempt whose payments count together with this one's."""
+        ...
+
+    @property
     def details(self) -> Mapping[str, str]:
         """What a manifest says of the run."""
         ...
@@ -74,7 +81,7 @@ class FolderScope:
         self.journal = journal
         self.run = journal.scope
         self.flow = "call"
-        self.attempt = attempt
+        self.attempt = self.first_attempt = attempt
         self.task_attempt = 1
         self.details: Mapping[str, str] = {}
         self.calls = CallRegistry()

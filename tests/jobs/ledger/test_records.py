@@ -112,7 +112,7 @@ def test_tickets_are_what_was_paid_for_and_refusals_are_not() -> None:
         resolution_6=Resolution(outcome="forgotten", by=RESUBMITTED),
     )
     assert view.tickets == 2
-    assert view.payments == 4, "who forgot it by hand has looked; the option has not"
+    assert view.payments() == 4, "who forgot it by hand has looked; the option has not"
 
 
 def test_a_newer_look_at_an_earlier_submit_does_not_make_it_the_last() -> None:
