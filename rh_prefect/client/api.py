@@ -18,6 +18,7 @@ from rh_prefect.client.answers import Ask
 from rh_prefect.client.apps import Apps, QuickCreate
 from rh_prefect.client.assets import Assets
 from rh_prefect.client.core import V1_KEY, Core
+from rh_prefect.client.data_url import is_data_url, write_data
 from rh_prefect.client.download import Progress, download
 from rh_prefect.client.lora import upload_lora
 from rh_prefect.client.native import NativeTasks
@@ -286,7 +287,7 @@ class Client:
         """Fetches a result, or the rest of it, from its file host.
 
         Args:
-            url: The link. It gets no key: file hosts are strangers.
+            url: The link; a `data:` URL is decoded. It gets no key: file hosts are strangers.
             to: Where the bytes go. What an earlier call has left there is gone on with, if the note beside it (`to` +
                 `.resume`) and the server agree that it is the same file; a finished one is not asked for again.
                 `discard_partial` removes both.
@@ -300,6 +301,8 @@ class Client:
         """
         if (machine := self._machine_of(url)) is not None:
             return await machine.download(url, to)
+        if is_data_url(url):
+            return await asyncio.to_thread(write_data, url, to)
         async with self._core.downloads:
             return await download(self._core.pools.files, url, to, progress=progress)
 

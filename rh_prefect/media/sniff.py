@@ -160,6 +160,8 @@ def _is_json(text: str) -> bool:
         json.loads(text.lstrip("\ufeff"))
     except ValueError:
         return False
+    except RecursionError:
+        return True  # nested deeper than the decoder can go; a longer text is not decoded either
     return True
 
 

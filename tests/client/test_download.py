@@ -65,6 +65,19 @@ def serve(body: bytes = BODY, *, tag: str = TAG, stop: int | None = None, **more
     return play
 
 
+@pytest.mark.parametrize("url", ["data:text/plain;base64,aGVsbG8=", "data:,hello", "data:text/plain,hel%6Co"])
+async def test_a_data_url_is_decoded_to_a_file(client: Client, tmp_path: Path, url: str) -> None:
+    """A13: a file inside of its link is written like any other."""
+    assert await fetched(client, url, tmp_path / "deep" / "a.txt.part") == b"hello"
+
+
+@pytest.mark.parametrize("url", ["data:image/png;base64,a", "data:image/png", "http://[::1", "/a.png", "", " "])
+async def test_what_is_not_a_link_is_said_to_be_none(client: Client, tmp_path: Path, url: str) -> None:
+    """A13, A16: only our own errors come out of a malformed link."""
+    with pytest.raises(LinkExpired):
+        await client.download(url, tmp_path / "a.part")
+
+
 async def test_a_download_carries_no_key(client: Client, files: WireServer, tmp_path: Path) -> None:
     files.plays(serve())
     told: list[tuple[int, int | None]] = []

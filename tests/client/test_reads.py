@@ -144,6 +144,32 @@ OUTPUTS: list[tuple[object, list[tuple[str | None, str | None, str | None]]]] = 
 ]
 
 
+@pytest.mark.parametrize(
+    ("url", "usable"),
+    [
+        ("https://h/a b.png", True),
+        ("data:image/png;base64,iVBORw0K", True),
+        (" ", False),
+        ("/files/a.png", False),
+        ("files/a.png", False),
+        ("http://[::1", False),
+        ("https:///a.png", False),
+        ("data:image/png", False),
+    ],
+)
+def test_what_stands_under_a_url_key_is_never_a_text(url: str, usable: bool) -> None:
+    """A13, A16: a blank, relative or malformed link is an output that cannot be fetched, not a text."""
+    (output,) = values.read_outputs([{"url": url, "outputType": "png"}])
+    assert (output.url, output.text, output.type) == (url.strip(), None, "png")
+    assert output.is_usable is usable
+
+
+def test_a_data_url_names_its_type() -> None:
+    """A13: the extension of a `data:` URL is that of its MIME type."""
+    (output,) = values.read_outputs([{"url": "data:image/png;base64,iVBORw0K"}])
+    assert output.type == "png"
+
+
 @pytest.mark.parametrize(("results", "expected"), OUTPUTS)
 def test_results_in_every_form(results: object, expected: list[tuple[str | None, str | None, str | None]]) -> None:
     assert [(out.url, out.text, out.type) for out in values.read_outputs(results)] == expected

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.media.arrival import Flaw, flaw_of
+from rh_prefect.media.probe import probe
 from tests.support import samples
 
 PAGE = b"<!doctype html><html><body>Please try again later.</body></html>"
@@ -31,6 +32,14 @@ def written(path: Path, data: bytes) -> Path:
 )
 def test_a_whole_file_has_no_flaw(tmp_path: Path, make: Callable[[Path], Path], extension: str) -> None:
     assert flaw_of(make(tmp_path / "a.part"), extension=extension) is None
+
+
+@pytest.mark.parametrize("extension", ["json", "txt", "bin"])
+def test_deeply_nested_json_is_a_text(tmp_path: Path, extension: str) -> None:
+    """A16: an output with a thousand nested brackets is collected, not a RecursionError."""
+    nested = written(tmp_path / "a.part", b"[" * 1000 + b"]" * 1000)
+    assert flaw_of(nested, extension=extension) is None
+    assert probe(nested).kind == "text"
 
 
 @pytest.mark.parametrize("extension", ["txt", "json", "html", ""])

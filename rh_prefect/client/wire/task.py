@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mimetypes
 import re
 from decimal import Decimal
 from functools import lru_cache
@@ -19,6 +20,9 @@ from rh_prefect.client.wire.value import Value
 _log = logging.getLogger("rh_prefect.client")
 
 TaskStatus = Literal["QUEUED", "RUNNING", "SUCCESS", "FAILED", "CANCELLED"]
+
+_LINKS: Final = ("url", "outputUrl", "fileUrl")
+"""The names under which a row of `results` has the link of its file."""
 
 _STATUSES: Final[dict[str, TaskStatus]] = {
     "CREATE": "QUEUED",
@@ -51,7 +55,7 @@ class RemoteOutput(Value):
     """One result of a task: a file to fetch, or a text.
 
     Attributes:
-        url: Where the file is, for about a day.
+        url: Where the file is, for about a day; an http(s) link or a `data:` URL, unless RunningHub says otherwise.
         text: The text, of a text model.
         type: The file's extension: at most 16 letters and digits in lower case; None where there is no such one.
         node_id: The node of a workflow that saved it.
@@ -61,6 +65,11 @@ class RemoteOutput(Value):
     text: str | None = None
     type: str | None = None
     node_id: str | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is a text, or a link that can be fetched."""
+        return self.url is None or _is_link(self.url)
 
 
 class Usage(Value):
@@ -196,7 +205,7 @@ def read_task_id(source: dict[str, object]) -> str:
 def read_outputs(results: object) -> tuple[RemoteOutput, ...]:
     """Reads `results` in every form that clients have met."""
     found = (output for row in rows(results) for output in _outputs_of(row))
-    return tuple(output for output in found if output.url or output.text)
+    return tuple(output for output in found if output.url is not None or output.text)
 
 
 def _outputs_of(row: object) -> list[RemoteOutput]:
@@ -204,9 +213,13 @@ def _outputs_of(row: object) -> list[RemoteOutput]:
         return [_output(row)]
     node_id = first_text(row, "nodeId") or None
     kind = read_extension(first_text(row, "outputType", "fileType"))
-    links = _values(row, "url", "outputUrl", "fileUrl")
+    links = _values(row, *_LINKS)
     words = _values(row, "text") if links else _values(row, "text", "content", "output")
-    return [_output(value, kind=kind, node_id=node_id) for value in (*links, *words)]
+    if not links and not words and any(isinstance(row.get(name), str) for name in _LINKS):
+        links = [""]
+    # What stands under a name of a link is one: taken for a text, a file would be lost without a word.
+    files = [_link(compact(value).strip(), kind=kind, node_id=node_id) for value in links]
+    return files + [_output(value, kind=kind, node_id=node_id) for value in words]
 
 
 def _values(row: dict[str, object], *names: str) -> list[object]:
@@ -222,10 +235,27 @@ def _output(value: object, *, kind: str | None = None, node_id: str | None = Non
     said = compact(value)
     if not said.strip().lower().startswith(("http://", "https://")) or len(said.split()) != 1:
         return RemoteOutput(text=said or None, type=kind, node_id=node_id)
-    return RemoteOutput(url=said.strip(), type=kind or _extension(said.strip()), node_id=node_id)
+    return _link(said.strip(), kind=kind, node_id=node_id)
+
+
+def _link(url: str, *, kind: str | None, node_id: str | None) -> RemoteOutput:
+    return RemoteOutput(url=url, type=kind or _extension(url), node_id=node_id)
+
+
+def _is_link(url: str) -> bool:
+    if url[:5].lower() == "data:":
+        return "," in url
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False
 
 
 def _extension(url: str) -> str | None:
+    if url[:5].lower() == "data:":
+        mime = url[5:].partition(",")[0].partition(";")[0].lower()
+        return read_extension(mimetypes.guess_extension(mime) or "")
     try:
         return read_extension(PurePosixPath(urlsplit(url).path).suffix)
     except ValueError:
