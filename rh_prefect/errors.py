@@ -29,6 +29,7 @@
         ├── JobTimeout            the caller's own deadline passed; the task goes on
         ├── BudgetExceeded        not started: the run's budget has too little left
         ├── SubmissionUnknown     it may have been paid for; a person decides
+        ├── OutputsPending        the task succeeded, and RunningHub lists no usable file yet
         └── OutputsLost           it was paid for, but its links are dead
 
 `CODES` is the one table of RunningHub's codes (its error reference, v1 and v2): code -> class, retry class, meaning and
@@ -248,8 +249,12 @@ class SubmissionUnknown(JobError):
     """A submit was sent and its answer is lost: it may have been paid for."""
 
 
+class OutputsPending(JobError):
+    """The task has succeeded, and RunningHub lists no file that can be fetched yet; the next run asks again."""
+
+
 class OutputsLost(JobError):
-    """The job was paid for and has ended, but its files can no longer be fetched."""
+    """The job was paid for and has ended, but its files cannot be fetched; a later run tries again."""
 
 
 @dataclass(frozen=True, slots=True)

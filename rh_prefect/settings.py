@@ -30,6 +30,8 @@ class Settings(BaseSettings):
         journal: Where the records of jobs outside flows go: a folder or fsspec URL; default `<state_dir>/journal`.
         state_dir: This machine's own scratch: downloads in progress, and tickets that could not be recorded yet.
         poll_seconds: The shortest time between two looks at one running task.
+        grace_seconds: How long bad news about a paid task is checked again before it is final: a task that RunningHub
+            does not know, a rejected key, a success without files, a dead link.
         submit_timeout: Seconds that a submit may take until its answer counts as lost.
         webhook_url: Where RunningHub can reach `rh-prefect webhook serve`; unset, nobody tells and all is polled.
         webhook_token: The secret part of the webhook's address.
@@ -45,6 +47,7 @@ class Settings(BaseSettings):
     journal: str | None = None
     state_dir: Path = Field(default_factory=_state_dir)
     poll_seconds: float = Field(default=2.0, gt=0)
+    grace_seconds: float = Field(default=300.0, ge=0)
     submit_timeout: float = Field(default=60.0, gt=0)
     webhook_url: str | None = None
     webhook_token: SecretStr | None = None

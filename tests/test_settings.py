@@ -38,6 +38,7 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
         "journal": "s3://bucket/journal",
         "state_dir": "/somewhere",
         "poll_seconds": "0.5",
+        "grace_seconds": "60",
         "submit_timeout": "5",
         "webhook_url": "https://hooks.example.net/rh",
         "webhook_token": "canary-token-0123456789",
@@ -53,6 +54,7 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
     assert settings.out_options == {"key": "a", "secret": "b"}
     assert settings.journal_url == "s3://bucket/journal"
     assert (settings.state_dir, settings.poll_seconds, settings.submit_timeout) == (Path("/somewhere"), 0.5, 5.0)
+    assert settings.grace_seconds == 60.0
 
 
 def test_the_environment_is_read_anew(bare: pytest.MonkeyPatch) -> None:

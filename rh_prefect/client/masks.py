@@ -38,5 +38,5 @@ def mask_key(body: bytes, *, key: SecretStr | None) -> bytes:
 
 
 def bare(url: str) -> str:
-    """A link without its query, where signatures are."""
-    return url.split("?", 1)[0]
+    """A link without its query, where signatures are; a `data:` URL without its content."""
+    return url.split("," if url.startswith("data:") else "?", 1)[0]

@@ -65,6 +65,8 @@ Kind = Literal[
     "wrong-length",
     "short",
     "changed",
+    "no-results",
+    "odd-link",
     "lost",
     "late",
     "doubled",
@@ -82,6 +84,7 @@ Kind = Literal[
   name broken nodes; then it fails. `at-once`: the answer says SUCCESS already.
 - Only of a download: `expired`: the link is dead. `wrong-length`: Content-Length promises more than comes. `short`:
   half of the file, with a Content-Length that fits. `changed`: another ETag, so that If-Range finds another file.
+- Only of a query: `no-results`: a success lists no results. `odd-link`: each result's `url` is `link`.
 - Only of a webhook: `lost`: never sent. `late`: sent `seconds` (default 1) of real time later. `doubled`: sent twice.
   `forged`: a lie about the task comes before the truth.
 - Only of progress: `drop`: the connection ends midway, at the share `at` of the frames.
@@ -93,6 +96,7 @@ Phase = Literal["before", "after"]
 _ONLY: Final[dict[str, Route]] = {
     **dict.fromkeys(("fail", "node-errors", "at-once"), "submit"),
     **dict.fromkeys(("expired", "wrong-length", "short", "changed"), "download"),
+    **dict.fromkeys(("no-results", "odd-link"), "query"),
     **dict.fromkeys(("lost", "late", "doubled", "forged"), "webhook"),
     "drop": "progress",
 }
@@ -122,6 +126,7 @@ class Fault:
         node: The node that fails, of `fail` and `node-errors`.
         exception: What it raises.
         at: Where a download is cut, as a share of what was asked for; or a connection at `netWssUrl`.
+        link: What stands in a result's `url`, of `odd-link`.
     """
 
     on: Route
@@ -138,6 +143,7 @@ class Fault:
     node: str = "KSampler"
     exception: str = "RuntimeError"
     at: float = 0.5
+    link: str = ""
 
     def __post_init__(self) -> None:
         if self.on not in get_args(Route) or self.kind not in get_args(Kind):

@@ -257,6 +257,8 @@ class _Cancellation:
 
     async def _record_end(self, key: str, submit: Submit, last: TaskView) -> str:
         """Records how a task ended; the status that is recorded, which another process may have been first to see."""
+        if not is_settled(last):
+            return last.status  # a success whose files RunningHub does not list yet is not an end
         name, end = f"{key}-end-{submit.n}", end_of(submit, last, scope=self._scope, queued=0.0, ran=0.0)
         if await self._scope.journal.create(name, end.model_dump(mode="json")):
             return end.status

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import Any, assert_never
 
 from rh_prefect.errors import JobCancelled, JournalError, RunningHubError, SubmissionUnknown
@@ -117,7 +118,13 @@ class Runner:
             callback=call.callback,
             clock=world.clock,
         )
-        self._waiter = Waiter(call, seat=seat, clock=world.clock)
+        self._waiter = Waiter(
+            call,
+            seat=seat,
+            clock=world.clock,
+            is_cancelled=partial(self._is_cancelled, fresh=False),
+            sleep=world.sleep,
+        )
         self._links: dict[str, str] = {}
         self._currency: str | None = None
         self._price: Money | None = None

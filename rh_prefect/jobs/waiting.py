@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from rh_prefect.client import TaskView
-from rh_prefect.errors import AccountError, JobTimeout, JournalError, KeyRejected, TaskNotFound
+from rh_prefect.client.masks import bare
+from rh_prefect.errors import AccountError, JobTimeout, JournalError, KeyRejected, OutputsPending, TaskNotFound
 from rh_prefect.jobs.accounts.poller import IsKnown, is_settled
 from rh_prefect.jobs.accounts.seat import Seat
 from rh_prefect.jobs.call import Call
@@ -18,23 +19,38 @@ from rh_prefect.jobs.ledger.journal import TellingJournal
 from rh_prefect.jobs.ledger.records import End, Submit
 from rh_prefect.jobs.node_progress import NodeProgress
 
+CANCEL_LOOK_SECONDS = 3.0
+"""Seconds between two looks for a cancellation, of which RunningHub sends no webhook; a run's jobs share one read."""
+
 _log = logging.getLogger("rh_prefect")
 
 
 class Waiter:
     """Waits for the tasks of one job, on the package's loop thread."""
 
-    def __init__(self, call: Call, *, seat: Seat, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        call: Call,
+        *,
+        seat: Seat,
+        clock: Callable[[], float],
+        is_cancelled: Callable[[], Awaitable[bool]],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
         """Prepares; nothing is asked.
 
         Args:
             call: What was asked for.
             seat: The account that paid, and the job's slot there.
             clock: Monotonic seconds.
+            is_cancelled: Whether the run was cancelled, as it was known a moment ago at the latest.
+            sleep: Waits.
         """
         self._call = call
         self._seat = seat
         self._clock = clock
+        self._is_cancelled = is_cancelled
+        self._sleep = sleep
 
     async def wait(self, submit: Submit, *, first_view: TaskView | None) -> End | None:
         """Waits until the task has ended, or is left to itself.
@@ -50,6 +66,7 @@ class Waiter:
             JobTimeout: It has not ended in time.
             AccountError: The account that paid for it does not answer for it.
             TaskNotFound: RunningHub does not know it, or no longer.
+            OutputsPending: It has succeeded, and RunningHub lists no file that can be fetched.
         """
         task_id = submit.task_id or ""
         began = self._clock()
@@ -74,6 +91,7 @@ class Waiter:
         queued, ran = running_since - began, self._clock() - running_since
         if isinstance(view, End):
             return with_times(view, queued=queued, ran=ran)
+        self._check_outputs(view)
         return await self._record_end(submit, end_of(submit, view, scope=self._call.scope, queued=queued, ran=ran))
 
     async def cancel(self, submit: Submit) -> End:
@@ -83,6 +101,7 @@ class Waiter:
             submit: The submit that made it.
         """
         view = await cancel_task(self._seat.account.client, submit.task_id or "")
+        self._check_outputs(view)
         return await self._record_end(submit, broken_end(submit, view, scope=self._call.scope))
 
     async def _wait_or_leave(
@@ -96,17 +115,12 @@ class Waiter:
         return await self._call.round.wait(task, end, look=lambda: poller.wake(task_id))
 
     async def _wait(self, submit: Submit, task_id: str, changed: Callable[[TaskView], None]) -> TaskView | End:
-        recorded: list[End] = []
-
-        async def is_recorded() -> bool:
-            recorded.extend(filter(None, [await self._read_end(submit)]))
-            return bool(recorded)
-
         is_told = submit.intent.webhook and isinstance(self._call.scope.journal, TellingJournal)
         deadline = self._call.options.deadline
+        watch = asyncio.ensure_future(self._poll_once_cancelled(task_id)) if is_told else None
         try:
             async with asyncio.timeout(deadline):
-                return await self._wait_or_hear(task_id, changed, is_recorded if is_told else None) or recorded[0]
+                return await self._wait_or_hear(submit, task_id, changed, is_told=is_told)
         except TimeoutError:
             raise JobTimeout(
                 f"{self._call.job}: task {task_id} has not ended in {deadline} s. It goes on and stays paid "
@@ -116,16 +130,45 @@ class Waiter:
             ) from None
         except (KeyRejected, AccountError, TaskNotFound) as error:
             raise self._seat.untold(task_id, error) from error
+        finally:
+            if watch is not None:
+                watch.cancel()
 
     async def _wait_or_hear(
-        self, task_id: str, changed: Callable[[TaskView], None], is_known: IsKnown | None
-    ) -> TaskView | None:
-        """The terminal view, or None where the end is recorded already."""
-        view = await self._seat.account.poller.wait(task_id, on_change=changed, is_known=is_known)
-        if view is None and (is_known is None or not await is_known()):
+        self, submit: Submit, task_id: str, changed: Callable[[TaskView], None], *, is_told: bool
+    ) -> TaskView | End:
+        async def is_recorded() -> bool:
+            return await self._read_end(submit) is not None
+
+        is_known: IsKnown | None = is_recorded
+        while True:
+            poller = self._seat.account.poller
+            view = await poller.wait(task_id, on_change=changed, is_known=is_known, is_told=is_told)
+            ended = view or await self._read_end(submit)
+            if ended is not None:
+                return ended
             # It was recorded for another job that waits for the same task.
-            return await self._seat.account.poller.wait(task_id, on_change=changed)
-        return view
+            is_known, is_told = None, False
+
+    async def _poll_once_cancelled(self, task_id: str) -> None:
+        while not await self._is_cancelled():
+            await self._sleep(CANCEL_LOOK_SECONDS)
+        self._seat.account.poller.poll_often(task_id)
+
+    def _check_outputs(self, view: TaskView) -> None:
+        """Refuses to take a success for the end before it has files: the record of an end is never changed."""
+        if not view.is_terminal or is_settled(view):
+            return
+        odd = next((output.url for output in view.outputs if not output.is_usable), None)
+        what = "no file and no text" if odd is None else f"a file under {bare(odd)[:80]!r}, which is not a link"
+        run = self._call.scope.journal.scope
+        raise OutputsPending(
+            f"{self._call.job}: task {view.task_id} was paid for and has succeeded, and RunningHub lists {what}. "
+            f"What to do: run it again later, or: rh-prefect jobs collect {run}. RunningHub is then asked again, and "
+            "nothing is paid.",
+            job=self._call.job,
+            task_id=view.task_id,
+        )
 
     async def _read_end(self, submit: Submit) -> End | None:
         record = await self._call.scope.journal.read(f"{self._call.key}-end-{submit.n}")

@@ -42,7 +42,7 @@ class Tasks:
                 raise JournalError("away")
             return task_id in self.recorded
 
-        return asyncio.create_task(self.poller.wait(task_id, is_known=is_known))
+        return asyncio.create_task(self.poller.wait(task_id, is_known=is_known, is_told=True))
 
     async def tell(self, task_id: str, *, recorded: bool = True) -> None:
         """Wakes whoever waits, at the task's end."""
@@ -153,6 +153,18 @@ async def test_a_blip_is_not_waited_out_sparsely() -> None:
     tasks.blips = 1
     await tasks.wait("a")
     assert now() < 61 + 20
+
+
+@in_virtual_time
+async def test_a_task_that_is_no_longer_told_of_is_polled_often() -> None:
+    """A29: once its run is cancelled, a task is polled as without webhooks."""
+    tasks = Tasks(a=100)
+    waiting = tasks.wait("a")
+    await asyncio.sleep(80)
+    tasks.poller.poll_often("a")
+    tasks.poller.poll_often("another")
+    await waiting
+    assert now() < 106
 
 
 @in_virtual_time

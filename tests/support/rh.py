@@ -32,4 +32,5 @@ def environment(emulator: Emulator, folder: Path) -> dict[str, str]:
         "RH_OUT": str(folder / "out"),
         "RH_STATE_DIR": str(folder / "state"),
         "RH_POLL_SECONDS": "0.02",
+        "RH_GRACE_SECONDS": "1",
     }

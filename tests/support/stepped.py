@@ -337,7 +337,7 @@ class _Looks:
     def __init__(self, line: _Line) -> None:
         self._line = line
 
-    async def wait(self, task_id: str, *, on_change: Callable[[TaskView], None], is_known: object = None) -> TaskView:
+    async def wait(self, task_id: str, *, on_change: Callable[[TaskView], None], **_: object) -> TaskView:
         while True:
             try:
                 view = await self._line.query(task_id)

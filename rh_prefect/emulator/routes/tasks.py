@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from rh_prefect.emulator import answers, assumptions, auth, views
 from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator.faults import Fault
 from rh_prefect.emulator.serving import Call, Endpoint
 from rh_prefect.emulator.tasks import Status, Task
 
@@ -20,7 +21,19 @@ async def query(call: Call) -> Response:
     task = call.state.tasks.find(task_id, key=call.key)
     if task is None:
         raise Refused(*assumptions.UNKNOWN_TASK, envelope=_unknown(task_id))
-    return JSONResponse(views.queried(task, await look(call, task)))
+    return JSONResponse(_spoiled(views.queried(task, await look(call, task)), call.fault))
+
+
+def _spoiled(told: dict[str, object], fault: Fault | None) -> dict[str, object]:
+    """What a fault makes of the results that a query tells."""
+    results = told["results"]
+    if fault is None or not isinstance(results, list):
+        return told
+    if fault.kind == "no-results":
+        return {**told, "results": []}
+    if fault.kind == "odd-link":
+        return {**told, "results": [{**result, "url": fault.link} for result in results]}
+    return told
 
 
 async def look(call: Call, task: Task) -> Status:

@@ -31,7 +31,13 @@ class Account:
         self.settings = settings
         self.machines: dict[str, Account] = {}
         self.slots = Slots(self._ask_for_slots, clock=time.monotonic)
-        self.poller = Poller(client.query, clock=time.monotonic, shortest=settings.poll_seconds, count=self.slots.count)
+        self.poller = Poller(
+            client.query,
+            clock=time.monotonic,
+            shortest=settings.poll_seconds,
+            grace=settings.grace_seconds,
+            count=self.slots.count,
+        )
         self.prices = Prices(client)
         self._uploads = Uploads(client.upload, folder=settings.state_dir / "inputs", clock=time.monotonic)
 

@@ -30,13 +30,12 @@ AGE_FRACTION = 0.05
 LONGEST_GAP = 30.0
 LONGEST_GAP_IF_COUNTED = 120.0
 IN_FLIGHT = 16
-MISSES_THAT_COUNT = 3
-"""How often RunningHub must say that it does not know a task until it is believed: a fresh one may be unknown at
-first."""
+GRACE = 300.0
+"""Seconds for which bad news about a task must last until they are believed: that RunningHub does not know it (a fresh
+one may be unknown at first), that the key may not ask, that it has succeeded without a file (which can come later)."""
 
-EMPTY_LOOKS = 30
-"""How often a success without outputs is looked at again: they can come seconds later (RunningHub's own client does
-so)."""
+DENIALS_THAT_COUNT = 3
+"""How often in a row RunningHub must say so, however long the gaps are."""
 
 FIRST_IF_TOLD = 30
 """The first look at a task of whose end somebody will tell, in shortest gaps; at most `LONGEST_FIRST`."""
@@ -60,8 +59,31 @@ _log = logging.getLogger("rh_prefect")
 
 
 def is_settled(view: TaskView) -> bool:
-    """Tells whether a task has ended and has what it is going to have."""
-    return view.is_terminal and (view.status != "SUCCESS" or bool(view.outputs))
+    """Tells whether a task has ended and has what it is going to have: a success has outputs that can be fetched."""
+    if view.status != "SUCCESS":
+        return view.is_terminal
+    return bool(view.outputs) and all(output.is_usable for output in view.outputs)
+
+
+@dataclass(slots=True)
+class Streak:
+    """The same answer, several times in a row."""
+
+    times: int = 0
+    since: float = 0.0
+
+    def note(self, now: float) -> None:
+        """Counts one more."""
+        self.since = self.since if self.times else now
+        self.times += 1
+
+    def has_lasted(self, seconds: float, *, now: float) -> bool:
+        """Whether it is believed."""
+        return self.times >= DENIALS_THAT_COUNT and now - self.since >= seconds
+
+    def clear(self) -> None:
+        """Starts again after another answer."""
+        self.times = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -70,12 +92,13 @@ class _Watched:
     since: float
     done: asyncio.Future[TaskView | None]
     is_known: IsKnown | None = None
+    is_told: bool = False
     waiters: int = 0
     seen: list[Callable[[TaskView], None]] = field(default_factory=list)
     status: str = ""
-    misses: int = 0
     blips: int = 0
-    empty_looks: int = 0
+    denials: Streak = field(default_factory=Streak)
+    empty: Streak = field(default_factory=Streak)
     due: float = 0.0
     looked: float = 0.0
     busy: bool = False
@@ -93,6 +116,7 @@ class Poller:
         *,
         clock: Callable[[], float],
         shortest: float = 2.0,
+        grace: float = GRACE,
         count: Callable[[int], Awaitable[Count | None]] | None = None,
     ) -> None:
         """Starts idle.
@@ -101,11 +125,13 @@ class Poller:
             query: Asks RunningHub for one task.
             clock: Monotonic seconds.
             shortest: The shortest gap between two looks at one task of which nothing else is known, in seconds.
+            grace: Seconds for which bad news about a task must last until they are believed.
             count: Asks RunningHub how many of so many tasks have ended; None where it does not say.
         """
         self._query = query
         self._clock = clock
         self._shortest = shortest
+        self._grace = grace
         self._count = count
         self._count_due = math.inf
         self._is_counted = False
@@ -128,24 +154,26 @@ class Poller:
         *,
         on_change: Callable[[TaskView], None] | None = None,
         is_known: IsKnown | None = None,
+        is_told: bool = False,
     ) -> TaskView | None:
         """Waits until a task is terminal.
 
         Args:
             task_id: RunningHub's task id.
             on_change: Called with each new state, the last one included.
-            is_known: Given where somebody will tell of the end: whether it is recorded, so that RunningHub need not be
-                asked.
+            is_known: Whether the end is recorded already, so that RunningHub need not be asked.
+            is_told: Somebody will tell of the end.
 
         Returns:
-            The terminal view; None where `is_known` said yes.
+            The terminal view, of a success without usable outputs where these do not come; None where `is_known` said
+            yes.
 
         Raises:
             TaskNotFound: RunningHub keeps saying that it does not know the task.
-            KeyRejected: The key may not ask; the task goes on.
-            AccountError: The account may not ask; the task goes on.
+            KeyRejected: RunningHub keeps saying that the key may not ask; the task goes on.
+            AccountError: RunningHub keeps saying that the account may not ask; the task goes on.
         """
-        watched = self._watch(task_id, is_known)
+        watched = self._watch(task_id, is_known, is_told=is_told)
         watched.waiters += 1
         if on_change is not None:
             watched.seen.append(on_change)
@@ -168,6 +196,16 @@ class Poller:
             if len(self._told_early) > REMEMBERED:
                 del self._told_early[next(iter(self._told_early))]
             return
+        self._look_now(watched)
+
+    def poll_often(self, task_id: str) -> None:
+        """Polls a task from now on as often as one of whose end nobody tells, and first of all at once."""
+        watched = self._watched.get(task_id)
+        if watched is not None:
+            watched.is_told = False
+            self._look_now(watched)
+
+    def _look_now(self, watched: _Watched) -> None:
         watched.told = True
         # A look that is under way may have asked before the end.
         watched.again = watched.busy
@@ -187,7 +225,7 @@ class Poller:
         """Has the records looked at soon, without asking RunningHub."""
         soon = self._clock() + PEEK_AFTER
         for watched in self._watched.values():
-            if watched.is_known is not None and not watched.busy and watched.due > soon:
+            if watched.is_told and not watched.busy and watched.due > soon:
                 watched.look_at = watched.due
                 self._schedule(watched, soon)
 
@@ -198,18 +236,18 @@ class Poller:
                 self._schedule(watched, max(self._clock(), watched.looked + self._gap(watched)))
 
     def _is_told_of(self, watched: _Watched) -> bool:
-        return watched.is_known is not None and self._hears and self._surprises < SURPRISES_THAT_COUNT
+        return watched.is_told and self._hears and self._surprises < SURPRISES_THAT_COUNT
 
     def _is_watched(self, watched: _Watched) -> bool:
         return self._watched.get(watched.task_id) is watched
 
-    def _watch(self, task_id: str, is_known: IsKnown | None) -> _Watched:
+    def _watch(self, task_id: str, is_known: IsKnown | None, *, is_told: bool) -> _Watched:
         watched = self._watched.get(task_id)
         if watched is None:
             done: asyncio.Future[TaskView | None] = asyncio.get_running_loop().create_future()
             # A failure that everybody has stopped waiting for is nobody's error.
             done.add_done_callback(lambda future: future.cancelled() or future.exception())
-            watched = self._watched[task_id] = _Watched(task_id, self._clock(), done, is_known)
+            watched = self._watched[task_id] = _Watched(task_id, self._clock(), done, is_known, is_told)
             watched.looked = watched.since
             watched.told = task_id in self._told_early
             self._told_early.pop(task_id, None)
@@ -327,12 +365,8 @@ class Poller:
         watched.looked = self._clock()
         try:
             view = await self._query(watched.task_id)
-        except TaskNotFound as error:
-            watched.misses += 1
-            if watched.misses >= MISSES_THAT_COUNT:
-                self._fail(watched, error)
-        except (KeyRejected, AccountError) as error:
-            self._fail(watched, error)
+        except (TaskNotFound, KeyRejected, AccountError) as error:
+            await self._deny(watched, error)
         except Exception as error:  # whatever it is: to stop looking would be to lose a paid task
             self._blip(watched, error)
         else:
@@ -352,10 +386,12 @@ class Poller:
             self._count_soon()
 
     def _saw(self, watched: _Watched, view: TaskView) -> None:
-        watched.misses = watched.blips = 0
-        if view.is_terminal and not is_settled(view) and watched.empty_looks < EMPTY_LOOKS:
-            watched.empty_looks += 1
-            return
+        watched.blips = 0
+        watched.denials.clear()
+        if view.is_terminal and not is_settled(view):
+            watched.empty.note(self._clock())
+            if not watched.empty.has_lasted(self._grace, now=self._clock()):
+                return
         if view.status != watched.status:
             watched.status = view.status
             self._tell(watched, view)
@@ -371,8 +407,14 @@ class Poller:
             except Exception:
                 _log.exception("task %s: whoever watches it failed to take note of %s", watched.task_id, view.status)
 
-    def _fail(self, watched: _Watched, error: RunningHubError) -> None:
-        if not watched.done.done():
+    async def _deny(self, watched: _Watched, error: RunningHubError) -> None:
+        """Takes an answer that would end the wait for a paid task; one alone is a blip."""
+        if await self._ended_elsewhere(watched):
+            return  # such as a task that was cancelled in the queue: RunningHub forgets it
+        watched.denials.note(self._clock())
+        if not watched.denials.has_lasted(self._grace, now=self._clock()):
+            self._blip(watched, error)
+        elif not watched.done.done():
             watched.done.set_exception(error)
 
     def _blip(self, watched: _Watched, error: Exception) -> None:
@@ -381,8 +423,8 @@ class Poller:
             _log.info("task %s could not be looked at, which changes nothing but time: %s", watched.task_id, error)
 
     def _gap(self, watched: _Watched) -> float:
-        if watched.empty_looks:
-            return self._shortest
+        if doubts := watched.empty.times or watched.denials.times:
+            return min(LONGEST_GAP, self._shortest * doubts)
         if self._is_told_of(watched) and not watched.blips:
             return min(LONGEST_LATER, LATER_IF_TOLD * self._shortest)
         age = self._clock() - watched.since

@@ -16,7 +16,7 @@ from rh_prefect.errors import (
     NotDelivered,
     TaskNotFound,
 )
-from rh_prefect.jobs.accounts.poller import EMPTY_LOOKS, IN_FLIGHT, LONGEST_GAP, MISSES_THAT_COUNT, Poller
+from rh_prefect.jobs.accounts.poller import DENIALS_THAT_COUNT, GRACE, IN_FLIGHT, LONGEST_GAP, Poller, is_settled
 from rh_prefect.jobs.accounts.slots import Count
 from tests.support.virtual_time import in_virtual_time, now, settle
 
@@ -173,27 +173,69 @@ async def test_blips_are_followed_by_longer_gaps() -> None:
     assert rh.gaps == [4.0, 6.0, 8.0]
 
 
-@in_virtual_time
-async def test_a_task_that_is_not_known_must_be_denied_three_times() -> None:
-    with pytest.raises(TaskNotFound):
-        await poller(rh := RunningHub(not_found())).wait("1")
-    assert len(rh.looks) == MISSES_THAT_COUNT == 3
-    rh = RunningHub(not_found(), not_found(), RUNNING, not_found(), not_found(), SUCCESS)
-    assert await poller(rh).wait("1") == SUCCESS
+DENIALS: list[Callable[[], Exception]] = [
+    not_found,
+    lambda: KeyRejected("the key is unknown", code="412"),
+    lambda: KeyRejected("the key is unknown", code="401"),
+    lambda: KeyRejected("the key is disabled", code="802"),
+    lambda: AccountError("free accounts may not use the API", code="801"),
+]
 
 
-@pytest.mark.parametrize("kind", [KeyRejected, AccountError])
-def test_a_key_that_may_not_ask_ends_the_wait(kind: type[Exception]) -> None:
+@pytest.mark.parametrize("denial", DENIALS)
+def test_bad_news_about_a_task_are_believed_when_they_last(denial: Callable[[], Exception]) -> None:
+    """A15: a task that is unknown, or a key that is rejected, ends the wait after minutes, not after two seconds."""
+
     @in_virtual_time
     async def check() -> None:
-        rh = RunningHub(kind("no"), SUCCESS)
-        waiting_room = poller(rh)
-        with pytest.raises(kind):
-            await waiting_room.wait("1")
-        assert len(rh.looks) == 1
-        assert await waiting_room.wait("1") == SUCCESS
+        rh = RunningHub(denial(), SUCCESS)
+        rh.says("1", denial())
+        with pytest.raises(type(denial())):
+            await poller(rh).wait("1")
+        assert GRACE <= now() <= GRACE + LONGEST_GAP
+        assert len(rh.looks) < 40
+        rh.says("1", SUCCESS)
+        assert await poller(rh).wait("1") == SUCCESS
 
     check()
+
+
+@pytest.mark.parametrize("denial", DENIALS)
+def test_bad_news_that_do_not_last_are_a_blip(denial: Callable[[], Exception]) -> None:
+    """A15: one 1004, 807, 412, 401 or 802 in a poll fails no job."""
+
+    @in_virtual_time
+    async def check() -> None:
+        rh = RunningHub(denial(), RUNNING, denial(), denial(), denial(), RUNNING, SUCCESS)
+        assert await poller(rh).wait("1") == SUCCESS
+
+    check()
+
+
+@in_virtual_time
+async def test_without_grace_bad_news_are_still_told_three_times() -> None:
+    rh = RunningHub(not_found())
+    with pytest.raises(TaskNotFound):
+        await poller(rh, grace=0).wait("1")
+    assert len(rh.looks) == DENIALS_THAT_COUNT
+
+
+@in_virtual_time
+async def test_a_task_that_is_not_known_and_whose_end_is_recorded_has_ended() -> None:
+    """A28: RunningHub forgets a graph that is cancelled in the queue; its recorded end is what counts."""
+    recorded: list[str] = []
+
+    async def is_known() -> bool:
+        return bool(recorded)
+
+    rh = RunningHub(QUEUED)
+    wait = asyncio.create_task(poller(rh).wait("1", is_known=is_known))
+    await asyncio.sleep(HOUR)
+    rh.says("1", not_found())
+    recorded.append("end")
+    began = now()
+    assert await wait is None
+    assert now() - began <= LONGEST_GAP
 
 
 @in_virtual_time
@@ -298,12 +340,22 @@ async def test_a_success_is_looked_at_until_its_outputs_are_there() -> None:
     assert [one.status for one in seen] == ["RUNNING", "SUCCESS"]
 
 
-@in_virtual_time
-async def test_a_success_that_stays_without_outputs_is_believed_at_last() -> None:
-    rh = RunningHub(EMPTY)
-    assert await poller(rh, shortest=2.0).wait("1") == EMPTY
-    assert len(rh.looks) == EMPTY_LOOKS + 1
-    assert set(rh.gaps) == {2.0}
+ODD = TaskView(task_id="1", status="SUCCESS", outputs=(OUTPUT, RemoteOutput(url="/files/2.png", type="png")))
+
+
+@pytest.mark.parametrize("view", [EMPTY, ODD])
+def test_a_success_without_usable_outputs_is_looked_at_for_minutes(view: TaskView) -> None:
+    """A13: it is given back as what it is, and is not settled."""
+
+    @in_virtual_time
+    async def check() -> None:
+        rh = RunningHub(view)
+        assert await poller(rh, shortest=2.0).wait("1") == view
+        assert not is_settled(view)
+        assert GRACE <= now() <= GRACE + LONGEST_GAP
+        assert len(rh.looks) < 40
+
+    check()
 
 
 @in_virtual_time
