@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rh_prefect.cli.api import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, RunningHubError, TaskNotFound
 from rh_prefect.jobs import care
+from rh_prefect.jobs.events import what_of
 from rh_prefect.jobs.ledger.journal import folder_scopes
 from rh_prefect.jobs.ledger.records import JobView
 from rh_prefect.jobs.ledger.spool import Spool
@@ -242,7 +243,10 @@ async def _collect(run: str) -> None:
             failed = True
             print(f"NOT collected: {scope.journal.scope}/{view.key} ({_what(view)}): {error.message}")
         else:
-            if result is not None:
+            if result is not None and result.damaged:
+                failed = True
+                print(f"DAMAGED: {result.job} ({_what(view)}): {what_of(result)}")
+            elif result is not None:
                 print(f"{result.job}: {', '.join(media.uri for media in result.outputs) or result.manifest}")
     if failed:
         raise SystemExit(1)

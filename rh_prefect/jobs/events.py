@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Literal, Protocol
 
 from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.media.ref import Media
 
 JobEventState = Literal[
     "uploading",
@@ -74,14 +75,15 @@ class Silent:
 
 
 def event_of(result: Result, *, message: str) -> JobEvent:
-    """Tells of a job's good end.
+    """Tells of a job's good end; one whose file is damaged counts as failed.
 
     Args:
         result: The job.
         message: One line for the log.
     """
+    good: JobEventState = "reused" if result.reused else "succeeded"
     return JobEvent(
-        state="reused" if result.reused else "succeeded",
+        state="failed" if result.damaged else good,
         job=result.job,
         model=result.model,
         label=result.label,
@@ -96,11 +98,16 @@ def event_of(result: Result, *, message: str) -> JobEvent:
 
 
 def what_of(result: Result) -> str:
-    """Says in a clause what a job made and what it cost.
+    """Says in a clause what a job made, whether that is damaged, and what it cost.
 
     Args:
         result: The job.
     """
-    what = ", ".join(file.uri for file in result.outputs) or f"{len(result.text)} characters of text"
+    what = ", ".join(map(_file, result.outputs)) or f"{len(result.text)} characters of text"
     cost = f"; {result.cost} {result.currency}" if result.cost is not None else ""
-    return f"{what}{cost}"
+    done = "kept, but damaged; run it again to download it again at no cost" if result.damaged else "done"
+    return f"{done}: {what}{cost}"
+
+
+def _file(media: Media) -> str:
+    return media.uri if media.defect is None else f"{media.uri} ({media.defect})"

@@ -278,7 +278,10 @@ class Payer:
         # Files of a machine are behind the key that paid for them.
         account = await seat.paid_on(submit.intent) if is_native(call.order.endpoint) else seat.account
         download, folder = account.client.download, self._scratch / "parts"
-        collector = Collector(download=download, query=query, store=call.store, scope=call.scope, folder=folder)
+        grace = self._settings.grace_seconds
+        collector = Collector(
+            download=download, query=query, store=call.store, scope=call.scope, folder=folder, grace=grace
+        )
         try:
             result = await collector.collect(
                 call.order, job=call.job, key=call.key, submit=submit, end=submit.end, first_time=first_time
@@ -286,7 +289,7 @@ class Payer:
         except RunningHubError as error:
             call.tell("failed", error.message, task_id=submit.task_id)
             raise
-        call.observer.notify(event_of(result, message=f"done: {what_of(result)}"))
+        call.observer.notify(event_of(result, message=what_of(result)))
         return result
 
     def _callback(self, order: Order) -> Callback | None:

@@ -37,6 +37,7 @@ class Media(BaseModel):
         seconds: Duration of a video or audio.
         fps: Frames a second of a video.
         has_audio: Whether a video has a sound track.
+        defect: What is wrong with it, as in "a broken png": RunningHub gave it so every time. None where it is whole.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +52,7 @@ class Media(BaseModel):
     seconds: float | None = None
     fps: float | None = None
     has_audio: bool | None = None
+    defect: str | None = None
 
     @property
     def name(self) -> str:
@@ -75,22 +77,33 @@ def as_media_input(value: object) -> Media | str:
         The `Media`, or the path or URI as it was given.
 
     Raises:
-        InputError: It is none of these.
+        InputError: It is none of these, or it is damaged.
     """
     if isinstance(value, Media):
-        return value
+        return _whole(value)
     if isinstance(value, str | os.PathLike):
         return _as_text(value)
     if isinstance(value, Mapping):
-        return _from_json(value)
+        return _whole(_from_json(value))
     media = getattr(value, "media", None)
     if isinstance(media, Media):
-        return media
+        return _whole(media)
     _refuse_unfinished(value)
     raise InputError(
         f"A file was expected and {type(value).__name__} was given. "
         "Give a path, a URI such as s3://bucket/photo.jpg, an http(s) URL, a Media, or the result of another job."
     )
+
+
+def _whole(media: Media) -> Media:
+    """Refuses a damaged file: whatever is made of it would be paid for in vain."""
+    if media.defect is not None:
+        raise InputError(
+            f"{media.uri} is damaged ({media.defect}): RunningHub gave it so each time that it was downloaded. Nothing "
+            "was sent. What to do: run the job again that made it, which downloads it again at no cost, or give "
+            "another file."
+        )
+    return media
 
 
 def _refuse_unfinished(value: object) -> None:

@@ -219,6 +219,10 @@ class MediaStore:
         """Whether there is a file of this name."""
         return self._size(name) is not None
 
+    def size(self, name: str) -> int | None:
+        """The size of a file in bytes; None where there is none of this name."""
+        return self._size(name)
+
     def info(self, name: str) -> int:
         """The size of a file in bytes.
 

@@ -117,7 +117,7 @@ async def home_of(submit: Submit) -> Result | None:
 async def _at_home(submit: Submit, store: MediaStore) -> Result | None:
     name = manifests.manifest_name(submit.intent.base, submit.task_id or "")
     known = await asyncio.to_thread(manifests.read, store, name)
-    if known is None or not await asyncio.to_thread(manifests.is_whole, store, known):
+    if known is None or not await asyncio.to_thread(manifests.is_done, store, known):
         return None
     return known.result(store)
 

@@ -18,6 +18,7 @@ from rh_prefect.connection import connect
 from rh_prefect.errors import JobFailed, OutputsLost, RunningHubError, TransportError
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.care import jobs_of
+from rh_prefect.jobs.events import what_of
 from rh_prefect.jobs.ledger.records import JobView, Record, Submit
 from rh_prefect.jobs.ledger.scope import Scope
 from rh_prefect.runs.cancel import account_of, cancel_run
@@ -238,4 +239,6 @@ async def _bring(view: JobView, submit: Submit, scope: Scope) -> _Judged:
         return "NOT collected", error.message
     if result is None:
         return None
+    if result.damaged:
+        return "NOT collected", what_of(result)
     return "collected", ", ".join(media.uri for media in result.outputs) or result.manifest

@@ -23,6 +23,7 @@ from rh_prefect.errors import (
 from rh_prefect.flows.batch.account import Item, ItemState
 from rh_prefect.flows.batch.plan import Plan, Work
 from rh_prefect.flows.batch.progress import Progress
+from rh_prefect.jobs.events import what_of
 from rh_prefect.jobs.leaving import Left, Round
 from rh_prefect.jobs.ledger.budget import Ledger
 from rh_prefect.jobs.ledger.costs import CURRENCY, Costs
@@ -176,7 +177,7 @@ class Crew:
             if left is not None:
                 self._leave(work, results, left)
                 return _Gone(work)
-            ended: tuple[ItemState, str] = "done", ""
+            ended: tuple[ItemState, str] = ("failed", what_of(results[-1])) if results[-1].damaged else ("done", "")
         except BudgetExceeded as error:
             self.progress.set_aside += 1
             return _Short(work, results, error)

@@ -3,29 +3,52 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from rh_prefect.client import Download, TaskView, discard_partial
-from rh_prefect.errors import LinkExpired, NoAnswer, OutputsLost, RunningHubError, TaskNotFound
+from rh_prefect.errors import LinkExpired, NoAnswer, OutputsLost, RunningHubError, TransportError
 from rh_prefect.jobs.ledger.records import End, Link, Submit
 from rh_prefect.jobs.ledger.scope import Scope
 from rh_prefect.jobs.orders.order import Order
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.jobs.outputs.parts import part_file, remove
+from rh_prefect.jobs.outputs.published import drop_record, find_published, write_record
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.scratch import kept_here
-from rh_prefect.media.arrival import flaw_of
+from rh_prefect.media.arrival import Flaw, flaw_of
 from rh_prefect.media.ref import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.private_files import make_folder
+
+_log = logging.getLogger("rh_prefect")
 
 TRIES = 5
 """How often a download that was cut is taken up again where it stopped."""
+
+LONGEST_PAUSE = 30.0
+"""The longest wait between two requests for a file that its host refuses, in seconds."""
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """How the download of one file has gone so far.
+
+    Attributes:
+        cuts: Downloads that broke off, or brought something else than the file.
+        refusals: Answers in a row by which the host says that there is no such file.
+        refused_since: When these began.
+        seen: Hashes of the broken files that came.
+    """
+
+    cuts: int = 0
+    refusals: int = 0
+    refused_since: float = 0.0
+    seen: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +57,14 @@ class Collector:
 
     Attributes:
         download: Fetches a link into a local file, going on where it stopped.
-        query: Asks the account that paid once more for links that have died.
+        query: Asks the account that paid for newer links.
         store: Where the files go.
         scope: The run, for names.
         folder: Where downloads in progress lie on this machine.
+        grace: Seconds for which a file host may refuse a file before its link counts as dead.
         pause: Waits before a download is taken up again.
+        clock: Monotonic seconds.
+        jitter: Numbers from 0 to 1.
     """
 
     download: Callable[[str, Path], Awaitable[Download]]
@@ -46,10 +72,16 @@ class Collector:
     store: MediaStore
     scope: Scope
     folder: Path
+    grace: float = 300.0
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = random.random
 
     async def collect(self, order: Order, *, job: str, key: str, submit: Submit, end: End, first_time: bool) -> Result:
         """Publishes what is not published yet, and writes the manifest.
+
+        A file that is damaged at RunningHub itself is published as such (`Media.defect`), and fetched again by each
+        later call.
 
         Args:
             order: What was asked for.
@@ -63,80 +95,120 @@ class Collector:
             The result, with every output in the store.
 
         Raises:
-            OutputsLost: The links are dead, and RunningHub gave no living ones.
+            OutputsLost: The links are dead, and RunningHub gave no living ones for as long as `grace`.
             StoreError: The store refuses the files; they can still be collected by running again within a day.
         """
         name = manifests.manifest_name(order.base, end.task_id)
         known = None if first_time else await asyncio.to_thread(manifests.read, self.store, name)
-        if known is not None and not await asyncio.to_thread(manifests.is_whole, self.store, known):
-            known = None  # a file was deleted since; its link may still live
-        if known is None:
-            outputs = await self._outputs(order, job, key, end, first_time=first_time)
-            known = _manifest(order, self.scope, job=job, key=key, submit=submit, end=end, outputs=outputs)
-            await asyncio.to_thread(manifests.write, self.store, known)
-        return known.result(self.store)
+        is_whole = known is not None and await asyncio.to_thread(manifests.is_whole, self.store, known)
+        if known is not None and is_whole and not known.damaged:
+            return known.result(self.store)
+        # There is a copy to fall back on, so that nothing is gained by long waits.
+        fetching = replace(self, grace=0.0) if is_whole else self
+        try:
+            outputs = await fetching._outputs(order, job, key, end, known=known, first_time=first_time)
+        except (OutputsLost, TransportError):
+            if known is None or not is_whole:
+                raise
+            return known.result(self.store)
+        made = _manifest(order, self.scope, job=job, key=key, submit=submit, end=end, outputs=outputs)
+        await asyncio.to_thread(manifests.write, self.store, made)
+        await asyncio.gather(
+            *(asyncio.to_thread(drop_record, self.store, end.task_id, index) for index, _ in enumerate(outputs))
+        )
+        return made.result(self.store)
 
-    async def _outputs(self, order: Order, job: str, key: str, end: End, *, first_time: bool) -> tuple[Media, ...]:
+    async def _outputs(
+        self, order: Order, job: str, key: str, end: End, *, known: Manifest | None, first_time: bool
+    ) -> tuple[Media, ...]:
         files = _file_links(end.links)
         names = [self._name(order, key, end, index, link) for index, link in enumerate(files, 1)]
+        earlier = known.outputs if known is not None else ()
         # Links die together, so the files of one job are fetched together.
         return tuple(
             await asyncio.gather(
-                *(self._output(job, end, index, name, first_time=first_time) for index, name in enumerate(names))
+                *(
+                    self._output(job, end, index, name, earlier=earlier, first_time=first_time)
+                    for index, name in enumerate(names)
+                )
             )
         )
 
-    async def _output(self, job: str, end: End, index: int, name: str, *, first_time: bool) -> Media:
-        if not first_time and await asyncio.to_thread(self.store.exists, name):
-            return await asyncio.to_thread(self._published, name)
+    async def _output(
+        self, job: str, end: End, index: int, name: str, *, earlier: Sequence[Media], first_time: bool
+    ) -> Media:
+        if not first_time:
+            published = await asyncio.to_thread(find_published, self.store, end.task_id, index, name, earlier)
+            if published is not None:
+                return published
         with part_file(self.folder, f"{end.task_id}-{index}") as part:
-            await self._download(job, end, index, part)
-            media = await asyncio.to_thread(self.store.take, part, name)
+            flaw = await self._download(job, end, index, part)
+            media = await asyncio.to_thread(self.store.describe, part, name)
+            media = media.model_copy(update={"defect": flaw.what if flaw else None})
+            # First the record, then the file: what lies at the name is this job's only if the record says so.
+            await asyncio.to_thread(write_record, self.store, end.task_id, index, media)
+            await asyncio.to_thread(self.store.take, part, name)
             remove(part)
         return media
 
-    async def _download(self, job: str, end: End, index: int, part: Path) -> None:
-        link, seen = _file_links(end.links)[index], set[str]()
-        url = link.url or ""
-        for tried in range(1, TRIES + 1):
-            is_last = tried == TRIES
+    async def _download(self, job: str, end: End, index: int, part: Path) -> Flaw | None:
+        """Fetches a file, whatever its host answers meanwhile; says what is wrong with it at RunningHub itself."""
+        link, attempts = _file_links(end.links)[index], _Attempts()
+        url, task = link.url or "", f"{job}: task {end.task_id}"
+        while True:
             try:
                 await self.download(url, part)
-                await self._look_at(part, link, seen, task=f"{job}: task {end.task_id}", is_last=is_last)
-            except LinkExpired:
-                url = await self._living_link(job, end, index, dead=url)
+                return await self._look_at(part, link, attempts, task=task)
+            except LinkExpired as error:
+                await self._wait_out(attempts, job, end, error)
+                url = await self._newer_link(end, index) or url
             except RunningHubError:
-                if is_last:
+                attempts.cuts, attempts.refusals = attempts.cuts + 1, 0
+                if attempts.cuts >= TRIES:
                     raise
-                await self.pause(min(2.0**tried / 4, 10.0))
-            else:
-                return
-        raise _lost(job, end)
+                await self.pause(min(2.0**attempts.cuts / 4, 10.0))
 
-    async def _look_at(self, part: Path, link: Link, seen: set[str], *, task: str, is_last: bool) -> None:
+    async def _look_at(self, part: Path, link: Link, attempts: _Attempts, *, task: str) -> Flaw | None:
         """Throws away what is no such file: what comes with HTTP 200 may be a page, or half of it."""
         extension = _extension(link)
         flaw = await asyncio.to_thread(flaw_of, part, extension=extension)
+        is_last = attempts.cuts == TRIES - 1
         # Broken in the same way each time, it is broken at RunningHub: it was paid for, and is kept as it is.
-        if flaw is None or (is_last and flaw.sha256 in seen):
-            return
-        seen.update({flaw.sha256} - {""})
+        if flaw is None or (is_last and flaw.sha256 in attempts.seen):
+            return flaw
+        attempts.seen.update({flaw.sha256} - {""})
         await asyncio.to_thread(discard_partial, part)
         raise NoAnswer(
             f"{task} was paid for, and its file host gave {flaw.what} in place of a whole {extension}; that was thrown "
             "away. What to do: run again within a day; nothing is paid for it."
         )
 
-    async def _living_link(self, job: str, end: End, index: int, *, dead: str) -> str:
+    async def _wait_out(self, attempts: _Attempts, job: str, end: End, error: LinkExpired) -> None:
+        """Pauses after a refusal, longer each time; a file host may not have a new file yet, or err.
+
+        Raises:
+            OutputsLost: It has refused for long enough.
+        """
+        if not attempts.refusals:
+            attempts.refused_since = self.clock()
+        attempts.refusals += 1
+        if attempts.refusals == 1:
+            return  # a newer link may be all that it takes
+        waited = self.clock() - attempts.refused_since
+        if waited >= self.grace:
+            raise _lost(job, end, error, waited=waited) from error
+        longest = min(LONGEST_PAUSE, 2.0 ** min(attempts.refusals - 2, 10))
+        await self.pause(longest * (0.5 + self.jitter() / 2))
+
+    async def _newer_link(self, end: End, index: int) -> str | None:
         """Asks once more for links; RunningHub may sign new ones."""
         try:
             view = await self.query(end.task_id)
-        except TaskNotFound as error:
-            raise _lost(job, end) from error
-        urls = [output.url for output in view.outputs if output.url]
-        if index >= len(urls) or urls[index] == dead:
-            raise _lost(job, end)
-        return urls[index]
+        except RunningHubError as error:
+            _log.info("task %s: RunningHub was asked for newer links in vain: %s", end.task_id, error)
+            return None
+        urls = [output.url for output in view.outputs if output.url and output.is_usable]
+        return urls[index] if index < len(urls) else None
 
     def _name(self, order: Order, key: str, end: End, index: int, link: Link) -> str:
         return self.store.name_for(
@@ -150,32 +222,20 @@ class Collector:
             ext=_extension(link),
         )
 
-    def _published(self, name: str) -> Media:
-        """Describes a file that an earlier run published and did not live to describe."""
-        with kept_here(self.folder):
-            make_folder(self.folder)
-            with TemporaryDirectory(dir=self.folder) as folder:
-                local = Path(folder) / PurePosixPath(name).name
-                with self.store.open(name) as reader, local.open("wb") as writer:
-                    while block := reader.read(1 << 20):
-                        writer.write(block)
-                return self.store.describe(local, name)
-
 
 def _file_links(links: tuple[Link, ...]) -> list[Link]:
     return [link for link in links if link.url]
 
 
 def _extension(link: Link) -> str:
-    suffix = PurePosixPath(urlsplit(link.url or "").path).suffix.lower().removeprefix(".")
-    return link.type or suffix or "bin"
+    return link.type or PurePosixPath(urlsplit(link.url or "").path).suffix.lower().removeprefix(".") or "bin"
 
 
-def _lost(job: str, end: End) -> OutputsLost:
+def _lost(job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsLost:
     return OutputsLost(
-        f"{job}: task {end.task_id} was paid for and succeeded, but its files' links are dead (they live for a day). "
-        "No new task was submitted. What to do: look for the files in RunningHub's history on the site; "
-        "to pay for the job once more, run it in a new flow run.",
+        f"{job}: task {end.task_id} was paid for and succeeded, and its file could not be fetched for {waited:.0f} s: "
+        f"{error.message} No new task was submitted. What to do: run it again, or `rh-prefect jobs collect`: the file "
+        "is fetched at no cost for as long as RunningHub has it, which is about a day.",
         job=job,
         task_id=end.task_id,
     )

@@ -42,7 +42,7 @@ class Manifest(BaseModel):
         cost: What it cost, where RunningHub says.
         currency: Of the cost.
         coins: The coins of a task that cost coins beside its money.
-        outputs: Its files.
+        outputs: Its files; a damaged one has a `defect`.
         texts: Its texts.
         run: What the run says of itself, such as the flow run's id and name.
     """
@@ -76,6 +76,11 @@ class Manifest(BaseModel):
     def name(self) -> str:
         """Its name in the store."""
         return manifest_name(self.base, self.task_id)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether one of its files is damaged, so that it is fetched again."""
+        return any(file.defect is not None for file in self.outputs)
 
     def result(self, store: MediaStore, *, reused: bool = False) -> Result:
         """The job as its caller gets it.
@@ -124,7 +129,7 @@ def read(store: MediaStore, name: str) -> Manifest | None:
 
 
 def find(store: MediaStore, base: str) -> Manifest | None:
-    """Finds the newest finished job with an equal request whose files are all still there.
+    """Finds the newest finished job with an equal request whose files are all still there, and none is damaged.
 
     Args:
         store: Where to look.
@@ -132,7 +137,7 @@ def find(store: MediaStore, base: str) -> Manifest | None:
     """
     found = (read(store, name) for name in store.list(f"{FOLDER}/{base}"))
     newest_first = sorted((one for one in found if one is not None), key=lambda one: one.ended_at, reverse=True)
-    return next((one for one in newest_first if is_whole(store, one)), None)
+    return next((one for one in newest_first if is_done(store, one)), None)
 
 
 def everything(store: MediaStore) -> Iterator[Manifest]:
@@ -143,11 +148,16 @@ def everything(store: MediaStore) -> Iterator[Manifest]:
             yield manifest
 
 
+def is_done(store: MediaStore, manifest: Manifest) -> bool:
+    """Tells whether there is nothing left to fetch: all files are in the store, and none is damaged."""
+    return not manifest.damaged and is_whole(store, manifest)
+
+
 def is_whole(store: MediaStore, manifest: Manifest) -> bool:
-    """Tells whether all files of a manifest are still in the store."""
+    """Tells whether all files of a manifest are still in the store, each with the size that was recorded."""
     return all(_is_there(store, file) for file in manifest.outputs)
 
 
 def _is_there(store: MediaStore, file: Media) -> bool:
     name = store.name_of(file.uri)
-    return name is not None and store.exists(name)
+    return name is not None and store.size(name) == file.size

@@ -21,7 +21,7 @@ class Result(BaseModel):
         job: The job's full name, `<scope>/<key>`, as `rh-prefect jobs` takes it.
         key: The job's key.
         task_id: RunningHub's task id.
-        outputs: Its files, in the order of RunningHub's answer.
+        outputs: Its files, in the order of RunningHub's answer; `Media.defect` names what is wrong with one.
         texts: Its texts; text models have nothing else.
         cost: What this call paid; 0 where an earlier result was reused, None where RunningHub does not say.
         currency: Of the cost.
@@ -59,6 +59,11 @@ class Result(BaseModel):
         if not self.outputs:
             raise InputError(f"{self.job}: {self.model} made no file. What to do: read `.text`, or name another model.")
         return self.outputs[0]
+
+    @property
+    def damaged(self) -> tuple[Media, ...]:
+        """The files that RunningHub gave damaged each time; no paid step takes them, and a later run tries again."""
+        return tuple(media for media in self.outputs if media.defect is not None)
 
     @property
     def text(self) -> str:

@@ -2,55 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from rh_prefect.client import Download, TaskView
-from rh_prefect.errors import NoAnswer
+from rh_prefect import models
+from rh_prefect.client import Client, Download, RemoteOutput, TaskView
+from rh_prefect.errors import InputError, LinkExpired, NoAnswer, OutputsLost
+from rh_prefect.jobs.events import event_of, what_of
 from rh_prefect.jobs.ledger.journal import FolderJournal
 from rh_prefect.jobs.ledger.records import End, Link, Submit
 from rh_prefect.jobs.ledger.scope import FolderScope
 from rh_prefect.jobs.orders.order import Order
-from rh_prefect.jobs.outputs.collect import TRIES, Collector
+from rh_prefect.jobs.outputs import manifest as manifests
+from rh_prefect.jobs.outputs import published
+from rh_prefect.jobs.outputs.collect import LONGEST_PAUSE, TRIES, Collector
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
 from tests.support.job_records import KEY, TASK, intent, ticket
+from tests.support.wire_server import WireServer, raw
 
 PAGE = b"<!doctype html><html><body>Please try again later.</body></html>"
 PICTURE = samples.picture("PNG")
 HALF = PICTURE[: len(PICTURE) // 2]
 
 
-class FileHost:
-    """Gives one thing after another, and the last one again and again."""
+LINK = "https://files/a.png?sign=1"
 
-    def __init__(self, *given: bytes) -> None:
+
+class FileHost:
+    """Gives one thing after another, and the last one again and again; RunningHub beside it gives newer links.
+
+    Args:
+        given: Bytes, or the error that a request for them ends with.
+        links: What RunningHub says, each time that it is asked, that the link is; the last one again and again.
+    """
+
+    def __init__(self, *given: bytes | Exception, links: Sequence[str] = (LINK,)) -> None:
         self.given = given
-        self.times = 0
+        self.links = links
+        self.urls: list[str] = []
+        self.asked = 0
+        self.now = 0.0
+
+    @property
+    def times(self) -> int:
+        return len(self.urls)
 
     async def download(self, url: str, to: Path) -> Download:
         data = self.given[min(self.times, len(self.given) - 1)]
-        self.times += 1
+        self.urls.append(url)
+        if isinstance(data, Exception):
+            raise data
         to.write_bytes(data)
         return Download(size=len(data))
 
+    async def query(self, task_id: str) -> TaskView:
+        link = self.links[min(self.asked, len(self.links) - 1)]
+        self.asked += 1
+        return TaskView(task_id=task_id, status="SUCCESS", outputs=(RemoteOutput(url=link, type="png"),))
 
-async def collect(host: FileHost, journal: FolderJournal, folder: Path) -> Result:
-    async def query(task_id: str) -> TaskView:
-        raise AssertionError("the link lives")
+    async def pause(self, seconds: float) -> None:
+        self.now += seconds
 
-    async def no_pause(seconds: float) -> None:
-        pass
 
+def dead() -> LinkExpired:
+    return LinkExpired("download of https://files/a.png: the link is dead (HTTP 404).")
+
+
+def store_in(folder: Path) -> MediaStore:
+    return MediaStore(str(folder / "out"))
+
+
+async def collect(host: FileHost, journal: FolderJournal, folder: Path, *, first_time: bool = True) -> Result:
     collector = Collector(
-        host.download, query, MediaStore(str(folder / "out")), FolderScope(journal), folder / "parts", no_pause
+        host.download,
+        host.query,
+        store_in(folder),
+        FolderScope(journal),
+        folder / "parts",
+        pause=host.pause,
+        clock=lambda: host.now,
+        jitter=lambda: 1.0,
     )
-    end = End(status="SUCCESS", task_id=TASK, links=(Link(url="https://files/a.png?sign=1"),))
+    end = End(status="SUCCESS", task_id=TASK, links=(Link(url=LINK),))
     submit = Submit(1, intent(), answer=ticket())
     return await collector.collect(
-        Order.of(submit.intent), job=f"run/{KEY}", key=KEY, submit=submit, end=end, first_time=True
+        Order.of(submit.intent), job=f"run/{KEY}", key=KEY, submit=submit, end=end, first_time=first_time
     )
 
 
@@ -75,13 +115,127 @@ async def test_a_page_is_never_published_however_often_it_comes(
     assert not MediaStore(str(tmp_path / "out")).list()
 
 
-async def test_a_file_that_is_broken_in_the_same_way_each_time_is_kept_as_it_is(
+async def test_a_file_that_is_broken_in_the_same_way_each_time_is_kept_and_named_as_damaged(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
+    """A12: it was paid for, so it is kept; and everything that speaks of it says that it is damaged."""
     host = FileHost(HALF)
     result = await collect(host, journal, tmp_path)
     assert Path(result.media.uri).read_bytes() == HALF
     assert host.times == TRIES
+    assert result.damaged == (result.media,)
+    assert result.media.defect == "a broken png"
+    store = store_in(tmp_path)
+    (manifest,) = manifests.everything(store)
+    assert manifest.outputs == result.outputs
+    assert manifests.find(store, manifest.base) is None, "`reuse` does not serve it"
+    event = event_of(result, message=what_of(result))
+    assert event.state == "failed"
+    assert "damaged" in event.message
+
+
+class ClosingHost(FileHost):
+    """Sends half of a file over HTTP, without a Content-Length, and closes the connection."""
+
+    async def download(self, url: str, to: Path) -> Download:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nConnection: close\r\n\r\n"
+        async with WireServer(always=raw(head + HALF)) as wire, Client("k" * 32, base_url=wire.url) as client:
+            self.urls.append(url)
+            return await client.download(f"{wire.url}/a.png", to)
+
+
+async def test_an_early_close_without_a_length_is_damage_too(journal: FolderJournal, tmp_path: Path) -> None:
+    """A12: where HTTP does not tell how long a file is, the file does."""
+    result = await collect(host := ClosingHost(), journal, tmp_path)
+    assert result.damaged == (result.media,)
+    assert host.times == TRIES
+
+
+@pytest.mark.parametrize("given", ["media", "result", "json"])
+async def test_a_damaged_file_is_not_taken_by_a_paid_step(journal: FolderJournal, tmp_path: Path, given: str) -> None:
+    """A12: half a picture is refused before anything is sent."""
+    result = await collect(FileHost(HALF), journal, tmp_path)
+    value = {"media": result.media, "result": result, "json": result.media.model_dump(mode="json")}[given]
+    with pytest.raises(InputError, match=r"damaged \(a broken png\).*Nothing was sent"):
+        models.KlingV26ProImageToVideo(image_url=value, prompt="waves", duration="5")
+
+
+async def test_a_damaged_file_is_downloaded_again_by_the_next_run(journal: FolderJournal, tmp_path: Path) -> None:
+    """A12: what RunningHub has mended meanwhile replaces it; what it has lost meanwhile does not remove it."""
+    damaged = await collect(FileHost(HALF), journal, tmp_path)
+    still = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
+    assert still == damaged
+    assert host.now == 0.0
+    whole = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
+    assert (whole.damaged, whole.media.uri) == ((), damaged.media.uri)
+    assert Path(whole.media.uri).read_bytes() == PICTURE
+    again = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
+    assert (again, host.times) == (whole, 0)
+
+
+async def test_a_single_refusal_of_a_link_is_waited_out(journal: FolderJournal, tmp_path: Path) -> None:
+    """A11: one 404 or 403 on a link loses nothing."""
+    host = FileHost(dead(), dead(), PICTURE)
+    result = await collect(host, journal, tmp_path)
+    assert Path(result.media.uri).read_bytes() == PICTURE
+    assert host.times == 3
+
+
+async def test_a_link_that_stays_dead_is_asked_for_over_minutes(journal: FolderJournal, tmp_path: Path) -> None:
+    """A11: only then are the outputs lost, and the message says what a later run can do at no cost."""
+    host = FileHost(dead())
+    with pytest.raises(OutputsLost, match=r"run it again, or `rh-prefect jobs collect`.*at no cost") as caught:
+        await collect(host, journal, tmp_path)
+    assert 300 <= host.now <= 300 + LONGEST_PAUSE
+    assert host.times < 25
+    assert "pay for" not in caught.value.message
+    result = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
+    assert Path(result.media.uri).read_bytes() == PICTURE
+
+
+async def test_links_that_change_with_each_query_are_waited_for_too(journal: FolderJournal, tmp_path: Path) -> None:
+    """A11: newer links that are dead as well do not use the download's tries up in milliseconds."""
+    links = [f"https://files/a.png?sign={n}" for n in range(2, 12)]
+    host = FileHost(*[dead()] * 9, PICTURE, links=links)
+    result = await collect(host, journal, tmp_path)
+    assert Path(result.media.uri).read_bytes() == PICTURE
+    assert host.urls == [LINK, *links[:9]]
+    assert host.now > 60
+
+
+async def test_a_newer_link_is_taken_at_once(journal: FolderJournal, tmp_path: Path) -> None:
+    host = FileHost(dead(), PICTURE, links=["https://files/a.png?sign=2"])
+    await collect(host, journal, tmp_path)
+    assert (host.urls[-1], host.now) == ("https://files/a.png?sign=2", 0.0)
+
+
+async def test_a_stranger_s_file_at_the_output_s_name_is_not_taken_for_it(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    """A5: without a record of this job's own that names its content, a file at the final name is downloaded over."""
+    store, other = store_in(tmp_path), samples.picture("PNG", size=(40, 30))
+    first = await collect(FileHost(PICTURE), journal, tmp_path)
+    name = str(store.name_of(first.media.uri))
+    for name_of_manifest in store.list(manifests.FOLDER):
+        store.delete(name_of_manifest)
+    store.write_bytes(name, other)
+    result = await collect(host := FileHost(PICTURE), journal, tmp_path, first_time=False)
+    assert host.times == 1
+    assert Path(result.media.uri).read_bytes() == PICTURE
+
+
+async def test_a_file_that_was_published_before_a_crash_is_found_by_its_record(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    store = store_in(tmp_path)
+    first = await collect(FileHost(PICTURE), journal, tmp_path)
+    assert store.list(published.FOLDER) == []
+    for name_of_manifest in store.list(manifests.FOLDER):
+        store.delete(name_of_manifest)
+    published.write_record(store, TASK, 0, first.media)
+    result = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
+    assert (result, host.times) == (first, 0)
+    assert store.list(published.FOLDER) == []
 
 
 async def test_a_file_that_is_broken_in_another_way_each_time_is_not(journal: FolderJournal, tmp_path: Path) -> None:
