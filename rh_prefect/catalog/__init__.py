@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rh_prefect.catalog.checks import InputWarning, check_file, validate
+    from rh_prefect.catalog.checks import InputWarning, Parameters, check_file, read_parameters, validate
     from rh_prefect.catalog.costing import estimate
     from rh_prefect.catalog.entry import Model, Output, Param, ParamType, Rule
     from rh_prefect.catalog.examples import example
@@ -23,6 +23,7 @@ __all__ = [
     "Output",
     "Param",
     "ParamType",
+    "Parameters",
     "Price",
     "PriceTable",
     "Rule",
@@ -34,12 +35,13 @@ __all__ = [
     "get",
     "models",
     "nearest",
+    "read_parameters",
     "summary",
     "validate",
 ]
 
 _HOMES = {
-    "checks": ("InputWarning", "check_file", "validate"),
+    "checks": ("InputWarning", "Parameters", "check_file", "read_parameters", "validate"),
     "entry": ("Model", "Output", "Param", "ParamType", "Rule"),
     "examples": ("example",),
     "costing": ("estimate",),

@@ -89,17 +89,55 @@ def validate(model: Model, params: Mapping[str, object]) -> dict[str, object]:
     Raises:
         InputError: Something is wrong; every problem is listed, with the allowed values.
     """
+    return _filled(model, _valid(model, params))
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The parameters of one request, by wire keys in the model's order.
+
+    Attributes:
+        given: What the caller gave, each value as the API needs it; no default of the catalogue is in it.
+        sent: What is sent: `given`, with the defaults of required parameters filled in.
+    """
+
+    given: dict[str, object]
+    sent: dict[str, object]
+
+
+def read_parameters(model: Model, params: Mapping[str, object]) -> Parameters:
+    """Checks an input as `validate` does, and keeps apart what was given and what is sent.
+
+    Args:
+        model: The model.
+        params: As for `validate`.
+
+    Raises:
+        InputError: As for `validate`.
+    """
+    checked = _valid(model, params)
+    return Parameters(_in_order(model, checked.values) | checked.extra, _filled(model, checked))
+
+
+def _valid(model: Model, params: Mapping[str, object]) -> Checked:
     checked = check(model, params)
-    checked.warn(stacklevel=1)
+    checked.warn(stacklevel=2)
     if checked.problems:
         raise checked.error(model)
-    values = checked.values
+    return checked
+
+
+def _filled(model: Model, checked: Checked) -> dict[str, object]:
+    values = dict(checked.values)
     for param in model.params:
         if param.required and param.default is not None:
             values.setdefault(param.key, param.wire_default)
     rules.complete(model, values)
-    ordered = {param.key: values[param.key] for param in model.params if param.key in values}
-    return ordered | checked.extra
+    return _in_order(model, values) | checked.extra
+
+
+def _in_order(model: Model, values: Mapping[str, object]) -> dict[str, object]:
+    return {param.key: values[param.key] for param in model.params if param.key in values}
 
 
 def check(model: Model, params: Mapping[str, object], *, as_media: Callable[[object], object] | None = None) -> Checked:

@@ -140,7 +140,7 @@ class Payer:
             watcher.notify(event_of(served, message=f"served from {served.manifest}; nothing was paid"))
             return served
         found = await self._find(order, scope, caller, options)
-        equal = (scope.journal.scope, order.request)
+        equal = (scope.journal.scope, order.request_id)
         if options.key is None:
             self._refuse_beside_unknown(equal, found.key)
         call = Call(
@@ -161,10 +161,10 @@ class Payer:
         if options.key is not None:
             return Found(explicit_key(options.key))
         if options.reuse == "always":
-            return Found(reused_key(order.request))
+            return Found(reused_key(order.request_id))
         is_empty = await self._fresh.was_empty(scope.journal)
         return await scope.calls.find(
-            order.request, caller, journal=scope.journal, attempt=scope.attempt, is_empty=is_empty
+            order.request_id, caller, journal=scope.journal, attempt=scope.attempt, is_empty=is_empty
         )
 
     def _refuse_beside_unknown(self, equal: tuple[str, str], key: str) -> None:

@@ -13,13 +13,16 @@ from rh_prefect.errors import InputError
 from rh_prefect.jobs.ledger.identity import base_hash, file_mark
 from rh_prefect.jobs.orders.graph_fields import AppFields, Fields, GraphFields
 from rh_prefect.jobs.orders.inputs import Input, Inputs
-from rh_prefect.jobs.orders.order import Order
+from rh_prefect.jobs.orders.order import Order, as_request
 from rh_prefect.media.ref import Media
 from rh_prefect.workflows import AppInput, GraphInput, NodesInput, NodeValues, QuickCreateInput, WorkflowInput
 
 V1_CREATE = "/task/openapi/create"
 V1_QUICK = "/task/openapi/quick-ai-app/run"
 V1_APP = "/task/openapi/ai-app/run"
+
+_UNCHANGED = (("addMetadata", True), ("instanceType", "default"), ("usePersonalQueue", False))
+"""What this package fills in. It is no part of the request's hash: another default makes no other job."""
 
 
 async def workflow_order(asked: WorkflowInput, *, client: Client, inputs: Inputs, label: str | None) -> Order:
@@ -181,13 +184,15 @@ def _order(
     label: str | None,
 ) -> Order:
     password = getattr(asked, "access_password", None)
+    request = as_request({name: value for name, value in payload.items() if (name, value) not in _UNCHANGED})
     return Order(
         model=asked.model,
         endpoint=endpoint,
         site=site,
         payload=payload,
-        base=base_hash(site=site, endpoint=endpoint, payload=payload),
+        base=base_hash(site=site, endpoint=endpoint, payload=request),
         label=label,
+        request=request,
         inputs=files,
         private={} if password is None else {"accessPassword": password.get_secret_value()},
     )

@@ -28,10 +28,13 @@ class Order:
         endpoint: Path below `/openapi/v2/`.
         site: RunningHub's host.
         payload: The request's parameters under their wire names; files by content, as `sha256:…`.
-        base: What makes two calls equal.
+        base: What makes two calls equal: a hash of `request`.
         label: The caller's name for the output.
         estimate: Expected price, where the catalogue has one.
         currency: Of the estimate.
+        request: The parameters that the caller gave, under their wire names; what the catalogue or this package filled
+            in is in `payload` alone, so that a newer catalogue makes no other job of the same call. Empty for an order
+            that was rebuilt from the journal.
         inputs: The files by their marks; empty for an order that was rebuilt from the journal.
         private: Parameters that are sent and never recorded, such as a password.
         node_names: Of a graph: the class of each node, as far as it is known; for people.
@@ -45,6 +48,7 @@ class Order:
     label: str | None = None
     estimate: Decimal | None = None
     currency: str | None = None
+    request: Mapping[str, Any] = field(default_factory=dict, repr=False)
     inputs: Mapping[str, Input] = field(default_factory=dict)
     private: Mapping[str, str] = field(default_factory=dict, repr=False)
     node_names: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -64,7 +68,7 @@ class Order:
         )
 
     @property
-    def request(self) -> str:
+    def request_id(self) -> str:
         """Begins the keys of all jobs of a scope that ask for the same under this label."""
         return request_id(self.base, self.label)
 
@@ -91,19 +95,39 @@ async def place_order(asked: ModelInput, *, site: str, inputs: Inputs, label: st
         given = params.get(param.name)
         if given is not None:
             params[param.name] = await _marks(model, param, given, inputs, files)
-    payload = catalog.validate(model, params)
-    price = catalog.estimate(model, payload, seconds=_seconds(files))
+    read = catalog.read_parameters(model, params)
+    price = catalog.estimate(model, read.sent, seconds=_seconds(files))
+    request = as_request(read.given)
     return Order(
         model=model.name,
         endpoint=model.endpoint,
         site=site,
-        payload=payload,
-        base=base_hash(site=site, endpoint=model.endpoint, payload=payload),
+        payload=read.sent,
+        base=base_hash(site=site, endpoint=model.endpoint, payload=request),
         label=label,
         estimate=price.amount if price else None,
         currency=price.currency if price else None,
+        request=request,
         inputs=files,
     )
+
+
+def as_request(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters as they count for the request's hash: texts without the line breaks at their end.
+
+    Args:
+        given: What the caller gave, files by their marks.
+    """
+    return {name: _without_breaks(value) for name, value in given.items()}
+
+
+def _without_breaks(value: Any) -> Any:
+    if isinstance(value, str):
+        # A prompt that is read from a file ends with a line break, and the same prompt in a program does not.
+        return value.rstrip("\r\n")
+    if isinstance(value, Mapping):
+        return {name: _without_breaks(one) for name, one in value.items()}
+    return [_without_breaks(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 async def _marks(
