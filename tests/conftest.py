@@ -14,3 +14,4 @@ os.environ["RH_STATE_DIR"] = _STATE.name
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.support.prefect_server", "tests.support.rh", "tests.support.s3", "tests.support.resting"]
+pytest_plugins += ["tests.support.link_host"]

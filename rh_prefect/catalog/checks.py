@@ -173,14 +173,20 @@ def check(model: Model, params: Mapping[str, object], *, as_media: Callable[[obj
 
 
 def check_file(
-    model: Model, param: Param | str, *, extension: str, size: int, kind: str | None = None, source: str = "the file"
+    model: Model,
+    param: Param | str,
+    *,
+    extension: str | None,
+    size: int,
+    kind: str | None = None,
+    source: str = "the file",
 ) -> None:
     """Checks a file against a parameter's limits.
 
     Args:
         model: The model.
         param: The parameter, or its name or key.
-        extension: Of the file's real format, as in `png`.
+        extension: Of the file's real format, as in `png`; None where that is not known.
         size: Bytes.
         kind: What the file is by its content: image, video, audio, ...; None where that is not known.
         source: How to name the file in the message.
@@ -198,10 +204,11 @@ def check_file(
         )
 
 
-def _wrong_file(param: Param, extension: str, size: int, kind: str | None) -> str:
+def _wrong_file(param: Param, extension: str | None, size: int, kind: str | None) -> str:
     if kind is not None and kind != param.type:
         return f"takes {_article(param.type)}, and this is {_article(kind)}"
-    if param.accept and _format(extension) not in {_format(accepted) for accepted in param.accept}:
+    accepted = {_format(one) for one in param.accept}
+    if accepted and extension is not None and _format(extension) not in accepted:
         return f"takes {', '.join(param.accept)}, and this is {extension or 'of no known format'}"
     if param.max_size_mb is not None and size > param.max_size_mb * MIB:
         return f"takes at most {param.max_size_mb} MB, and this has {size / MIB:.1f} MB"

@@ -29,9 +29,10 @@ from rh_prefect.jobs.ledger.records import Intent, Submit
 from rh_prefect.jobs.ledger.scope import Scope
 from rh_prefect.jobs.ledger.spool import Spool
 from rh_prefect.jobs.options import Asked, Options, policy_of
+from rh_prefect.jobs.orders.copies import Copies
 from rh_prefect.jobs.orders.graph_order import app_order, native_order, quick_create_order, workflow_order
 from rh_prefect.jobs.orders.inputs import Inputs
-from rh_prefect.jobs.orders.order import Order, place_order
+from rh_prefect.jobs.orders.order import Order, as_recorded, place_order
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.collect import Collector
 from rh_prefect.jobs.outputs.result import Result
@@ -135,6 +136,7 @@ class Payer:
         if options.budget is not None:
             await self.pool.check_currency()
         order = await self._place(asked, scope, store, options.label)
+        order = await as_recorded(order, journal=scope.journal, key=options.key)
         if options.reuse == "always" and (known := await asyncio.to_thread(manifests.find, store, order.base)):
             served = known.result(store, reused=True).model_copy(update={"label": options.label})
             watcher.notify(event_of(served, message=f"served from {served.manifest}; nothing was paid"))
@@ -310,8 +312,14 @@ class Payer:
 
     def _inputs_of(self, scope: Scope, store: MediaStore) -> Inputs:
         name = (scope.journal.scope, store.url)
-        if name not in self._inputs:
-            self._inputs[name] = Inputs(scope.journal, self._scratch / "inputs", options_for=store.options_for)
+        if name not in self._inputs or self._inputs[name].attempt != scope.attempt:
+            self._inputs[name] = Inputs(
+                scope.journal,
+                self._scratch / "inputs",
+                options_for=store.options_for,
+                copies=Copies(store),
+                attempt=scope.attempt,
+            )
         return self._inputs[name]
 
 

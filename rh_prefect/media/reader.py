@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, cast
+
+from rh_prefect.errors import MediaError
 
 Door = Callable[[], AbstractContextManager[None]]
 """Makes the context in which foreign errors are turned into ours."""
@@ -43,6 +46,27 @@ class GuardedReader(io.RawIOBase):
 def guarded(read: Callable[[int], bytes], door: Door) -> BinaryIO:
     """A buffered `GuardedReader`."""
     return cast(BinaryIO, io.BufferedReader(GuardedReader(read, door), BUFFER))
+
+
+def in_time(read: Callable[[int], bytes], seconds: float, name: str) -> Callable[[int], bytes]:
+    """A `read` that gives up on a stream that comes too slowly, or never ends.
+
+    Args:
+        read: The stream's own.
+        seconds: How long reading it may take in all.
+        name: What it is, for the message.
+    """
+    deadline = time.monotonic() + seconds
+
+    def limited(length: int) -> bytes:
+        if time.monotonic() > deadline:
+            raise MediaError(
+                f"The file {name} was not complete after {seconds:.0f} s of reading. What to do: check its host and "
+                "the network, or make a copy of it in the store and give that."
+            )
+        return read(length)
+
+    return limited
 
 
 def from_pieces(pieces: Iterator[bytes]) -> Callable[[int], bytes]:

@@ -1,71 +1,92 @@
-"""Inputs: reads a file from wherever it is, and says what it is called without its signature."""
+"""Inputs: reads a file from wherever it is, and says which file it is and in which state."""
 
 from __future__ import annotations
 
 import functools
 import logging
 import os
+import stat
+import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-from urllib.parse import unquote, urlsplit, urlunsplit
+from typing import BinaryIO, NamedTuple, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from rh_prefect.errors import MediaError
 from rh_prefect.media.names import PART
 from rh_prefect.media.place import is_local, local_path, protocol_of, read_options, shown_url, without_user
-from rh_prefect.media.reader import BUFFER, Door, from_pieces, guarded
+from rh_prefect.media.presigned import unsigned
+from rh_prefect.media.reader import from_pieces, guarded, in_time
 from rh_prefect.media.ref import Media
 from rh_prefect.media.refusal import as_media_error
+from rh_prefect.media.stamp import Stamp, names_a_time, of_headers, of_info, of_stat
 from rh_prefect.media.writers import BLOCK_SIZE, Tally
 
 Source = Media | str | os.PathLike[str]
 """What can be read: a `Media`, a path, an fsspec URI or an http(s) URL."""
 
+CheckSize: TypeAlias = Callable[[int], None]
+"""Raises where a file of so many bytes will not do."""
+
+READ_SECONDS = 1800.0
+"""Seconds that reading one input may take in all."""
+
 _TIMEOUT = httpx.Timeout(60, connect=30)
 
-_SIGNED = ("x-amz-", "x-goog-", "x-oss-", "x-cos-", "q-")
-"""How the query parameters of a signature begin: AWS, Google, Aliyun, Tencent (twice)."""
+_TRIES = 3
+"""How often a file is read that changes meanwhile."""
 
-_SIGNATURES = {"signature", "sig", "token", "access_token", "auth_key", "security-token", "hdnts"}
-"""Query parameters that are a signature, or that grant access as one does."""
+_TELLING = frozenset({401, 403, 404, 410, 429, 500, 502, 503, 504})
+"""What a host answers about the file, and not about the way in which it was asked."""
 
-_BESIDE: dict[str, set[str]] = {
-    "signature": {"expires", "awsaccesskeyid", "ossaccesskeyid", "googleaccessid", "key-pair-id", "policy"},
-    "sig": {"sv", "ss", "srt", "sp", "se", "st", "spr", "sr", "si", "sip", "sdd"}
-    | {"skoid", "sktid", "skt", "ske", "sks", "skv"},
-}
-"""Query parameters that mean something only beside such a signature: S3's first version and CloudFront; Azure."""
+_DIGITS = 19
+
+# Of what is compressed on the way, the length says nothing, and some servers give each form an ETag of its own.
+_PLAIN = {"Accept-Encoding": "identity"}
 
 
 class Fetched(NamedTuple):
-    """What was read."""
+    """What was read.
+
+    Attributes:
+        sha256: Of its content.
+        size: Bytes.
+        stamp: Of the state that was read, as its place says it.
+        is_proof: Whether an equal stamp means the same content.
+    """
 
     sha256: str
     size: int
+    stamp: Stamp | None = None
+    is_proof: bool = False
 
 
-def strip_signature(url: str) -> str:
-    """A link without the parameters that sign it, which change with every signing; all else is kept."""
-    head, mark, query = url.partition("?")
-    if not mark:
-        return url
-    query, hash_mark, fragment = query.partition("#")
-    pairs = [(pair, unquote(pair.partition("=")[0]).lower()) for pair in query.split("&")]
-    names = {name for _, name in pairs}
-    drop = _SIGNATURES.union(*(beside for sign, beside in _BESIDE.items() if sign in names))
-    kept = [pair for pair, name in pairs if name not in drop and not name.startswith(_SIGNED)]
-    if len(kept) == len(pairs):
-        return url
-    return head + ("?" + "&".join(kept) if kept else "") + hash_mark + fragment
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a place says of a file before it is read.
+
+    Attributes:
+        stamp: Its state; None where nothing is said that changes with the content.
+        size: Bytes, where that is said.
+    """
+
+    stamp: Stamp | None = None
+    size: int | None = None
 
 
 def identity_uri(source: Source) -> str:
-    """The one spelling of where a file is: absolute, without signature, user, password and fragment.
+    """The one spelling of where a file is: absolute, and without a link's fragment.
+
+    Nothing is cut out of a name: user, query and signature may say which file is meant. So it may hold a secret, and is
+    compared and hashed, and never shown or recorded; that is what `shown` is for.
 
     Args:
         source: A `Media`, a path, an fsspec URI or an http(s) URL.
@@ -73,16 +94,23 @@ def identity_uri(source: Source) -> str:
     Returns:
         A URI; a local path becomes `file:///…`.
     """
-    text = _text(source)
-    if is_local(text):
-        return Path(local_path(text)).as_uri()
-    uri = without_user(strip_signature(text))
+    uri = _text(source)
+    if is_local(uri):
+        return Path(local_path(uri)).as_uri()
     if not _is_http(uri):
         protocol, mark, rest = uri.partition("://")
         return f"{protocol_of(uri)}{mark}{rest}" if "::" not in uri and protocol else uri
     parts = urlsplit(uri)
-    host = parts.netloc.lower().removesuffix({"http": ":80", "https": ":443"}[parts.scheme])
-    return urlunsplit((parts.scheme, host, parts.path or "/", parts.query, ""))
+    user, at, host = parts.netloc.rpartition("@")
+    host = host.lower().removesuffix({"http": ":80", "https": ":443"}[parts.scheme])
+    return urlunsplit((parts.scheme, f"{user}{at}{host}", parts.path or "/", parts.query, ""))
+
+
+def unsigned_uri(source: Source) -> str | None:
+    """The second name of a presigned link, without its signature; None for everything else."""
+    text = _text(source)
+    name = unsigned(text) if is_link(text) else None
+    return None if name is None else identity_uri(name)
 
 
 def shown(source: Source) -> str:
@@ -93,59 +121,180 @@ def shown(source: Source) -> str:
     text = shown_url(text)
     if is_local(text):
         return text
-    return text.partition("?")[0].partition("#")[0] if _is_http(text) else strip_signature(text)
+    return text.partition("?")[0].partition("#")[0] if _is_http(text) else unsigned(text) or text
 
 
-@contextmanager
-def open_input(source: Source, *, options: Mapping[str, object] | None = None) -> Iterator[BinaryIO]:
-    """Opens a file for reading, in flat memory.
+def is_link(source: Source) -> bool:
+    """Whether it is an http(s) link."""
+    return _is_http(_text(source))
+
+
+def look(source: Source, *, options: Mapping[str, object] | None = None) -> Look:
+    """Asks a place for a file's state and length, without reading it.
 
     Args:
         source: A `Media`, a path, an fsspec URI or an http(s) URL.
         options: fsspec's storage options, for an fsspec URI.
 
+    Raises:
+        MediaError: The file is missing, is not a regular file, or its place does not answer.
+    """
+    text = _text(source)
+    with as_media_error(shown(source), options=options):
+        _refuse_data(text)
+        if is_local(text):
+            found = _regular(Path(local_path(text)).stat(), text)
+            return Look(of_stat(found), found.st_size)
+        if _is_http(text):
+            return _look_at_link(text)
+        fs, path = url_to_fs(text, **read_options(protocol_of(text), options or {}))
+        return _look_at_object(fs, path)
+
+
+@contextmanager
+def open_input(
+    source: Source, *, options: Mapping[str, object] | None = None, seconds: float = READ_SECONDS
+) -> Iterator[BinaryIO]:
+    """Opens a file for reading, in flat memory.
+
+    Args:
+        source: A `Media`, a path, an fsspec URI or an http(s) URL.
+        options: fsspec's storage options, for an fsspec URI.
+        seconds: How long reading it may take in all.
+
     Yields:
         A buffered reader.
 
     Raises:
-        MediaError: The file is missing, is a folder, is empty, or cannot be read.
+        MediaError: The file is missing, is not a regular file, is empty, or cannot be read in that time.
     """
-    text, name = _text(source), shown(source)
-    door = functools.partial(as_media_error, name, options=options)
-    with ExitStack() as stack:
-        with door():
-            reader = _open(stack, text, door, options or {})
-            if not reader.peek(1):  # type: ignore[attr-defined]  # BinaryIO does not promise what a buffered reader has
-                raise MediaError(f"The file {name} is empty. Give one with content.")
+    with _opened(source, options=options, limits=Limits(seconds=seconds)) as (reader, _):
         yield reader
 
 
-def fetch(source: Source, to: Path, *, options: Mapping[str, object] | None = None) -> Fetched:
+def digest(
+    source: Source,
+    *,
+    options: Mapping[str, object] | None = None,
+    check_size: CheckSize = lambda _: None,
+    seconds: float = READ_SECONDS,
+    clock: Callable[[], float] = time.time,
+) -> Fetched:
+    """Reads a file for its hash; see `fetch`."""
+    limits = Limits(check_size, seconds)
+    return _settled(source, lambda known: _read(source, None, options, limits, known), options, clock)
+
+
+def fetch(
+    source: Source,
+    to: Path,
+    *,
+    options: Mapping[str, object] | None = None,
+    check_size: CheckSize = lambda _: None,
+    seconds: float = READ_SECONDS,
+    clock: Callable[[], float] = time.time,
+) -> Fetched:
     """Copies a file to this machine, in flat memory.
 
     Args:
         source: As in `open_input`.
         to: The local file; it is there whole or not at all.
         options: As in `open_input`.
+        check_size: Raises where a file of so many bytes will not do; it is called before anything is read if the length
+            is known, else while it is read.
+        seconds: As in `open_input`.
+        clock: Seconds since 1970.
 
     Returns:
-        Hash and size.
+        Hash, size, and the state that was read.
 
     Raises:
-        MediaError: The file is missing, is a folder, is empty, or cannot be read.
+        MediaError: As in `open_input`; or the file keeps changing while it is read.
         OSError: The local file cannot be written.
     """
-    tally = Tally()
+    limits = Limits(check_size, seconds)
     part = to.with_name(f".{uuid.uuid4().hex[:12]}{PART}")
     try:
-        with open_input(source, options=options) as reader, part.open("xb") as file:
-            for chunk in tally.chunks(reader):
-                file.write(chunk)
+        found = _settled(source, lambda known: _read(source, part, options, limits, known), options, clock)
         part.replace(to)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    return Fetched(tally.digest.hexdigest(), tally.size)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a reading may not exceed.
+
+    Attributes:
+        check_size: Raises where a file of so many bytes will not do.
+        seconds: How long it may take in all.
+    """
+
+    check_size: CheckSize = lambda _: None
+    seconds: float = READ_SECONDS
+
+
+def _settled(
+    source: Source,
+    read: Callable[[Look | None], Fetched],
+    options: Mapping[str, object] | None,
+    clock: Callable[[], float],
+) -> Fetched:
+    """Reads until the file was in one state before and after: half of one and half of another is neither."""
+    if is_link(source):
+        return read(None)  # its state comes with the very answer that is read
+    for _ in range(_TRIES):
+        before, began = look(source, options=options), clock()
+        try:
+            found, error = read(before), None
+        except MediaError as failed:
+            found, error = None, failed
+        if look(source, options=options) != before:
+            continue  # also where the reading failed because of the change
+        if found is None:
+            raise error or AssertionError("reading gives a result or an error")
+        stamp = before.stamp
+        return found._replace(stamp=stamp, is_proof=stamp is not None and stamp.is_proof(read_at=began))
+    raise MediaError(
+        f"The file {shown(source)} changes while it is read. What to do: wait until it is complete, then run again."
+    )
+
+
+def _read(
+    source: Source, to: Path | None, options: Mapping[str, object] | None, limits: Limits, known: Look | None
+) -> Fetched:
+    tally = Tally()
+    with ExitStack() as stack:
+        reader, at_first = stack.enter_context(_opened(source, options=options, limits=limits, known=known))
+        file = stack.enter_context(to.open("wb")) if to is not None else None
+        for chunk in tally.chunks(reader):
+            limits.check_size(tally.size)
+            if file is not None:
+                file.write(chunk)
+    return Fetched(tally.digest.hexdigest(), tally.size, at_first.stamp, at_first.stamp is not None)
+
+
+@contextmanager
+def _opened(
+    source: Source,
+    *,
+    options: Mapping[str, object] | None,
+    limits: Limits,
+    known: Look | None = None,
+) -> Iterator[tuple[BinaryIO, Look]]:
+    text, name = _text(source), shown(source)
+    door = functools.partial(as_media_error, name, options=options)
+    with ExitStack() as stack:
+        with door():
+            read, at_first = _open(stack, text, options or {}, known)
+            if at_first.size:
+                limits.check_size(at_first.size)
+            reader = guarded(in_time(read, limits.seconds, name), door)
+            if not reader.peek(1):  # type: ignore[attr-defined]  # BinaryIO does not promise what a buffered reader has
+                raise MediaError(f"The file {name} is empty. Give one with content.")
+        yield reader, at_first
 
 
 def _text(source: Source) -> str:
@@ -156,25 +305,92 @@ def _is_http(uri: str) -> bool:
     return uri.lower().startswith(("http://", "https://"))
 
 
-def _open(stack: ExitStack, text: str, door: Door, options: Mapping[str, object]) -> BinaryIO:
+def _open(
+    stack: ExitStack, text: str, options: Mapping[str, object], known: Look | None
+) -> tuple[Callable[[int], bytes], Look]:
+    _refuse_data(text)
+    if is_local(text):
+        return _open_local(stack, text)
+    if _is_http(text):
+        return _open_link(stack, text)
+    fs, path = url_to_fs(text, **read_options(protocol_of(text), options))
+    at_first = known or _look_at_object(fs, path)
+    return stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE)).read, at_first
+
+
+def _refuse_data(text: str) -> None:
     if text.startswith("data:"):
         raise MediaError("A data: URI was given for a file. Save its content as a file and give the path.")
-    if is_local(text):
-        return guarded(stack.enter_context(Path(local_path(text)).open("rb", buffering=0)).read, door)
-    if _is_http(text):
-        return guarded(_open_link(stack, text), door)
-    fs, path = url_to_fs(text, **read_options(protocol_of(text), options))
-    if fs.info(path)["type"] == "directory":
+
+
+def _open_local(stack: ExitStack, text: str) -> tuple[Callable[[int], bytes], Look]:
+    path = Path(local_path(text))
+    _regular(path.stat(), text)
+    # Not blocking: a pipe that has taken the file's place since would be waited for until it is written to.
+    file = stack.enter_context(FileIO(path, "rb", opener=_at_once))
+    found = _regular(os.fstat(file.fileno()), text)
+    return file.read, Look(of_stat(found), found.st_size)
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _regular(found: os.stat_result, text: str) -> os.stat_result:
+    """Refuses what has no end, or none that is known: pipes, devices and sockets."""
+    if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError
-    return guarded(stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE)).read, door)
+    if not stat.S_ISREG(found.st_mode):
+        raise MediaError(
+            f"{text} is a pipe, a device or a socket, not a regular file. "
+            "What to do: save its content as a file and give the path."
+        )
+    return found
 
 
-def _open_link(stack: ExitStack, url: str) -> Any:
-    client = stack.enter_context(httpx.Client(follow_redirects=True, timeout=_TIMEOUT))
-    response = stack.enter_context(client.stream("GET", url))
+def _look_at_object(fs: AbstractFileSystem, path: str) -> Look:
+    """Asks anew: what a listing remembers may be older than what is read."""
+    fs.invalidate_cache()
+    info = fs.info(path)
+    if info["type"] == "directory":
+        raise IsADirectoryError
+    modified = None
+    if not names_a_time(info):
+        with suppress(Exception):  # each kind of place refuses in its own way
+            modified = fs.modified(path)
+    size = info.get("size")
+    return Look(of_info(info, modified=modified), size if isinstance(size, int) else None)
+
+
+def _look_at_link(url: str) -> Look:
+    """Reads the first byte: presigned links refuse HEAD."""
+    with ExitStack() as stack:
+        response = _get(stack, url, {"Range": "bytes=0-0"})
+        if response.status_code in _TELLING:
+            raise MediaError(f"The file {shown(url)} cannot be read: {_refused(response.status_code)}")
+        return Look(of_headers(response.headers), _length(response)) if response.is_success else Look()
+
+
+def _open_link(stack: ExitStack, url: str) -> tuple[Callable[[int], bytes], Look]:
+    response = _get(stack, url, {})
     if not response.is_success:
         raise MediaError(f"The file {shown(url)} cannot be read: {_refused(response.status_code)}")
-    return from_pieces(response.iter_bytes(BUFFER))
+    at_first = Look(of_headers(response.headers), _length(response))
+    return from_pieces(response.iter_bytes()), at_first
+
+
+def _get(stack: ExitStack, url: str, headers: Mapping[str, str]) -> httpx.Response:
+    client = stack.enter_context(httpx.Client(follow_redirects=True, timeout=_TIMEOUT))
+    return stack.enter_context(client.stream("GET", url, headers={**_PLAIN, **headers}))
+
+
+def _length(response: httpx.Response) -> int | None:
+    if response.headers.get("content-encoding", "identity") != "identity":
+        return None
+    said = response.headers.get("content-length", "")
+    if response.status_code == httpx.codes.PARTIAL_CONTENT:
+        said = response.headers.get("content-range", "").rpartition("/")[2]
+    return int(said) if said.isdecimal() and len(said) < _DIGITS else None
 
 
 def _refused(status: int) -> str:
@@ -188,11 +404,11 @@ def _refused(status: int) -> str:
 
 
 class _HideSignatures(logging.Filter):
-    """Takes signatures out of the links that httpx logs at level INFO: whoever reads one can use it."""
+    """Takes the queries out of the links that httpx logs at level INFO: a signature in one opens the file."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
-            record.args = tuple(strip_signature(str(a)) if isinstance(a, httpx.URL) else a for a in record.args)
+            record.args = tuple(shown(str(a)) if isinstance(a, httpx.URL) else a for a in record.args)
         return True
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -27,7 +30,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> MediaStore:
 
 class _Web(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
+        path, _, query = self.path.partition("?")
+        self.etag = unquote(query.removeprefix("etag=")) if query.startswith("etag=") else ""
         if path == "/turn":
             self._answer(302, b"", location="/photo.png")
         elif path.startswith("/status/"):
@@ -36,12 +40,31 @@ class _Web(BaseHTTPRequestHandler):
             self._answer(200, b"")
         elif path == "/cut":
             self._answer(200, b"half", length=1000)
+        elif path == "/drip":
+            self._drip()
+        elif self.etag and self.headers["Range"] == "bytes=0-0":
+            picture = samples.picture("PNG")
+            self._answer(206, picture[:1], content_range=f"bytes 0-0/{len(picture)}")
         else:
             self._answer(200, samples.picture("PNG"))
 
-    def _answer(self, status: int, body: bytes, *, location: str = "", length: int | None = None) -> None:
+    def _drip(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):  # the reader gives up
+            for _ in range(600):
+                self.wfile.write(b"x")
+                time.sleep(0.05)
+
+    def _answer(
+        self, status: int, body: bytes, *, location: str = "", length: int | None = None, content_range: str = ""
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body) if length is None else length))
+        if self.etag:
+            self.send_header("ETag", self.etag)
+        if content_range:
+            self.send_header("Content-Range", content_range)
         if location:
             self.send_header("Location", location)
         self.end_headers()

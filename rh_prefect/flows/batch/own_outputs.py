@@ -10,6 +10,7 @@ from glob import escape
 from string import Formatter
 
 from rh_prefect.errors import InputError
+from rh_prefect.jobs.orders.copies import is_copy
 from rh_prefect.media.names import safe
 from rh_prefect.media.place import is_local, local_path, protocol_of, without_user
 from rh_prefect.media.store import MediaStore
@@ -19,7 +20,9 @@ MAGIC = re.compile(r"[*?\[]")
 
 
 def without_outputs(uris: Iterable[str], folder: str, store: MediaStore) -> Iterator[str]:
-    """Leaves out what lies in the place if that is within the folder: what earlier runs have made is no input.
+    """Leaves out what lies in the place if that is within the folder: what earlier runs have made is not an input.
+
+    Copies of inputs in the place are left out wherever the folder is.
 
     Args:
         uris: The files.
@@ -29,7 +32,8 @@ def without_outputs(uris: Iterable[str], folder: str, store: MediaStore) -> Iter
     outer, place = _where(folder).rstrip("/"), _where(store.url).rstrip("/")
     # In the folder's own spelling: a link may lead to it, but none is followed on the way down.
     inner = f"{_spelt(folder).rstrip('/')}{place[len(outer) :]}/" if place.startswith(f"{outer}/") else None
-    return (uri for uri in uris if inner is None or not _spelt(uri).startswith(inner))
+    outputs = (uri for uri in uris if inner is None or not _spelt(uri).startswith(inner))
+    return (uri for uri in outputs if not is_copy(_spelt(uri).removeprefix(f"{_spelt(store.url).rstrip('/')}/")))
 
 
 def refuse_own(name: str, folder: str, rest: Sequence[str], store: MediaStore, fields: Mapping[str, str]) -> None:

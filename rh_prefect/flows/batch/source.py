@@ -266,9 +266,9 @@ def _parquet(given: str, options: Mapping[str, object]) -> Iterator[Row]:
         raise ConfigError(
             f"{shown(given)}: Parquet needs pyarrow. What to do: pip install 'rh-prefect[parquet]', or save it as CSV."
         ) from None
-    with fetched(given, get_settings().state_dir / "inputs", options=options) as (path, _, _):
+    with fetched(given, get_settings().state_dir / "inputs", options=options) as held:
         try:
-            file = parquet.ParquetFile(path)
+            file = parquet.ParquetFile(held.path)
             _refuse_twice(file.schema_arrow.names, shown(given))
             number = 0
             for batch in file.iter_batches(batch_size=1000):

@@ -12,6 +12,9 @@ from rh_prefect.jobs.accounts.slots import Slots
 from rh_prefect.jobs.accounts.uploads import Uploads
 from rh_prefect.jobs.ledger.budget import Prices
 from rh_prefect.jobs.ledger.identity import file_mark
+from rh_prefect.jobs.named_locks import NamedLocks
+from rh_prefect.jobs.orders.copies import Copies
+from rh_prefect.jobs.orders.inputs import Input, check_unchanged, fetched
 from rh_prefect.jobs.orders.order import Order
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
@@ -39,6 +42,7 @@ class Account:
             count=self.slots.count,
         )
         self.prices = Prices(client)
+        self._copying = NamedLocks()
         self._uploads = Uploads(client.upload, folder=settings.state_dir / "inputs", clock=time.monotonic)
 
     async def link(self, order: Order, mark: str, *, store: MediaStore) -> str:
@@ -47,7 +51,7 @@ class Account:
         Args:
             order: What is asked for.
             mark: The input's mark in the order's payload.
-            store: The job's store, which may be able to sign links itself.
+            store: The job's store. A public one gives links to content-named copies in it.
 
         Raises:
             RunningHubError: The file cannot be read or uploaded any more.
@@ -55,12 +59,24 @@ class Account:
         given = order.inputs[mark]
         if mark == file_mark(given.seen.sha256):
             return await self._uploads.file_name(given, options=store.options_for(given.source))
-        name = store.name_of(given.source)
-        if store.public and name is not None:
-            signed = await asyncio.to_thread(store.signed_url, name)
+        if store.public:
+            async with self._copying.of(f"{store.url} {given.seen.sha256}"):
+                signed = await asyncio.to_thread(self._link_to_copy, given, store)
             if signed:
                 return signed
         return await self._uploads.link(given, options=store.options_for(given.source))
+
+    def _link_to_copy(self, given: Input, store: MediaStore) -> str | None:
+        """A link to a copy that is named by its content: what lies under another name may be overwritten."""
+        copies = Copies(store)
+        signed = store.signed_url(copies.name(given.seen))
+        if signed is None or copies.has(given.seen):
+            return signed
+        options = store.options_for(given.source)
+        with fetched(given.source, self.settings.state_dir / "inputs", options=options, copied=True) as held:
+            check_unchanged(given, held.sha256)
+            copies.put(held.path, given.seen)
+        return signed
 
     async def aclose(self) -> None:
         """Closes the client's connections."""

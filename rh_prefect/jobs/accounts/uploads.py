@@ -8,7 +8,10 @@ from pathlib import Path
 
 from rh_prefect.cache import LruCache
 from rh_prefect.client.wire import Upload
-from rh_prefect.jobs.orders.inputs import Input, check_unchanged, fetched
+from rh_prefect.jobs.named_locks import NamedLocks
+from rh_prefect.jobs.orders.inputs import Held, Input, check_unchanged, fetched
+from rh_prefect.media.place import is_local
+from rh_prefect.media.source import digest, look
 
 LIFETIME = 20 * 3600.0
 """Seconds for which a link is given out: RunningHub says one day, and a job may wait for its slot."""
@@ -42,7 +45,7 @@ class Uploads:
         self._folder = folder
         self._clock = clock
         self._sent: LruCache[str, tuple[Upload, float]] = LruCache(most)
-        self._locks: LruCache[str, asyncio.Lock] = LruCache(most, make=asyncio.Lock)
+        self._locks = NamedLocks()
         self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def link(self, given: Input, *, options: Mapping[str, object]) -> str:
@@ -64,7 +67,7 @@ class Uploads:
 
     async def _uploaded(self, given: Input, options: Mapping[str, object]) -> Upload:
         sha256 = given.seen.sha256
-        async with self._locks[sha256]:
+        async with self._locks.of(sha256):
             known = self._sent.get(sha256)
             if known is None or self._clock() >= known[1]:
                 async with self._gate:
@@ -74,11 +77,21 @@ class Uploads:
 
     async def _send(self, given: Input, options: Mapping[str, object]) -> Upload:
         local = fetched(given.source, self._folder, options=options)
-        path, sha256, _ = await asyncio.to_thread(local.__enter__)
+        held = await asyncio.to_thread(local.__enter__)
         try:
-            check_unchanged(given, sha256)
+            check_unchanged(given, held.sha256)
             # RunningHub goes by the extension, and a plain ASCII name is the only one that is safe there.
             extension = given.seen.extension or "bin"
-            return await self._upload(path, name=f"{sha256[:32]}.{extension}", mime=given.seen.mime)
+            sent = await self._upload(held.path, name=f"{held.sha256[:32]}.{extension}", mime=given.seen.mime)
+            await asyncio.to_thread(_check_again, given, held)
+            return sent
         finally:
             await asyncio.to_thread(local.__exit__, None, None, None)
+
+
+def _check_again(given: Input, held: Held) -> None:
+    """Refuses an upload of a local file that was changed while it was sent: nobody knows what RunningHub has got."""
+    if not is_local(given.source):
+        return  # what was sent is this process's own copy
+    if not held.proof or held.stamp != look(given.source).stamp:
+        check_unchanged(given, digest(given.source).sha256)

@@ -12,9 +12,14 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submits:
 | `lost-n`       | where RunningHub forgot the task    | a person has said so: it may be paid for again        |
 | `end-n`        | when the remote task is terminal    | state, links, failure, cost                           |
 
-Beside the jobs a scope holds `media-<hash of the uri>`, an input's content as it was first seen, and
-`cancel-<attempt>`, after which that attempt of the run submits nothing more. A named scope outside of flows also holds
-`attempt-<n>` for each process that has opened it.
+Beside the jobs a scope holds `media-<hash of a name>-<n>`, n from 1 without gaps:
+
+- The name is an input's address as the caller gave it: `SeenMedia`, one record for each content that was read there. A
+  presigned link's address without its signature is a second name.
+- The name is a text that a node of a workflow takes for a file: `FoundName`, one record for each working folder.
+
+It also holds `cancel-<attempt>`, after which that attempt of the run submits nothing more. A named scope outside of
+flows holds `attempt-<n>` for each process that has opened it.
 """
 
 from __future__ import annotations
@@ -218,7 +223,20 @@ class End(Record):
 
 
 class SeenMedia(Record):
-    """An input's content, as it was when the scope first saw it."""
+    """One content of an input, as it was read under one name.
+
+    Attributes:
+        uri: Where it was read, as it may be shown: without user and query.
+        sha256: Hex digest of the content.
+        size: Bytes.
+        kind: What it is, by its content.
+        mime: Its MIME type, by its content.
+        extension: Its usual extension, without a dot.
+        seconds: Duration of a video or audio.
+        stamp: The state in which it was read, where an equal stamp proves an equal content; else empty.
+        attempt: The attempt of the run that read it.
+        stored: Name of its copy in the store; only of a link whose host gives no strong ETag.
+    """
 
     uri: str
     sha256: str
@@ -227,6 +245,23 @@ class SeenMedia(Record):
     mime: str
     extension: str
     seconds: float | None = None
+    stamp: str = ""
+    attempt: int = 1
+    stored: str = ""
+
+
+class FoundName(Record):
+    """Whether a text named a file of the caller's, decided when a job first asked.
+
+    Attributes:
+        folder: The working folder.
+        path: The caller's file; empty where the text is a name at RunningHub.
+        attempt: The attempt of the run that decided it.
+    """
+
+    folder: str
+    path: str = ""
+    attempt: int = 1
 
 
 class Cancelled(Record):

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from itertools import islice, product
 from typing import Any
 
 from rh_prefect import catalog
 from rh_prefect.jobs.ledger.identity import base_hash, request_id
+from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.ledger.records import Intent, SeenMedia
 from rh_prefect.jobs.orders.inputs import Input, Inputs
 from rh_prefect.media.ref import Media, as_media_input
+from rh_prefect.media.source import shown
 from rh_prefect.models import ModelInput
+
+_log = logging.getLogger("rh_prefect")
+
+_MOST_EQUAL = 16
+"""Of so many equal calls the records are looked for; the first ones are submitted first."""
+
+_MOST_CHOICES = 64
 
 ASSET = "asset://"
 """Media registered with RunningHub beforehand; it is passed on as it is."""
@@ -72,6 +83,22 @@ class Order:
         """Begins the keys of all jobs of a scope that ask for the same under this label."""
         return request_id(self.base, self.label)
 
+    def with_inputs(self, others: Mapping[str, Input]) -> Order:
+        """The same call with other contents.
+
+        Args:
+            others: For each mark that is to be replaced, what takes its place.
+        """
+        marks = {mark: mark.replace(self.inputs[mark].seen.sha256, other.seen.sha256) for mark, other in others.items()}
+        request = _remarked(self.request, marks)
+        return replace(
+            self,
+            payload=_remarked(self.payload, marks),
+            request=request,
+            base=base_hash(site=self.site, endpoint=self.endpoint, payload=request),
+            inputs={marks.get(mark, mark): others.get(mark, given) for mark, given in self.inputs.items()},
+        )
+
 
 async def place_order(asked: ModelInput, *, site: str, inputs: Inputs, label: str | None = None) -> Order:
     """Checks everything that can be checked without paying.
@@ -112,6 +139,53 @@ async def place_order(asked: ModelInput, *, site: str, inputs: Inputs, label: st
     )
 
 
+async def as_recorded(order: Order, *, journal: Journal, key: str | None = None) -> Order:
+    """The call as an earlier attempt has recorded it, where it takes a link that gives other bytes now.
+
+    Hosts encode pictures anew, and a link without a strong ETag does not say whether its file is another one. A resumed
+    run must not pay for that, so what this very call took in an earlier attempt counts.
+
+    Args:
+        order: The call with what its links give now.
+        journal: The scope's records.
+        key: The caller's own key, if there is one.
+
+    Returns:
+        The order whose job is recorded; where none is, the order as it is.
+    """
+    changed = {mark: given for mark, given in order.inputs.items() if given.earlier}
+    if not changed or await _is_recorded(order, journal, key):
+        return order
+    for chosen in islice(product(*((given, *given.earlier) for given in changed.values())), 1, _MOST_CHOICES):
+        other = order.with_inputs(dict(zip(changed, chosen)))
+        if await _is_recorded(other, journal, key):
+            links = ", ".join(sorted({given.seen.uri for given in changed.values()}))
+            _log.warning(
+                "%s gives other bytes than in an earlier attempt of this run, and its host does not say whether it is "
+                "another file. The file that was recorded for this job counts.",
+                links,
+            )
+            return other
+    return order
+
+
+async def _is_recorded(order: Order, journal: Journal, key: str | None) -> bool:
+    """Whether a job of this request was submitted, or was about to be."""
+    for ordinal in range(1, 2 if key is not None else _MOST_EQUAL + 1):
+        record = await journal.read(f"{order.key(ordinal=ordinal, key=key)}-intent-1")
+        if record is not None and record.get("base") == order.base:
+            return True
+    return False
+
+
+def _remarked(value: Any, marks: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _remarked(one, marks) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_remarked(one, marks) for one in value]
+    return marks.get(value, value) if isinstance(value, str) else value
+
+
 def as_request(given: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters as they count for the request's hash: texts without the line breaks at their end.
 
@@ -147,7 +221,10 @@ async def _mark(
     def check(seen: SeenMedia) -> None:
         catalog.check_file(model, param, extension=seen.extension, size=seen.size, kind=seen.kind, source=seen.uri)
 
-    given = await inputs.identify(source, check=check)
+    def check_size(size: int) -> None:
+        catalog.check_file(model, param, extension=None, size=size, source=shown(source))
+
+    given = await inputs.identify(source, check=check, check_size=check_size)
     files[given.mark] = given
     return given.mark
 

@@ -143,15 +143,15 @@ async def local_copy(source: Source, *, store: MediaStore) -> AsyncIterator[Loca
     """
     given = as_media_input(source)
     uri = given.uri if isinstance(given, Media) else given
-    held = fetched(uri, get_settings().state_dir / "inputs", options=store.options_for(uri))
-    path, sha256, size = await asyncio.to_thread(held.__enter__)
+    copy = fetched(uri, get_settings().state_dir / "inputs", options=store.options_for(uri))
+    held = await asyncio.to_thread(copy.__enter__)
     try:
-        facts = await asyncio.to_thread(probe, path)
+        facts = await asyncio.to_thread(probe, held.path)
         # By its content, not by its name; a kind that nobody knows keeps the name's own extension.
         extension = facts.extension if facts.extension != "bin" else Path(shown(uri)).suffix.lower().lstrip(".")
-        yield Local(shown(uri), path, f"{sha256[:32]}.{extension or 'bin'}", size, facts)
+        yield Local(shown(uri), held.path, f"{held.sha256[:32]}.{extension or 'bin'}", held.size, facts)
     finally:
-        await asyncio.to_thread(held.__exit__, None, None, None)
+        await asyncio.to_thread(copy.__exit__, None, None, None)
 
 
 async def link_to(

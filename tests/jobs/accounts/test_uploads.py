@@ -144,7 +144,7 @@ async def test_an_upload_that_failed_is_tried_again_the_next_time(
 
 async def test_a_file_that_has_changed_since_is_not_sent(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
     samples.png(Path(photo.source), text="another")
-    with pytest.raises(InputError, match="has changed"):
+    with pytest.raises(InputError, match="was changed after this job had read it"):
         await uploads.link(photo, options={})
     assert rh.uploads == []
 

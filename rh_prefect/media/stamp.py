@@ -1,0 +1,83 @@
+"""Stamps: how a file is recognised as the one that was hashed, without reading it again."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+SETTLED = 2.0
+"""Seconds after which a file that is changed gets another time stamp on every file system, FAT included."""
+
+_VERSIONS = ("VersionId", "version_id", "versionId", "generation")
+_TAGS = ("ETag", "etag")
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified")
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a place says of a file's state.
+
+    Attributes:
+        text: Equal texts mean the same state.
+        changed_at: For a time stamp: the time in it, in seconds since 1970; None where the text alone is proof.
+    """
+
+    text: str
+    changed_at: float | None = None
+
+    def is_proof(self, *, read_at: float) -> bool:
+        """Whether a file with this stamp still has the content that was read then.
+
+        Args:
+            read_at: When the reading began, in seconds since 1970. What is changed shortly after another change may
+                keep its time stamp.
+        """
+        return self.changed_at is None or read_at - self.changed_at > SETTLED
+
+
+def of_stat(found: os.stat_result) -> Stamp:
+    """The stamp of a local file."""
+    parts = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return Stamp(f"file {' '.join(map(str, parts))}", max(found.st_mtime_ns, found.st_ctime_ns) / 1e9)
+
+
+def of_info(info: Mapping[str, object], *, modified: object = None) -> Stamp | None:
+    """The stamp of an object in a store; None where the store says nothing that changes with the content.
+
+    Args:
+        info: What fsspec says of it, freshly asked.
+        modified: When it was changed, where `info` does not say so.
+    """
+    version = next((info[name] for name in _VERSIONS if info.get(name) not in (None, "", "null")), None)
+    if version is not None:
+        return Stamp(f"version {version}")
+    tag = str(next((info[name] for name in _TAGS if info.get(name)), ""))
+    if tag and not tag.startswith("W/"):
+        return Stamp(f"etag {tag} {info.get('size')}")
+    when = next((info[name] for name in _TIMES if info.get(name)), modified)
+    return None if when is None else Stamp(f"time {when} {info.get('size')}", _seconds(when))
+
+
+def names_a_time(info: Mapping[str, object]) -> bool:
+    """Whether a store says of an object when it was changed."""
+    return any(info.get(name) for name in (*_VERSIONS, *_TAGS, *_TIMES))
+
+
+def of_headers(headers: Mapping[str, str]) -> Stamp | None:
+    """The stamp of a link, by an answer's headers; None without a strong ETag."""
+    tag = headers.get("etag", "").strip()
+    return None if not tag or tag.startswith("W/") else Stamp(f"etag {tag}")
+
+
+def _seconds(when: object) -> float:
+    """A time as seconds since 1970; one that cannot be read proves nothing, as if it were in the future."""
+    if isinstance(when, int | float):
+        return float(when)
+    with suppress(ValueError, TypeError):
+        read = when if isinstance(when, datetime) else datetime.fromisoformat(str(when))
+        return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+    return math.inf
