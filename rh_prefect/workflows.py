@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from rh_prefect.errors import InputError
 from rh_prefect.media.ref import Media, as_media_input
+from rh_prefect.snapshots import snapshot
 
 InstanceType = Literal["default", "plus", "ultra"]
 """The machine: `default` has a 24 GB card, `plus` 48 GB; `ultra` (84 GB) is not documented."""
@@ -40,13 +41,13 @@ NodeValue = Annotated[Media | bool | int | float | str, BeforeValidator(_value)]
 
 
 class _Asked(BaseModel):
-    """Whose mistakes are errors of the package's own."""
+    """Input whose mistakes are errors of the package's own; what the caller changes later does not reach it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def __init__(self, **given: Any) -> None:  # the fields of each
         try:
-            super().__init__(**given)
+            super().__init__(**snapshot(given))
         except ValidationError as error:
             raise InputError(f"{type(self).__name__}: {_problems(error)} Nothing was sent.") from None
 

@@ -29,6 +29,7 @@ from rh_prefect.catalog.entry import Model, Param
 from rh_prefect.catalog.prose import describe, summary
 from rh_prefect.catalog.registry import get, models
 from rh_prefect.errors import InputError
+from rh_prefect.snapshots import snapshot
 
 T = TypeVar("T", bound="InputBase")
 
@@ -99,7 +100,7 @@ class InputBase(BaseModel):
         if not isinstance(data, Mapping) or not hasattr(cls, "entry"):
             return data
         entry = cls.entry
-        checked = check(entry, _own(entry, data), as_media=cls.as_media)
+        checked = check(entry, _own(entry, snapshot(data)), as_media=cls.as_media)
         checked.warn(stacklevel=3)
         if checked.problems:
             raise ValueError("; ".join(checked.problems))

@@ -80,6 +80,7 @@ class Call:
             currency=order.currency,
             submit_timeout=submit_timeout,
             attempt=scope.attempt,
+            graph=order.graph,
             webhook=self.callback is not None,
         )
 

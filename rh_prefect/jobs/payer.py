@@ -137,10 +137,13 @@ class Payer:
             await self.pool.check_currency()
         order = await self._place(asked, scope, store, options.label)
         order = await as_recorded(order, journal=scope.journal, key=options.key)
-        if options.reuse == "always" and (known := await asyncio.to_thread(manifests.find, store, order.base)):
+        if options.reuse == "always" and (
+            known := await asyncio.to_thread(manifests.find, store, order.base, order.graph)
+        ):
             served = known.result(store, reused=True).model_copy(update={"label": options.label})
             watcher.notify(event_of(served, message=f"served from {served.manifest}; nothing was paid"))
             return served
+        order = order.as_read() if options.reuse == "always" and options.key is None else order
         found = await self._find(order, scope, caller, options)
         equal = (scope.journal.scope, order.request_id)
         if options.key is None:

@@ -40,6 +40,16 @@ def base_hash(*, site: str, endpoint: str, payload: Mapping[str, object]) -> str
     return _hash(text)[:40]
 
 
+def graph_base(base: str, graph: str) -> str:
+    """Hashes a call together with the graph that the site has for it; 40 hex digits.
+
+    Args:
+        base: Hash of the call.
+        graph: The graph's fingerprint; empty where the call itself says all.
+    """
+    return _hash(f"{base}/{graph}")[:40] if graph else base
+
+
 REQUEST_DIGITS = 12
 """How many digits of a job's key say what is asked for; the others say where in the run."""
 

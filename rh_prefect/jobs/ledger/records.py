@@ -91,6 +91,7 @@ class Intent(Record):
         give_up: Seconds in which the POST must begin, from before the claim was written.
         submit_timeout: Seconds that the POST may take.
         attempt: The flow-run attempt.
+        graph: Of a saved workflow or an app: a fingerprint of what the site had under its id.
         webhook: Whether RunningHub was asked to tell of the end; the address holds a secret and is not recorded.
     """
 
@@ -116,6 +117,7 @@ class Intent(Record):
     give_up: float = 30.0
     submit_timeout: float = 60.0
     attempt: int = 1
+    graph: str = ""
     webhook: bool = False
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from rh_prefect.client import Client
 from rh_prefect.errors import InputError
@@ -20,6 +22,15 @@ from rh_prefect.workflows import AppInput, GraphInput, NodesInput, NodeValues, Q
 V1_CREATE = "/task/openapi/create"
 V1_QUICK = "/task/openapi/quick-ai-app/run"
 V1_APP = "/task/openapi/ai-app/run"
+
+Takes: TypeAlias = Literal["file", "value", "any"]
+"""What a field takes: a file, a plain value, or what is not known."""
+
+_PATH = "file://"
+"""How a `Path` begins that the caller gave."""
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://\S+")
+_FILE_NAME = re.compile(r"[^\n\r]{0,1000}([/\\][^\n\r]{1,255}|\.[A-Za-z0-9]{1,8})")
 
 _UNCHANGED = (("addMetadata", True), ("instanceType", "default"), ("usePersonalQueue", False))
 """What this package fills in. It is no part of the request's hash: another default makes no other job."""
@@ -53,7 +64,8 @@ async def workflow_order(asked: WorkflowInput, *, client: Client, inputs: Inputs
         endpoint = V1_CREATE
         payload["workflowId"] = asked.id
         payload |= {"workflow": _with(asked.workflow, nodes)} if asked.workflow else {"nodeInfoList": nodes}
-    return replace(_order(asked, endpoint, payload, client.site, files, label), node_names=fields.names())
+    order = _order(asked, endpoint, payload, client.site, files, label)
+    return replace(order, node_names=fields.names(), graph="" if asked.workflow is not None else _fingerprint(graph))
 
 
 async def app_order(asked: AppInput, *, client: Client, inputs: Inputs, label: str | None) -> Order:
@@ -87,7 +99,9 @@ async def app_order(asked: AppInput, *, client: Client, inputs: Inputs, label: s
     if asked.access_password is not None:
         endpoint = V1_APP
         payload["webappId"] = asked.id
-    return replace(_order(asked, endpoint, payload, client.site, files, label), node_names=fields.names())
+    graph = _fingerprint([node.model_dump(mode="json") for node in app.nodes])
+    order = _order(asked, endpoint, payload, client.site, files, label)
+    return replace(order, node_names=fields.names(), graph=graph)
 
 
 async def native_order(asked: GraphInput, *, client: Client, inputs: Inputs, label: str | None) -> Order:
@@ -120,26 +134,35 @@ async def _node_list(
     for name, value in asked.nodes.items():
         node_id, _, field = name.partition(".")
         checked = fields.check(node_id, field, value)
-        values[node_id, field] = await _sent(checked, fields.takes_file(node_id, field), inputs, files)
+        takes: Takes = "file" if fields.takes_file(node_id, field) else "value"
+        values[node_id, field] = await _sent(checked, takes, inputs, files)
     if asked.seed is not None:
         for key in fields.seeds():
             values.setdefault(key, fields.check(*key, asked.seed))
     return [{"nodeId": node_id, "fieldName": field, "fieldValue": value} for (node_id, field), value in values.items()]
 
 
-async def _sent(value: object, takes_file: bool, inputs: Inputs, files: dict[str, Input]) -> object:
+async def _sent(value: object, takes: Takes, inputs: Inputs, files: dict[str, Input]) -> object:
     """A value as it is sent: a file becomes a mark, which becomes its name at RunningHub once it is uploaded."""
-    if not isinstance(value, Media) and not (takes_file and isinstance(value, str) and _is_place(value)):
+    source = await _file(value, takes, inputs)
+    if source is None:
         return value
-    given = await inputs.identify(value)
+    given = await inputs.identify(source)
     mark = file_mark(given.seen.sha256)
     files[mark] = given
     return mark
 
 
-def _is_place(value: str) -> bool:
-    """Whether a text names a file of the caller's, and not one that RunningHub has already."""
-    return "://" in value or Path(value).expanduser().is_file()
+async def _file(value: object, takes: Takes, inputs: Inputs) -> Media | str | None:
+    """The file that a value stands for; None for a plain value and for a name that RunningHub has."""
+    if isinstance(value, Media):
+        return value
+    if not isinstance(value, str) or takes == "value":
+        return None
+    if value.startswith(_PATH) or (takes == "file" and _URI.match(value)):
+        return value
+    # Words are words: only what has a suffix or a folder, as a file's name has, is looked for on the disk.
+    return await inputs.find(value) if takes == "file" or _FILE_NAME.fullmatch(value) else None
 
 
 def _with(graph: Mapping[str, Any] | None, nodes: list[dict[str, object]]) -> dict[str, Any]:
@@ -148,6 +171,12 @@ def _with(graph: Mapping[str, Any] | None, nodes: list[dict[str, object]]) -> di
     for node in nodes:
         whole[str(node["nodeId"])]["inputs"][str(node["fieldName"])] = node["fieldValue"]
     return whole
+
+
+def _fingerprint(graph: object) -> str:
+    """Tells a graph from what it becomes when it is edited on the site; 40 hex digits."""
+    text = json.dumps(graph, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 def _machine(asked: NodesInput) -> dict[str, Any]:
@@ -168,7 +197,10 @@ async def quick_create_order(asked: QuickCreateInput, *, client: Client, inputs:
     """
     files: dict[str, Input] = {}
     nodes = [
-        {key: await _sent(value, key == "fieldValue", inputs, files) for key, value in node.items()}
+        {
+            key: await _sent(value, "any" if key == "fieldValue" else "value", inputs, files)
+            for key, value in node.items()
+        }
         for node in asked.nodes
     ]
     payload: dict[str, Any] = {"webappId": asked.id, "quickCreateCode": asked.code, "nodeInfoList": nodes}

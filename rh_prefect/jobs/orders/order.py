@@ -11,7 +11,7 @@ from itertools import islice, product
 from typing import Any
 
 from rh_prefect import catalog
-from rh_prefect.jobs.ledger.identity import base_hash, request_id
+from rh_prefect.jobs.ledger.identity import base_hash, explicit_key, graph_base, request_id
 from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.ledger.records import Intent, SeenMedia
 from rh_prefect.jobs.orders.inputs import Input, Inputs
@@ -20,9 +20,6 @@ from rh_prefect.media.source import shown
 from rh_prefect.models import ModelInput
 
 _log = logging.getLogger("rh_prefect")
-
-_MOST_EQUAL = 16
-"""Of so many equal calls the records are looked for; the first ones are submitted first."""
 
 _MOST_CHOICES = 64
 
@@ -46,6 +43,8 @@ class Order:
         request: The parameters that the caller gave, under their wire names; what the catalogue or this package filled
             in is in `payload` alone, so that a newer catalogue makes no other job of the same call. Empty for an order
             that was rebuilt from the journal.
+        graph: Of a saved workflow or an app: a fingerprint of what the site has under its id now. It is no part of
+            `base`, since a job that is paid for is not another one when its graph is edited.
         inputs: The files by their marks; empty for an order that was rebuilt from the journal.
         private: Parameters that are sent and never recorded, such as a password.
         node_names: Of a graph: the class of each node, as far as it is known; for people.
@@ -60,6 +59,7 @@ class Order:
     estimate: Decimal | None = None
     currency: str | None = None
     request: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    graph: str = ""
     inputs: Mapping[str, Input] = field(default_factory=dict)
     private: Mapping[str, str] = field(default_factory=dict, repr=False)
     node_names: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -76,12 +76,17 @@ class Order:
             label=intent.label,
             estimate=intent.estimate,
             currency=intent.currency,
+            graph=intent.graph,
         )
 
     @property
     def request_id(self) -> str:
         """Begins the keys of all jobs of a scope that ask for the same under this label."""
         return request_id(self.base, self.label)
+
+    def as_read(self) -> Order:
+        """The same call, as another one for each state of the graph on the site: for what is to be reused."""
+        return replace(self, base=graph_base(self.base, self.graph))
 
     def with_inputs(self, others: Mapping[str, Input]) -> Order:
         """The same call with other contents.
@@ -171,11 +176,11 @@ async def as_recorded(order: Order, *, journal: Journal, key: str | None = None)
 
 async def _is_recorded(order: Order, journal: Journal, key: str | None) -> bool:
     """Whether a job of this request was submitted, or was about to be."""
-    for ordinal in range(1, 2 if key is not None else _MOST_EQUAL + 1):
-        record = await journal.read(f"{order.key(ordinal=ordinal, key=key)}-intent-1")
-        if record is not None and record.get("base") == order.base:
-            return True
-    return False
+    if key is None:
+        records = await journal.request(order.request_id)
+    else:
+        records = await journal.job(explicit_key(key))
+    return any(record.get("base") == order.base for name, record in records.items() if "-intent-" in name)
 
 
 def _remarked(value: Any, marks: Mapping[str, str]) -> Any:

@@ -256,6 +256,7 @@ def _manifest(
         payload=dict(order.payload),
         label=order.label,
         seed=seed if isinstance(seed, int) else None,
+        graph=submit.intent.graph,
         task_id=end.task_id,
         submitted_at=submit.intent.at,
         ended_at=end.at,

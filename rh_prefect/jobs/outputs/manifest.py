@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rh_prefect.jobs.ledger.identity import graph_base
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.ref import Media
 from rh_prefect.media.store import MediaStore
@@ -34,6 +35,7 @@ class Manifest(BaseModel):
         payload: The request's parameters; files by content, as `sha256:…`.
         label: The caller's name for the output.
         seed: The seed that was asked for, if any.
+        graph: Of a saved workflow or an app: a fingerprint of what the site had under its id.
         task_id: RunningHub's task id.
         submitted_at: ISO 8601, UTC.
         ended_at: ISO 8601, UTC.
@@ -60,6 +62,7 @@ class Manifest(BaseModel):
     payload: dict[str, Any]
     label: str | None = None
     seed: int | None = None
+    graph: str = ""
     task_id: str
     submitted_at: str
     ended_at: str
@@ -128,15 +131,18 @@ def read(store: MediaStore, name: str) -> Manifest | None:
         return None
 
 
-def find(store: MediaStore, base: str) -> Manifest | None:
+def find(store: MediaStore, base: str, graph: str = "") -> Manifest | None:
     """Finds the newest finished job with an equal request whose files are all still there, and none is damaged.
 
     Args:
         store: Where to look.
         base: Hash of the request.
+        graph: Of a saved workflow or an app: the fingerprint of what the site has under its id now. What was made with
+            another graph is not found.
     """
-    found = (read(store, name) for name in store.list(f"{FOLDER}/{base}"))
-    newest_first = sorted((one for one in found if one is not None), key=lambda one: one.ended_at, reverse=True)
+    names = [name for one in {base, graph_base(base, graph)} for name in store.list(f"{FOLDER}/{one}")]
+    found = [one for one in (read(store, name) for name in names) if one is not None and one.graph == graph]
+    newest_first = sorted(found, key=lambda one: one.ended_at, reverse=True)
     return next((one for one in newest_first if is_done(store, one)), None)
 
 
