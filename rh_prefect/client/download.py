@@ -113,9 +113,8 @@ class Partial:
 
     def _write_note(self) -> None:
         note = {"source": self._source, "validator": self.validator, "total": self.total}
-        with _writable(self._to):
-            with overwrite(resume_note(self._to)) as file:
-                file.write(json.dumps(note).encode())
+        with _writable(self._to), overwrite(resume_note(self._to)) as file:
+            file.write(json.dumps(note).encode())
 
     def add(self, chunk: bytes | memoryview) -> None:
         """Appends bytes."""

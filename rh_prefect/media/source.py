@@ -22,7 +22,7 @@ from fsspec.core import url_to_fs
 
 from rh_prefect.errors import MediaError
 from rh_prefect.media.names import PART
-from rh_prefect.media.place import is_local, local_path, protocol_of, read_options, shown_url, without_user
+from rh_prefect.media.place import is_local, local_path, protocol_of, read_options, shown_url
 from rh_prefect.media.presigned import unsigned
 from rh_prefect.media.reader import from_pieces, guarded, in_time
 from rh_prefect.media.ref import Media

@@ -285,9 +285,8 @@ def table(seeds: Sequence[int]) -> list[tuple[str, str, str, Outcome]]:
 
 def main() -> None:
     seeds = range(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
-    print(
-        f"{len(seeds)} stories each, {BRANCHES} branches of two calls: extra payments / exchanged results / refused calls"
-    )
+    print(f"{len(seeds)} stories each, {BRANCHES} branches of two calls")
+    print("extra payments / exchanged results / refused calls")
     print(f"{'shape':24} {'drift':22} {'0.1.0':>18} {'ours':>18}")
     rows = table(seeds)
     for before, after in zip(rows[::2], rows[1::2], strict=True):

@@ -112,11 +112,10 @@ def test_calls_that_an_edit_wrapped_into_a_helper_are_refused_where_several_are_
 
 
 def test_by_place_takes_what_stands_at_the_place_and_nothing_else() -> None:
-    records = known(
-        at(step("branch", 1, x="1")), at(step("branch", 2, x=None)), at(step("branch", 2, x=None), number=2)
-    )
+    two = step("branch", 2, x=None)
+    records = known(at(step("branch", 1, x="1")), at(two), at(two, number=2))
     call = at(Step(name="shot", place=place(2), arguments={"x": None}))
-    assert find(call, records, version=V2, equal="by place") == ("renamed", "job-2")
+    assert find(call, records, version=V2, equal="by place") == ("found", "job-2")
     unclear = at(Step(name="shot", place=place(9, given=None), arguments={"x": None}))
     assert find(unclear, records, version=V2) == ("unclear", "job-1")
     assert find(unclear, records, version=V2, equal="by place") == ("new", "")
