@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.callback import Callback
@@ -24,24 +24,24 @@ class Call:
     Attributes:
         order: What is asked for.
         key: The job's key.
-        caller: Who asks, and where in the run.
-        order_number: Which of the calls with this request it is, in the order in which they were asked for.
         scope: The run that it belongs to.
         store: Where its outputs go.
         options: How to run it.
         observer: Is told of every change.
+        caller: Who asks, and where in the run.
+        order_number: Which of the calls with this request it is, in the order in which they were asked for.
         callback: Where RunningHub is to tell of the task's end.
         round: The jobs that it is submitted together with, to be left to themselves when all of them run.
     """
 
     order: Order
     key: str
-    caller: Caller
-    order_number: int
     scope: Scope
     store: MediaStore
     options: Options
     observer: Observer
+    caller: Caller = field(default_factory=Caller)
+    order_number: int = 1
     callback: Callback | None = None
     round: Round | None = None
 

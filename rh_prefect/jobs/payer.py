@@ -149,7 +149,7 @@ class Payer:
         if options.key is None:
             self._refuse_beside_unknown(equal, found.key)
         call = Call(
-            order, found.key, caller, found.order, scope, store, options, watcher, self._callback(order), together
+            order, found.key, scope, store, options, watcher, caller, found.order, self._callback(order), together
         )
         if found.note:
             call.tell("matched", found.note)
@@ -210,8 +210,7 @@ class Payer:
             The result; None where nothing was paid.
         """
         options = Options(label=intent.label, may_submit=False)
-        caller = Caller(intent.address, version=intent.version)
-        call = Call(Order.of(intent), key, caller, intent.order, scope, store, options, observer or Silent())
+        call = Call(Order.of(intent), key, scope, store, options, observer or Silent())
         done = await self._once(call)
         if isinstance(done, Left):
             raise AssertionError("a job of no round is not left")

@@ -87,7 +87,7 @@ def told() -> Told:
 def call(tmp_path: Path, told: Told) -> Call:
     order = Order("workflow/1", "/task/openapi/create", "site", {}, "b" * 40, node_names=NAMES)
     scope, store = FolderScope(FolderJournal(str(tmp_path), scope="test")), MediaStore(str(tmp_path / "out"))
-    return Call(order, "key", 1, scope, store, Options(), told)
+    return Call(order, "key", scope, store, Options(), told)
 
 
 def seen(url: str) -> TaskView:

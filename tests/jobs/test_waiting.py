@@ -72,7 +72,7 @@ class Place:
             account=SimpleNamespace(client=rh, poller=self.poller), free=lambda: None, untold=lambda _, error: error
         )
         self.waiter = Waiter(
-            Call(order_of(KEY), KEY, 1, self.scope, None, Options(), Silent()),  # type: ignore[arg-type]
+            Call(order_of(KEY), KEY, self.scope, None, Options(), Silent()),  # type: ignore[arg-type]
             seat=seat,  # type: ignore[arg-type]
             clock=now,
             is_cancelled=lambda: cancels.look(self.journal, 1, fresh=False),

@@ -17,6 +17,8 @@ from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.jobs.care import jobs_of
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.keys import Key, payer
+from rh_prefect.jobs.ledger.address import Address, Place
+from rh_prefect.jobs.ledger.calls import Caller
 from rh_prefect.jobs.ledger.journal import FolderJournal
 from rh_prefect.jobs.ledger.records import Intent
 from rh_prefect.jobs.ledger.scope import FolderScope
@@ -79,7 +81,10 @@ class PooledRun:
         keys = [self.key(name) for name in self.members]
         pay = payer(keys, settings=settings, find=self.find, pool="night" if len(keys) > 1 else None)
         scope = FolderScope(self.journal, attempt=self.attempt)
-        calls = (pay.run(one, scope=scope, store=self.store, options=options, observer=self) for one in asked)
+        calls = (
+            pay.run(one, scope=scope, store=self.store, caller=_caller(n), options=options, observer=self)
+            for n, one in enumerate(asked, 1)
+        )
         done = await asyncio.gather(*calls, return_exceptions=True)
         wrong = [one for one in done if not isinstance(one, Result | RunningHubError)]
         assert not wrong, wrong
@@ -106,3 +111,7 @@ class PooledRun:
 
 def pictures(count: int, words: str = "picture") -> list[models.ModelInput]:
     return [models.ZImageTurbo(prompt=f"{words} {number}") for number in range(count)]
+
+
+def _caller(number: int) -> Caller:
+    return Caller(Address(place=Place(in_order=True, number=number)))

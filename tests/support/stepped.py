@@ -240,7 +240,7 @@ class Process:
         is_new = may_be_new and await self._fresh.was_empty(self.journal)
         scope = Run(self.journal, self.attempt, self.task_attempts[job])
         # There are no files, so no store is ever asked for one.
-        call = Call(order_of(job), job, 1, scope, None, Options(), Silent(), CALLBACK)  # type: ignore[arg-type]
+        call = Call(order_of(job), job, scope, None, Options(), Silent(), callback=CALLBACK)  # type: ignore[arg-type]
         runner = Runner(
             call,
             policy=policy,
