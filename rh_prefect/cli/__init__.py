@@ -37,6 +37,7 @@ app.command(_jobs)
 for _name, _help in {
     "list": "List the jobs of a run, or the latest runs that have jobs.",
     "show": "Show all that is recorded of one job.",
+    "recover": "Record again what a run has paid for, after Prefect's database was restored from a backup.",
     "adopt": "Say that an unknown submit became this task; the next run waits for it.",
     "forget": "Say that an unknown submit came to nothing; the next run pays again.",
     "collect": "Bring home what a run has paid for, without submitting anything.",

@@ -95,6 +95,22 @@ def forget_(job: str) -> None:
     print(f"{job}: forgotten. The next run of {scope} submits it anew and pays for it.")
 
 
+def recover_(run: str, *, storage: str | None = None) -> None:
+    """Record again what a run has paid for, after Prefect's database was restored from an older backup.
+
+    Args:
+        run: The flow run's id.
+        storage: Name of the MediaStorage block that the run's outputs went to; by default RH_OUT.
+    """
+    with api_of_earlier_runs(run):
+        recovered = asyncio.run(_recover(run, storage))
+    print(f"{len(recovered)} jobs are recorded again, from their manifests; running {run} again pays for none of them.")
+    print(
+        "A task that was submitted and not collected before the restore has no manifest: look for such tasks in "
+        "RunningHub's call log before you run it again, since it would be paid for once more."
+    )
+
+
 def collect_(run: str) -> None:
     """Bring home what a run has paid for; waits for what still runs, and neither submits nor cancels anything.
 
@@ -226,6 +242,14 @@ async def _see_that_it_is_lost(scope: str, submit: Submit) -> None:
         f"task {submit.task_id} is known to RunningHub ({status}), so there is nothing to forget. What to do: run it "
         f"again to wait for it, or: rh-prefect jobs collect {scope}, or: rh-prefect jobs cancel {scope}."
     )
+
+
+async def _recover(run: str, storage: str | None) -> list[str]:
+    from rh_prefect.blocks.lookup import load_storage
+    from rh_prefect.jobs.recovery import recover
+
+    scope, store = await _scope(run), await load_storage(storage)
+    return await recover(scope.journal, store)
 
 
 async def _collect(run: str) -> None:

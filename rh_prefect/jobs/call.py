@@ -8,7 +8,7 @@ from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.callback import Callback
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
 from rh_prefect.jobs.leaving import Round
-from rh_prefect.jobs.ledger.calls import Caller
+from rh_prefect.jobs.ledger.calls import Caller, Found
 from rh_prefect.jobs.ledger.owner import current_owner
 from rh_prefect.jobs.ledger.records import Intent
 from rh_prefect.jobs.ledger.scope import Scope
@@ -29,7 +29,7 @@ class Call:
         options: How to run it.
         observer: Is told of every change.
         caller: Who asks, and where in the run.
-        order_number: Which of the calls with this request it is, in the order in which they were asked for.
+        found: How its job was found among those of the scope.
         callback: Where RunningHub is to tell of the task's end.
         round: The jobs that it is submitted together with, to be left to themselves when all of them run.
     """
@@ -41,7 +41,7 @@ class Call:
     options: Options
     observer: Observer
     caller: Caller = field(default_factory=Caller)
-    order_number: int = 1
+    found: Found = field(default_factory=lambda: Found(""))
     callback: Callback | None = None
     round: Round | None = None
 
@@ -71,7 +71,7 @@ class Call:
             base=order.base,
             address=self.caller.address,
             version=self.caller.version,
-            order=self.order_number,
+            order=self.found.order,
             is_detached=self.caller.is_detached,
             label=order.label,
             run=scope.run,

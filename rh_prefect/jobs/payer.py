@@ -22,12 +22,12 @@ from rh_prefect.jobs.events import Observer, Silent, event_of, what_of
 from rh_prefect.jobs.leaving import Left, Round
 from rh_prefect.jobs.ledger.budget import ledger_of
 from rh_prefect.jobs.ledger.calls import Caller, Found
-from rh_prefect.jobs.ledger.fresh import FreshScopes
 from rh_prefect.jobs.ledger.identity import explicit_key, reused_key
 from rh_prefect.jobs.ledger.journal import TellingJournal
 from rh_prefect.jobs.ledger.records import Intent, Submit
 from rh_prefect.jobs.ledger.scope import Scope
 from rh_prefect.jobs.ledger.spool import Spool
+from rh_prefect.jobs.opening import OpenScopes
 from rh_prefect.jobs.options import Asked, Options, policy_of
 from rh_prefect.jobs.orders.copies import Copies
 from rh_prefect.jobs.orders.graph_order import app_order, native_order, quick_create_order, workflow_order
@@ -68,7 +68,7 @@ class Payer:
         self._unknown: LruCache[tuple[str, str], SubmissionUnknown] = LruCache(1000)
         self._begun: LruSet[tuple[str, str]] = LruSet(20_000)
         self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
-        self._fresh = FreshScopes()
+        self._scopes = OpenScopes()
         self._checks: LruCache[str, asyncio.Task[None]] = LruCache(50)
 
     async def run(
@@ -144,13 +144,11 @@ class Payer:
             watcher.notify(event_of(served, message=f"served from {served.manifest}; nothing was paid"))
             return served
         order = order.as_read() if options.reuse == "always" and options.key is None else order
-        found = await self._find(order, scope, caller, options)
+        found = await self._find(order, scope, store, caller, options)
         equal = (scope.journal.scope, order.request_id)
         if options.key is None:
             self._refuse_beside_unknown(equal, found.key)
-        call = Call(
-            order, found.key, scope, store, options, watcher, caller, found.order, self._callback(order), together
-        )
+        call = Call(order, found.key, scope, store, options, watcher, caller, found, self._callback(order), together)
         if found.note:
             call.tell("matched", found.note)
         try:
@@ -162,12 +160,12 @@ class Payer:
             raise AssertionError("a job that may be submitted ends with a result or an error")
         return result
 
-    async def _find(self, order: Order, scope: Scope, caller: Caller, options: Options) -> Found:
+    async def _find(self, order: Order, scope: Scope, store: MediaStore, caller: Caller, options: Options) -> Found:
+        is_empty = await self._scopes.open(scope, store)
         if options.key is not None:
-            return Found(explicit_key(options.key))
+            return Found(explicit_key(options.key), is_new=is_empty)
         if options.reuse == "always":
-            return Found(reused_key(order.request_id))
-        is_empty = await self._fresh.was_empty(scope.journal)
+            return Found(reused_key(order.request_id), is_new=is_empty)
         return await scope.calls.find(
             order.request_id, caller, journal=scope.journal, attempt=scope.attempt, is_empty=is_empty
         )
@@ -261,7 +259,7 @@ class Payer:
             check_store=lambda: self._check_store(call.store),
             world=self._world,
             ledger=ledger_of(call.scope.journal),
-            is_new=may_be_new and await self._fresh.was_empty(call.scope.journal),
+            is_new=may_be_new and call.found.is_new,
         )
         submit = await runner.run()
         if submit is None:

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 from pydantic import SecretStr
 
+from rh_prefect.cache import SingleFlight
 from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import JournalError, NoAnswer, NotDelivered, RunningHubError
 from rh_prefect.jobs import posting
@@ -30,12 +31,12 @@ from rh_prefect.jobs.care import replay_spool
 from rh_prefect.jobs.events import Silent
 from rh_prefect.jobs.ledger.budget import Ledger, Money
 from rh_prefect.jobs.ledger.calls import CallRegistry
-from rh_prefect.jobs.ledger.fresh import FreshScopes
 from rh_prefect.jobs.ledger.journal import JSON
 from rh_prefect.jobs.ledger.owner import Owner, is_surely_dead
 from rh_prefect.jobs.ledger.records import Intent, Submit
 from rh_prefect.jobs.ledger.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import Policy
+from rh_prefect.jobs.opening import is_empty
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.orders.order import Order
 from rh_prefect.jobs.runner import Runner, World
@@ -157,7 +158,7 @@ class Process:
         self.journal = _Journal(self)
         self._line = _Line(self)
         self._ledger = Ledger(self.journal)
-        self._fresh = FreshScopes()
+        self._were_empty: SingleFlight[str, bool] = SingleFlight(100)
         self._world = World(
             spool=machine.spool,
             cancels=CancelWatch(clock=now),
@@ -237,7 +238,7 @@ class Process:
         posting.UNPOSTED.clear()
 
     async def _work(self, job: str, policy: Policy, *, may_be_new: bool) -> Outcome:
-        is_new = may_be_new and await self._fresh.was_empty(self.journal)
+        is_new = may_be_new and await self._were_empty.get(SCOPE, lambda: is_empty(self.journal))
         scope = Run(self.journal, self.attempt, self.task_attempts[job])
         # There are no files, so no store is ever asked for one.
         call = Call(order_of(job), job, scope, None, Options(), Silent(), callback=CALLBACK)  # type: ignore[arg-type]

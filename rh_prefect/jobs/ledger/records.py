@@ -12,7 +12,7 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submits:
 | `lost-n`       | where RunningHub forgot the task    | a person has said so: it may be paid for again        |
 | `end-n`        | when the remote task is terminal    | state, links, failure, cost                           |
 
-Beside the jobs a scope holds `media-<hash of a name>-<n>`, n from 1 without gaps:
+Beside the jobs a scope holds `format-1`, its first record, `media-<hash of a name>-<n>`, n from 1 without gaps:
 
 - The name is an input's address as the caller gave it: `SeenMedia`, one record for each content that was read there. A
   presigned link's address without its signature is a second name.
@@ -119,6 +119,18 @@ class Intent(Record):
     attempt: int = 1
     graph: str = ""
     webhook: bool = False
+
+
+FORMAT = 2
+"""The format of the records. Raise it when a record means something else than before."""
+
+FORMAT_KEY = "format-1"
+
+
+class Format(Record):
+    """The first record of a scope: in which format all others are."""
+
+    format: int = FORMAT
 
 
 class CallRecord(Record):

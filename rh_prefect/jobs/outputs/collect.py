@@ -254,6 +254,8 @@ def _manifest(
         model=order.model,
         endpoint=order.endpoint,
         payload=dict(order.payload),
+        address=submit.intent.address,
+        flow_version=submit.intent.version,
         label=order.label,
         seed=seed if isinstance(seed, int) else None,
         graph=submit.intent.graph,

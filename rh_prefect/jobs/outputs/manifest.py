@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rh_prefect.jobs.ledger.address import Address
 from rh_prefect.jobs.ledger.identity import graph_base
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.ref import Media
@@ -33,6 +34,8 @@ class Manifest(BaseModel):
         model: The model's name in RunningHub's documentation.
         endpoint: Path below `/openapi/v2/`.
         payload: The request's parameters; files by content, as `sha256:…`.
+        address: Where in the run the call was made.
+        flow_version: Version of the flow that made it.
         label: The caller's name for the output.
         seed: The seed that was asked for, if any.
         graph: Of a saved workflow or an app: a fingerprint of what the site had under its id.
@@ -60,6 +63,8 @@ class Manifest(BaseModel):
     model: str
     endpoint: str
     payload: dict[str, Any]
+    address: Address = Address()
+    flow_version: str = ""
     label: str | None = None
     seed: int | None = None
     graph: str = ""
