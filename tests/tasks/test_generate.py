@@ -12,7 +12,7 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import InputError, JobFailed, SubmissionUnknown
+from rh_prefect.errors import AmbiguousCall, InputError, JobFailed, SubmissionUnknown
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.sharing import ASKED
 from rh_prefect.media.ref import Media
@@ -62,6 +62,16 @@ async def test_four_equal_calls_are_four_jobs_and_with_reuse_one(rh: Emulator) -
     assert len(rh.books.paid) == 4
     assert {result.cost for result in served} == {Decimal(0)}
     assert all(result.reused and Path(result.media.uri).is_file() for result in served)
+
+
+async def test_two_equal_calls_that_nothing_tells_apart_are_refused_before_the_second_pays(rh: Emulator) -> None:
+    """A1: a resumed run could give one of them the result of the other; labels tell them apart."""
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    done = await asyncio.gather(run(asked), run(asked), return_exceptions=True)
+    (refused,) = [one for one in done if isinstance(one, AmbiguousCall)]
+    assert "`label`" in refused.message and len(rh.books.paid) == 1
+    await asyncio.gather(run(asked, label="left"), run(asked, label="right"))
+    assert len(rh.books.paid) == 3
 
 
 async def test_reuse_makes_equal_calls_of_a_run_one_job(rh: Emulator) -> None:
