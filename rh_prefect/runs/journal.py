@@ -34,8 +34,8 @@ _PAGE: Final = 200
 """Prefect's default limit of a page: a longer one may be refused."""
 _LONGEST_PART: Final = 10 * _PAGE
 """Records of one part of a listing: each of its pages names the keys of the pages before it."""
-_AT_ONCE: Final = 4
-"""Parts of a listing that are read together, of the connection's 8 requests."""
+_AT_ONCE: Final = 2
+"""Parts of a listing that are read together: with more, the first jobs would come later."""
 
 # The package's own loop keeps a connection to the Prefect API; it is closed with the loop.
 LOOP.on_close(disconnect)

@@ -1,0 +1,68 @@
+"""A flow run of 8,000 jobs on a real Prefect server: its jobs are listed, and what runs is cancelled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from rh_prefect.client.wire import TaskView
+from rh_prefect.connection import disconnect
+from rh_prefect.jobs.cancel import cancel_scope
+from rh_prefect.jobs.care import jobs_of
+from rh_prefect.jobs.ledger.records import Intent
+from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.runs.past import PastScope
+from tests.support.prefect_server import PrefectServer
+from tests.support.seeded_run import seed
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+JOBS = 8000
+RUNNING = 50
+
+
+@pytest.fixture
+def server(tmp_path: Path, prefect_template: Path) -> Iterator[PrefectServer]:
+    server = PrefectServer(tmp_path / "prefect", template=prefect_template)
+    with server, temporary_settings({PREFECT_API_URL: server.api}):
+        yield server
+
+
+class Hub:
+    """Cancels at once, and remembers when the first cancellation came."""
+
+    def __init__(self) -> None:
+        self.first_at: float | None = None
+
+    async def cancel(self, task_id: str) -> None:
+        self.first_at = self.first_at or time.monotonic()
+
+    async def query(self, task_id: str) -> TaskView:
+        return TaskView(task_id=task_id, status="CANCELLED")
+
+
+async def test_8000_jobs_are_listed_in_one_go_and_the_first_is_cancelled_long_before_the_last_was_read(
+    server: PrefectServer,
+) -> None:
+    """A24: 8,000 jobs are listed without a request for each, and cancelled as they are read."""
+    run, hub = await seed(server, JOBS, running=RUNNING), Hub()
+
+    async def client_for(_: Intent) -> Hub:
+        return hub
+
+    began = time.monotonic()
+    report = await cancel_scope(PastScope(FlowRunJournal(run), "run", "flow", 1), client_for, by="a test")
+    all_read = time.monotonic() - began
+    assert len(report.cancelled) == RUNNING
+    assert report.failed == {}
+    assert hub.first_at is not None
+    # Shares of one measurement: how long a request takes depends on what else the machine does.
+    assert hub.first_at - began < all_read / 2
+    views = [view async for view in jobs_of(FlowRunJournal(run))]
+    assert len(views) == JOBS
+    assert {view.state for view in views} == {"ended"}
+    await disconnect()
