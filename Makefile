@@ -12,7 +12,7 @@ help:
 	@echo "make demo         make a film on this machine: no key, no network, nothing to pay (ARGS=--stay keeps the dashboard)"
 	@echo "make test         the test suite, then lint, types and import contracts"
 	@echo "make test-long    kills, faults and workers"
-	@echo "make bench        start-up, memory and speed, measured; an hour (SCENES='short overhead' for some of speed)"
+	@echo "make bench        start-up, memory, long journals and speed, measured; two hours (SCENES='short overhead' for some of speed)"
 	@echo "make lint         ruff, mypy, import contracts, and whether generated files fit the catalogue"
 	@echo "make constraints  write constraints.txt anew from what is installed"
 	@echo "make clean        remove .venv, caches and builds; films stay"
@@ -39,6 +39,8 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.imports
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.listing
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.speed $(SCENES)
 
 constraints: $(INSTALLED)
