@@ -4,7 +4,8 @@ import uuid
 from dataclasses import replace
 
 from rh_prefect.jobs.events import JobEvent, JobEventState
-from rh_prefect.runs.board import ENDED, Board, board_of, forget_board
+from rh_prefect.runs import board as boards
+from rh_prefect.runs.board import ENDED, Board, board_of
 
 STATES: tuple[JobEventState, ...] = ("waiting", "submitted", "running", "failed", "submitted", "succeeded")
 
@@ -59,6 +60,6 @@ def test_a_board_is_dropped_with_its_run() -> None:
     run = str(uuid.uuid4())
     board = board_of(run, flow="film")
     assert board_of(run, flow="film") is board
-    forget_board(run)
+    boards.forget_board(run)
     assert board_of(run, flow="film") is not board
-    forget_board(run)
+    boards.forget_board(run)
