@@ -12,8 +12,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from decimal import Decimal
+from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
 
@@ -24,6 +23,7 @@ from prefect.context import FlowRunContext
 
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.jobs.ledger.costs import Costs
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("rh_prefect.artifacts")
@@ -69,8 +69,7 @@ class Step:
         state: How it ended, as in "succeeded", "reused", "failed".
         queued_seconds: How long it waited at RunningHub.
         run_seconds: How long it ran.
-        cost: What it cost.
-        currency: Of the cost.
+        costs: What it cost, by unit.
         output: Where its output is.
     """
 
@@ -78,8 +77,7 @@ class Step:
     state: str
     queued_seconds: float | None = None
     run_seconds: float | None = None
-    cost: Decimal | None = None
-    currency: str | None = None
+    costs: Costs = field(default_factory=Costs)
     output: str | None = None
 
     def row(self) -> dict[str, str]:
@@ -89,7 +87,7 @@ class Step:
             "state": self.state,
             "queued (s)": _seconds(self.queued_seconds),
             "run (s)": _seconds(self.run_seconds),
-            "cost": "" if self.cost is None else _money(self.cost, self.currency),
+            "cost": str(self.costs) if self.costs else "",
             "output": self.output or "",
         }
 
@@ -235,13 +233,6 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-def _money(amount: Decimal, currency: str | None) -> str:
-    return f"{amount.normalize():f} {currency or ''}".strip()
-
-
 def _total(steps: list[Step]) -> str:
-    totals: dict[str | None, Decimal] = {}
-    for step in steps:
-        if step.cost is not None:
-            totals[step.currency] = totals.get(step.currency, Decimal(0)) + step.cost
-    return ", ".join(_money(total, currency) for currency, total in totals.items()) or "no cost known"
+    total = Costs.total(step.costs for step in steps)
+    return str(total) if total else "no cost known"

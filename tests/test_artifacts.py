@@ -16,6 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.artifacts import Page, Progress, Step, contact_sheet, steps_table
 from rh_prefect.errors import InputError
+from rh_prefect.jobs.ledger.costs import Costs
 
 JPEG = b"\xff\xd8\xff" + b"x" * 30_000
 
@@ -56,18 +57,21 @@ def test_a_key_is_made_of_what_prefect_allows() -> None:
 
 
 def test_a_row_says_what_is_known() -> None:
-    step = Step("kling", "succeeded", 1.26, 80, Decimal("1.50"), "CNY", "/out/a.mp4")
+    step = Step("kling", "succeeded", 1.26, 80, Costs({"CNY": Decimal("1.50")}), "/out/a.mp4")
     assert list(step.row().values()) == ["kling", "succeeded", "1.3", "80.0", "1.5 CNY", "/out/a.mp4"]
     assert list(Step("kling", "failed").row().values()) == ["kling", "failed", "", "", "", ""]
-    assert Step("kling", "succeeded", cost=Decimal("1E+2")).row()["cost"] == "100"
+    assert Step("kling", "succeeded", costs=Costs({"CNY": Decimal("1E+2")})).row()["cost"] == "100 CNY"
 
 
 @pytest.mark.prefect
 def test_the_table_of_steps_is_on_the_flow_runs_page(prefect_server: object) -> None:
+    """A21: its sum is one for each unit, and what is not known is counted."""
     steps = [
-        Step("a", "succeeded", cost=Decimal("0.10"), currency="CNY"),
-        Step("b", "succeeded", cost=Decimal("0.25"), currency="CNY"),
+        Step("a", "succeeded", costs=Costs({"CNY": Decimal("0.10")})),
+        Step("b", "succeeded", costs=Costs({"CNY": Decimal("0.25")})),
         Step("c", "reused"),
+        Step("d", "succeeded", costs=Costs({"coins": Decimal(7)})),
+        Step("e", "failed", costs=Costs(unknown=1)),
     ]
 
     async def show() -> None:
@@ -77,7 +81,7 @@ def test_the_table_of_steps_is_on_the_flow_runs_page(prefect_server: object) -> 
     (table,) = asyncio.run(shown(page))
     assert (table.type, table.key) == ("table", page.key("steps"))
     assert json.loads(str(table.data)) == [step.row() for step in steps]
-    assert table.description == "3 steps, 0.35 CNY."
+    assert table.description == "5 steps, 0.35 CNY, 7 coins, unknown: 1."
 
 
 @pytest.mark.prefect

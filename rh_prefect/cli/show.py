@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.ledger.costs import Costs
 from rh_prefect.runs import observer
 from rh_prefect.runs.board import ENDED, Board
 
@@ -76,7 +76,7 @@ class Watch:
                 event.state,
                 _seconds(event.queued_seconds),
                 _seconds(event.run_seconds),
-                _money(event.cost, event.currency),
+                str(event.costs) if event.costs else "",
             )
         self._console.print(table)
         self._console.print(f"in {time.monotonic() - self._began:.1f} s; {self._total()}")
@@ -101,11 +101,10 @@ class Watch:
 
     @staticmethod
     def _sum(events: Iterable[JobEvent]) -> str:
-        totals: dict[str, Decimal] = {}
-        for event in events:
-            if event.cost:
-                totals[event.currency or ""] = totals.get(event.currency or "", Decimal(0)) + event.cost
-        return ", ".join(_money(amount, currency) for currency, amount in totals.items())
+        # Of a job that has succeeded now, an earlier attempt was paid for earlier.
+        paid = (event.costs if event.cost is None else Costs.of(event.cost, event.currency) for event in events)
+        total = Costs.total(paid)
+        return str(total) if total else ""
 
     def _say_how_to_go_on(self) -> None:
         running = [event for event in self._board.rows.values() if event.state not in ENDED and event.task_id]
@@ -131,7 +130,3 @@ def _files(result: Any) -> list[tuple[str, str]]:
 
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
-
-
-def _money(amount: Decimal | None, currency: str | None) -> str:
-    return "" if amount is None else f"{amount.normalize():f} {currency or ''}".strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,6 +25,7 @@ from rh_prefect.flows.parts import (
     speak,
     together,
 )
+from rh_prefect.jobs.ledger.costs import Costs
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.ref import Media
 from rh_prefect.runs.flow import flow
@@ -40,7 +40,7 @@ class FilmResult(BaseModel):
         film: H.264 video with an AAC track.
         contact_sheet: A JPEG with one picture of each shot.
         steps: Every paid job, in the order of the film.
-        cost: What this run paid.
+        costs: What the steps cost, by unit.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,7 +48,7 @@ class FilmResult(BaseModel):
     film: Media
     contact_sheet: Media
     steps: tuple[Result, ...]
-    cost: Decimal
+    costs: Costs
 
 
 @flow(name="film")
@@ -104,7 +104,7 @@ async def film(
         storage=storage,
     )
     steps = (*(step for each in shot_steps for step in each), speech, score)
-    return FilmResult(film=cut.film, contact_sheet=cut.contact_sheet, steps=steps, cost=_cost(steps))
+    return FilmResult(film=cut.film, contact_sheet=cut.contact_sheet, steps=steps, costs=_costs(steps))
 
 
 async def _shot(
@@ -136,5 +136,5 @@ def _fitting(prompt: str) -> str:
     return f"Calm cinematic music, no vocals, for: {prompt}"[:LONGEST_MUSIC]
 
 
-def _cost(steps: tuple[Result, ...]) -> Decimal:
-    return sum((step.cost or Decimal(0) for step in steps), Decimal(0))
+def _costs(steps: tuple[Result, ...]) -> Costs:
+    return Costs.total(Costs.of(step.cost, step.currency) for step in steps)

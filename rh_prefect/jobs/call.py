@@ -9,6 +9,7 @@ from rh_prefect.jobs.callback import Callback
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
 from rh_prefect.jobs.leaving import Round
 from rh_prefect.jobs.ledger.calls import Caller, Found
+from rh_prefect.jobs.ledger.costs import Costs
 from rh_prefect.jobs.ledger.owner import current_owner
 from rh_prefect.jobs.ledger.records import Intent
 from rh_prefect.jobs.ledger.scope import Scope
@@ -84,7 +85,15 @@ class Call:
             webhook=self.callback is not None,
         )
 
-    def tell(self, state: JobEventState, message: str, *, task_id: str | None = None, is_step: bool = False) -> None:
+    def tell(
+        self,
+        state: JobEventState,
+        message: str,
+        *,
+        task_id: str | None = None,
+        is_step: bool = False,
+        costs: Costs | None = None,
+    ) -> None:
         """Tells those who watch of a change.
 
         Args:
@@ -92,6 +101,7 @@ class Call:
             message: One line for the log.
             task_id: RunningHub's task id, once it is known.
             is_step: It is no change of state: the message only says how far the task is.
+            costs: What the job's tasks have cost, at its end.
         """
         event = JobEvent(
             state=state,
@@ -101,5 +111,6 @@ class Call:
             task_id=task_id,
             message=message,
             is_step=is_step,
+            costs=costs or Costs(),
         )
         self.observer.notify(event)

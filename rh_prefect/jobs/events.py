@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal, Protocol
 
+from rh_prefect.jobs.ledger.costs import Costs
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.ref import Media
 
@@ -39,6 +40,7 @@ class JobEvent:
         message: One line for the log.
         cost: What it cost, at the end.
         currency: Of the cost.
+        costs: What all tasks of the job have cost, those of earlier attempts too; at the end.
         queued_seconds: At the end.
         run_seconds: At the end.
         output: URI of the first file, at the end.
@@ -53,6 +55,7 @@ class JobEvent:
     message: str = ""
     cost: Decimal | None = None
     currency: str | None = None
+    costs: Costs = field(default_factory=Costs)
     queued_seconds: float | None = None
     run_seconds: float | None = None
     output: str | None = None
@@ -74,14 +77,17 @@ class Silent:
         """Does nothing."""
 
 
-def event_of(result: Result, *, message: str) -> JobEvent:
+def event_of(result: Result, *, message: str, costs: Costs | None = None) -> JobEvent:
     """Tells of a job's good end; one whose file is damaged counts as failed.
 
     Args:
         result: The job.
         message: One line for the log.
+        costs: What its tasks have cost, failed ones too; by default what the result says.
     """
     good: JobEventState = "reused" if result.reused else "succeeded"
+    if costs is None:
+        costs = Costs() if result.reused else Costs.of(result.cost, result.currency)
     return JobEvent(
         state="failed" if result.damaged else good,
         job=result.job,
@@ -91,6 +97,7 @@ def event_of(result: Result, *, message: str) -> JobEvent:
         message=message,
         cost=result.cost,
         currency=result.currency,
+        costs=costs,
         queued_seconds=result.queued_seconds,
         run_seconds=result.run_seconds,
         output=result.outputs[0].uri if result.outputs else result.manifest,

@@ -272,6 +272,7 @@ class Payer:
         if submit.end is None:
             raise AssertionError("collected is what has ended")
         call.tell("collecting", "brings its outputs home", task_id=submit.task_id)
+        costs = ledger_of(call.scope.journal).spent_on(call.key)
 
         async def query(task_id: str) -> TaskView:
             # Only here the account is needed: links take no key, and what is home already needs no link.
@@ -289,9 +290,9 @@ class Payer:
                 call.order, job=call.job, key=call.key, submit=submit, end=submit.end, first_time=first_time
             )
         except RunningHubError as error:
-            call.tell("failed", error.message, task_id=submit.task_id)
+            call.tell("failed", error.message, task_id=submit.task_id, costs=costs)
             raise
-        call.observer.notify(event_of(result, message=what_of(result)))
+        call.observer.notify(event_of(result, message=what_of(result), costs=costs))
         return result
 
     def _callback(self, order: Order) -> Callback | None:

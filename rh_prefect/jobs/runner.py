@@ -148,7 +148,7 @@ class Runner:
         try:
             return await self._live(lifecycle(self._policy))
         except RunningHubError as error:
-            self._call.tell(_state_of(error), error.message)
+            self._call.tell(_state_of(error), error.message, costs=self._ledger.spent_on(self._key))
             raise
         finally:
             self._seat.free()

@@ -87,8 +87,7 @@ def _step(event: JobEvent) -> Step:
         state=event.state,
         queued_seconds=event.queued_seconds,
         run_seconds=event.run_seconds,
-        cost=event.cost,
-        currency=event.currency,
+        costs=event.costs,
         output=event.output or (event.message if event.state in ("failed", "unknown", "cancelled") else None),
     )
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
 from rh_prefect.cli.show import Watch
 from rh_prefect.jobs.events import JobEvent, JobEventState
+from rh_prefect.jobs.ledger.costs import Costs
 from rh_prefect.runs import observer
 
 RUN = "6d6ba215-c5be-4f88-8824-26faa747bb74"
@@ -25,3 +28,16 @@ def test_cancelling_is_offered_only_where_a_task_runs(
     assert f"rh-prefect run film --resume {RUN}" in said
     assert (f"rh-prefect jobs cancel {RUN}" in said) is runs
     assert ("still runs" in said) is runs
+
+
+def test_what_was_paid_is_a_sum_for_each_unit_and_counts_failed_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    """A21: coins are not added to money, and a failed task is not left out."""
+    costs = {"a": Costs({"CNY": Decimal("0.04")}), "b": Costs({"coins": Decimal(7)}), "c": Costs(unknown=1)}
+    with Watch(command="film") as watch:
+        for listener in observer.listeners:
+            for job, cost in costs.items():
+                listener(JobEvent("submitted", f"run/{job}", "a-model", task_id=job))
+                listener(JobEvent("failed", f"run/{job}", "a-model", task_id=job, costs=cost))
+            listener(JobEvent("succeeded", "run/d", "a-model", task_id="d", costs=Costs({"CNY": Decimal(2)})))
+        watch.summary(None)
+    assert "paid 0.04 CNY, 7 coins, unknown: 1 now; 2 CNY was paid earlier" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, InputError, JobFailed, NoAnswer
 from rh_prefect.flows import image_to_video
 from rh_prefect.jobs.ledger.budget import Entry, Ledger, Money, Prices, Shortfall, entry_of
+from rh_prefect.jobs.ledger.costs import Costs
 from rh_prefect.jobs.ledger.journal import FolderJournal
 from rh_prefect.jobs.ledger.records import RESUBMITTED, Answer, End, JobView, Record, Resolution, Submit
 from rh_prefect.jobs.lifecycle import Policy, lifecycle
@@ -41,6 +43,7 @@ from rh_prefect.tasks import generate
 from tests.support import samples
 from tests.support.job_records import TASK, intent, ticket, unknown, write
 from tests.support.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.pooled import PooledRun
 
 BUDGET = Decimal("1.00")
 INTENT = intent(estimate=Decimal("0.40"), currency="CNY")
@@ -428,6 +431,19 @@ async def test_a_failed_task_counts_with_what_it_cost(rh: Emulator) -> None:
     done = await run_many(1, float(failed.charged + PICTURE))
     assert isinstance(done[0], Result)
     assert isinstance((await run_many(2, float(failed.charged + PICTURE)))[1], BudgetExceeded)
+
+
+async def test_a_job_tells_what_all_of_its_tasks_have_cost(rh: Emulator, tmp_path: Path) -> None:
+    """A21: the table of steps leaves out neither a failed task nor one of an earlier attempt."""
+    rh.faults.add(Fault("submit", number=1, kind="fail", code="805"))
+    run = PooledRun(rh, tmp_path, members=("main",))
+    asked: list[models.ModelInput] = [models.ZImageTurbo(prompt="a lighthouse")]
+    await run.all(asked)
+    assert [event.costs for event in run.heard if event.state == "failed"] == [Costs(unknown=1)]
+    again = replace(run, attempt=2)
+    await again.all(asked)
+    assert again.heard[-1].costs == Costs({"CNY": PICTURE}, unknown=1)
+    assert rh.books.charged == PICTURE
 
 
 UNPRICED = next(
