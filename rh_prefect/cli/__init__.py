@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import signal
 import sys
@@ -55,12 +57,16 @@ app.command("rh_prefect.cli.doctor:doctor", help="Check key, site, account, stor
 _INTERRUPTED, _UNREAD, _TERMINATED = 130, 141, 143
 
 
+_ASCII = {"✓": "+", "✗": "x", "·": ".", "…": "...", "–": "-", "—": "-", "→": "->"}
+
+
 def main(command: Callable[[], object] = app) -> None:
     """Runs a command; an error is one message and exit code 1, not a traceback.
 
     Args:
         command: Does what the command line's words say.
     """
+    _show_in_any_encoding()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         # Else it would end this process at once: no word of what still runs, and its own server would be left behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
@@ -73,6 +79,20 @@ def main(command: Callable[[], object] = app) -> None:
         if not _is_read() and not end.code:
             sys.exit(_UNREAD)
         raise
+
+
+def _show_in_any_encoding() -> None:
+    """Shows in ASCII what the terminal's encoding lacks, in place of an error that would end the command."""
+    codecs.register_error("rh-ascii", _in_ascii)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="rh-ascii")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_ASCII.get(character, "?") for character in lacking), error.end
 
 
 def _call(command: Callable[[], object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from prefect.events import emit_event
@@ -44,20 +45,52 @@ class RunObserver:
         self._board = board
 
     def notify(self, event: JobEvent) -> None:
-        """Takes note of a change; see `rh_prefect.jobs.events.Observer`."""
+        """Passes a change on; see `rh_prefect.jobs.events.Observer`.
+
+        A part of it that fails is logged once and stops nothing: the job may be paid for.
+        """
+        _guarded(self._write, event)
+        if self._board is not None:
+            _guarded(self._show, event)
+        for listener in tuple(listeners):
+            _guarded(listener, event)
+
+    def _write(self, event: JobEvent) -> None:
         name = f"{event.label}: {event.model}" if event.label else event.model
         if not event.is_step:
             self._log.log(_LEVELS.get(event.state, logging.INFO), "%s: %s", name, event.message)
+
+    def _show(self, event: JobEvent) -> None:
+        # Outside of flows there may be no Prefect API at all, and an event would start a throw-away server for itself.
         if self._board is not None:
-            # Outside of flows there may be no Prefect API at all, and an event would start a throw-away server for
-            # itself.
             self._board.take(event)
             watch(self._board)
             _show_progress(self._board)
             if event.state in _EVENTS:
                 _emit(event)
-        for listener in tuple(listeners):
-            listener(event)
+
+
+_failed: set[Callable[[JobEvent], None]] = set()
+"""Listeners whose failure was logged."""
+
+
+def _guarded(listener: Callable[[JobEvent], None], event: JobEvent) -> None:
+    """Calls a listener; whatever it raises is logged the first time."""
+    try:
+        listener(event)
+    except Exception as error:
+        what = getattr(listener, "__func__", listener)
+        if what in _failed:
+            return
+        _failed.add(what)
+        with suppress(Exception):  # what failed may be a handler of the log
+            _log.warning(
+                "%s: a listener failed with %s: %s. The job goes on; later failures of it are not logged.",
+                event.job,
+                type(error).__name__,
+                error,
+                exc_info=error,
+            )
 
 
 def run_observer() -> Observer:
