@@ -12,6 +12,7 @@ from types import GenericAlias
 from typing import (
     Annotated,
     Any,
+    Final,
     Generic,
     ParamSpec,
     TypeAlias,
@@ -40,6 +41,26 @@ HOME = "rh_prefect.tasks.endpoints"
 """Where every model's task can be imported from."""
 
 RETURNS = "The outputs, already in the storage, with what they cost."
+
+
+OPTION_DOCS: Final[Mapping[str, str]] = {
+    "label": "A name for the output, in its file's name; calls with different labels are different jobs.",
+    "reuse": "`always` serves an identical earlier request from the storage, at no cost, and makes equal calls of this "
+    "run one job. By default equal calls are jobs of their own.",
+    "on_unknown": "What to do about a submit whose answer was lost: `raise` leaves it to you, "
+    "`resubmit` may pay twice.",
+    "max_attempts": "How many tasks this job may pay for in all, failed ones included.",
+    "deadline": "Seconds to wait for the task; by default as long as it takes. A task that is left goes on and is "
+    "found again by the next run.",
+    "budget": "What all jobs of this run may cost together, in the account's currency; a job that would break it is "
+    "not started.",
+    "credentials": "Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and "
+    "RH_BASE_URL.",
+    "storage": "Name of a `MediaStorage` block; by default RH_OUT.",
+    "scope": "Outside of flows: the name under which the job is remembered.",
+    "key": "Your own idempotency key: in one scope the same key is the same job.",
+}
+"""The options of `generate`, in the words of its docstring, which `python -OO` drops."""
 
 
 class Endpoint(PaidTask[P]):
@@ -129,18 +150,9 @@ def options() -> Mapping[str, inspect.Parameter]:
     return {name: param for name, param in found.items() if name != "asked"}
 
 
-@cache
 def option_docs() -> Mapping[str, str]:
-    """What `generate` says of its options."""
-    lines = inspect.cleandoc(generate.fn.__doc__ or "").partition("\nArgs:\n")[2].partition("\n\n")[0].splitlines()
-    docs: dict[str, str] = {}
-    name = ""
-    for line in lines:
-        if line.startswith(" " * 5):
-            docs[name] += f" {line.strip()}"
-        else:
-            name, _, docs[name] = (part.strip() for part in line.partition(":"))
-    return {name: docs[name] for name in options()}
+    """What the options of `generate` mean; see `OPTION_DOCS`."""
+    return {name: OPTION_DOCS.get(name, "") for name in options()}
 
 
 def _default(param: Param) -> object:

@@ -1,0 +1,42 @@
+"""`python -OO` drops docstrings and assertions; nothing may depend on them."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from rh_prefect.tasks.for_model import option_docs, options
+from rh_prefect.tasks.generate import generate
+
+SCRIPT = """
+import importlib, pkgutil, sys
+import rh_prefect
+for found in pkgutil.walk_packages(rh_prefect.__path__, "rh_prefect."):
+    if not found.name.endswith("__main__"):
+        importlib.import_module(found.name)
+from rh_prefect.flows import models as flows
+from rh_prefect.tasks import endpoints
+from rh_prefect.tasks.generate import generate
+task, flow = endpoints.z_image_turbo, flows.z_image_turbo
+assert False, "assertions are on"
+print(generate.fn.__doc__, task.name, flow.name, task.fn.__doc__.count("idempotency key"))
+"""
+
+
+@pytest.mark.long
+def test_everything_is_imported_and_a_models_task_and_flow_are_built_without_docstrings() -> None:
+    """A27: with `python -OO` every module is imported, and a model's task and flow are built."""
+    done = subprocess.run([sys.executable, "-OO", "-c", textwrap.dedent(SCRIPT)], capture_output=True, timeout=100)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().split() == ["None", "z-image/turbo", "z-image-turbo", "1"]
+
+
+def test_the_options_docs_are_those_of_generate() -> None:
+    text = " ".join(inspect.cleandoc(generate.fn.__doc__ or "").split())
+    assert list(option_docs()) == list(options())
+    for name, doc in option_docs().items():
+        assert f"{name}: {doc}" in text
