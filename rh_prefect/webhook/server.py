@@ -13,8 +13,7 @@ from pydantic import SecretStr
 from rh_prefect.errors import ConfigError
 from rh_prefect.runs.drain import drain
 from rh_prefect.webhook.app import create_app
-
-_MOST_CONNECTIONS = 500
+from rh_prefect.webhook.connections import BoundedProtocol
 
 
 def serve(on_ready: Callable[[str], object], *, host: str, port: int, token: SecretStr | None = None) -> None:
@@ -35,7 +34,8 @@ def serve(on_ready: Callable[[str], object], *, host: str, port: int, token: Sec
         log_config=None,
         lifespan="on",
         server_header=False,
-        limit_concurrency=_MOST_CONNECTIONS,
+        http=BoundedProtocol,
+        ws="none",
     )
     with _listen(host, port) as listener:
         # The socket listens already: what comes before the server runs waits in line.

@@ -1,0 +1,127 @@
+"""Connections that send nothing, or nearly nothing, and a delivery among them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from pydantic import SecretStr
+
+from rh_prefect.webhook import create_app
+from rh_prefect.webhook.connections import BoundedProtocol
+from tests.support.receiver import TOKEN, ReceiverProcess
+
+SILENT = 500
+
+
+@contextmanager
+def served(protocol: type[BoundedProtocol]) -> Iterator[int]:
+    config = uvicorn.Config(
+        create_app(token=SecretStr(TOKEN)), http=protocol, ws="none", log_config=None, access_log=False, lifespan="off"
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+class Hasty(BoundedProtocol):
+    head_seconds = 0.5
+
+
+class Narrow(BoundedProtocol):
+    most_waiting = 3
+
+
+def deliver(port: int, *, client: httpx.Client) -> int:
+    url = f"http://127.0.0.1:{port}/hook/{TOKEN}/run/0123456789abcdef/1"
+    return client.post(url, json={"taskId": "2031112223334445057"}).status_code
+
+
+def connect(port: int) -> socket.socket:
+    found = socket.create_connection(("127.0.0.1", port), timeout=30)
+    found.settimeout(30)
+    return found
+
+
+def is_closed(connection: socket.socket) -> bool:
+    try:
+        while connection.recv(4096):
+            pass
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_silent_connections_do_not_keep_a_delivery_out(tmp_path: Path) -> None:
+    """B4: 500 connections without a request and without a token; a delivery gets through all the same."""
+    env = {"RH_WEBHOOK_TOKEN": TOKEN, "RH_STATE_DIR": str(tmp_path / "state")}
+    process = ReceiverProcess(env, log=tmp_path / "log")
+    try:
+        process.start()
+        port = httpx.URL(process.url).port or 0
+        with ExitStack() as stack:
+            for _ in range(SILENT):
+                stack.enter_context(connect(port))
+            client = stack.enter_context(httpx.Client(trust_env=False, timeout=30))
+            assert [deliver(port, client=client) for _ in range(3)] == [200] * 3
+    finally:
+        process.end()
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"",
+        b"POST /hook/x HTTP/1.1\r\nHost: x\r\n",
+        b"POST /hook/x/run/a1/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n",
+    ],
+    ids=["silent", "half a head", "a body that never ends"],
+)
+def test_a_connection_that_sends_no_whole_request_is_closed(beginning: bytes) -> None:
+    """B4: however slowly something comes, the time for a head is limited."""
+    with served(Hasty) as port, connect(port) as slow:
+        slow.sendall(beginning)
+        ended = threading.Event()
+
+        def drip() -> None:
+            while not ended.wait(0.1):
+                try:
+                    slow.sendall(b"x" if beginning else b"")
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            assert is_closed(slow)
+        finally:
+            ended.set()
+            thread.join()
+
+
+def test_for_one_too_many_the_oldest_silent_one_is_closed() -> None:
+    """B4: idle connections do not count against others."""
+    with served(Narrow) as port, ExitStack() as stack:
+        silent = [stack.enter_context(connect(port)) for _ in range(6)]
+        client = stack.enter_context(httpx.Client(trust_env=False, timeout=30))
+        assert deliver(port, client=client) == 200
+        assert all(is_closed(one) for one in silent[:3])
+
+
+def test_a_connection_is_kept_for_the_next_request() -> None:
+    with served(Narrow) as port, httpx.Client(trust_env=False, timeout=30) as client:
+        assert [deliver(port, client=client) for _ in range(5)] == [200] * 5
