@@ -19,7 +19,7 @@ from rh_prefect.flows.batch.plan import Bad, ChainStep, Plan, Work, make_plan
 from rh_prefect.flows.batch.progress import Progress
 from rh_prefect.flows.batch.recorded import filled_in
 from rh_prefect.flows.batch.source import Given, Source, open_source
-from rh_prefect.flows.batch.state import batch_id, enter
+from rh_prefect.flows.batch.state import batch_id, enter, find_state_place
 from rh_prefect.flows.batch.work import Crew
 from rh_prefect.jobs.leaving import Round
 from rh_prefect.jobs.ledger.budget import Ledger, ledger_of
@@ -102,6 +102,7 @@ async def batch(
     Options(budget=budget, max_attempts=max_attempts, reuse=reuse)
     plan = make_plan(model, chain=chain, values=values, label_column=label_column, ignored=ignore_columns)
     payer, store = await load_payer(credentials), await load_storage(storage)
+    place = await find_state_place(store)
     source = await asyncio.to_thread(open_source, rows, store=store, fields={"flow": here.flow, "run": here.run})
     sorted_out = await asyncio.to_thread(_sort_out, plan, source)
     about = {"source": source.name, "models": [stage.model.name for stage in plan.stages], "place": store.url}
@@ -109,7 +110,7 @@ async def batch(
     if strict:
         _refuse_bad(sorted_out)
     await asyncio.to_thread(_check, store)
-    scope = await enter(name, store, here, about=about)
+    scope = await enter(name, place, here, about=about)
     options = {
         "budget": budget,
         "max_attempts": max_attempts,

@@ -2,7 +2,8 @@
 
 The flow run that first ran a batch lends it its journal for good: every later run, in whatever flow run, finds there
 what was paid for. The state lies in the store, as `batches/<id>/state/<n>.json`: one file a run, each created
-exclusively, so that two processes that begin a batch together agree.
+exclusively, so that two processes that begin a batch together agree. Where the store cannot create a file exclusively,
+it lies in RH_JOURNAL.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rh_prefect.errors import ConfigError, JournalError
-from rh_prefect.jobs.ledger.journal import FolderJournal
+from rh_prefect.jobs.ledger.journal import FolderJournal, NotExclusive
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs.journal import FlowRunJournal
 from rh_prefect.runs.past import BATCH, FIRST_OF_A_BATCH, PastScope, past_scope
 from rh_prefect.runs.scope import FlowScope
+from rh_prefect.settings import get_settings
 
 FOLDER = "batches"
 """Where batches keep state and account, in the store."""
@@ -67,12 +70,71 @@ def batch_id(identity: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-async def enter(batch: str, store: MediaStore, here: FlowScope, *, about: Mapping[str, Any]) -> PastScope:
+@dataclass(frozen=True, slots=True)
+class StatePlace:
+    """Where the states of batches lie.
+
+    Attributes:
+        url: A folder or an fsspec URL.
+        options: fsspec's storage options.
+    """
+
+    url: str
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+    def journal(self, batch: str) -> FolderJournal:
+        """Opens the state of a batch."""
+        return FolderJournal(f"{self.url}/{FOLDER}", scope=batch, options=self.options, readers="all")
+
+
+async def find_state_place(store: MediaStore) -> StatePlace:
+    """Finds out where the states of batches that write to a store lie.
+
+    Args:
+        store: Where their outputs go.
+
+    Returns:
+        The store, or RH_JOURNAL where the store cannot create a file exclusively.
+
+    Raises:
+        ConfigError: Neither can.
+    """
+    own = StatePlace(store.url, store.options_for(store.url))
+    why = await _unfit(own)
+    if why is None:
+        return own
+    journal = get_settings().journal
+    if journal is None:
+        raise ConfigError(
+            f"batch: its state cannot be kept in {store.url}, where two processes could create the same file, so that "
+            "both would pay for the rows. No row was read. What to do: set RH_JOURNAL to a folder or an S3 bucket that "
+            "every machine that runs this batch shares, or let outputs go to one."
+        )
+    other = StatePlace(journal.rstrip("/"))
+    why = await _unfit(other)
+    if why is not None:
+        raise ConfigError(
+            f"batch: its state cannot be kept in {store.url}, nor in RH_JOURNAL. No row was read. {why.message}"
+        )
+    return other
+
+
+async def _unfit(place: StatePlace) -> NotExclusive | None:
+    try:
+        await place.journal("probe").check()
+    except NotExclusive as error:
+        return error
+    except JournalError:
+        return None  # another fault, which the check of the store tells
+    return None
+
+
+async def enter(batch: str, place: StatePlace, here: FlowScope, *, about: Mapping[str, Any]) -> PastScope:
     """Begins a run of a batch, or goes on with one that the same attempt of the same flow run has begun.
 
     Args:
         batch: The batch's id.
-        store: Where its state lies.
+        place: Where its state lies.
         here: The flow run that runs it.
         about: What the batch is, for people.
 
@@ -81,13 +143,13 @@ async def enter(batch: str, store: MediaStore, here: FlowScope, *, about: Mappin
 
     Raises:
         ConfigError: The flow run whose journal it uses is not known to this Prefect API.
-        JournalError: The state cannot be kept in the store.
+        JournalError: The state cannot be kept there.
     """
-    files = FolderJournal(f"{store.url}/{FOLDER}", scope=batch, options=store.options_for(store.url), readers="all")
+    files = place.journal(batch)
     try:
         state = await _begin(files, batch, here, about)
     except JournalError as error:
-        raise JournalError(f"The state of batch {batch} cannot be kept in {store.url}: {error.message}") from error
+        raise JournalError(f"The state of batch {batch} cannot be kept: {error.message}") from error
     await _note(state, batch, here)
     return PastScope(
         journal=FlowRunJournal(state.scope),

@@ -115,6 +115,10 @@ class TellingJournal(Protocol):
         ...
 
 
+class NotExclusive(JournalError):
+    """In a place two processes could create the same record."""
+
+
 def check_key(key: str) -> str:
     """Refuses a key that some journal could not hold.
 
@@ -202,6 +206,15 @@ class FolderJournal:
 
     def __repr__(self) -> str:
         return f"FolderJournal({self.url!r}, scope={self.scope!r})"
+
+    async def check(self) -> None:
+        """Tries whether records can be created exclusively.
+
+        Raises:
+            NotExclusive: Two processes could create the same record there.
+            JournalError: The place cannot be used.
+        """
+        await self._call(self._files.check)
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
         """Creates a record exclusively; see `Journal.create`."""
@@ -301,6 +314,7 @@ class _Files(Protocol):
     `find` lists the files of a folder's sub-folders, by sub-folder; `read_all` reads files, by path.
     """
 
+    def check(self) -> None: ...
     def create(self, path: str, data: bytes) -> bool: ...
     def read(self, path: str) -> bytes | None: ...
     def read_folder(self, path: str) -> dict[str, bytes]: ...
@@ -323,6 +337,9 @@ class _LocalFiles:
     def __init__(self, root: Path, file_mode: int, folder_mode: int) -> None:
         self._root = root
         self._file_mode, self._folder_mode = file_mode, folder_mode
+
+    def check(self) -> None:
+        pass  # a link to a name that exists fails on every local file system
 
     def create(self, path: str, data: bytes) -> bool:
         target = self._root / path
@@ -384,9 +401,12 @@ class _StoreFiles:
         self._fs, self._root = fsspec.core.url_to_fs(url.rstrip("/"), **options)
         self._proved = False
 
-    def create(self, path: str, data: bytes) -> bool:
+    def check(self) -> None:
         if not self._proved:
             self._prove_exclusive()
+
+    def create(self, path: str, data: bytes) -> bool:
+        self.check()
         return self._create(f"{self._root}/{path}", data)
 
     def read(self, path: str) -> bytes | None:
@@ -449,8 +469,8 @@ class _StoreFiles:
             raise self._unfit()
         self._proved = True
 
-    def _unfit(self) -> JournalError:
-        return JournalError(
+    def _unfit(self) -> NotExclusive:
+        return NotExclusive(
             f"The journal cannot be kept at {self._fs.unstrip_protocol(self._root)}: two processes could create the "
             "same record there, so that it cannot tell who pays. What to do: name a local folder or an S3 bucket in "
             "RH_JOURNAL."

@@ -1,0 +1,74 @@
+"""Where a batch's state lies on places that cannot create a file exclusively, and on drivers of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
+
+from rh_prefect.errors import ConfigError
+from rh_prefect.flows.batch.state import find_state_place
+from rh_prefect.jobs.ledger.journal import FolderJournal, NotExclusive
+from rh_prefect.media.store import MediaStore
+
+
+class Drive(MemoryFileSystem):
+    """A place with a driver of one's own, which looks first and writes then."""
+
+    protocol = "drive"
+    store: dict[str, Any] = {}  # noqa: RUF012  # as in fsspec
+    pseudo_dirs = [""]  # noqa: RUF012
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        super().pipe_file(path, value, mode="overwrite", **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def drive() -> Iterator[None]:
+    fsspec.register_implementation("drive", Drive, clobber=True)
+    yield
+    _registry.pop("drive", None)
+    Drive.store.clear()
+
+
+def test_a_driver_that_is_registered_as_a_class_is_accepted(tmp_path: Path) -> None:
+    """B8: fsspec knows such a driver, though not by an import path."""
+    store = MediaStore("drive://films/out")
+    store.write_bytes("a.txt", b"1")
+    assert store.read_bytes("a.txt") == b"1"
+    store.check()
+
+
+async def test_a_batchs_state_goes_to_the_journal_where_the_store_cannot_create_exclusively(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B8: the state lies where exclusive creation exists."""
+    monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "journal"))
+    place = await find_state_place(MediaStore("drive://films/out"))
+    assert place.url == str(tmp_path / "journal")
+    assert await place.journal("batch").create("state-1", {"token": "1"})
+
+
+async def test_without_a_journal_it_is_refused_before_a_row_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B8: the advice is true: RH_JOURNAL is where the state goes then."""
+    monkeypatch.delenv("RH_JOURNAL", raising=False)
+    with pytest.raises(ConfigError, match=r"No row was read.*set RH_JOURNAL to a folder or an S3 bucket"):
+        await find_state_place(MediaStore("drive://films/out"))
+    monkeypatch.setenv("RH_JOURNAL", "drive://films/journal")
+    with pytest.raises(ConfigError, match="nor in RH_JOURNAL"):
+        await find_state_place(MediaStore("drive://films/out"))
+
+
+async def test_a_folder_keeps_its_own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "journal"))
+    assert (await find_state_place(MediaStore(tmp_path / "out"))).url == (tmp_path / "out").as_posix()
+
+
+async def test_a_journal_says_that_it_cannot_be_there() -> None:
+    with pytest.raises(NotExclusive):
+        await FolderJournal("drive://films/journal", scope="x").check()
