@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from rh_prefect.errors import ConfigError
 
@@ -35,6 +35,9 @@ class Settings(BaseSettings):
         submit_timeout: Seconds that a submit may take until its answer counts as lost.
         webhook_url: Where RunningHub can reach `rh-prefect webhook serve`; unset, nobody tells and all is polled.
         webhook_token: The secret part of the webhook's address.
+        input_roots: Folders and URL prefixes, separated by commas, below which deployments may read inputs.
+        restrict_inputs: Whether inputs are restricted as in a deployment, wherever the call is made.
+        allow_private_links: Whether links to private addresses, such as those of your own network, are read.
         suspend_seconds: How long a run that has suspended itself sleeps at the most, until it looks for itself.
     """
 
@@ -51,7 +54,15 @@ class Settings(BaseSettings):
     submit_timeout: float = Field(default=60.0, gt=0)
     webhook_url: str | None = None
     webhook_token: SecretStr | None = None
+    input_roots: Annotated[tuple[str, ...], NoDecode] = ()
+    restrict_inputs: bool = False
+    allow_private_links: bool = False
     suspend_seconds: float = Field(default=4 * 3600.0, gt=0)
+
+    @field_validator("input_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @property
     def journal_url(self) -> str:

@@ -42,6 +42,9 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
         "submit_timeout": "5",
         "webhook_url": "https://hooks.example.net/rh",
         "webhook_token": "canary-token-0123456789",
+        "input_roots": "/data, s3://bucket/inputs",
+        "restrict_inputs": "1",
+        "allow_private_links": "1",
         "suspend_seconds": "60",
     }
     assert set(given) == set(Settings.model_fields)
@@ -51,6 +54,8 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
     assert settings.api_key is not None
     assert settings.api_key.get_secret_value() == "k" * 32
     assert (settings.base_url, settings.out) == ("https://www.runninghub.ai", "s3://bucket/prefix")
+    assert settings.input_roots == ("/data", "s3://bucket/inputs")
+    assert (settings.restrict_inputs, settings.allow_private_links) == (True, True)
     assert settings.out_options == {"key": "a", "secret": "b"}
     assert settings.journal_url == "s3://bucket/journal"
     assert (settings.state_dir, settings.poll_seconds, settings.submit_timeout) == (Path("/somewhere"), 0.5, 5.0)

@@ -55,11 +55,16 @@ async def load_storage(name: str | None = None) -> MediaStore:
     Raises:
         ConfigError: No such block, or its URL or template cannot be used.
     """
+    from rh_prefect.media.access import allow_below
+
     if name is not None:
         found = await find_block(MediaStorage, name)
         if found is None:
             raise missing(MediaStorage, name, ", ".join(await _names(MediaStorage)))
-        return found.get_store()
+        store = found.get_store()
+        # What earlier jobs have made is an input of later ones, in deployments, too.
+        allow_below(store.url)
+        return store
     settings = get_settings()
     return MediaStorage(url=settings.out, options=SecretDict(settings.out_options)).get_store()
 

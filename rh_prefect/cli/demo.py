@@ -44,6 +44,7 @@ def demo(
             RH_OUT=str(folder / "out"),
             RH_STATE_DIR=str(folder / "state"),
             RH_POLL_SECONDS="0.3",
+            RH_ALLOW_PRIVATE_LINKS="1",
             **settings,
         )
         _film(prompt, shots)

@@ -21,6 +21,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from rh_prefect.errors import MediaError
+from rh_prefect.media.access import current_access, open_client
 from rh_prefect.media.names import PART
 from rh_prefect.media.place import is_local, local_path, protocol_of, read_options, shown_url
 from rh_prefect.media.presigned import unsigned
@@ -141,7 +142,7 @@ def look(source: Source, *, options: Mapping[str, object] | None = None) -> Look
     """
     text = _text(source)
     with as_media_error(shown(source), options=options):
-        _refuse_data(text)
+        _check(text)
         if is_local(text):
             found = _regular(Path(local_path(text)).stat(), text)
             return Look(of_stat(found), found.st_size)
@@ -308,7 +309,7 @@ def _is_http(uri: str) -> bool:
 def _open(
     stack: ExitStack, text: str, options: Mapping[str, object], known: Look | None
 ) -> tuple[Callable[[int], bytes], Look]:
-    _refuse_data(text)
+    _check(text)
     if is_local(text):
         return _open_local(stack, text)
     if _is_http(text):
@@ -318,9 +319,10 @@ def _open(
     return stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE)).read, at_first
 
 
-def _refuse_data(text: str) -> None:
+def _check(text: str) -> None:
     if text.startswith("data:"):
         raise MediaError("A data: URI was given for a file. Save its content as a file and give the path.")
+    current_access().check(text)
 
 
 def _open_local(stack: ExitStack, text: str) -> tuple[Callable[[int], bytes], Look]:
@@ -380,7 +382,7 @@ def _open_link(stack: ExitStack, url: str) -> tuple[Callable[[int], bytes], Look
 
 
 def _get(stack: ExitStack, url: str, headers: Mapping[str, str]) -> httpx.Response:
-    client = stack.enter_context(httpx.Client(follow_redirects=True, timeout=_TIMEOUT))
+    client = stack.enter_context(open_client(current_access(), timeout=_TIMEOUT))
     return stack.enter_context(client.stream("GET", url, headers={**_PLAIN, **headers}))
 
 

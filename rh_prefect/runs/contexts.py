@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from contextvars import Token
 from typing import TypeAlias, TypeVar
 from uuid import UUID
 
 from prefect.context import FlowRunContext, TaskRunContext
+
+from rh_prefect.media.access import ask_whether_deployed
 
 RunContext: TypeAlias = FlowRunContext | TaskRunContext
 _C = TypeVar("_C", FlowRunContext, TaskRunContext)
@@ -40,6 +43,16 @@ def run_contexts() -> list[RunContext]:
         found += [task for task in tasks if task.task_run.flow_run_id == flow_run_id]
         found.append(flow)
     return found
+
+
+def is_deployed() -> bool:
+    """Whether the caller runs in a deployment: one of its flow runs belongs to one, or a runner started its process."""
+    if "PREFECT__FLOW_RUN_ID" in os.environ:
+        return True
+    return any(run.flow_run is not None and run.flow_run.deployment_id is not None for run in flow_contexts())
+
+
+ask_whether_deployed(is_deployed)
 
 
 def flow_running_elsewhere() -> str | None:

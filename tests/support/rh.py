@@ -33,4 +33,6 @@ def environment(emulator: Emulator, folder: Path) -> dict[str, str]:
         "RH_STATE_DIR": str(folder / "state"),
         "RH_POLL_SECONDS": "0.02",
         "RH_GRACE_SECONDS": "1",
+        "RH_INPUT_ROOTS": str(folder),
+        "RH_ALLOW_PRIVATE_LINKS": "1",
     }

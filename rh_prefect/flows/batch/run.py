@@ -27,6 +27,7 @@ from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.options import Options, Reuse
 from rh_prefect.jobs.sharing import ASKED
 from rh_prefect.jobs.thread import LOOP
+from rh_prefect.media.access import allow_below
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs import observer
 from rh_prefect.runs.borrowed import borrow
@@ -104,6 +105,8 @@ async def batch(
     payer, store = await load_payer(credentials), await load_storage(storage)
     place = await find_state_place(store)
     source = await asyncio.to_thread(open_source, rows, store=store, fields={"flow": here.flow, "run": here.run})
+    if source.root:
+        allow_below(source.root)
     sorted_out = await asyncio.to_thread(_sort_out, plan, source)
     about = {"source": source.name, "models": [stage.model.name for stage in plan.stages], "place": store.url}
     name = batch_id([source.identity, plan.identity, payer.pool.site, store.url])

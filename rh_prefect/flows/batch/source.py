@@ -73,6 +73,7 @@ class Source:
         identity: The same for the same source, whatever it holds now; of a list, its content.
         base: The folder that relative paths start from; None for the working folder.
         rows: Reads them.
+        root: The folder or prefix that it lies in, below which its files may be read; empty for a list.
         is_folder: Whether its files are those of a folder, of which some may be of another kind.
         is_table: Whether its rows have columns in common, so that each row names all of them.
     """
@@ -81,6 +82,7 @@ class Source:
     identity: str
     base: str | None
     rows: Callable[[], Iterator[Row]]
+    root: str = ""
     is_folder: bool = False
     is_table: bool = False
 
@@ -188,7 +190,7 @@ def _manifest(given: str, form: Form, options: Mapping[str, object]) -> Source:
             yield from _whole_text(readers[form](reader), name)
 
     is_table = form != "jsonl"
-    return Source(name=name, identity=identity_uri(given), base=base, rows=rows, is_table=is_table)
+    return Source(name=name, identity=identity_uri(given), base=base, rows=rows, root=base, is_table=is_table)
 
 
 def _whole_text(rows: Iterator[Row], name: str) -> Iterator[Row]:
@@ -293,7 +295,8 @@ def _folder(given: str, store: MediaStore, fields: Mapping[str, str]) -> Source:
     def rows() -> Iterator[Row]:
         return _files(without_outputs((folder.uri(name) for name in folder.list()), folder.url, store))
 
-    return Source(name=folder.url, identity=identity_uri(folder.url), base=None, rows=rows, is_folder=True)
+    url = folder.url
+    return Source(name=url, identity=identity_uri(url), base=None, rows=rows, root=url, is_folder=True)
 
 
 def _globbed(given: str, store: MediaStore, fields: Mapping[str, str]) -> Source:
@@ -311,7 +314,7 @@ def _globbed(given: str, store: MediaStore, fields: Mapping[str, str]) -> Source
         uris = found if protocol == "file" else (f"{protocol}://{name}" for name in found)
         return _files(without_outputs(uris, top, store))
 
-    return Source(name=name, identity=f"glob:{name}", base=None, rows=rows)
+    return Source(name=name, identity=f"glob:{name}", base=None, rows=rows, root=top)
 
 
 def _fixed(pattern: str) -> tuple[str, list[str]]:
