@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from rh_prefect.media.access import current_access
-from rh_prefect.runs.scope import is_deployed
+from rh_prefect.runs.contexts import is_deployed
 
 
 def context_of(flow_run: FlowRun) -> FlowRunContext:
