@@ -276,7 +276,7 @@ class Code:
     new_task: bool = False
 
 
-_WAIT = "nothing to do: the package waits and sends it again"
+_WAIT = "the package waits and sends it again; where it gives up, run it again later"
 _LOOK = "look for the task in RunningHub's call log before sending it again"
 _INPUT = "correct the request; the same one fails again"
 _KEY = "check the key, its site (.cn or .ai) and that it is enabled"

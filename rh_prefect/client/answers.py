@@ -10,7 +10,7 @@ submit, since a second one costs money:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from rh_prefect.client.lenient import compact, first_text, loads, rows, table, text, unfold
@@ -35,11 +35,13 @@ class Ask:
         doing: Opens every error's message, as in "submit to alibaba/wan-2.6/text-to-video".
         paid: Whether asking twice may cost twice.
         makes: Whether asking twice makes two of something that costs nothing.
+        pace_seconds: How long RunningHub's "too busy" is waited out; None for as long as is usual.
     """
 
     doing: str
     paid: bool = False
     makes: bool = False
+    pace_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,13 @@ class Answer:
         source: The JSON object.
         code: RunningHub's code; empty where all is well.
         reason: RunningHub's words.
+        status: The HTTP status.
     """
 
     source: dict[str, object]
     code: str
     reason: str
+    status: int = 200
 
     @property
     def data(self) -> dict[str, object]:
@@ -65,6 +69,12 @@ class Answer:
     def task(self) -> dict[str, object]:
         """The task object, bare as documented, or inside an envelope."""
         return self.data if read_task_id(self.data) and not read_task_id(self.source) else self.source
+
+    @property
+    def is_pace(self) -> bool:
+        """Whether it says that the request was not accepted for now; the code of a failed task says nothing of it."""
+        is_task = bool(first_text(self.task, "status", "taskStatus"))
+        return bool(self.code) and not is_task and explain(self.code, self.reason).retry == "pace"
 
 
 def read(status: int, body: bytes, ask: Ask) -> Answer:
@@ -84,7 +94,7 @@ def read(status: int, body: bytes, ask: Ask) -> Answer:
         reason = answer.reason if answer and answer.reason else "HTTP 429"
         raise api_error("429", reason, doing=ask.doing)
     if answer and _is_believed(status, answer, ask):
-        return answer
+        return replace(answer, status=status)
     raise _http_error(status, body, ask)
 
 

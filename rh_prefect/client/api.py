@@ -17,7 +17,7 @@ from rh_prefect.client import answers, wire
 from rh_prefect.client.answers import Ask
 from rh_prefect.client.apps import Apps, QuickCreate
 from rh_prefect.client.assets import Assets
-from rh_prefect.client.core import V1_KEY, Core
+from rh_prefect.client.core import PACE_SECONDS, V1_KEY, Core
 from rh_prefect.client.data_url import is_data_url, write_data
 from rh_prefect.client.download import Progress, download
 from rh_prefect.client.lora import upload_lora
@@ -48,6 +48,7 @@ class Client:
         api_key: The account's key.
         base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
         submit_timeout: Seconds after which the answer to a submit counts as lost; a hard limit on the whole call.
+        pace_seconds: Seconds for which any other call is sent again while RunningHub answers that it is too busy.
         transport: Sends the requests in place of the network; for recording and for faults.
 
     Attributes:
@@ -77,12 +78,15 @@ class Client:
         *,
         base_url: str = DEFAULT_BASE_URL,
         submit_timeout: float = 60.0,
+        pace_seconds: float = PACE_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         # First, and by its own name: the frame of a later error would show it.
         api_key = _usable_key(api_key)
         self._base_url = _usable_url(base_url)
-        self._core = Core(api_key, self._base_url, submit_timeout=submit_timeout, transport=transport)
+        self._core = Core(
+            api_key, self._base_url, submit_timeout=submit_timeout, pace_seconds=pace_seconds, transport=transport
+        )
         self.workflows = Workflows(self._core)
         self.apps = Apps(self._core)
         self.quick_create = QuickCreate(self._core)
@@ -180,7 +184,8 @@ class Client:
             NoAnswer: No readable answer.
             ApiError: `KeyRejected`, or another by the table of codes.
         """
-        ask = Ask("queue status")
+        # Who waits for a slot asks again by itself.
+        ask = Ask("queue status", pace_seconds=2.0)
         answer = await self._core.call("openapi/v2/queue/status", None, ask)
         return wire.read_queue_status(answers.with_data(answer, ask))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import httpx
@@ -16,6 +16,7 @@ from rh_prefect.client.answers import Answer, Ask
 from rh_prefect.client.delivery import FOREIGN, Delivery
 from rh_prefect.client.hidden import HIDDEN, KEY_FIELD, KeyField, behind_mask, hide_signature
 from rh_prefect.client.masks import mask_key
+from rh_prefect.client.pace import Pace
 from rh_prefect.client.pools import open_pools
 from rh_prefect.client.retry import RESEND
 from rh_prefect.client.upload import FileBody, RawBody
@@ -24,7 +25,9 @@ from rh_prefect.errors import InputError
 _AT_ONCE: Final = 16
 """API calls in flight: httpx's pool gets slow in the square of its waiters, so they wait outside of it."""
 _CALL_SECONDS: Final = 90.0
-"""How long a call other than a submit or a transfer may take, resends included."""
+"""How long a call other than a submit or a transfer may take, resends of the transport included."""
+PACE_SECONDS: Final = 60.0
+"""How long a call other than a submit is sent again while RunningHub answers that it is too busy."""
 V1_KEY: Final = "apiKey"
 """The field of a v1 body that holds the key."""
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -37,6 +40,7 @@ class Core:
         key: The account's key.
         base_url: The site.
         submit_timeout: The hard limit on a submit, in seconds.
+        pace_seconds: How long a call other than a submit waits out that RunningHub is too busy.
         transport: Sends the requests in place of the network.
     """
 
@@ -46,12 +50,14 @@ class Core:
         base_url: httpx.URL,
         *,
         submit_timeout: float,
+        pace_seconds: float = PACE_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.key = key
         self.submit_timeout = submit_timeout
         self.pools = open_pools(base_url, key, submit_timeout=submit_timeout, transport=transport)
         self.downloads = asyncio.Semaphore(8)
+        self._pace = Pace(pace_seconds)
         self._calls = asyncio.Semaphore(_AT_ONCE)
         self._uploads = asyncio.Semaphore(4)
 
@@ -91,7 +97,15 @@ class Core:
     async def make(self, path: str, body: Mapping[str, object], ask: Ask) -> Answer:
         """Asks once for something of which there would be two if it were asked for again."""
         client = self.pools.submits
-        return await self.send(client, self._json_request(client, path, body, ask), ask, deadline=_CALL_SECONDS)
+
+        async def once() -> Answer:
+            request = self._json_request(client, path, body, ask)
+            answer = await self.send(client, request, ask, deadline=_CALL_SECONDS)
+            if answer.status >= 500:
+                answers.checked(answer, ask)  # something broke on the way, so that it may have been made
+            return answer
+
+        return await self.paced(once, ask)
 
     async def submit(self, path: str, body: Mapping[str, object], ask: Ask, *, key_field: str | None = None) -> Answer:
         """Sends what costs money: once, on a connection of its own, within the hard limit; see `call`."""
@@ -124,16 +138,28 @@ class Core:
     async def resent(self, client: httpx.AsyncClient, request: httpx.Request, ask: Ask, *, auth: bool = True) -> Answer:
         """Sends a request that may be sent again, among the few that are in flight at a time."""
         request.extensions[RESEND] = True
-        async with self._calls:
-            return await self.send(client, request, ask, deadline=_CALL_SECONDS, auth=auth)
+
+        async def once() -> Answer:
+            async with self._calls:
+                return await self.send(client, request, ask, deadline=_CALL_SECONDS, auth=auth)
+
+        return await self.paced(once, ask)
+
+    async def paced(self, once: Callable[[], Awaitable[Answer]], ask: Ask) -> Answer:
+        """Sends a request again while RunningHub is too busy to accept it, whatever HTTP status that comes with."""
+        return await self._pace.send(once, seconds=ask.pace_seconds)
 
     async def send_file(
         self, client: httpx.AsyncClient, request: httpx.Request, ask: Ask, *, auth: bool = True
     ) -> Answer:
         """Sends a request that carries a file; it takes as long as it takes, and may be sent again."""
         request.extensions[RESEND] = True
-        async with self._uploads:
-            return await self.send(client, request, ask, auth=auth)
+
+        async def once() -> Answer:
+            async with self._uploads:
+                return await self.send(client, request, ask, auth=auth)
+
+        return await self.paced(once, ask)
 
     async def send(
         self,

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import httpx
 
 from rh_prefect.client import answers, wire
-from rh_prefect.client.answers import Ask
+from rh_prefect.client.answers import Answer, Ask
 from rh_prefect.client.core import Core, json_bytes, usable_id
 from rh_prefect.client.download import discard_note, discard_partial, download
 from rh_prefect.client.hidden import HIDDEN, behind_mask
@@ -121,9 +121,13 @@ class NativeProxy:
         request = self._request(
             client, "POST", path, content=json_bytes(body, ask), headers={"Content-Type": "application/json"}
         )
-        status, answer = await self._core.exchange(client, request, ask, deadline=_CHANGE_SECONDS, auth=False)
-        if answer.strip() or not 200 <= status < 300:
-            answers.checked(answers.read(status, answer, ask), ask)
+
+        async def once() -> Answer:
+            status, body = await self._core.exchange(client, request, ask, deadline=_CHANGE_SECONDS, auth=False)
+            is_done = 200 <= status < 300 and not body.strip()
+            return Answer({}, "", "") if is_done else answers.read(status, body, ask)
+
+        answers.checked(await self._core.paced(once, ask), ask)
 
     async def view(self, file: ComfyFile, to: Path) -> Download:
         """Fetches a file of a run, whole.

@@ -18,5 +18,5 @@ async def wire() -> AsyncIterator[WireServer]:
 
 @pytest.fixture
 async def client(wire: WireServer) -> AsyncIterator[Client]:
-    async with Client(KEY, base_url=wire.url, submit_timeout=2) as made:
+    async with Client(KEY, base_url=wire.url, submit_timeout=2, pace_seconds=0) as made:
         yield made

@@ -439,6 +439,33 @@ MIXED = prompts("a lighthouse", FAILS, "a harbour", MODERATED, "a gull", MENDED,
 
 @pytest.mark.prefect
 @served
+async def test_a_row_is_done_only_with_whole_files(rh: Emulator, folder: Path) -> None:
+    """A12, A13: a damaged file and a success without files are not done, and the next run gets both at no cost."""
+    damaged, empty = "a cut picture", "a picture that is late"
+    rh.faults.add(Fault("download", prompt=damaged, kind="short"), Fault("query", prompt=empty, kind="no-results"))
+    source = manifest(folder, prompts("a lighthouse", damaged, empty))
+    began = await run(source)
+    assert states(began) == ["done", "failed", "failed"]
+    assert "damaged" in items(began)[1]["why"]
+    assert "no file and no text" in items(began)[2]["why"]
+    rh.faults.clear()
+    assert states(await run(source)) == ["done"] * 3
+    assert len(rh.books.submissions) == 3
+
+
+@pytest.mark.prefect
+@served
+async def test_a_chain_stops_at_a_damaged_file(rh: Emulator, folder: Path) -> None:
+    """A12: the next, paid step is not begun with half a picture."""
+    rh.faults.add(Fault("download", kind="short"))
+    began = await run(manifest(folder, prompts("a lighthouse")), chain=[ENLARGER])
+    assert states(began) == ["failed"]
+    assert "damaged" in items(began)[0]["why"]
+    assert len(rh.books.submissions) == 1
+
+
+@pytest.mark.prefect
+@served
 async def test_a_mixed_batch_accounts_for_every_row_and_run_again_pays_exactly_what_is_missing(
     rh: Emulator, folder: Path
 ) -> None:
