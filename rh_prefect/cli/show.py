@@ -125,7 +125,8 @@ def _files(result: Any) -> list[tuple[str, str]]:
     if found:
         return [(name.replace("_", " "), media.uri) for name, media in found]
     results = result if isinstance(result, list) else [result]
-    return [("output", media.uri) for one in results for media in getattr(one, "outputs", ())]
+    files = [media for one in results for media in getattr(one, "outputs", ())]
+    return [("output" if media.defect is None else f"output, {media.defect}", media.uri) for media in files]
 
 
 def _seconds(value: float | None) -> str:

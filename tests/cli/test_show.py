@@ -7,6 +7,8 @@ import pytest
 from rh_prefect.cli.show import Watch
 from rh_prefect.jobs.events import JobEvent, JobEventState
 from rh_prefect.jobs.ledger.costs import Costs
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.media.ref import Media
 from rh_prefect.runs import observer
 
 RUN = "6d6ba215-c5be-4f88-8824-26faa747bb74"
@@ -41,3 +43,15 @@ def test_what_was_paid_is_a_sum_for_each_unit_and_counts_failed_tasks(capsys: py
             listener(JobEvent("succeeded", "run/d", "a-model", task_id="d", costs=Costs({"CNY": Decimal(2)})))
         watch.summary(None)
     assert "paid 0.04 CNY, 7 coins, unknown: 1 now; 2 CNY was paid earlier" in capsys.readouterr().out
+
+
+def test_a_damaged_output_is_named_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    """A12: the summary of a run does not show half a picture as any other."""
+    files = [Media(uri=f"/out/{n}.png", kind="image", mime="image/png", size=1, sha256="0" * 64) for n in (1, 2)]
+    damaged = files[1].model_copy(update={"defect": "a broken png"})
+    result = Result(model="m", endpoint="m", job="run/job", key="k", task_id="7", outputs=(files[0], damaged))
+    with Watch(command="film") as watch:
+        watch.summary(result)
+    said = capsys.readouterr().out
+    assert "output: /out/1.png" in said
+    assert "output, a broken png: /out/2.png" in said

@@ -121,10 +121,11 @@ async def test_what_was_published_is_not_fetched_again(rh: Emulator) -> None:
     fetched = len(rh.books.downloads)
     again = await run(asked, key="mine")
     assert len(rh.books.downloads) == fetched
-    # Without its manifest the file that is already there is described, not fetched.
+    # Without a record that names its content, a file at the output's name is not taken for the output.
     Path(first.manifest).unlink()
     assert (await run(asked, key="mine")).media == again.media
-    assert len(rh.books.downloads) == fetched
+    assert len(rh.books.downloads) == fetched + 1
+    assert len(rh.books.submissions) == 1
 
 
 async def test_the_manifest_says_all_there_is_to_know(rh: Emulator, tmp_path: Path) -> None:

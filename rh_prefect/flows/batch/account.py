@@ -22,7 +22,7 @@ ItemState = Literal["done", "failed", "unknown", "not started", "cancelled", "un
 """How an item stands at the end.
 
 - `done`: its outputs are in the store.
-- `failed`: it failed, or its input is bad; `why` says so.
+- `failed`: it failed, its input is bad, or its file is damaged; `why` says so.
 - `unknown`: nobody knows whether a submit was accepted; `why` names the two ways out.
 - `not started`: the budget had too little left.
 - `cancelled`: the run was cancelled.
