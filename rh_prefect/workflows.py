@@ -8,6 +8,7 @@ A node's value is named `<node id>.<field name>`, as in the workflow's API-forma
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from rh_prefect.errors import InputError
 from rh_prefect.media.ref import Media, as_media_input
-from rh_prefect.snapshots import snapshot
+from rh_prefect.plain_values import flaw_of, snapshot
 
 InstanceType = Literal["default", "plus", "ultra"]
 """The machine: `default` has a 24 GB card, `plus` 48 GB; `ultra` (84 GB) is not documented."""
@@ -46,10 +47,22 @@ class _Asked(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def __init__(self, **given: Any) -> None:  # the fields of each
+        flaw = next((f"{name} {flaw}" for name, one in _by_name(given) if (flaw := flaw_of(one))), "")
+        if flaw:
+            raise InputError(f"{type(self).__name__}: {flaw}. Nothing was sent.")
         try:
             super().__init__(**snapshot(given))
         except ValidationError as error:
             raise InputError(f"{type(self).__name__}: {_problems(error)} Nothing was sent.") from None
+
+
+def _by_name(given: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """What was given, by the names that a message calls it: each node's value by its own."""
+    for name, one in given.items():
+        if name == "nodes" and isinstance(one, dict):
+            yield from ((f"nodes.{node!a}", value) for node, value in one.items())
+        else:
+            yield name, one
 
 
 class NodeValues(_Asked):

@@ -18,6 +18,7 @@ from rh_prefect.catalog import rules
 from rh_prefect.catalog.entry import Model, Param
 from rh_prefect.catalog.price import text_of
 from rh_prefect.errors import InputError, MediaError
+from rh_prefect.plain_values import flaw_of
 
 MIB = 1024 * 1024
 _SAME_FORMAT = {"jpeg": "jpg", "tiff": "tif"}
@@ -154,7 +155,11 @@ def check(model: Model, params: Mapping[str, object], *, as_media: Callable[[obj
     checked, tried = Checked(), set[str]()
     for name, value in params.items():
         param = model.find_param(name)
-        if param is None:
+        flaw = "" if param is not None and param.is_media else flaw_of(value)
+        if flaw:
+            checked.problems.append(f"{param.name if param is not None else ascii(name)} {flaw}")
+            tried.update([param.key] if param is not None else [])
+        elif param is None:
             _take_extra(model, checked, name, value)
         elif param.key in checked.values:
             checked.problems.append(f"{param.name} is given twice, also as {param.key!r}")

@@ -29,7 +29,7 @@ from rh_prefect.catalog.entry import Model, Param
 from rh_prefect.catalog.prose import describe, summary
 from rh_prefect.catalog.registry import get, models
 from rh_prefect.errors import InputError
-from rh_prefect.snapshots import snapshot
+from rh_prefect.plain_values import snapshot
 
 T = TypeVar("T", bound="InputBase")
 

@@ -15,6 +15,9 @@ from rh_prefect.media.names import is_text
 from rh_prefect.models import ModelInput
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
 
+LONGEST_LABEL = 1000
+"""Characters; a file's name takes the beginning."""
+
 Reuse = Literal["never", "always"]
 Asked: TypeAlias = ModelInput | WorkflowInput | AppInput | QuickCreateInput | GraphInput
 """What can be asked for."""
@@ -54,13 +57,25 @@ class Options:
         Raises:
             InputError: An option has no meaning.
         """
-        if self.label is not None and not is_text(self.label):
-            raise InputError(f"The label {self.label!r} cannot be written as UTF-8. Nothing was sent; give another.")
+        self._check_label()
         if self.reuse not in get_args(Reuse):
             raise InputError(f'reuse must be "never" or "always", not {self.reuse!r}. Nothing was sent.')
         if self.on_unknown not in ("raise", "resubmit"):
             raise InputError(f'on_unknown must be "raise" or "resubmit", not {self.on_unknown!r}. Nothing was sent.')
         self._check_numbers()
+
+    def _check_label(self) -> None:
+        if self.label is None:
+            return
+        if not isinstance(self.label, str):
+            raise InputError(f"The label must be text, not {type(self.label).__name__}. Nothing was sent.")
+        if len(self.label) > LONGEST_LABEL:
+            raise InputError(
+                f"The label has {len(self.label)} characters; at most {LONGEST_LABEL} are allowed. Nothing was sent; "
+                "give a shorter one."
+            )
+        if not is_text(self.label):
+            raise InputError(f"The label {self.label!a} cannot be written as UTF-8. Nothing was sent; give another.")
 
     def _check_numbers(self) -> None:
         if not isinstance(self.max_attempts, int) or self.max_attempts < 1:

@@ -115,7 +115,7 @@ def test_a_list_of_choices_goes_as_a_list() -> None:
         ("5", "a whole number"),
         (True, "a whole number"),
         (5.5, "a whole number"),
-        (float("nan"), "a whole number"),
+        (float("nan"), "not a number"),
     ],
 )
 def test_numbers(given: object, reason: str) -> None:

@@ -100,6 +100,33 @@ def test_every_kind_of_manifest_gives_the_same_rows(folder: Path, name: str) -> 
     assert params == [{"prompt": "a lighthouse", "aspect_ratio": "16:9"}, {"prompt": "a harbour"}]
 
 
+def test_a_long_cell_is_a_cell_and_one_without_end_is_said(folder: Path) -> None:
+    """B5: a cell of more than 128 kB stops no batch; one of more than 16 MiB stops it with the true reason."""
+    rows = [{"prompt": "x", "notes": "y" * 300_000}, {"prompt": "z", "notes": ""}]
+    plan = make_plan(PICTURE, ignored=["notes"])
+    assert asked(rows_of(manifest(folder, rows), plan)) == [{"prompt": "x"}, {"prompt": "z"}]
+    rows[0]["notes"] = "y" * (2**24 + 1)
+    with pytest.raises(InputError, match="row that begins in line 2 has a cell of more than 16777216 characters"):
+        rows_of(manifest(folder, rows), plan)
+
+
+def test_a_label_that_is_too_long_is_that_row_s_trouble_alone(folder: Path) -> None:
+    """B5: a huge label of one row is said, and the other rows are run."""
+    rows = [{"prompt": "x", "name": "y" * 100_000}, {"prompt": "z", "name": "z"}]
+    bad, good = rows_of(manifest(folder, rows), make_plan(PICTURE, label_column="name"))
+    assert "The label has 100000 characters" in why(bad)
+    assert isinstance(good, Work)
+
+
+@pytest.mark.parametrize("column", ["prompt", "image_url"])
+def test_rows_that_differ_in_any_part_of_a_link_are_rows_of_their_own(column: str) -> None:
+    """A3: a row is its values as written; two links that differ in `token=` are two rows, and so are two texts."""
+    rows = [{"image_url": "https://h/a.png", "prompt": "x", column: f"https://h/a.png?token={n}"} for n in (1, 2, 1)]
+    one, two, again = (work.id for work in rows_of(rows, make_plan(KLING)) if isinstance(work, Work))
+    assert len({one, two, again}) == 3
+    assert again.startswith(one) and not two.startswith(one)
+
+
 def test_parquet_is_read_with_what_databases_and_data_frames_write(folder: Path) -> None:
     photo = samples.png(folder / "one.png")
     table = {
@@ -303,9 +330,9 @@ def test_an_odd_cell_makes_its_row_bad_and_no_other(folder: Path) -> None:
         ({"image_url": "https://[cdn.example.com/b.png"}, "is no address"),
         ({"image_url": "x" * 300 + ".png"}, "File name too long"),
         ({"image_url": "~nobody-at-all/b.png"}, "home directory"),
-        ({"duration": "\ud800"}, "no UTF-8"),
-        ({"prompt": "\ud800"}, "unicode"),
-        ({"name": "\ud800"}, "no UTF-8"),
+        ({"duration": "\ud800"}, "half of a character"),
+        ({"prompt": "\ud800"}, "half of a character"),
+        ({"name": "\ud800"}, "as UTF-8"),
         ({"\ud800": 1}, "no parameter"),
     ]
     given = [{"image_url": photo, "prompt": "waves", "name": "a", **odd} for odd, _ in rows]
@@ -325,7 +352,7 @@ def test_an_odd_cell_makes_its_row_bad_and_no_other(folder: Path) -> None:
 def test_a_huge_number_and_a_deep_list_make_their_row_bad() -> None:
     entry, number = next((model, one) for model in catalog.models() for one in model.params if one.type == "int")
     (huge,) = rows_of([{number.name: 10**400}], make_plan(entry.name))
-    assert "too large" in why(huge)
+    assert "more than 300 digits" in why(huge)
     entry, deep = next((model, one) for model in catalog.models() for one in model.params if one.type == "json")
     (nested,) = rows_of([{deep.name: "[" * 100_000}], make_plan(entry.name))
     assert "nested too deeply" in why(nested)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from rh_prefect import models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, InputError, KeyRejected, MediaError, RunningHubError, StoreError
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.tasks import generate, quick_create
+from rh_prefect.tasks import generate, quick_create, run_workflow
 from tests.support import samples
 from tests.support.s3 import S3Server
 
@@ -145,6 +147,61 @@ async def test_a_scratch_folder_below_a_regular_file(
 async def test_a_label_that_no_file_could_be_named_after(rh: Emulator, out: Path) -> None:
     with pytest.raises(InputError, match="label"):
         await run(models.ZImageTurbo(prompt="a lighthouse"), label="caf\udce9")
+    assert nothing_was_paid(rh, out)
+
+
+SEEDED = models.input_for("google/veo3.1-fast/text-to-video-official-stable")
+HUGE, HALF = 10**5000, "half an emoji \ud83d"
+DEEP: list[object] = []
+for _ in range(3000):
+    DEEP = [DEEP]
+
+BAD: dict[str, tuple[Callable[[Emulator], object], str]] = {
+    "a label": (
+        lambda _: run(models.ZImageTurbo(prompt="x"), label="x" * 1_000_000),
+        "The label has 1000000 characters",
+    ),
+    "a number": (lambda _: run(SEEDED(prompt="x", seed=HUGE)), "seed holds a number of"),
+    "an extra": (
+        lambda _: run(models.ZImageTurbo(prompt="x", foo=HUGE)),
+        "'foo' holds a number of more than 300 digits",
+    ),
+    "a speed": (lambda _: run(models.MinimaxSpeech28Hd(text="x", speed=HUGE)), "speed holds a number of more than 300"),
+    "a prompt": (lambda _: run(models.ZImageTurbo(prompt=HALF)), "prompt holds half of a character"),
+    "a list": (lambda _: run(models.ZImageTurbo(prompt="x", foo=[{HALF: 1}])), "'foo' holds half of a character"),
+    "a tree": (lambda _: run(models.ZImageTurbo(prompt="x", foo=DEEP)), "'foo' holds lists or objects that are nested"),
+    "an object": (
+        lambda _: run(models.ZImageTurbo(prompt="x", foo=object())),
+        "of the type object, which cannot be sent",
+    ),
+    "a seed": (lambda rh: workflow(rh, seed=HUGE), "WorkflowInput: seed holds a number of more than 300 digits"),
+    "a node": (lambda rh: workflow(rh, nodes={"3.steps": HUGE}), r"WorkflowInput: nodes\.'3\.steps' holds a number"),
+    "a text": (lambda rh: workflow(rh, nodes={"6.text": HALF}), r"WorkflowInput: nodes\.'6\.text' holds half of a"),
+    "nothing": (lambda rh: workflow(rh, nodes={"3.cfg": float("nan")}), r"nodes\.'3\.cfg' holds nan"),
+}
+
+
+def workflow(rh: Emulator, **given: Any) -> Coroutine[Any, Any, Result]:
+    return run_workflow.fn(rh.workflows.id_of("text-to-image"), scope="test", **given)
+
+
+@pytest.mark.filterwarnings("ignore::rh_prefect.catalog.InputWarning")
+@pytest.mark.parametrize("name", BAD)
+async def test_what_could_be_neither_sent_nor_recorded(rh: Emulator, out: Path, name: str) -> None:
+    """B5: huge labels and numbers, half a surrogate and endless nesting get a clear error before anything is paid."""
+    call, said = BAD[name]
+    with pytest.raises(InputError, match=said):
+        await call(rh)  # type: ignore[misc]
+    assert nothing_was_paid(rh, out)
+
+
+async def test_a_pipe_in_place_of_a_picture(rh: Emulator, out: Path, tmp_path: Path) -> None:
+    """B5: a pipe is refused, and is not waited for."""
+    os.mkfifo(tmp_path / "photo.png")
+    with pytest.raises(MediaError, match="a pipe, a device or a socket"):
+        await asyncio.wait_for(run(animated(tmp_path / "photo.png")), 20)
+    with pytest.raises(MediaError, match="a pipe, a device or a socket"):
+        await asyncio.wait_for(run(animated("/dev/zero")), 20)
     assert nothing_was_paid(rh, out)
 
 

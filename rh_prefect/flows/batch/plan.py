@@ -16,6 +16,7 @@ from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
 from rh_prefect.errors import InputError
 from rh_prefect.flows.batch.source import Row, Source, trouble
+from rh_prefect.jobs.options import Options
 from rh_prefect.media.place import is_local, local_path
 from rh_prefect.media.ref import Media, as_media_input
 from rh_prefect.media.source import identity_uri, shown
@@ -152,6 +153,7 @@ class Plan:
 
     def _checked(self, row: Row, base: str | None, label: str | None) -> Work:
         params = self._params(row, base)
+        Options(label=label)  # refuses what is not a label
         for number, stage in enumerate(self.stages):
             stage.asked(params[number], before=_FED if number else None)
         text = json.dumps([_plain(one) for one in params] + [label], sort_keys=True, ensure_ascii=False)
@@ -362,7 +364,7 @@ def _legible(text: str) -> str:
 
 
 def _plain(params: Mapping[str, object]) -> dict[str, object]:
-    """Parameters as they count for a row's identity: files by content or address, without signatures."""
+    """Parameters as they count for a row's identity: as they are written; only files that are known go by content."""
     return {name: _plain_value(value) for name, value in sorted(params.items())}
 
 
@@ -371,16 +373,7 @@ def _plain_value(value: object) -> object:
         return f"sha256:{value.sha256}"
     if isinstance(value, list | tuple):
         return [_plain_value(item) for item in value]
-    if isinstance(value, str):
-        return _address(value) if _SCHEME.match(value) else value
-    return value if isinstance(value, int | float | bool | dict | None) else str(value)
-
-
-def _address(text: str) -> str:
-    try:
-        return identity_uri(text)
-    except ValueError:  # a text that only begins like a link
-        return text
+    return value if isinstance(value, str | int | float | bool | dict | None) else str(value)
 
 
 _IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif", "heic"})

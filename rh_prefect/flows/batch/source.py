@@ -26,6 +26,7 @@ from rh_prefect.media.ref import Media, as_media_input
 from rh_prefect.media.refusal import as_store_error
 from rh_prefect.media.source import identity_uri, open_input, shown
 from rh_prefect.media.store import MediaStore
+from rh_prefect.plain_values import snapshot
 from rh_prefect.settings import get_settings
 
 Given: TypeAlias = str | Sequence[Any]
@@ -39,6 +40,9 @@ _FORMS: dict[str, Form] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
+
+_LONGEST_CELL = 2**24
+"""Characters of one cell of a table."""
 
 _TROUBLES: tuple[tuple[type[Exception], str], ...] = (
     (UnicodeError, "it holds text that is no UTF-8, such as half of a character"),
@@ -132,7 +136,7 @@ def _row(number: int, value: object) -> tuple[Row, str]:
     """One row of a list, and what stands for it in the list's identity; what cannot be read is a bad row."""
     try:
         if isinstance(value, Mapping) and not _is_media(value):
-            row = Row(number, {str(name): one for name, one in value.items()})
+            row = Row(number, {str(name): snapshot(one) for name, one in value.items()})
         else:
             row = Row(number, {}, file=as_media_input(value))
         return row, _text(row)
@@ -152,13 +156,13 @@ def _is_media(value: Mapping[Any, Any]) -> bool:
 
 
 def _content(value: object) -> str:
-    """What stands for a value in the identity of a list: a file's content, a link without its signature."""
+    """What stands for a value in the identity of a list: a known file's content, else the value as it is written."""
     if value is None:
         return ""
     try:
         media = as_media_input(value)
-        return f"sha256:{media.sha256}" if isinstance(media, Media) else identity_uri(media)
-    except (InputError, ValueError, OSError, RuntimeError):  # no file, no address, or a home folder of nobody
+        return f"sha256:{media.sha256}" if isinstance(media, Media) else media
+    except InputError:  # it is not a file
         return repr(value)
 
 
@@ -217,6 +221,8 @@ def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:
 
 def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]]:
     """The header and the rows of a table, without empty lines."""
+    # Of the whole process, and never lowered: the default is less than some prompts have.
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
     # Strict: else a quote that is not closed makes one row of all that follow it.
     lines, begins = csv.reader(text, delimiter=delimiter, strict=True), 1
     try:
@@ -225,6 +231,11 @@ def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]
             if cells:
                 yield cells
     except csv.Error as error:
+        if "field limit" in str(error):
+            raise InputError(
+                f"{name}: cannot be read as a table: the row that begins in line {begins} has a cell of more than "
+                f"{csv.field_size_limit()} characters. What to do: shorten it."
+            ) from None
         raise InputError(
             f"{name}: cannot be read as a table: the row that begins in line {begins} has a quote that is not closed, "
             f"or closed too early ({error}). What to do: close it; a quote within quotes is written twice."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rh_prefect.client import Client
@@ -23,12 +24,14 @@ from rh_prefect.settings import Settings
 class Account:
     """What the jobs of one API key share in this process; lives on the package's loop thread."""
 
-    def __init__(self, client: Client, *, settings: Settings) -> None:
+    def __init__(self, client: Client, *, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         """Opens the account; nothing is asked before its first job.
 
         Args:
             client: Talks to RunningHub with the account's key.
             settings: Where this machine's scratch lies, and how often to look at tasks.
+            clock: Seconds since 1970. Links of uploads end by the wall clock; a monotonic one stands still while a
+                laptop sleeps.
         """
         self.client = client
         self.settings = settings
@@ -43,7 +46,7 @@ class Account:
         )
         self.prices = Prices(client)
         self._copying = NamedLocks()
-        self._uploads = Uploads(client.upload, folder=settings.state_dir / "inputs", clock=time.monotonic)
+        self._uploads = Uploads(client.upload, folder=settings.state_dir / "inputs", clock=clock)
 
     async def link(self, order: Order, mark: str, *, store: MediaStore) -> str:
         """Gives a link, or a name at RunningHub, under which it can read an input of a job that this account pays.

@@ -14,7 +14,7 @@ from rh_prefect.media.place import is_local
 from rh_prefect.media.source import digest, look
 
 LIFETIME = 20 * 3600.0
-"""Seconds for which a link is given out: RunningHub says one day, and a job may wait for its slot."""
+"""Seconds for which a link is given out by the wall clock: RunningHub says one day, and a job may wait for its slot."""
 
 AT_ONCE = 4
 
@@ -36,7 +36,7 @@ class Uploads:
         Args:
             upload: Uploads a local file: `upload(path, name=…, mime=…)`.
             folder: Local scratch for files that are not local.
-            clock: Monotonic seconds.
+            clock: Seconds since 1970.
             lifetime: Seconds for which an upload is taken to be there.
             most: How many uploads are remembered; a file whose upload was dropped is sent again.
         """
@@ -69,9 +69,11 @@ class Uploads:
         sha256 = given.seen.sha256
         async with self._locks.of(sha256):
             known = self._sent.get(sha256)
-            if known is None or self._clock() >= known[1]:
+            # A clock that was set back since says nothing of the link's age.
+            if known is None or not 0 <= self._clock() - known[1] < self._lifetime:
+                began = self._clock()
                 async with self._gate:
-                    known = (await self._send(given, options), self._clock() + self._lifetime)
+                    known = (await self._send(given, options), began)
                 self._sent[sha256] = known
             return known[0]
 

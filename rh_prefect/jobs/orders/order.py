@@ -11,6 +11,7 @@ from itertools import islice, product
 from typing import Any
 
 from rh_prefect import catalog
+from rh_prefect.errors import InputError
 from rh_prefect.jobs.ledger.identity import base_hash, explicit_key, graph_base, request_id
 from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.ledger.records import Intent, SeenMedia
@@ -196,17 +197,26 @@ def as_request(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         given: What the caller gave, files by their marks.
+
+    Raises:
+        InputError: Something in it is not JSON.
     """
     return {name: _without_breaks(value) for name, value in given.items()}
 
 
 def _without_breaks(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
     if isinstance(value, str):
         # A prompt that is read from a file ends with a line break, and the same prompt in a program does not.
         return value.rstrip("\r\n")
     if isinstance(value, Mapping):
         return {name: _without_breaks(one) for name, one in value.items()}
-    return [_without_breaks(one) for one in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_without_breaks(one) for one in value]
+    raise InputError(
+        f"A parameter holds a value of the type {type(value).__name__}, which cannot be sent as JSON. Nothing was sent."
+    )
 
 
 async def _marks(

@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from rh_prefect.client import Client
 from rh_prefect.client.wire import Upload
+from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, MediaError, NoAnswer
+from rh_prefect.jobs.accounts.account import Account
 from rh_prefect.jobs.accounts.uploads import AT_ONCE, LIFETIME, Uploads
 from rh_prefect.jobs.ledger.journal import FolderJournal
 from rh_prefect.jobs.orders.inputs import Input, Inputs
+from rh_prefect.jobs.orders.order import Order
+from rh_prefect.media.store import MediaStore
+from rh_prefect.settings import Settings
 from tests.support import samples
 from tests.support.reachable import count_of
 
@@ -53,6 +60,12 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@pytest.fixture
+def rh_site() -> Iterator[Emulator]:
+    with Emulator() as emulator:
+        yield emulator
 
 
 @pytest.fixture
@@ -127,6 +140,25 @@ async def test_a_link_that_is_about_to_die_is_made_anew(
     clock.now = LIFETIME
     assert await uploads.link(photo, options={}) != first
     assert len(rh.uploads) == 2
+
+
+async def test_a_link_that_ended_while_the_machine_slept_is_made_again(
+    rh_site: Emulator, tmp_path: Path, photo: Input
+) -> None:
+    """A23: the life of an upload's link is measured with the wall clock, which goes on while a laptop sleeps."""
+    clock = Clock()
+    clock.now = 1_800_000_000.0
+    client = Client(rh_site.key, base_url=rh_site.url)
+    account = Account(client, settings=Settings(state_dir=tmp_path / "state"), clock=clock)
+    order = Order(model="m", endpoint="m", site="s", payload={}, base="b", inputs={photo.mark: photo})
+    store = MediaStore(tmp_path / "out")
+    uploads = []
+    for slept in (0, 60, 21 * 3600, -60):
+        clock.now += slept
+        await account.link(order, photo.mark, store=store)
+        uploads.append(len(rh_site.books.uploads))
+    await account.aclose()
+    assert uploads == [1, 1, 2, 3], "the last: a clock that was set back says nothing of a link's age"
 
 
 def test_a_link_is_given_out_for_less_than_the_day_that_it_lives() -> None:

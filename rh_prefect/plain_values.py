@@ -1,0 +1,65 @@
+"""What a caller hands over: copies of it, and why it could not be written as JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+DEEPEST = 100
+"""How deep lists and objects may be nested."""
+
+_MOST_DIGITS = 300
+_MOST = 10**_MOST_DIGITS
+
+
+def snapshot(value: Any, *, depth: int = 0) -> Any:
+    """Copies lists, tuples and objects, so that what the caller changes later changes nothing here.
+
+    Args:
+        value: What the caller gave: mostly JSON, with files in between, which stay as they are.
+        depth: How deep it lies in what was given; what is deeper than may be is not copied.
+    """
+    if depth > DEEPEST:
+        return value
+    if type(value) is dict:
+        return {name: snapshot(one, depth=depth + 1) for name, one in value.items()}
+    if type(value) is list:
+        return [snapshot(one, depth=depth + 1) for one in value]
+    if type(value) is tuple:
+        return tuple(snapshot(one, depth=depth + 1) for one in value)
+    return bytes(value) if isinstance(value, bytearray) else value
+
+
+def flaw_of(value: Any, *, depth: int = 0) -> str:
+    """Says why a value could not be sent or recorded; empty where it could.
+
+    Files and other objects are not looked at: what takes them says what is wrong with them.
+
+    Args:
+        value: What the caller gave.
+        depth: How deep it lies in what was given.
+    """
+    if isinstance(value, str):
+        return "" if _is_text(value) else "holds half of a character (a lone surrogate), which is not valid text"
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"holds {value}, which is not a number that can be sent"
+    if isinstance(value, int):
+        return "" if -_MOST < value < _MOST else f"holds a number of more than {_MOST_DIGITS} digits"
+    if isinstance(value, dict | list | tuple):
+        return _flaw_within(value, depth)
+    return ""
+
+
+def _flaw_within(value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int) -> str:
+    if depth >= DEEPEST:
+        return f"holds lists or objects that are nested more than {DEEPEST} deep"
+    parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+    return next((flaw for flaw in (flaw_of(one, depth=depth + 1) for one in parts) if flaw), "")
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
