@@ -22,7 +22,7 @@ from rh_prefect.jobs.events import Observer, Silent, event_of, what_of
 from rh_prefect.jobs.leaving import Left, Round
 from rh_prefect.jobs.ledger.budget import ledger_of
 from rh_prefect.jobs.ledger.calls import Caller, Found
-from rh_prefect.jobs.ledger.identity import explicit_key, reused_key
+from rh_prefect.jobs.ledger.identity import reused_key
 from rh_prefect.jobs.ledger.journal import TellingJournal
 from rh_prefect.jobs.ledger.records import Intent, Submit
 from rh_prefect.jobs.ledger.scope import Scope
@@ -163,7 +163,7 @@ class Payer:
     async def _find(self, order: Order, scope: Scope, store: MediaStore, caller: Caller, options: Options) -> Found:
         is_empty = await self._scopes.open(scope, store)
         if options.key is not None:
-            return Found(explicit_key(options.key), is_new=is_empty)
+            return Found(order.key(options.key), is_new=is_empty)
         if options.reuse == "always":
             return Found(reused_key(order.request_id), is_new=is_empty)
         return await scope.calls.find(
@@ -191,6 +191,22 @@ class Payer:
         """
         await self._place(asked, scope, store, label)
         await self._check_store(store)
+
+    async def key_of(self, asked: Asked, *, scope: Scope, store: MediaStore, label: str | None, key: str) -> str:
+        """Finds the key that a job would have; nothing is paid.
+
+        Args:
+            asked: A model, a workflow or an app, with its parameters.
+            scope: The run that it belongs to.
+            store: Where its outputs are to go.
+            label: A name for its output.
+            key: The caller's own key.
+
+        Raises:
+            RunningHubError: As for `check`.
+        """
+        order = await self._place(asked, scope, store, label)
+        return (await as_recorded(order, journal=scope.journal, key=key)).key(key)
 
     async def bring_home(
         self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs.cancel import cancel_run
 from rh_prefect.runs.past import past_scope
 from tests.support import samples
+from tests.support.link_host import LinkHost
 from tests.support.rh import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
@@ -82,26 +84,85 @@ async def test_a_failed_row_that_the_budget_allows_no_other_try_is_failed_and_sa
     assert paid(rh) == ["a harbour", "doomed"]
 
 
-async def test_a_file_that_was_changed_under_its_name_is_said_and_one_that_was_touched_is_done(
+async def test_a_file_that_was_changed_under_its_name_is_another_job_and_one_that_was_touched_is_done(
     rh: Emulator, tmp_path: Path
 ) -> None:
+    """A4: the content of a row's files decides the job: a changed file is paid for, and the first one is kept."""
     folder = tmp_path / "in"
     folder.mkdir()
     photo = samples.png(folder / "a.png")
     samples.png(folder / "b.png", text="another")
-    first = await run(str(folder), model=ENLARGER)
-    assert (first.done, len(rh.books.paid)) == (2, 2)
+    first = items(await run(str(folder), model=ENLARGER))
+    assert [item["state"] for item in first] == ["done", "done"]
     os.utime(photo, (1, 1))
     assert (await run(str(folder), model=ENLARGER)).done == 2
     assert len(rh.books.paid) == 2
     before = photo.read_bytes()
     samples.png(photo, text="changed")
     changed, same = items(await run(str(folder), model=ENLARGER))
-    assert (changed["state"], same["state"]) == ("failed", "done")
-    assert "a name of its own" in changed["why"]
+    assert (changed["state"], same["outputs"]) == ("done", first[1]["outputs"])
+    assert changed["outputs"] != first[0]["outputs"]
+    assert len(rh.books.paid) == 3
     photo.write_bytes(before)
-    assert items(await run(str(folder), model=ENLARGER)) == items(first)
+    assert [item["outputs"] for item in items(await run(str(folder), model=ENLARGER))] == [
+        item["outputs"] for item in first
+    ]
+    assert len(rh.books.paid) == 3
+
+
+async def test_rows_whose_links_differ_in_a_parameter_are_pictures_of_their_own(rh: Emulator, links: LinkHost) -> None:
+    """A3: three rows with links that differ only in `token=` are three pictures, each of its own file."""
+    rows = [{"image_url": links.put(f"photo?token={n}", picture(n))} for n in "123"]
+    account = await run(rows, model=ENLARGER)
+    assert (account.done, len(rh.books.paid), len(rh.books.uploads)) == (3, 3, 3)
+    assert len({one.sha256 for one in rh.books.uploads}) == 3
+
+
+async def test_a_changed_manifest_is_seen(rh: Emulator, links: LinkHost, tmp_path: Path) -> None:
+    """A3: a manifest whose link now has another `token=` has another row, and that one is made."""
+    manifest = tmp_path / "rows.csv"
+    for n in "12":
+        link = links.put(f"photo?token={n}", picture(n))
+        manifest.write_text(f"image_url\n{link}\n")
+        assert (await run(str(manifest), model=ENLARGER)).done == 1
+    assert len({one.sha256 for one in rh.books.uploads}) == len(rh.books.paid) == 2
+
+
+async def test_a_link_that_is_signed_again_is_not_paid_for_again(rh: Emulator, links: LinkHost, tmp_path: Path) -> None:
+    """The content of a row's file decides the job, not how its link is written today."""
+    manifest = tmp_path / "rows.csv"
+    for n in "12":
+        link = links.put(f"photo?token={n}", picture("x"), etag=f'"{n}"')
+        manifest.write_text(f"image_url\n{link}\n")
+        assert (await run(str(manifest), model=ENLARGER)).done == 1
+    assert len(rh.books.paid) == 1
+
+
+async def test_a_link_whose_file_was_overwritten_is_looked_at_again(rh: Emulator, links: LinkHost) -> None:
+    """A4: a row that is done is looked at again where its place says that the file has changed."""
+    for n in "12":
+        link = links.put("photo", picture(n), etag=f'"{n}"')
+        assert (await run([{"image_url": link}], model=ENLARGER)).done == 1
+    assert len({one.sha256 for one in rh.books.uploads}) == len(rh.books.paid) == 2
+    assert (await run([{"image_url": link}], model=ENLARGER)).done == 1
     assert len(rh.books.paid) == 2
+
+
+async def test_two_rows_with_equal_files_are_two_jobs_in_every_run(rh: Emulator, links: LinkHost) -> None:
+    rows = [{"image_url": links.put(name, picture("x"), etag='"1"')} for name in ("a", "b")]
+    rh.faults.add(Fault("submit", number=2, kind="fail"))
+    assert (await run(rows, model=ENLARGER)).done == 1
+    assert (await run(rows, model=ENLARGER)).done == 2
+    assert (await run(rows, model=ENLARGER)).done == 2
+    assert len(rh.books.paid) == 3, "each once, and what failed once more"
+
+
+def picture(text: str) -> bytes:
+    """A picture of which there is no other with this text."""
+    body = b"tEXtComment\0" + text.encode()
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    png = samples.picture("PNG")
+    return png[:-12] + chunk + png[-12:]
 
 
 async def test_whoever_watches_and_breaks_stops_nothing(rh: Emulator) -> None:

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -69,12 +69,14 @@ class Work:
         id: The same for the same row in every run of the batch.
         label: A name for its output.
         params: The parameters of each step.
+        copy: Which of the rows with these values it is, from 1.
     """
 
     number: int
     id: str
     label: str | None
     params: tuple[Mapping[str, object], ...]
+    copy: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +129,8 @@ class Plan:
             work = self._work(row, source.base)
             if isinstance(work, Work):
                 seen[work.id] += 1
-                if seen[work.id] > 1:
-                    work = Work(work.number, f"{work.id}-{seen[work.id]}", work.label, work.params)
+                if (copy := seen[work.id]) > 1:
+                    work = replace(work, id=f"{work.id}-{copy}", copy=copy)
             yield work
 
     def _takes(self, row: Row) -> bool:

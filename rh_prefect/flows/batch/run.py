@@ -198,13 +198,15 @@ class _Run:
     async def whole(self, rows: Sequence[Work | Bad]) -> BatchAccount:
         """Does what is missing, and gives the account, whatever happens."""
         known = await asyncio.to_thread(accounts.earlier, self.name, store=self.store)
-        items = await asyncio.to_thread(_items, rows)
+        items = await asyncio.to_thread(_items, rows, self.plan, self.store)
         works = [row for row in rows if isinstance(row, Work)]
         budget = self.options["budget"]
         limit = None if budget is None else Decimal(str(budget))
         progress = Progress(self.name, len(rows), self.scope.journal.scope, budget=limit)
         ledger = await LOOP.call(_ledger(self.scope.journal))
-        crew = Crew(self.name, self.plan, self.options, self.scope.journal.scope, ledger, progress, items)
+        crew = Crew(self.name, self.plan, self.options, self.scope, self.store, ledger, progress, items)
+        for item in known.values():
+            crew.know(item)
         missing = await self._take_earlier(works, crew, known)
         expect_jobs(len(missing) * len(self.plan.stages))
         progress.start([item for item in items.values() if item.state != "unfinished"])
@@ -248,7 +250,8 @@ class _Run:
         for work in candidates:
             if work.id in there:
                 crew.items[work.number] = known[work.id].model_copy(update={"row": work.number, "label": work.label})
-                ASKED[crew.scope].update(crew.keys(work.id))
+                crew.keep(work)
+                ASKED[crew.scope.journal.scope].update(crew.keys(work.id))
         return [work for work in works if work.id not in there]
 
     @staticmethod
@@ -281,15 +284,17 @@ class _Run:
         return account
 
 
-def _items(rows: Sequence[Work | Bad]) -> dict[int, Item]:
-    return {row.number: _item(row) for row in rows}
+def _items(rows: Sequence[Work | Bad], plan: Plan, store: MediaStore) -> dict[int, Item]:
+    with ThreadPoolExecutor(_CHECKS) as pool:
+        return {row.number: item for row, item in zip(rows, pool.map(lambda row: _item(row, plan, store), rows))}
 
 
-def _item(row: Work | Bad) -> Item:
+def _item(row: Work | Bad, plan: Plan, store: MediaStore) -> Item:
     if isinstance(row, Bad):
         return Item(row=row.number, label=row.label, state="failed", why=f"bad input: {row.why}")
     why = "the run broke off before its end; run it again"
-    return Item(row=row.number, id=row.id, label=row.label, why=why, files=mark_of(row.params))
+    mark = mark_of(plan.stages, row.params, options_for=store.options_for)
+    return Item(row=row.number, id=row.id, label=row.label, why=why, files=mark)
 
 
 async def _ledger(journal: Journal) -> Ledger:

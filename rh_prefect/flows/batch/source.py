@@ -24,7 +24,7 @@ from rh_prefect.jobs.orders.inputs import fetched
 from rh_prefect.media.place import is_local, local_path, protocol_of, read_options, without_user
 from rh_prefect.media.ref import Media, as_media_input
 from rh_prefect.media.refusal import as_store_error
-from rh_prefect.media.source import identity_uri, open_input, shown
+from rh_prefect.media.source import identity_uri, open_input, shown, unsigned_uri
 from rh_prefect.media.store import MediaStore
 from rh_prefect.plain_values import snapshot
 from rh_prefect.settings import get_settings
@@ -148,7 +148,16 @@ def _row(number: int, value: object) -> tuple[Row, str]:
 
 
 def _text(row: Row) -> str:
-    return json.dumps([_content(row.file), row.values], sort_keys=True, default=_content)
+    return json.dumps([_content(row.file), _named(row.values)], sort_keys=True, default=_content)
+
+
+def _named(value: object) -> object:
+    """Values as they tell a list from another: a link that is merely signed again is the same one."""
+    if isinstance(value, Mapping):
+        return {name: _named(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(one) for one in value]
+    return (unsigned_uri(value) or value) if isinstance(value, str) else value
 
 
 def _is_media(value: Mapping[Any, Any]) -> bool:
@@ -161,7 +170,7 @@ def _content(value: object) -> str:
         return ""
     try:
         media = as_media_input(value)
-        return f"sha256:{media.sha256}" if isinstance(media, Media) else media
+        return f"sha256:{media.sha256}" if isinstance(media, Media) else str(_named(media))
     except InputError:  # it is not a file
         return repr(value)
 
@@ -194,7 +203,8 @@ def _manifest(given: str, form: Form, options: Mapping[str, object]) -> Source:
             yield from _whole_text(readers[form](reader), name)
 
     is_table = form != "jsonl"
-    return Source(name=name, identity=identity_uri(given), base=base, rows=rows, root=base, is_table=is_table)
+    identity = unsigned_uri(given) or identity_uri(given)
+    return Source(name=name, identity=identity, base=base, rows=rows, root=base, is_table=is_table)
 
 
 def _whole_text(rows: Iterator[Row], name: str) -> Iterator[Row]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
+from rh_prefect.blocks.paying import load_payer
 from rh_prefect.errors import (
     BudgetExceeded,
     InputError,
@@ -27,9 +28,12 @@ from rh_prefect.jobs.events import what_of
 from rh_prefect.jobs.leaving import Left, Round
 from rh_prefect.jobs.ledger.budget import Ledger
 from rh_prefect.jobs.ledger.costs import CURRENCY, Costs
-from rh_prefect.jobs.ledger.identity import explicit_key
+from rh_prefect.jobs.orders.order import REQUEST
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.thread import LOOP
+from rh_prefect.media.store import MediaStore
+from rh_prefect.models import ModelInput
+from rh_prefect.runs.past import PastScope
 from rh_prefect.runs.rounds import in_round, party
 from rh_prefect.tasks.generate import can_help, generate
 from rh_prefect.tasks.many import WAVE, run_or_leave
@@ -75,7 +79,8 @@ class Crew:
         batch: The batch's id.
         plan: What is done with each row.
         options: Of each paid call, as `generate` takes them.
-        scope: The scope of their jobs, by name.
+        scope: The scope of their jobs.
+        store: Where their outputs go.
         ledger: What they have cost.
         progress: Is told of each row's end.
         items: What became of each row, by its number.
@@ -84,10 +89,21 @@ class Crew:
     batch: str
     plan: Plan
     options: Mapping[str, Any]
-    scope: str
+    scope: PastScope
+    store: MediaStore
     ledger: Ledger
     progress: Progress
     items: dict[int, Item]
+    _keys: dict[str, list[str]] = field(default_factory=dict)
+    _owners: dict[str, int] = field(default_factory=dict)
+
+    def know(self, item: Item) -> None:
+        """Takes over from an earlier run's account which jobs a row has."""
+        self._keys[item.id] = [job.rpartition("/")[2] for job in item.jobs]
+
+    def keep(self, work: Work) -> None:
+        """Leaves a row's jobs to it: it is done, and an equal row is another job."""
+        self._owners.update(dict.fromkeys(self.keys(work.id), work.number))
 
     async def run(self, works: Iterable[Work], together: Round | None = None) -> list[Work]:
         """Runs all rows; none of their failures stops the others.
@@ -160,15 +176,27 @@ class Crew:
         return found
 
     def keys(self, row: str) -> list[str]:
-        """The names of a row's jobs in their scope, in the order of its steps.
+        """The names of a row's jobs in their scope, in the order of its steps, as far as it came.
 
         Args:
             row: The row's id.
         """
-        return [explicit_key(self._key(row, step)) for step in range(len(self.plan.stages))]
+        return self._keys.get(row, [])
 
-    def _key(self, row: str, step: int) -> str:
-        return f"batch {self.batch} row {row} step {step + 1}"
+    async def _key(self, work: Work, step: int, asked: ModelInput, label: str | None) -> str:
+        """The key of a row's step: by what it asks for, files by content, and which of the equal ones it is."""
+        number = work.copy
+        while True:
+            key = f"batch {self.batch} step {step + 1} label {label!r} number {number} request {REQUEST}"
+            try:
+                payer = await load_payer(self.options["credentials"])
+                job = await LOOP.call(payer.key_of(asked, scope=self.scope, store=self.store, label=label, key=key))
+            except RunningHubError:
+                return key  # its task meets the same, and tries again what may pass
+            if self._owners.setdefault(job, work.number) == work.number:
+                self._keys[work.id] = [*self.keys(work.id)[:step], job]
+                return key
+            number += 1
 
     async def _run(self, work: Work) -> _Short | _Gone | None:
         results: list[Result] = []
@@ -192,7 +220,8 @@ class Crew:
             asked = stage.asked(work.params[step], before=results[-1].media if results else None)
             # Only the last step's output bears the name alone; the others say whose they are.
             label = work.label if step == len(stages) - 1 else f"{work.label or 'item'}-step-{step + 1}"
-            done = await run_or_leave(asked, by=_paid_once, label=label, key=self._key(work.id, step), **self.options)
+            key = await self._key(work, step, asked, label)
+            done = await run_or_leave(asked, by=_paid_once, label=label, key=key, **self.options)
             if isinstance(done, Left):
                 return done
             results.append(done)
@@ -213,7 +242,8 @@ class Crew:
         state = _state(error)
         why = error.message if isinstance(error, RunningHubError) else f"{type(error).__name__}: {error}"
         # The item names its job and says how it stands: without them, what ends many rows reads the same for each.
-        why = why.removeprefix(f"{self.scope}/{self.keys(work.id)[step]}: ").removeprefix(f"{state}: ")
+        for key in self.keys(work.id)[step : step + 1]:
+            why = why.removeprefix(f"{self.scope.journal.scope}/{key}: ").removeprefix(f"{state}: ")
         if isinstance(error, InputError):
             why = f"bad input: {why}"
         return state, f"step {step + 1} of {len(self.plan.stages)}: {why}" if len(self.plan.stages) > 1 else why
@@ -235,7 +265,7 @@ class Crew:
             files=self.items[work.number].files,
             manifest=last.manifest if last and state == "done" else "",
             tasks=tuple(result.task_id for result in results),
-            jobs=tuple(f"{self.scope}/{key}" for key in keys[: len(results) + (state != "done")]),
+            jobs=tuple(f"{self.scope.journal.scope}/{key}" for key in keys[: len(results) + (state != "done")]),
         )
         self.items[work.number] = item
         self.progress.end(item)

@@ -22,6 +22,7 @@ from rh_prefect.jobs.scratch import kept_here
 from rh_prefect.media.place import is_local, local_path
 from rh_prefect.media.probe import probe
 from rh_prefect.media.ref import Media
+from rh_prefect.media.refusal import as_media_error
 from rh_prefect.media.source import (
     READ_SECONDS,
     CheckSize,
@@ -199,7 +200,7 @@ class Inputs:
                 return (same or here).path or None
 
     async def _in_turn(self, source: str, checks: Checks) -> Input:
-        name = await asyncio.to_thread(identity_uri, source)
+        name = await asyncio.to_thread(_name_of, source)
         async with self._locks.of(name):
             given = await self._identified(source, name, checks)
         checks.content(given.seen)
@@ -426,6 +427,11 @@ def check_unchanged(given: Input, sha256: str) -> None:
             "the job's record says. Nothing was sent for it. What to do: run it again, which makes it a job with the "
             "file that is there now; to keep both, give each version a name of its own."
         )
+
+
+def _name_of(source: str) -> str:
+    with as_media_error(shown(source)):
+        return identity_uri(source)
 
 
 def _find_here(text: str) -> tuple[str, str | None]:

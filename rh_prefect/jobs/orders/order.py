@@ -24,6 +24,9 @@ _log = logging.getLogger("rh_prefect")
 
 _MOST_CHOICES = 64
 
+REQUEST = "{request}"
+"""Stands in a key for the hash of what is asked for, files by content."""
+
 ASSET = "asset://"
 """Media registered with RunningHub beforehand; it is passed on as it is."""
 
@@ -105,6 +108,10 @@ class Order:
             inputs={marks.get(mark, mark): others.get(mark, given) for mark, given in self.inputs.items()},
         )
 
+    def key(self, key: str) -> str:
+        """The job's key by the caller's own one; where that holds `REQUEST`, it is another one for each request."""
+        return explicit_key(key.replace(REQUEST, self.base))
+
 
 async def place_order(asked: ModelInput, *, site: str, inputs: Inputs, label: str | None = None) -> Order:
     """Checks everything that can be checked without paying.
@@ -180,7 +187,7 @@ async def _is_recorded(order: Order, journal: Journal, key: str | None) -> bool:
     if key is None:
         records = await journal.request(order.request_id)
     else:
-        records = await journal.job(explicit_key(key))
+        records = await journal.job(order.key(key))
     return any(record.get("base") == order.base for name, record in records.items() if "-intent-" in name)
 
 
