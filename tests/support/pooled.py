@@ -77,7 +77,7 @@ class PooledRun:
         return await LOOP.call(self._all(asked, Options(**options)))
 
     async def _all(self, asked: Sequence[Asked], options: Options) -> list[Result | RunningHubError]:
-        settings = Settings(base_url=self.rh.url, state_dir=self.folder / "state", poll_seconds=0.02)
+        settings = Settings(base_url=self.rh.url, state_dir=self.folder / "state", poll_seconds=0.02, grace_seconds=1)
         keys = [self.key(name) for name in self.members]
         pay = payer(keys, settings=settings, find=self.find, pool="night" if len(keys) > 1 else None)
         scope = FolderScope(self.journal, attempt=self.attempt)
