@@ -276,4 +276,4 @@ async def open_trial(folder: Path, *, place: Place | None = None, **more: Any) -
 
 def _settings(rh: Emulator, folder: Path, more: Mapping[str, Any]) -> Settings:
     usual = {"api_key": rh.key, "base_url": rh.url, "state_dir": folder / "state", "poll_seconds": 0.02}
-    return Settings(**{**usual, "submit_timeout": 3.0, **more})
+    return Settings(**{**usual, "submit_timeout": 3.0, "grace_seconds": 2.0, **more})
