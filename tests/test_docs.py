@@ -20,7 +20,7 @@ from rh_prefect.cli import app
 from rh_prefect.emulator import Emulator, faults
 from rh_prefect.emulator.routes import control
 from rh_prefect.settings import Settings
-from tests.support import doc_tables, samples
+from tests.support import doc_tables, promises, samples
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -181,3 +181,12 @@ def test_every_error_that_the_page_names_exists() -> None:
     assert [name for name in named if not hasattr(errors, name)] == []
     jobs = {kind.__name__ for kind in errors.JobError.__subclasses__()}
     assert jobs <= set(named)
+
+
+@pytest.mark.parametrize("row", [*promises.MONEY, *promises.SECURITY])
+def test_every_promise_names_a_test_that_proves_it(row: str) -> None:
+    assert promises.proofs().get(row), f"no test's docstring begins with {row}:"
+
+
+def test_tests_prove_only_what_is_promised() -> None:
+    assert promises.proofs().keys() <= {*promises.MONEY, *promises.SECURITY}

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.logging.loggers import flow_run_logger
@@ -16,6 +18,7 @@ from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.blocks.paying import key_of
 from rh_prefect.blocks.storage import MediaStorage
+from rh_prefect.connection import connect
 from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.care import orphans
@@ -33,6 +36,7 @@ from rh_prefect.runs.observer import RunObserver
 from rh_prefect.runs.past import PastScope, scope_of
 from rh_prefect.settings import get_settings
 
+_DEPLOYMENTS_NAMED = 50
 _log = logging.getLogger("rh_prefect")
 
 
@@ -136,9 +140,32 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
         await LOOP.call(board.progress.finish(description=f"{board.ended} of {len(board.rows)} jobs done"))
     if state.is_completed() and str(flow_run.id) in ASKED:
         await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
+    if flow_run.run_count > 1:
+        await LOOP.call(_name_deployments(flow_run, flow_run_logger(flow_run, flow)))
     # A process that runs many flows remembers nothing of those that have ended.
     ASKED.pop(str(flow_run.id), None)
     forget_board(str(flow_run.id))
+
+
+async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[logging.Logger]) -> None:
+    """Says which runs of deployments a resumed run has started: each pays for its own jobs, in every attempt again."""
+    connection = await connect()
+    started = FlowRunFilter(
+        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]),
+        deployment_id=FlowRunFilterDeploymentId(is_null_=False),
+    )
+    try:
+        async with connection.gate:
+            runs = await connection.client.read_flow_runs(flow_run_filter=started, limit=_DEPLOYMENTS_NAMED)
+    except httpx.HTTPError:
+        return  # it is said for people; nothing depends on it
+    if runs:
+        log.warning(
+            "this run was resumed, and its attempts have started %d run(s) of deployments, which pay for jobs of their "
+            "own: %s. What to do: give run_deployment an idempotency_key, and a resume starts none of them again",
+            len(runs),
+            ", ".join(f"{one.name} ({one.id})" for one in runs),
+        )
 
 
 async def _collect_orphans(scope: PastScope, log: logging.LoggerAdapter[logging.Logger]) -> None:

@@ -133,8 +133,10 @@ async def current_caller(place: Place | None = None) -> Caller:
         here = take_place("call", None)
     flows = [run for run in runs if isinstance(run, FlowRunContext)]
     for flow in flows:
-        if flow.flow_run is not None and flow.flow_run.parent_task_run_id is not None:
-            await LOOP.call(_learn_calls(flow.flow_run, to_root=flow is flows[-1]))
+        is_outermost = flow is flows[-1]
+        # The outermost run that a process knows is the root, unless the process was given a part of the context.
+        if flow.flow_run is not None and (flow.detached or not is_outermost):
+            await LOOP.call(_learn_calls(flow.flow_run, to_root=is_outermost))
     around = runs[1:] if own is not None else runs
     return Caller(
         address=Address(steps=tuple(_steps(around)), place=here or Place()),
@@ -187,7 +189,8 @@ def _outwards(flow_run: FlowRun, name: str) -> Iterator[tuple[FlowRun, str]]:
 
 async def _learn_calls(flow_run: FlowRun, *, to_root: bool) -> None:
     """Asks where a child flow run was called; and for all around it, where the context does not reach to the root."""
-    while flow_run.parent_task_run_id is not None:
+    # What `run_deployment` has started is a root of its own.
+    while flow_run.parent_task_run_id is not None and flow_run.deployment_id is None:
         if flow_run.id not in _calls:
             _keep(_calls, flow_run.id, await _read_call(flow_run.parent_task_run_id))
         if not to_root:
@@ -228,8 +231,10 @@ async def _read_flow_run(flow_run_id: UUID) -> tuple[FlowRun, str]:
 def _steps(around: list[RunContext]) -> Iterator[Step]:
     """The runs between the root and a call, outermost first."""
     flows = [run for run in around if isinstance(run, FlowRunContext)]
+    root: UUID | None = None
     if flows and flows[-1].flow_run is not None:
-        _, *beyond = _outwards(flows[-1].flow_run, "")
+        known, *beyond = _outwards(flows[-1].flow_run, "")
+        root = (beyond or [known])[-1][0].id
         for flow_run, name in reversed(beyond[:-1]):
             yield Step(name=name, place=_place_of_flow(flow_run), arguments=arguments_of(flow_run.parameters))
     places = run_places(around)
@@ -237,7 +242,7 @@ def _steps(around: list[RunContext]) -> Iterator[Step]:
         if isinstance(run, TaskRunContext):
             place = places[run.task_run.id]
             yield Step(name=run.task.name, place=place, arguments=arguments_of(run.parameters))
-        elif run.flow is not None and run.flow_run is not None and run.flow_run.parent_task_run_id is not None:
+        elif run.flow is not None and run.flow_run is not None and run.flow_run.id != root:
             place = _place_of_flow(run.flow_run, places.get(run.flow_run.id, Place()))
             yield Step(name=run.flow.name, place=place, arguments=arguments_of(run.parameters or {}))
 

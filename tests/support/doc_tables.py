@@ -9,12 +9,13 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
 from rh_prefect import errors
 from rh_prefect.emulator import assumptions
+from tests.support import promises
 
 DOCS = Path(__file__).parents[2] / "docs"
 _LONGEST_VALUE = 60
@@ -71,10 +72,32 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def promises_about_money() -> str:
+    """What was found by attacking version 0.1.0, and the tests that failed there."""
+    return _promises(promises.MONEY)
+
+
+def promises_about_security() -> str:
+    """The same for security."""
+    return _promises(promises.SECURITY)
+
+
+def _promises(rows: Mapping[str, str]) -> str:
+    head = ("row", "what is promised", "tests")
+    return _table(head, ((row, words, _proofs(row)) for row, words in rows.items()))
+
+
+def _proofs(row: str) -> str:
+    first, *more = promises.proofs().get(row, ["none"])
+    return f"`{first}`" + (f" and {len(more)} more" if more else "")
+
+
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "tree": ("errors.md", tree),
     "codes": ("errors.md", codes),
     "assumptions": ("coverage.md", open_points),
+    "money": ("never-pay-twice.md", promises_about_money),
+    "security": ("../SECURITY.md", promises_about_security),
 }
 """What is made: its name in the comments, its page, and how."""
 
