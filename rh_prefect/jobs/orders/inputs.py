@@ -36,6 +36,7 @@ from rh_prefect.media.source import (
     unsigned_uri,
 )
 from rh_prefect.media.stamp import Stamp
+from rh_prefect.private_files import make_folder
 
 _log = logging.getLogger("rh_prefect")
 
@@ -401,7 +402,7 @@ def fetched(
         yield _held(Path(local_path(source)), found)
         return
     with kept_here(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         scratch = TemporaryDirectory(dir=folder)
     with scratch as private:
         copy = Path(private) / "input"
