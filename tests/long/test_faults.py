@@ -40,7 +40,7 @@ AT_ONCE: Final = 8
 LONGEST: Final = 150.0
 """Seconds after which a run that goes wrong is taken for one that hangs."""
 
-STEPS: Final[tuple[Route, ...]] = ("upload", "price", "queue", "submit", "query", "cancel", "download")
+STEPS: Final[tuple[Route, ...]] = ("upload", "price", "account", "queue", "submit", "query", "cancel", "download")
 """The requests that one job's life is made of."""
 
 OUTSIDE: Final[dict[Route, str]] = {
@@ -48,7 +48,6 @@ OUTSIDE: Final[dict[Route, str]] = {
     "outputs": "v1's way to ask, which no job takes",
     "legacy-upload": "not on the way of a job",
     "lora": "before a job: tests/client/test_lora.py",
-    "account": "for people, and for the currency of a budget: tests/jobs/ledger/test_budget.py",
     "keys": "for people: tests/client/test_platform.py",
     "resources": "for people: tests/client/test_platform.py",
     "assets": "before a job: tests/client/test_assets.py",
@@ -65,6 +64,7 @@ OUTSIDE: Final[dict[Route, str]] = {
 Often = Literal["once", "several", "ever"]
 AS_OFTEN: Final[dict[str, tuple[Often, ...]]] = {
     "price": ("once", "ever"),  # asked once by each job
+    "account": ("once", "ever"),  # asked once by each account
     "queue": ("once", "ever"),
     **dict.fromkeys(("500", "502", "504", "empty"), ("once",)),  # as 503 and html, which are all three
     "slow": ("once",),  # nothing goes wrong, it only takes longer
@@ -105,7 +105,7 @@ class Cell:
     @property
     def faults(self) -> list[Fault]:
         """What is scripted."""
-        drawn, requests = self.drawn, 1 if self.fault.on in ("upload", "queue", "price") else 3
+        drawn, requests = self.drawn, 1 if self.fault.on in ("upload", "account", "queue", "price") else 3
         fault = replace(self.fault, at=drawn.uniform(0.05, 0.95), seconds=_seconds(self.fault))
         before = []
         if fault.kind == "changed":

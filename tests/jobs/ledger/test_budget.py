@@ -388,6 +388,7 @@ async def test_calls_without_a_budget_beside_it_count(rh: Emulator) -> None:
 
 async def test_calls_with_and_without_a_budget_stay_within_it_together(rh: Emulator) -> None:
     """A20: the same, where the budget suffices for some of those that have it."""
+    rh.faults.add(Fault("submit", every=1, kind="slow", seconds=1.0))  # until then no answer is recorded
     asked = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=0.24 if n < 6 else None) for n in range(9)]
     done = await asyncio.gather(*asked, return_exceptions=True)
     assert [isinstance(one, Result) for one in done[6:]] == [True] * 3
