@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from rh_prefect.emulator import views
 from rh_prefect.emulator.assumptions import FAILED_CODE, RUN_FAILED
@@ -30,7 +31,7 @@ def accept(call: Call, order: Order, *, breakdown: Breakdown | None = None, may_
     with state.lock:
         task = state.tasks.accept(order, breakdown=scripted or breakdown, may_wait=may_wait)
         task.hurried = has(call.fault, "at-once")
-        state.books.submitted(_entry(call, task_id=task.id, charge=order.charge))
+        state.books.submitted(replace(_entry(call, task_id=task.id, charge=order.charge), inputs=order.inputs))
     if order.webhook:
         state.webhooks.watch(task)
     state.workshop.begin(task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from typing import Final
 
@@ -28,6 +28,7 @@ class Submission:
         time: When, by the emulator's clock.
         code: Why it was not accepted: RunningHub's code, or the kind of the fault.
         coins: What it cost at acceptance, in RH coins.
+        inputs: The SHA-256 of the files that a model was given, by wire key, in the order of the request.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Submission:
     time: float
     code: str = ""
     coins: int = 0
+    inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from rh_prefect.catalog import Model, Param
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.assumptions import MISSING_DEFAULT_IS_REFUSED, MODERATED, REAL_PEOPLE, UNPRICED
 from rh_prefect.emulator.charges import Charge
-from rh_prefect.emulator.inputs import Sources, gather
+from rh_prefect.emulator.inputs import Sources, gather, sha256_of
 from rh_prefect.emulator.keys import ApiKey
 from rh_prefect.emulator.tasks import Order, Piece
 from rh_prefect.emulator.words import is_link, texts, words
@@ -64,7 +64,8 @@ def take_order(state: State, key: ApiKey, endpoint: str, body: Mapping[str, obje
     charge = Charge(third_party=UNPRICED if price is None else Decimal(price.amount))
     queued, seconds = state.durations(model, payload)
     piece = Piece(model, payload, inputs.files)
-    return Order(key, endpoint, payload, (piece,), charge, seconds, queued, webhook)
+    received = {name: tuple(map(sha256_of, paths)) for name, paths in inputs.files.items()}
+    return Order(key, endpoint, payload, (piece,), charge, seconds, queued, webhook, inputs=received)
 
 
 def webhook_of(body: Mapping[str, object], *, code: str) -> str:

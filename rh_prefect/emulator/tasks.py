@@ -57,6 +57,7 @@ class Order:
         webhook: Where the end is told.
         is_v1: Whether it was started by a v1 path.
         graph: The graph that runs; None for models.
+        inputs: The SHA-256 of the files that a model is given, by wire key.
     """
 
     key: ApiKey
@@ -69,6 +70,7 @@ class Order:
     webhook: str = ""
     is_v1: bool = False
     graph: Mapping[str, object] | None = None
+    inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

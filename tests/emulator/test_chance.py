@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,3 +115,15 @@ def test_draws_do_not_depend_on_the_order_of_other_requests(emulate: Emulate) ->
     hill, lake = ("z-image/turbo", {"prompt": "a hill"}), ("z-image/turbo", {"prompt": "a lake"})
     first: dict[str, Any] = {"hill": made(one, *hill), "lake": made(one, *lake)}
     assert (made(other, *lake), made(other, *hill)) == (first["lake"], first["hill"])
+
+
+def test_the_books_say_which_files_a_request_brought(emulate: Emulate, tmp_path: Path) -> None:
+    rh = emulate()
+    photo = samples.png(tmp_path / "photo.png")
+    model = catalog.get("z-image-turbo/image-to-image")
+    first = rh.result()
+    for link in (rh.link(photo), first):
+        rh.submit(model.endpoint, dict(catalog.validate(model, {"prompt": "snow", "image_url": link})))
+    contents = [photo.read_bytes(), rh.http.get(first).content]
+    brought = [entry.inputs["imageUrl"] for entry in rh.rh.books.paid[1:]]
+    assert brought == [(hashlib.sha256(content).hexdigest(),) for content in contents]
