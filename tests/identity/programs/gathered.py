@@ -1,0 +1,28 @@
+"""Equal plain calls from coroutines of the caller's own: nothing tells them apart, so the second is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
+
+from rh_prefect import flow
+from tests.identity.branches import abranch, branch
+from tests.support.chain import break_off
+
+BRANCHES = 4
+
+
+@flow(name="gathered")
+def sync_form() -> None:
+    with ThreadPoolExecutor(BRANCHES) as pool:
+        runs = [pool.submit(contextvars.copy_context().run, branch, name) for name in range(BRANCHES)]
+    for run in runs:
+        run.result()
+    break_off()
+
+
+@flow(name="gathered")
+async def async_form() -> None:
+    await asyncio.gather(*(abranch(name) for name in range(BRANCHES)))
+    break_off()

@@ -1,0 +1,52 @@
+"""N2: a child flow whose tasks run in processes of a pool."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import ProcessPoolTaskRunner
+
+from rh_prefect import flow
+from tests.identity.branches import abranch
+from tests.support.chain import break_off
+
+BRANCHES = 2
+
+
+@task(cache_policy=NO_CACHE)
+def own(name: int) -> list[str]:
+    return asyncio.run(abranch(name))
+
+
+@task(cache_policy=NO_CACHE)
+async def aown(name: int) -> list[str]:
+    return await abranch(name)
+
+
+def _all(of) -> None:
+    for future in [of.submit(name) for name in range(BRANCHES)]:
+        future.result()
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+def child() -> None:
+    _all(own)
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+async def achild() -> None:
+    _all(aown)
+
+
+@flow(name="pooled")
+def sync_form() -> None:
+    child()
+    break_off()
+
+
+@flow(name="pooled")
+async def async_form() -> None:
+    await achild()
+    break_off()

@@ -1,0 +1,50 @@
+"""A2: one call in a named scope, outside of flows."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from rh_prefect import generate
+from rh_prefect.jobs.outputs.result import Result
+from tests.identity.branches import first
+from tests.support.chain import BrokenOff, break_off, keep, tag
+
+_tries: list[int] = []
+
+
+async def _call() -> Result:
+    # The package's own two retries, sooner.
+    return await generate.with_options(retry_delay_seconds=0.1)(first(), scope=tag())
+
+
+def _fail_once() -> None:
+    _tries.append(1)
+    if len(_tries) == 1:
+        raise BrokenOff("the first try of the task fails")
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=0)
+def own() -> Result:
+    made = asyncio.run(_call())
+    _fail_once()
+    return made
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=0)
+async def aown() -> Result:
+    made = await _call()
+    _fail_once()
+    return made
+
+
+def sync_form(in_a_task: bool = False) -> None:
+    keep("only", own() if in_a_task else asyncio.run(_call()))
+    break_off()
+
+
+async def async_form(in_a_task: bool = False) -> None:
+    keep("only", await (aown() if in_a_task else _call()))
+    break_off()

@@ -1,0 +1,155 @@
+"""What changes between a crash and its resume: the program, its surroundings, its records."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import get_client
+
+from rh_prefect.catalog import registry
+from tests.identity.harness import Form, Shape, Stage, World
+from tests.support import samples
+
+pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(900)]
+
+both_forms = pytest.mark.parametrize("form", ["sync", "async"])
+
+INTRO, AINTRO = 'intro = made(first("an intro"))', 'intro = await generate(first("an intro"))'
+WRAP = ((INTRO, "intro = opening()"), (AINTRO, "intro = await aopening()"))
+UNWRAP = tuple((after, before) for before, after in WRAP)
+RENAME = (
+    ("def scene(", "def shot("),
+    ("_scenes(scene)", "_scenes(shot)"),
+    ("ascene(", "ashot("),
+    ("(ascene)", "(ashot)"),
+)
+DEFAULT = (("shot(name: int)", 'shot(name: int, mood: str = "calm")'),)
+DEFAULT_OF_SCENE = (("scene(name: int)", 'scene(name: int, mood: str = "calm")'),)
+INSERT = (
+    (INTRO, f'made(first("an intro"))\n    {INTRO}'),
+    (AINTRO, f'await generate(first("an intro"))\n    {AINTRO}'),
+)
+
+EDITED = (
+    Shape("a renamed task", "drift.py", 7, edits={2: RENAME}),
+    Shape("a call wrapped into a task", "drift.py", 7, edits={2: WRAP}),
+    Shape("a call unwrapped from a task", "drift.py", 7, edits={1: WRAP, 2: UNWRAP}),
+    Shape("a new parameter with a default", "drift.py", 7, edits={2: DEFAULT_OF_SCENE}),
+    Shape(
+        "equal calls wrapped into a task",
+        "drift_equal.py",
+        8,
+        edits={2: (("[generate.submit(first())", "[ask.submit()"),)},
+        may_refuse=2,
+    ),
+)
+
+
+@both_forms
+@pytest.mark.parametrize("shape", EDITED, ids=str)
+def test_an_edit_between_crash_and_resume(world: World, tmp_path: Path, shape: Shape, form: Form) -> None:
+    """A1: what a program's author changes between a crash and the resume is not paid for again."""
+    world.run(shape, form, tmp_path).check(shape)
+
+
+DAY = Shape(
+    "an editor's day",
+    "drift.py",
+    7,
+    edits={2: RENAME, 3: WRAP, 4: DEFAULT},
+    breaks=("exit", "raise", "exit", "raise", ""),
+)
+INSERTED = Shape("an equal call inserted before", "drift.py", 8, edits={2: INSERT}, breaks=("exit", ""), may_refuse=2)
+
+
+@both_forms
+def test_an_editor_s_day(world: World, tmp_path: Path, form: Form) -> None:
+    """A1: a task is renamed, a call is wrapped, a default is added, each before a resume: nothing is paid again."""
+    world.run(DAY, form, tmp_path).check(DAY)
+
+
+@both_forms
+def test_an_equal_call_inserted_before_the_old_one(world: World, tmp_path: Path, form: Form) -> None:
+    """A1: the old result is not handed to the new call without a word; the error names the ways out, which work."""
+    stage = Stage(world, INSERTED, form, tmp_path)
+    outcome = world.note(stage.run(), tmp_path)
+    assert outcome.refused == 2, "the inserted call was given a result that may be the old call's"
+    assert outcome.submits == 7, "nothing is paid before the refusal"
+    assert all(way in outcome.failure for way in ('equal="by place"', '"by order"', '"new"'))
+    stage.resume = {"equal": "by order"}
+    assert stage.attempt(3, "") == ""
+    assert len(stage.paid()) <= 8
+
+
+def _other_default(stage: Stage, number: int) -> None:
+    """A newer catalogue of this user, in which parameters have other defaults."""
+    if number != 2:
+        return
+    content = json.loads(registry.SLIM_FILE.read_bytes())
+    content["version"] = "2099-01-01"
+    text = json.dumps(content)
+    changed = json.loads(text)
+    for model in changed["models"]:
+        if model["endpoint"] in ("rhart-image/z-image/turbo", "rhart-image/z-image-turbo/image-to-image"):
+            _change_defaults(model)
+    assert changed != content
+    (stage.folder / "state").mkdir(exist_ok=True)
+    (stage.folder / "state" / "models.json").write_text(json.dumps(changed), encoding="utf-8")
+
+
+def _change_defaults(model: dict[str, object]) -> None:
+    params = model["params"]
+    assert isinstance(params, list)
+    for param in params:
+        options = param.get("options") or param.get("choices") or []
+        if param.get("default") in options:
+            param["default"] = next(one for one in options if one != param["default"])
+
+
+@both_forms
+def test_a_catalogue_with_another_default(world: World, tmp_path: Path, form: Form) -> None:
+    """N4: a newer catalogue with another default leaves the jobs what they are."""
+    shape = Shape("a catalogue with another default", "default.py", 2, change=_other_default)
+    world.run(shape, form, tmp_path).check(shape)
+
+
+def _other_mount(stage: Stage, number: int) -> None:
+    """The same file below another folder in each attempt."""
+    before, now = (stage.folder / f"mount-{one}" for one in (number - 1, number))
+    shutil.rmtree(before, ignore_errors=True)
+    now.mkdir()
+    photo = samples.png(now / "photo.png", text="mounted")
+    (stage.files / "mount").write_text(str(photo))
+
+
+@both_forms
+def test_another_mount(world: World, tmp_path: Path, form: Form) -> None:
+    """A1: a file that lies elsewhere in each attempt is the same file, as an argument too."""
+    shape = Shape("another mount", "arguments.py", 8, {"kind": "mount"}, change=_other_mount)
+    world.run(shape, form, tmp_path).check(shape)
+
+
+def _restored(stage: Stage, number: int) -> None:
+    """Prefect's database from before the first claim: the run is there, and none of its records."""
+    if number == 2:
+        asyncio.run(_delete_inputs(UUID(stage.run_id)))
+
+
+async def _delete_inputs(run: UUID) -> None:
+    async with get_client() as client:
+        found = await client.filter_flow_run_input(run, key_prefix="", limit=200, exclude_keys=set())
+        assert found, "the records of a run are inputs of its flow run"
+        for one in found:
+            await client.delete_flow_run_input(run, one.key)
+
+
+@both_forms
+def test_a_restored_backup(world: World, tmp_path: Path, form: Form) -> None:
+    """A9: a journal that is older than the run is noticed, and the manifests tell what was paid."""
+    shape = Shape("a restored backup", "default.py", 2, change=_restored, may_refuse=2)
+    world.run(shape, form, tmp_path).check(shape)
