@@ -107,7 +107,7 @@ class MediaStore:
             run: Short name of the run.
             flow: Name of the flow.
             model: Name of the model; stands in for a label that was not given.
-            key: The job's short key.
+            key: The job's key.
             index: Which of the job's files it is.
             ext: Extension, with or without its dot.
             task: RunningHub's task id.

@@ -56,8 +56,10 @@ async def test_a_local_file_is_uploaded_once_for_several_jobs(rh: Emulator, tmp_
 
 async def test_four_equal_calls_are_four_jobs_and_with_reuse_one(rh: Emulator) -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse")
-    keys = {(await run(asked)).key for _ in range(4)}
-    assert (len(keys), len(rh.books.paid)) == (4, 4)
+    made = [await run(asked) for _ in range(4)]
+    assert len(rh.books.paid) == 4
+    assert len({one.key for one in made}) == len({one.media.uri for one in made}) == 4
+    assert len({one.media.sha256 for one in made}) == 4, "each kept its own picture"
     served = await asyncio.gather(*(run(asked, reuse="always") for _ in range(4)))
     assert len(rh.books.paid) == 4
     assert {result.cost for result in served} == {Decimal(0)}

@@ -216,7 +216,7 @@ class Collector:
             flow=self.scope.flow,
             label=order.label or "",
             model=order.model,
-            key=key[:12],
+            key=key,
             task=end.task_id,
             index=index,
             ext=_extension(link),
