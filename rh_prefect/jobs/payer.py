@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import assert_never
 
-from rh_prefect.cache import LruCache, LruSet
+from rh_prefect.cache import LruCache, LruSet, SingleFlight
 from rh_prefect.client import Client, TaskView
 from rh_prefect.errors import RunningHubError, SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Member
@@ -69,7 +69,7 @@ class Payer:
         self._begun: LruSet[tuple[str, str]] = LruSet(20_000)
         self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
         self._scopes = OpenScopes()
-        self._checks: LruCache[str, asyncio.Task[None]] = LruCache(50)
+        self._checks: SingleFlight[str, None] = SingleFlight(50)
 
     async def run(
         self,
@@ -154,7 +154,8 @@ class Payer:
         try:
             result = await self._once(call)
         except SubmissionUnknown as error:
-            self._unknown[equal] = error
+            # Without its traceback, whose frames hold the whole call.
+            self._unknown[equal] = SubmissionUnknown(error.message, job=error.job, task_id=error.task_id)
             raise
         if result is None:
             raise AssertionError("a job that may be submitted ends with a result or an error")
@@ -318,10 +319,7 @@ class Payer:
 
     async def _check_store(self, store: MediaStore) -> None:
         """Tries a place once, and this machine's, before anything is paid whose files would have nowhere to go."""
-        check = self._checks.get(store.url)
-        if check is None or (check.done() and (check.cancelled() or check.exception())):
-            check = self._checks[store.url] = asyncio.ensure_future(asyncio.to_thread(self._try_places, store))
-        await asyncio.shield(check)
+        await self._checks.get(store.url, lambda: asyncio.to_thread(self._try_places, store))
 
     def _try_places(self, store: MediaStore) -> None:
         check_folder(self._scratch / "parts")

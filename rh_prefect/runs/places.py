@@ -13,7 +13,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from itertools import zip_longest
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 from uuid import UUID
 
@@ -202,6 +202,8 @@ class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
     """A task that makes a paid call: each call takes its place at once, in the caller's thread."""
 
     place: Place | None = None
+    changed: Mapping[str, Any] = MappingProxyType({})
+    """The options that `with_options` has changed."""
 
     # Prefect's own overloads type the future of an async task as a future of a coroutine.
     if TYPE_CHECKING:
@@ -248,6 +250,14 @@ class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
                 # The base class goes past `submit`, to the runner, which in a plain flow does not count.
                 count_submits(flow.task_runner)
             return Task.map(self, *args, **kwargs)
+
+    def with_options(self, **options: Any) -> Any:
+        """The same task with other options; see `prefect.Task.with_options`."""
+        made = super().with_options(**options)
+        # Prefect's own returns a plain task, whose calls take no places.
+        made.__class__ = type(self)
+        made.__dict__["changed"] = {**self.changed, **options}
+        return made
 
     def at_its_place(self, *args: Any, **kwargs: Any) -> PaidTask[P]:
         """The task as it is called now with these arguments; calling it again takes no other place."""

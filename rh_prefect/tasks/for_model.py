@@ -66,9 +66,9 @@ OPTION_DOCS: Final[Mapping[str, str]] = {
 class Endpoint(PaidTask[P]):
     """The task of one model; it is pickled as its name, so that another process builds it from its own catalogue."""
 
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, Place | None]]:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, Place | None, dict[str, Any]]]:
         """Says how it is found again."""
-        return _find, (self.fn.__name__, self.place)
+        return _find, (self.fn.__name__, self.place, dict(self.changed))
 
 
 def endpoint(fn: Callable[P, Coroutine[Any, Any, Result]], *, model: str) -> Endpoint[P]:
@@ -184,6 +184,8 @@ async def _run(model: str, given: dict[str, Any]) -> Result:
     return await run_job(input_for(model)(**params), Options(**chosen), scope=scope)
 
 
-def _find(name: str, place: Place | None) -> object:
+def _find(name: str, place: Place | None, changed: dict[str, Any]) -> object:
     found = getattr(import_module(HOME), name)
+    if changed:
+        found = found.with_options(**changed)
     return found if place is None else placed(found, place)
