@@ -49,7 +49,7 @@ OPTION_DOCS: Final[Mapping[str, str]] = {
     "run one job. By default equal calls are jobs of their own.",
     "on_unknown": "What to do about a submit whose answer was lost: `raise` leaves it to you, "
     "`resubmit` may pay twice.",
-    "max_attempts": "How many tasks this job may pay for in all, failed ones included.",
+    "max_attempts": "How many tasks this job may pay for until its run is run again by hand, failed ones included.",
     "deadline": "Seconds to wait for the task; by default as long as it takes. A task that is left goes on and is "
     "found again by the next run.",
     "budget": "What all jobs of this run may cost together, in the account's currency; a job that would break it is "

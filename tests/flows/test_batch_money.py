@@ -177,7 +177,7 @@ async def test_whoever_watches_and_breaks_stops_nothing(rh: Emulator) -> None:
 
 def begun(tmp_path: Path) -> list[str]:
     """The flow runs that have run the batch, in order."""
-    files = sorted((tmp_path / "out").glob("batches/*/state/*"), key=lambda path: int(path.stem.rpartition("-")[2]))
+    files = sorted((tmp_path / "out").glob("batches/*/state/[!.]*"), key=lambda path: int(path.stem.rpartition("-")[2]))
     return [json.loads(path.read_text())["flow_run"] for path in files]
 
 
@@ -220,7 +220,7 @@ async def test_a_place_that_cannot_be_written_is_said_before_anything_is_begun(
 
 async def test_a_state_that_another_version_wrote_is_said_and_nothing_is_paid(rh: Emulator, tmp_path: Path) -> None:
     await run(prompts("a forbidden thing"))
-    (state,) = (tmp_path / "out").glob("batches/*/state/*")
+    (state,) = (tmp_path / "out").glob("batches/*/state/[!.]*")
     state.write_text('{"version": 9}')
     with pytest.raises(JournalError, match=r"not what this version writes.*What to do"):
         await run(prompts("a forbidden thing"))
