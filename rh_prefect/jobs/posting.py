@@ -16,7 +16,7 @@ from rh_prefect.jobs.ledger.owner import is_surely_dead, uptime
 from rh_prefect.jobs.ledger.records import Answer, Intent, JobView, Resolution, Submit
 from rh_prefect.jobs.ledger.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED, NOT_SENT
-from rh_prefect.jobs.orders.order import Order
+from rh_prefect.jobs.orders.order import Order, replace_marks
 
 WATCH_MARGIN = 10.0
 """Seconds beyond a stranger's own limits before this process calls his submit unknown."""
@@ -124,7 +124,7 @@ class Desk:
 
     def wire_payload(self, links: Mapping[str, str]) -> dict[str, Any]:
         """The payload as RunningHub takes it: files by their links, a whole graph as text, and what is not recorded."""
-        payload = {**_linked(self._order.payload, links), **self._order.private}
+        payload = {**replace_marks(self._order.payload, links), **self._order.private}
         if isinstance(payload.get("workflow"), dict):
             payload["workflow"] = json.dumps(payload["workflow"], ensure_ascii=False)
         return payload
@@ -232,13 +232,3 @@ class Desk:
         if watched > limit:
             return Answer(outcome="unknown", reason=f"no answer was recorded in {watched:.0f} s", retry="unknown")
         return None
-
-
-def _linked(value: Any, links: Mapping[str, str]) -> Any:
-    """The payload as RunningHub takes it: each mark of a file replaced by a link to it."""
-    if isinstance(value, Mapping):
-        return {name: _linked(one, links) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_linked(one, links) for one in value]
-    # Words of a prompt may look like a mark; only the marks of this job's inputs are any.
-    return links.get(value, value) if isinstance(value, str) else value

@@ -99,10 +99,10 @@ class Order:
             others: For each mark that is to be replaced, what takes its place.
         """
         marks = {mark: mark.replace(self.inputs[mark].seen.sha256, other.seen.sha256) for mark, other in others.items()}
-        request = _remarked(self.request, marks)
+        request = replace_marks(self.request, marks)
         return replace(
             self,
-            payload=_remarked(self.payload, marks),
+            payload=replace_marks(self.payload, marks),
             request=request,
             base=base_hash(site=self.site, endpoint=self.endpoint, payload=request),
             inputs={marks.get(mark, mark): others.get(mark, given) for mark, given in self.inputs.items()},
@@ -191,11 +191,17 @@ async def _is_recorded(order: Order, journal: Journal, key: str | None) -> bool:
     return any(record.get("base") == order.base for name, record in records.items() if "-intent-" in name)
 
 
-def _remarked(value: Any, marks: Mapping[str, str]) -> Any:
+def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
+    """Replaces the marks of files anywhere in a payload; words of a prompt that look like a mark stay.
+
+    Args:
+        value: The payload, or a part of it.
+        marks: Mark -> what takes its place; the marks of the job's own files.
+    """
     if isinstance(value, Mapping):
-        return {name: _remarked(one, marks) for name, one in value.items()}
+        return {name: replace_marks(one, marks) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_remarked(one, marks) for one in value]
+        return [replace_marks(one, marks) for one in value]
     return marks.get(value, value) if isinstance(value, str) else value
 
 
