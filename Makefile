@@ -6,13 +6,14 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint bench constraints clean
+.PHONY: help demo test test-long lint bench mutants constraints clean
 
 help:
 	@echo "make demo         make a film on this machine: no key, no network, nothing to pay (ARGS=--stay keeps the dashboard)"
 	@echo "make test         the test suite, then lint, types and import contracts"
 	@echo "make test-long    kills, faults and workers"
 	@echo "make bench        start-up, memory, long journals and speed, measured; two hours (SCENES='short overhead' for some of speed)"
+	@echo "make mutants      random faults in the modules that decide about money, which the tests must find; hours (ARGS='--quick --count 40')"
 	@echo "make lint         ruff, mypy, import contracts, and whether generated files fit the catalogue"
 	@echo "make constraints  write constraints.txt anew from what is installed"
 	@echo "make clean        remove .venv, caches and builds; films stay"
@@ -42,6 +43,9 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.listing
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.speed $(SCENES)
+
+mutants: $(INSTALLED)
+	$(BIN)/python -m benchmarks.mutation $(ARGS)
 
 constraints: $(INSTALLED)
 	head -n 1 constraints.txt > .constraints.new

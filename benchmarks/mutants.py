@@ -1,0 +1,179 @@
+"""Mutants of a module: copies of it with one small fault each, which some test must find.
+
+No mutants are made of texts for people (docstrings, log and error messages), annotations and decorators, since no test
+should depend on them.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+ROOT = Path(__file__).parents[1]
+JOBS = "rh_prefect/jobs"
+
+Change: TypeAlias = tuple[ast.expr | ast.stmt, str]
+"""A node, and what is written in its place."""
+
+_PAIRS: Sequence[tuple[type[ast.AST], type[ast.AST]]] = (
+    (ast.Eq, ast.NotEq),
+    (ast.Is, ast.IsNot),
+    (ast.In, ast.NotIn),
+    (ast.And, ast.Or),
+    (ast.Add, ast.Sub),
+    (ast.Mult, ast.Div),
+    (ast.BitOr, ast.BitAnd),
+)
+SWAPS: dict[type[ast.AST], Sequence[type[ast.AST]]] = {
+    **{one: [two] for pair in _PAIRS for one, two in (pair, pair[::-1])},
+    ast.FloorDiv: [ast.Mult],
+    ast.Lt: [ast.LtE, ast.GtE],
+    ast.LtE: [ast.Lt, ast.Gt],
+    ast.Gt: [ast.GtE, ast.LtE],
+    ast.GtE: [ast.Gt, ast.Lt],
+}
+"""Operator -> those that stand in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One changed expression or statement; `start` and `end` are bytes of the module's source."""
+
+    module: str
+    start: int
+    end: int
+    new: str
+
+    @property
+    def path(self) -> str:
+        return f"{JOBS}/{self.module}.py"
+
+    def source(self, root: Path) -> bytes:
+        """The whole module with the fault."""
+        old = (root / self.path).read_bytes()
+        return old[: self.start] + self.new.encode() + old[self.end :]
+
+    def __str__(self) -> str:
+        old = (ROOT / self.path).read_bytes()
+        first, last = old.rfind(b"\n", 0, self.start) + 1, old.find(b"\n", self.end)
+        changed = (old[first : self.start] + self.new.encode() + old[self.end : last]).decode()
+        line_number = old.count(b"\n", 0, self.start) + 1
+        shown = [f"{self.path}:{line_number}"]
+        shown += [f"  -{line}" for line in old[first:last].decode().splitlines()]
+        return "\n".join(shown + [f"  +{line}" for line in changed.splitlines()])
+
+
+def mutants_of(module: str) -> list[Mutant]:
+    """Everything that can be changed in a module."""
+    source = (ROOT / JOBS / f"{module}.py").read_bytes()
+    begins = [0]
+    for line in source.splitlines(keepends=True):
+        begins.append(begins[-1] + len(line))
+    found = set()
+    for node, new in _changes(ast.parse(source)):
+        start = begins[node.lineno - 1] + node.col_offset
+        end = begins[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
+        found.add(Mutant(module, start, end, new))
+    return sorted(found, key=lambda one: (one.start, one.end, one.new))
+
+
+def _changes(node: ast.AST) -> Iterator[Change]:
+    """What could be written instead of a node or of what is in it."""
+    yield from _changes_of(node)
+    for child in _mutable_parts(node):
+        yield from _changes(child)
+
+
+def _mutable_parts(node: ast.AST) -> Iterator[ast.AST]:
+    match node:
+        case ast.JoinedStr() | ast.arg() | ast.ImportFrom() | ast.Import():
+            return
+        case ast.Expr(ast.Constant()):  # a docstring
+            return
+        case ast.Expr(ast.Call(ast.Attribute(ast.Name("_log")))):
+            return
+        case ast.Assign([ast.Name("model_config" | "__all__")]):
+            return
+        case ast.Raise(ast.Call() as call):  # its message is not, but what else it is given
+            yield from (keyword.value for keyword in call.keywords)
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            yield from (node.args, *node.body)
+        case ast.ClassDef():
+            yield from node.body
+        case ast.AnnAssign():
+            yield from [node.value] if node.value else []
+        case _:
+            yield from ast.iter_child_nodes(node)
+
+
+def _changes_of(node: ast.AST) -> Iterator[Change]:
+    match node:
+        case ast.Compare() | ast.BoolOp() | ast.UnaryOp() | ast.BinOp() | ast.Constant():
+            yield from _changes_of_value(node)
+        case ast.If() | ast.IfExp():
+            yield _negated(node.test)
+        case ast.comprehension():
+            yield from (_negated(test) for test in node.ifs)
+        case ast.match_case(guard=ast.expr() as guard):
+            yield _negated(guard)
+        case ast.MatchValue(ast.Constant(str()) as value):
+            yield value, repr(f"{value.value}~")
+        case ast.AugAssign() if type(node.op) in SWAPS and not _is_text(node):
+            yield node, ast.unparse(ast.AugAssign(node.target, _swapped(node.op), node.value))
+        case ast.Return(ast.expr() as value) if not isinstance(value, ast.Constant) or value.value is not None:
+            yield value, "None"
+            yield from _strings(value)
+        case ast.Expr(ast.Call(ast.Attribute(ast.Name("_log")))):
+            return
+        case ast.Raise() | ast.Expr(ast.Call() | ast.Await() | ast.Yield() | ast.YieldFrom()):
+            yield node, "pass"
+
+
+def _changes_of_value(node: ast.expr) -> Iterator[Change]:
+    match node:
+        case ast.Compare():
+            for at, old in enumerate(node.ops):
+                for swap in SWAPS[type(old)]:
+                    ops = [*node.ops[:at], swap(), *node.ops[at + 1 :]]
+                    yield node, _text(ast.Compare(node.left, ops, node.comparators))
+            yield from _strings(node.left, *node.comparators)
+        case ast.BoolOp():
+            yield node, _text(ast.BoolOp(_swapped(node.op), node.values))
+        case ast.UnaryOp(ast.Not()):
+            yield node, _text(node.operand)
+        case ast.BinOp() if type(node.op) in SWAPS and not _is_text(node):
+            yield node, _text(ast.BinOp(node.left, _swapped(node.op), node.right))
+        case ast.Constant(bool() as value):
+            yield node, str(not value)
+        case ast.Constant(int() | float() as value):
+            yield from ((node, repr(value + by)) for by in (1, -1))
+
+
+def _negated(test: ast.expr) -> Change:
+    return test, f"(not {_text(test)})"
+
+
+def _swapped(operator: ast.AST) -> Any:
+    return SWAPS[type(operator)][0]()
+
+
+def _strings(*values: ast.expr) -> Iterator[Change]:
+    for value in values:
+        match value:
+            case ast.Constant(str() as text):
+                yield value, repr(f"{text}~")
+            case ast.Tuple(parts) | ast.Set(parts) | ast.List(parts):
+                yield from _strings(*parts)
+            case ast.IfExp():
+                yield from _strings(value.body, value.orelse)
+
+
+def _text(node: ast.expr) -> str:
+    return f"({ast.unparse(node)})"
+
+
+def _is_text(node: ast.AST) -> bool:
+    return any(isinstance(one, ast.JoinedStr) or isinstance(getattr(one, "value", None), str) for one in ast.walk(node))

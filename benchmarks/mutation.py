@@ -1,0 +1,262 @@
+"""Mutation tests of the modules that decide about money: each mutant has one small fault, which a test must find.
+
+    python -m benchmarks.mutation                           # 200 random mutants, the quick tests and then the wide ones
+    python -m benchmarks.mutation --seed 7 --count 40 --quick --only matching
+    python -m benchmarks.mutation --pick 3 17               # these of the same sample again, after a test was added
+
+A mutant is written into a copy of the repository in a temporary folder. A process that is forked for it runs the tests
+of its module there, and the wide ones only if all of these pass. A run that exceeds its time limit counts as killed. A
+survivor is judged by hand: either it behaves like the original, or a test is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import cache_from_source
+from pathlib import Path
+
+import pytest
+
+from benchmarks.mutants import ROOT, Mutant, mutants_of
+
+QUICK = {
+    "ledger/identity": ["jobs/ledger/test_identity.py", "jobs/ledger/test_matching.py"],
+    "ledger/address": ["jobs/ledger/test_address.py", "jobs/ledger/test_matching.py"],
+    "ledger/matching": ["jobs/ledger/test_matching.py"],
+    "ledger/calls": ["jobs/ledger/test_calls.py", "jobs/ledger/test_matching.py"],
+    "ledger/records": ["jobs/ledger/test_records.py", "jobs/test_lifecycle.py", "jobs/ledger/test_budget.py"],
+    "ledger/budget": ["jobs/ledger/test_budget.py"],
+    "ledger/costs": ["jobs/ledger/test_costs.py", "jobs/ledger/test_budget.py"],
+    "lifecycle": ["jobs/test_lifecycle.py", "jobs/ledger/test_budget.py"],
+    "posting": ["jobs/test_posting.py", "jobs/test_told.py"],
+    "opening": ["jobs/test_opening.py", "jobs/test_posting.py"],
+    "recovery": ["jobs/test_posting.py", "jobs/test_cancel.py"],
+    "cancel": ["jobs/test_cancel.py", "jobs/test_leaving.py"],
+    "runner": [
+        "jobs/accounts/test_pool.py",
+        "jobs/ledger/test_budget.py",
+        "jobs/test_waiting.py",
+        "jobs/test_leaving.py",
+    ],
+    "outputs/collect": ["jobs/outputs"],
+    "outputs/published": ["jobs/outputs"],
+    "outputs/manifest": ["jobs/outputs", "jobs/test_sharing.py"],
+    "accounts/slots": ["jobs/accounts/test_slots.py", "jobs/accounts/test_first_free.py"],
+}
+"""Module -> the tests that are run first: those without a Prefect server and S3."""
+
+WIDE = [f"tests/{folder}" for folder in ("jobs", "client", "tasks", "runs", "flows")]
+
+WARM = ("hypothesis", "prefect.main", "prefect.client.orchestration", "httpx", "fsspec", "s3fs", "av", "PIL.Image")
+"""What every run of tests imports: this process does it once."""
+
+
+class Bench:
+    """A copy of the repository in which tests are run.
+
+    Attributes:
+        root: The copy.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "copy"
+        self._temporary = folder / "tmp"
+        self._output = folder / "output"
+        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        for name in subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0"):
+            if name and (ROOT / name).exists():
+                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.root / name)
+
+    @contextmanager
+    def changed(self, mutant: Mutant) -> Iterator[None]:
+        """Has the copy contain a mutant."""
+        path = self.root / mutant.path
+        original = path.read_bytes()
+        # Python takes a compiled file for a source of the same second and size.
+        Path(cache_from_source(str(path))).unlink(missing_ok=True)
+        path.write_bytes(mutant.source(self.root))
+        try:
+            yield
+        finally:
+            path.write_bytes(original)
+            Path(cache_from_source(str(path))).unlink(missing_ok=True)
+
+    def run(self, tests: Sequence[str], *, limit: float, compiles: bool = False) -> tuple[str, str]:
+        """Runs tests until the first failure.
+
+        Returns:
+            `passed`, `failed` or `timeout`, and the line of the test that failed.
+        """
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._temporary.mkdir()
+        child = os.fork()
+        if child == 0:
+            self._become_tests(tests, compiles)
+        try:
+            code = _wait(child, limit)
+        finally:
+            _end_children(child)
+        lines = self._output.read_text(errors="replace").splitlines()
+        failed = next((line for line in lines if line.startswith(("FAILED", "ERROR"))), "")
+        return {0: "passed", None: "timeout"}.get(code, "failed"), failed or "\n".join(lines[-1:])
+
+    def _become_tests(self, tests: Sequence[str], compiles: bool) -> None:
+        code = 70
+        try:
+            os.setsid()
+            os.chdir(self.root)
+            output = os.open(self._output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            for standard in (1, 2):
+                os.dup2(output, standard)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.environ |= {"PYTHONPATH": str(self.root), "TMPDIR": str(self._temporary)}
+            tempfile.tempdir = None
+            sys.path[:] = [str(self.root), *(one for one in sys.path if Path(one or ".").resolve() != ROOT)]
+            sys.dont_write_bytecode = not compiles
+            verdict = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+            package = sys.modules["rh_prefect"]
+            assert str(package.__file__).startswith(str(self.root)), "the tests ran elsewhere"
+            code = verdict
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+
+
+def _wait(child: int, limit: float) -> int | None:
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    return None
+
+
+def _end_children(group: int) -> None:
+    """Kills what a run of tests has left; on Linux also servers in sessions of their own."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+    listed = Path(f"/proc/self/task/{os.getpid()}/children")
+    while True:
+        for child in listed.read_text().split() if listed.exists() else ():
+            os.kill(int(child), signal.SIGKILL)
+        try:
+            os.wait()
+        except ChildProcessError:
+            return
+
+
+def _adopt_orphans() -> None:
+    """Has servers whose own parent was killed become children of this process, where the system is Linux."""
+    if sys.platform == "linux":
+        import ctypes
+
+        set_child_subreaper = 36
+        ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
+
+
+LIMITS = {"quick": 20.0, "wide": 4.0}
+"""How many times longer than without a fault a run of tests may take."""
+
+LEAST_LIMIT = 60.0
+"""Seconds that every run may take: what was measured once says little about a busy machine."""
+
+
+class Trials:
+    """Runs the tests of mutants, and knows how long they take without a fault."""
+
+    def __init__(self, bench: Bench, *, is_quick: bool) -> None:
+        self._bench = bench
+        self._is_quick = is_quick
+        self._limits: dict[tuple[str, ...], float] = {}
+
+    def of(self, mutant: Mutant) -> tuple[str, str]:
+        """What becomes of a mutant: `killed`, `timeout` or `survived`, and by which test."""
+        quick = [f"tests/{name}" for name in QUICK[mutant.module]]
+        stages = {"quick": ["-m", "not prefect and not s3 and not long", "--timeout=60", *quick]}
+        if not self._is_quick:
+            stages["wide"] = ["-m", "not long", *WIDE]
+        for stage, tests in stages.items():
+            limit = self._limit(stage, tests)
+            with self._bench.changed(mutant):
+                verdict, by = self._bench.run(tests, limit=limit)
+            if verdict != "passed":
+                return {"failed": "killed"}.get(verdict, verdict), by
+        return "survived", ""
+
+    def _limit(self, stage: str, tests: Sequence[str]) -> float:
+        if tuple(tests) not in self._limits:
+            began = time.monotonic()
+            verdict, said = self._bench.run(tests, limit=3600, compiles=True)
+            if verdict != "passed":
+                raise SystemExit(f"The tests do not pass without a fault: {said}. What to do: mend them first.")
+            seconds = time.monotonic() - began
+            print(f"without a fault: {seconds:.0f} s for {' '.join(tests[2:])}", flush=True)
+            self._limits[tuple(tests)] = max(LEAST_LIMIT, seconds * LIMITS[stage])
+        return self._limits[tuple(tests)]
+
+
+def _sample(seed: int, only: Sequence[str]) -> list[Mutant]:
+    every = [mutant for module in QUICK if not only or module in only for mutant in mutants_of(module)]
+    random.Random(seed).shuffle(every)
+    return every
+
+
+def _show(results: dict[Mutant, str]) -> None:
+    print(f"\n{'module':18} {'mutants':>8} {'killed':>8} {'timeout':>8} {'survived':>9}")
+    for module in [*QUICK, "all"]:
+        counts = Counter(verdict for mutant, verdict in results.items() if module in (mutant.module, "all"))
+        if counts:
+            cells = [counts.total(), counts["killed"], counts["timeout"], counts["survived"]]
+            print(f"{module:18} {cells[0]:8} {cells[1]:8} {cells[2]:8} {cells[3]:9}")
+    dead = sum(verdict != "survived" for verdict in results.values())
+    print(f"killed, with timeouts: {dead / max(1, len(results)):.1%}; aim 95 %")
+
+
+def _stop(*_: object) -> None:
+    raise SystemExit("stopped")
+
+
+def main() -> None:
+    """Runs mutants and prints what became of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seed", type=int, default=1, help="of the sample")
+    parser.add_argument("--count", type=int, default=200, help="how many mutants are run")
+    parser.add_argument("--skip", type=int, default=0, help="how many of the sample are left out")
+    parser.add_argument("--pick", type=int, nargs="*", help="numbers of the sample's mutants that alone are run")
+    parser.add_argument("--only", nargs="*", default=(), choices=QUICK, metavar="MODULE", help="such as lifecycle")
+    parser.add_argument("--quick", action="store_true", help="leave the wide tests out")
+    given = parser.parse_args()
+    every = dict(enumerate(_sample(given.seed, given.only)))
+    numbers = given.pick or list(every)[given.skip : given.skip + given.count]
+    print(f"seed {given.seed}: {len(numbers)} of {len(every)} mutants", flush=True)
+    _adopt_orphans()
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, _stop)
+    for name in WARM:
+        importlib.import_module(name)
+    results: dict[Mutant, str] = {}
+    with tempfile.TemporaryDirectory(prefix="rh-mutants-", ignore_cleanup_errors=True) as folder:
+        trials = Trials(Bench(Path(folder)), is_quick=given.quick)
+        for number in numbers:
+            results[every[number]], by = trials.of(every[number])
+            print(f"{number} {results[every[number]]} {every[number]}  {by}", flush=True)
+    _show(results)
+
+
+if __name__ == "__main__":
+    main()
