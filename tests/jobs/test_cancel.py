@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.client.wire import RemoteOutput, TaskView, Usage
-from rh_prefect.errors import ApiError, ConfigError, KeyRejected, NoAnswer, TaskNotFound, api_error
+from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, NoAnswer, TaskNotFound, api_error
 from rh_prefect.jobs.cancel import LOOKS_FOR_OUTPUTS, PATIENCE, REMEMBER, CancelWatch, cancel_scope, cancel_task
 from rh_prefect.jobs.care import read_job
 from rh_prefect.jobs.ledger.journal import JSON, FolderJournal
@@ -382,6 +382,31 @@ async def test_an_error_of_another_kind_does_not_stop_the_rest(journal: FolderJo
 
     report = await cancel_scope(FolderScope(journal), client_for, by="a test", clock=time.clock, sleep=time.sleep)
     assert (report.cancelled, report.failed) == ((TASK,), {"run/b1": "RuntimeError: odd"})
+
+
+async def test_a_job_that_cannot_be_read_again_is_an_error_and_the_others_are_cancelled(
+    tmp_path: Path, time: Time
+) -> None:
+    """A report without that job would say that nothing of the run goes on."""
+
+    class Away(FolderJournal):
+        async def job(self, job_key: str) -> dict[str, JSON]:
+            if job_key == "b1":
+                raise JournalError("the place is away")
+            return await super().job(job_key)
+
+    journal = Away(str(tmp_path), scope="run")
+    for key in (KEY, "b1", "c1"):
+        await write(journal, {"intent-1": intent(owner=current_owner())}, key=key)
+
+    async def answers() -> None:
+        await write(journal, {"answer-1": ticket()})
+        await write(journal, {"answer-1": ticket("2")}, key="c1")
+
+    time.then, rh = [answers], RunningHub(RUNNING)
+    with pytest.raises(JournalError, match="the place is away"):
+        await cancel(journal, rh, time)
+    assert sorted(rh.cancelled) == sorted([TASK, "2"])
 
 
 async def test_what_a_process_remembers_of_cancelled_runs_is_limited(time: Time) -> None:

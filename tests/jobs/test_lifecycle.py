@@ -324,6 +324,12 @@ def test_a_job_pays_for_at_most_max_attempts_tasks() -> None:
     assert Life(policy).answers((ReadJob(), view(*submits[:2]))).step == Prepare()
 
 
+def test_a_job_pays_for_at_most_three_tasks_where_the_caller_says_nothing() -> None:
+    policy = Policy(job="run/key", endpoint="some/model", task_attempt=9)
+    assert Life(policy).answers((ReadJob(), view(*paid_and_failed(1, 1)))).step == Prepare()
+    Life(policy).raises(JobFailed, ReadJob(), view(*paid_and_failed(1, 1, 1)))
+
+
 def test_a_deliberate_rerun_has_fresh_attempts() -> None:
     """A10: a later attempt pays again for a job whose earlier attempt used all of `max_attempts`."""
     policy = replace(POLICY, attempt=2, first_attempt=2, max_attempts=3)

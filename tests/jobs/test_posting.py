@@ -15,7 +15,7 @@ from rh_prefect.errors import InputError, JournalError, NoAnswer, NotDelivered, 
 from rh_prefect.jobs.care import adopt, forget
 from rh_prefect.jobs.ledger.identity import media_mark
 from rh_prefect.jobs.ledger.journal import FolderJournal
-from rh_prefect.jobs.ledger.owner import current_owner
+from rh_prefect.jobs.ledger.owner import current_owner, uptime
 from rh_prefect.jobs.ledger.records import Answer, End, Intent, JobView, Resolution
 from rh_prefect.jobs.ledger.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED, NOT_SENT
@@ -93,12 +93,16 @@ OpenDesk = Callable[..., Desk]
 def open_desk(journal: Flaky, spool: Spool, rh: RunningHub) -> OpenDesk:
     """Opens the desk of the job anew, as another run of it would."""
 
-    def opened(payload: Mapping[str, Any] | None = None, *, sleep: Any = None, base: str = BASE) -> Desk:
+    def opened(
+        payload: Mapping[str, Any] | None = None, *, sleep: Any = None, base: str = BASE, clock: Any = uptime
+    ) -> Desk:
         async def no_sleep(_: float) -> None:
             pass
 
         order = Order(model="m", endpoint="m", site="s", payload=payload or {"prompt": "x"}, base=base)
-        desk = OneAccount(order, key=KEY, job=f"run/{KEY}", journal=journal, spool=spool, sleep=sleep or no_sleep)
+        desk = OneAccount(
+            order, key=KEY, job=f"run/{KEY}", journal=journal, spool=spool, sleep=sleep or no_sleep, clock=clock
+        )
         desk.rh = rh
         return desk
 
@@ -300,6 +304,20 @@ async def test_a_stranger_who_is_silent_for_longer_than_his_limits_is_unknown(
     await write(journal, {"intent-1": intent(give_up=-1000.0)})
     desk = open_desk()
     assert (await desk.watch((await desk.read()).submits[0])).state == "unknown"
+
+
+async def test_a_silent_stranger_is_watched_for_his_limits_and_ten_seconds(open_desk: OpenDesk, journal: Flaky) -> None:
+    """A shorter watch would call a request unknown that its own process still waits for."""
+    await write(journal, {"intent-1": intent(give_up=30.0, submit_timeout=60.0)})
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    desk = open_desk(sleep=sleep, clock=lambda: now)
+    assert (await desk.watch((await desk.read()).submits[0])).state == "unknown"
+    assert 100.0 < now <= 102.0
 
 
 async def test_a_stranger_within_his_limits_is_watched_on(open_desk: OpenDesk, journal: Flaky) -> None:

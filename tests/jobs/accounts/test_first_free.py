@@ -190,6 +190,13 @@ async def test_one_account_that_says_nothing_does_not_keep_the_other_from_workin
 
 
 @in_virtual_time
+async def test_a_home_that_answers_soon_is_preferred_to_another_account_that_answers_at_once() -> None:
+    accounts = _, home = [Account("at once", 2), Account("home", 2)]
+    home.answers_in = 1.0
+    assert (await job(accounts, home=home)) is home
+
+
+@in_virtual_time
 async def test_an_account_that_answers_late_works_from_then_on() -> None:
     accounts = late, busy = [Account("late", 2), Account("busy", 1)]
     late.answers_in = 20.0

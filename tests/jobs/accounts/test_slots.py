@@ -172,6 +172,20 @@ async def test_a_release_that_is_no_421_forgets_the_refusals() -> None:
 
 
 @in_virtual_time
+async def test_the_first_refusal_after_an_ordinary_release_closes_as_short_as_the_very_first() -> None:
+    slots, closed = slots_of(Account(5)), []
+    await taken(slots)
+    for _ in range(2):
+        slots.release(full=True)
+        began = now()
+        await taken(slots)
+        closed.append(now() - began)
+        slots.release()
+        await taken(slots)
+    assert closed == pytest.approx([pause_seconds(1, jitter=1.0)] * 2, abs=0.2)
+
+
+@in_virtual_time
 async def test_who_is_cancelled_while_waiting_leaks_no_slot() -> None:
     slots = slots_of(Account(1))
     first, second, third = await acquired(slots, 3)
@@ -399,6 +413,29 @@ async def test_an_end_that_was_found_since_explains_what_was_missing() -> None:
     await asyncio.sleep(OTHERS_PAUSE)
     assert (await slots.count(2)) == Count(missing=0, others=2)
     assert done(tasks) == 3
+
+
+@in_virtual_time
+async def test_what_is_missing_after_an_end_that_was_not_missing_is_waited_for_as_well() -> None:
+    account = Account(5, others=2)
+    slots = slots_of(account)
+    await acquired(slots, 3)
+    slots.release()
+    await asyncio.sleep(2 * OTHERS_PAUSE)
+    account.others = 1
+    assert (await slots.count(2)) == Count(missing=1, others=2)
+
+
+@in_virtual_time
+async def test_the_load_of_an_account_is_what_it_has_to_do_for_its_size() -> None:
+    slots = slots_of(Account(8, others=2))
+    assert slots.load == 0
+    await acquired(slots, 3)
+    slots.expect()
+    assert slots.load == (3 + 2 + 1) / 8
+    unknown = slots_of(Account(None))
+    await acquired(unknown, 3)
+    assert unknown.load == 3
 
 
 @in_virtual_time

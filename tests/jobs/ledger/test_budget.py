@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from rh_prefect import catalog, models
 from rh_prefect.client.wire import PricePreview
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import BudgetExceeded, InputError, JobFailed, NoAnswer
+from rh_prefect.errors import (
+    BudgetExceeded,
+    InputError,
+    JobFailed,
+    NoAnswer,
+    NotDelivered,
+    RunningHubError,
+    api_error,
+)
 from rh_prefect.flows import image_to_video
 from rh_prefect.jobs.ledger.budget import Entry, Ledger, Money, Prices, Shortfall, entry_of
 from rh_prefect.jobs.ledger.costs import Costs
@@ -343,6 +351,23 @@ async def test_a_previewed_placeholder_is_an_unknown_price(amount: str, free: bo
     prices = Prices(Account("USD", preview=preview))  # type: ignore[arg-type]
     assert await prices.of("some/model", {}, None) == price
     assert await prices.listed(Money(Decimal(amount), "USD")) == (price if not free else None)
+
+
+async def test_a_price_that_could_not_be_asked_for_is_an_error_and_one_that_does_not_exist_is_not() -> None:
+    """To take an unreachable RunningHub for one without a price would let a call start that no budget counts."""
+
+    class Away(Account):
+        def __init__(self, error: RunningHubError) -> None:
+            super().__init__("USD")
+            self.error = error
+
+        async def price_preview(self, endpoint: str, payload: object) -> PricePreview | None:
+            raise self.error
+
+    with pytest.raises(NotDelivered):
+        await Prices(Away(NotDelivered("refused"))).of("some/model", {}, None)  # type: ignore[arg-type]
+    no_price = Prices(Away(api_error("1007", doing="price")))  # type: ignore[arg-type]
+    assert await no_price.of("some/model", {}, None) is None
 
 
 @pytest.mark.parametrize("budget", [True, False, "5", -1, float("nan"), float("inf"), Decimal("NaN"), 1j])

@@ -7,6 +7,8 @@ import pytest
 from rh_prefect.jobs.ledger.identity import (
     base_hash,
     explicit_key,
+    file_mark,
+    graph_base,
     job_key,
     marked,
     media_mark,
@@ -47,9 +49,19 @@ def test_what_is_asked_for_makes_the_base(other: dict[str, Any]) -> None:
 def test_the_hash_of_a_known_call_stays_what_it_is() -> None:
     """Another hash would make every job that was ever paid for a new one."""
     assert base_hash(**ASKED) == "8c74710391e9486bc802b57cc10157f66a88461d"
+    in_chinese = base_hash(site="www.runninghub.cn", endpoint="e", payload={"prompt": "灯塔 🗼"})
+    assert in_chinese == "424291621b251827ba8041f532ab71157fd1358c"
     assert request_id("b" * 40, None) == "0d6ee676e323"
     assert explicit_key("mine") == "5cbedd56766e3fd0122f594b"
     assert uri_hash("file:///a.png") == "b3f8ee1c31152d29ed735c78"
+    assert graph_base("b" * 40, "g") == "41a8e6dd2e8a64cf606f0e56c1fd9c5c9f36b28b"
+    assert job_key("r" * 12, "a" * 12) == "r" * 12 + "a" * 12
+    assert other_job_key("r" * 12, "a" * 12, 1) == "r" * 12 + "bc6bb59dbca3"
+    assert reused_key("r" * 12) == "r" * 12 + "d9c0d34144c1"
+
+
+def test_a_call_whose_site_has_no_graph_for_it_keeps_its_base() -> None:
+    assert graph_base("b" * 40, "") == "b" * 40
 
 
 def test_the_keys_of_equal_requests_begin_alike_and_a_label_makes_another_request() -> None:
@@ -76,4 +88,5 @@ def test_prompts_in_any_script_are_hashed(prompt: str) -> None:
 def test_a_mark_is_known_again() -> None:
     assert marked(media_mark("abc")) == "abc"
     assert marked("abc") is None
+    assert (file_mark("abc"), marked(file_mark("abc"))) == ("file-sha256:abc", None)
     assert marked(5) is None

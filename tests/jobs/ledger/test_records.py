@@ -5,8 +5,26 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.jobs.ledger.records import RESUBMITTED, Answer, End, Intent, JobView, Link, Record, Resolution, Submit
-from tests.support.job_records import KEY, intent, ticket, unknown
+from rh_prefect.jobs.ledger.address import Address
+from rh_prefect.jobs.ledger.records import (
+    FORMAT,
+    FORMAT_KEY,
+    RESUBMITTED,
+    Answer,
+    CallRecord,
+    End,
+    Format,
+    FoundName,
+    Intent,
+    JobView,
+    Link,
+    Lost,
+    Record,
+    Resolution,
+    SeenMedia,
+    Submit,
+)
+from tests.support.job_records import BASE, KEY, SOMEWHERE_ELSE, intent, ticket, unknown
 
 INTENT = intent()
 ADOPTED = Resolution(outcome="adopted", task_id="7")
@@ -42,6 +60,24 @@ def test_a_record_of_a_later_version_is_read() -> None:
     assert Intent.model_validate({**INTENT.model_dump(mode="json"), "colour": "blue"}) == INTENT
 
 
+def test_a_record_without_its_optional_fields_has_the_values_that_the_format_gives_them() -> None:
+    """What is not recorded is: the first call, of the first attempt, in one process, with the usual time limits."""
+    bare = Intent(
+        owner=SOMEWHERE_ELSE, account="acc", site="site", model="some/model", endpoint="e", payload={}, base=BASE
+    )
+    assert bare.model_dump(exclude={"token", "at", "owner", "payload", "address"}) == {
+        "account": "acc", "site": "site", "credentials": None, "storage": None, "store": "", "model": "some/model",
+        "endpoint": "e", "base": BASE, "version": "", "order": 1, "is_detached": False, "label": None, "run": "",
+        "flow": "", "estimate": None, "currency": None, "give_up": 30.0, "submit_timeout": 60.0, "attempt": 1,
+        "graph": "", "webhook": False,
+    }  # fmt: skip
+    call = CallRecord(owner=SOMEWHERE_ELSE)
+    assert (call.order, call.attempt, call.is_detached, call.address) == (1, 1, False, Address())
+    assert (SUCCESS.attempt, SUCCESS.task_attempt) == (1, 1)
+    assert (SeenMedia(uri="a", sha256="b", size=1, kind="image", mime="image/png", extension="png").attempt) == 1
+    assert (FoundName(folder="/").attempt, Format().format, FORMAT_KEY) == (1, FORMAT, "format-1")
+
+
 @pytest.mark.parametrize(
     ("records", "state", "task_id"),
     [
@@ -55,11 +91,53 @@ def test_a_record_of_a_later_version_is_read() -> None:
         ({"answer": unknown(), "resolution": ADOPTED, "end": SUCCESS}, "ended", "1"),
         # Not meant to come about; but a task that is known of must never be paid for again.
         ({"answer": REFUSED, "resolution": ADOPTED}, "ticket", "7"),
+        ({"resolution": ADOPTED}, "ticket", "7"),
+        ({"answer": ticket("5"), "lost": Lost(by="a person")}, "forgotten", "5"),
+        ({"answer": ticket("5"), "lost": Lost(by="a person"), "end": SUCCESS}, "ended", "1"),
+        ({"answer": ticket("5"), "resolution": ADOPTED}, "ticket", "7"),
     ],
 )
 def test_where_a_submit_stands(records: dict[str, Any], state: str, task_id: str | None) -> None:
     submit = Submit(1, INTENT, **records)
     assert (submit.state, submit.task_id) == (state, task_id)
+
+
+@pytest.mark.parametrize(
+    ("records", "may_be_paid"),
+    [
+        ({}, False),
+        ({"answer": ticket()}, False),
+        ({"answer": REFUSED}, False),
+        ({"answer": unknown()}, True),
+        ({"answer": unknown(), "resolution": ADOPTED}, False),
+        ({"answer": unknown(), "resolution": FORGOTTEN}, False),
+        ({"answer": unknown(), "resolution": Resolution(outcome="forgotten", by=RESUBMITTED)}, True),
+        ({"answer": ticket(), "lost": Lost()}, True),
+        ({"answer": unknown(), "resolution": ADOPTED, "lost": Lost()}, True),
+        ({"answer": unknown(), "end": SUCCESS}, False),
+    ],
+)
+def test_what_may_have_been_paid_for_without_a_known_task(records: dict[str, Any], may_be_paid: bool) -> None:
+    assert Submit(1, INTENT, **records).may_be_paid == may_be_paid
+
+
+@pytest.mark.parametrize(
+    ("records", "late"),
+    [
+        ({"answer": ticket("5")}, None),
+        ({"answer": unknown(), "resolution": FORGOTTEN, "late": ticket("8")}, "8"),
+        ({"answer": unknown(), "resolution": ADOPTED, "late": ticket("8")}, "8"),
+        ({"answer": unknown(), "resolution": ADOPTED, "late": ticket("7")}, None),
+    ],
+)
+def test_a_late_ticket_is_another_task_than_the_one_that_counts(records: dict[str, Any], late: str | None) -> None:
+    assert Submit(1, INTENT, **records).late_task_id == late
+
+
+def test_payments_are_counted_from_an_attempt_on() -> None:
+    view = JobView(KEY, tuple(Submit(n, intent(attempt=n), ticket(str(n))) for n in (1, 2, 3)))
+    assert [view.payments(since=attempt) for attempt in (1, 2, 3, 4)] == [3, 2, 1, 0]
+    assert view.payments() == 3
 
 
 def test_a_job_without_records_is_new() -> None:

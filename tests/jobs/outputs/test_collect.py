@@ -173,6 +173,17 @@ async def test_a_damaged_file_is_downloaded_again_by_the_next_run(journal: Folde
     assert (again, host.times) == (whole, 0)
 
 
+async def test_a_file_that_is_gone_from_the_store_is_no_result(journal: FolderJournal, tmp_path: Path) -> None:
+    """A manifest whose file is missing does not stand in for a file that cannot be downloaded any more."""
+    first = await collect(FileHost(PICTURE), journal, tmp_path)
+    store = store_in(tmp_path)
+    store.delete(str(store.name_of(first.media.uri)))
+    with pytest.raises(OutputsLost):
+        await collect(FileHost(dead()), journal, tmp_path, first_time=False)
+    again = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
+    assert Path(again.media.uri).read_bytes() == PICTURE
+
+
 async def test_a_single_refusal_of_a_link_is_waited_out(journal: FolderJournal, tmp_path: Path) -> None:
     """A11: one 404 or 403 on a link loses nothing."""
     host = FileHost(dead(), dead(), PICTURE)
