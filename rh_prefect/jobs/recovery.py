@@ -7,7 +7,7 @@ import asyncio
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.ledger.owner import current_owner
-from rh_prefect.jobs.ledger.records import Answer, End, Intent
+from rh_prefect.jobs.ledger.records import Answer, End, Intent, Link
 from rh_prefect.jobs.opening import begin_scope
 from rh_prefect.jobs.outputs.manifest import Manifest, everything
 from rh_prefect.media.store import MediaStore
@@ -58,6 +58,7 @@ def _records(manifest: Manifest, store: MediaStore) -> tuple[Intent, Answer, End
         base=manifest.base,
         address=manifest.address,
         version=manifest.flow_version,
+        order=manifest.order,
         label=manifest.label,
         graph=manifest.graph,
     )
@@ -66,8 +67,10 @@ def _records(manifest: Manifest, store: MediaStore) -> tuple[Intent, Answer, End
         at=manifest.ended_at,
         status="SUCCESS",
         task_id=manifest.task_id,
+        links=tuple(Link(text=text) for text in manifest.texts),
         cost=manifest.cost,
         currency=manifest.currency,
+        coins=manifest.coins,
         queued_seconds=manifest.queued_seconds,
         run_seconds=manifest.run_seconds,
     )

@@ -5,6 +5,7 @@ import gc
 import weakref
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from rh_prefect.errors import ConfigError, InputError, JournalError
 from rh_prefect.jobs.ledger.address import Address, Place
+from rh_prefect.jobs.ledger.costs import COINS, Costs, costs_of
 from rh_prefect.jobs.ledger.journal import FolderJournal
 from rh_prefect.jobs.ledger.records import FORMAT_KEY, Format, JobView
 from rh_prefect.jobs.ledger.scope import FolderScope
@@ -176,3 +178,25 @@ async def test_what_manifests_know_is_recorded_again(tmp_path: Path, store: Medi
     assert (view.state, view.tickets) == ("ended", 1)
     assert view.last is not None and view.last.intent.address == address and view.last.task_id == "2030"
     assert not await OpenScopes().open(scope_of(restored), store)
+
+
+async def test_a_recovered_job_costs_and_gives_what_it_did_before(tmp_path: Path, store: MediaStore) -> None:
+    """A9: its coins, its texts and its place among equal calls are recorded again too."""
+    manifest = Manifest(
+        key="ab" * 12, job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
+        payload={"prompt": "x"}, flow_version="v", label="dawn", graph="g", order=3, task_id="2030",
+        submitted_at="2026-01-01T00:00:00.000+00:00", ended_at="2026-01-01T00:01:00.000+00:00", queued_seconds=1.0,
+        run_seconds=2.0, cost=Decimal("3.85"), currency="USD", coins=Decimal(7), texts=("one", "two"),
+    )  # fmt: skip
+    manifests.write(store, manifest)
+    journal = FolderJournal(str(tmp_path / "restored"), scope="night")
+    await recover(journal, store)
+    (submit,) = JobView.parse("ab" * 12, await journal.job("ab" * 12)).submits
+    end, intent = submit.end, submit.intent
+    assert end is not None
+    assert costs_of(end) == Costs({COINS: Decimal(7), "USD": Decimal("3.85")})
+    assert (end.queued_seconds, end.run_seconds, end.at) == (1.0, 2.0, manifest.ended_at)
+    assert [link.text for link in end.links] == ["one", "two"]
+    assert (intent.order, intent.version, intent.label, intent.graph, intent.at) == (
+        3, "v", "dawn", "g", manifest.submitted_at
+    )  # fmt: skip

@@ -121,6 +121,7 @@ class Collector:
     async def _outputs(
         self, order: Order, job: str, key: str, end: End, *, known: Manifest | None, first_time: bool
     ) -> tuple[Media, ...]:
+        end = await self._with_all_links(job, end, known)
         files = _file_links(end.links)
         names = [self._name(order, key, end, index, link) for index, link in enumerate(files, 1)]
         earlier = known.outputs if known is not None else ()
@@ -133,6 +134,21 @@ class Collector:
                 )
             )
         )
+
+    async def _with_all_links(self, job: str, end: End, known: Manifest | None) -> End:
+        """The end with a link for each file of the manifest: the record of a recovered job has none.
+
+        Raises:
+            OutputsLost: RunningHub has none either.
+        """
+        count = len(known.outputs) if known is not None else 0
+        if len(_file_links(end.links)) >= count:
+            return end
+        newer = await self._newer_links(end)
+        if len(newer) < count:
+            raise _unlisted(job, end, count)
+        texts = [link for link in end.links if not link.url]
+        return end.model_copy(update={"links": (*newer, *texts)})
 
     async def _output(
         self, job: str, end: End, index: int, name: str, *, earlier: Sequence[Media], first_time: bool
@@ -201,14 +217,17 @@ class Collector:
         await self.pause(longest * (0.5 + self.jitter() / 2))
 
     async def _newer_link(self, end: End, index: int) -> str | None:
+        links = await self._newer_links(end)
+        return links[index].url if index < len(links) else None
+
+    async def _newer_links(self, end: End) -> list[Link]:
         """Asks once more for links; RunningHub may sign new ones."""
         try:
             view = await self.query(end.task_id)
         except RunningHubError as error:
             _log.info("task %s: RunningHub was asked for newer links in vain: %s", end.task_id, error)
-            return None
-        urls = [output.url for output in view.outputs if output.url and output.is_usable]
-        return urls[index] if index < len(urls) else None
+            return []
+        return [Link.model_validate(one.model_dump()) for one in view.outputs if one.url and one.is_usable]
 
     def _name(self, order: Order, key: str, end: End, index: int, link: Link) -> str:
         return self.store.name_for(
@@ -241,6 +260,17 @@ def _lost(job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsLo
     )
 
 
+def _unlisted(job: str, end: End, count: int) -> OutputsLost:
+    return OutputsLost(
+        f"{job}: task {end.task_id} was paid for and succeeded; not all of its {count} files are in the store, and "
+        "nothing lists its files any more: neither its record nor RunningHub. No new task was submitted. What to do: "
+        "put the files back into the store, or run it again within a day of the task, should RunningHub not have "
+        "answered.",
+        job=job,
+        task_id=end.task_id,
+    )
+
+
 def _manifest(
     order: Order, scope: Scope, *, job: str, key: str, submit: Submit, end: End, outputs: tuple[Media, ...]
 ) -> Manifest:
@@ -256,6 +286,7 @@ def _manifest(
         payload=dict(order.payload),
         address=submit.intent.address,
         flow_version=submit.intent.version,
+        order=submit.intent.order,
         label=order.label,
         seed=seed if isinstance(seed, int) else None,
         graph=submit.intent.graph,

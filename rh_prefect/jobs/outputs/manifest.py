@@ -36,6 +36,7 @@ class Manifest(BaseModel):
         payload: The request's parameters; files by content, as `sha256:…`.
         address: Where in the run the call was made.
         flow_version: Version of the flow that made it.
+        order: Which of the calls with this request it is, in the order in which they were asked for.
         label: The caller's name for the output.
         seed: The seed that was asked for, if any.
         graph: Of a saved workflow or an app: a fingerprint of what the site had under its id.
@@ -65,6 +66,7 @@ class Manifest(BaseModel):
     payload: dict[str, Any]
     address: Address = Address()
     flow_version: str = ""
+    order: int = 1
     label: str | None = None
     seed: int | None = None
     graph: str = ""

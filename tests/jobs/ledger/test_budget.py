@@ -237,6 +237,33 @@ async def test_a_price_that_nobody_has_asked_for_is_asked_for_where_a_budget_nee
     assert asked == ["price"]
 
 
+async def test_what_this_process_does_not_know_the_price_of_is_asked_for_though_the_journal_has_it(
+    tmp_path: Path,
+) -> None:
+    """A20: reading the journal for the first budget forgets no question of a call that is being paid for."""
+    records = journal(tmp_path)
+    await write(records, {"intent-1": intent()}, key="a" * 24)
+    ledger = Ledger(records)
+
+    async def ask() -> Money:
+        return Money(Decimal("0.70"), "CNY")
+
+    ledger.claim("a" * 24, 1, None, ask)
+    short = await ledger.reserve("b" * 24, 1, PRICE, budget=BUDGET)
+    assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal("0.70"))
+
+
+async def test_what_is_read_of_a_job_replaces_all_that_was_known_of_it(tmp_path: Path) -> None:
+    ledger = Ledger(journal(tmp_path))
+    for n in (1, 2):
+        ledger.claim("a", n, PRICE)
+    ledger.claim("b", 1, PRICE)
+    ledger.take(JobView("a", (Submit(1, INTENT, BUSY),)))
+    assert (ledger.spent(), ledger.reserved(), ledger.counted()) == (0, PRICE.amount, PRICE.amount)
+    ledger.take(JobView("b", (Submit(1, INTENT, ticket(), end=end("0.05")),)))
+    assert (ledger.spent(), ledger.reserved(), ledger.counted()) == (Decimal("0.05"), 0, Decimal("0.05"))
+
+
 async def test_each_currency_has_sums_of_its_own(tmp_path: Path) -> None:
     """A20: amounts of two currencies are not added, and coins are neither."""
     ledger, dollars = Ledger(journal(tmp_path)), Money(Decimal("0.90"), "USD")

@@ -76,7 +76,14 @@ def store_in(folder: Path) -> MediaStore:
     return MediaStore(str(folder / "out"))
 
 
-async def collect(host: FileHost, journal: FolderJournal, folder: Path, *, first_time: bool = True) -> Result:
+async def collect(
+    host: FileHost,
+    journal: FolderJournal,
+    folder: Path,
+    *,
+    first_time: bool = True,
+    links: tuple[Link, ...] = (Link(url=LINK),),
+) -> Result:
     collector = Collector(
         host.download,
         host.query,
@@ -87,7 +94,7 @@ async def collect(host: FileHost, journal: FolderJournal, folder: Path, *, first
         clock=lambda: host.now,
         jitter=lambda: 1.0,
     )
-    end = End(status="SUCCESS", task_id=TASK, links=(Link(url=LINK),))
+    end = End(status="SUCCESS", task_id=TASK, links=links)
     submit = Submit(1, intent(), answer=ticket())
     return await collector.collect(
         Order.of(submit.intent), job=f"run/{KEY}", key=KEY, submit=submit, end=end, first_time=first_time
@@ -182,6 +189,19 @@ async def test_a_file_that_is_gone_from_the_store_is_no_result(journal: FolderJo
         await collect(FileHost(dead()), journal, tmp_path, first_time=False)
     again = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
     assert Path(again.media.uri).read_bytes() == PICTURE
+
+
+async def test_files_that_only_the_manifest_knows_of_are_asked_for(journal: FolderJournal, tmp_path: Path) -> None:
+    """A9: a recovered record has no links; a file of it that is missing in the store is not taken for none."""
+    first = await collect(FileHost(PICTURE), journal, tmp_path)
+    store = store_in(tmp_path)
+    store.delete(str(store.name_of(first.media.uri)))
+    (before,) = manifests.everything(store)
+    with pytest.raises(OutputsLost, match="nothing lists its files any more"):
+        await collect(FileHost(dead(), links=[""]), journal, tmp_path, first_time=False, links=())
+    assert list(manifests.everything(store)) == [before]
+    again = await collect(host := FileHost(PICTURE), journal, tmp_path, first_time=False, links=())
+    assert (again.outputs, host.urls) == (first.outputs, [LINK])
 
 
 async def test_a_single_refusal_of_a_link_is_waited_out(journal: FolderJournal, tmp_path: Path) -> None:
