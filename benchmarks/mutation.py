@@ -42,7 +42,7 @@ QUICK = {
     "lifecycle": ["jobs/test_lifecycle.py", "jobs/ledger/test_budget.py"],
     "posting": ["jobs/test_posting.py", "jobs/test_told.py"],
     "opening": ["jobs/test_opening.py", "jobs/test_posting.py"],
-    "recovery": ["jobs/test_posting.py", "jobs/test_cancel.py"],
+    "recovery": ["jobs/test_opening.py"],
     "cancel": ["jobs/test_cancel.py", "jobs/test_leaving.py"],
     "runner": [
         "jobs/accounts/test_pool.py",

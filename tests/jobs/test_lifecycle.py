@@ -324,6 +324,13 @@ def test_a_job_pays_for_at_most_max_attempts_tasks() -> None:
     assert Life(policy).answers((ReadJob(), view(*submits[:2]))).step == Prepare()
 
 
+def test_a_policy_says_by_itself_what_is_safe() -> None:
+    assert Policy(job="run/key", endpoint="some/model") == Policy(
+        job="run/key", endpoint="some/model", attempt=1, task_attempt=1, first_attempt=1, max_attempts=3,
+        on_unknown="raise", may_submit=True, undelivered_tries=5, budget=None, may_move_on=False,
+    )  # fmt: skip
+
+
 def test_a_job_pays_for_at_most_three_tasks_where_the_caller_says_nothing() -> None:
     policy = Policy(job="run/key", endpoint="some/model", task_attempt=9)
     assert Life(policy).answers((ReadJob(), view(*paid_and_failed(1, 1)))).step == Prepare()

@@ -59,7 +59,7 @@ async def test_an_empty_scope_is_asked_once_and_stays_what_it_was(journal: Count
     await journal.create("a1-intent-1", {"token": "x"})
     assert await scopes.open(scope_of(journal), store)
     assert journal.asked == 1
-    assert not await OpenScopes().open(scope_of(journal), store)
+    assert await OpenScopes().open(scope_of(journal), store) is False
 
 
 async def test_many_jobs_at_once_ask_once(journal: Counting, store: MediaStore) -> None:

@@ -72,7 +72,7 @@ class Collector:
     store: MediaStore
     scope: Scope
     folder: Path
-    grace: float = 300.0
+    grace: float
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random

@@ -26,7 +26,7 @@ from rh_prefect.errors import (
     api_error,
 )
 from rh_prefect.flows import image_to_video
-from rh_prefect.jobs.ledger.budget import Entry, Ledger, Money, Prices, Shortfall, entry_of
+from rh_prefect.jobs.ledger.budget import Entry, Ledger, Money, Prices, Shortfall, entry_of, ledger_of
 from rh_prefect.jobs.ledger.costs import Costs
 from rh_prefect.jobs.ledger.journal import FolderJournal
 from rh_prefect.jobs.ledger.records import RESUBMITTED, Answer, End, JobView, Record, Resolution, Submit
@@ -262,6 +262,19 @@ async def test_what_is_read_of_a_job_replaces_all_that_was_known_of_it(tmp_path:
     assert (ledger.spent(), ledger.reserved(), ledger.counted()) == (0, PRICE.amount, PRICE.amount)
     ledger.take(JobView("b", (Submit(1, INTENT, ticket(), end=end("0.05")),)))
     assert (ledger.spent(), ledger.reserved(), ledger.counted()) == (Decimal("0.05"), 0, Decimal("0.05"))
+
+
+def test_a_scope_has_one_ledger_and_old_ones_are_forgotten(tmp_path: Path) -> None:
+    first = journal(tmp_path)
+    ledger = ledger_of(first)
+    assert ledger_of(journal(tmp_path)) is ledger
+    for number in range(300):
+        ledger_of(FolderJournal(str(tmp_path), scope=f"other-{number}"))
+        assert number > 150 or ledger_of(first) is ledger, "what is used is kept"
+    assert ledger_of(FolderJournal(str(tmp_path), scope="other-299")) is not ledger
+    for number in range(300):
+        ledger_of(FolderJournal(str(tmp_path), scope=f"third-{number}"))
+    assert ledger_of(first) is not ledger
 
 
 async def test_each_currency_has_sums_of_its_own(tmp_path: Path) -> None:
