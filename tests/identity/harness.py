@@ -139,7 +139,7 @@ class Stage:
             failure = self.attempt(number, breaking)
             if failure and number not in self.shape.may_fail:
                 break
-        return self._outcome(failure, number)
+        return self.outcome(failure, number)
 
     def attempt(self, number: int, breaking: str) -> str:
         """Runs one attempt.
@@ -166,7 +166,8 @@ class Stage:
         self.run_id = self.run_id or (runs[0]["id"] if runs else "")
         return self._failure(number, breaking, started)
 
-    def _outcome(self, failure: str, number: int) -> Outcome:
+    def outcome(self, failure: str, number: int) -> Outcome:
+        """What came of the attempts so far, the last one with this failure."""
         shape, submits = self.shape, len(self.paid())
         refused = number if failure.startswith("refused: ") else 0
         return Outcome(shape.name, self.form, submits, shape.wanted, self.exchanged(), refused, failure)
@@ -245,7 +246,9 @@ def _is_refusal(error: Mapping[str, Any]) -> bool:
     """Whether the package refused to pay since it could not tell a job from another, or not read its records."""
     if "AmbiguousCall" in error["kinds"]:
         return True
-    return "RunningHubError" in error["kinds"] and any(word in error["message"] for word in ("equal=", "format"))
+    return "RunningHubError" in error["kinds"] and any(
+        word in error["message"] for word in ("equal=", "format", "jobs recover")
+    )
 
 
 def _is_one_chain(chain: Event, paid: Mapping[str, Submission]) -> bool:
