@@ -64,9 +64,11 @@ class RunningHubJob(JobBlock[Result], ABC):
 
     def _place(self, overrides: Mapping[str, Any]) -> Place:
         """The place of this call in its run, which only the caller's own thread can tell."""
-        from rh_prefect.runs.places import take_place
+        from rh_prefect.runs.places import NOT_OF_THE_REQUEST, take_place
 
-        return take_place(type(self).__name__, [self, dict(overrides)])
+        saved = {name: getattr(self, name) for name in type(self).model_fields}
+        given = {name: value for name, value in {**saved, **overrides}.items() if name not in NOT_OF_THE_REQUEST}
+        return take_place(type(self).__name__, given)
 
     async def _start(self, overrides: Mapping[str, Any], place: Place) -> RunningHubJobRun:
         # Heavy, and needed by none who only looks a block type up, as Prefect's server does at its start.

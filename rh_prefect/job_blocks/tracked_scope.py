@@ -66,6 +66,7 @@ class _TrackedCalls(CallRegistry):
 
     def __init__(self, calls: CallRegistry, scope: TrackedScope) -> None:
         super().__init__()
+        self.number = calls.number
         self._calls = calls
         self._scope = scope
 

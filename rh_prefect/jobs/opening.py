@@ -21,10 +21,10 @@ class OpenScopes:
 
     def __init__(self) -> None:
         """Starts with none."""
-        self._were_empty: SingleFlight[tuple[str, str], bool] = SingleFlight(_KEPT)
+        self._were_empty: SingleFlight[tuple[str, str, int], bool] = SingleFlight(_KEPT)
 
     async def open(self, scope: Scope, store: MediaStore) -> bool:
-        """Checks a scope before its first job; asks the journal and the store once.
+        """Checks a scope before the first job of an attempt; asks the journal and the store once.
 
         What another process records there later does no harm: to claim a job is exclusive, and who comes second reads
         it.
@@ -34,14 +34,16 @@ class OpenScopes:
             store: Where its outputs go.
 
         Returns:
-            Whether it had no job when this process came to it.
+            Whether it had no job when this attempt came to it.
 
         Raises:
             JournalError: It was written in another format; it is older than its run, as after a database was restored
                 from a backup; or it cannot be read.
             StoreError: The store cannot be read or written.
         """
-        return await self._were_empty.get((repr(scope.journal), store.url), lambda: _open(scope, store))
+        # A later attempt in this process finds what the ones before it have recorded.
+        name = (repr(scope.journal), store.url, scope.calls.number)
+        return await self._were_empty.get(name, lambda: _open(scope, store))
 
 
 async def _open(scope: Scope, store: MediaStore) -> bool:

@@ -24,7 +24,7 @@ from rh_prefect.jobs.ledger.budget import ledger_of
 from rh_prefect.jobs.ledger.calls import Caller, Found
 from rh_prefect.jobs.ledger.identity import reused_key
 from rh_prefect.jobs.ledger.journal import TellingJournal
-from rh_prefect.jobs.ledger.records import Intent, Submit
+from rh_prefect.jobs.ledger.records import Intent, Reused, Submit
 from rh_prefect.jobs.ledger.scope import Scope
 from rh_prefect.jobs.ledger.spool import Spool
 from rh_prefect.jobs.opening import OpenScopes
@@ -35,6 +35,7 @@ from rh_prefect.jobs.orders.inputs import Inputs
 from rh_prefect.jobs.orders.order import Order, as_recorded, place_order
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.collect import Collector
+from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.runner import Runner, World
 from rh_prefect.jobs.scratch import check_folder
@@ -137,9 +138,7 @@ class Payer:
             await self.pool.check_currency()
         order = await self._place(asked, scope, store, options.label)
         order = await as_recorded(order, journal=scope.journal, key=options.key)
-        if options.reuse == "always" and (
-            known := await asyncio.to_thread(manifests.find, store, order.base, order.graph)
-        ):
+        if options.reuse == "always" and (known := await self._reusable(order, scope, store, options)):
             served = known.result(store, reused=True).model_copy(update={"label": options.label})
             watcher.notify(event_of(served, message=f"served from {served.manifest}; nothing was paid"))
             return served
@@ -160,6 +159,24 @@ class Payer:
         if result is None:
             raise AssertionError("a job that may be submitted ends with a result or an error")
         return result
+
+    async def _reusable(self, order: Order, scope: Scope, store: MediaStore, options: Options) -> Manifest | None:
+        """The finished job that serves a call: what served it before, else the newest; None for the run's own."""
+        key = reused_key(order.as_read().request_id) if options.key is None else order.key(options.key)
+        await self._scopes.open(scope, store)
+        journal = scope.journal
+        records = await journal.job(key)
+        if any(name.startswith(f"{key}-intent-") for name in records):
+            return None  # this run has paid for it: what has been made elsewhere since is another result
+        if f"{key}-reuse-1" not in records:
+            known = await asyncio.to_thread(manifests.find, store, order.base, order.graph)
+            record = None if known is None else Reused(manifest=known.name).model_dump(mode="json")
+            if record is None or await journal.create(f"{key}-reuse-1", record):
+                return known
+            records = await journal.job(key)
+        chosen = Reused.model_validate(records[f"{key}-reuse-1"]).manifest
+        found = await asyncio.to_thread(manifests.read, store, chosen)
+        return found if found is not None and await asyncio.to_thread(manifests.is_done, store, found) else None
 
     async def _find(self, order: Order, scope: Scope, store: MediaStore, caller: Caller, options: Options) -> Found:
         is_empty = await self._scopes.open(scope, store)

@@ -41,7 +41,7 @@ _RUNS = ("run_flow_sync", "run_flow_async", "run_task_sync", "run_task_async", "
 _BORDERS = ("asyncio.", "concurrent.futures.", "threading", "uvloop")
 """Modules whose frames begin what the caller started beside its run: an asyncio task, a thread, a loop of its own."""
 
-_NOT_OF_THE_REQUEST = frozenset(
+NOT_OF_THE_REQUEST = frozenset(
     {"budget", "credentials", "deadline", "max_attempts", "on_unknown", "return_state", "storage", "wait_for"}
 )
 """Options that say how a job is run, not what it is."""
@@ -309,5 +309,5 @@ def _given_of(task: Task[Any, Any], parameters: Mapping[str, Any]) -> dict[str, 
     return {
         name: value
         for name, value in parameters.items()
-        if name not in _NOT_OF_THE_REQUEST and value is not defaults.get(name)
+        if name not in NOT_OF_THE_REQUEST and value is not defaults.get(name)
     }

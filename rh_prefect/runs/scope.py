@@ -43,7 +43,7 @@ _NOT_COUNTED = Place()
 _equal: ContextVar[Equal] = ContextVar("rh_prefect_equal_calls", default="refuse")
 
 
-@dataclass(frozen=True)
+@dataclass
 class FlowScope:
     """The scope of a call inside a flow run; see `rh_prefect.jobs.ledger.scope.Scope`.
 

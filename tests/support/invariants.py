@@ -28,8 +28,8 @@ from rh_prefect.jobs.lifecycle import is_hopeless
 from rh_prefect.jobs.outputs.manifest import FOLDER, Manifest
 from rh_prefect.media.names import PART
 
-RECORDS_OF_NO_JOB = ("media", "cancel")
-NO_FILES = (f"{FOLDER}/", "batches/", "rh-prefect-check-")
+RECORDS_OF_NO_JOB = ("media", "cancel", "format")
+NO_FILES = (f"{FOLDER}/", "batches/", "inputs/", "runs/", "rh-prefect-check-")
 """How the names of those files in a store begin that are no task's output.
 
 The last is what tries a place; it stays where the place fails before it can be deleted.

@@ -76,6 +76,18 @@ async def test_two_equal_calls_that_nothing_tells_apart_are_refused_before_the_s
     assert len(rh.books.paid) == 3
 
 
+async def test_a_resumed_run_is_served_with_what_served_it_before(rh: Emulator) -> None:
+    """A1: a newer equal result of another run would make the next step another request."""
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    paid = await run(asked, reuse="always")
+    await run(asked, scope="another")
+    assert (await run(asked, reuse="always")).task_id == paid.task_id, "the run's own"
+    served = await run(asked, reuse="always", scope="third")
+    await run(asked, scope="another", label="newer")
+    assert (await run(asked, reuse="always", scope="third")).task_id == served.task_id
+    assert len(rh.books.paid) == 3
+
+
 async def test_reuse_makes_equal_calls_of_a_run_one_job(rh: Emulator) -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse")
     results = await asyncio.gather(*(run(asked, reuse="always") for _ in range(4)))

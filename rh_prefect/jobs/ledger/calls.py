@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from rh_prefect.errors import AmbiguousCall
@@ -14,6 +15,8 @@ from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.ledger.matching import Equal, Known, Match, find_record
 from rh_prefect.jobs.ledger.owner import Owner, current_owner
 from rh_prefect.jobs.ledger.records import CallRecord, Intent
+
+_NUMBERS = count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +100,14 @@ class _Request:
 
 
 class CallRegistry:
-    """Finds the job of each paid call; one for each attempt of a run, on the package's loop thread."""
+    """Finds the job of each paid call; one for each attempt of a run, on the package's loop thread.
+
+    Attributes:
+        number: Another one for each attempt in this process.
+    """
 
     def __init__(self) -> None:
+        self.number = next(_NUMBERS)
         self._requests: dict[str, _Request] = {}
 
     async def find(self, request: str, caller: Caller, *, journal: Journal, attempt: int, is_empty: bool) -> Found:
@@ -224,16 +232,19 @@ def _refusal(job: str, match: Match, caller: Caller) -> AmbiguousCall:
     where = f"[{caller.address}]"
     if match.verdict == "repeated":
         return AmbiguousCall(
-            f"{job}: two calls with this request are made at the same time at {where}, and nothing tells them apart: "
+            f"{job}: two calls with this request are made at {where}, and nothing tells them apart: "
             "a resumed run could give one the result of the other. Nothing was paid for the second. What to do: give "
             "each call a `label` or a `key` of its own, or make them with `generate_many` or `.submit` in the flow "
             "itself.",
             job=job,
         )
-    there = match.record.address if match.record is not None else ""
+    record = match.record
+    there = f"[{record.address}]" if record is not None else ""
+    is_edited = record is not None and record.version != caller.version
+    why = "the flow's source has changed since" if is_edited else "its task or the arguments of its task are others now"
     return AmbiguousCall(
-        f"{job}: this call at {where} may be the one that was paid for at [{there}], or another one; the flow has "
-        "changed since. Nothing was paid for it. What to do: resume with what decides it, resume(flow, run, "
-        'equal="by place") or "by order", or equal="new" where it is a new call; or run the flow as it was.',
+        f"{job}: this call at {where} may be the one that was paid for at {there}, or another one; {why}. Nothing was "
+        'paid for it. What to do: resume with equal="by order" or "by place" if it is that one, or equal="new" if it '
+        "is a new call, as in resume(flow, run, equal=...); labels tell equal calls apart from the start.",
         job=job,
     )

@@ -5,7 +5,8 @@ A call takes the first record that fits; each record is taken once in an attempt
 1. the same address;
 2. the same names and equal arguments, where only one record is left that fits, or one that also has the same place;
 3. the same names and the same place, where the arguments of one side cannot be compared;
-4. the only address that ever asked for this request: the call has moved;
+4. the only address that ever asked for this request, where the flow's version differs, or the names are the same and
+   no arguments are others: the call has moved;
 5. another version of the flow: other names, equal arguments: a run was renamed.
 
 Where records are left that may be the call's own, it is refused; otherwise it is a new job. Of calls with equal
@@ -81,7 +82,9 @@ def find_record(call: Address, known: Sequence[Known], *, version: str, equal: E
     if found := _only([one for one in alike if one.arguments == "unclear" and one.place == "same"]):
         return Match("found", found)
     if len(known) == 1 and free and not free[0].is_another_call:
-        return Match("moved", free[0].known)
+        if free[0].may_have_moved:
+            return Match("moved", free[0].known)
+        return _settle(free, equal)
     renamed = [one for one in free if one.is_edited and not one.has_names and one.place != "other"]
     if found := _only([one for one in renamed if one.arguments == "same"]):
         return Match("renamed", found)
@@ -104,6 +107,11 @@ class _Compared:
     def is_another_call(self) -> bool:
         """Whether it is surely not this call: a call with the same arguments, and another number among those."""
         return self.has_names and self.arguments == "same" and self.place == "other"
+
+    @property
+    def may_have_moved(self) -> bool:
+        """Whether only its place has changed, or the program; else another task or branch may ask for the same."""
+        return self.is_edited or (self.has_names and self.arguments != "other")
 
     @property
     def may_be_this_call(self) -> bool:

@@ -5,6 +5,7 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submits:
 | record         | written                             | holds                                                 |
 |----------------|-------------------------------------|-------------------------------------------------------|
 | `call-1`       | when another call asks for the same | where in the run the call is made                     |
+| `reuse-1`      | when an earlier job is served       | which one                                             |
 | `intent-n`     | right before POST n                 | who posts, on which account, what, for how much       |
 | `answer-n`     | right after it                      | a ticket (task id), a definite refusal, or unknown    |
 | `resolution-n` | where the answer is unknown         | adopted (task id) or forgotten                        |
@@ -151,6 +152,16 @@ class CallRecord(Record):
     order: int = 1
     attempt: int = 1
     is_detached: bool = False
+
+
+class Reused(Record):
+    """Which finished job a run was served with, so that a resumed run is served with the same.
+
+    Attributes:
+        manifest: Name of its manifest in the store.
+    """
+
+    manifest: str
 
 
 class Answer(Record):

@@ -142,7 +142,7 @@ async def test_a_call_that_may_be_one_of_several_is_refused_with_what_decides_it
 async def test_a_call_that_has_moved_is_said_and_the_others_are_not(journal: MemoryJournal) -> None:
     made = await find(CallRegistry(), journal, Caller(at(1, at="10:00"), is_detached=True))
     assert made.note == ""
-    moved = await find(CallRegistry(), journal, Caller(at(1, at="10:05")), attempt=2)
+    moved = await find(CallRegistry(), journal, Caller(at(1, at="10:05"), version="2"), attempt=2)
     assert (moved.key, moved.is_new) == (made.key, False)
     assert "was asked for at [shot #1 > call #1] and is now at [shot #1 > call #1]" in moved.note
     same = await find(CallRegistry(), journal, Caller(at(1, at="10:00")), attempt=2)
@@ -173,6 +173,6 @@ async def test_what_another_process_of_this_attempt_made_moves_to_no_other_call(
 ) -> None:
     call = CallRecord(owner=owner, address=at(1, x="1"), attempt=1, is_detached=recorded_as)
     await write(journal, {"call-1": call}, key=f"{REQUEST}{'a' * 12}")
-    caller = Caller(at(1, x="2"), is_detached=caller_is_detached)
+    caller = Caller(at(1, x="2"), version="2", is_detached=caller_is_detached)
     found = await find(CallRegistry(), journal, caller, attempt=attempt)
     assert found.is_new == (not moves)
