@@ -121,7 +121,7 @@ async def test_a_second_call_at_one_address_is_refused_and_a_later_try_of_it_is_
     calls = CallRegistry()
     caller = Caller(at(1), tries=(Try("task", 1),))
     found = await find(calls, journal, caller)
-    with pytest.raises(AmbiguousCall, match=r"run/0123456789ab: two calls.*same time at \[shot #1 > call #1\]"):
+    with pytest.raises(AmbiguousCall, match=r"run/0123456789ab: two calls.*made at \[shot #1 > call #1\]"):
         await find(calls, journal, caller)
     again = await find(calls, journal, Caller(at(1), tries=(Try("task", 2),)))
     assert (again.key, again.is_new) == (found.key, False)

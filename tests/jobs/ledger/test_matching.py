@@ -67,7 +67,7 @@ def test_arguments_that_cannot_be_compared_leave_the_place_to_decide() -> None:
 def test_the_only_address_of_a_request_has_moved() -> None:
     """Whatever an edit has changed: an argument, a name, the depth; else only what is not compared."""
     was = at(step("branch", 4, at=None))
-    for now in (at(step("branch", 4, at="10:05")), at(step("other")), at(), at(step("a"), step("b"))):
+    for now in (at(step("branch", 5, at="10:05")), at(step("other")), at(), at(step("a"), step("b"))):
         assert find(now, known(was), version=V2) == ("moved", "job-1")
     moved = at(Step(name="branch", place=place(9, given=None), arguments={"at": "10:05"}), number=3)
     assert find(moved, known(was)) == ("moved", "job-1")
