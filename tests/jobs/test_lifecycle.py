@@ -253,6 +253,16 @@ def test_a_request_that_cannot_leave_is_tried_a_few_times_and_then_said() -> Non
     assert "Nothing was paid" in life.raises(NotDelivered, FreeSlot(), None).message
 
 
+def test_only_requests_in_a_row_that_cannot_leave_are_counted() -> None:
+    away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="pace")
+    life = Life(replace(POLICY, undelivered_tries=2)).answers((ReadJob(), NEW))
+    for n, answer in enumerate((away, BUSY, away), 1):
+        pause = Pause(n, answer.code, answer.reason)
+        life.answers(*posts(n, answer), (FreeSlot(full=answer is BUSY), None), (pause, None))
+    life.answers(*posts(4, away))
+    life.raises(NotDelivered, FreeSlot(), None)
+
+
 def test_a_claim_that_was_given_up_is_followed_by_a_new_one() -> None:
     gave_up = Answer(outcome="refused", code=GAVE_UP, retry="pace")
     life = Life().answers((ReadJob(), NEW), *posts(1, gave_up), (FreeSlot(), None))

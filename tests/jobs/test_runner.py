@@ -11,6 +11,8 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JobCancelled, ModerationError
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.ledger.budget import ledger_of
 from rh_prefect.jobs.ledger.records import Cancelled
 from rh_prefect.jobs.outputs.result import Result
 from tests.support import samples
@@ -64,3 +66,21 @@ async def test_a_cancelled_run_pays_for_nothing_and_its_budget_is_given_back(run
     assert run.rh.books.submissions == []
     (result,) = await replace(run, attempt=2).all(pictures(1, "another"), budget=0.04)
     assert isinstance(result, Result)
+
+
+class Watched(PooledRun):
+    """Notes what the budgets of the run count when a job begins to send its inputs."""
+
+    def notify(self, event: JobEvent) -> None:
+        super().notify(event)
+        if event.state == "uploading":
+            self.reserved = ledger_of(self.journal).reserved()
+
+
+async def test_a_call_without_a_budget_counts_before_its_inputs_are_sent(rh: Emulator, tmp_path: Path) -> None:
+    """A20: sending large inputs takes long, and a budget beside it must not take what this call will cost."""
+    run = Watched(rh, tmp_path, members=("main",))
+    photo = str(samples.png(tmp_path / "photo.png"))
+    await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
+    (task,) = rh.books.paid
+    assert run.reserved == task.charged > 0
