@@ -44,15 +44,10 @@ QUICK = {
     "opening": ["jobs/test_opening.py", "jobs/test_posting.py"],
     "recovery": ["jobs/test_opening.py"],
     "cancel": ["jobs/test_cancel.py", "jobs/test_leaving.py"],
-    "runner": [
-        "jobs/accounts/test_pool.py",
-        "jobs/ledger/test_budget.py",
-        "jobs/test_waiting.py",
-        "jobs/test_leaving.py",
-    ],
-    "outputs/collect": ["jobs/outputs"],
-    "outputs/published": ["jobs/outputs"],
-    "outputs/manifest": ["jobs/outputs", "jobs/test_sharing.py"],
+    "runner": ["jobs/test_runner.py", "jobs/ledger/test_budget.py", "jobs/test_waiting.py"],
+    "outputs/collect": ["jobs/outputs/test_collect.py"],
+    "outputs/published": ["jobs/outputs/test_published.py", "jobs/outputs/test_collect.py"],
+    "outputs/manifest": ["jobs/outputs/test_manifest.py", "jobs/outputs/test_collect.py"],
     "accounts/slots": ["jobs/accounts/test_slots.py", "jobs/accounts/test_first_free.py"],
 }
 """Module -> the tests that are run first: those without a Prefect server and S3."""

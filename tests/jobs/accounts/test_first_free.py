@@ -197,6 +197,13 @@ async def test_a_home_that_answers_soon_is_preferred_to_another_account_that_ans
 
 
 @in_virtual_time
+async def test_a_home_that_says_nothing_for_two_seconds_is_not_waited_for() -> None:
+    accounts = other, home = [Account("at once", 2), Account("home", 2)]
+    home.answers_in = 2.5
+    assert (await job(accounts, home=home)) is other
+
+
+@in_virtual_time
 async def test_an_account_that_answers_late_works_from_then_on() -> None:
     accounts = late, busy = [Account("late", 2), Account("busy", 1)]
     late.answers_in = 20.0
