@@ -1,7 +1,7 @@
 """Mutants of a module: copies of it with one small fault each, which some test must find.
 
-No mutants are made of texts for people (docstrings, log and error messages), annotations and decorators, since no test
-should depend on them.
+No mutants are made of texts for people (docstrings, log and error messages), annotations, decorators and the sizes of
+caches, since no test should depend on them, and none of `assert_never`, which is never reached.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _mutable_parts(node: ast.AST) -> Iterator[ast.AST]:
             return
         case ast.Expr(ast.Call(ast.Attribute(ast.Name("_log")))):
             return
-        case ast.Assign([ast.Name("model_config" | "__all__")]):
+        case ast.Assign([ast.Name("model_config" | "__all__" | "_KEPT")]) | ast.Call(ast.Name("LruSet")):
             return
         case ast.Raise(ast.Call() as call):  # its message is not, but what else it is given
             yield from (keyword.value for keyword in call.keywords)
@@ -126,7 +126,7 @@ def _changes_of(node: ast.AST) -> Iterator[Change]:
         case ast.Return(ast.expr() as value) if not isinstance(value, ast.Constant) or value.value is not None:
             yield value, "None"
             yield from _strings(value)
-        case ast.Expr(ast.Call(ast.Attribute(ast.Name("_log")))):
+        case ast.Expr(ast.Call(ast.Attribute(ast.Name("_log")) | ast.Name("assert_never"))):
             return
         case ast.Raise() | ast.Expr(ast.Call() | ast.Await() | ast.Yield() | ast.YieldFrom()):
             yield node, "pass"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect import models
+from rh_prefect import catalog, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JobCancelled, ModerationError
 from rh_prefect.jobs.events import JobEvent
@@ -84,3 +84,18 @@ async def test_a_call_without_a_budget_counts_before_its_inputs_are_sent(rh: Emu
     await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
     (task,) = rh.books.paid
     assert run.reserved == task.charged > 0
+
+
+UNPRICED = next(
+    model
+    for model in catalog.models()
+    if model.price is None and {param.name for param in model.params if param.required} == {"prompt"}
+)
+
+
+async def test_a_call_without_a_budget_is_priced_before_it_is_paid_for_once_its_run_has_one(run: PooledRun) -> None:
+    """A20: an unknown price is asked for before the submit, so that the record of the submit has it."""
+    await run.all(pictures(1), budget=1.0)
+    await run.all([models.input_for(UNPRICED)(prompt="a lighthouse")])
+    assert len([one for one in run.rh.books.requests if "price-preview" in one.path]) == 1
+    assert all(intent.estimate for intent in await run.intents())

@@ -372,7 +372,7 @@ class JobView:
         """How many tasks this job has had, each of them paid for."""
         return sum(1 for submit in self.submits if submit.task_id)
 
-    def payments(self, *, since: int = 1) -> int:
+    def payments(self, *, since: int) -> int:
         """How many tasks this job may have paid for: its tickets, and submissions with an unknown outcome.
 
         Args:

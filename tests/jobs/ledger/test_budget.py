@@ -264,17 +264,15 @@ async def test_what_is_read_of_a_job_replaces_all_that_was_known_of_it(tmp_path:
     assert (ledger.spent(), ledger.reserved(), ledger.counted()) == (Decimal("0.05"), 0, Decimal("0.05"))
 
 
-def test_a_scope_has_one_ledger_and_old_ones_are_forgotten(tmp_path: Path) -> None:
-    first = journal(tmp_path)
-    ledger = ledger_of(first)
-    assert ledger_of(journal(tmp_path)) is ledger
-    for number in range(300):
+@pytest.mark.parametrize(("others", "is_kept"), [(0, True), (199, True), (200, False)])
+def test_a_process_keeps_the_ledgers_of_the_200_scopes_that_it_has_used_last(
+    tmp_path: Path, others: int, is_kept: bool
+) -> None:
+    ledger_of(journal(tmp_path / "older"))
+    ledger = ledger_of(journal(tmp_path))
+    for number in range(others):
         ledger_of(FolderJournal(str(tmp_path), scope=f"other-{number}"))
-        assert number > 150 or ledger_of(first) is ledger, "what is used is kept"
-    assert ledger_of(FolderJournal(str(tmp_path), scope="other-299")) is not ledger
-    for number in range(300):
-        ledger_of(FolderJournal(str(tmp_path), scope=f"third-{number}"))
-    assert ledger_of(first) is not ledger
+    assert (ledger_of(journal(tmp_path)) is ledger) == is_kept
 
 
 async def test_each_currency_has_sums_of_its_own(tmp_path: Path) -> None:

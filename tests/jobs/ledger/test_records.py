@@ -137,7 +137,6 @@ def test_a_late_ticket_is_another_task_than_the_one_that_counts(records: dict[st
 def test_payments_are_counted_from_an_attempt_on() -> None:
     view = JobView(KEY, tuple(Submit(n, intent(attempt=n), ticket(str(n))) for n in (1, 2, 3)))
     assert [view.payments(since=attempt) for attempt in (1, 2, 3, 4)] == [3, 2, 1, 0]
-    assert view.payments() == 3
 
 
 def test_a_job_without_records_is_new() -> None:
@@ -190,7 +189,7 @@ def test_tickets_are_what_was_paid_for_and_refusals_are_not() -> None:
         resolution_6=Resolution(outcome="forgotten", by=RESUBMITTED),
     )
     assert view.tickets == 2
-    assert view.payments() == 4, "who forgot it by hand has looked; the option has not"
+    assert view.payments(since=1) == 4, "who forgot it by hand has looked; the option has not"
 
 
 def test_a_newer_look_at_an_earlier_submit_does_not_make_it_the_last() -> None:
