@@ -4,7 +4,7 @@
     ├── InputError                found here, before anything was sent or paid
     │   ├── UnknownModelError     no such model; the nearest names are given
     │   ├── MediaError            a file that the model would not accept
-    │   └── AmbiguousCall         it cannot be told which recorded job the call is
+    │   └── AmbiguousCall         equal calls cannot be told apart
     ├── ConfigError               no key, no such block, an unusable setting
     ├── StoreError                the place for files cannot be read or written
     ├── JournalError              the record of a paid job cannot be read or written
@@ -30,7 +30,7 @@
         ├── BudgetExceeded        not started: the run's budget has too little left
         ├── SubmissionUnknown     it may have been paid for; a person decides
         ├── OutputsPending        the task succeeded, and RunningHub lists no usable file yet
-        └── OutputsLost           it was paid for, but its links are dead
+        └── OutputsLost           it was paid for, but its files cannot be fetched
 
 `CODES` is the one table of RunningHub's codes (its error reference, v1 and v2): code -> class, retry class, meaning and
 advice. Everything that has to know whether a code means "wait", "never", or "nobody knows" asks this table.

@@ -104,7 +104,7 @@ def recover_(run: str, *, storage: str | None = None) -> None:
     """
     with api_of_earlier_runs(run):
         recovered = asyncio.run(_recover(run, storage))
-    print(f"{len(recovered)} jobs are recorded again, from their manifests; running {run} again pays for none of them.")
+    print(f"Recorded again from manifests: {len(recovered)} job(s). Running {run} again pays for none of them.")
     print(
         "A task that was submitted and not collected before the restore has no manifest: look for such tasks in "
         "RunningHub's call log before you run it again, since it would be paid for once more."

@@ -95,5 +95,5 @@ def _is_restored(journal: Journal, store: MediaStore, marker: str) -> JournalErr
         f"The flow run {journal.scope} has begun to pay for jobs, as {store.uri(marker)} says, and no job of it is "
         "recorded: its records are older than the run, as after Prefect's database was restored from a backup. Nothing "
         f"was paid now. What to do: rh-prefect jobs recover {journal.scope}, which records again what the manifests in "
-        "the store know; then run it again."
+        "the store contain; then run it again."
     )

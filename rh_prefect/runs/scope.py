@@ -100,7 +100,7 @@ def current_scope() -> FlowScope | None:
         return None
     root = flows[-1]
     if root.flow_run is None or root.flow is None:
-        raise ConfigError("The call is in a flow that is not running. What to do: call it while the flow runs.")
+        raise ConfigError("The call is in a flow that is not running. What to do: await the call inside the flow.")
     _check_alive(root)
     *_, (flow_run, name) = _outwards(root.flow_run, root.flow.name)
     return FlowScope(
@@ -165,8 +165,8 @@ def _check_alive(root: FlowRunContext) -> None:
     is_nested = root.flow_run is not None and root.flow_run.parent_task_run_id is not None
     if is_nested and not root.detached and not is_entered(root):
         raise ConfigError(
-            "A task called RunningHub after the child flow that started it had returned, so that nothing tells which "
-            "run the job belongs to; nothing was sent. What to do: wait for the task's result inside its flow."
+            "A task called RunningHub after the child flow that started it had returned, so that the run of "
+            "the job cannot be determined; nothing was sent. What to do: wait for the task's result inside its flow."
         )
 
 
@@ -213,8 +213,8 @@ async def _read_call(task_run_id: UUID) -> _Call:
         task_run = await connection.client.read_task_run(task_run_id)
     if task_run.flow_run_id is None:
         raise ConfigError(
-            f"The task run {task_run_id} started a flow and belongs to no flow run, so that nothing tells which "
-            "run the job belongs to; nothing was sent. What to do: give the call a `scope`."
+            f"The task run {task_run_id} started a flow and belongs to no flow run, so that the run of "
+            "the job cannot be determined; nothing was sent. What to do: give the call a `scope`."
         )
     # By this number Prefect finds the child again. For flows that a task calls it is a random id.
     number = 1 + int(task_run.dynamic_key) if task_run.dynamic_key.isdecimal() else None
