@@ -79,7 +79,8 @@ class InputAccess:
         if not self.private_links and not is_public(address):
             raise MediaError(
                 f"A link to {host} may not be read: {address} is not a public address. What to do: give the file "
-                "itself; or set RH_ALLOW_PRIVATE_LINKS=1, or add the prefix to RH_INPUT_ROOTS, for links into your own network."
+                "itself; or, for links into your own network, set RH_ALLOW_PRIVATE_LINKS=1 or add the prefix to "
+                "RH_INPUT_ROOTS."
             )
 
     def reads_any_address(self, url: str) -> bool:
