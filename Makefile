@@ -26,9 +26,10 @@ test: $(INSTALLED)
 	$(BIN)/pytest -m "not long" -n $(JOBS) --dist loadfile
 	@$(MAKE) --no-print-directory lint
 
-# One at a time: these kill processes and watch what the others make of it.
+# One at a time: these kill processes and watch what the others make of it. Those of identity only count payments.
 test-long: $(INSTALLED)
-	$(BIN)/pytest -m long
+	$(BIN)/pytest -m long --ignore tests/identity
+	$(BIN)/pytest -m long tests/identity -n $(JOBS) --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -269,9 +269,11 @@ def shuffled(drawn: random.Random) -> Callable[[Model, Mapping[str, object]], tu
     return durations
 
 
+HEAD: Final = f"{'shape':<44} {'form':<6} {'submits':>7} {'wanted':>6} {'extra':>5} {'exchanged':>9}  refused"
+
+
 def lines_of(table: list[Outcome]) -> Iterator[str]:
-    """The table as a person reads it."""
-    yield f"{'shape':<44} {'form':<6} {'submits':>7} {'wanted':>6} {'extra':>5} {'exchanged':>9}  refused"
+    """The table's rows, as a person reads them below its head."""
     for row in table:
         refused = f"in attempt {row.refused}" if row.refused else "failed" if row.failure else ""
         numbers = f"{row.submits:>7} {row.wanted:>6} {row.extra:>5} {row.exchanged:>9}"
