@@ -365,7 +365,7 @@ async def test_a_currency_whose_question_was_cancelled_is_asked_for_again() -> N
 
 
 async def test_an_account_that_did_not_answer_is_asked_again_after_a_while() -> None:
-    now = [0.0]
+    now = [1000.0]
     account = Account(NoAnswer("silence"), "USD")
     prices = Prices(account, clock=lambda: now[0])  # type: ignore[arg-type]
     assert [await prices.currency(), await prices.currency(), account.asked] == [None, None, 1]
