@@ -56,7 +56,7 @@ STORE: Final[dict[str, str]] = {
     "a large output, beginning": r"^POST \S*/trial/\S*\?uploads",
     "a large output, a part": r"^PUT \S*/trial/\S*partNumber=2",
     "a large output, ending": r"^POST \S*/trial/\S*\?uploadId=",
-    "a manifest": r"^PUT \S*/manifests/",
+    "a manifest": r"^PUT \S*/manifests/(?!pending/)",
 }
 """What is asked of the store, by what it is asked for."""
 
@@ -74,8 +74,8 @@ JOURNAL: Final[dict[str, str]] = {
 
 AGAIN: Final[dict[str, str]] = {
     "reading a job": r'(?s)POST \S*/input/filter HTTP.*"rh-[0-9a-f]+-',
-    "looking for a manifest": r"^HEAD \S*/manifests/",
-    "reading a manifest": r"^GET \S*/manifests/",
+    "looking for a manifest": r"^HEAD \S*/manifests/(?!pending/)",
+    "reading a manifest": r"^GET \S*/manifests/(?!pending/)",
     "looking for an output": r"^HEAD \S*/trial/",
 }
 """What is asked for only by a run that goes on with another one."""

@@ -26,6 +26,7 @@ from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.ledger.records import JobView, Submit
 from rh_prefect.jobs.lifecycle import is_hopeless
 from rh_prefect.jobs.outputs.manifest import FOLDER, Manifest
+from rh_prefect.jobs.outputs.published import FOLDER as PENDING
 from rh_prefect.media.names import PART
 
 RECORDS_OF_NO_JOB = ("media", "cancel", "format")
@@ -344,7 +345,7 @@ def _contents(place: Place) -> dict[str, bytes]:
 
 def _manifests(files: Mapping[str, bytes]) -> Iterator[Manifest]:
     for name, data in files.items():
-        if name.startswith(f"{FOLDER}/") and not name.endswith(PART):
+        if name.startswith(f"{FOLDER}/") and not name.startswith(f"{PENDING}/") and not name.endswith(PART):
             yield Manifest.model_validate_json(data)
 
 
