@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from types import FrameType, MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
 from prefect.context import FlowRunContext, TaskRunContext
@@ -251,13 +251,13 @@ class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
                 count_submits(flow.task_runner)
             return Task.map(self, *args, **kwargs)
 
-    def with_options(self, **options: Any) -> Any:
+    def with_options(self, **options: Any) -> Self:
         """The same task with other options; see `prefect.Task.with_options`."""
-        made = super().with_options(**options)
+        made: Any = super().with_options(**options)
         # Prefect's own returns a plain task, whose calls take no places.
         made.__class__ = type(self)
         made.__dict__["changed"] = {**self.changed, **options}
-        return made
+        return made  # type: ignore[no-any-return]  # of this class
 
     def at_its_place(self, *args: Any, **kwargs: Any) -> PaidTask[P]:
         """The task as it is called now with these arguments; calling it again takes no other place."""

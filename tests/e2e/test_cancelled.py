@@ -14,7 +14,7 @@ import pytest
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobCancelled
 from rh_prefect.jobs.keys import Key, payer
-from rh_prefect.jobs.ledger.calls import CallRegistry
+from rh_prefect.jobs.ledger.calls import Caller, CallRegistry
 from rh_prefect.jobs.ledger.scope import Scope
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
@@ -138,6 +138,6 @@ async def _ask(prompt: str, scope: Scope) -> None:
 
     async def run() -> None:
         desk = payer([Key(key, settings.base_url)], settings=settings)
-        await desk.run(flows.picture(prompt), scope=scope, store=store)
+        await desk.run(flows.picture(prompt), scope=scope, store=store, caller=Caller(equal="by order"))
 
     await LOOP.call(run())

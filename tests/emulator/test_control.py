@@ -27,6 +27,7 @@ def test_books_over_http(rh: Caller) -> None:
     assert books["charged"] == "0.05"
     first, second = books["submissions"]
     assert first | {"time": 0} == {
+        "inputs": {},
         "number": 1,
         "task_id": task_id,
         "endpoint": IMAGE,
