@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from rh_prefect.cli.api import api_of_earlier_runs, is_configured
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, JournalError
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
     from rh_prefect.media.store import MediaStore
-    from rh_prefect.runs.charges import TaskCharge
+    from rh_prefect.runs.charges import Charges, TaskCharge
 
 
 def spend(
@@ -36,17 +36,20 @@ def spend(
         store, found = asyncio.run(_charges(storage))
         if not is_configured():
             print("flow runs are left out: no PREFECT_API_URL is set, and `rh-prefect run` has not run here yet")
-    here = [one for one in found if one.store == store.url and (since is None or one.at >= since)]
+    here = [one for one in found.tasks if one.store == store.url and (since is None or one.at >= since)]
     if here:
         print("\n".join(table(here, by)))
     else:
         print(f"no task of {store.url} is recorded" + (f" since {since}" if since else ""))
-    others = sum(1 for one in found if one.store != store.url)
+    others = sum(1 for one in found.tasks if one.store != store.url)
     if others:
         print(f"{others} task(s) of other places are recorded too; name one with --storage, or set RH_OUT")
+    if found.unread:
+        listed = "".join(f"\n  {scope}: {why}" for scope, why in sorted(found.unread.items()))
+        raise JournalError(f"spend: the sums lack what these runs paid, whose records cannot be read:{listed}")
 
 
-async def _charges(storage: str | None) -> tuple[MediaStore, list[TaskCharge]]:
+async def _charges(storage: str | None) -> tuple[MediaStore, Charges]:
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.runs.charges import charges
 

@@ -7,7 +7,7 @@ which are deleted with their flow runs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prefect.client.schemas.sorting import FlowRunSort
@@ -16,7 +16,7 @@ from rh_prefect.connection import connect
 from rh_prefect.jobs.care import jobs_of
 from rh_prefect.jobs.ledger.costs import COINS, Charge, Costs, charge_of
 from rh_prefect.jobs.ledger.journal import FolderJournal, Journal, folder_scopes
-from rh_prefect.jobs.ledger.records import Submit
+from rh_prefect.jobs.ledger.records import Submit, UnreadableRecord
 from rh_prefect.jobs.outputs import manifest
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore
@@ -54,7 +54,21 @@ class TaskCharge:
     store: str
 
 
-async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str) -> list[TaskCharge]:
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """What all tasks cost, as far as it can be read.
+
+    Attributes:
+        tasks: Each task once.
+        unread: Why a journal could not be read, by its scope: what it holds is missing from `tasks`, unless a manifest
+            tells of it.
+    """
+
+    tasks: tuple[TaskCharge, ...]
+    unread: Mapping[str, str]
+
+
+async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str) -> Charges:
     """Lists all that was paid for, or may have been, wherever its outputs are.
 
     Args:
@@ -63,17 +77,24 @@ async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str) ->
         journal_url: Where the journals of named scopes are.
 
     Raises:
-        JournalError: A journal cannot be read: the sums would not be true.
+        JournalError: The place of the journals cannot be read.
     """
     journals: list[Journal] = [FlowRunJournal(run) async for run in _flow_runs()] if with_prefect else []
     scopes = await asyncio.to_thread(folder_scopes, journal_url)
     journals += [FolderJournal(journal_url, scope=scope) for scope in scopes]
     recorded: list[TaskCharge] = []
+    unread: dict[str, str] = {}
+
+    async def read(journal: Journal) -> None:
+        try:
+            recorded.extend(await _recorded(journal))
+        except UnreadableRecord as error:
+            unread[journal.scope] = error.message
+
     for start in range(0, len(journals), _AT_ONCE):
-        for found in await asyncio.gather(*map(_recorded, journals[start : start + _AT_ONCE])):
-            recorded += found
+        await asyncio.gather(*map(read, journals[start : start + _AT_ONCE]))
     made = await asyncio.to_thread(lambda: [_of_manifest(one, store) for one in manifest.everything(store)])
-    return once_each(recorded, made)
+    return Charges(tuple(once_each(recorded, made)), unread)
 
 
 def once_each(recorded: Sequence[TaskCharge], made: Iterable[TaskCharge]) -> list[TaskCharge]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from rh_prefect import flow, generate, models
-from rh_prefect.cli.spend import table
+from rh_prefect.cli.spend import spend, table
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import JournalError
 from rh_prefect.jobs.ledger.costs import COINS, Charge, Costs
+from rh_prefect.jobs.ledger.journal import FolderJournal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.runs.charges import TaskCharge, charges, once_each
 
@@ -92,7 +95,7 @@ async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_ma
 
     async def here() -> list[TaskCharge]:
         found = await charges(store, with_prefect=True, journal_url=journal)
-        return [one for one in found if one.store == store.url]
+        return [one for one in found.tasks if one.store == store.url]
 
     found = await here()
     assert {one.task_id for one in found} == {one.task_id for one in rh.books.paid}
@@ -100,3 +103,16 @@ async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_ma
     async with get_client() as client:
         await client.delete_flow_run(UUID(found[0].run))
     assert Costs.total(one.charge.costs for one in await here()) == Costs({"CNY": rh.books.charged})
+
+
+@pytest.mark.usefixtures("rh")
+def test_a_run_whose_records_cannot_be_read_is_named_and_the_others_are_summed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = str(tmp_path / "state" / "journal")
+    asyncio.run(generate(models.ZImageTurbo(prompt="a lighthouse"), scope="old"))
+    asyncio.run(FolderJournal(url, scope="new").create("0a1b-intent-1", {"token": "1", "colour": "blue"}))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with pytest.raises(JournalError, match="new: the record 0a1b-intent-1 has a form"):
+        spend()
+    assert "0.04 CNY" in capsys.readouterr().out

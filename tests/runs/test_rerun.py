@@ -30,14 +30,14 @@ def test_a_killed_run_is_run_again_and_finds_its_records(prefect_server: Prefect
     assert first.returncode == -signal.SIGKILL
     flow_run_id = first.stdout.split()[-1]
     assert first.stdout.splitlines() == [
-        f"paid joba-intent-1 attempt 1 of {flow_run_id}",
-        f"paid jobb-intent-1 attempt 1 of {flow_run_id}",
+        f"paid paid-a attempt 1 of {flow_run_id}",
+        f"paid paid-b attempt 1 of {flow_run_id}",
     ]
     again = run(prefect_server, flow_run_id)
     assert again.stdout.splitlines() == [
-        f"found joba-intent-1 attempt 2 of {flow_run_id}",
-        f"found jobb-intent-1 attempt 2 of {flow_run_id}",
-        f"paid jobc-intent-1 attempt 2 of {flow_run_id}",
+        f"found paid-a attempt 2 of {flow_run_id}",
+        f"found paid-b attempt 2 of {flow_run_id}",
+        f"paid paid-c attempt 2 of {flow_run_id}",
         "[False, False, True]",
     ]
 

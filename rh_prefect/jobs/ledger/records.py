@@ -30,11 +30,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rh_prefect.errors import Retry
+from rh_prefect.errors import JournalError, Retry
 from rh_prefect.jobs.ledger.address import Address
 from rh_prefect.jobs.ledger.owner import Owner
 
@@ -42,6 +42,10 @@ RESUBMITTED = "on_unknown=resubmit"
 """Who forgets an unknown submit without having looked: it may have been paid for."""
 
 JobState = Literal["new", "open", "ticket", "refused", "unknown", "forgotten", "ended"]
+
+
+class UnreadableRecord(JournalError):
+    """A record of a job has a form that this version does not know."""
 
 
 def _token() -> str:
@@ -64,6 +68,9 @@ class Record(BaseModel):
 
     token: str = Field(default_factory=_token)
     at: str = Field(default_factory=_now)
+
+
+_R = TypeVar("_R", bound=Record)
 
 
 class Intent(Record):
@@ -393,6 +400,9 @@ class JobView:
         Args:
             key: The job's key.
             records: Full record key -> JSON object, as `Journal.job` returns them.
+
+        Raises:
+            UnreadableRecord: One of them has a form that this version does not know.
         """
         found: dict[int, dict[str, Mapping[str, Any]]] = {}
         for name, record in records.items():
@@ -400,16 +410,37 @@ class JobView:
             if n.isdecimal():
                 found.setdefault(int(n), {})[what] = record
         # A submit without its intent can only be a half-finished reading: the intent is always written first.
-        return cls(key, tuple(_submit(n, found[n]) for n in sorted(found) if "intent" in found[n]))
+        return cls(key, tuple(_submit(key, n, found[n]) for n in sorted(found) if "intent" in found[n]))
 
 
-def _submit(n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
+def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
+    def read(what: str, kind: type[_R]) -> _R:
+        return _read(f"{key}-{what}-{n}", kind, records[what])
+
+    def find(what: str, kind: type[_R]) -> _R | None:
+        return read(what, kind) if what in records else None
+
     return Submit(
         n=n,
-        intent=Intent.model_validate(records["intent"]),
-        answer=Answer.model_validate(records["answer"]) if "answer" in records else None,
-        resolution=Resolution.model_validate(records["resolution"]) if "resolution" in records else None,
-        end=End.model_validate(records["end"]) if "end" in records else None,
-        lost=Lost.model_validate(records["lost"]) if "lost" in records else None,
-        late=Answer.model_validate(records["late"]) if "late" in records else None,
+        intent=read("intent", Intent),
+        answer=find("answer", Answer),
+        resolution=find("resolution", Resolution),
+        end=find("end", End),
+        lost=find("lost", Lost),
+        late=find("late", Answer),
     )
+
+
+def _read(name: str, kind: type[_R], record: Mapping[str, Any]) -> _R:
+    try:
+        return kind.model_validate(record)
+    except ValidationError as error:
+        raise UnreadableRecord(
+            f"the record {name} has a form that this version cannot read ({_first_flaw(error)}). "
+            "What to do: use the version of rh-prefect that wrote it."
+        ) from error
+
+
+def _first_flaw(error: ValidationError) -> str:
+    flaw = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}"
