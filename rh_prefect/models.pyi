@@ -28,8 +28,8 @@ class ModelInput(InputBase):
 def input_for(model: Model | str) -> type[ModelInput]: ...
 
 class AlibabaWan26ImageToVideo(ModelInput):
-    """Makes a video with alibaba/wan-2.6/image-to-video. Price: 2.25 to 11.25 CNY per call. Endpoint:
-    alibaba/wan-2.6/image-to-video."""
+    """Makes a video with alibaba/wan-2.6/image-to-video. Price: 2.25 to 11.25 CNY per call (listed 2026-05-07).
+    Endpoint: alibaba/wan-2.6/image-to-video."""
     image_url: Media | str
     prompt: str | None
     negative_prompt: str | None
@@ -48,8 +48,8 @@ class AlibabaWan26ImageToVideo(ModelInput):
     ) -> None: ...
 
 class AlibabaWan26TextToVideo(ModelInput):
-    """Makes a video with alibaba/wan-2.6/text-to-video. Price: 2.25 to 11.25 CNY per call. Endpoint:
-    alibaba/wan-2.6/text-to-video."""
+    """Makes a video with alibaba/wan-2.6/text-to-video. Price: 2.25 to 11.25 CNY per call (listed 2026-05-07).
+    Endpoint: alibaba/wan-2.6/text-to-video."""
     prompt: str
     negative_prompt: str | None
     duration: Literal["5", "10", "15"]
@@ -65,8 +65,22 @@ class AlibabaWan26TextToVideo(ModelInput):
         shot_type: Literal["single", "multi"] = "single",
     ) -> None: ...
 
+class ArklinVideoSuperResolution(ModelInput):
+    """Makes a video with arklin/video-super-resolution. Its price is not published. By version, resolution and frame
+    rate: at 2k 0.05 to 0.7 a second. Endpoint: arklin/video-super-resolution. Its published parameter list is not
+    complete; others pass with a warning."""
+    resolution: Literal["720p", "1080p", "2k", "4k"] | None
+    tarfps: int | None
+    def __init__(
+        self,
+        *,
+        resolution: Literal["720p", "1080p", "2k", "4k"] | None = None,
+        tarfps: int | None = None,
+    ) -> None: ...
+
 class BytedanceDreamactorV2(ModelInput):
-    """Makes a video with bytedance/dreamactor-v2. Price: 0.32 CNY per second. Endpoint: bytedance/dreamactor-v2."""
+    """Makes a video with bytedance/dreamactor-v2. Price: 0.32 CNY per second (listed 2026-09-13). Endpoint:
+    bytedance/dreamactor-v2."""
     image_url: Media | str
     video_url: Media | str
     def __init__(
@@ -76,8 +90,55 @@ class BytedanceDreamactorV2(ModelInput):
         video_url: File,
     ) -> None: ...
 
+class BytedanceJimeng46ImageToImage(ModelInput):
+    """Makes an image with bytedance/jimeng-4.6/image-to-image. Price: 0.17 CNY per image (listed 2026-09-13). Endpoint:
+    bytedance/jimeng-4.6/image-to-image."""
+    prompt: str
+    image_urls: list[Media | str]
+    width: int | None
+    height: int | None
+    scale: int
+    force_single: bool
+    min_ratio: float
+    max_ratio: float
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File],
+        width: int | None = None,
+        height: int | None = None,
+        scale: int = 50,
+        force_single: bool = False,
+        min_ratio: float = 0.333333,
+        max_ratio: float = 3.0,
+    ) -> None: ...
+
+class BytedanceJimeng46TextToImage(ModelInput):
+    """Makes an image with bytedance/jimeng-4.6/text-to-image. Price: 0.17 CNY per call (listed 2026-09-13). Endpoint:
+    bytedance/jimeng-4.6/text-to-image."""
+    prompt: str
+    width: int | None
+    height: int | None
+    scale: int
+    force_single: bool
+    min_ratio: float
+    max_ratio: float
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        width: int | None = None,
+        height: int | None = None,
+        scale: int = 50,
+        force_single: bool = False,
+        min_ratio: float = 0.333333,
+        max_ratio: float = 3.0,
+    ) -> None: ...
+
 class CinematicVideoGenerator(ModelInput):
-    """Makes a video with cinematic-video-generator. Price: 1.00 CNY per second. Endpoint: cinematic-video-generator."""
+    """Makes a video with cinematic-video-generator. Price: 1.00 CNY per second (listed 2026-05-07). Endpoint:
+    cinematic-video-generator. Gone from RunningHub's newest lists; it may still answer."""
     prompt: str
     image_urls: list[Media | str] | None
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4"]
@@ -91,8 +152,181 @@ class CinematicVideoGenerator(ModelInput):
         duration: Literal["5", "10", "15"] = "5",
     ) -> None: ...
 
+class DolaSeedream50ProImageToImage(ModelInput):
+    """Makes an image with Dola-Seedream-5.0-pro/image-to-image. Its price is not published. Endpoint: dola-
+    Seedream-5.0-pro/image-to-image. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str
+    width: int
+    height: int
+    image_urls: list[Media | str]
+    resolution: Literal["1k", "2k"]
+    output_format: Literal["jpeg", "png"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        width: int = 1024,
+        height: int = 1024,
+        image_urls: File | Sequence[File],
+        resolution: Literal["1k", "2k"] = "2k",
+        output_format: Literal["jpeg", "png"] = "jpeg",
+    ) -> None: ...
+
+class DolaSeedream50ProTextToImage(ModelInput):
+    """Makes an image with Dola-Seedream-5.0-pro/text-to-image. Its price is not published. Endpoint: dola-
+    Seedream-5.0-pro/text-to-image. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str
+    width: int
+    height: int
+    resolution: Literal["1k", "2k"]
+    output_format: Literal["jpeg", "png"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        width: int = 1024,
+        height: int = 1024,
+        resolution: Literal["1k", "2k"] = "2k",
+        output_format: Literal["jpeg", "png"] = "jpeg",
+    ) -> None: ...
+
+class DoubaoSeedAudio10(ModelInput):
+    """Makes audio with doubao-seed-audio-1.0. Price: 0.004 CNY per second (listed 2026-09-13). Endpoint:
+    bytedance/doubao-seed-audio-1.0."""
+    text_prompt: str
+    speaker: str | None
+    audio_url: list[Media | str] | None
+    image_url: Media | str | None
+    format: Literal["wav", "mp3", "pcm", "ogg_opus"]
+    sample_rate: str | None
+    speech_rate: int
+    loudness_rate: int
+    pitch_rate: int
+    def __init__(
+        self,
+        *,
+        text_prompt: str,
+        speaker: str | None = None,
+        audio_url: File | Sequence[File] | None = None,
+        image_url: File | None = None,
+        format: Literal["wav", "mp3", "pcm", "ogg_opus"] = "wav",
+        sample_rate: str | None = None,
+        speech_rate: int = 0,
+        loudness_rate: int = 0,
+        pitch_rate: int = 0,
+    ) -> None: ...
+
+class DoubaoSeedIcl20(ModelInput):
+    """Makes audio with doubao-seed-icl-2.0. Its price is not published. Endpoint: bytedance/doubao-seed-icl-2.0."""
+    text: str
+    speaker: str
+    format: Literal["mp3", "pcm", "ogg_opus", "wav"]
+    sample_rate: str | None
+    speech_rate: int
+    loudness_rate: int
+    bit_rate: int | None
+    pitch: int | None
+    enable_subtitle: bool
+    max_length_to_filter_parenthesis: int
+    silence_duration: int | None
+    disable_markdown_filter: bool
+    disable_emoji_filter: bool
+    enable_latex_tn: bool
+    explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None
+    context_texts: str | None
+    model_: Literal["seed-tts-2.0-standard", "seed-tts-2.0-expressive"]
+    latex_parser: Literal["v2"] | None
+    aigc_watermark: bool
+    disable_default_bit_rate: bool
+    section_id: str | None
+    tone_fidelity: bool
+    aigc_metadata_enable: bool
+    aigc_metadata_content_producer: str | None
+    aigc_metadata_produce_id: str | None
+    aigc_metadata_content_propagator: str | None
+    aigc_metadata_propagate_id: str | None
+    def __init__(
+        self,
+        *,
+        text: str,
+        speaker: str,
+        format: Literal["mp3", "pcm", "ogg_opus", "wav"] = "mp3",
+        sample_rate: str | None = None,
+        speech_rate: int = 0,
+        loudness_rate: int = 0,
+        bit_rate: int | None = None,
+        pitch: int | None = None,
+        enable_subtitle: bool = False,
+        max_length_to_filter_parenthesis: int = 100,
+        silence_duration: int | None = None,
+        disable_markdown_filter: bool = False,
+        disable_emoji_filter: bool = False,
+        enable_latex_tn: bool = False,
+        explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None = None,
+        context_texts: str | None = None,
+        model_: Literal["seed-tts-2.0-standard", "seed-tts-2.0-expressive"] = "seed-tts-2.0-standard",
+        latex_parser: Literal["v2"] | None = None,
+        aigc_watermark: bool = False,
+        disable_default_bit_rate: bool = False,
+        section_id: str | None = None,
+        tone_fidelity: bool = False,
+        aigc_metadata_enable: bool = False,
+        aigc_metadata_content_producer: str | None = None,
+        aigc_metadata_produce_id: str | None = None,
+        aigc_metadata_content_propagator: str | None = None,
+        aigc_metadata_propagate_id: str | None = None,
+    ) -> None: ...
+
+class DoubaoSeedTts20(ModelInput):
+    """Makes audio with doubao-seed-tts-2.0. Price: 0.24 CNY per 1000 characters (listed 2026-09-13). Endpoint:
+    bytedance/doubao-seed-tts-2.0."""
+    text: str
+    speaker: str
+    format: Literal["mp3", "pcm", "ogg_opus", "wav"]
+    sample_rate: str | None
+    speech_rate: int
+    loudness_rate: int
+    bit_rate: int | None
+    pitch: int | None
+    enable_subtitle: bool
+    max_length_to_filter_parenthesis: int
+    silence_duration: int | None
+    disable_markdown_filter: bool
+    disable_emoji_filter: bool
+    enable_latex_tn: bool
+    explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None
+    explicit_dialect: str | None
+    def __init__(
+        self,
+        *,
+        text: str,
+        speaker: str,
+        format: Literal["mp3", "pcm", "ogg_opus", "wav"] = "mp3",
+        sample_rate: str | None = None,
+        speech_rate: int = 0,
+        loudness_rate: int = 0,
+        bit_rate: int | None = None,
+        pitch: int | None = None,
+        enable_subtitle: bool = False,
+        max_length_to_filter_parenthesis: int = 100,
+        silence_duration: int | None = None,
+        disable_markdown_filter: bool = False,
+        disable_emoji_filter: bool = False,
+        enable_latex_tn: bool = False,
+        explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None = None,
+        explicit_dialect: str | None = None,
+    ) -> None: ...
+
+class DoubaoVoiceClone(ModelInput):
+    """Answers with text with doubao-voice-clone. Its price is not published. Endpoint: bytedance/doubao-voice-clone.
+    Its published parameter list is not complete; others pass with a warning."""
+    def __init__(
+        self,
+    ) -> None: ...
+
 class F2DevEdit(ModelInput):
-    """Makes an image with f-2-dev/edit. Price: 0.24 CNY per call. Endpoint: rhart-image/f-2-dev/edit."""
+    """Makes an image with f-2-dev/edit. Price: 0.24 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/f-2-dev/edit. Gone from RunningHub's newest lists; it may still answer."""
     image_url: Media | str
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"]
@@ -111,7 +345,8 @@ class F2DevEdit(ModelInput):
     ) -> None: ...
 
 class F2DevEditLora(ModelInput):
-    """Makes an image with f-2-dev/edit-lora. Price: 0.25 CNY per call. Endpoint: rhart-image/f-2-dev/edit-lora."""
+    """Makes an image with f-2-dev/edit-lora. Price: 0.25 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/f-2-dev/edit-lora. Gone from RunningHub's newest lists; it may still answer."""
     image_url: Media | str
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"]
@@ -134,8 +369,8 @@ class F2DevEditLora(ModelInput):
     ) -> None: ...
 
 class F2DevTextToImage(ModelInput):
-    """Makes an image with f-2-dev/text-to-image. Price: 0.20 CNY per call. Endpoint: rhart-image/f-2-dev/text-to-
-    image."""
+    """Makes an image with f-2-dev/text-to-image. Price: 0.20 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/f-2-dev/text-to-image. Gone from RunningHub's newest lists; it may still answer."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"]
     custom_width: int
@@ -152,8 +387,8 @@ class F2DevTextToImage(ModelInput):
     ) -> None: ...
 
 class F2DevTextToImageLora(ModelInput):
-    """Makes an image with f-2-dev/text-to-image-lora. Price: 0.17 CNY per call. Endpoint: rhart-image/f-2-dev/text-to-
-    image-lora."""
+    """Makes an image with f-2-dev/text-to-image-lora. Price: 0.17 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/f-2-dev/text-to-image-lora. Gone from RunningHub's newest lists; it may still answer."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"]
     custom_width: int
@@ -174,7 +409,8 @@ class F2DevTextToImageLora(ModelInput):
     ) -> None: ...
 
 class F2Klein4bEdit(ModelInput):
-    """Makes an image with f-2-klein-4b/edit. Price: 0.05 CNY per call. Endpoint: rhart-image/f-2-klein-4b/edit."""
+    """Makes an image with f-2-klein-4b/edit. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/f-2-klein-4b/edit. Gone from RunningHub's newest lists; it may still answer."""
     image_url: Media | str
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
@@ -189,8 +425,8 @@ class F2Klein4bEdit(ModelInput):
     ) -> None: ...
 
 class F2Klein4bEditLora(ModelInput):
-    """Makes an image with f-2-klein-4b/edit-lora. Price: 0.05 CNY per call. Endpoint: rhart-image/f-2-klein-4b/edit-
-    lora."""
+    """Makes an image with f-2-klein-4b/edit-lora. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/f-2-klein-4b/edit-lora. Gone from RunningHub's newest lists; it may still answer."""
     image_url: Media | str
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
@@ -209,8 +445,8 @@ class F2Klein4bEditLora(ModelInput):
     ) -> None: ...
 
 class F2Klein4bTextToImage(ModelInput):
-    """Makes an image with f-2-klein-4b/text-to-image. Price: 0.05 CNY per call. Endpoint: rhart-
-    image/f-2-klein-4b/text-to-image."""
+    """Makes an image with f-2-klein-4b/text-to-image. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/f-2-klein-4b/text-to-image. Gone from RunningHub's newest lists; it may still answer."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"]
     custom_width: int
@@ -227,8 +463,8 @@ class F2Klein4bTextToImage(ModelInput):
     ) -> None: ...
 
 class F2Klein4bTextToImageLora(ModelInput):
-    """Makes an image with f-2-klein-4b/text-to-image-lora. Price: 0.04 CNY per call. Endpoint: rhart-
-    image/f-2-klein-4b/text-to-image-lora."""
+    """Makes an image with f-2-klein-4b/text-to-image-lora. Price: 0.04 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/f-2-klein-4b/text-to-image-lora. Gone from RunningHub's newest lists; it may still answer."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
     lora: str | None
@@ -243,7 +479,8 @@ class F2Klein4bTextToImageLora(ModelInput):
     ) -> None: ...
 
 class F2Klein9bEdit(ModelInput):
-    """Makes an image with f-2-klein-9b/edit. Price: 0.05 CNY per call. Endpoint: rhart-image/f-2-klein-9b/edit."""
+    """Makes an image with f-2-klein-9b/edit. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/f-2-klein-9b/edit. Gone from RunningHub's newest lists; it may still answer."""
     image_url: Media | str
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"]
@@ -262,8 +499,8 @@ class F2Klein9bEdit(ModelInput):
     ) -> None: ...
 
 class F2Klein9bTextToImage(ModelInput):
-    """Makes an image with f-2-klein-9b/text-to-image. Price: 0.05 CNY per call. Endpoint: rhart-
-    image/f-2-klein-9b/text-to-image."""
+    """Makes an image with f-2-klein-9b/text-to-image. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/f-2-klein-9b/text-to-image. Gone from RunningHub's newest lists; it may still answer."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"]
     custom_width: int
@@ -280,8 +517,8 @@ class F2Klein9bTextToImage(ModelInput):
     ) -> None: ...
 
 class F2Klein9bTextToImageLora(ModelInput):
-    """Makes an image with f-2-klein-9b/text-to-image-lora. Price: 0.06 CNY per call. Endpoint: rhart-
-    image/f-2-klein-9b/text-to-image-lora."""
+    """Makes an image with f-2-klein-9b/text-to-image-lora. Price: 0.06 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/f-2-klein-9b/text-to-image-lora. Gone from RunningHub's newest lists; it may still answer."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"]
     custom_width: int
@@ -302,7 +539,8 @@ class F2Klein9bTextToImageLora(ModelInput):
     ) -> None: ...
 
 class FDev(ModelInput):
-    """Makes an image with f-dev. Price: 0.04 CNY per call. Endpoint: rhart-image/f-dev."""
+    """Makes an image with f-dev. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint: rhart-image/f-dev. The open
+    pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
@@ -315,7 +553,8 @@ class FDev(ModelInput):
     ) -> None: ...
 
 class FDevLora(ModelInput):
-    """Makes an image with f-dev-lora. Price: 0.03 CNY per call. Endpoint: rhart-image/f-dev-lora."""
+    """Makes an image with f-dev-lora. Price: 0.03 CNY per call (listed 2026-09-13). Endpoint: rhart-image/f-dev-lora.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
     lora: str | None
@@ -332,7 +571,8 @@ class FDevLora(ModelInput):
     ) -> None: ...
 
 class FKontextDevLora(ModelInput):
-    """Makes an image with f-kontext-dev-lora. Price: 0.09 CNY per call. Endpoint: rhart-video/f-kontext/dev-lora."""
+    """Makes an image with f-kontext-dev-lora. Price: 0.09 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    video/f-kontext/dev-lora. Gone from RunningHub's newest lists; it may still answer."""
     image_url: Media | str
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"]
@@ -355,7 +595,8 @@ class FKontextDevLora(ModelInput):
     ) -> None: ...
 
 class FKreaDevLora(ModelInput):
-    """Makes an image with f-krea-dev-lora. Price: 0.05 CNY per call. Endpoint: rhart-image/f-krea-dev-lora."""
+    """Makes an image with f-krea-dev-lora. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint: rhart-image/f-krea-
+    dev-lora. Gone from RunningHub's newest lists; it may still answer."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
     lora: str | None
@@ -371,9 +612,222 @@ class FKreaDevLora(ModelInput):
         output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     ) -> None: ...
 
+class Flux3VideoDraftEnhance(ModelInput):
+    """Makes a video with flux-3-video/draft-enhance. Its price is not published. Endpoint: rhart-video-flux3/draft-
+    enhance. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    draft_cache: str
+    resolution: Literal["hd", "fhd"]
+    safety_tolerance: int
+    def __init__(
+        self,
+        *,
+        draft_cache: str,
+        resolution: Literal["hd", "fhd"] = "fhd",
+        safety_tolerance: int = 2,
+    ) -> None: ...
+
+class Flux3VideoImageToVideo(ModelInput):
+    """Makes a video with flux-3-video/image-to-video. Its price is not published. Endpoint: rhart-video-flux3/image-to-
+    video. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    keyframes: list[Media | str]
+    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"]
+    duration: int
+    resolution: Literal["hd", "fhd"]
+    draft: bool
+    generate_audio: bool
+    safety_tolerance: int
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        keyframes: File | Sequence[File],
+        aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto",
+        duration: int = 5,
+        resolution: Literal["hd", "fhd"] = "hd",
+        draft: bool = False,
+        generate_audio: bool = True,
+        safety_tolerance: int = 2,
+    ) -> None: ...
+
+class Flux3VideoTextToVideo(ModelInput):
+    """Makes a video with flux-3-video/text-to-video. Its price is not published. Endpoint: rhart-video-flux3/text-to-
+    video. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"]
+    duration: int
+    resolution: Literal["hd", "fhd"]
+    draft: bool
+    generate_audio: bool
+    safety_tolerance: int
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto",
+        duration: int = 5,
+        resolution: Literal["hd", "fhd"] = "hd",
+        draft: bool = False,
+        generate_audio: bool = True,
+        safety_tolerance: int = 2,
+    ) -> None: ...
+
+class Flux3VideoVideoContinuation(ModelInput):
+    """Makes a video with flux-3-video/video-continuation. Its price is not published. Endpoint: rhart-video-
+    flux3/video-to-video. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    start_video: Media | str
+    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"]
+    duration: int
+    resolution: Literal["hd", "fhd"]
+    draft: bool
+    generate_audio: bool
+    safety_tolerance: int
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        start_video: File,
+        aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto",
+        duration: int = 5,
+        resolution: Literal["hd", "fhd"] = "hd",
+        draft: bool = False,
+        generate_audio: bool = True,
+        safety_tolerance: int = 2,
+    ) -> None: ...
+
+class GeminiOmni11FlashImageToVideoStable(ModelInput):
+    """Makes a video with gemini-omni-1.1-flash/image-to-video/stable. Its price is not published. Endpoint:
+    google/gemini-omni-1.1-flash/image-to-video. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    image_url: Media | str
+    last_image_url: Media | str | None
+    prompt: str
+    duration: int
+    aspect_ratio: Literal["16:9", "9:16"]
+    resolution: Literal["360p", "720p", "1080p", "4k"]
+    def __init__(
+        self,
+        *,
+        image_url: File,
+        last_image_url: File | None = None,
+        prompt: str,
+        duration: int = 8,
+        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+        resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
+    ) -> None: ...
+
+class GeminiOmni11FlashReferenceToVideoStable(ModelInput):
+    """Makes a video with gemini-omni-1.1-flash/reference-to-video/stable. Its price is not published. Endpoint:
+    google/gemini-omni-1.1-flash/reference-to-video. The open pages of runninghub.cn do not list it; it may need a key
+    of runninghub.ai."""
+    prompt: str
+    image_urls: list[Media | str] | None
+    video_urls: list[Media | str] | None
+    duration: int
+    aspect_ratio: Literal["16:9", "9:16"]
+    resolution: Literal["360p", "720p", "1080p", "4k"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File] | None = None,
+        video_urls: File | Sequence[File] | None = None,
+        duration: int = 8,
+        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+        resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
+    ) -> None: ...
+
+class GeminiOmni11FlashTextToVideoStable(ModelInput):
+    """Makes a video with gemini-omni-1.1-flash/text-to-video/stable. Its price is not published. Endpoint:
+    google/gemini-omni-1.1-flash/text-to-video. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    prompt: str
+    duration: int
+    aspect_ratio: Literal["16:9", "9:16"]
+    resolution: Literal["360p", "720p", "1080p", "4k"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        duration: int = 8,
+        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+        resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
+    ) -> None: ...
+
+class GeminiOmni11FlashVideoEdit(ModelInput):
+    """Makes a video with gemini-omni-1.1-flash/video-edit. Its price is not published. Endpoint: google/gemini-
+    omni-1.1-flash/video-edit."""
+    video_url: Media | str
+    prompt: str
+    resolution: Literal["360p", "720p", "1080p", "4k"]
+    def __init__(
+        self,
+        *,
+        video_url: File,
+        prompt: str,
+        resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
+    ) -> None: ...
+
+class GeminiOmniFlashImageToVideoChannelLowPrice(ModelInput):
+    """Makes a video with gemini-omni-flash/image-to-video/channel-low-price. Its price is not published. Depends on
+    parameters; the rules were not recorded. Endpoint: gemini-omni-flash/image-to-video. The open pages of runninghub.cn
+    do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    image_urls: list[Media | str]
+    duration: Literal["4", "6", "8", "10"]
+    resolution: Literal["720p", "1080p", "4k"]
+    aspect_ratio: Literal["16:9", "9:16"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File],
+        duration: Literal["4", "6", "8", "10"] = "6",
+        resolution: Literal["720p", "1080p", "4k"] = "720p",
+        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+    ) -> None: ...
+
+class GeminiOmniFlashTextToVideoChannelLowPrice(ModelInput):
+    """Makes a video with gemini-omni-flash/text-to-video/channel-low-price. Its price is not published. Depends on
+    parameters; the rules were not recorded. Endpoint: gemini-omni-flash/text-to-video. The open pages of runninghub.cn
+    do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    duration: Literal["4", "6", "8", "10"]
+    resolution: Literal["720p", "1080p", "4k"]
+    aspect_ratio: Literal["16:9", "9:16"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        duration: Literal["4", "6", "8", "10"] = "6",
+        resolution: Literal["720p", "1080p", "4k"] = "720p",
+        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+    ) -> None: ...
+
+class GeminiOmniFlashVideoEditChannelLowPrice(ModelInput):
+    """Makes a video with gemini-omni-flash/video-edit/channel-low-price. Its price is not published. Depends on
+    parameters; the rules were not recorded. Endpoint: gemini-omni-flash/video-edit. The open pages of runninghub.cn do
+    not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    image_urls: list[Media | str] | None
+    resolution: Literal["720p", "1080p", "4k"]
+    aspect_ratio: Literal["16:9", "9:16"]
+    video_url: Media | str
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File] | None = None,
+        resolution: Literal["720p", "1080p", "4k"] = "720p",
+        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+        video_url: File,
+    ) -> None: ...
+
 class GoogleVeo31FastImageToVideoChannelLowPrice(ModelInput):
-    """Makes a video with google/veo3.1-fast/image-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call.
-    Endpoint: rhart-video-v3.1-fast/image-to-video."""
+    """Makes a video with google/veo3.1-fast/image-to-video-channel-low-price. Price: 1.50 CNY per call (listed
+    2026-09-13). Endpoint: rhart-video-v3.1-fast/image-to-video. The open pages of runninghub.cn do not list it; it may
+    need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"]
     image_urls: list[Media | str]
@@ -390,8 +844,9 @@ class GoogleVeo31FastImageToVideoChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31FastImageToVideoOfficialStable(ModelInput):
-    """Makes a video with google/veo3.1-fast/image-to-video-official-stable. Price: 2.35 to 7.04 CNY per call. Endpoint:
-    rhart-video-v3.1-fast-official/image-to-video."""
+    """Makes a video with google/veo3.1-fast/image-to-video-official-stable. Price: 2.35 to 7.04 CNY per call (listed
+    2026-05-07). Endpoint: rhart-video-v3.1-fast-official/image-to-video. The open pages of runninghub.cn do not list
+    it; it may need a key of runninghub.ai."""
     prompt: str
     image_url: Media | str
     last_image_url: Media | str | None
@@ -415,9 +870,33 @@ class GoogleVeo31FastImageToVideoOfficialStable(ModelInput):
         generate_audio: bool = False,
     ) -> None: ...
 
+class GoogleVeo31FastReferenceToVideoOfficialStable(ModelInput):
+    """Makes a video with google/veo3.1-fast/reference-to-video-official-stable. Its price is not published. Depends on
+    parameters; the rules were not recorded. Endpoint: rhart-video-v3.1-fast-official/reference-to-video. The open pages
+    of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    image_urls: list[Media | str]
+    aspect_ratio: Literal["16:9", "9:16"]
+    resolution: Literal["720p", "1080p"]
+    generate_audio: bool
+    negative_prompt: str | None
+    seed: int | None
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File],
+        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+        resolution: Literal["720p", "1080p"] = "720p",
+        generate_audio: bool = False,
+        negative_prompt: str | None = None,
+        seed: int | None = None,
+    ) -> None: ...
+
 class GoogleVeo31FastStartEndToVideoChannelLowPrice(ModelInput):
-    """Makes a video with google/veo3.1-fast/start-end-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call.
-    Endpoint: rhart-video-v3.1-fast/start-end-to-video."""
+    """Makes a video with google/veo3.1-fast/start-end-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call
+    (listed 2026-05-07). Endpoint: rhart-video-v3.1-fast/start-end-to-video. The open pages of runninghub.cn do not list
+    it; it may need a key of runninghub.ai."""
     prompt: str
     first_frame_url: Media | str
     last_frame_url: Media | str | None
@@ -436,8 +915,9 @@ class GoogleVeo31FastStartEndToVideoChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31FastTextToVideoChannelLowPrice(ModelInput):
-    """Makes a video with google/veo3.1-fast/text-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call.
-    Endpoint: rhart-video-v3.1-fast/text-to-video."""
+    """Makes a video with google/veo3.1-fast/text-to-video-channel-low-price. Price: 1.50 CNY per call (listed
+    2026-09-13). Endpoint: rhart-video-v3.1-fast/text-to-video. The open pages of runninghub.cn do not list it; it may
+    need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"]
     duration: Literal["8"]
@@ -452,8 +932,9 @@ class GoogleVeo31FastTextToVideoChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31FastTextToVideoOfficialStable(ModelInput):
-    """Makes a video with google/veo3.1-fast/text-to-video-official-stable. Price: 2.35 to 7.04 CNY per call. Endpoint:
-    rhart-video-v3.1-fast-official/text-to-video."""
+    """Makes a video with google/veo3.1-fast/text-to-video-official-stable. Price: 2.35 to 7.04 CNY per call (listed
+    2026-05-07). Endpoint: rhart-video-v3.1-fast-official/text-to-video. The open pages of runninghub.cn do not list it;
+    it may need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"]
     duration: Literal["4", "6", "8"]
@@ -474,8 +955,9 @@ class GoogleVeo31FastTextToVideoOfficialStable(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31FastVideoExtendOfficialStable(ModelInput):
-    """Makes a video with google/veo3.1-fast/video-extend-official-stable. Price: 6.56 CNY per call. Endpoint: rhart-
-    video-v3.1-fast-official/video-extend."""
+    """Makes a video with google/veo3.1-fast/video-extend-official-stable. Price: 6.56 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-video-v3.1-fast-official/video-extend. The open pages of runninghub.cn do not list it; it may need a
+    key of runninghub.ai."""
     video: Media | str
     prompt: str | None
     resolution: Literal["720p", "1080p"]
@@ -492,8 +974,9 @@ class GoogleVeo31FastVideoExtendOfficialStable(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31LiteImageToVideoChannelLowPrice(ModelInput):
-    """Makes a video with google/veo3.1-lite/image-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call.
-    Endpoint: rhart-video-v3.1-lite/image-to-video."""
+    """Makes a video with google/veo3.1-lite/image-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call (listed
+    2026-05-07). Endpoint: rhart-video-v3.1-lite/image-to-video. The open pages of runninghub.cn do not list it; it may
+    need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"]
     image_urls: list[Media | str]
@@ -510,8 +993,9 @@ class GoogleVeo31LiteImageToVideoChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31LiteImageToVideoOfficialStable(ModelInput):
-    """Makes a video with google/veo3.1-lite/image-to-video-official-stable. Price: 0.315 to 0.504 CNY per second.
-    Endpoint: rhart-video-v3.1-lite-official/image-to-video."""
+    """Makes a video with google/veo3.1-lite/image-to-video-official-stable. Price: 0.315 to 0.504 CNY per second
+    (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/image-to-video. The open pages of runninghub.cn do not
+    list it; it may need a key of runninghub.ai."""
     prompt: str
     negative_prompt: str | None
     image_url: Media | str
@@ -532,8 +1016,9 @@ class GoogleVeo31LiteImageToVideoOfficialStable(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31LiteStartEndToVideoOfficialStable(ModelInput):
-    """Makes a video with google/veo3.1-lite/start-end-to-video-official-stable. Price: 2.52 to 4.032 CNY per call.
-    Endpoint: rhart-video-v3.1-lite-official/start-end-to-video."""
+    """Makes a video with google/veo3.1-lite/start-end-to-video-official-stable. Price: 2.52 to 4.032 CNY per call
+    (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/start-end-to-video. The open pages of runninghub.cn do
+    not list it; it may need a key of runninghub.ai."""
     prompt: str
     first_image_url: Media | str
     last_image_url: Media | str
@@ -554,8 +1039,9 @@ class GoogleVeo31LiteStartEndToVideoOfficialStable(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31LiteTextToVideoChannelLowPrice(ModelInput):
-    """Makes a video with google/veo3.1-lite/text-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call.
-    Endpoint: rhart-video-v3.1-lite/text-to-video."""
+    """Makes a video with google/veo3.1-lite/text-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call (listed
+    2026-05-07). Endpoint: rhart-video-v3.1-lite/text-to-video. The open pages of runninghub.cn do not list it; it may
+    need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"]
     duration: Literal["8"]
@@ -570,8 +1056,9 @@ class GoogleVeo31LiteTextToVideoChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31LiteTextToVideoOfficialStable(ModelInput):
-    """Makes a video with google/veo3.1-lite/text-to-video-official-stable. Price: 0.315 to 0.504 CNY per second.
-    Endpoint: rhart-video-v3.1-lite-official/text-to-video."""
+    """Makes a video with google/veo3.1-lite/text-to-video-official-stable. Price: 0.315 to 0.504 CNY per second (listed
+    2026-05-07). Endpoint: rhart-video-v3.1-lite-official/text-to-video. The open pages of runninghub.cn do not list it;
+    it may need a key of runninghub.ai."""
     prompt: str
     negative_prompt: str | None
     aspect_ratio: Literal["16:9", "9:16"]
@@ -590,12 +1077,14 @@ class GoogleVeo31LiteTextToVideoOfficialStable(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31ProImageToVideoChannelLowPrice(ModelInput):
-    """Makes a video with google/veo3.1-pro/image-to-video-channel-low-price. Price: 0.50 CNY per call. Endpoint: rhart-
-    video-v3.1-pro/image-to-video."""
+    """Makes a video with google/veo3.1-pro/image-to-video-channel-low-price. Its price is not published. By resolution
+    since 2026-08, rules not recorded; 0.5 a call before. Endpoint: rhart-video-v3.1-pro/image-to-video. The open pages
+    of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"]
     image_url: Media | str
     duration: Literal["8"]
+    resolution: Literal["720p", "1080p", "4k"]
     def __init__(
         self,
         *,
@@ -603,11 +1092,13 @@ class GoogleVeo31ProImageToVideoChannelLowPrice(ModelInput):
         aspect_ratio: Literal["16:9", "9:16"] = "16:9",
         image_url: File,
         duration: Literal["8"] = "8",
+        resolution: Literal["720p", "1080p", "4k"] = "720p",
     ) -> None: ...
 
 class GoogleVeo31ProImageToVideoOfficialStable(ModelInput):
-    """Makes a video with google/veo3.1-pro/image-to-video-official-stable. Price: 4.70 to 18.80 CNY per call. Endpoint:
-    rhart-video-v3.1-pro-official/image-to-video."""
+    """Makes a video with google/veo3.1-pro/image-to-video-official-stable. Price: 4.70 to 18.80 CNY per call (listed
+    2026-05-07). Endpoint: rhart-video-v3.1-pro-official/image-to-video. The open pages of runninghub.cn do not list it;
+    it may need a key of runninghub.ai."""
     prompt: str
     image_url: Media | str
     last_image_url: Media | str | None
@@ -632,8 +1123,9 @@ class GoogleVeo31ProImageToVideoOfficialStable(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31ProReferenceToVideoOfficialStable(ModelInput):
-    """Makes a video with google/veo3.1-pro/reference-to-video-official-stable. Price: 9.40 to 18.80 CNY per call.
-    Endpoint: rhart-video-v3.1-pro-official/reference-to-video."""
+    """Makes a video with google/veo3.1-pro/reference-to-video-official-stable. Price: 9.40 to 18.80 CNY per call
+    (listed 2026-05-07). Endpoint: rhart-video-v3.1-pro-official/reference-to-video. The open pages of runninghub.cn do
+    not list it; it may need a key of runninghub.ai."""
     prompt: str
     image_urls: list[Media | str]
     negative_prompt: str | None
@@ -652,8 +1144,9 @@ class GoogleVeo31ProReferenceToVideoOfficialStable(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31ProStartEndToVideoChannelLowPrice(ModelInput):
-    """Makes a video with google/veo3.1-pro/start-end-to-video-channel-low-price. Price: 0.80 to 1.40 CNY per call.
-    Endpoint: rhart-video-v3.1-pro/start-end-to-video."""
+    """Makes a video with google/veo3.1-pro/start-end-to-video-channel-low-price. Price: 0.80 to 1.40 CNY per call
+    (listed 2026-05-07). Endpoint: rhart-video-v3.1-pro/start-end-to-video. The open pages of runninghub.cn do not list
+    it; it may need a key of runninghub.ai."""
     prompt: str
     first_frame_url: Media | str
     last_frame_url: Media | str | None
@@ -672,8 +1165,9 @@ class GoogleVeo31ProStartEndToVideoChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31ProTextToVideoChannelLowPrice(ModelInput):
-    """Makes a video with google/veo3.1-pro/text-to-video-channel-low-price. Price: 0.80 to 1.40 CNY per call. Endpoint:
-    rhart-video-v3.1-pro/text-to-video."""
+    """Makes a video with google/veo3.1-pro/text-to-video-channel-low-price. Price: 0.90 to 1.40 CNY per call (listed
+    2026-09-13). Endpoint: rhart-video-v3.1-pro/text-to-video. The open pages of runninghub.cn do not list it; it may
+    need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"]
     duration: Literal["8"]
@@ -688,8 +1182,9 @@ class GoogleVeo31ProTextToVideoChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31ProTextToVideoOfficialStable(ModelInput):
-    """Makes a video with google/veo3.1-pro/text-to-video-official-stable. Price: 4.70 to 18.80 CNY per call. Endpoint:
-    rhart-video-v3.1-pro-official/text-to-video."""
+    """Makes a video with google/veo3.1-pro/text-to-video-official-stable. Price: 4.70 to 18.80 CNY per call (listed
+    2026-05-07). Endpoint: rhart-video-v3.1-pro-official/text-to-video. The open pages of runninghub.cn do not list it;
+    it may need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"]
     duration: Literal["4", "6", "8"]
@@ -710,8 +1205,9 @@ class GoogleVeo31ProTextToVideoOfficialStable(ModelInput):
     ) -> None: ...
 
 class GoogleVeo31ProVideoExtendOfficialStable(ModelInput):
-    """Makes a video with google/veo3.1-pro/video-extend-official-stable. Price: 17.40 CNY per call. Endpoint: rhart-
-    video-v3.1-pro-official/video-extend."""
+    """Makes a video with google/veo3.1-pro/video-extend-official-stable. Price: 17.40 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-video-v3.1-pro-official/video-extend. The open pages of runninghub.cn do not list it; it may need a
+    key of runninghub.ai."""
     video: Media | str
     prompt: str | None
     resolution: Literal["720p", "1080p"]
@@ -728,8 +1224,9 @@ class GoogleVeo31ProVideoExtendOfficialStable(ModelInput):
     ) -> None: ...
 
 class GptImage15EditChannelLowPrice(ModelInput):
-    """Makes an image with gpt-image-1.5/edit-channel-low-price. Price: 0.03 CNY per call. Endpoint: rhart-
-    image-g-1.5/edit. Deprecated; use rhart-image-g-2/image-to-image."""
+    """Makes an image with gpt-image-1.5/edit-channel-low-price. Price: 0.03 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-image-g-1.5/edit. Deprecated; use rhart-image-g-2/image-to-image. The open pages of runninghub.cn do not list
+    it; it may need a key of runninghub.ai."""
     prompt: str
     image_urls: list[Media | str]
     aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"]
@@ -742,8 +1239,9 @@ class GptImage15EditChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class GptImage15ImageToImageOfficialStable(ModelInput):
-    """Makes an image with gpt-image-1.5/image-to-image-official-stable. Price: 0.06 to 1.26 CNY per call. Endpoint:
-    rhart-image-g-1.5-official/image-to-image."""
+    """Makes an image with gpt-image-1.5/image-to-image-official-stable. Price: 0.06 to 1.26 CNY per call (listed
+    2026-05-07). Endpoint: rhart-image-g-1.5-official/image-to-image. The open pages of runninghub.cn do not list it; it
+    may need a key of runninghub.ai."""
     prompt: str
     image_urls: list[Media | str]
     size: Literal["1024*1024", "1024*1536", "1536*1024"]
@@ -762,8 +1260,9 @@ class GptImage15ImageToImageOfficialStable(ModelInput):
     ) -> None: ...
 
 class GptImage15TextToImageChannelLowPrice(ModelInput):
-    """Makes an image with gpt-image-1.5/text-to-image-channel-low-price. Price: 0.03 CNY per call. Endpoint: rhart-
-    image-g-1.5/text-to-image. Deprecated; use rhart-image-g-2/text-to-image."""
+    """Makes an image with gpt-image-1.5/text-to-image-channel-low-price. Price: 0.03 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-image-g-1.5/text-to-image. Deprecated; use rhart-image-g-2/text-to-image. The open pages of
+    runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"]
     def __init__(
@@ -774,8 +1273,9 @@ class GptImage15TextToImageChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class GptImage15TextToImageOfficialStable(ModelInput):
-    """Makes an image with gpt-image-1.5/text-to-image-official-stable. Price: 0.06 to 1.26 CNY per call. Endpoint:
-    rhart-image-g-1.5-official/text-to-image."""
+    """Makes an image with gpt-image-1.5/text-to-image-official-stable. Price: 0.06 to 1.26 CNY per call (listed
+    2026-05-07). Endpoint: rhart-image-g-1.5-official/text-to-image. The open pages of runninghub.cn do not list it; it
+    may need a key of runninghub.ai."""
     prompt: str
     size: Literal["1024*1024", "1024*1536", "1536*1024"]
     quality: Literal["low", "medium", "high"]
@@ -790,41 +1290,197 @@ class GptImage15TextToImageOfficialStable(ModelInput):
     ) -> None: ...
 
 class GptImage20EditChannelLowPrice(ModelInput):
-    """Makes an image with gpt-image-2.0/edit-channel-low-price. Price: 0.10 CNY per call. Endpoint: rhart-
-    image-g-2/image-to-image."""
+    """Makes an image with gpt-image-2.0/edit-channel-low-price. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-image-g-2/image-to-image. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     image_urls: list[Media | str]
-    aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3"] | None
+    aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None
     resolution: Literal["1k", "2k", "4k"]
     def __init__(
         self,
         *,
         prompt: str,
         image_urls: File | Sequence[File],
-        aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3"] | None = None,
+        aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None,
         resolution: Literal["1k", "2k", "4k"] = "1k",
     ) -> None: ...
 
 class GptImage20TextToImageChannelLowPrice(ModelInput):
-    """Makes an image with gpt-image-2.0/text-to-image-channel-low-price. Price: 0.10 CNY per call. Endpoint: rhart-
-    image-g-2/text-to-image."""
+    """Makes an image with gpt-image-2.0/text-to-image-channel-low-price. Price: 0.10 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-image-g-2/text-to-image. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3"] | None
+    aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None
     resolution: Literal["1k", "2k", "4k"]
     def __init__(
         self,
         *,
         prompt: str,
-        aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3"] | None = None,
+        aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None,
         resolution: Literal["1k", "2k", "4k"] = "1k",
     ) -> None: ...
 
-class GptImage2ImageToImageOfficialStable(ModelInput):
-    """Makes an image with gpt-image-2/image-to-image-official-stable. Price: 0.29 to 4.738 CNY per call. Endpoint:
-    rhart-image-g-2-official/image-to-image."""
+class GptImage25FlareImageToImageEconomy(ModelInput):
+    """Makes an image with gpt-image-2.5/flare/image-to-image/economy. Its price is not published. Endpoint: rhart-
+    image-g-2.5/flare/image-to-image. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     image_urls: list[Media | str]
-    aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"]
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
+    resolution: Literal["1k", "2k", "4k"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File],
+        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+        resolution: Literal["1k", "2k", "4k"] = "1k",
+    ) -> None: ...
+
+class GptImage25FlareImageToImageStableToken(ModelInput):
+    """Makes an image with gpt-image-2.5/flare/image-to-image/stable-token. Its price is not published. Per token; the
+    rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/flare/edit. The open pages of runninghub.cn do not
+    list it; it may need a key of runninghub.ai."""
+    prompt: str
+    image_urls: list[Media | str]
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
+    resolution: Literal["1k", "2k", "4k"]
+    background: Literal["auto", "transparent", "opaque"]
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"]
+    output_format: Literal["jpeg", "png", "webp"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File],
+        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+        resolution: Literal["1k", "2k", "4k"] = "2k",
+        background: Literal["auto", "transparent", "opaque"] = "auto",
+        quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
+        output_format: Literal["jpeg", "png", "webp"] = "png",
+    ) -> None: ...
+
+class GptImage25FlareTextToImageEconomy(ModelInput):
+    """Makes an image with gpt-image-2.5/flare/text-to-image/economy. Its price is not published. Endpoint: rhart-
+    image-g-2.5/flare/text-to-image. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    prompt: str
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
+    resolution: Literal["1k", "2k", "4k"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+        resolution: Literal["1k", "2k", "4k"] = "1k",
+    ) -> None: ...
+
+class GptImage25FlareTextToImageStableToken(ModelInput):
+    """Makes an image with gpt-image-2.5/flare/text-to-image/stable-token. Its price is not published. Per token; the
+    rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/flare/text-to-image. The open pages of
+    runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
+    resolution: Literal["1k", "2k", "4k"]
+    background: Literal["auto", "transparent", "opaque"]
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"]
+    output_format: Literal["jpeg", "png", "webp"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+        resolution: Literal["1k", "2k", "4k"] = "2k",
+        background: Literal["auto", "transparent", "opaque"] = "auto",
+        quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
+        output_format: Literal["jpeg", "png", "webp"] = "png",
+    ) -> None: ...
+
+class GptImage25SunburstImageToImageEconomy(ModelInput):
+    """Makes an image with gpt-image-2.5/sunburst/image-to-image/economy. Its price is not published. Endpoint: rhart-
+    image-g-2.5/sunburst/image-to-image. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    prompt: str
+    image_urls: list[Media | str]
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
+    resolution: Literal["1k", "2k", "4k"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File],
+        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+        resolution: Literal["1k", "2k", "4k"] = "1k",
+    ) -> None: ...
+
+class GptImage25SunburstImageToImageStableToken(ModelInput):
+    """Makes an image with gpt-image-2.5/sunburst/image-to-image/stable-token. Its price is not published. Per token;
+    the rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/sunburst/edit. The open pages of runninghub.cn
+    do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    image_urls: list[Media | str]
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
+    resolution: Literal["1k", "2k", "4k"]
+    background: Literal["auto", "transparent", "opaque"]
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"]
+    output_format: Literal["jpeg", "png", "webp"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File],
+        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+        resolution: Literal["1k", "2k", "4k"] = "2k",
+        background: Literal["auto", "transparent", "opaque"] = "auto",
+        quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
+        output_format: Literal["jpeg", "png", "webp"] = "png",
+    ) -> None: ...
+
+class GptImage25SunburstTextToImageEconomy(ModelInput):
+    """Makes an image with gpt-image-2.5/sunburst/text-to-image/economy. Its price is not published. Endpoint: rhart-
+    image-g-2.5/sunburst/text-to-image. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    prompt: str
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
+    resolution: Literal["1k", "2k", "4k"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+        resolution: Literal["1k", "2k", "4k"] = "1k",
+    ) -> None: ...
+
+class GptImage25SunburstTextToImageStableToken(ModelInput):
+    """Makes an image with gpt-image-2.5/sunburst/text-to-image/stable-token. Its price is not published. Per token; the
+    rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/sunburst/text-to-image. The open pages of
+    runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
+    resolution: Literal["1k", "2k", "4k"]
+    background: Literal["auto", "transparent", "opaque"]
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"]
+    output_format: Literal["jpeg", "png", "webp"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+        resolution: Literal["1k", "2k", "4k"] = "2k",
+        background: Literal["auto", "transparent", "opaque"] = "auto",
+        quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
+        output_format: Literal["jpeg", "png", "webp"] = "png",
+    ) -> None: ...
+
+class GptImage2ImageToImageOfficialStable(ModelInput):
+    """Makes an image with gpt-image-2/image-to-image-official-stable. Price: 0.29 to 4.738 CNY per call (listed
+    2026-05-07). A page of 2026-06-18 shows prices from 0.19: those here are older. Endpoint: rhart-
+    image-g-2-official/image-to-image. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    prompt: str
+    image_urls: list[Media | str]
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] | None
     resolution: Literal["1k", "2k", "4k"]
     quality: Literal["low", "medium", "high"]
     def __init__(
@@ -832,30 +1488,32 @@ class GptImage2ImageToImageOfficialStable(ModelInput):
         *,
         prompt: str,
         image_urls: File | Sequence[File],
-        aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "16:9",
+        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] | None = None,
         resolution: Literal["1k", "2k", "4k"] = "2k",
         quality: Literal["low", "medium", "high"] = "medium",
     ) -> None: ...
 
 class GptImage2TextToImageOfficialStable(ModelInput):
-    """Makes an image with gpt-image-2/text-to-image-official-stable. Price: 0.29 to 4.738 CNY per call. Endpoint:
-    rhart-image-g-2-official/text-to-image."""
+    """Makes an image with gpt-image-2/text-to-image-official-stable. Price: 0.29 to 4.738 CNY per call (listed
+    2026-05-07). A page of 2026-06-18 shows prices from 0.06: those here are older. Endpoint: rhart-
+    image-g-2-official/text-to-image. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"]
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
     resolution: Literal["1k", "2k", "4k"]
     quality: Literal["low", "medium", "high"]
     def __init__(
         self,
         *,
         prompt: str,
-        aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "16:9",
+        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
         resolution: Literal["1k", "2k", "4k"] = "2k",
         quality: Literal["low", "medium", "high"] = "medium",
     ) -> None: ...
 
 class Grok3ImageTextToImage(ModelInput):
-    """Makes an image with grok-3-image-text-to-image. Price: 1.00 CNY per call. Endpoint: rhart-image-g-3/text-to-
-    image."""
+    """Makes an image with grok-3-image-text-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint: rhart-
+    image-g-3/text-to-image. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     def __init__(
         self,
@@ -864,7 +1522,8 @@ class Grok3ImageTextToImage(ModelInput):
     ) -> None: ...
 
 class Grok3ImageToImage(ModelInput):
-    """Makes an image with grok-3-image-to-image. Price: 1.00 CNY per call. Endpoint: rhart-image-g-3/image-to-image."""
+    """Makes an image with grok-3-image-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint: rhart-
+    image-g-3/image-to-image. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     image_urls: list[Media | str]
     def __init__(
@@ -875,8 +1534,8 @@ class Grok3ImageToImage(ModelInput):
     ) -> None: ...
 
 class Grok4ImageImageToImage(ModelInput):
-    """Makes an image with grok-4-image-image-to-image. Price: 1.00 CNY per call. Endpoint: rhart-image-g-4/image-to-
-    image."""
+    """Makes an image with grok-4-image-image-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint: rhart-
+    image-g-4/image-to-image. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     image_urls: list[Media | str] | None
     def __init__(
@@ -887,8 +1546,8 @@ class Grok4ImageImageToImage(ModelInput):
     ) -> None: ...
 
 class Grok4ImageTextToImage(ModelInput):
-    """Makes an image with grok-4-image-text-to-image. Price: 1.00 CNY per call. Endpoint: rhart-image-g-4/text-to-
-    image."""
+    """Makes an image with grok-4-image-text-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint: rhart-
+    image-g-4/text-to-image. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     def __init__(
         self,
@@ -897,8 +1556,9 @@ class Grok4ImageTextToImage(ModelInput):
     ) -> None: ...
 
 class GrokImageImageToImageChannelLowPrice(ModelInput):
-    """Makes an image with grok-image/image-to-image/channel-low-price. Price: 0.08 CNY per call. Endpoint: rhart-
-    image-g/image-to-image."""
+    """Makes an image with grok-image/image-to-image/channel-low-price. Price: 0.08 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-image-g/image-to-image. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     model_: Literal["g-3", "g-4", "g-4.1", "g-4.2"]
     prompt: str
     image_url: Media | str | None
@@ -911,8 +1571,9 @@ class GrokImageImageToImageChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class GrokImageTextToImageChannelLowPrice(ModelInput):
-    """Makes an image with grok-image/text-to-image/channel-low-price. Price: 0.08 CNY per call. Endpoint: rhart-
-    image-g/text-to-image."""
+    """Makes an image with grok-image/text-to-image/channel-low-price. Price: 0.08 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-image-g/text-to-image. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     model_: Literal["g-3", "g-4", "g-4.1", "g-4.2"]
     prompt: str
     aspect_ratio: Literal["960x960", "720x1280", "1280x720", "1168x784", "784x1168"] | None
@@ -925,7 +1586,8 @@ class GrokImageTextToImageChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class Hailuo02Fast(ModelInput):
-    """Makes a video with hailuo-02-fast. Price: 0.45 to 0.75 CNY per call. Endpoint: minimax/hailuo-02/fast."""
+    """Makes a video with hailuo-02-fast. Price: 0.45 to 0.75 CNY per call (listed 2026-05-07). Endpoint:
+    minimax/hailuo-02/fast."""
     prompt: str | None
     enable_prompt_expansion: bool
     image_url: Media | str
@@ -940,7 +1602,8 @@ class Hailuo02Fast(ModelInput):
     ) -> None: ...
 
 class Hailuo02I2vPro(ModelInput):
-    """Makes a video with hailuo-02-i2v-pro. Price: 2.63 CNY per call. Endpoint: minimax/hailuo-02/i2v-pro."""
+    """Makes a video with hailuo-02-i2v-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
+    minimax/hailuo-02/i2v-pro."""
     prompt: str | None
     enable_prompt_expansion: bool
     first_image_url: Media | str
@@ -955,7 +1618,7 @@ class Hailuo02I2vPro(ModelInput):
     ) -> None: ...
 
 class Hailuo02I2vStandard(ModelInput):
-    """Makes a video with hailuo-02-i2v-standard. Price: 1.50 to 3.00 CNY per call. Endpoint:
+    """Makes a video with hailuo-02-i2v-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
     minimax/hailuo-02/i2v-standard."""
     prompt: str | None
     enable_prompt_expansion: bool
@@ -973,7 +1636,8 @@ class Hailuo02I2vStandard(ModelInput):
     ) -> None: ...
 
 class Hailuo02Pro(ModelInput):
-    """Makes a video with hailuo-02-pro. Price: 2.63 CNY per call. Endpoint: minimax/hailuo-02/pro."""
+    """Makes a video with hailuo-02-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
+    minimax/hailuo-02/pro."""
     prompt: str
     enable_prompt_expansion: bool
     first_image_url: Media | str | None
@@ -990,7 +1654,8 @@ class Hailuo02Pro(ModelInput):
     ) -> None: ...
 
 class Hailuo02Standard(ModelInput):
-    """Makes a video with hailuo-02-standard. Price: 1.50 to 3.00 CNY per call. Endpoint: minimax/hailuo-02/standard."""
+    """Makes a video with hailuo-02-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
+    minimax/hailuo-02/standard."""
     prompt: str
     enable_prompt_expansion: bool
     first_image_url: Media | str | None
@@ -1007,7 +1672,8 @@ class Hailuo02Standard(ModelInput):
     ) -> None: ...
 
 class Hailuo02T2vPro(ModelInput):
-    """Makes a video with hailuo-02-t2v-pro. Price: 2.63 CNY per call. Endpoint: minimax/hailuo-02/t2v-pro."""
+    """Makes a video with hailuo-02-t2v-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
+    minimax/hailuo-02/t2v-pro."""
     prompt: str
     enable_prompt_expansion: bool
     def __init__(
@@ -1018,7 +1684,7 @@ class Hailuo02T2vPro(ModelInput):
     ) -> None: ...
 
 class Hailuo02T2vStandard(ModelInput):
-    """Makes a video with hailuo-02-t2v-standard. Price: 1.50 to 3.00 CNY per call. Endpoint:
+    """Makes a video with hailuo-02-t2v-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
     minimax/hailuo-02/t2v-standard."""
     prompt: str
     enable_prompt_expansion: bool
@@ -1032,8 +1698,8 @@ class Hailuo02T2vStandard(ModelInput):
     ) -> None: ...
 
 class Hailuo23FastImageToVideo(ModelInput):
-    """Makes a video with hailuo-2.3-fast/image-to-video. Price: 1.01 to 1.69 CNY per call. Endpoint:
-    minimax/hailuo-2.3-fast/image-to-video."""
+    """Makes a video with hailuo-2.3-fast/image-to-video. Price: 1.01 to 1.69 CNY per call (listed 2026-05-07).
+    Endpoint: minimax/hailuo-2.3-fast/image-to-video."""
     prompt: str
     enable_prompt_expansion: bool
     image_url: Media | str
@@ -1048,7 +1714,7 @@ class Hailuo23FastImageToVideo(ModelInput):
     ) -> None: ...
 
 class Hailuo23FastProImageToVideo(ModelInput):
-    """Makes a video with hailuo-2.3-fast-pro/image-to-video. Price: 1.73 CNY per call. Endpoint:
+    """Makes a video with hailuo-2.3-fast-pro/image-to-video. Price: 1.73 CNY per call (listed 2026-09-13). Endpoint:
     minimax/hailuo-2.3-fast-pro/image-to-video."""
     prompt: str
     enable_prompt_expansion: bool
@@ -1064,8 +1730,8 @@ class Hailuo23FastProImageToVideo(ModelInput):
     ) -> None: ...
 
 class Hailuo23I2vPro(ModelInput):
-    """Makes a video with hailuo-2.3/i2v-pro. Price: 2.63 CNY per call. Endpoint: minimax/hailuo-2.3/image-to-video-
-    pro."""
+    """Makes a video with hailuo-2.3/i2v-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
+    minimax/hailuo-2.3/image-to-video-pro."""
     prompt: str | None
     enable_prompt_expansion: bool
     image_url: Media | str
@@ -1078,7 +1744,7 @@ class Hailuo23I2vPro(ModelInput):
     ) -> None: ...
 
 class Hailuo23I2vStandard(ModelInput):
-    """Makes a video with hailuo-2.3/i2v-standard. Price: 1.50 to 3.00 CNY per call. Endpoint:
+    """Makes a video with hailuo-2.3/i2v-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
     minimax/hailuo-2.3/i2v-standard."""
     prompt: str | None
     enable_prompt_expansion: bool
@@ -1094,7 +1760,8 @@ class Hailuo23I2vStandard(ModelInput):
     ) -> None: ...
 
 class Hailuo23T2vPro(ModelInput):
-    """Makes a video with hailuo-2.3-t2v-pro. Price: 2.63 CNY per call. Endpoint: minimax/hailuo-2.3/t2v-pro."""
+    """Makes a video with hailuo-2.3-t2v-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
+    minimax/hailuo-2.3/t2v-pro."""
     prompt: str
     enable_prompt_expansion: bool
     def __init__(
@@ -1105,7 +1772,7 @@ class Hailuo23T2vPro(ModelInput):
     ) -> None: ...
 
 class Hailuo23T2vStandard(ModelInput):
-    """Makes a video with hailuo-2.3-t2v-standard. Price: 1.50 to 3.00 CNY per call. Endpoint:
+    """Makes a video with hailuo-2.3-t2v-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
     minimax/hailuo-2.3/t2v-standard."""
     prompt: str
     enable_prompt_expansion: bool
@@ -1119,8 +1786,8 @@ class Hailuo23T2vStandard(ModelInput):
     ) -> None: ...
 
 class Happyhorse10ImageToVideo(ModelInput):
-    """Makes a video with happyhorse-1.0/image-to-video. Price: 0.90 to 1.60 CNY per second. Endpoint:
-    alibaba/happyhorse-1.0/image-to-video."""
+    """Makes a video with happyhorse-1.0/image-to-video. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page
+    of 2026-06-18 shows prices from 0.67: those here are older. Endpoint: alibaba/happyhorse-1.0/image-to-video."""
     image_url: Media | str
     prompt: str | None
     resolution: Literal["720p", "1080p"]
@@ -1137,8 +1804,9 @@ class Happyhorse10ImageToVideo(ModelInput):
     ) -> None: ...
 
 class Happyhorse10ReferenceToVideo(ModelInput):
-    """Makes a video with happyhorse-1.0/reference-to-video. Price: 0.90 to 1.60 CNY per second. Endpoint:
-    alibaba/happyhorse-1.0/reference-to-video."""
+    """Makes a video with happyhorse-1.0/reference-to-video. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A
+    page of 2026-06-18 shows prices from 0.67: those here are older. Endpoint: alibaba/happyhorse-1.0/reference-to-
+    video."""
     prompt: str
     image_urls: list[Media | str]
     resolution: Literal["720p", "1080p"]
@@ -1157,8 +1825,8 @@ class Happyhorse10ReferenceToVideo(ModelInput):
     ) -> None: ...
 
 class Happyhorse10TextToVideo(ModelInput):
-    """Makes a video with happyhorse-1.0/text-to-video. Price: 0.90 to 1.60 CNY per second. Endpoint:
-    alibaba/happyhorse-1.0/text-to-video."""
+    """Makes a video with happyhorse-1.0/text-to-video. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page
+    of 2026-06-18 shows prices from 0.67: those here are older. Endpoint: alibaba/happyhorse-1.0/text-to-video."""
     prompt: str
     resolution: Literal["720p", "1080p"]
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
@@ -1175,8 +1843,8 @@ class Happyhorse10TextToVideo(ModelInput):
     ) -> None: ...
 
 class Happyhorse10VideoEdit(ModelInput):
-    """Makes a video with happyhorse-1.0/video-edit. Price: 0.90 to 1.60 CNY per second. Endpoint:
-    alibaba/happyhorse-1.0/video-edit."""
+    """Makes a video with happyhorse-1.0/video-edit. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page of
+    2026-06-18 shows prices from 0.67: those here are older. Endpoint: alibaba/happyhorse-1.0/video-edit."""
     video_url: Media | str
     image_urls: list[Media | str] | None
     prompt: str
@@ -1194,9 +1862,66 @@ class Happyhorse10VideoEdit(ModelInput):
         seed: int | None = None,
     ) -> None: ...
 
+class Happyhorse11ImageToVideo(ModelInput):
+    """Makes a video with happyhorse-1.1/image-to-video. Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
+    Endpoint: alibaba/happyhorse-1.1/image-to-video."""
+    image_url: Media | str
+    prompt: str | None
+    resolution: Literal["720p", "1080p"]
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    seed: int | None
+    def __init__(
+        self,
+        *,
+        image_url: File,
+        prompt: str | None = None,
+        resolution: Literal["720p", "1080p"] = "1080p",
+        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        seed: int | None = None,
+    ) -> None: ...
+
+class Happyhorse11ReferenceToVideo(ModelInput):
+    """Makes a video with happyhorse-1.1/reference-to-video. Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
+    Endpoint: alibaba/happyhorse-1.1/reference-to-video."""
+    prompt: str
+    image_urls: list[Media | str]
+    resolution: Literal["720p", "1080p"]
+    aspect_ratio: Literal["16:9", "9:16", "3:4", "4:3", "1:1", "4:5", "5:4", "9:21", "21:9"]
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    seed: int | None
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File],
+        resolution: Literal["720p", "1080p"] = "1080p",
+        aspect_ratio: Literal["16:9", "9:16", "3:4", "4:3", "1:1", "4:5", "5:4", "9:21", "21:9"] = "16:9",
+        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        seed: int | None = None,
+    ) -> None: ...
+
+class Happyhorse11TextToVideo(ModelInput):
+    """Makes a video with happyhorse-1.1/text-to-video. Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
+    Endpoint: alibaba/happyhorse-1.1/text-to-video."""
+    prompt: str
+    resolution: Literal["720p", "1080p"]
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "4:5", "5:4", "9:21", "21:9"]
+    seed: int | None
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["720p", "1080p"] = "1080p",
+        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "4:5", "5:4", "9:21", "21:9"] = "16:9",
+        seed: int | None = None,
+    ) -> None: ...
+
 class HiggsfieldDopImageToVideo(ModelInput):
-    """Makes a video with higgsfield/dop/image-to-video. Price: 0.90 to 4.20 CNY per call. Endpoint:
-    higgsfield/dop/image-to-video."""
+    """Makes a video with higgsfield/dop/image-to-video. Price: 0.90 to 4.20 CNY per call (listed 2026-05-07). Endpoint:
+    higgsfield/dop/image-to-video. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     image_url: Media | str
     end_image_url: Media | str | None
@@ -1211,8 +1936,9 @@ class HiggsfieldDopImageToVideo(ModelInput):
     ) -> None: ...
 
 class HiggsfieldSoulImageToImage(ModelInput):
-    """Makes an image with higgsfield/soul/image-to-image. Price: 0.70 to 1.40 CNY per call. Endpoint:
-    higgsfield/soul/image-to-image."""
+    """Makes an image with higgsfield/soul/image-to-image. Price: 0.70 to 1.40 CNY per call (listed 2026-05-07).
+    Endpoint: higgsfield/soul/image-to-image. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     image_url: Media | str
     size: Literal["960*1696", "1088*1632", "1152*1536", "1152*2048", "1536*1536", "1536*1152", "1536*2048", "1344*2016", "1632*1088", "1696*960", "2016*1344", "2048*1152", "2048*1536"]
@@ -1231,8 +1957,8 @@ class HiggsfieldSoulImageToImage(ModelInput):
     ) -> None: ...
 
 class Hitem3dPortraitV15ImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-portrait-v15/image-to-3d. Price: 5.60 to 7.00 CNY per call. Endpoint:
-    hitem3d-portrait-v15/image-to-3d."""
+    """Makes a 3D model with hitem3d-portrait-v15/image-to-3d. Price: 5.60 to 7.00 CNY per call (listed 2026-05-07).
+    Endpoint: hitem3d-portrait-v15/image-to-3d."""
     request_type: Literal["mesh", "both"]
     image_url: Media | str
     resolution: Literal["1536"]
@@ -1247,8 +1973,8 @@ class Hitem3dPortraitV15ImageTo3d(ModelInput):
     ) -> None: ...
 
 class Hitem3dPortraitV15MultiImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-portrait-v15/multi-image-to-3d. Price: 5.60 to 7.00 CNY per call. Endpoint:
-    hitem3d-portrait-v15/multi-image-to-3d."""
+    """Makes a 3D model with hitem3d-portrait-v15/multi-image-to-3d. Price: 5.60 to 7.00 CNY per call (listed
+    2026-05-07). Endpoint: hitem3d-portrait-v15/multi-image-to-3d."""
     request_type: Literal["mesh", "both"]
     front_image_url: Media | str
     back_image_url: Media | str | None
@@ -1269,8 +1995,8 @@ class Hitem3dPortraitV15MultiImageTo3d(ModelInput):
     ) -> None: ...
 
 class Hitem3dPortraitV20ImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-portrait-v20/image-to-3d. Price: 5.60 to 9.80 CNY per call. Endpoint:
-    hitem3d-portrait-v20/image-to-3d."""
+    """Makes a 3D model with hitem3d-portrait-v20/image-to-3d. Price: 5.60 to 9.80 CNY per call (listed 2026-05-07).
+    Endpoint: hitem3d-portrait-v20/image-to-3d."""
     request_type: Literal["mesh", "both"]
     image_url: Media | str
     resolution: Literal["1536pro"]
@@ -1285,8 +2011,8 @@ class Hitem3dPortraitV20ImageTo3d(ModelInput):
     ) -> None: ...
 
 class Hitem3dPortraitV20MultiImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-portrait-v20/multi-image-to-3d. Price: 5.60 to 9.80 CNY per call. Endpoint:
-    hitem3d-portrait-v20/multi-image-to-3d."""
+    """Makes a 3D model with hitem3d-portrait-v20/multi-image-to-3d. Price: 5.60 to 9.80 CNY per call (listed
+    2026-05-07). Endpoint: hitem3d-portrait-v20/multi-image-to-3d."""
     request_type: Literal["mesh", "both"]
     front_image_url: Media | str
     back_image_url: Media | str | None
@@ -1307,8 +2033,8 @@ class Hitem3dPortraitV20MultiImageTo3d(ModelInput):
     ) -> None: ...
 
 class Hitem3dPortraitV21ImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-portrait-v21/image-to-3d. Price: 5.60 to 9.80 CNY per call. Endpoint:
-    hitem3d-portrait-v21/image-to-3d."""
+    """Makes a 3D model with hitem3d-portrait-v21/image-to-3d. Price: 5.60 to 9.80 CNY per call (listed 2026-05-07).
+    Endpoint: hitem3d-portrait-v21/image-to-3d."""
     request_type: Literal["mesh", "both"]
     image_url: Media | str
     resolution: Literal["1536pro"]
@@ -1323,8 +2049,8 @@ class Hitem3dPortraitV21ImageTo3d(ModelInput):
     ) -> None: ...
 
 class Hitem3dPortraitV21MultiImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-portrait-v21/multi-image-to-3d. Price: 5.60 to 5.80 CNY per call. Endpoint:
-    hitem3d-portrait-v21/multi-image-to-3d."""
+    """Makes a 3D model with hitem3d-portrait-v21/multi-image-to-3d. Price: 5.60 to 5.80 CNY per call (listed
+    2026-05-07). Endpoint: hitem3d-portrait-v21/multi-image-to-3d."""
     request_type: Literal["mesh", "both"]
     front_image_url: Media | str
     back_image_url: Media | str | None
@@ -1345,8 +2071,8 @@ class Hitem3dPortraitV21MultiImageTo3d(ModelInput):
     ) -> None: ...
 
 class Hitem3dV15ImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-v15/image-to-3d. Price: 0.70 to 9.80 CNY per call. Endpoint: hitem3d-v15/image-
-    to-3d."""
+    """Makes a 3D model with hitem3d-v15/image-to-3d. Price: 0.70 to 9.80 CNY per call (listed 2026-05-07). Endpoint:
+    hitem3d-v15/image-to-3d."""
     request_type: Literal["mesh", "both"]
     image_url: Media | str
     resolution: Literal["512", "1024", "1536", "1536pro"]
@@ -1361,8 +2087,8 @@ class Hitem3dV15ImageTo3d(ModelInput):
     ) -> None: ...
 
 class Hitem3dV15MultiImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-v15/multi-image-to-3d. Price: 0.70 to 9.80 CNY per call. Endpoint:
-    hitem3d-v15/multi-image-to-3d."""
+    """Makes a 3D model with hitem3d-v15/multi-image-to-3d. Price: 0.70 to 9.80 CNY per call (listed 2026-05-07).
+    Endpoint: hitem3d-v15/multi-image-to-3d."""
     request_type: Literal["mesh", "both"]
     front_image_url: Media | str
     back_image_url: Media | str | None
@@ -1383,8 +2109,8 @@ class Hitem3dV15MultiImageTo3d(ModelInput):
     ) -> None: ...
 
 class Hitem3dV21ImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-v21/image-to-3d. Price: 5.60 to 29.40 CNY per call. Endpoint: hitem3d-v21/image-
-    to-3d."""
+    """Makes a 3D model with hitem3d-v21/image-to-3d. Price: 5.60 to 29.40 CNY per call (listed 2026-05-07). Endpoint:
+    hitem3d-v21/image-to-3d. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     request_type: Literal["mesh", "both"]
     image_url: Media | str
     resolution: Literal["1536pro", "1536fast"]
@@ -1399,8 +2125,9 @@ class Hitem3dV21ImageTo3d(ModelInput):
     ) -> None: ...
 
 class Hitem3dV21MultiImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-v21/multi-image-to-3d. Price: 5.60 to 21.00 CNY per call. Endpoint:
-    hitem3d-v21/multi-image-to-3d."""
+    """Makes a 3D model with hitem3d-v21/multi-image-to-3d. Price: 5.60 to 21.00 CNY per call (listed 2026-05-07).
+    Endpoint: hitem3d-v21/multi-image-to-3d. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     request_type: Literal["mesh", "both"]
     front_image_url: Media | str
     back_image_url: Media | str | None
@@ -1421,8 +2148,8 @@ class Hitem3dV21MultiImageTo3d(ModelInput):
     ) -> None: ...
 
 class Hitem3dV2ImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-v2/image-to-3d. Price: 5.60 to 12.60 CNY per call. Endpoint: hitem3d-v2/image-
-    to-3d."""
+    """Makes a 3D model with hitem3d-v2/image-to-3d. Price: 5.60 to 12.60 CNY per call (listed 2026-05-07). Endpoint:
+    hitem3d-v2/image-to-3d."""
     request_type: Literal["mesh", "both"]
     image_url: Media | str
     resolution: Literal["1536", "1536pro"]
@@ -1437,8 +2164,8 @@ class Hitem3dV2ImageTo3d(ModelInput):
     ) -> None: ...
 
 class Hitem3dV2MultiImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-v2/multi-image-to-3d. Price: 5.60 to 12.60 CNY per call. Endpoint:
-    hitem3d-v2/multi-image-to-3d."""
+    """Makes a 3D model with hitem3d-v2/multi-image-to-3d. Price: 5.60 to 12.60 CNY per call (listed 2026-05-07).
+    Endpoint: hitem3d-v2/multi-image-to-3d."""
     request_type: Literal["mesh", "both"]
     front_image_url: Media | str
     back_image_url: Media | str | None
@@ -1458,8 +2185,22 @@ class Hitem3dV2MultiImageTo3d(ModelInput):
         face: int = 1000000,
     ) -> None: ...
 
+class Hitem3dV3ImageTo3d(ModelInput):
+    """Makes a 3D model with hitem3d-v3/image-to-3d. Its price is not published. Endpoint: hitem3d-v3/image-to-3d. Its
+    published parameter list is not complete; others pass with a warning."""
+    def __init__(
+        self,
+    ) -> None: ...
+
+class Hitem3dV3MultiImageTo3d(ModelInput):
+    """Makes a 3D model with hitem3d-v3/multi-image-to-3d. Its price is not published. Endpoint: hitem3d-v3/multi-image-
+    to-3d. Its published parameter list is not complete; others pass with a warning."""
+    def __init__(
+        self,
+    ) -> None: ...
+
 class Hunyuan3dV31ImageTo3d(ModelInput):
-    """Makes a 3D model with hunyuan3d-v3.1/image-to-3d. Price: 4.20 to 6.60 CNY per call. Endpoint:
+    """Makes a 3D model with hunyuan3d-v3.1/image-to-3d. Price: 4.20 to 6.60 CNY per call (listed 2026-05-07). Endpoint:
     hunyuan3d-v3.1/image-to-3d."""
     face_count: int
     enable_pbr: bool
@@ -1489,8 +2230,8 @@ class Hunyuan3dV31ImageTo3d(ModelInput):
     ) -> None: ...
 
 class Hunyuan3dV31TextTo3d(ModelInput):
-    """Makes a 3D model with hunyuan3d-v3.1/text-to-3d. Price: 1.80 to 4.20 CNY per call. Endpoint: hunyuan3d-v3.1/text-
-    to-3d."""
+    """Makes a 3D model with hunyuan3d-v3.1/text-to-3d. Price: 1.80 to 4.20 CNY per call (listed 2026-05-07). Endpoint:
+    hunyuan3d-v3.1/text-to-3d."""
     prompt: str
     face_count: int
     enable_pbr: bool
@@ -1505,7 +2246,8 @@ class Hunyuan3dV31TextTo3d(ModelInput):
     ) -> None: ...
 
 class HypirBalance(ModelInput):
-    """Makes an image with hypir-balance. Price: 1.00 CNY per call. Endpoint: image-enhance/hypir-balance."""
+    """Makes an image with hypir-balance. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint: image-enhance/hypir-
+    balance. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     image_url: Media | str
     upscale: int
     prompt: str | None
@@ -1524,7 +2266,8 @@ class HypirBalance(ModelInput):
     ) -> None: ...
 
 class HypirUltra(ModelInput):
-    """Makes an image with hypir-ultra. Price: 0.10 CNY per call. Endpoint: image-enhance/hypir-ultra."""
+    """Makes an image with hypir-ultra. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint: image-enhance/hypir-
+    ultra. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     image_url: Media | str
     prompt: str | None
     short_edge_size: int
@@ -1546,8 +2289,15 @@ class HypirUltra(ModelInput):
         seed: int | None = None,
     ) -> None: ...
 
+class JimengSeed3TilesrImageUpscale(ModelInput):
+    """Makes an image with jimeng-seed3-tilesr/image-upscale. Its price is not published. Endpoint: bytedance/jimeng-
+    seed3-tilesr/image-upscale. Its published parameter list is not complete; others pass with a warning."""
+    def __init__(
+        self,
+    ) -> None: ...
+
 class KlingElements(ModelInput):
-    """Answers with text with kling-elements. Price: 0.06 CNY per call. Endpoint: kling-elements."""
+    """Answers with text with kling-elements. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint: kling-elements."""
     name: str
     description: str
     image_url: Media | str
@@ -1564,8 +2314,8 @@ class KlingElements(ModelInput):
     ) -> None: ...
 
 class KlingLipSyncIdentifyFace(ModelInput):
-    """Answers with text with kling-lip-sync/identify-face. Price: 0.035 CNY per call. Endpoint: kling-lip-
-    sync/identify-face."""
+    """Answers with text with kling-lip-sync/identify-face. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint:
+    kling-lip-sync/identify-face."""
     video_url: Media | str | None
     video_id: str | None
     def __init__(
@@ -1576,8 +2326,8 @@ class KlingLipSyncIdentifyFace(ModelInput):
     ) -> None: ...
 
 class KlingLipSyncLipSyncVideo(ModelInput):
-    """Makes a video with kling-lip-sync/lip-sync-video. Price: 0.35 CNY per 5 seconds. Endpoint: kling-lip-sync/lip-
-    sync-video."""
+    """Makes a video with kling-lip-sync/lip-sync-video. Price: 0.35 CNY per 5 seconds (listed 2026-09-13). Endpoint:
+    kling-lip-sync/lip-sync-video."""
     session_id: str
     face_id: str
     audio_id: str | None
@@ -1602,7 +2352,8 @@ class KlingLipSyncLipSyncVideo(ModelInput):
     ) -> None: ...
 
 class KlingLipSyncTts(ModelInput):
-    """Answers with text with kling-lip-sync/tts. Price: 0.035 CNY per call. Endpoint: kling-lip-sync/tts."""
+    """Answers with text with kling-lip-sync/tts. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint: kling-lip-
+    sync/tts."""
     text: str
     voice_id: Literal["genshin_vindi2", "zhinen_xuesheng", "tiyuxi_xuedi", "ai_shatang", "genshin_klee2", "genshin_kirara", "ai_kaiya", "tiexin_nanyou", "ai_chenjiahao_712", "girlfriend_1_speech02", "chat1_female_new-3", "girlfriend_2_speech02", "cartoon-boy-07", "cartoon-girl-01", "ai_huangyaoshi_712", "you_pingjing", "ai_laoguowang_712", "chengshu_jiejie", "zhuxi_speech02", "uk_oldman3", "laopopo_speech02", "heainainai_speech02", "dongbeilaotie_speech02", "chongqingxiaohuo_speech02", "chuanmeizi_speech02", "chaoshandashu_speech02", "ai_taiwan_man2_speech02", "xianzhanggui_speech02", "tianjinjiejie_speech02", "diyinnansang_DB_CN_M_04-v2", "yizhipiannan-v1", "guanxiaofang-v2", "tianmeixuemei-v1", "daopianyansang-v1", "mengwa-v1", "AOT", "oversea_male1", "girlfriend_4_speech02", "chat_0407_5-1", "uk_boy1", "PeppaPig_platform", "ai_huangzhong_712", "calm_story1", "uk_man2", "reader_en_m-v1", "commercial_lady_en_f-v1"]
     voice_language: Literal["zh", "en"]
@@ -1616,9 +2367,28 @@ class KlingLipSyncTts(ModelInput):
         voice_speed: float = 1.0,
     ) -> None: ...
 
+class KlingO3Element(ModelInput):
+    """Makes a video with kling-o3/element. Its price is not published. The official price file shows 0, taken as a
+    placeholder. Endpoint: kling-elements-advanced. Its published parameter list is not complete; others pass with a
+    warning."""
+    element_name: str
+    element_description: str
+    reference_type: Literal["video_refer", "image_refer"]
+    element_video_list: Media | str | None
+    tag_list: Literal["o_101", "o_102", "o_103", "o_104", "o_105", "o_106", "o_107", "o_108"] | None
+    def __init__(
+        self,
+        *,
+        element_name: str,
+        element_description: str,
+        reference_type: Literal["video_refer", "image_refer"] = "image_refer",
+        element_video_list: File | None = None,
+        tag_list: Literal["o_101", "o_102", "o_103", "o_104", "o_105", "o_106", "o_107", "o_108"] | None = None,
+    ) -> None: ...
+
 class KlingV25TurboProImageToVideo(ModelInput):
-    """Makes a video with kling-v2.5-turbo-pro/image-to-video. Price: 1.75 to 3.50 CNY per call. Endpoint:
-    kling-v2.5-turbo-pro/image-to-video."""
+    """Makes a video with kling-v2.5-turbo-pro/image-to-video. Price: 1.75 to 3.50 CNY per call (listed 2026-05-07).
+    Endpoint: kling-v2.5-turbo-pro/image-to-video."""
     prompt: str | None
     negative_prompt: str | None
     duration: Literal["5", "10"]
@@ -1637,8 +2407,8 @@ class KlingV25TurboProImageToVideo(ModelInput):
     ) -> None: ...
 
 class KlingV25TurboProTextToVideo(ModelInput):
-    """Makes a video with kling-v2.5-turbo-pro/text-to-video. Price: 1.75 to 3.50 CNY per call. Endpoint:
-    kling-v2.5-turbo-pro/text-to-video."""
+    """Makes a video with kling-v2.5-turbo-pro/text-to-video. Price: 1.75 to 3.50 CNY per call (listed 2026-05-07).
+    Endpoint: kling-v2.5-turbo-pro/text-to-video."""
     prompt: str
     negative_prompt: str | None
     duration: Literal["5", "10"]
@@ -1655,8 +2425,8 @@ class KlingV25TurboProTextToVideo(ModelInput):
     ) -> None: ...
 
 class KlingV25TurboStdImageToVideo(ModelInput):
-    """Makes a video with kling-v2.5-turbo-std/image-to-video. Price: 1.05 to 2.10 CNY per call. Endpoint:
-    kling-v2.5-turbo-std/image-to-video."""
+    """Makes a video with kling-v2.5-turbo-std/image-to-video. Price: 1.05 to 2.10 CNY per call (listed 2026-05-07).
+    Endpoint: kling-v2.5-turbo-std/image-to-video."""
     prompt: str
     negative_prompt: str | None
     duration: Literal["5", "10"]
@@ -1673,8 +2443,8 @@ class KlingV25TurboStdImageToVideo(ModelInput):
     ) -> None: ...
 
 class KlingV25TurboStdTextToVideo(ModelInput):
-    """Makes a video with kling-v2.5-turbo-std/text-to-video. Its price is not published. Endpoint: kling-v2.5-turbo-
-    std/text-to-video."""
+    """Makes a video with kling-v2.5-turbo-std/text-to-video. Its price is not published. A page of 2026-06-18 shows
+    prices from 1.05. Endpoint: kling-v2.5-turbo-std/text-to-video."""
     prompt: str
     negative_prompt: str | None
     duration: Literal["5", "10"]
@@ -1691,7 +2461,7 @@ class KlingV25TurboStdTextToVideo(ModelInput):
     ) -> None: ...
 
 class KlingV26ProImageToVideo(ModelInput):
-    """Makes a video with kling-v2.6-pro-image-to-video. Price: 1.75 to 7.00 CNY per call. Endpoint:
+    """Makes a video with kling-v2.6-pro-image-to-video. Price: 1.75 to 7.00 CNY per call (listed 2026-05-07). Endpoint:
     kling-v2.6-pro/image-to-video."""
     prompt: str
     negative_prompt: str | None
@@ -1709,8 +2479,8 @@ class KlingV26ProImageToVideo(ModelInput):
     ) -> None: ...
 
 class KlingV26ProMotionControl(ModelInput):
-    """Makes a video with kling-v2.6-pro-motion-control. Price: 0.56 CNY per second. Endpoint: kling-v2.6-pro/motion-
-    control."""
+    """Makes a video with kling-v2.6-pro-motion-control. Price: 0.56 CNY per second (listed 2026-09-13). Endpoint:
+    kling-v2.6-pro/motion-control."""
     image_url: Media | str
     video_url: Media | str
     character_orientation: Literal["image", "video"]
@@ -1727,8 +2497,8 @@ class KlingV26ProMotionControl(ModelInput):
     ) -> None: ...
 
 class KlingV26ProTextToVideo(ModelInput):
-    """Makes a video with kling-v2.6-pro-text-to-video. Price: 1.75 to 7.00 CNY per call. Endpoint: kling-v2.6-pro/text-
-    to-video."""
+    """Makes a video with kling-v2.6-pro-text-to-video. Price: 1.75 to 7.00 CNY per call (listed 2026-05-07). Endpoint:
+    kling-v2.6-pro/text-to-video."""
     prompt: str
     negative_prompt: str | None
     sound: Literal["true", "false"]
@@ -1744,9 +2514,25 @@ class KlingV26ProTextToVideo(ModelInput):
         duration: Literal["5", "10"] = "5",
     ) -> None: ...
 
+class KlingV26StdImageToVideo(ModelInput):
+    """Makes a video with kling-v2.6-std-image-to-video. Price: 1.05 to 2.10 CNY per call (listed 2026-09-13). Endpoint:
+    kling-v2.6-std/image-to-video."""
+    prompt: str
+    negative_prompt: str | None
+    image_url: Media | str
+    duration: Literal["5", "10"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        negative_prompt: str | None = None,
+        image_url: File,
+        duration: Literal["5", "10"] = "5",
+    ) -> None: ...
+
 class KlingV26StdMotionControl(ModelInput):
-    """Makes a video with kling-v2.6-std-motion-control. Price: 0.35 CNY per second. Endpoint: kling-v2.6-std/motion-
-    control."""
+    """Makes a video with kling-v2.6-std-motion-control. Price: 0.35 CNY per second (listed 2026-09-13). Endpoint:
+    kling-v2.6-std/motion-control."""
     image_url: Media | str
     video_url: Media | str
     character_orientation: Literal["image", "video"]
@@ -1762,9 +2548,25 @@ class KlingV26StdMotionControl(ModelInput):
         keep_original_sound: Literal["yes", "no"] = "yes",
     ) -> None: ...
 
+class KlingV26StdTextToVideo(ModelInput):
+    """Makes a video with kling-v2.6-std-text-to-video. Price: 1.05 to 2.10 CNY per call (listed 2026-09-13). Endpoint:
+    kling-v2.6-std/text-to-video."""
+    prompt: str
+    negative_prompt: str | None
+    aspect_ratio: Literal["1:1", "16:9", "9:16"]
+    duration: Literal["5", "10"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        negative_prompt: str | None = None,
+        aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
+        duration: Literal["5", "10"] = "5",
+    ) -> None: ...
+
 class KlingV2AiAvatarProImageAudioToVideo(ModelInput):
-    """Makes a video with kling-v2-ai-avatar-pro/image-audio-to-video. Price: 0.72 CNY per second. Endpoint:
-    kling-v2-ai-avatar-pro/image-audio-to-video."""
+    """Makes a video with kling-v2-ai-avatar-pro/image-audio-to-video. Price: 0.72 CNY per second (listed 2026-09-13).
+    Endpoint: kling-v2-ai-avatar-pro/image-audio-to-video."""
     image_url: Media | str
     audio_url: Media | str
     prompt: str | None
@@ -1777,8 +2579,8 @@ class KlingV2AiAvatarProImageAudioToVideo(ModelInput):
     ) -> None: ...
 
 class KlingV2AiAvatarStandardImageAudioToVideo(ModelInput):
-    """Makes a video with kling-v2-ai-avatar-standard/image-audio-to-video. Price: 0.36 CNY per second. Endpoint:
-    kling-v2-ai-avatar-standard/image-audio-to-video."""
+    """Makes a video with kling-v2-ai-avatar-standard/image-audio-to-video. Price: 0.36 CNY per second (listed
+    2026-09-13). Endpoint: kling-v2-ai-avatar-standard/image-audio-to-video."""
     image_url: Media | str
     audio_url: Media | str
     prompt: str | None
@@ -1791,8 +2593,8 @@ class KlingV2AiAvatarStandardImageAudioToVideo(ModelInput):
     ) -> None: ...
 
 class KlingV304kImageToVideo(ModelInput):
-    """Makes a video with kling-v3.0-4k-image-to-video. Price: 2.70 CNY per second. Endpoint: kling-v3-4k/image-to-
-    video."""
+    """Makes a video with kling-v3.0-4k-image-to-video. Price: 2.70 CNY per second (listed 2026-09-13). Endpoint:
+    kling-v3-4k/image-to-video."""
     image_url: Media | str
     prompt: str | None
     negative_prompt: str | None
@@ -1822,14 +2624,15 @@ class KlingV304kImageToVideo(ModelInput):
 
 class KlingV304kMotionControl(ModelInput):
     """Makes a video with kling-v3.0-4k-motion-control. Its price is not published. Endpoint: kling-v3.0-4k/motion-
-    control. Its published parameter list is not complete; others pass with a warning."""
+    control. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai. Its published parameter
+    list is not complete; others pass with a warning."""
     def __init__(
         self,
     ) -> None: ...
 
 class KlingV30ProImageToVideo(ModelInput):
-    """Makes a video with kling-v3.0-pro-image-to-video. Price: 0.69 to 1.04 CNY per second. Endpoint:
-    kling-v3.0-pro/image-to-video."""
+    """Makes a video with kling-v3.0-pro-image-to-video. Price: 0.69 to 1.04 CNY per second (listed 2026-05-07).
+    Endpoint: kling-v3.0-pro/image-to-video."""
     prompt: str
     negative_prompt: str | None
     first_image_url: Media | str
@@ -1858,8 +2661,8 @@ class KlingV30ProImageToVideo(ModelInput):
     ) -> None: ...
 
 class KlingV30ProMotionControl(ModelInput):
-    """Makes a video with kling-v3.0-pro-motion-control. Price: 1.08 CNY per second. Endpoint: kling-v3.0-pro/motion-
-    control."""
+    """Makes a video with kling-v3.0-pro-motion-control. Price: 1.08 CNY per second (listed 2026-09-13). Endpoint:
+    kling-v3.0-pro/motion-control."""
     image_url: Media | str
     video_url: Media | str
     character_orientation: Literal["image", "video"]
@@ -1880,8 +2683,8 @@ class KlingV30ProMotionControl(ModelInput):
     ) -> None: ...
 
 class KlingV30ProTextToVideo(ModelInput):
-    """Makes a video with kling-v3.0-pro-text-to-video. Price: 0.69 to 1.04 CNY per second. Endpoint:
-    kling-v3.0-pro/text-to-video."""
+    """Makes a video with kling-v3.0-pro-text-to-video. Price: 0.69 to 1.04 CNY per second (listed 2026-05-07).
+    Endpoint: kling-v3.0-pro/text-to-video."""
     prompt: str
     negative_prompt: str | None
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
@@ -1906,8 +2709,8 @@ class KlingV30ProTextToVideo(ModelInput):
     ) -> None: ...
 
 class KlingV30StdImageToVideo(ModelInput):
-    """Makes a video with kling-v3.0-std-image-to-video. Price: 0.52 to 0.78 CNY per second. Endpoint:
-    kling-v3.0-std/image-to-video."""
+    """Makes a video with kling-v3.0-std-image-to-video. Price: 0.52 to 0.78 CNY per second (listed 2026-05-07).
+    Endpoint: kling-v3.0-std/image-to-video."""
     prompt: str
     negative_prompt: str | None
     first_image_url: Media | str
@@ -1936,8 +2739,8 @@ class KlingV30StdImageToVideo(ModelInput):
     ) -> None: ...
 
 class KlingV30StdMotionControl(ModelInput):
-    """Makes a video with kling-v3.0-std-motion-control. Price: 0.81 CNY per second. Endpoint: kling-v3.0-std/motion-
-    control."""
+    """Makes a video with kling-v3.0-std-motion-control. Price: 0.81 CNY per second (listed 2026-09-13). Endpoint:
+    kling-v3.0-std/motion-control."""
     image_url: Media | str
     video_url: Media | str
     character_orientation: Literal["image", "video"]
@@ -1958,8 +2761,8 @@ class KlingV30StdMotionControl(ModelInput):
     ) -> None: ...
 
 class KlingV30StdTextToVideo(ModelInput):
-    """Makes a video with kling-v3.0-std-text-to-video. Price: 0.52 to 0.78 CNY per second. Endpoint:
-    kling-v3.0-std/text-to-video."""
+    """Makes a video with kling-v3.0-std-text-to-video. Price: 0.52 to 0.78 CNY per second (listed 2026-05-07).
+    Endpoint: kling-v3.0-std/text-to-video."""
     prompt: str
     negative_prompt: str | None
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
@@ -1984,7 +2787,8 @@ class KlingV30StdTextToVideo(ModelInput):
     ) -> None: ...
 
 class KlingV34kTextToVideo(ModelInput):
-    """Makes a video with kling-v3-4k-text-to-video. Price: 2.70 CNY per second. Endpoint: kling-v3-4k/text-to-video."""
+    """Makes a video with kling-v3-4k-text-to-video. Price: 2.70 CNY per second (listed 2026-09-13). Endpoint:
+    kling-v3-4k/text-to-video."""
     prompt: str
     negative_prompt: str | None
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
@@ -2010,9 +2814,65 @@ class KlingV34kTextToVideo(ModelInput):
         element_list: Sequence[Mapping[str, Any]] | str | None = None,
     ) -> None: ...
 
+class KlingV3TurboProImageToVideo(ModelInput):
+    """Makes a video with kling-v3-turbo-pro-image-to-video. Its price is not published. Endpoint: kling-v3-turbo-
+    pro/image-to-video."""
+    first_image_url: Media | str
+    prompt: str | None
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    def __init__(
+        self,
+        *,
+        first_image_url: File,
+        prompt: str | None = None,
+        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ) -> None: ...
+
+class KlingV3TurboProTextToVideo(ModelInput):
+    """Makes a video with kling-v3-turbo-pro-text-to-video. Its price is not published. Endpoint: kling-v3-turbo-
+    pro/text-to-video."""
+    prompt: str
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    aspect_ratio: Literal["1:1", "16:9", "9:16"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
+    ) -> None: ...
+
+class KlingV3TurboStdImageToVideo(ModelInput):
+    """Makes a video with kling-v3-turbo-std-image-to-video. Its price is not published. Endpoint: kling-v3-turbo-
+    std/image-to-video."""
+    first_image_url: Media | str
+    prompt: str | None
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    def __init__(
+        self,
+        *,
+        first_image_url: File,
+        prompt: str | None = None,
+        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ) -> None: ...
+
+class KlingV3TurboStdTextToVideo(ModelInput):
+    """Makes a video with kling-v3-turbo-std-text-to-video. Price: 0.78 CNY per second (listed 2026-09-13). Endpoint:
+    kling-v3-turbo-std/text-to-video."""
+    prompt: str
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    aspect_ratio: Literal["1:1", "16:9", "9:16"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
+    ) -> None: ...
+
 class KlingVideoO1ImageToVideo(ModelInput):
-    """Makes a video with kling-video-o1/image-to-video. Price: 2.10 to 5.60 CNY per call. Endpoint: kling-
-    video-o1/image-to-video."""
+    """Makes a video with kling-video-o1/image-to-video. Price: 2.10 to 5.60 CNY per call (listed 2026-05-07). Endpoint:
+    kling-video-o1/image-to-video."""
     prompt: str | None
     aspect_ratio: Literal["1:1", "9:16", "16:9"]
     duration: Literal["5", "10"]
@@ -2029,8 +2889,8 @@ class KlingVideoO1ImageToVideo(ModelInput):
     ) -> None: ...
 
 class KlingVideoO1StartToEnd(ModelInput):
-    """Makes a video with kling-video-o1/start-to-end. Price: 2.10 to 5.60 CNY per call. Endpoint: kling-video-o1/start-
-    to-end."""
+    """Makes a video with kling-video-o1/start-to-end. Price: 2.10 to 5.60 CNY per call (listed 2026-05-07). Endpoint:
+    kling-video-o1/start-to-end."""
     prompt: str | None
     aspect_ratio: Literal["1:1", "9:16", "16:9"]
     duration: Literal["5", "10"]
@@ -2049,8 +2909,8 @@ class KlingVideoO1StartToEnd(ModelInput):
     ) -> None: ...
 
 class KlingVideoO1StdEditVideo(ModelInput):
-    """Makes a video with kling-video-o1-std/edit-video. Price: 6.30 to 8.40 CNY per call. Endpoint: kling-
-    video-o1-std/edit-video."""
+    """Makes a video with kling-video-o1-std/edit-video. Price: 6.30 to 8.40 CNY per call (listed 2026-05-07). Endpoint:
+    kling-video-o1-std/edit-video."""
     mode: Literal["std", "pro"]
     prompt: str
     image_urls: list[Media | str] | None
@@ -2067,14 +2927,14 @@ class KlingVideoO1StdEditVideo(ModelInput):
     ) -> None: ...
 
 class KlingVideoO1StdRefrenceToVideo(ModelInput):
-    """Makes a video with kling-video-o1-std/refrence-to-video. Price: 3.15 to 8.40 CNY per call. Endpoint: kling-
-    video-o1-std/refrence-to-video."""
+    """Makes a video with kling-video-o1-std/refrence-to-video. Price: 3.15 to 8.40 CNY per call (listed 2026-05-07).
+    Endpoint: kling-video-o1-std/refrence-to-video."""
     mode: Literal["std", "pro"]
     prompt: str
     aspect_ratio: Literal["1:1", "9:16", "16:9"]
     duration: Literal["5", "10"]
     image_urls: list[Media | str] | None
-    video_url: Media | str
+    video_url: Media | str | None
     keep_original_sound: bool
     def __init__(
         self,
@@ -2084,13 +2944,13 @@ class KlingVideoO1StdRefrenceToVideo(ModelInput):
         aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16",
         duration: Literal["5", "10"] = "5",
         image_urls: File | Sequence[File] | None = None,
-        video_url: File,
+        video_url: File | None = None,
         keep_original_sound: bool = True,
     ) -> None: ...
 
 class KlingVideoO1TextToVideo(ModelInput):
-    """Makes a video with kling-video-o1/text-to-video. Price: 2.10 to 5.60 CNY per call. Endpoint: kling-video-o1/text-
-    to-video."""
+    """Makes a video with kling-video-o1/text-to-video. Price: 2.10 to 5.60 CNY per call (listed 2026-05-07). Endpoint:
+    kling-video-o1/text-to-video."""
     prompt: str | None
     aspect_ratio: Literal["1:1", "9:16", "16:9"]
     duration: Literal["5", "10"]
@@ -2105,8 +2965,8 @@ class KlingVideoO1TextToVideo(ModelInput):
     ) -> None: ...
 
 class KlingVideoO34kImageToVideo(ModelInput):
-    """Makes a video with kling-video-o3-4k-image-to-video. Price: 2.70 CNY per second. Endpoint: kling-
-    video-o3-4k/image-to-video."""
+    """Makes a video with kling-video-o3-4k-image-to-video. Price: 2.70 CNY per second (listed 2026-09-13). Endpoint:
+    kling-video-o3-4k/image-to-video."""
     prompt: str
     first_image_url: Media | str
     last_image_url: Media | str | None
@@ -2131,8 +2991,8 @@ class KlingVideoO34kImageToVideo(ModelInput):
     ) -> None: ...
 
 class KlingVideoO34kReferenceToVideo(ModelInput):
-    """Makes a video with kling-video-o3-4k-reference-to-video. Price: 2.70 CNY per second. Endpoint: kling-
-    video-o3-4k/reference-to-video."""
+    """Makes a video with kling-video-o3-4k-reference-to-video. Price: 2.70 CNY per second (listed 2026-09-13).
+    Endpoint: kling-video-o3-4k/reference-to-video."""
     prompt: str
     image_urls: list[Media | str] | None
     keep_original_sound: bool
@@ -2159,8 +3019,8 @@ class KlingVideoO34kReferenceToVideo(ModelInput):
     ) -> None: ...
 
 class KlingVideoO34kTextToVideo(ModelInput):
-    """Makes a video with kling-video-o3-4k-text-to-video. Price: 2.70 CNY per second. Endpoint: kling-video-o3-4k/text-
-    to-video."""
+    """Makes a video with kling-video-o3-4k-text-to-video. Price: 2.70 CNY per second (listed 2026-09-13). Endpoint:
+    kling-video-o3-4k/text-to-video."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16", "1:1"]
     duration: int
@@ -2183,8 +3043,8 @@ class KlingVideoO34kTextToVideo(ModelInput):
     ) -> None: ...
 
 class KlingVideoO3ProImageToVideo(ModelInput):
-    """Makes a video with kling-video-o3-pro-image-to-video. Price: 0.69 to 0.87 CNY per second. Endpoint: kling-
-    video-o3-pro/image-to-video."""
+    """Makes a video with kling-video-o3-pro-image-to-video. Price: 0.69 to 0.87 CNY per second (listed 2026-05-07).
+    Endpoint: kling-video-o3-pro/image-to-video."""
     prompt: str
     first_image_url: Media | str
     last_image_url: Media | str | None
@@ -2209,8 +3069,8 @@ class KlingVideoO3ProImageToVideo(ModelInput):
     ) -> None: ...
 
 class KlingVideoO3ProReferenceToVideo(ModelInput):
-    """Makes a video with kling-video-o3-pro/reference-to-video. Price: 0.72 to 0.90 CNY per second. Endpoint: kling-
-    video-o3-pro/reference-to-video."""
+    """Makes a video with kling-video-o3-pro/reference-to-video. Price: 0.72 to 0.90 CNY per second (listed 2026-05-07).
+    Endpoint: kling-video-o3-pro/reference-to-video."""
     prompt: str
     video_url: Media | str | None
     image_urls: list[Media | str] | None
@@ -2239,8 +3099,8 @@ class KlingVideoO3ProReferenceToVideo(ModelInput):
     ) -> None: ...
 
 class KlingVideoO3ProTextToVideo(ModelInput):
-    """Makes a video with kling-video-o3-pro-text-to-video. Price: 0.69 to 0.87 CNY per second. Endpoint: kling-
-    video-o3-pro/text-to-video."""
+    """Makes a video with kling-video-o3-pro-text-to-video. Price: 0.69 to 0.87 CNY per second (listed 2026-05-07).
+    Endpoint: kling-video-o3-pro/text-to-video."""
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16"]
     sound: bool
@@ -2263,8 +3123,8 @@ class KlingVideoO3ProTextToVideo(ModelInput):
     ) -> None: ...
 
 class KlingVideoO3ProVideoEdit(ModelInput):
-    """Makes a video with kling-video-o3-pro/video-edit. Price: 1.08 CNY per second. Endpoint: kling-video-o3-pro/video-
-    edit."""
+    """Makes a video with kling-video-o3-pro/video-edit. Price: 1.08 CNY per second (listed 2026-09-13). Endpoint:
+    kling-video-o3-pro/video-edit."""
     prompt: str
     video_url: Media | str
     image_urls: list[Media | str] | None
@@ -2281,8 +3141,8 @@ class KlingVideoO3ProVideoEdit(ModelInput):
     ) -> None: ...
 
 class KlingVideoO3StdImageToVideo(ModelInput):
-    """Makes a video with kling-video-o3-std-image-to-video. Price: 0.52 to 0.69 CNY per second. Endpoint: kling-
-    video-o3-std/image-to-video."""
+    """Makes a video with kling-video-o3-std-image-to-video. Price: 0.52 to 0.69 CNY per second (listed 2026-05-07).
+    Endpoint: kling-video-o3-std/image-to-video."""
     prompt: str
     first_image_url: Media | str
     last_image_url: Media | str | None
@@ -2305,8 +3165,8 @@ class KlingVideoO3StdImageToVideo(ModelInput):
     ) -> None: ...
 
 class KlingVideoO3StdReferenceToVideo(ModelInput):
-    """Makes a video with kling-video-o3-std/reference-to-video. Price: 0.54 to 0.72 CNY per second. Endpoint: kling-
-    video-o3-std/reference-to-video."""
+    """Makes a video with kling-video-o3-std/reference-to-video. Price: 0.54 to 0.72 CNY per second (listed 2026-05-07).
+    Endpoint: kling-video-o3-std/reference-to-video."""
     prompt: str
     video_url: Media | str | None
     image_urls: list[Media | str] | None
@@ -2333,8 +3193,8 @@ class KlingVideoO3StdReferenceToVideo(ModelInput):
     ) -> None: ...
 
 class KlingVideoO3StdTextToVideo(ModelInput):
-    """Makes a video with kling-video-o3-std-text-to-video. Price: 0.52 to 0.69 CNY per second. Endpoint: kling-
-    video-o3-std/text-to-video."""
+    """Makes a video with kling-video-o3-std-text-to-video. Price: 0.52 to 0.69 CNY per second (listed 2026-05-07).
+    Endpoint: kling-video-o3-std/text-to-video."""
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16"]
     sound: bool
@@ -2355,8 +3215,8 @@ class KlingVideoO3StdTextToVideo(ModelInput):
     ) -> None: ...
 
 class KlingVideoO3StdVideoEdit(ModelInput):
-    """Makes a video with kling-video-o3-std/video-edit. Price: 0.81 CNY per second. Endpoint: kling-video-o3-std/video-
-    edit."""
+    """Makes a video with kling-video-o3-std/video-edit. Price: 0.81 CNY per second (listed 2026-09-13). Endpoint:
+    kling-video-o3-std/video-edit."""
     prompt: str
     video_url: Media | str
     image_urls: list[Media | str] | None
@@ -2372,14 +3232,15 @@ class KlingVideoO3StdVideoEdit(ModelInput):
 
 class Ltx219bTextToVideoLora(ModelInput):
     """Makes a video with ltx-2-19b/text-to-video-lora. Its price is not published. Endpoint: rhart-video/ltx-2/text-to-
-    video-lora. Its published parameter list is not complete; others pass with a warning."""
+    video-lora. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai. Its published
+    parameter list is not complete; others pass with a warning."""
     def __init__(
         self,
     ) -> None: ...
 
 class Ltx23ImageToVideo(ModelInput):
     """Makes a video with ltx-2.3/image-to-video. Its price is not published. Endpoint: rhart-video/ltx-2.3/image-to-
-    video."""
+    video. Gone from RunningHub's newest lists; it may still answer."""
     image_url: Media | str
     prompt: str
     resolution: Literal["480p", "720p", "1080p"]
@@ -2397,7 +3258,7 @@ class Ltx23ImageToVideo(ModelInput):
 
 class Ltx23ImageToVideoLora(ModelInput):
     """Makes a video with ltx-2.3/image-to-video-lora. Its price is not published. Endpoint: rhart-video/ltx-2.3/image-
-    to-video-lora."""
+    to-video-lora. Gone from RunningHub's newest lists; it may still answer."""
     image_url: Media | str
     prompt: str
     resolution: Literal["480p", "720p", "1080p"]
@@ -2427,7 +3288,7 @@ class Ltx23ImageToVideoLora(ModelInput):
 
 class Ltx23TextToVideo(ModelInput):
     """Makes a video with ltx-2.3/text-to-video. Its price is not published. Endpoint: rhart-video/ltx-2.3/text-to-
-    video."""
+    video. Gone from RunningHub's newest lists; it may still answer."""
     prompt: str
     resolution: Literal["480p", "720p", "1080p"]
     aspect_ratio: Literal["16:9", "9:16"]
@@ -2443,7 +3304,7 @@ class Ltx23TextToVideo(ModelInput):
 
 class Ltx23TextToVideoLora(ModelInput):
     """Makes a video with ltx-2.3/text-to-video-lora. Its price is not published. Endpoint: rhart-video/ltx-2.3/text-to-
-    video-lora."""
+    video-lora. Gone from RunningHub's newest lists; it may still answer."""
     prompt: str
     resolution: Literal["480p", "720p", "1080p"]
     aspect_ratio: Literal["16:9", "9:16"]
@@ -2469,9 +3330,126 @@ class Ltx23TextToVideoLora(ModelInput):
         lora3_strength_model: float = 0,
     ) -> None: ...
 
+class LumaUni1ImageEdit(ModelInput):
+    """Makes an image with Luma uni-1 Image Edit. Price: 0.38 CNY per call (listed 2026-09-13). Endpoint:
+    luma/uni-1/image-edit. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    image_url: Media | str
+    prompt: str
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None
+    style: Literal["auto", "manga"]
+    output_format: Literal["png", "jpeg"] | None
+    def __init__(
+        self,
+        *,
+        image_url: File,
+        prompt: str,
+        aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
+        style: Literal["auto", "manga"] = "auto",
+        output_format: Literal["png", "jpeg"] | None = None,
+    ) -> None: ...
+
+class LumaUni1ImageToImage(ModelInput):
+    """Makes an image with Luma uni-1 Image to Image. Price: 0.59 CNY per call (listed 2026-09-13). Endpoint:
+    luma/uni-1/image-to-image. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    image_url: Media | str
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None
+    style: Literal["auto", "manga"]
+    output_format: Literal["png", "jpeg"] | None
+    web_search: bool
+    image_ref: list[Media | str] | None
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_url: File,
+        aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
+        style: Literal["auto", "manga"] = "auto",
+        output_format: Literal["png", "jpeg"] | None = None,
+        web_search: bool = False,
+        image_ref: File | Sequence[File] | None = None,
+    ) -> None: ...
+
+class LumaUni1MaxImageEdit(ModelInput):
+    """Makes an image with Luma uni-1-max Image Edit. Price: 0.90 CNY per call (listed 2026-09-13). Endpoint:
+    luma/uni-1-max/image-edit. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    image_url: Media | str
+    prompt: str
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None
+    style: Literal["auto", "manga"]
+    output_format: Literal["png", "jpeg"] | None
+    def __init__(
+        self,
+        *,
+        image_url: File,
+        prompt: str,
+        aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
+        style: Literal["auto", "manga"] = "auto",
+        output_format: Literal["png", "jpeg"] | None = None,
+    ) -> None: ...
+
+class LumaUni1MaxImageToImage(ModelInput):
+    """Makes an image with Luma uni-1-max Image to Image. Price: 1.11 CNY per call (listed 2026-09-13). Endpoint:
+    luma/uni-1-max/image-to-image. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    prompt: str
+    image_url: Media | str
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None
+    style: Literal["auto", "manga"]
+    output_format: Literal["png", "jpeg"] | None
+    web_search: bool
+    image_ref: list[Media | str] | None
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_url: File,
+        aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
+        style: Literal["auto", "manga"] = "auto",
+        output_format: Literal["png", "jpeg"] | None = None,
+        web_search: bool = False,
+        image_ref: File | Sequence[File] | None = None,
+    ) -> None: ...
+
+class LumaUni1MaxTextToImage(ModelInput):
+    """Makes an image with Luma uni-1-max Text to Image. Price: 0.88 CNY per call (listed 2026-09-13). Endpoint:
+    luma/uni-1-max/text-to-image. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"]
+    style: Literal["auto", "manga"]
+    output_format: Literal["png", "jpeg"] | None
+    web_search: bool
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] = "16:9",
+        style: Literal["auto", "manga"] = "auto",
+        output_format: Literal["png", "jpeg"] | None = None,
+        web_search: bool = False,
+    ) -> None: ...
+
+class LumaUni1TextToImage(ModelInput):
+    """Makes an image with Luma uni-1 Text to Image. Price: 0.35 CNY per call (listed 2026-09-13). Endpoint:
+    luma/uni-1/text-to-image. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None
+    style: Literal["auto", "manga"]
+    output_format: Literal["png", "jpeg"] | None
+    web_search: bool
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
+        style: Literal["auto", "manga"] = "auto",
+        output_format: Literal["png", "jpeg"] | None = None,
+        web_search: bool = False,
+    ) -> None: ...
+
 class Marble10ImageToWorld(ModelInput):
-    """Makes an image with marble-1.0/image-to-world. Price: 8.64 to 9.10 CNY per call. Endpoint: marble-1.0/image-to-
-    world."""
+    """Makes an image with marble-1.0/image-to-world. Price: 8.64 to 9.10 CNY per call (listed 2026-05-07). Endpoint:
+    marble-1.0/image-to-world. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     image_url: str | None
     text_prompt: str | None
     is_pano: bool
@@ -2500,8 +3478,9 @@ class Marble10ImageToWorld(ModelInput):
     ) -> None: ...
 
 class Marble10MultiImageToWorld(ModelInput):
-    """Makes an image with marble-1.0/multi-image-to-world. Price: 9.22 CNY per call. Endpoint: marble-1.0/multi-image-
-    to-world. Its published parameter list is not complete; others pass with a warning."""
+    """Makes an image with marble-1.0/multi-image-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
+    marble-1.0/multi-image-to-world. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+    Its published parameter list is not complete; others pass with a warning."""
     text_prompt: str | None
     reconstruct_images: bool
     disable_recaption: bool
@@ -2528,7 +3507,8 @@ class Marble10MultiImageToWorld(ModelInput):
     ) -> None: ...
 
 class Marble10TextToWorld(ModelInput):
-    """Answers with text with marble-1.0/text-to-world. Price: 9.10 CNY per call. Endpoint: marble-1.0/text-to-world."""
+    """Answers with text with marble-1.0/text-to-world. Price: 10.62 CNY per call (listed 2026-09-13). Endpoint:
+    marble-1.0/text-to-world. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str | None
     disable_recaption: bool
     display_name: str | None
@@ -2553,7 +3533,8 @@ class Marble10TextToWorld(ModelInput):
     ) -> None: ...
 
 class Marble10VideoToWorld(ModelInput):
-    """Makes a video with marble-1.0/video-to-world. Price: 9.22 CNY per call. Endpoint: marble-1.0/video-to-world."""
+    """Makes a video with marble-1.0/video-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
+    marble-1.0/video-to-world. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     video_url: str | None
     text_prompt: str | None
     disable_recaption: bool
@@ -2580,8 +3561,8 @@ class Marble10VideoToWorld(ModelInput):
     ) -> None: ...
 
 class Marble11ImageToWorld(ModelInput):
-    """Makes an image with marble-1.1/image-to-world. Price: 8.64 to 9.10 CNY per call. Endpoint: marble-1.1/image-to-
-    world."""
+    """Makes an image with marble-1.1/image-to-world. Price: 8.64 to 9.10 CNY per call (listed 2026-05-07). Endpoint:
+    marble-1.1/image-to-world. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     image_url: str | None
     text_prompt: str | None
     is_pano: bool
@@ -2610,8 +3591,9 @@ class Marble11ImageToWorld(ModelInput):
     ) -> None: ...
 
 class Marble11MultiImageToWorld(ModelInput):
-    """Makes an image with marble-1.1/multi-image-to-world. Price: 9.22 CNY per call. Endpoint: marble-1.1/multi-image-
-    to-world. Its published parameter list is not complete; others pass with a warning."""
+    """Makes an image with marble-1.1/multi-image-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
+    marble-1.1/multi-image-to-world. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+    Its published parameter list is not complete; others pass with a warning."""
     text_prompt: str | None
     reconstruct_images: bool
     disable_recaption: bool
@@ -2638,8 +3620,9 @@ class Marble11MultiImageToWorld(ModelInput):
     ) -> None: ...
 
 class Marble11PlusImageToWorld(ModelInput):
-    """Makes an image with marble-1.1-plus/image-to-world. Price: 17.28 to 17.74 CNY per call. Endpoint:
-    marble-1.1-plus/image-to-world."""
+    """Makes an image with marble-1.1-plus/image-to-world. Price: 17.28 to 17.74 CNY per call (listed 2026-05-07).
+    Endpoint: marble-1.1-plus/image-to-world. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     image_url: str | None
     text_prompt: str | None
     is_pano: bool
@@ -2668,8 +3651,9 @@ class Marble11PlusImageToWorld(ModelInput):
     ) -> None: ...
 
 class Marble11PlusMultiImageToWorld(ModelInput):
-    """Makes an image with marble-1.1-plus/multi-image-to-world. Price: 17.86 CNY per call. Endpoint:
-    marble-1.1-plus/multi-image-to-world. Its published parameter list is not complete; others pass with a warning."""
+    """Makes an image with marble-1.1-plus/multi-image-to-world. Price: 20.83 CNY per call (listed 2026-09-13).
+    Endpoint: marble-1.1-plus/multi-image-to-world. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai. Its published parameter list is not complete; others pass with a warning."""
     text_prompt: str | None
     reconstruct_images: bool
     disable_recaption: bool
@@ -2696,8 +3680,9 @@ class Marble11PlusMultiImageToWorld(ModelInput):
     ) -> None: ...
 
 class Marble11PlusTextToWorld(ModelInput):
-    """Answers with text with marble-1.1-plus/text-to-world. Price: 17.74 CNY per call. Endpoint: marble-1.1-plus/text-
-    to-world."""
+    """Answers with text with marble-1.1-plus/text-to-world. Price: 20.70 CNY per call (listed 2026-09-13). Endpoint:
+    marble-1.1-plus/text-to-world. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str | None
     disable_recaption: bool
     display_name: str | None
@@ -2722,8 +3707,9 @@ class Marble11PlusTextToWorld(ModelInput):
     ) -> None: ...
 
 class Marble11PlusVideoToWorld(ModelInput):
-    """Makes a video with marble-1.1-plus/video-to-world. Price: 17.86 CNY per call. Endpoint: marble-1.1-plus/video-to-
-    world."""
+    """Makes a video with marble-1.1-plus/video-to-world. Price: 20.83 CNY per call (listed 2026-09-13). Endpoint:
+    marble-1.1-plus/video-to-world. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     video_url: str | None
     text_prompt: str | None
     disable_recaption: bool
@@ -2750,7 +3736,8 @@ class Marble11PlusVideoToWorld(ModelInput):
     ) -> None: ...
 
 class Marble11TextToWorld(ModelInput):
-    """Answers with text with marble-1.1/text-to-world. Price: 9.10 CNY per call. Endpoint: marble-1.1/text-to-world."""
+    """Answers with text with marble-1.1/text-to-world. Price: 10.62 CNY per call (listed 2026-09-13). Endpoint:
+    marble-1.1/text-to-world. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str | None
     disable_recaption: bool
     display_name: str | None
@@ -2775,7 +3762,8 @@ class Marble11TextToWorld(ModelInput):
     ) -> None: ...
 
 class Marble11VideoToWorld(ModelInput):
-    """Makes a video with marble-1.1/video-to-world. Price: 9.22 CNY per call. Endpoint: marble-1.1/video-to-world."""
+    """Makes a video with marble-1.1/video-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
+    marble-1.1/video-to-world. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     video_url: str | None
     text_prompt: str | None
     disable_recaption: bool
@@ -2802,8 +3790,9 @@ class Marble11VideoToWorld(ModelInput):
     ) -> None: ...
 
 class MarbleUploadMediaAsset(ModelInput):
-    """Answers with text with marble/upload-media-asset. Its price is not published. Endpoint: marble/upload-media-
-    asset."""
+    """Answers with text with marble/upload-media-asset. Its price is not published. The official price file shows 9999,
+    taken as a placeholder. Endpoint: marble/upload-media-asset. The open pages of runninghub.cn do not list it; it may
+    need a key of runninghub.ai."""
     file_name: str
     kind: Literal["image", "video"]
     extension: str | None
@@ -2820,7 +3809,8 @@ class MarbleUploadMediaAsset(ModelInput):
     ) -> None: ...
 
 class Meshy6ImageTo3d(ModelInput):
-    """Makes a 3D model with meshy6/image-to-3d. Its price is not published. Endpoint: meshy6/image-to-3d."""
+    """Makes a 3D model with meshy6/image-to-3d. Price: 5.04 CNY per call (listed 2026-09-13). Endpoint: meshy6/image-
+    to-3d. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     image_url: Media | str
     topology: Literal["triangle", "quad"]
     target_polycount: int
@@ -2847,7 +3837,8 @@ class Meshy6ImageTo3d(ModelInput):
     ) -> None: ...
 
 class Meshy6TextTo3d(ModelInput):
-    """Makes a 3D model with meshy6/text-to-3d. Its price is not published. Endpoint: meshy6/text-to-3d."""
+    """Makes a 3D model with meshy6/text-to-3d. Price: 5.04 CNY per call (listed 2026-09-13). Endpoint: meshy6/text-
+    to-3d. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     art_style: Literal["realistic", "sculpture"]
     topology: Literal["triangle", "quad"]
@@ -2876,8 +3867,8 @@ class Meshy6TextTo3d(ModelInput):
     ) -> None: ...
 
 class MidjourneyImageToVideo(ModelInput):
-    """Makes a video with midjourney-image-to-video. Price: 0.54 to 1.62 CNY per call. Endpoint: youchuan/image-to-
-    video."""
+    """Makes a video with midjourney-image-to-video. Price: 0.54 to 1.62 CNY per call (listed 2026-05-07). Endpoint:
+    youchuan/image-to-video. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     first_image_url: Media | str
     last_image_url: Media | str | None
@@ -2898,8 +3889,8 @@ class MidjourneyImageToVideo(ModelInput):
     ) -> None: ...
 
 class MidjourneyTextToImageNiji6(ModelInput):
-    """Makes an image with midjourney-text-to-image-niji6. Price: 0.54 CNY per call. Endpoint: youchuan/text-to-image-
-    niji6."""
+    """Makes an image with midjourney-text-to-image-niji6. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
+    youchuan/text-to-image-niji6. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     chaos: int
     quality: Literal["0.5", "1", "2"]
@@ -2938,8 +3929,8 @@ class MidjourneyTextToImageNiji6(ModelInput):
     ) -> None: ...
 
 class MidjourneyTextToImageNiji7(ModelInput):
-    """Makes an image with midjourney-text-to-image-niji7. Price: 0.54 CNY per call. Endpoint: youchuan/text-to-image-
-    niji7."""
+    """Makes an image with midjourney-text-to-image-niji7. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
+    youchuan/text-to-image-niji7. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     chaos: int
     stylize: int
@@ -2968,8 +3959,8 @@ class MidjourneyTextToImageNiji7(ModelInput):
     ) -> None: ...
 
 class MidjourneyTextToImageV6(ModelInput):
-    """Makes an image with midjourney-text-to-image-v6. Price: 0.54 CNY per call. Endpoint: youchuan/text-to-
-    image-v6."""
+    """Makes an image with midjourney-text-to-image-v6. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
+    youchuan/text-to-image-v6. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     chaos: int
     quality: Literal["0.5", "1", "2"]
@@ -3008,8 +3999,8 @@ class MidjourneyTextToImageV6(ModelInput):
     ) -> None: ...
 
 class MidjourneyTextToImageV61(ModelInput):
-    """Makes an image with midjourney-text-to-image-v61. Price: 0.54 CNY per call. Endpoint: youchuan/text-to-
-    image-v61."""
+    """Makes an image with midjourney-text-to-image-v61. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
+    youchuan/text-to-image-v61. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     negative_prompt: str | None
     chaos: int
@@ -3050,8 +4041,8 @@ class MidjourneyTextToImageV61(ModelInput):
     ) -> None: ...
 
 class MidjourneyTextToImageV7(ModelInput):
-    """Makes an image with midjourney-text-to-image-v7. Price: 0.54 CNY per call. Endpoint: youchuan/text-to-
-    image-v7."""
+    """Makes an image with midjourney-text-to-image-v7. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
+    youchuan/text-to-image-v7. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     negative_prompt: str | None
     chaos: int
@@ -3089,8 +4080,307 @@ class MidjourneyTextToImageV7(ModelInput):
         aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
     ) -> None: ...
 
+class MidjourneyTextToImageV81(ModelInput):
+    """Makes an image with midjourney-text-to-image-v8.1. Price: 0.54 to 0.81 CNY per call (listed 2026-09-13).
+    Endpoint: youchuan/text-to-image-v81. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    prompt: str
+    chaos: int
+    quality: Literal["1", "4"]
+    stylize: int
+    raw: bool
+    image_url: Media | str | None
+    iw: int
+    sref: Media | str | None
+    sw: int
+    sv: int
+    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None
+    hd: bool
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        chaos: int = 0,
+        quality: Literal["1", "4"] = "1",
+        stylize: int = 0,
+        raw: bool = False,
+        image_url: File | None = None,
+        iw: int = 1,
+        sref: File | None = None,
+        sw: int = 100,
+        sv: int = 6,
+        aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
+        hd: bool = False,
+    ) -> None: ...
+
+class MidjourneyTextToImageV82Preview(ModelInput):
+    """Makes an image with midjourney-text-to-image-v8.2-preview. Price: 0.54 to 0.81 CNY per call (listed 2026-09-13).
+    Endpoint: youchuan/text-to-image-v82. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    prompt: str
+    chaos: int
+    quality: Literal["1", "4"]
+    stylize: int
+    raw: bool
+    image_url: Media | str | None
+    iw: int
+    sref: Media | str | None
+    sw: int
+    sv: int
+    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None
+    hd: bool
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        chaos: int = 0,
+        quality: Literal["1", "4"] = "1",
+        stylize: int = 0,
+        raw: bool = False,
+        image_url: File | None = None,
+        iw: int = 1,
+        sref: File | None = None,
+        sw: int = 100,
+        sv: int = 6,
+        aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
+        hd: bool = False,
+    ) -> None: ...
+
+class MiniMaxH3ContextIRI2va(ModelInput):
+    """Answers with text with MiniMax-H3-Context-IR (i2va). Its price is not published. Endpoint:
+    minimax/hailuo-h3/context-ir-image."""
+    prompt: str
+    first_frame_url: Media | str | None
+    last_frame_url: Media | str | None
+    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        first_frame_url: File | None = None,
+        last_frame_url: File | None = None,
+        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ) -> None: ...
+
+class MiniMaxH3ContextIRR2va(ModelInput):
+    """Answers with text with MiniMax-H3-Context-IR (r2va). Its price is not published. Endpoint:
+    minimax/hailuo-h3/context-ir-multimodal."""
+    prompt: str
+    image_urls: list[Media | str] | None
+    video_urls: list[Media | str] | None
+    audio_urls: list[Media | str] | None
+    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File] | None = None,
+        video_urls: File | Sequence[File] | None = None,
+        audio_urls: File | Sequence[File] | None = None,
+        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
+    ) -> None: ...
+
+class MiniMaxH3ContextIRT2va(ModelInput):
+    """Answers with text with MiniMax-H3-Context-IR (t2va). Its price is not published. Endpoint:
+    minimax/hailuo-h3/context-ir-text."""
+    prompt: str
+    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "16:9",
+    ) -> None: ...
+
+class MiniMaxH3ImageToVideoFirstLastFrame(ModelInput):
+    """Makes a video with MiniMax-H3 Image-to-Video (first/last frame). Price: 0.48 to 0.77 CNY per second (listed
+    2026-09-21). Endpoint: minimax/hailuo-h3/image-to-video."""
+    prompt: str
+    first_frame_url: Media | str | None
+    last_frame_url: Media | str | None
+    resolution: Literal["2K", "768P"]
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        first_frame_url: File | None = None,
+        last_frame_url: File | None = None,
+        resolution: Literal["2K", "768P"] = "2K",
+        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ) -> None: ...
+
+class MiniMaxH3ImageToVideoRegeneration768P2K(ModelInput):
+    """Makes a video with MiniMax-H3 Image-to-Video Regeneration (768P->2K). Price: 0.30 CNY per second (listed
+    2026-09-21). Endpoint: minimax/hailuo-h3/regeneration-image-to-video."""
+    prompt: str
+    first_frame_url: Media | str | None
+    last_frame_url: Media | str | None
+    base_video_url: Media | str
+    resolution: Literal["2K"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        first_frame_url: File | None = None,
+        last_frame_url: File | None = None,
+        base_video_url: File,
+        resolution: Literal["2K"] = "2K",
+    ) -> None: ...
+
+class MiniMaxH3MaxImageToVideoFirstLastFrame(ModelInput):
+    """Makes a video with MiniMax-H3-Max Image-to-Video (first/last frame). Price: 0.41 to 0.63 CNY per second (listed
+    2026-09-21). Endpoint: minimax/hailuo-h3-max/image-to-video."""
+    prompt: str
+    first_frame_url: Media | str | None
+    last_frame_url: Media | str | None
+    resolution: Literal["480P", "768P"]
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        first_frame_url: File | None = None,
+        last_frame_url: File | None = None,
+        resolution: Literal["480P", "768P"] = "768P",
+        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ) -> None: ...
+
+class MiniMaxH3MaxTextToVideo(ModelInput):
+    """Makes a video with MiniMax-H3-Max Text-to-Video. Price: 0.41 to 0.63 CNY per second (listed 2026-09-21).
+    Endpoint: minimax/hailuo-h3-max/text-to-video."""
+    prompt: str
+    resolution: Literal["480P", "768P"]
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480P", "768P"] = "768P",
+        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "21:9",
+    ) -> None: ...
+
+class MiniMaxH3MultimodalReferenceToVideo(ModelInput):
+    """Makes a video with MiniMax-H3 Multimodal Reference-to-Video. Price: 0.48 to 0.77 CNY per second (listed
+    2026-09-21). An input video is billed by its seconds too; images beyond five cost 0.2 each. Endpoint:
+    minimax/hailuo-h3/multimodal-to-video."""
+    prompt: str
+    image_urls: list[Media | str] | None
+    video_urls: list[Media | str] | None
+    audio_urls: list[Media | str] | None
+    resolution: Literal["2K", "768P"]
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"]
+    aigc_watermark: bool
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File] | None = None,
+        video_urls: File | Sequence[File] | None = None,
+        audio_urls: File | Sequence[File] | None = None,
+        resolution: Literal["2K", "768P"] = "2K",
+        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
+        aigc_watermark: bool = False,
+    ) -> None: ...
+
+class MiniMaxH3MultimodalReferenceToVideoRegeneration768P2K(ModelInput):
+    """Makes a video with MiniMax-H3 Multimodal Reference-to-Video Regeneration (768P->2K). Price: 0.30 CNY per second
+    (listed 2026-09-21). An input video is billed by its seconds too; images beyond five cost 0.15 each. Endpoint:
+    minimax/hailuo-h3/regeneration-multimodal-to-video."""
+    prompt: str
+    image_urls: list[Media | str] | None
+    video_urls: list[Media | str] | None
+    audio_urls: list[Media | str] | None
+    base_video_url: Media | str
+    resolution: Literal["2K"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File] | None = None,
+        video_urls: File | Sequence[File] | None = None,
+        audio_urls: File | Sequence[File] | None = None,
+        base_video_url: File,
+        resolution: Literal["2K"] = "2K",
+    ) -> None: ...
+
+class MiniMaxH3TextToVideo(ModelInput):
+    """Makes a video with MiniMax-H3 Text-to-Video. Price: 0.48 to 0.77 CNY per second (listed 2026-09-21). Endpoint:
+    minimax/hailuo-h3/text-to-video."""
+    prompt: str
+    resolution: Literal["2K", "768P"]
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"]
+    aigc_watermark: bool
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["2K", "768P"] = "2K",
+        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "16:9",
+        aigc_watermark: bool = False,
+    ) -> None: ...
+
+class MiniMaxH3TextToVideoRegeneration768P2K(ModelInput):
+    """Makes a video with MiniMax-H3 Text-to-Video Regeneration (768P->2K). Price: 0.30 CNY per second (listed
+    2026-09-21). Endpoint: minimax/hailuo-h3/regeneration-text-to-video."""
+    prompt: str
+    base_video_url: Media | str
+    resolution: Literal["2K"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        base_video_url: File,
+        resolution: Literal["2K"] = "2K",
+    ) -> None: ...
+
+class MinimaxH3MaxTurboImageToVideo(ModelInput):
+    """Makes a video with minimax-h3-max-turbo/image-to-video. Price: 0.22 to 0.34 CNY per second (listed 2026-09-21).
+    Endpoint: minimax/h3-max-turbo/image-to-video."""
+    prompt: str
+    first_frame_url: Media | str
+    last_frame_url: Media | str | None
+    resolution: Literal["480p", "768p"]
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        first_frame_url: File,
+        last_frame_url: File | None = None,
+        resolution: Literal["480p", "768p"] = "768p",
+        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ) -> None: ...
+
+class MinimaxH3MaxTurboTextToVideo(ModelInput):
+    """Makes a video with minimax-h3-max-turbo/text-to-video. Price: 0.22 to 0.34 CNY per second (listed 2026-09-21).
+    Endpoint: minimax/h3-max-turbo/text-to-video."""
+    prompt: str
+    resolution: Literal["480p", "768p"]
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "768p"] = "768p",
+        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"],
+    ) -> None: ...
+
 class MinimaxMusic25(ModelInput):
-    """Makes audio with minimax/music-2.5. Price: 0.95 CNY per call. Endpoint: rhart-audio/text-to-audio/music-2.5."""
+    """Makes audio with minimax/music-2.5. Price: 0.80 CNY per call (listed 2026-09-13). Endpoint: rhart-audio/text-to-
+    audio/music-2.5."""
     prompt: str
     lyrics: str
     bitrate: Literal["32000", "60000", "64000", "128000", "256000"]
@@ -3104,9 +4394,98 @@ class MinimaxMusic25(ModelInput):
         sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
     ) -> None: ...
 
+class MinimaxMusic26(ModelInput):
+    """Makes audio with minimax/music-2.6. Price: 0.80 CNY per call (listed 2026-09-13). Endpoint: minimax/music-2.6."""
+    prompt: str | None
+    lyrics: str | None
+    sample_rate: Literal["16000", "24000", "32000", "44100"]
+    bitrate: Literal["32000", "64000", "128000", "256000"]
+    format: Literal["mp3", "wav", "pcm"]
+    lyrics_optimizer: bool
+    is_instrumental: bool
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        lyrics: str | None = None,
+        sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
+        bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
+        format: Literal["mp3", "wav", "pcm"] = "mp3",
+        lyrics_optimizer: bool = False,
+        is_instrumental: bool = False,
+    ) -> None: ...
+
+class MinimaxMusic26TextToInstrumental(ModelInput):
+    """Makes audio with minimax/music-2.6/text-to-instrumental. Its price is not published. Endpoint:
+    minimax/music-2.6/text-to-instrumental. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str
+    sample_rate: Literal["16000", "24000", "32000", "44100"]
+    bitrate: Literal["32000", "64000", "128000", "256000"]
+    format: Literal["mp3", "wav", "pcm"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
+        bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
+        format: Literal["mp3", "wav", "pcm"] = "mp3",
+    ) -> None: ...
+
+class MinimaxMusic26TextToMusic(ModelInput):
+    """Makes audio with minimax/music-2.6/text-to-music. Its price is not published. Endpoint: minimax/music-2.6/text-
+    to-music. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str | None
+    lyrics: str
+    sample_rate: Literal["16000", "24000", "32000", "44100"]
+    bitrate: Literal["32000", "64000", "128000", "256000"]
+    format: Literal["mp3", "wav", "pcm"]
+    lyrics_optimizer: bool
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        lyrics: str,
+        sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
+        bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
+        format: Literal["mp3", "wav", "pcm"] = "mp3",
+        lyrics_optimizer: bool = False,
+    ) -> None: ...
+
+class MinimaxMusicCover(ModelInput):
+    """Makes audio with minimax/music-cover. Price: 0.80 CNY per call (listed 2026-09-13). Endpoint: minimax/music-
+    cover."""
+    prompt: str
+    audio_url: Media | str
+    lyrics: str | None
+    cover_feature_id: str | None
+    sample_rate: Literal["16000", "24000", "32000", "44100"]
+    format: Literal["mp3", "wav", "pcm"]
+    bitrate: Literal["32000", "64000", "128000", "256000"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        audio_url: File,
+        lyrics: str | None = None,
+        cover_feature_id: str | None = None,
+        sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
+        format: Literal["mp3", "wav", "pcm"] = "mp3",
+        bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
+    ) -> None: ...
+
+class MinimaxMusicCoverPreprocess(ModelInput):
+    """Makes audio with minimax/music-cover-preprocess. Price: 0.80 CNY per call (listed 2026-09-13). Endpoint:
+    minimax/music-cover-preprocess."""
+    audio_url: Media | str
+    def __init__(
+        self,
+        *,
+        audio_url: File,
+    ) -> None: ...
+
 class MinimaxSpeech02Hd(ModelInput):
-    """Makes audio with minimax/speech-02-hd. Price: 0.31 CNY per 1000 characters. Endpoint: rhart-audio/text-to-
-    audio/speech-02-hd."""
+    """Makes audio with minimax/speech-02-hd. Price: 0.31 CNY per 1000 characters (listed 2026-09-13). Endpoint: rhart-
+    audio/text-to-audio/speech-02-hd."""
     text: str
     pronunciation_dict: list[str] | None
     voice_id: str
@@ -3131,8 +4510,8 @@ class MinimaxSpeech02Hd(ModelInput):
     ) -> None: ...
 
 class MinimaxSpeech02Turbo(ModelInput):
-    """Makes audio with minimax/speech-02-turbo. Price: 0.19 CNY per 1000 characters. Endpoint: rhart-audio/text-to-
-    audio/speech-02-turbo."""
+    """Makes audio with minimax/speech-02-turbo. Price: 0.19 CNY per 1000 characters (listed 2026-09-13). Endpoint:
+    rhart-audio/text-to-audio/speech-02-turbo."""
     text: str
     pronunciation_dict: list[str] | None
     voice_id: str
@@ -3157,8 +4536,8 @@ class MinimaxSpeech02Turbo(ModelInput):
     ) -> None: ...
 
 class MinimaxSpeech26Hd(ModelInput):
-    """Makes audio with minimax/speech-2.6-hd. Price: 0.62 CNY per 1000 characters. Endpoint: rhart-audio/text-to-
-    audio/speech-2.6-hd."""
+    """Makes audio with minimax/speech-2.6-hd. Price: 0.62 CNY per 1000 characters (listed 2026-09-13). Endpoint: rhart-
+    audio/text-to-audio/speech-2.6-hd."""
     text: str
     pronunciation_dict: list[str] | None
     voice_id: str
@@ -3183,8 +4562,8 @@ class MinimaxSpeech26Hd(ModelInput):
     ) -> None: ...
 
 class MinimaxSpeech26Turbo(ModelInput):
-    """Makes audio with minimax/speech-2.6-turbo. Price: 0.37 CNY per 1000 characters. Endpoint: rhart-audio/text-to-
-    audio/speech-2.6-turbo."""
+    """Makes audio with minimax/speech-2.6-turbo. Price: 0.37 CNY per 1000 characters (listed 2026-09-13). Endpoint:
+    rhart-audio/text-to-audio/speech-2.6-turbo."""
     text: str
     pronunciation_dict: list[str] | None
     voice_id: str
@@ -3209,8 +4588,8 @@ class MinimaxSpeech26Turbo(ModelInput):
     ) -> None: ...
 
 class MinimaxSpeech28Hd(ModelInput):
-    """Makes audio with minimax/speech-2.8-hd. Price: 0.62 CNY per 1000 characters. Endpoint: rhart-audio/text-to-
-    audio/speech-2.8-hd."""
+    """Makes audio with minimax/speech-2.8-hd. Price: 0.62 CNY per 1000 characters (listed 2026-09-13). Endpoint: rhart-
+    audio/text-to-audio/speech-2.8-hd."""
     text: str
     pronunciation_dict: list[str] | None
     voice_id: str
@@ -3235,8 +4614,8 @@ class MinimaxSpeech28Hd(ModelInput):
     ) -> None: ...
 
 class MinimaxSpeech28Turbo(ModelInput):
-    """Makes audio with minimax/speech-2.8-turbo. Price: 0.37 CNY per 1000 characters. Endpoint: rhart-audio/text-to-
-    audio/speech-2.8-turbo."""
+    """Makes audio with minimax/speech-2.8-turbo. Price: 0.37 CNY per 1000 characters (listed 2026-09-13). Endpoint:
+    rhart-audio/text-to-audio/speech-2.8-turbo."""
     text: str
     pronunciation_dict: list[str] | None
     voice_id: str
@@ -3261,8 +4640,8 @@ class MinimaxSpeech28Turbo(ModelInput):
     ) -> None: ...
 
 class MinimaxVoiceClone(ModelInput):
-    """Makes audio with minimax/voice-clone. Price: 3.12 CNY per call. Endpoint: rhart-audio/text-to-audio/voice-
-    clone."""
+    """Makes audio with minimax/voice-clone. Price: 3.12 CNY per call (listed 2026-09-13). Endpoint: rhart-audio/text-
+    to-audio/voice-clone."""
     audio: Media | str
     custom_voice_id: str
     text: str
@@ -3285,7 +4664,8 @@ class MinimaxVoiceClone(ModelInput):
     ) -> None: ...
 
 class MinimaxVoiceDesign(ModelInput):
-    """Makes audio with minimax/voice-design. Price: 13.65 CNY per call. Endpoint: minimax/voice-design."""
+    """Makes audio with minimax/voice-design. Price: 13.65 CNY per call (listed 2026-09-13). Endpoint: minimax/voice-
+    design. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     preview_text: str
     voice_id: str | None
@@ -3299,41 +4679,351 @@ class MinimaxVoiceDesign(ModelInput):
         aigc_watermark: bool = False,
     ) -> None: ...
 
+class MurekaAiDescribeSong(ModelInput):
+    """Answers with text with mureka-ai/describe-song. Price: 0.68 CNY per call (listed 2026-09-13). Endpoint: mureka-
+    ai/describe-song. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    url: Media | str
+    def __init__(
+        self,
+        *,
+        url: File,
+    ) -> None: ...
+
+class MurekaAiExtendLyrics(ModelInput):
+    """Answers with text with mureka-ai/extend-lyrics. Price: 0.014 CNY per call (listed 2026-09-13). Endpoint: mureka-
+    ai/extend-lyrics. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    lyrics: str
+    def __init__(
+        self,
+        *,
+        lyrics: str,
+    ) -> None: ...
+
+class MurekaAiFilesUpload(ModelInput):
+    """Answers with text with mureka-ai/files-upload. Its price is not published. The official price file shows 0, taken
+    as a placeholder. Endpoint: mureka-ai/files-upload."""
+    file_url: Media | str
+    purpose: Literal["reference", "vocal", "melody", "instrumental", "voice", "audio", "remix"]
+    def __init__(
+        self,
+        *,
+        file_url: File,
+        purpose: Literal["reference", "vocal", "melody", "instrumental", "voice", "audio", "remix"] = "reference",
+    ) -> None: ...
+
+class MurekaAiGenerateLyrics(ModelInput):
+    """Answers with text with mureka-ai/generate-lyrics. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint: mureka-
+    ai/generate-lyrics."""
+    prompt: str
+    def __init__(
+        self,
+        *,
+        prompt: str,
+    ) -> None: ...
+
+class MurekaAiRecognizeSong(ModelInput):
+    """Answers with text with mureka-ai/recognize-song. Price: 0.068 CNY per call (listed 2026-09-13). Endpoint: mureka-
+    ai/recognize-song. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    upload_audio_id: str
+    def __init__(
+        self,
+        *,
+        upload_audio_id: str,
+    ) -> None: ...
+
+class MurekaAiStemSong(ModelInput):
+    """Makes audio with mureka-ai/stem-song. Its price is not published. Depends on parameters; the rules were not
+    recorded. Endpoint: mureka-ai/stem-song. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    url: Media | str
+    model_: Literal["audio-separation-1", "audio-separation-2"]
+    def __init__(
+        self,
+        *,
+        url: File,
+        model_: Literal["audio-separation-1", "audio-separation-2"] = "audio-separation-2",
+    ) -> None: ...
+
+class MurekaAiVocalClone(ModelInput):
+    """Answers with text with mureka-ai/vocal-clone. Price: 31.50 CNY per call (listed 2026-09-13). Endpoint: mureka-
+    ai/vocal-clone."""
+    file_url: Media | str
+    def __init__(
+        self,
+        *,
+        file_url: File,
+    ) -> None: ...
+
+class MurekaO2GenerateSong(ModelInput):
+    """Makes audio with mureka-o2/generate-song. Its price is not published. Depends on parameters; the rules were not
+    recorded. Endpoint: mureka-ai/mureka-o2/generate-song."""
+    lyrics: str
+    prompt: str | None
+    n: int
+    reference_id: str | None
+    def __init__(
+        self,
+        *,
+        lyrics: str,
+        prompt: str | None = None,
+        n: int = 2,
+        reference_id: str | None = None,
+    ) -> None: ...
+
+class MurekaO2InstrumentalGenerate(ModelInput):
+    """Makes audio with mureka-o2/instrumental-generate. Its price is not published. Endpoint: mureka-o2/instrumental-
+    generate. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    prompt: str | None
+    n: int
+    instrumental_id: str | None
+    stream: bool
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        n: int = 2,
+        instrumental_id: str | None = None,
+        stream: bool = False,
+    ) -> None: ...
+
+class MurekaV76ExtendSong(ModelInput):
+    """Makes audio with mureka-v7.6/extend-song. Price: 0.245 CNY per call (listed 2026-09-13). Endpoint: mureka-
+    ai/mureka-v7.6/extend-song."""
+    lyrics: str
+    extend_at: int
+    file_url: Media | str
+    def __init__(
+        self,
+        *,
+        lyrics: str,
+        extend_at: int = 8000,
+        file_url: File,
+    ) -> None: ...
+
+class MurekaV76GenerateBgm(ModelInput):
+    """Makes audio with mureka-v7.6/generate-bgm. Its price is not published. Depends on parameters; the rules were not
+    recorded. Endpoint: mureka-ai/mureka-v7.6/generate-bgm."""
+    prompt: str | None
+    instrumental_id: str | None
+    n: int
+    stream: bool
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        instrumental_id: str | None = None,
+        n: int = 2,
+        stream: bool = False,
+    ) -> None: ...
+
+class MurekaV76GenerateSong(ModelInput):
+    """Makes audio with mureka-v7.6/generate-song. Its price is not published. Depends on parameters; the rules were not
+    recorded. Endpoint: mureka-ai/mureka-v7.6/generate-song."""
+    lyrics: str
+    prompt: str | None
+    n: int
+    reference_id: str | None
+    vocal_id: str | None
+    melody_id: str | None
+    stream: bool
+    def __init__(
+        self,
+        *,
+        lyrics: str,
+        prompt: str | None = None,
+        n: int = 2,
+        reference_id: str | None = None,
+        vocal_id: str | None = None,
+        melody_id: str | None = None,
+        stream: bool = False,
+    ) -> None: ...
+
+class MurekaV8ExtendSong(ModelInput):
+    """Makes audio with mureka-v8/extend-song. Price: 0.63 CNY per call (listed 2026-09-13). Endpoint: mureka-
+    ai/mureka-v8/extend-song."""
+    lyrics: str
+    file_url: Media | str
+    extend_at: int
+    extend_type: Literal["tail", "head"]
+    def __init__(
+        self,
+        *,
+        lyrics: str,
+        file_url: File,
+        extend_at: int = 8000,
+        extend_type: Literal["tail", "head"] = "tail",
+    ) -> None: ...
+
+class MurekaV8GenerateBgm(ModelInput):
+    """Makes audio with mureka-v8/generate-bgm. Its price is not published. Depends on parameters; the rules were not
+    recorded. Endpoint: mureka-ai/mureka-v8/generate-bgm."""
+    prompt: str | None
+    n: int
+    instrumental_id: str | None
+    stream: bool
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        n: int = 2,
+        instrumental_id: str | None = None,
+        stream: bool = False,
+    ) -> None: ...
+
+class MurekaV8GenerateSong(ModelInput):
+    """Makes audio with mureka-v8/generate-song. Its price is not published. Depends on parameters; the rules were not
+    recorded. Endpoint: mureka-ai/mureka-v8/generate-song."""
+    lyrics: str
+    prompt: str | None
+    n: int
+    reference_id: str | None
+    vocal_id: str | None
+    melody_id: str | None
+    stream: bool
+    def __init__(
+        self,
+        *,
+        lyrics: str,
+        prompt: str | None = None,
+        n: int = 2,
+        reference_id: str | None = None,
+        vocal_id: str | None = None,
+        melody_id: str | None = None,
+        stream: bool = False,
+    ) -> None: ...
+
+class MurekaV9GenerateBgm(ModelInput):
+    """Makes audio with mureka-v9/generate-bgm. Its price is not published. Depends on parameters; the rules were not
+    recorded. Endpoint: mureka-ai/mureka-v9/generate-bgm."""
+    prompt: str | None
+    n: int
+    instrumental_id: str | None
+    stream: bool
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        n: int = 2,
+        instrumental_id: str | None = None,
+        stream: bool = False,
+    ) -> None: ...
+
+class MurekaV9GenerateSong(ModelInput):
+    """Makes audio with mureka-v9/generate-song. Its price is not published. Depends on parameters; the rules were not
+    recorded. Endpoint: mureka-ai/mureka-v9/generate-song."""
+    lyrics: str
+    prompt: str | None
+    n: int
+    reference_id: str | None
+    vocal_id: str | None
+    melody_id: str | None
+    stream: bool
+    def __init__(
+        self,
+        *,
+        lyrics: str,
+        prompt: str | None = None,
+        n: int = 2,
+        reference_id: str | None = None,
+        vocal_id: str | None = None,
+        melody_id: str | None = None,
+        stream: bool = False,
+    ) -> None: ...
+
 class NanoBanana2Gemini31flashImageToImageChannelLowPrice(ModelInput):
-    """Makes an image with nano-banana2-gemini31flash/image-to-image-channel-low-price. Price: 0.16 to 0.20 CNY per
-    call. Endpoint: rhart-image-n-g31-flash/image-to-image."""
+    """Makes an image with nano-banana2-gemini31flash/image-to-image-channel-low-price. Price: 0.16 to 0.20 CNY per call
+    (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash/image-to-image. The open pages of runninghub.cn do not list
+    it; it may need a key of runninghub.ai."""
     image_urls: list[Media | str]
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"]
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None
     resolution: Literal["1k", "2k", "4k"]
     def __init__(
         self,
         *,
         image_urls: File | Sequence[File],
         prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
+        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None,
         resolution: Literal["1k", "2k", "4k"] = "1k",
     ) -> None: ...
 
 class NanoBanana2Gemini31flashImageToImageOfficialStable(ModelInput):
-    """Makes an image with nano-banana2-gemini31flash/image-to-image-official-stable. Price: 0.49 to 0.99 CNY per call.
-    Endpoint: rhart-image-n-g31-flash-official/image-to-image."""
+    """Makes an image with nano-banana2-gemini31flash/image-to-image-official-stable. Price: 0.49 to 0.99 CNY per call
+    (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash-official/image-to-image. The open pages of runninghub.cn do
+    not list it; it may need a key of runninghub.ai."""
     image_urls: list[Media | str]
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"]
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None
     resolution: Literal["1k", "2k", "4k"]
     def __init__(
         self,
         *,
         image_urls: File | Sequence[File],
         prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
+        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None,
         resolution: Literal["1k", "2k", "4k"] = "1k",
     ) -> None: ...
 
+class NanoBanana2Gemini31flashLiteImageToImageChannelLowPrice(ModelInput):
+    """Makes an image with nano-banana2-gemini31flash-lite/image-to-image-channel-low-price. Price: 0.07 CNY per call
+    (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite/image-to-image. The open pages of runninghub.cn do not
+    list it; it may need a key of runninghub.ai."""
+    image_urls: list[Media | str]
+    prompt: str
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"]
+    def __init__(
+        self,
+        *,
+        image_urls: File | Sequence[File],
+        prompt: str,
+        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
+    ) -> None: ...
+
+class NanoBanana2Gemini31flashLiteImageToImageOfficialStable(ModelInput):
+    """Makes an image with nano-banana2-gemini31flash-lite/image-to-image-official-stable. Price: 0.22 CNY per call
+    (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite-official/image-to-image. The open pages of runninghub.cn
+    do not list it; it may need a key of runninghub.ai."""
+    image_urls: list[Media | str]
+    prompt: str
+    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"]
+    def __init__(
+        self,
+        *,
+        image_urls: File | Sequence[File],
+        prompt: str,
+        aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "auto",
+    ) -> None: ...
+
+class NanoBanana2Gemini31flashLiteTextToImageChannelLowPrice(ModelInput):
+    """Makes an image with nano-banana2-gemini31flash-lite/text-to-image-channel-low-price. Price: 0.07 CNY per call
+    (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite/text-to-image. The open pages of runninghub.cn do not
+    list it; it may need a key of runninghub.ai."""
+    prompt: str
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
+    ) -> None: ...
+
+class NanoBanana2Gemini31flashLiteTextToImageOfficialStable(ModelInput):
+    """Makes an image with nano-banana2-gemini31flash-lite/text-to-image-official-stable. Price: 0.22 CNY per call
+    (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite-official/text-to-image. The open pages of runninghub.cn
+    do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "1:1",
+    ) -> None: ...
+
 class NanoBanana2Gemini31flashTextToImageChannelLowPrice(ModelInput):
-    """Makes an image with nano-banana2-gemini31flash/text-to-image-channel-low-price. Price: 0.16 to 0.20 CNY per call.
-    Endpoint: rhart-image-n-g31-flash/text-to-image."""
+    """Makes an image with nano-banana2-gemini31flash/text-to-image-channel-low-price. Price: 0.16 to 0.20 CNY per call
+    (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash/text-to-image. The open pages of runninghub.cn do not list
+    it; it may need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"]
     resolution: Literal["1k", "2k", "4k"]
@@ -3346,8 +5036,9 @@ class NanoBanana2Gemini31flashTextToImageChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class NanoBanana2Gemini31flashTextToImageOfficialStable(ModelInput):
-    """Makes an image with nano-banana2-gemini31flash/text-to-image-official-stable. Price: 0.49 to 0.99 CNY per call.
-    Endpoint: rhart-image-n-g31-flash-official/text-to-image."""
+    """Makes an image with nano-banana2-gemini31flash/text-to-image-official-stable. Price: 0.49 to 0.99 CNY per call
+    (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash-official/text-to-image. The open pages of runninghub.cn do
+    not list it; it may need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"]
     resolution: Literal["1k", "2k", "4k"]
@@ -3360,8 +5051,8 @@ class NanoBanana2Gemini31flashTextToImageOfficialStable(ModelInput):
     ) -> None: ...
 
 class NanoBananaEditChannelLowPrice(ModelInput):
-    """Makes an image with nano-banana/edit-channel-low-price. Price: 0.05 CNY per call. Endpoint: rhart-
-    image-v1/edit."""
+    """Makes an image with nano-banana/edit-channel-low-price. Price: 0.07 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-image-v1/edit. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"]
     image_urls: list[Media | str]
@@ -3374,8 +5065,8 @@ class NanoBananaEditChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class NanoBananaEditOfficialStable(ModelInput):
-    """Makes an image with nano-banana/edit-official-stable. Price: 0.20 CNY per call. Endpoint: rhart-
-    image-v1-official/edit."""
+    """Makes an image with nano-banana/edit-official-stable. Price: 0.20 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-image-v1-official/edit. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"]
     image_urls: list[Media | str]
@@ -3388,56 +5079,60 @@ class NanoBananaEditOfficialStable(ModelInput):
     ) -> None: ...
 
 class NanoBananaProEditChannelLowPrice(ModelInput):
-    """Makes an image with nano-banana-pro/edit-channel-low-price. Price: 0.40 to 0.50 CNY per call. Endpoint: rhart-
-    image-n-pro/edit."""
+    """Makes an image with nano-banana-pro/edit-channel-low-price. Price: 0.40 to 0.50 CNY per call (listed 2026-05-07).
+    Endpoint: rhart-image-n-pro/edit. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     image_urls: list[Media | str]
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"]
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] | None
     resolution: Literal["1k", "2k", "4k"]
     def __init__(
         self,
         *,
         image_urls: File | Sequence[File],
         prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "3:4",
+        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] | None = None,
         resolution: Literal["1k", "2k", "4k"] = "1k",
     ) -> None: ...
 
 class NanoBananaProEditOfficialStable(ModelInput):
-    """Makes an image with nano-banana-pro/edit-official-stable. Price: 0.80 to 1.50 CNY per call. Endpoint: rhart-
-    image-n-pro-official/edit."""
+    """Makes an image with nano-banana-pro/edit-official-stable. Price: 0.80 to 1.50 CNY per call (listed 2026-05-07).
+    Endpoint: rhart-image-n-pro-official/edit. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     image_urls: list[Media | str]
     prompt: str
     resolution: Literal["1k", "2k", "4k"]
-    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"]
+    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None
     def __init__(
         self,
         *,
         image_urls: File | Sequence[File],
         prompt: str,
         resolution: Literal["1k", "2k", "4k"] = "1k",
-        aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4",
+        aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None = None,
     ) -> None: ...
 
 class NanoBananaProEditUltraOfficialStable(ModelInput):
-    """Makes an image with nano-banana-pro/edit-ultra-official-stable. Price: 0.98 to 1.12 CNY per call. Endpoint:
-    rhart-image-n-pro-official/edit-ultra."""
+    """Makes an image with nano-banana-pro/edit-ultra-official-stable. Price: 0.98 to 1.12 CNY per call (listed
+    2026-05-07). Endpoint: rhart-image-n-pro-official/edit-ultra. The open pages of runninghub.cn do not list it; it may
+    need a key of runninghub.ai."""
     image_urls: list[Media | str]
     prompt: str
     resolution: Literal["4k", "8k"]
-    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"]
+    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None
     def __init__(
         self,
         *,
         image_urls: File | Sequence[File],
         prompt: str,
         resolution: Literal["4k", "8k"] = "8k",
-        aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4",
+        aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None = None,
     ) -> None: ...
 
 class NanoBananaProTextToImageChannelLowPrice(ModelInput):
-    """Makes an image with nano-banana-pro/text-to-image-channel-low-price. Price: 0.40 to 0.50 CNY per call. Endpoint:
-    rhart-image-n-pro/text-to-image."""
+    """Makes an image with nano-banana-pro/text-to-image-channel-low-price. Price: 0.40 to 0.50 CNY per call (listed
+    2026-05-07). Endpoint: rhart-image-n-pro/text-to-image. The open pages of runninghub.cn do not list it; it may need
+    a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"]
     resolution: Literal["1k", "2k", "4k"]
@@ -3450,8 +5145,9 @@ class NanoBananaProTextToImageChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class NanoBananaProTextToImageOfficialStable(ModelInput):
-    """Makes an image with nano-banana-pro/text-to-image-official-stable. Price: 0.80 to 1.50 CNY per call. Endpoint:
-    rhart-image-n-pro-official/text-to-image."""
+    """Makes an image with nano-banana-pro/text-to-image-official-stable. Price: 0.80 to 1.50 CNY per call (listed
+    2026-05-07). Endpoint: rhart-image-n-pro-official/text-to-image. The open pages of runninghub.cn do not list it; it
+    may need a key of runninghub.ai."""
     resolution: Literal["1k", "2k", "4k"]
     prompt: str
     aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"]
@@ -3464,8 +5160,9 @@ class NanoBananaProTextToImageOfficialStable(ModelInput):
     ) -> None: ...
 
 class NanoBananaProTextToImageUltraOfficialStable(ModelInput):
-    """Makes an image with nano-banana-pro/text-to-image-ultra-official-stable. Price: 0.98 to 1.12 CNY per call.
-    Endpoint: rhart-image-n-pro-official/text-to-image-ultra."""
+    """Makes an image with nano-banana-pro/text-to-image-ultra-official-stable. Price: 0.98 to 1.12 CNY per call (listed
+    2026-05-07). Endpoint: rhart-image-n-pro-official/text-to-image-ultra. The open pages of runninghub.cn do not list
+    it; it may need a key of runninghub.ai."""
     prompt: str
     resolution: Literal["4k", "8k"]
     aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"]
@@ -3478,8 +5175,9 @@ class NanoBananaProTextToImageUltraOfficialStable(ModelInput):
     ) -> None: ...
 
 class NanoBananaTextToImageChannelLowPrice(ModelInput):
-    """Makes an image with nano-banana/text-to-image-channel-low-price. Price: 0.05 CNY per call. Endpoint: rhart-
-    image-v1/text-to-image."""
+    """Makes an image with nano-banana/text-to-image-channel-low-price. Price: 0.07 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-image-v1/text-to-image. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"]
     def __init__(
@@ -3490,8 +5188,9 @@ class NanoBananaTextToImageChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class NanoBananaTextToImageOfficialStable(ModelInput):
-    """Makes an image with nano-banana/text-to-image-official-stable. Price: 0.20 CNY per call. Endpoint: rhart-
-    image-v1-official/text-to-image."""
+    """Makes an image with nano-banana/text-to-image-official-stable. Price: 0.20 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-image-v1-official/text-to-image. The open pages of runninghub.cn do not list it; it may need a key
+    of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"]
     def __init__(
@@ -3502,8 +5201,9 @@ class NanoBananaTextToImageOfficialStable(ModelInput):
     ) -> None: ...
 
 class PixverseC1ImageToVideo(ModelInput):
-    """Makes a video with pixverse-c1/image-to-video. Price: 0.189 to 0.756 CNY per second. Endpoint: pixverse-c1/image-
-    to-video."""
+    """Makes a video with pixverse-c1/image-to-video. Price: 0.189 to 0.756 CNY per second (listed 2026-05-07).
+    Endpoint: pixverse-c1/image-to-video. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     image_url: Media | str
     prompt: str | None
     resolution: Literal["360p", "540p", "720p", "1080p"]
@@ -3520,8 +5220,9 @@ class PixverseC1ImageToVideo(ModelInput):
     ) -> None: ...
 
 class PixverseC1ReferenceToVideo(ModelInput):
-    """Makes a video with pixverse-c1/reference-to-video. Price: from 0.63 to 2.52 CNY per second. Endpoint:
-    pixverse-c1/reference-to-video. Its published parameter list is not complete; others pass with a warning."""
+    """Makes a video with pixverse-c1/reference-to-video. Price: from 0.63 to 2.52 CNY per second (listed 2026-05-07).
+    Endpoint: pixverse-c1/reference-to-video. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai. Its published parameter list is not complete; others pass with a warning."""
     prompt: str
     aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"]
     resolution: Literal["360p", "540p", "720p", "1080p"]
@@ -3540,8 +5241,8 @@ class PixverseC1ReferenceToVideo(ModelInput):
     ) -> None: ...
 
 class PixverseC1TextToVideo(ModelInput):
-    """Makes a video with pixverse-c1/text-to-video. Price: 0.189 to 0.756 CNY per second. Endpoint: pixverse-c1/text-
-    to-video."""
+    """Makes a video with pixverse-c1/text-to-video. Price: 0.189 to 0.756 CNY per second (listed 2026-05-07). Endpoint:
+    pixverse-c1/text-to-video. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     resolution: Literal["360p", "540p", "720p", "1080p"]
     generate_audio_switch: bool
@@ -3558,8 +5259,8 @@ class PixverseC1TextToVideo(ModelInput):
     ) -> None: ...
 
 class PixverseC1Transition(ModelInput):
-    """Makes a video with pixverse-c1/transition. Price: 0.63 to 3.15 CNY per second. Endpoint:
-    pixverse-c1/transition."""
+    """Makes a video with pixverse-c1/transition. Price: 0.63 to 3.15 CNY per second (listed 2026-05-07). Endpoint:
+    pixverse-c1/transition. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     first_image_url: Media | str
     end_image_url: Media | str | None
@@ -3580,7 +5281,8 @@ class PixverseC1Transition(ModelInput):
     ) -> None: ...
 
 class PixverseV55Effects(ModelInput):
-    """Makes a video with pixverse-v5.5-effects. Price: 3.10 to 16.60 CNY per call. Endpoint: pixverse-v5.5-effects."""
+    """Makes a video with pixverse-v5.5-effects. Price: 3.10 to 16.60 CNY per call (listed 2026-05-07). Endpoint:
+    pixverse-v5.5-effects. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     image_url: Media | str
     effect: Literal["Kiss Me AI", "Muscle Surge", "Anything", "Robot", "The Tiger Touch", "Holy Wings", "Hulk", "Venom", "Microwave", "Hug", "Kiss", "3D Figurine Factor", "Baby Face", "Bald Swipe", "Black Myth: Wukong", "BOOM DROP", "Squid Game", "Zombie Mode"]
     resolution: Literal["360p", "540p", "720p", "1080p"]
@@ -3599,8 +5301,8 @@ class PixverseV55Effects(ModelInput):
     ) -> None: ...
 
 class PixverseV55ImageToVideo(ModelInput):
-    """Makes a video with pixverse-v5.5/image-to-video. Price: 3.10 to 19.40 CNY per call. Endpoint:
-    pixverse-v5.5/image-to-video."""
+    """Makes a video with pixverse-v5.5/image-to-video. Price: 3.10 to 19.40 CNY per call (listed 2026-05-07). Endpoint:
+    pixverse-v5.5/image-to-video. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     image_url: Media | str
     resolution: Literal["360p", "540p", "720p", "1080p"]
@@ -3623,8 +5325,8 @@ class PixverseV55ImageToVideo(ModelInput):
     ) -> None: ...
 
 class PixverseV55TextToVideo(ModelInput):
-    """Makes a video with pixverse-v5.5/text-to-video. Price: 3.10 to 19.40 CNY per call. Endpoint: pixverse-v5.5/text-
-    to-video."""
+    """Makes a video with pixverse-v5.5/text-to-video. Price: 3.10 to 19.40 CNY per call (listed 2026-05-07). Endpoint:
+    pixverse-v5.5/text-to-video. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     negative_prompt: str | None
     resolution: Literal["360p", "540p", "720p", "1080p"]
@@ -3647,8 +5349,8 @@ class PixverseV55TextToVideo(ModelInput):
     ) -> None: ...
 
 class PixverseV55Transition(ModelInput):
-    """Makes a video with pixverse-v5.5-transition. Price: 3.10 to 16.60 CNY per call. Endpoint:
-    pixverse-v5.5-transition."""
+    """Makes a video with pixverse-v5.5-transition. Price: 3.10 to 16.60 CNY per call (listed 2026-05-07). Endpoint:
+    pixverse-v5.5-transition. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     image_url: Media | str
     end_image_url: Media | str
@@ -3671,8 +5373,8 @@ class PixverseV55Transition(ModelInput):
     ) -> None: ...
 
 class PixverseV56ImageToVideo(ModelInput):
-    """Makes a video with pixverse-v5.6/image-to-video. Price: 2.30 to 12.67 CNY per call. Endpoint:
-    pixverse-v5.6/image-to-video."""
+    """Makes a video with pixverse-v5.6/image-to-video. Price: 2.30 to 12.67 CNY per call (listed 2026-05-07). Endpoint:
+    pixverse-v5.6/image-to-video. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     image_url: Media | str
     resolution: Literal["360p", "540p", "720p", "1080p"]
@@ -3693,8 +5395,8 @@ class PixverseV56ImageToVideo(ModelInput):
     ) -> None: ...
 
 class PixverseV56TextToVideo(ModelInput):
-    """Makes a video with pixverse-v5.6/text-to-video. Price: 2.30 to 12.67 CNY per call. Endpoint: pixverse-v5.6/text-
-    to-video."""
+    """Makes a video with pixverse-v5.6/text-to-video. Price: 2.30 to 12.67 CNY per call (listed 2026-05-07). Endpoint:
+    pixverse-v5.6/text-to-video. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     resolution: Literal["360p", "540p", "720p", "1080p"]
     duration: Literal["5", "8", "10"]
@@ -3714,8 +5416,37 @@ class PixverseV56TextToVideo(ModelInput):
         negative_prompt: str | None = None,
     ) -> None: ...
 
+class PixverseV6Effects(ModelInput):
+    """Makes a video with pixverse-v6/effects. Its price is not published. Endpoint: pixverse-v6/effects. The open pages
+    of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    image_urls: list[Media | str]
+    template_id: str
+    prompt: str | None
+    quality: Literal["360p", "540p", "720p", "1080p"]
+    duration: int
+    motion_mode: Literal["normal", "fast"]
+    seed: int
+    negative_prompt: str | None
+    generate_audio_switch: bool
+    thinking_type: Literal["auto", "enabled", "disabled"]
+    def __init__(
+        self,
+        *,
+        image_urls: File | Sequence[File],
+        template_id: str,
+        prompt: str | None = None,
+        quality: Literal["360p", "540p", "720p", "1080p"] = "720p",
+        duration: int = 5,
+        motion_mode: Literal["normal", "fast"] = "normal",
+        seed: int = 0,
+        negative_prompt: str | None = None,
+        generate_audio_switch: bool = False,
+        thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
+    ) -> None: ...
+
 class PixverseV6Extend(ModelInput):
-    """Makes a video with pixverse-v6/extend. Price: 0.158 to 0.725 CNY per second. Endpoint: pixverse-v6/extend."""
+    """Makes a video with pixverse-v6/extend. Price: 0.158 to 0.725 CNY per second (listed 2026-05-07). Endpoint:
+    pixverse-v6/extend."""
     prompt: str
     video_url: Media | str
     resolution: Literal["360p", "540p", "720p", "1080p"]
@@ -3738,8 +5469,8 @@ class PixverseV6Extend(ModelInput):
     ) -> None: ...
 
 class PixverseV6ImageToVideo(ModelInput):
-    """Makes a video with pixverse-v6/image-to-video. Price: 0.158 to 0.725 CNY per second. Endpoint: pixverse-v6/image-
-    to-video."""
+    """Makes a video with pixverse-v6/image-to-video. Price: 0.158 to 0.725 CNY per second (listed 2026-05-07).
+    Endpoint: pixverse-v6/image-to-video."""
     image_url: Media | str
     prompt: str
     resolution: Literal["360p", "540p", "720p", "1080p"]
@@ -3756,8 +5487,8 @@ class PixverseV6ImageToVideo(ModelInput):
     ) -> None: ...
 
 class PixverseV6TextToVideo(ModelInput):
-    """Makes a video with pixverse-v6/text-to-video. Price: 0.158 to 0.725 CNY per second. Endpoint: pixverse-v6/text-
-    to-video."""
+    """Makes a video with pixverse-v6/text-to-video. Price: 0.158 to 0.725 CNY per second (listed 2026-05-07). Endpoint:
+    pixverse-v6/text-to-video."""
     prompt: str
     resolution: Literal["360p", "540p", "720p", "1080p"]
     duration: int
@@ -3774,11 +5505,11 @@ class PixverseV6TextToVideo(ModelInput):
     ) -> None: ...
 
 class PixverseV6Transition(ModelInput):
-    """Makes a video with pixverse-v6/transition. Price: 0.158 to 0.725 CNY per second. Endpoint:
+    """Makes a video with pixverse-v6/transition. Price: 0.158 to 0.725 CNY per second (listed 2026-05-07). Endpoint:
     pixverse-v6/transition."""
     prompt: str
     first_image_url: Media | str
-    end_image_url: Media | str | None
+    end_image_url: Media | str
     resolution: Literal["360p", "540p", "720p", "1080p"]
     duration: int
     generate_audio_switch: bool
@@ -3787,12 +5518,13 @@ class PixverseV6Transition(ModelInput):
     style: Literal["anime", "3d_animation", "clay", "comic", "cyberpunk"] | None
     negative_prompt: str | None
     seed: int | None
+    thinking_type: bool
     def __init__(
         self,
         *,
         prompt: str,
         first_image_url: File,
-        end_image_url: File | None = None,
+        end_image_url: File,
         resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
         duration: int = 5,
         generate_audio_switch: bool = False,
@@ -3801,11 +5533,43 @@ class PixverseV6Transition(ModelInput):
         style: Literal["anime", "3d_animation", "clay", "comic", "cyberpunk"] | None = None,
         negative_prompt: str | None = None,
         seed: int | None = None,
+        thinking_type: bool = False,
+    ) -> None: ...
+
+class Qwen3TtsFlash(ModelInput):
+    """Makes audio with qwen3-tts-flash. Its price is not published. Endpoint: alibaba/qwen3-tts-flash."""
+    text: str
+    voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Jennifer", "Ryan", "Katerina", "Aiden", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella", "Bodega", "Sonrisa", "Alek", "Dolce", "Sohee", "Ono Anna", "Lenn", "Emilien", "Andre", "Radio Gol", "Jada", "Dylan", "Li", "Marcus", "Roy", "Peter", "Sunny", "Eric", "Rocky", "Kiki"]
+    language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"]
+    def __init__(
+        self,
+        *,
+        text: str,
+        voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Jennifer", "Ryan", "Katerina", "Aiden", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella", "Bodega", "Sonrisa", "Alek", "Dolce", "Sohee", "Ono Anna", "Lenn", "Emilien", "Andre", "Radio Gol", "Jada", "Dylan", "Li", "Marcus", "Roy", "Peter", "Sunny", "Eric", "Rocky", "Kiki"] = "Cherry",
+        language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = "Auto",
+    ) -> None: ...
+
+class Qwen3TtsInstructFlash(ModelInput):
+    """Makes audio with qwen3-tts-instruct-flash. Its price is not published. Endpoint: alibaba/qwen3-tts-instruct-
+    flash."""
+    text: str
+    instructions: str | None
+    optimize_instructions: bool
+    voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella"]
+    language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"]
+    def __init__(
+        self,
+        *,
+        text: str,
+        instructions: str | None = None,
+        optimize_instructions: bool = False,
+        voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella"] = "Cherry",
+        language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = "Auto",
     ) -> None: ...
 
 class QwenImage20ImageEdit(ModelInput):
-    """Makes an image with qwen-image-2.0/image-edit. Price: 0.13 CNY per image. Endpoint: alibaba/qwen-image-2.0/image-
-    edit."""
+    """Makes an image with qwen-image-2.0/image-edit. Price: 0.13 CNY per image (listed 2026-09-13). Endpoint:
+    alibaba/qwen-image-2.0/image-edit."""
     image_urls: list[Media | str]
     prompt: str
     negative_prompt: str | None
@@ -3822,8 +5586,8 @@ class QwenImage20ImageEdit(ModelInput):
     ) -> None: ...
 
 class QwenImage20ProImageEdit(ModelInput):
-    """Makes an image with qwen-image-2.0-pro/image-edit. Price: 0.33 CNY per image. Endpoint: alibaba/qwen-
-    image-2.0-pro/image-edit."""
+    """Makes an image with qwen-image-2.0-pro/image-edit. Price: 0.33 CNY per image (listed 2026-09-13). Endpoint:
+    alibaba/qwen-image-2.0-pro/image-edit."""
     image_urls: list[Media | str]
     prompt: str | None
     negative_prompt: str | None
@@ -3840,8 +5604,8 @@ class QwenImage20ProImageEdit(ModelInput):
     ) -> None: ...
 
 class QwenImage20ProTextToImage(ModelInput):
-    """Makes an image with qwen-image-2.0-pro/text-to-image. Price: 0.33 CNY per image. Endpoint: alibaba/qwen-
-    image-2.0-pro/text-to-image."""
+    """Makes an image with qwen-image-2.0-pro/text-to-image. Price: 0.33 CNY per image (listed 2026-09-13). Endpoint:
+    alibaba/qwen-image-2.0-pro/text-to-image."""
     prompt: str
     negative_prompt: str | None
     size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"]
@@ -3858,8 +5622,8 @@ class QwenImage20ProTextToImage(ModelInput):
     ) -> None: ...
 
 class QwenImage20TextToImage(ModelInput):
-    """Makes an image with qwen-image-2.0/text-to-image. Price: 0.13 CNY per image. Endpoint: alibaba/qwen-
-    image-2.0/text-to-image."""
+    """Makes an image with qwen-image-2.0/text-to-image. Price: 0.13 CNY per image (listed 2026-09-13). Endpoint:
+    alibaba/qwen-image-2.0/text-to-image."""
     prompt: str
     negative_prompt: str | None
     size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"]
@@ -3875,9 +5639,101 @@ class QwenImage20TextToImage(ModelInput):
         prompt_extend: bool = True,
     ) -> None: ...
 
+class QwenImage30ImageEdit(ModelInput):
+    """Makes an image with qwen-image-3.0/image-edit. Its price is not published. Endpoint: alibaba/qwen-
+    image-3.0/image-edit."""
+    image_urls: list[Media | str]
+    prompt: str
+    negative_prompt: str | None
+    size: str | None
+    image_num: Literal["1", "2", "3", "4", "5", "6"]
+    prompt_extend: bool
+    prompt_extend_mode: Literal["direct", "agent"]
+    seed: int
+    enable_thinking: bool
+    def __init__(
+        self,
+        *,
+        image_urls: File | Sequence[File],
+        prompt: str,
+        negative_prompt: str | None = None,
+        size: str | None = None,
+        image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
+        prompt_extend: bool = True,
+        prompt_extend_mode: Literal["direct", "agent"] = "direct",
+        seed: int = 0,
+        enable_thinking: bool = True,
+    ) -> None: ...
+
+class QwenImage30ProImageEdit(ModelInput):
+    """Makes an image with qwen-image-3.0-pro/image-edit. Its price is not published. Depends on parameters; the rules
+    were not recorded. Endpoint: alibaba/qwen-image-3.0-pro/image-edit."""
+    image_urls: list[Media | str]
+    prompt: str
+    negative_prompt: str | None
+    size: Literal["1024*1024", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None
+    image_num: Literal["1", "2", "3", "4", "5", "6"]
+    prompt_extend: bool
+    seed: int | None
+    def __init__(
+        self,
+        *,
+        image_urls: File | Sequence[File],
+        prompt: str,
+        negative_prompt: str | None = None,
+        size: Literal["1024*1024", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
+        image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
+        prompt_extend: bool = True,
+        seed: int | None = None,
+    ) -> None: ...
+
+class QwenImage30ProTextToImage(ModelInput):
+    """Makes an image with qwen-image-3.0-pro/text-to-image. Its price is not published. Depends on parameters; the
+    rules were not recorded. Endpoint: alibaba/qwen-image-3.0-pro/text-to-image."""
+    prompt: str
+    negative_prompt: str | None
+    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None
+    image_num: Literal["1", "2", "3", "4", "5", "6"]
+    prompt_extend: bool
+    seed: int | None
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        negative_prompt: str | None = None,
+        size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
+        image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
+        prompt_extend: bool = True,
+        seed: int | None = None,
+    ) -> None: ...
+
+class QwenImage30TextToImage(ModelInput):
+    """Makes an image with qwen-image-3.0/text-to-image. Its price is not published. Endpoint: alibaba/qwen-
+    image-3.0/text-to-image."""
+    prompt: str
+    negative_prompt: str | None
+    size: str | None
+    image_num: Literal["1", "2", "3", "4", "5", "6"]
+    prompt_extend: bool
+    prompt_extend_mode: Literal["direct", "agent"]
+    seed: int | None
+    enable_thinking: bool
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        negative_prompt: str | None = None,
+        size: str | None = None,
+        image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
+        prompt_extend: bool = True,
+        prompt_extend_mode: Literal["direct", "agent"] = "direct",
+        seed: int | None = None,
+        enable_thinking: bool = True,
+    ) -> None: ...
+
 class QwenImageEdit2511(ModelInput):
-    """Makes an image with qwen-image/edit-2511. Price: 0.12 CNY per call. Endpoint: rhart-image/qwen-
-    image/edit-2511."""
+    """Makes an image with qwen-image/edit-2511. Price: 0.12 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/qwen-image/edit-2511."""
     image_url: Media | str
     image_url2: Media | str | None
     image_url3: Media | str | None
@@ -3896,8 +5752,8 @@ class QwenImageEdit2511(ModelInput):
     ) -> None: ...
 
 class QwenImageEdit2511Lora(ModelInput):
-    """Makes an image with qwen-image/edit-2511-lora. Price: 0.07 CNY per call. Endpoint: rhart-image/qwen-
-    image/edit-2511-lora."""
+    """Makes an image with qwen-image/edit-2511-lora. Price: 0.07 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/qwen-image/edit-2511-lora."""
     image_url: Media | str
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
@@ -3916,8 +5772,8 @@ class QwenImageEdit2511Lora(ModelInput):
     ) -> None: ...
 
 class QwenImageTextToImage2512(ModelInput):
-    """Makes an image with qwen-image/text-to-image-2512. Price: 0.12 CNY per call. Endpoint: rhart-image/qwen-
-    image/text-to-image-2512."""
+    """Makes an image with qwen-image/text-to-image-2512. Price: 0.12 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/qwen-image/text-to-image-2512."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"]
     custom_width: int
@@ -3934,8 +5790,8 @@ class QwenImageTextToImage2512(ModelInput):
     ) -> None: ...
 
 class QwenImageTextToImage2512Lora(ModelInput):
-    """Makes an image with qwen-image/text-to-image-2512-lora. Price: 0.10 CNY per call. Endpoint: rhart-image/qwen-
-    image/text-to-image-2512-lora."""
+    """Makes an image with qwen-image/text-to-image-2512-lora. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/qwen-image/text-to-image-2512-lora."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
     lora: str | None
@@ -3952,8 +5808,8 @@ class QwenImageTextToImage2512Lora(ModelInput):
     ) -> None: ...
 
 class RhVideoFpsIncreaser(ModelInput):
-    """Makes a video with rh-video-fps-increaser. Price: 0.07 CNY per second. Endpoint: rhart-video/video-fps-
-    increaser."""
+    """Makes a video with rh-video-fps-increaser. Price: 0.07 CNY per second (listed 2026-09-13). Endpoint: rhart-
+    video/video-fps-increaser."""
     video_url: Media | str
     def __init__(
         self,
@@ -3962,8 +5818,8 @@ class RhVideoFpsIncreaser(ModelInput):
     ) -> None: ...
 
 class RhVideoUpscaler(ModelInput):
-    """Makes a video with rh-video-upscaler. Price: 0.14 to 0.56 CNY per second. Endpoint: rhart-video/video-
-    upscaler."""
+    """Makes a video with rh-video-upscaler. Price: 0.14 to 0.56 CNY per second (listed 2026-05-07). Endpoint: rhart-
+    video/video-upscaler."""
     video_url: Media | str
     target_resolution: Literal["720p", "1080p", "2k", "4k"]
     def __init__(
@@ -3973,9 +5829,38 @@ class RhVideoUpscaler(ModelInput):
         target_resolution: Literal["720p", "1080p", "2k", "4k"] = "1080p",
     ) -> None: ...
 
+class RhartAudioExtractBackground(ModelInput):
+    """Makes audio with rhart-audio/extract-background. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    audio/extract-background. Its published parameter list is not complete; others pass with a warning."""
+    def __init__(
+        self,
+    ) -> None: ...
+
+class RhartAudioExtractVocal(ModelInput):
+    """Makes audio with rhart-audio/extract-vocal. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    audio/extract-vocal. Its published parameter list is not complete; others pass with a warning."""
+    def __init__(
+        self,
+    ) -> None: ...
+
+class RhartAudioQwen3TtsVoiceDesign(ModelInput):
+    """Makes audio with rhart-audio/qwen3-tts/voice-design. Its price is not published. Endpoint: rhart-
+    audio/qwen3-tts/voice-design. Its published parameter list is not complete; others pass with a warning."""
+    def __init__(
+        self,
+    ) -> None: ...
+
+class RhartAudioSourceSeparation(ModelInput):
+    """Makes audio with rhart-audio/source-separation. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    audio/source-separation. Its published parameter list is not complete; others pass with a warning."""
+    def __init__(
+        self,
+    ) -> None: ...
+
 class RhartTextG25FlashCvImageToText(ModelInput):
-    """Answers with text with rhart-text-g-25-flash-cv/image-to-text. Price: 0.02 CNY per call. Endpoint: rhart-
-    text-g-25-flash-cv/image-to-text."""
+    """Answers with text with rhart-text-g-25-flash-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-25-flash-cv/image-to-text. The open pages of runninghub.cn do not list it; it may need a key
+    of runninghub.ai."""
     prompt: str
     image_url: Media | str
     def __init__(
@@ -3986,8 +5871,9 @@ class RhartTextG25FlashCvImageToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG25FlashImageToText(ModelInput):
-    """Answers with text with rhart-text-g-25-flash/image-to-text. Price: 0.02 CNY per call. Endpoint: rhart-
-    text-g-25-flash/image-to-text."""
+    """Answers with text with rhart-text-g-25-flash/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-25-flash/image-to-text. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     image_url: Media | str
     def __init__(
@@ -3998,8 +5884,9 @@ class RhartTextG25FlashImageToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG25FlashTextToText(ModelInput):
-    """Answers with text with rhart-text-g-25-flash/text-to-text. Price: 0.02 CNY per call. Endpoint: rhart-
-    text-g-25-flash/text-to-text."""
+    """Answers with text with rhart-text-g-25-flash/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-25-flash/text-to-text. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     def __init__(
         self,
@@ -4008,8 +5895,9 @@ class RhartTextG25FlashTextToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG25FlashVideoToText(ModelInput):
-    """Answers with text with rhart-text-g-25-flash/video-to-text. Price: 0.02 CNY per call. Endpoint: rhart-
-    text-g-25-flash/video-to-text."""
+    """Answers with text with rhart-text-g-25-flash/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-25-flash/video-to-text. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     video_url: Media | str
     def __init__(
@@ -4020,8 +5908,9 @@ class RhartTextG25FlashVideoToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG25ProCvImageToText(ModelInput):
-    """Answers with text with rhart-text-g-25-pro-cv/image-to-text. Price: 0.02 CNY per call. Endpoint: rhart-
-    text-g-25-pro-cv/image-to-text."""
+    """Answers with text with rhart-text-g-25-pro-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-25-pro-cv/image-to-text. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     image_url: Media | str
     def __init__(
@@ -4032,8 +5921,9 @@ class RhartTextG25ProCvImageToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG25ProImageToText(ModelInput):
-    """Answers with text with rhart-text-g-25-pro/image-to-text. Price: 0.02 CNY per call. Endpoint: rhart-
-    text-g-25-pro/image-to-text."""
+    """Answers with text with rhart-text-g-25-pro/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-text-g-25-pro/image-to-text. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     image_url: Media | str
     def __init__(
@@ -4044,8 +5934,9 @@ class RhartTextG25ProImageToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG25ProTextToText(ModelInput):
-    """Answers with text with rhart-text-g-25-pro/text-to-text. Price: 0.02 CNY per call. Endpoint: rhart-
-    text-g-25-pro/text-to-text."""
+    """Answers with text with rhart-text-g-25-pro/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-text-g-25-pro/text-to-text. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     def __init__(
         self,
@@ -4054,8 +5945,9 @@ class RhartTextG25ProTextToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG25ProVideoToText(ModelInput):
-    """Answers with text with rhart-text-g-25-pro/video-to-text. Price: 0.02 CNY per call. Endpoint: rhart-
-    text-g-25-pro/video-to-text."""
+    """Answers with text with rhart-text-g-25-pro/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-text-g-25-pro/video-to-text. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     video_url: Media | str
     def __init__(
@@ -4066,8 +5958,9 @@ class RhartTextG25ProVideoToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG3FlashPreviewCvImageToText(ModelInput):
-    """Answers with text with rhart-text-g-3-flash-preview-cv/image-to-text. Price: 0.02 CNY per call. Endpoint: rhart-
-    text-g-3-flash-preview-cv/image-to-text."""
+    """Answers with text with rhart-text-g-3-flash-preview-cv/image-to-text. Price: 0.02 CNY per call (listed
+    2026-09-13). Endpoint: rhart-text-g-3-flash-preview-cv/image-to-text. The open pages of runninghub.cn do not list
+    it; it may need a key of runninghub.ai."""
     prompt: str
     image_url: Media | str
     def __init__(
@@ -4078,8 +5971,9 @@ class RhartTextG3FlashPreviewCvImageToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG3FlashPreviewImageToText(ModelInput):
-    """Answers with text with rhart-text-g-3-flash-preview/image-to-text. Price: 0.02 CNY per call. Endpoint: rhart-
-    text-g-3-flash-preview/image-to-text."""
+    """Answers with text with rhart-text-g-3-flash-preview/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-3-flash-preview/image-to-text. The open pages of runninghub.cn do not list it; it may need a
+    key of runninghub.ai."""
     prompt: str
     image_url: Media | str
     def __init__(
@@ -4090,8 +5984,9 @@ class RhartTextG3FlashPreviewImageToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG3FlashPreviewTextToText(ModelInput):
-    """Answers with text with rhart-text-g-3-flash-preview/text-to-text. Price: 0.02 CNY per call. Endpoint: rhart-
-    text-g-3-flash-preview/text-to-text."""
+    """Answers with text with rhart-text-g-3-flash-preview/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-3-flash-preview/text-to-text. The open pages of runninghub.cn do not list it; it may need a
+    key of runninghub.ai."""
     prompt: str
     def __init__(
         self,
@@ -4100,8 +5995,9 @@ class RhartTextG3FlashPreviewTextToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG3FlashPreviewVideoToText(ModelInput):
-    """Answers with text with rhart-text-g-3-flash-preview/video-to-text. Price: 0.02 CNY per call. Endpoint: rhart-
-    text-g-3-flash-preview/video-to-text."""
+    """Answers with text with rhart-text-g-3-flash-preview/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-3-flash-preview/video-to-text. The open pages of runninghub.cn do not list it; it may need a
+    key of runninghub.ai."""
     prompt: str
     video_url: Media | str
     def __init__(
@@ -4112,8 +6008,9 @@ class RhartTextG3FlashPreviewVideoToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG3ProPreviewCvImageToText(ModelInput):
-    """Answers with text with rhart-text-g-3-pro-preview-cv/image-to-text. Price: 0.05 CNY per call. Endpoint: rhart-
-    text-g-3-pro-preview-cv/image-to-text."""
+    """Answers with text with rhart-text-g-3-pro-preview-cv/image-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-3-pro-preview-cv/image-to-text. The open pages of runninghub.cn do not list it; it may need a
+    key of runninghub.ai."""
     prompt: str
     image_url: Media | str
     def __init__(
@@ -4124,8 +6021,9 @@ class RhartTextG3ProPreviewCvImageToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG3ProPreviewImageToText(ModelInput):
-    """Answers with text with rhart-text-g-3-pro-preview/image-to-text. Price: 0.05 CNY per call. Endpoint: rhart-
-    text-g-3-pro-preview/image-to-text."""
+    """Answers with text with rhart-text-g-3-pro-preview/image-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-3-pro-preview/image-to-text. The open pages of runninghub.cn do not list it; it may need a
+    key of runninghub.ai."""
     prompt: str
     image_url: Media | str
     def __init__(
@@ -4136,8 +6034,9 @@ class RhartTextG3ProPreviewImageToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG3ProPreviewTextToText(ModelInput):
-    """Answers with text with rhart-text-g-3-pro-preview/text-to-text. Price: 0.05 CNY per call. Endpoint: rhart-
-    text-g-3-pro-preview/text-to-text."""
+    """Answers with text with rhart-text-g-3-pro-preview/text-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-3-pro-preview/text-to-text. The open pages of runninghub.cn do not list it; it may need a key
+    of runninghub.ai."""
     prompt: str
     def __init__(
         self,
@@ -4146,8 +6045,9 @@ class RhartTextG3ProPreviewTextToText(ModelInput):
     ) -> None: ...
 
 class RhartTextG3ProPreviewVideoToText(ModelInput):
-    """Answers with text with rhart-text-g-3-pro-preview/video-to-text. Price: 0.05 CNY per call. Endpoint: rhart-
-    text-g-3-pro-preview/video-to-text."""
+    """Answers with text with rhart-text-g-3-pro-preview/video-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-3-pro-preview/video-to-text. The open pages of runninghub.cn do not list it; it may need a
+    key of runninghub.ai."""
     prompt: str
     video_url: Media | str
     def __init__(
@@ -4158,7 +6058,8 @@ class RhartTextG3ProPreviewVideoToText(ModelInput):
     ) -> None: ...
 
 class RhartTextQwen27bChat(ModelInput):
-    """Answers with text with rhart-text-qwen-27b/chat. Price: 0.10 CNY per call. Endpoint: rhart-text-qwen-27b/chat."""
+    """Answers with text with rhart-text-qwen-27b/chat. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint: rhart-
+    text-qwen-27b/chat. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     image_urls: list[Media | str] | None
     video_url: Media | str | None
@@ -4170,9 +6071,91 @@ class RhartTextQwen27bChat(ModelInput):
         video_url: File | None = None,
     ) -> None: ...
 
+class RhartVideoMinimaxH3OssFl2va(ModelInput):
+    """Makes a video with rhart-video/minimax-h3-oss/fl2va. Its price is not published. Endpoint: rhart-
+    video/minimax-h3-oss/fl2va. Its published parameter list is not complete; others pass with a warning."""
+    def __init__(
+        self,
+    ) -> None: ...
+
+class RhartVideoMinimaxH3OssFl2vaAdvanced(ModelInput):
+    """Makes a video with rhart-video/minimax-h3-oss/fl2va-advanced. Its price is not published. Endpoint: rhart-
+    video/minimax-h3-oss/fl2va-advanced. Its published parameter list is not complete; others pass with a warning."""
+    def __init__(
+        self,
+    ) -> None: ...
+
+class RhartVideoSparkvidV21FastV2(ModelInput):
+    """Makes a video with rhart-video/sparkvid-v2-1-fast-v2. Price: 0.50 to 1.63 CNY per second (listed 2026-05-08).
+    Endpoint: rhart-video/sparkvid-v2-1-fast-v2. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str | None
+    image_urls: list[Media | str]
+    negative_prompt: str | None
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
+    duration: Literal["5", "10"]
+    seed: int | None
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        image_urls: File | Sequence[File],
+        negative_prompt: str | None = None,
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["5", "10"] = "5",
+        seed: int | None = None,
+    ) -> None: ...
+
+class RhartVideoSparkvidV21V2(ModelInput):
+    """Makes a video with rhart-video/sparkvid-v2-1-v2. Price: 0.80 to 1.86 CNY per second (listed 2026-05-08).
+    Endpoint: rhart-video/sparkvid-v2-1-v2. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str | None
+    image_urls: list[Media | str]
+    negative_prompt: str | None
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
+    duration: Literal["5", "10"]
+    seed: int | None
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        image_urls: File | Sequence[File],
+        negative_prompt: str | None = None,
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["5", "10"] = "5",
+        seed: int | None = None,
+    ) -> None: ...
+
+class RhartVideoSparkvideo20UploadAsset(ModelInput):
+    """Makes a video with rhart-video/sparkvideo-2.0/upload-asset. Its price is not published. Endpoint: rhart-
+    video/sparkvideo-2.0/upload-asset. Gone from RunningHub's newest lists; it may still answer."""
+    asset_type: Literal["Image", "Video"]
+    url: str
+    def __init__(
+        self,
+        *,
+        asset_type: Literal["Image", "Video"] = "Image",
+        url: str,
+    ) -> None: ...
+
+class RhartVideoVideoDepthConverter(ModelInput):
+    """Makes a video with rhart-video/video-depth-converter. Its price is not published. Endpoint: rhart-video/video-
+    depth-converter. Its published parameter list is not complete; others pass with a warning."""
+    def __init__(
+        self,
+    ) -> None: ...
+
+class RhartVideoWan22CharacterMotionTransfer(ModelInput):
+    """Makes a video with rhart-video/wan2.2/character-motion-transfer. Price: 0.24 CNY per second (listed 2026-06-18).
+    Endpoint: rhart-video/wan2.2/character-motion-transfer. Its published parameter list is not complete; others pass
+    with a warning."""
+    def __init__(
+        self,
+    ) -> None: ...
+
 class RunwaymlGen4AlephVideoToVideoOfficialStable(ModelInput):
-    """Makes a video with runwayml/gen4-aleph/video-to-video-official-stable. Price: 5.25 CNY per call. Endpoint: rhart-
-    video-r/gen4-aleph-official/video-to-video."""
+    """Makes a video with runwayml/gen4-aleph/video-to-video-official-stable. Price: 5.25 CNY per call (listed
+    2026-09-13). Endpoint: rhart-video-r/gen4-aleph-official/video-to-video. The open pages of runninghub.cn do not list
+    it; it may need a key of runninghub.ai."""
     prompt: str
     video_url: Media | str
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
@@ -4187,8 +6170,9 @@ class RunwaymlGen4AlephVideoToVideoOfficialStable(ModelInput):
     ) -> None: ...
 
 class RunwaymlGen4TurboImageToVideoChannelLowPrice(ModelInput):
-    """Makes a video with runwayml/gen4-turbo/image-to-video-channel-low-price. Price: 0.21 CNY per second. Endpoint:
-    rhart-video-r/gen4-turbo/image-to-video."""
+    """Makes a video with runwayml/gen4-turbo/image-to-video-channel-low-price. Price: 0.21 CNY per second (listed
+    2026-09-13). Endpoint: rhart-video-r/gen4-turbo/image-to-video. The open pages of runninghub.cn do not list it; it
+    may need a key of runninghub.ai."""
     prompt: str | None
     image_url: Media | str
     duration: Literal["5", "10"]
@@ -4203,8 +6187,9 @@ class RunwaymlGen4TurboImageToVideoChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class RunwaymlGen4TurboImageToVideoOfficialStable(ModelInput):
-    """Makes a video with runwayml/gen4-turbo/image-to-video-official-stable. Price: 3.20 to 6.40 CNY per call.
-    Endpoint: rhart-video-r/gen4-turbo-official/image-to-video."""
+    """Makes a video with runwayml/gen4-turbo/image-to-video-official-stable. Price: 3.20 to 6.40 CNY per call (listed
+    2026-05-07). Endpoint: rhart-video-r/gen4-turbo-official/image-to-video. The open pages of runninghub.cn do not list
+    it; it may need a key of runninghub.ai."""
     prompt: str
     image_url: Media | str
     duration: Literal["5", "10"]
@@ -4219,11 +6204,11 @@ class RunwaymlGen4TurboImageToVideoOfficialStable(ModelInput):
     ) -> None: ...
 
 class Seedance20FastImageToVideo(ModelInput):
-    """Makes a video with seedance-2.0-fast/image-to-video. Price: 0.50 to 1.63 CNY per second. Endpoint: rhart-
-    video/sparkvideo-2.0-fast/image-to-video."""
+    """Makes a video with seedance-2.0-fast/image-to-video. Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
+    Endpoint: rhart-video/sparkvideo-2.0-fast/image-to-video."""
     prompt: str | None
     resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
     first_frame_url: Media | str
     last_frame_url: Media | str | None
     generate_audio: bool
@@ -4234,20 +6219,47 @@ class Seedance20FastImageToVideo(ModelInput):
         *,
         prompt: str | None = None,
         resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"] = "5",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
         first_frame_url: File,
         last_frame_url: File | None = None,
         generate_audio: bool = True,
         ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
         return_last_frame: bool = False,
+    ) -> None: ...
+
+class Seedance20FastImageToVideoLowPrice(ModelInput):
+    """Makes a video with Seedance-2.0-fast Image-to-Video (Low-Price). Its price is not published. Endpoint:
+    minimax/nova-video-2.0-fast/image-to-video. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str | None
+    first_frame_url: Media | str
+    last_frame_url: Media | str | None
+    resolution: Literal["480p", "720p"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
+    generate_audio: bool
+    watermark: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        first_frame_url: File,
+        last_frame_url: File | None = None,
+        resolution: Literal["480p", "720p"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+        generate_audio: bool = False,
+        watermark: bool = False,
+        seed: int = -1,
     ) -> None: ...
 
 class Seedance20FastMultimodalVideo(ModelInput):
-    """Makes a video with seedance-2.0-fast/multimodal-video. Price: from 0.50 to 1.63 CNY per second. Endpoint: rhart-
-    video/sparkvideo-2.0-fast/multimodal-video."""
+    """Makes a video with seedance-2.0-fast/multimodal-video. Price: from 0.50 to 1.63 CNY per second (listed
+    2026-05-07). With a reference video: 0.6 a second of input and output, a least number of seconds, plus 0.42 an
+    output second at 2k. Endpoint: rhart-video/sparkvideo-2.0-fast/multimodal-video."""
     prompt: str
     resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
     image_urls: list[Media | str] | None
     video_urls: list[Media | str] | None
     audio_urls: list[Media | str] | None
@@ -4259,21 +6271,53 @@ class Seedance20FastMultimodalVideo(ModelInput):
         *,
         prompt: str,
         resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"] = "5",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
         image_urls: File | Sequence[File] | None = None,
         video_urls: File | Sequence[File] | None = None,
         audio_urls: File | Sequence[File] | None = None,
         generate_audio: bool = True,
         ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
         return_last_frame: bool = False,
+    ) -> None: ...
+
+class Seedance20FastMultimodalVideoLowPrice(ModelInput):
+    """Makes a video with Seedance-2.0-fast Multimodal Video (Low-Price). Its price is not published. Endpoint:
+    minimax/nova-video-2.0-fast/multimodal-to-video. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str | None
+    first_frame_url: Media | str | None
+    last_frame_url: Media | str | None
+    image_urls: list[Media | str] | None
+    video_url: Media | str | None
+    audio_url: Media | str | None
+    resolution: Literal["480p", "720p"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
+    generate_audio: bool
+    watermark: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        first_frame_url: File | None = None,
+        last_frame_url: File | None = None,
+        image_urls: File | Sequence[File] | None = None,
+        video_url: File | None = None,
+        audio_url: File | None = None,
+        resolution: Literal["480p", "720p"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+        generate_audio: bool = False,
+        watermark: bool = False,
+        seed: int = -1,
     ) -> None: ...
 
 class Seedance20FastTextToVideo(ModelInput):
-    """Makes a video with seedance-2.0-fast/text-to-video. Price: 0.50 to 1.63 CNY per second. Endpoint: rhart-
-    video/sparkvideo-2.0-fast/text-to-video."""
+    """Makes a video with seedance-2.0-fast/text-to-video. Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
+    Endpoint: rhart-video/sparkvideo-2.0-fast/text-to-video."""
     prompt: str
     resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
     generate_audio: bool
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
     web_search: bool
@@ -4283,19 +6327,42 @@ class Seedance20FastTextToVideo(ModelInput):
         *,
         prompt: str,
         resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"] = "5",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
         generate_audio: bool = True,
         ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
         web_search: bool = False,
         return_last_frame: bool = False,
+    ) -> None: ...
+
+class Seedance20FastTextToVideoLowPrice(ModelInput):
+    """Makes a video with Seedance-2.0-fast Text-to-Video (Low-Price). Its price is not published. Endpoint:
+    minimax/nova-video-2.0-fast/text-to-video. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str
+    resolution: Literal["480p", "720p"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
+    generate_audio: bool
+    watermark: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+        generate_audio: bool = False,
+        watermark: bool = False,
+        seed: int = -1,
     ) -> None: ...
 
 class Seedance20GlobalFastImageToVideo(ModelInput):
-    """Makes a video with seedance-2.0-global-fast/image-to-video. Price: 0.50 to 1.63 CNY per second. Endpoint:
-    bytedance/seedance-2.0-global-fast/image-to-video."""
+    """Makes a video with seedance-2.0-global-fast/image-to-video. Price: 0.50 to 1.63 CNY per second (listed
+    2026-05-07). Endpoint: bytedance/seedance-2.0-global-fast/image-to-video. Gone from RunningHub's newest lists; it
+    may still answer."""
     prompt: str | None
     resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
     first_frame_url: Media | str
     last_frame_url: Media | str | None
     generate_audio: bool
@@ -4303,12 +6370,13 @@ class Seedance20GlobalFastImageToVideo(ModelInput):
     real_person_mode: bool
     conversion_slots: list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]
     return_last_frame: bool
+    seed: int
     def __init__(
         self,
         *,
         prompt: str | None = None,
         resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
         first_frame_url: File,
         last_frame_url: File | None = None,
         generate_audio: bool = True,
@@ -4316,14 +6384,40 @@ class Seedance20GlobalFastImageToVideo(ModelInput):
         real_person_mode: bool = True,
         conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
         return_last_frame: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20GlobalFastImageToVideoLowPrice(ModelInput):
+    """Makes a video with Seedance-2.0-global-fast Image-to-Video (Low-Price). Its price is not published. Endpoint:
+    minimax/eva-video-2.0-fast/image-to-video. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str | None
+    first_frame_url: Media | str
+    last_frame_url: Media | str | None
+    resolution: Literal["480p", "720p"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
+    generate_audio: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        first_frame_url: File,
+        last_frame_url: File | None = None,
+        resolution: Literal["480p", "720p"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+        generate_audio: bool = False,
+        seed: int = -1,
     ) -> None: ...
 
 class Seedance20GlobalFastMultimodalVideo(ModelInput):
-    """Makes a video with seedance-2.0-global-fast/multimodal-video. Price: 0.50 to 1.63 CNY per second. Endpoint:
-    bytedance/seedance-2.0-global-fast/multimodal-video."""
+    """Makes a video with seedance-2.0-global-fast/multimodal-video. Price: 0.50 to 1.63 CNY per second (listed
+    2026-05-07). Endpoint: bytedance/seedance-2.0-global-fast/multimodal-video. Gone from RunningHub's newest lists; it
+    may still answer."""
     prompt: str
     resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
     image_urls: list[Media | str] | None
     video_urls: list[Media | str] | None
     audio_urls: list[Media | str] | None
@@ -4332,12 +6426,13 @@ class Seedance20GlobalFastMultimodalVideo(ModelInput):
     real_person_mode: bool
     conversion_slots: list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]
     return_last_frame: bool
+    seed: int
     def __init__(
         self,
         *,
         prompt: str,
         resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
         image_urls: File | Sequence[File] | None = None,
         video_urls: File | Sequence[File] | None = None,
         audio_urls: File | Sequence[File] | None = None,
@@ -4346,36 +6441,88 @@ class Seedance20GlobalFastMultimodalVideo(ModelInput):
         real_person_mode: bool = True,
         conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
         return_last_frame: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20GlobalFastMultimodalVideoLowPrice(ModelInput):
+    """Makes a video with Seedance-2.0-global-fast Multimodal Video (Low-Price). Its price is not published. Endpoint:
+    minimax/eva-video-2.0-fast/multimodal-to-video. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str | None
+    first_frame_url: Media | str | None
+    last_frame_url: Media | str | None
+    image_urls: list[Media | str] | None
+    video_url: Media | str | None
+    audio_url: Media | str | None
+    resolution: Literal["480p", "720p"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
+    generate_audio: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        first_frame_url: File | None = None,
+        last_frame_url: File | None = None,
+        image_urls: File | Sequence[File] | None = None,
+        video_url: File | None = None,
+        audio_url: File | None = None,
+        resolution: Literal["480p", "720p"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+        generate_audio: bool = False,
+        seed: int = -1,
     ) -> None: ...
 
 class Seedance20GlobalFastTextToVideo(ModelInput):
-    """Makes a video with seedance-2.0-global-fast/text-to-video. Price: 0.50 to 1.63 CNY per second. Endpoint:
-    bytedance/seedance-2.0-global-fast/text-to-video."""
+    """Makes a video with seedance-2.0-global-fast/text-to-video. Price: 0.50 to 1.63 CNY per second (listed
+    2026-05-07). Endpoint: bytedance/seedance-2.0-global-fast/text-to-video. Gone from RunningHub's newest lists; it may
+    still answer."""
     prompt: str
     resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
     generate_audio: bool
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    web_search: bool
     return_last_frame: bool
+    seed: int
     def __init__(
         self,
         *,
         prompt: str,
         resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
         generate_audio: bool = True,
         ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        web_search: bool = False,
         return_last_frame: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20GlobalFastTextToVideoLowPrice(ModelInput):
+    """Makes a video with Seedance-2.0-global-fast Text-to-Video (Low-Price). Its price is not published. Endpoint:
+    minimax/eva-video-2.0-fast/text-to-video. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str
+    resolution: Literal["480p", "720p"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
+    generate_audio: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+        generate_audio: bool = False,
+        seed: int = -1,
     ) -> None: ...
 
 class Seedance20GlobalImageToVideo(ModelInput):
-    """Makes a video with seedance-2.0-global/image-to-video. Price: 0.60 to 3.00 CNY per second. Endpoint:
-    bytedance/seedance-2.0-global/image-to-video."""
+    """Makes a video with seedance-2.0-global/image-to-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
+    Endpoint: bytedance/seedance-2.0-global/image-to-video. Gone from RunningHub's newest lists; it may still answer."""
     prompt: str | None
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
     first_frame_url: Media | str
     last_frame_url: Media | str | None
     generate_audio: bool
@@ -4383,12 +6530,13 @@ class Seedance20GlobalImageToVideo(ModelInput):
     real_person_mode: bool
     conversion_slots: list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]
     return_last_frame: bool
+    seed: int
     def __init__(
         self,
         *,
         prompt: str | None = None,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
         first_frame_url: File,
         last_frame_url: File | None = None,
         generate_audio: bool = True,
@@ -4396,14 +6544,69 @@ class Seedance20GlobalImageToVideo(ModelInput):
         real_person_mode: bool = True,
         conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
         return_last_frame: bool = False,
+        seed: int = -1,
     ) -> None: ...
 
-class Seedance20GlobalMultimodalVideo(ModelInput):
-    """Makes a video with seedance-2.0-global/multimodal-video. Price: 0.60 to 3.00 CNY per second. Endpoint:
-    bytedance/seedance-2.0-global/multimodal-video."""
+class Seedance20GlobalImageToVideoLowPrice(ModelInput):
+    """Makes a video with Seedance-2.0-global Image-to-Video (Low-Price). Its price is not published. Endpoint:
+    minimax/eva-video-2.0/image-to-video. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str | None
+    first_frame_url: Media | str
+    last_frame_url: Media | str | None
+    resolution: Literal["480p", "720p", "1080p"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
+    generate_audio: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        first_frame_url: File,
+        last_frame_url: File | None = None,
+        resolution: Literal["480p", "720p", "1080p"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+        generate_audio: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20GlobalMiniImageToVideo(ModelInput):
+    """Makes a video with seedance-2.0-global-mini/image-to-video. Its price is not published. Endpoint:
+    bytedance/seedance-2.0-global-mini/image-to-video. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str | None
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    first_frame_url: Media | str
+    last_frame_url: Media | str | None
+    generate_audio: bool
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
+    real_person_mode: bool
+    conversion_slots: list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]
+    return_last_frame: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        first_frame_url: File,
+        last_frame_url: File | None = None,
+        generate_audio: bool = True,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+        real_person_mode: bool = True,
+        conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
+        return_last_frame: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20GlobalMiniMultimodalVideo(ModelInput):
+    """Makes a video with seedance-2.0-global-mini/multimodal-video. Its price is not published. Endpoint:
+    bytedance/seedance-2.0-global-mini/multimodal-video. Gone from RunningHub's newest lists; it may still answer."""
     prompt: str
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
     image_urls: list[Media | str] | None
     video_urls: list[Media | str] | None
     audio_urls: list[Media | str] | None
@@ -4412,12 +6615,13 @@ class Seedance20GlobalMultimodalVideo(ModelInput):
     real_person_mode: bool
     conversion_slots: list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]
     return_last_frame: bool
+    seed: int
     def __init__(
         self,
         *,
         prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
         image_urls: File | Sequence[File] | None = None,
         video_urls: File | Sequence[File] | None = None,
         audio_urls: File | Sequence[File] | None = None,
@@ -4426,36 +6630,167 @@ class Seedance20GlobalMultimodalVideo(ModelInput):
         real_person_mode: bool = True,
         conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
         return_last_frame: bool = False,
+        seed: int = -1,
     ) -> None: ...
 
-class Seedance20GlobalTextToVideo(ModelInput):
-    """Makes a video with seedance-2.0-global/text-to-video. Price: 0.60 to 3.00 CNY per second. Endpoint:
-    bytedance/seedance-2.0-global/text-to-video."""
+class Seedance20GlobalMiniTextToVideo(ModelInput):
+    """Makes a video with seedance-2.0-global-mini/text-to-video. Its price is not published. Endpoint:
+    bytedance/seedance-2.0-global-mini/text-to-video. Gone from RunningHub's newest lists; it may still answer."""
     prompt: str
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
     generate_audio: bool
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    web_search: bool
     return_last_frame: bool
+    seed: int
     def __init__(
         self,
         *,
         prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
         generate_audio: bool = True,
         ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        web_search: bool = False,
         return_last_frame: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20GlobalMultimodalVideo(ModelInput):
+    """Makes a video with seedance-2.0-global/multimodal-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
+    Endpoint: bytedance/seedance-2.0-global/multimodal-video. Gone from RunningHub's newest lists; it may still
+    answer."""
+    prompt: str
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    image_urls: list[Media | str] | None
+    video_urls: list[Media | str] | None
+    audio_urls: list[Media | str] | None
+    generate_audio: bool
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
+    real_person_mode: bool
+    conversion_slots: list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]
+    return_last_frame: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        image_urls: File | Sequence[File] | None = None,
+        video_urls: File | Sequence[File] | None = None,
+        audio_urls: File | Sequence[File] | None = None,
+        generate_audio: bool = True,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+        real_person_mode: bool = True,
+        conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
+        return_last_frame: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20GlobalMultimodalVideoLowPrice(ModelInput):
+    """Makes a video with Seedance-2.0-global Multimodal Video (Low-Price). Its price is not published. Endpoint:
+    minimax/eva-video-2.0/multimodal-to-video. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str | None
+    first_frame_url: Media | str | None
+    last_frame_url: Media | str | None
+    image_urls: list[Media | str] | None
+    video_url: Media | str | None
+    audio_url: Media | str | None
+    resolution: Literal["480p", "720p", "1080p"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
+    generate_audio: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        first_frame_url: File | None = None,
+        last_frame_url: File | None = None,
+        image_urls: File | Sequence[File] | None = None,
+        video_url: File | None = None,
+        audio_url: File | None = None,
+        resolution: Literal["480p", "720p", "1080p"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+        generate_audio: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20GlobalTextToVideo(ModelInput):
+    """Makes a video with seedance-2.0-global/text-to-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
+    Endpoint: bytedance/seedance-2.0-global/text-to-video. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    generate_audio: bool
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
+    return_last_frame: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        generate_audio: bool = True,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+        return_last_frame: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20GlobalTextToVideoLowPrice(ModelInput):
+    """Makes a video with Seedance-2.0-global Text-to-Video (Low-Price). Its price is not published. Endpoint:
+    minimax/eva-video-2.0/text-to-video. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str
+    resolution: Literal["480p", "720p", "1080p"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
+    generate_audio: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "1080p"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+        generate_audio: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20GlobalUploadAsset(ModelInput):
+    """Answers with text with seedance-2.0-global/upload-asset. Its price is not published. Endpoint:
+    bytedance/seedance-2.0-global/upload-asset. Gone from RunningHub's newest lists; it may still answer."""
+    asset_type: Literal["Image", "Video"]
+    url: str
+    def __init__(
+        self,
+        *,
+        asset_type: Literal["Image", "Video"] = "Image",
+        url: str,
+    ) -> None: ...
+
+class Seedance20GlobalUploadAssetChannelLowPrice(ModelInput):
+    """Answers with text with seedance-2.0-global/upload-asset-channel-low-price. Its price is not published. Endpoint:
+    bytedance/seedance-2.0-global/upload-asset-channel-low-price. Gone from RunningHub's newest lists; it may still
+    answer."""
+    asset_type: Literal["Image", "Video"]
+    url: str
+    def __init__(
+        self,
+        *,
+        asset_type: Literal["Image", "Video"] = "Image",
+        url: str,
     ) -> None: ...
 
 class Seedance20ImageToVideo(ModelInput):
-    """Makes a video with seedance-2.0/image-to-video. Price: 0.60 to 3.00 CNY per second. Endpoint: rhart-
-    video/sparkvideo-2.0/image-to-video."""
+    """Makes a video with seedance-2.0/image-to-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07). Endpoint:
+    rhart-video/sparkvideo-2.0/image-to-video."""
     prompt: str | None
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"]
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
     first_frame_url: Media | str
     last_frame_url: Media | str | None
     generate_audio: bool
@@ -4465,8 +6800,8 @@ class Seedance20ImageToVideo(ModelInput):
         self,
         *,
         prompt: str | None = None,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"] = "5",
+        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
         first_frame_url: File,
         last_frame_url: File | None = None,
         generate_audio: bool = True,
@@ -4474,12 +6809,126 @@ class Seedance20ImageToVideo(ModelInput):
         return_last_frame: bool = False,
     ) -> None: ...
 
-class Seedance20MultimodalVideo(ModelInput):
-    """Makes a video with seedance-2.0/multimodal-video. Price: from 0.60 to 3.00 CNY per second. Endpoint: rhart-
-    video/sparkvideo-2.0/multimodal-video."""
+class Seedance20ImageToVideoLowPrice(ModelInput):
+    """Makes a video with Seedance-2.0 Image-to-Video (Low-Price). Its price is not published. Endpoint: minimax/nova-
+    video-2.0/image-to-video. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str | None
+    first_frame_url: Media | str
+    last_frame_url: Media | str | None
+    resolution: Literal["480p", "720p", "1080p"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
+    generate_audio: bool
+    watermark: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        first_frame_url: File,
+        last_frame_url: File | None = None,
+        resolution: Literal["480p", "720p", "1080p"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+        generate_audio: bool = False,
+        watermark: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20MiniImageToVideo(ModelInput):
+    """Makes a video with seedance-2.0-mini/image-to-video. Price: 0.30 to 1.23 CNY per second (listed 2026-09-13).
+    Endpoint: rhart-video/sparkvideo-2.0-mini/image-to-video."""
+    prompt: str | None
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    first_frame_url: Media | str
+    last_frame_url: Media | str | None
+    generate_audio: bool
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
+    real_person_mode: bool
+    conversion_slots: list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]
+    return_last_frame: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        first_frame_url: File,
+        last_frame_url: File | None = None,
+        generate_audio: bool = True,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+        real_person_mode: bool = True,
+        conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
+        return_last_frame: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20MiniMultimodalVideo(ModelInput):
+    """Makes a video with seedance-2.0-mini/multimodal-video. Its price is not published. 2k: 1.02 a second without a
+    reference video; with one, another rate and a least number of seconds. Endpoint: rhart-
+    video/sparkvideo-2.0-mini/multimodal-video."""
     prompt: str
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"]
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    image_urls: list[Media | str] | None
+    video_urls: list[Media | str] | None
+    audio_urls: list[Media | str] | None
+    generate_audio: bool
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
+    real_person_mode: bool
+    conversion_slots: list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]
+    return_last_frame: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        image_urls: File | Sequence[File] | None = None,
+        video_urls: File | Sequence[File] | None = None,
+        audio_urls: File | Sequence[File] | None = None,
+        generate_audio: bool = True,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+        real_person_mode: bool = True,
+        conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
+        return_last_frame: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20MiniTextToVideo(ModelInput):
+    """Makes a video with seedance-2.0-mini/text-to-video. Price: 0.30 to 1.23 CNY per second (listed 2026-09-13).
+    Endpoint: rhart-video/sparkvideo-2.0-mini/text-to-video."""
+    prompt: str
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    generate_audio: bool
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
+    web_search: bool
+    return_last_frame: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        generate_audio: bool = True,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+        web_search: bool = False,
+        return_last_frame: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20MultimodalVideo(ModelInput):
+    """Makes a video with seedance-2.0/multimodal-video. Price: from 0.60 to 3.00 CNY per second (listed 2026-05-07).
+    With a reference video: 0.8 a second of input and output, a least number of seconds, plus 0.42 an output second at
+    2k. Endpoint: rhart-video/sparkvideo-2.0/multimodal-video."""
+    prompt: str
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
     image_urls: list[Media | str] | None
     video_urls: list[Media | str] | None
     audio_urls: list[Media | str] | None
@@ -4490,8 +6939,8 @@ class Seedance20MultimodalVideo(ModelInput):
         self,
         *,
         prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"] = "5",
+        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
         image_urls: File | Sequence[File] | None = None,
         video_urls: File | Sequence[File] | None = None,
         audio_urls: File | Sequence[File] | None = None,
@@ -4500,12 +6949,44 @@ class Seedance20MultimodalVideo(ModelInput):
         return_last_frame: bool = False,
     ) -> None: ...
 
+class Seedance20MultimodalVideoLowPrice(ModelInput):
+    """Makes a video with Seedance-2.0 Multimodal Video (Low-Price). Its price is not published. Endpoint: minimax/nova-
+    video-2.0/multimodal-to-video. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str | None
+    first_frame_url: Media | str | None
+    last_frame_url: Media | str | None
+    image_urls: list[Media | str] | None
+    video_url: Media | str | None
+    audio_url: Media | str | None
+    resolution: Literal["480p", "720p", "1080p"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
+    generate_audio: bool
+    watermark: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        first_frame_url: File | None = None,
+        last_frame_url: File | None = None,
+        image_urls: File | Sequence[File] | None = None,
+        video_url: File | None = None,
+        audio_url: File | None = None,
+        resolution: Literal["480p", "720p", "1080p"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+        generate_audio: bool = False,
+        watermark: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
 class Seedance20TextToVideo(ModelInput):
-    """Makes a video with seedance-2.0/text-to-video. Price: 0.60 to 3.00 CNY per second. Endpoint: rhart-
-    video/sparkvideo-2.0/text-to-video."""
+    """Makes a video with seedance-2.0/text-to-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07). Endpoint:
+    rhart-video/sparkvideo-2.0/text-to-video."""
     prompt: str
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"]
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
     generate_audio: bool
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
     web_search: bool
@@ -4514,17 +6995,164 @@ class Seedance20TextToVideo(ModelInput):
         self,
         *,
         prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"] = "5",
+        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
         generate_audio: bool = True,
         ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
         web_search: bool = False,
         return_last_frame: bool = False,
     ) -> None: ...
 
+class Seedance20TextToVideoLowPrice(ModelInput):
+    """Makes a video with Seedance-2.0 Text-to-Video (Low-Price). Its price is not published. Endpoint: minimax/nova-
+    video-2.0/text-to-video. Gone from RunningHub's newest lists; it may still answer."""
+    prompt: str
+    resolution: Literal["480p", "720p", "1080p"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
+    generate_audio: bool
+    watermark: bool
+    seed: int
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "1080p"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+        generate_audio: bool = False,
+        watermark: bool = False,
+        seed: int = -1,
+    ) -> None: ...
+
+class Seedance20UploadAsset(ModelInput):
+    """Answers with text with seedance2.0/upload-asset. Its price is not published. Endpoint: seedance2.0/upload-asset.
+    Gone from RunningHub's newest lists; it may still answer."""
+    url: str
+    asset_type: Literal["Image", "Video", "Audio"]
+    name: str | None
+    def __init__(
+        self,
+        *,
+        url: str,
+        asset_type: Literal["Image", "Video", "Audio"] = "Image",
+        name: str | None = None,
+    ) -> None: ...
+
+class Seedance20UploadAssetChannelLowPrice(ModelInput):
+    """Makes a video with seedance-2.0/upload-asset-channel-low-price. Its price is not published. Endpoint: rhart-
+    video/sparkvideo-2.0/upload-asset-channel-low-price. Gone from RunningHub's newest lists; it may still answer."""
+    asset_type: Literal["Image", "Video"]
+    url: str
+    def __init__(
+        self,
+        *,
+        asset_type: Literal["Image", "Video"] = "Image",
+        url: str,
+    ) -> None: ...
+
+class Seedance25ImageToVideoToken(ModelInput):
+    """Makes a video with seedance-2.5/image-to-video Token. Its price is not published. Per token: at 2k 87.5 CNY a
+    million plus 0.42 a second. Endpoint: bytedance/seedance-2.5-token/image-to-video."""
+    prompt: str | None
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
+    first_frame_url: Media | str
+    last_frame_url: Media | str | None
+    generate_audio: bool
+    ratio: Literal["adaptive"]
+    real_person_mode: bool
+    conversion_slots: list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]
+    return_last_frame: bool
+    bitrate_mode: Literal["standard", "high"]
+    seed: int
+    output_format: Literal["mp4", "mov"]
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+        first_frame_url: File,
+        last_frame_url: File | None = None,
+        generate_audio: bool = True,
+        ratio: Literal["adaptive"] = "adaptive",
+        real_person_mode: bool = True,
+        conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
+        return_last_frame: bool = False,
+        bitrate_mode: Literal["standard", "high"] = "standard",
+        seed: int = -1,
+        output_format: Literal["mp4", "mov"] = "mp4",
+    ) -> None: ...
+
+class Seedance25MultimodalVideoToken(ModelInput):
+    """Makes a video with seedance-2.5/multimodal-video Token. Its price is not published. Per token: at 2k 87.5 CNY a
+    million plus 0.42 a second. With a reference video 52.5 a million. Endpoint:
+    bytedance/seedance-2.5-token/multimodal-video."""
+    prompt: str
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
+    image_urls: list[Media | str] | None
+    video_urls: list[Media | str] | None
+    audio_urls: list[Media | str] | None
+    conversion_slots: list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]]
+    return_last_frame: bool
+    real_person_mode: bool
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
+    generate_audio: bool
+    bitrate_mode: Literal["standard", "high"]
+    seed: int
+    output_format: Literal["mp4", "mov"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "25",
+        image_urls: File | Sequence[File] | None = None,
+        video_urls: File | Sequence[File] | None = None,
+        audio_urls: File | Sequence[File] | None = None,
+        conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]] = ["all"],
+        return_last_frame: bool = False,
+        real_person_mode: bool = True,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+        generate_audio: bool = True,
+        bitrate_mode: Literal["standard", "high"] = "standard",
+        seed: int = -1,
+        output_format: Literal["mp4", "mov"] = "mp4",
+    ) -> None: ...
+
+class Seedance25TextToVideoToken(ModelInput):
+    """Makes a video with seedance-2.5/text-to-video Token. Its price is not published. Per token: at 2k 87.5 CNY a
+    million plus 0.42 a second. Endpoint: bytedance/seedance-2.5-token/text-to-video."""
+    prompt: str
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
+    generate_audio: bool
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
+    web_search: bool
+    return_last_frame: bool
+    bitrate_mode: Literal["standard", "high"]
+    seed: int
+    output_format: Literal["mp4", "mov"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+        generate_audio: bool = True,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+        web_search: bool = False,
+        return_last_frame: bool = False,
+        bitrate_mode: Literal["standard", "high"] = "standard",
+        seed: int = -1,
+        output_format: Literal["mp4", "mov"] = "mp4",
+    ) -> None: ...
+
 class SeedanceV15ProImageToVideo(ModelInput):
-    """Makes a video with seedance-v1.5-pro-image-to-video. Price: 0.07 to 0.70 CNY per second. Endpoint:
-    seedance-v1.5-pro/image-to-video."""
+    """Makes a video with seedance-v1.5-pro-image-to-video. Price: 0.07 to 0.70 CNY per second (listed 2026-05-07).
+    Endpoint: seedance-v1.5-pro/image-to-video."""
     prompt: str
     first_image_url: Media | str
     last_image_url: Media | str | None
@@ -4547,8 +7175,8 @@ class SeedanceV15ProImageToVideo(ModelInput):
     ) -> None: ...
 
 class SeedanceV15ProImageToVideoFast(ModelInput):
-    """Makes a video with seedance-v1.5-pro-image-to-video-fast. Price: 0.16 to 0.70 CNY per second. Endpoint:
-    seedance-v1.5-pro/image-to-video-fast."""
+    """Makes a video with seedance-v1.5-pro-image-to-video-fast. Price: 0.16 to 0.70 CNY per second (listed 2026-05-07).
+    Endpoint: seedance-v1.5-pro/image-to-video-fast."""
     prompt: str
     first_image_url: Media | str
     last_image_url: Media | str | None
@@ -4571,8 +7199,8 @@ class SeedanceV15ProImageToVideoFast(ModelInput):
     ) -> None: ...
 
 class SeedanceV15ProTextToVideo(ModelInput):
-    """Makes a video with seedance-v1.5-pro-text-to-video. Price: 0.07 to 0.70 CNY per second. Endpoint:
-    seedance-v1.5-pro/text-to-video."""
+    """Makes a video with seedance-v1.5-pro-text-to-video. Price: 0.07 to 0.70 CNY per second (listed 2026-05-07).
+    Endpoint: seedance-v1.5-pro/text-to-video."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9"]
     duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"]
@@ -4591,8 +7219,8 @@ class SeedanceV15ProTextToVideo(ModelInput):
     ) -> None: ...
 
 class SeedanceV15ProTextToVideoFast(ModelInput):
-    """Makes a video with seedance-v1.5-pro-text-to-video-fast. Price: 0.16 to 0.70 CNY per second. Endpoint:
-    seedance-v1.5-pro/text-to-video-fast."""
+    """Makes a video with seedance-v1.5-pro-text-to-video-fast. Price: 0.16 to 0.70 CNY per second (listed 2026-05-07).
+    Endpoint: seedance-v1.5-pro/text-to-video-fast."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9"]
     duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"]
@@ -4611,8 +7239,8 @@ class SeedanceV15ProTextToVideoFast(ModelInput):
     ) -> None: ...
 
 class SeedanceV1LiteReferenceToVideo(ModelInput):
-    """Makes a video with seedance-v1-lite-reference-to-video. Price: 0.07 to 0.15 CNY per second. Endpoint:
-    seedance-v1-lite/reference-to-video."""
+    """Makes a video with seedance-v1-lite-reference-to-video. Price: 0.07 to 0.15 CNY per second (listed 2026-05-07).
+    Endpoint: seedance-v1-lite/reference-to-video."""
     prompt: str
     image_urls: list[Media | str]
     duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"]
@@ -4631,8 +7259,8 @@ class SeedanceV1LiteReferenceToVideo(ModelInput):
     ) -> None: ...
 
 class SeedreamV45ImageToImage(ModelInput):
-    """Makes an image with seedream-v4.5/image-to-image. Price: 0.20 CNY per image. Endpoint: seedream-v4.5/image-to-
-    image."""
+    """Makes an image with seedream-v4.5/image-to-image. Price: 0.20 CNY per image (listed 2026-09-13). Endpoint:
+    seedream-v4.5/image-to-image."""
     prompt: str
     width: int
     height: int
@@ -4653,8 +7281,8 @@ class SeedreamV45ImageToImage(ModelInput):
     ) -> None: ...
 
 class SeedreamV45TextToImage(ModelInput):
-    """Makes an image with seedream-v4.5/text-to-image. Price: 0.20 CNY per image. Endpoint: seedream-v4.5/text-to-
-    image."""
+    """Makes an image with seedream-v4.5/text-to-image. Price: 0.20 CNY per image (listed 2026-09-13). Endpoint:
+    seedream-v4.5/text-to-image."""
     prompt: str
     width: int
     height: int
@@ -4673,8 +7301,8 @@ class SeedreamV45TextToImage(ModelInput):
     ) -> None: ...
 
 class SeedreamV4ImageToImage(ModelInput):
-    """Makes an image with seedream-v4/image-to-image. Price: 0.14 CNY per image. Endpoint: seedream-v4/image-to-
-    image."""
+    """Makes an image with seedream-v4/image-to-image. Price: 0.14 CNY per image (listed 2026-09-13). Endpoint:
+    seedream-v4/image-to-image."""
     prompt: str
     width: int
     height: int
@@ -4695,7 +7323,8 @@ class SeedreamV4ImageToImage(ModelInput):
     ) -> None: ...
 
 class SeedreamV4TextToImage(ModelInput):
-    """Makes an image with seedream-v4/text-to-image. Price: 0.14 CNY per image. Endpoint: seedream-v4/text-to-image."""
+    """Makes an image with seedream-v4/text-to-image. Price: 0.14 CNY per image (listed 2026-09-13). Endpoint:
+    seedream-v4/text-to-image."""
     prompt: str
     width: int
     height: int
@@ -4714,8 +7343,8 @@ class SeedreamV4TextToImage(ModelInput):
     ) -> None: ...
 
 class SeedreamV5LiteImageToImage(ModelInput):
-    """Makes an image with seedream-v5-lite/image-to-image. Price: 0.22 CNY per image. Endpoint: seedream-v5-lite/image-
-    to-image."""
+    """Makes an image with seedream-v5-lite/image-to-image. Price: 0.22 CNY per image (listed 2026-09-13). Endpoint:
+    seedream-v5-lite/image-to-image."""
     prompt: str
     width: int
     height: int
@@ -4736,8 +7365,8 @@ class SeedreamV5LiteImageToImage(ModelInput):
     ) -> None: ...
 
 class SeedreamV5LiteTextToImage(ModelInput):
-    """Makes an image with seedream-v5-lite/text-to-image. Price: 0.22 CNY per image. Endpoint: seedream-v5-lite/text-
-    to-image."""
+    """Makes an image with seedream-v5-lite/text-to-image. Price: 0.22 CNY per image (listed 2026-09-13). Endpoint:
+    seedream-v5-lite/text-to-image."""
     prompt: str
     width: int
     height: int
@@ -4757,9 +7386,64 @@ class SeedreamV5LiteTextToImage(ModelInput):
         resolution: Literal["2k", "3k"] | None = None,
     ) -> None: ...
 
+class SeedreamV5ProImageToImage(ModelInput):
+    """Makes an image with seedream-v5-pro/image-to-image. Its price is not published. The official price file could not
+    express it. Endpoint: seedream-v5-pro/image-to-image."""
+    prompt: str
+    width: int
+    height: int
+    image_urls: list[Media | str]
+    resolution: Literal["1k", "2k"]
+    output_format: Literal["jpeg", "png"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        width: int = 1024,
+        height: int = 1024,
+        image_urls: File | Sequence[File],
+        resolution: Literal["1k", "2k"] = "2k",
+        output_format: Literal["jpeg", "png"] = "jpeg",
+    ) -> None: ...
+
+class SeedreamV5ProLayerDecomposition(ModelInput):
+    """Makes an image with seedream-v5-pro/layer-decomposition. Its price is not published. Endpoint:
+    seedream-v5-pro/layer-decomposition."""
+    image_url: Media | str
+    prompt: str | None
+    resolution: Literal["auto", "1k", "1.5k", "2k"] | None
+    output_format: Literal["jpeg", "png"]
+    def __init__(
+        self,
+        *,
+        image_url: File,
+        prompt: str | None = None,
+        resolution: Literal["auto", "1k", "1.5k", "2k"] | None = None,
+        output_format: Literal["jpeg", "png"] = "jpeg",
+    ) -> None: ...
+
+class SeedreamV5ProTextToImage(ModelInput):
+    """Makes an image with seedream-v5-pro/text-to-image. Its price is not published. The official price file could not
+    express it. Endpoint: seedream-v5-pro/text-to-image."""
+    prompt: str
+    width: int
+    height: int
+    resolution: Literal["1k", "2k"]
+    output_format: Literal["jpeg", "png"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        width: int = 1024,
+        height: int = 1024,
+        resolution: Literal["1k", "2k"] = "2k",
+        output_format: Literal["jpeg", "png"] = "jpeg",
+    ) -> None: ...
+
 class SkyreelsV3ReferenceToVideo(ModelInput):
-    """Makes a video with skyreels-v3/reference-to-video. Price: 0.01 CNY per call. Endpoint: skyreels-v3/reference-to-
-    video."""
+    """Makes a video with skyreels-v3/reference-to-video. Price: 0.25 CNY per second (listed 2026-09-13). Endpoint:
+    skyreels-v3/reference-to-video. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     image_urls: list[Media | str]
     duration: int
@@ -4774,8 +7458,9 @@ class SkyreelsV3ReferenceToVideo(ModelInput):
     ) -> None: ...
 
 class SkyreelsV3ShotSwitchingVideoExtension(ModelInput):
-    """Makes a video with skyreels-v3/shot-switching-video-extension. Price: 0.01 CNY per call. Endpoint:
-    skyreels-v3/shot-switching-video-extension."""
+    """Makes a video with skyreels-v3/shot-switching-video-extension. Price: 0.21 CNY per second (listed 2026-09-13).
+    Endpoint: skyreels-v3/shot-switching-video-extension. The open pages of runninghub.cn do not list it; it may need a
+    key of runninghub.ai."""
     prompt: str
     video_url: Media | str
     duration: int
@@ -4790,8 +7475,9 @@ class SkyreelsV3ShotSwitchingVideoExtension(ModelInput):
     ) -> None: ...
 
 class SkyreelsV3SingleShotVideoExtension(ModelInput):
-    """Makes a video with skyreels-v3/single-shot-video-extension. Price: 0.01 CNY per call. Endpoint:
-    skyreels-v3/single-shot-video-extension."""
+    """Makes a video with skyreels-v3/single-shot-video-extension. Price: 0.21 CNY per second (listed 2026-09-13).
+    Endpoint: skyreels-v3/single-shot-video-extension. The open pages of runninghub.cn do not list it; it may need a key
+    of runninghub.ai."""
     prompt: str
     video_url: Media | str
     duration: int
@@ -4804,8 +7490,8 @@ class SkyreelsV3SingleShotVideoExtension(ModelInput):
     ) -> None: ...
 
 class SkyreelsV3VideoRestyling(ModelInput):
-    """Makes a video with skyreels-v3/video-restyling. Price: 0.01 CNY per call. Endpoint: skyreels-v3/video-
-    restyling."""
+    """Makes a video with skyreels-v3/video-restyling. Price: 0.28 CNY per second (listed 2026-09-13). Endpoint:
+    skyreels-v3/video-restyling. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     video_url: Media | str
     style_name: Literal["simpsons", "lego", "paper_cutting", "amigurumi", "animal_crossing", "van_gogh", "pixel_art"]
     def __init__(
@@ -4834,8 +7520,8 @@ class SkyreelsV4ImageToVideo(ModelInput):
     ) -> None: ...
 
 class SkyreelsV4ImageToVideoFast(ModelInput):
-    """Makes a video with skyreels-v4/image-to-video-fast. Its price is not published. Endpoint: skyreels-v4/image-to-
-    video-fast."""
+    """Makes a video with skyreels-v4/image-to-video-fast. Its price is not published. A page of 2026-06-18 shows prices
+    from 0.28 a second. Endpoint: skyreels-v4/image-to-video-fast."""
     prompt: str
     first_image_url: Media | str
     duration: int
@@ -4872,7 +7558,8 @@ class SkyreelsV4ImageToVideoStd(ModelInput):
     ) -> None: ...
 
 class SkyreelsV4OmniReference(ModelInput):
-    """Makes a video with skyreels-v4/omni-reference. Price: 0.01 CNY per call. Endpoint: skyreels-v4/omni-reference."""
+    """Makes a video with skyreels-v4/omni-reference. Price: 0.01 CNY per call (listed 2026-05-07). Endpoint:
+    skyreels-v4/omni-reference. Gone from RunningHub's newest lists; it may still answer."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
     duration: int
@@ -4894,6 +7581,44 @@ class SkyreelsV4OmniReference(ModelInput):
         ref_videos: Mapping[str, Any] | str | None = None,
     ) -> None: ...
 
+class SkyreelsV4OmniReferenceFast(ModelInput):
+    """Makes a video with skyreels-v4/omni-reference-fast. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
+    skyreels-v4/omni-reference-fast."""
+    prompt: str
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
+    duration: int
+    prompt_optimizer: bool
+    resolution: Literal["480p", "720p", "1080p"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
+        duration: int = 5,
+        prompt_optimizer: bool = True,
+        resolution: Literal["480p", "720p", "1080p"] = "1080p",
+    ) -> None: ...
+
+class SkyreelsV4OmniReferenceStd(ModelInput):
+    """Makes a video with skyreels-v4/omni-reference-std. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
+    skyreels-v4/omni-reference-std."""
+    prompt: str
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
+    duration: int
+    sound: bool
+    prompt_optimizer: bool
+    resolution: Literal["480p", "720p", "1080p"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
+        duration: int = 5,
+        sound: bool = True,
+        prompt_optimizer: bool = True,
+        resolution: Literal["480p", "720p", "1080p"] = "1080p",
+    ) -> None: ...
+
 class SkyreelsV4TextToVideo(ModelInput):
     """Makes a video with skyreels-v4/text-to-video. Its price is not published. Endpoint: skyreels-v4/text-to-video.
     Deprecated; use skyreels-v4/text-to-video-std."""
@@ -4913,8 +7638,8 @@ class SkyreelsV4TextToVideo(ModelInput):
     ) -> None: ...
 
 class SkyreelsV4TextToVideoFast(ModelInput):
-    """Makes a video with skyreels-v4/text-to-video-fast. Its price is not published. Endpoint: skyreels-v4/text-to-
-    video-fast."""
+    """Makes a video with skyreels-v4/text-to-video-fast. Its price is not published. A page of 2026-06-18 shows prices
+    from 0.28 a second. Endpoint: skyreels-v4/text-to-video-fast."""
     prompt: str
     duration: int
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
@@ -4951,8 +7676,9 @@ class SkyreelsV4TextToVideoStd(ModelInput):
     ) -> None: ...
 
 class Sora2ImageToVideoAsynChannelLowPrice(ModelInput):
-    """Makes a video with sora-2/image-to-video-asyn-channel-low-price. Price: 0.50 CNY per call. Endpoint: rhart-
-    video-s/image-to-video-asyn."""
+    """Makes a video with sora-2/image-to-video-asyn-channel-low-price. Price: 0.50 CNY per call (listed 2026-05-07).
+    Endpoint: rhart-video-s/image-to-video-asyn. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     image_url: Media | str
     duration: Literal["10", "15"]
     aspect_ratio: Literal["9:16", "16:9"]
@@ -4967,8 +7693,9 @@ class Sora2ImageToVideoAsynChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class Sora2ImageToVideoChannelLowPrice(ModelInput):
-    """Makes a video with sora-2/image-to-video-channel-low-price. Price: 1.00 CNY per call. Endpoint: rhart-
-    video-s/image-to-video."""
+    """Makes a video with sora-2/image-to-video-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
+    Endpoint: rhart-video-s/image-to-video. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     image_url: Media | str
     duration: Literal["10", "15"]
     aspect_ratio: Literal["9:16", "16:9"]
@@ -4985,8 +7712,9 @@ class Sora2ImageToVideoChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class Sora2ImageToVideoOfficialStable(ModelInput):
-    """Makes a video with sora-2/image-to-video-official-stable. Price: 1.82 to 5.46 CNY per call. Endpoint: rhart-
-    video-s-official/image-to-video."""
+    """Makes a video with sora-2/image-to-video-official-stable. Price: 1.82 to 5.46 CNY per call (listed 2026-05-07).
+    Endpoint: rhart-video-s-official/image-to-video. The open pages of runninghub.cn do not list it; it may need a key
+    of runninghub.ai."""
     prompt: str
     duration: Literal["4", "8", "12"]
     image_url: Media | str
@@ -4999,8 +7727,9 @@ class Sora2ImageToVideoOfficialStable(ModelInput):
     ) -> None: ...
 
 class Sora2ImageToVideoProChannelLowPrice(ModelInput):
-    """Makes a video with sora-2/image-to-video-pro-channel-low-price. Price: 1.00 CNY per call. Endpoint: rhart-
-    video-s/image-to-video-pro. Deprecated."""
+    """Makes a video with sora-2/image-to-video-pro-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
+    Endpoint: rhart-video-s/image-to-video-pro. Deprecated. The open pages of runninghub.cn do not list it; it may need
+    a key of runninghub.ai."""
     prompt: str
     image_url: Media | str
     duration: Literal["15", "25"]
@@ -5017,8 +7746,9 @@ class Sora2ImageToVideoProChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class Sora2ImageToVideoProOfficialStable(ModelInput):
-    """Makes a video with sora-2/image-to-video-pro-official-stable. Price: 2.10 to 3.50 CNY per second. Endpoint:
-    rhart-video-s-official/image-to-video-pro."""
+    """Makes a video with sora-2/image-to-video-pro-official-stable. Price: 2.10 to 3.50 CNY per second (listed
+    2026-05-07). Endpoint: rhart-video-s-official/image-to-video-pro. The open pages of runninghub.cn do not list it; it
+    may need a key of runninghub.ai."""
     prompt: str
     resolution: Literal["720p", "1080p"]
     duration: Literal["4", "8", "12", "16", "20"]
@@ -5033,8 +7763,9 @@ class Sora2ImageToVideoProOfficialStable(ModelInput):
     ) -> None: ...
 
 class Sora2ImageToVideoRealisticOfficialStable(ModelInput):
-    """Makes a video with sora-2/image-to-video-realistic-official-stable. Price: 3.20 to 10.00 CNY per call. Endpoint:
-    rhart-video-s-official/image-to-video-realistic."""
+    """Makes a video with sora-2/image-to-video-realistic-official-stable. Price: 3.20 to 10.00 CNY per call (listed
+    2026-05-07). Endpoint: rhart-video-s-official/image-to-video-realistic. The open pages of runninghub.cn do not list
+    it; it may need a key of runninghub.ai."""
     prompt: str
     duration: Literal["4", "8", "12"]
     image_url: Media | str
@@ -5047,8 +7778,9 @@ class Sora2ImageToVideoRealisticOfficialStable(ModelInput):
     ) -> None: ...
 
 class Sora2TextToVideoChannelLowPrice(ModelInput):
-    """Makes a video with sora-2/text-to-video-channel-low-price. Price: 1.00 CNY per call. Endpoint: rhart-
-    video-s/text-to-video."""
+    """Makes a video with sora-2/text-to-video-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
+    Endpoint: rhart-video-s/text-to-video. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     duration: Literal["10", "15"]
     prompt: str
     aspect_ratio: Literal["9:16", "16:9"]
@@ -5063,8 +7795,9 @@ class Sora2TextToVideoChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class Sora2TextToVideoOfficialStable(ModelInput):
-    """Makes a video with sora-2/text-to-video-official-stable. Price: 1.82 to 5.46 CNY per call. Endpoint: rhart-video-
-    s-official/text-to-video."""
+    """Makes a video with sora-2/text-to-video-official-stable. Price: 1.82 to 5.46 CNY per call (listed 2026-05-07).
+    Endpoint: rhart-video-s-official/text-to-video. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     size: Literal["720x1280", "1280x720"]
     duration: Literal["4", "8", "12"]
@@ -5077,8 +7810,9 @@ class Sora2TextToVideoOfficialStable(ModelInput):
     ) -> None: ...
 
 class Sora2TextToVideoProChannelLowPrice(ModelInput):
-    """Makes a video with sora-2/text-to-video-pro-channel-low-price. Price: 1.00 CNY per call. Endpoint: rhart-
-    video-s/text-to-video-pro. Deprecated."""
+    """Makes a video with sora-2/text-to-video-pro-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
+    Endpoint: rhart-video-s/text-to-video-pro. Deprecated. The open pages of runninghub.cn do not list it; it may need a
+    key of runninghub.ai."""
     prompt: str
     duration: Literal["15", "25"]
     aspect_ratio: Literal["9:16", "16:9"]
@@ -5093,8 +7827,9 @@ class Sora2TextToVideoProChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class Sora2TextToVideoProOfficialStable(ModelInput):
-    """Makes a video with sora-2/text-to-video-pro-official-stable. Price: 2.10 to 4.90 CNY per second. Endpoint: rhart-
-    video-s-official/text-to-video-pro."""
+    """Makes a video with sora-2/text-to-video-pro-official-stable. Price: 2.10 to 4.90 CNY per second (listed
+    2026-05-07). Endpoint: rhart-video-s-official/text-to-video-pro. The open pages of runninghub.cn do not list it; it
+    may need a key of runninghub.ai."""
     prompt: str
     size: Literal["720x1280", "1280x720", "1024x1792", "1792x1024", "1080x1920", "1920x1080"]
     duration: Literal["4", "8", "12", "16", "20"]
@@ -5107,8 +7842,9 @@ class Sora2TextToVideoProOfficialStable(ModelInput):
     ) -> None: ...
 
 class SoraUploadCharacterChannelLowPrice(ModelInput):
-    """Answers with text with sora-upload-character-channel-low-price. Price: 0.05 CNY per call. Endpoint: rhart-
-    video-s/sora-upload-character."""
+    """Answers with text with sora-upload-character-channel-low-price. Price: 0.05 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-video-s/sora-upload-character. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     video_url: Media | str
     def __init__(
         self,
@@ -5117,8 +7853,9 @@ class SoraUploadCharacterChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class SoraUploadCharacterOfficial(ModelInput):
-    """Makes a video with sora-upload-character-official. Price: 0.01 CNY per call. Endpoint: rhart-video-s-
-    official/sora-upload-character."""
+    """Makes a video with sora-upload-character-official. Price: 0.01 CNY per call (listed 2026-09-13). Endpoint: rhart-
+    video-s-official/sora-upload-character. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     video_url: Media | str
     name: str
     def __init__(
@@ -5128,8 +7865,47 @@ class SoraUploadCharacterOfficial(ModelInput):
         name: str,
     ) -> None: ...
 
+class StephenChowIPVideoGenFastSeedance20Fast(ModelInput):
+    """Makes a video with Stephen Chow IP Video Gen-Fast (Seedance 2.0 Fast). Its price is not published. 2k: 1.52 a
+    second without a reference video; with one, another rate and a least number of seconds. Endpoint: rhart-
+    video/sparkvideo-2.0/multimodal-video-star-fast."""
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
+    template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"]
+    image_url: Media | str | None
+    def __init__(
+        self,
+        *,
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+        template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"] = "ca4e2a5b6ba3429aa32f1b6ce8095e49",
+        image_url: File | None = None,
+    ) -> None: ...
+
+class StephenChowIPVideoGenSeedance20(ModelInput):
+    """Makes a video with Stephen Chow IP Video Gen(Seedance 2.0). Its price is not published. 2k: 1.74 a second without
+    a reference video; with one, another rate and a least number of seconds. Endpoint: rhart-
+    video/sparkvideo-2.0/multimodal-video-star."""
+    resolution: Literal["480p", "720p", "1080p", "native1080p", "2k", "4k"]
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
+    template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"]
+    image_url: Media | str | None
+    def __init__(
+        self,
+        *,
+        resolution: Literal["480p", "720p", "1080p", "native1080p", "2k", "4k"] = "720p",
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+        template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"] = "ca4e2a5b6ba3429aa32f1b6ce8095e49",
+        image_url: File | None = None,
+    ) -> None: ...
+
 class SunoCustomV45(ModelInput):
-    """Makes audio with suno-custom-v4.5. Price: 0.72 CNY per call. Endpoint: rhart-audio/suno-v4.5/custom."""
+    """Makes audio with suno-custom-v4.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint: rhart-
+    audio/suno-v4.5/custom. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     title: str
     prompt: str
     tags: str
@@ -5142,7 +7918,8 @@ class SunoCustomV45(ModelInput):
     ) -> None: ...
 
 class SunoCustomV5(ModelInput):
-    """Makes audio with suno-custom-v5. Price: 0.72 CNY per call. Endpoint: rhart-audio/suno-v5/custom."""
+    """Makes audio with suno-custom-v5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint: rhart-
+    audio/suno-v5/custom. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     title: str
     prompt: str
     tags: str
@@ -5155,7 +7932,8 @@ class SunoCustomV5(ModelInput):
     ) -> None: ...
 
 class SunoCustomV55(ModelInput):
-    """Makes audio with suno-custom-v5.5. Price: 0.72 CNY per call. Endpoint: rhart-audio/suno-v5.5/custom."""
+    """Makes audio with suno-custom-v5.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint: rhart-
+    audio/suno-v5.5/custom. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     title: str
     prompt: str
     tags: str
@@ -5168,7 +7946,8 @@ class SunoCustomV55(ModelInput):
     ) -> None: ...
 
 class SunoLyrics(ModelInput):
-    """Makes audio with suno-lyrics. Price: 0.014 CNY per call. Endpoint: rhart-audio/suno/lyrics."""
+    """Makes audio with suno-lyrics. Price: 0.014 CNY per call (listed 2026-09-13). Endpoint: rhart-audio/suno/lyrics.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     prompt: str
     def __init__(
         self,
@@ -5177,7 +7956,8 @@ class SunoLyrics(ModelInput):
     ) -> None: ...
 
 class SunoSingleV45(ModelInput):
-    """Makes audio with suno-single-v4.5. Price: 0.72 CNY per call. Endpoint: rhart-audio/suno-v4.5/single."""
+    """Makes audio with suno-single-v4.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint: rhart-
+    audio/suno-v4.5/single. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     title: str | None
     description: str
     make_instrumental: Literal["false", "true"]
@@ -5190,7 +7970,8 @@ class SunoSingleV45(ModelInput):
     ) -> None: ...
 
 class SunoSingleV5(ModelInput):
-    """Makes audio with suno-single-v5. Price: 0.72 CNY per call. Endpoint: rhart-audio/suno-v5/single."""
+    """Makes audio with suno-single-v5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint: rhart-
+    audio/suno-v5/single. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     title: str | None
     description: str
     make_instrumental: Literal["false", "true"]
@@ -5203,7 +7984,8 @@ class SunoSingleV5(ModelInput):
     ) -> None: ...
 
 class SunoSingleV55(ModelInput):
-    """Makes audio with suno-single-v5.5. Price: 0.72 CNY per call. Endpoint: rhart-audio/suno-v5.5/single."""
+    """Makes audio with suno-single-v5.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint: rhart-
+    audio/suno-v5.5/single. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     title: str | None
     description: str
     make_instrumental: Literal["false", "true"]
@@ -5215,9 +7997,192 @@ class SunoSingleV55(ModelInput):
         make_instrumental: Literal["false", "true"] = "false",
     ) -> None: ...
 
+class TopazlabsImageGigapixelArtAndCgi(ModelInput):
+    """Makes an image with topazlabs-image-gigapixel-art-and-cgi. Its price is not published. Endpoint: topazlabs/image-
+    gigapixel-art-and-cgi. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    image_url: Media | str
+    output_width: int
+    output_height: int
+    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"]
+    crop_to_fill: bool
+    deblur_strength: float
+    strength: float
+    fix_compression: float
+    denoise: float
+    sharpen: float
+    subject_detection: Literal["All", "Foreground", "Background"]
+    face_enhancement: bool
+    face_enhancement_strength: float
+    face_enhancement_creativity: float
+    def __init__(
+        self,
+        *,
+        image_url: File,
+        output_width: int = 1920,
+        output_height: int = 1080,
+        output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
+        crop_to_fill: bool = False,
+        deblur_strength: float = 0.5,
+        strength: float = 0.25,
+        fix_compression: float = 0.0,
+        denoise: float = 0.0,
+        sharpen: float = 0.0,
+        subject_detection: Literal["All", "Foreground", "Background"] = "All",
+        face_enhancement: bool = False,
+        face_enhancement_strength: float = 0.8,
+        face_enhancement_creativity: float = 0.0,
+    ) -> None: ...
+
+class TopazlabsImageGigapixelHighFidelity2(ModelInput):
+    """Makes an image with topazlabs-image-gigapixel-high-fidelity-2. Its price is not published. Endpoint:
+    topazlabs/image-gigapixel-high-fidelity-2. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    image_url: Media | str
+    output_width: int
+    output_height: int
+    output_format: Literal["jpeg", "jpg", "png"]
+    crop_to_fill: bool
+    strength: float
+    fix_compression: float
+    denoise: float
+    sharpen: float
+    subject_detection: Literal["All", "Foreground", "Background"]
+    face_enhancement: bool
+    face_enhancement_strength: float
+    face_enhancement_creativity: float
+    def __init__(
+        self,
+        *,
+        image_url: File,
+        output_width: int = 1920,
+        output_height: int = 1080,
+        output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
+        crop_to_fill: bool = False,
+        strength: float = 0.25,
+        fix_compression: float = 0.0,
+        denoise: float = 0.0,
+        sharpen: float = 0.0,
+        subject_detection: Literal["All", "Foreground", "Background"] = "All",
+        face_enhancement: bool = False,
+        face_enhancement_strength: float = 0.8,
+        face_enhancement_creativity: float = 0.0,
+    ) -> None: ...
+
+class TopazlabsImageGigapixelLowResolution2(ModelInput):
+    """Makes an image with topazlabs-image-gigapixel-low-resolution-2. Its price is not published. Endpoint:
+    topazlabs/image-gigapixel-low-resolution-2. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    image_url: Media | str
+    output_width: int
+    output_height: int
+    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"]
+    crop_to_fill: bool
+    strength: float
+    fix_compression: float
+    denoise: float
+    sharpen: float
+    subject_detection: Literal["All", "Foreground", "Background"]
+    face_enhancement: bool
+    face_enhancement_strength: float
+    face_enhancement_creativity: float
+    def __init__(
+        self,
+        *,
+        image_url: File,
+        output_width: int = 1920,
+        output_height: int = 1080,
+        output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
+        crop_to_fill: bool = False,
+        strength: float = 0.25,
+        fix_compression: float = 0.0,
+        denoise: float = 0.0,
+        sharpen: float = 0.0,
+        subject_detection: Literal["All", "Foreground", "Background"] = "All",
+        face_enhancement: bool = False,
+        face_enhancement_strength: float = 0.8,
+        face_enhancement_creativity: float = 0.0,
+    ) -> None: ...
+
+class TopazlabsImageGigapixelStandard2(ModelInput):
+    """Makes an image with topazlabs-image-gigapixel-standard-2. Its price is not published. Endpoint: topazlabs/image-
+    gigapixel-standard-2. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    image_url: Media | str
+    output_width: int
+    output_height: int
+    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"]
+    crop_to_fill: bool
+    strength: float
+    fix_compression: float
+    denoise: float
+    sharpen: float
+    subject_detection: Literal["All", "Foreground", "Background"]
+    face_enhancement: bool
+    face_enhancement_strength: float
+    face_enhancement_creativity: float
+    def __init__(
+        self,
+        *,
+        image_url: File,
+        output_width: int = 1920,
+        output_height: int = 1080,
+        output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
+        crop_to_fill: bool = False,
+        strength: float = 0.25,
+        fix_compression: float = 0.0,
+        denoise: float = 0.0,
+        sharpen: float = 0.0,
+        subject_detection: Literal["All", "Foreground", "Background"] = "All",
+        face_enhancement: bool = False,
+        face_enhancement_strength: float = 0.8,
+        face_enhancement_creativity: float = 0.0,
+    ) -> None: ...
+
+class TopazlabsImageGigapixelTextAndShapes(ModelInput):
+    """Makes an image with topazlabs-image-gigapixel-text-and-shapes. Its price is not published. Endpoint:
+    topazlabs/image-gigapixel-text-and-shapes. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    image_url: Media | str
+    output_width: int
+    output_height: int
+    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"]
+    crop_to_fill: bool
+    strength: float
+    fix_compression: float
+    denoise: float
+    sharpen: float
+    subject_detection: Literal["All", "Foreground", "Background"]
+    face_enhancement: bool
+    face_enhancement_strength: float
+    face_enhancement_creativity: float
+    deblur_strength: float
+    decompression_strength: float
+    denoise_strength: float
+    opacity: float
+    def __init__(
+        self,
+        *,
+        image_url: File,
+        output_width: int = 1920,
+        output_height: int = 1080,
+        output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
+        crop_to_fill: bool = False,
+        strength: float = 0.25,
+        fix_compression: float = 0.0,
+        denoise: float = 0.0,
+        sharpen: float = 0.0,
+        subject_detection: Literal["All", "Foreground", "Background"] = "All",
+        face_enhancement: bool = False,
+        face_enhancement_strength: float = 0.8,
+        face_enhancement_creativity: float = 0.0,
+        deblur_strength: float = 0.5,
+        decompression_strength: float = 0.5,
+        denoise_strength: float = 0.5,
+        opacity: float = 1.0,
+    ) -> None: ...
+
 class TopazlabsImageUpscaleCgi(ModelInput):
-    """Makes an image with topazlabs-image-upscale-cgi. Price: 0.70 to 2.10 CNY per call. Endpoint: topazlabs/image-
-    upscale-cgi."""
+    """Makes an image with topazlabs-image-upscale-cgi. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07). Endpoint:
+    topazlabs/image-upscale-cgi. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     image_url: Media | str
     scale: Literal["2x", "4x", "6x"]
     subject_detection: Literal["All", "Foreground", "Background"]
@@ -5231,13 +8196,34 @@ class TopazlabsImageUpscaleCgi(ModelInput):
         scale: Literal["2x", "4x", "6x"] = "2x",
         subject_detection: Literal["All", "Foreground", "Background"] = "All",
         face_enhancement: bool = True,
-        face_enhancement_creativity: float = 0,
+        face_enhancement_creativity: float = 0.0,
         face_enhancement_strength: float = 0.8,
+    ) -> None: ...
+
+class TopazlabsImageUpscaleDetailFaces(ModelInput):
+    """Makes an image with topazlabs-image-upscale-detail-faces. Its price is not published. Endpoint: topazlabs/image-
+    upscale-detail-faces. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    image_url: Media | str
+    output_width: int
+    output_height: int
+    crop_to_fill: bool
+    output_format: Literal["jpeg", "jpg", "png"]
+    detail_strength: float
+    def __init__(
+        self,
+        *,
+        image_url: File,
+        output_width: int = 1920,
+        output_height: int = 1080,
+        crop_to_fill: bool = False,
+        output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
+        detail_strength: float = 6.0,
     ) -> None: ...
 
 class TopazlabsImageUpscaleHighFidelityV2(ModelInput):
-    """Makes an image with topazlabs-image-upscale-high fidelity v2. Price: 0.70 to 2.10 CNY per call. Endpoint:
-    topazlabs/image-upscale-high-fidelity-v2."""
+    """Makes an image with topazlabs-image-upscale-high fidelity v2. Price: 0.70 to 2.10 CNY per call (listed
+    2026-05-07). Endpoint: topazlabs/image-upscale-high-fidelity-v2. The open pages of runninghub.cn do not list it; it
+    may need a key of runninghub.ai."""
     image_url: Media | str
     scale: Literal["2x", "4x", "6x"]
     subject_detection: Literal["All", "Foreground", "Background"]
@@ -5251,13 +8237,53 @@ class TopazlabsImageUpscaleHighFidelityV2(ModelInput):
         scale: Literal["2x", "4x", "6x"] = "2x",
         subject_detection: Literal["All", "Foreground", "Background"] = "All",
         face_enhancement: bool = True,
-        face_enhancement_creativity: float = 0,
+        face_enhancement_creativity: float = 0.0,
         face_enhancement_strength: float = 0.8,
     ) -> None: ...
 
+class TopazlabsImageUpscaleHighFidelityV3(ModelInput):
+    """Makes an image with topazlabs-image-upscale-high-fidelity-v3. Its price is not published. Endpoint:
+    topazlabs/image-upscale-high-fidelity-v3. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    image_url: Media | str
+    opacity: float
+    recovery_strength: float
+    strength: float
+    fix_compression: float
+    denoise: float
+    sharpen: float
+    subject_detection: Literal["All", "Foreground", "Background"]
+    face_enhancement_creativity: float
+    face_enhancement_strength: float
+    face_enhancement: bool
+    crop_to_fill: bool
+    output_width: int
+    output_height: int
+    output_format: Literal["jpeg", "jpg", "png"]
+    def __init__(
+        self,
+        *,
+        image_url: File,
+        opacity: float = 1.0,
+        recovery_strength: float = 1.0,
+        strength: float = 0.25,
+        fix_compression: float = 0.0,
+        denoise: float = 0.0,
+        sharpen: float = 0.0,
+        subject_detection: Literal["All", "Foreground", "Background"] = "All",
+        face_enhancement_creativity: float = 0.0,
+        face_enhancement_strength: float = 0.8,
+        face_enhancement: bool = False,
+        crop_to_fill: bool = False,
+        output_width: int = 1920,
+        output_height: int = 1080,
+        output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
+    ) -> None: ...
+
 class TopazlabsImageUpscaleLowResolutionV2(ModelInput):
-    """Makes an image with topazlabs-image-upscale low resolution v2. Price: 0.70 to 2.10 CNY per call. Endpoint:
-    topazlabs/image-upscale/low-resolution-v2."""
+    """Makes an image with topazlabs-image-upscale low resolution v2. Price: 0.70 to 2.10 CNY per call (listed
+    2026-05-07). Endpoint: topazlabs/image-upscale/low-resolution-v2. The open pages of runninghub.cn do not list it; it
+    may need a key of runninghub.ai."""
     image_url: Media | str
     scale: Literal["2x", "4x", "6x"]
     subject_detection: Literal["All", "Foreground", "Background"]
@@ -5271,13 +8297,14 @@ class TopazlabsImageUpscaleLowResolutionV2(ModelInput):
         scale: Literal["2x", "4x", "6x"] = "2x",
         subject_detection: Literal["All", "Foreground", "Background"] = "All",
         face_enhancement: bool = True,
-        face_enhancement_creativity: float = 0,
+        face_enhancement_creativity: float = 0.0,
         face_enhancement_strength: float = 0.8,
     ) -> None: ...
 
 class TopazlabsImageUpscaleStandardV2(ModelInput):
-    """Makes an image with topazlabs-image-upscale-standard-v2. Price: 0.70 to 2.10 CNY per call. Endpoint:
-    topazlabs/image-upscale-standard-v2."""
+    """Makes an image with topazlabs-image-upscale-standard-v2. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
+    Endpoint: topazlabs/image-upscale-standard-v2. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     image_url: Media | str
     scale: Literal["2x", "4x", "6x"]
     subject_detection: Literal["All", "Foreground", "Background"]
@@ -5291,13 +8318,14 @@ class TopazlabsImageUpscaleStandardV2(ModelInput):
         scale: Literal["2x", "4x", "6x"] = "2x",
         subject_detection: Literal["All", "Foreground", "Background"] = "All",
         face_enhancement: bool = True,
-        face_enhancement_creativity: float = 0,
+        face_enhancement_creativity: float = 0.0,
         face_enhancement_strength: float = 0.8,
     ) -> None: ...
 
 class TopazlabsImageUpscaleTextRefine(ModelInput):
-    """Makes an image with topazlabs-image-upscale-text refine. Price: 0.70 to 2.10 CNY per call. Endpoint:
-    topazlabs/image-upscale-text-refine."""
+    """Makes an image with topazlabs-image-upscale-text refine. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
+    Endpoint: topazlabs/image-upscale-text-refine. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     image_url: Media | str
     scale: Literal["2x", "4x", "6x"]
     subject_detection: Literal["All", "Foreground", "Background"]
@@ -5311,13 +8339,113 @@ class TopazlabsImageUpscaleTextRefine(ModelInput):
         scale: Literal["2x", "4x", "6x"] = "2x",
         subject_detection: Literal["All", "Foreground", "Background"] = "All",
         face_enhancement: bool = True,
-        face_enhancement_creativity: float = 0,
+        face_enhancement_creativity: float = 0.0,
         face_enhancement_strength: float = 0.8,
     ) -> None: ...
 
+class TopazlabsImageUpscaleTransparent(ModelInput):
+    """Makes an image with topazlabs-image-upscale-transparent. Its price is not published. Endpoint: topazlabs/image-
+    upscale-transparent. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    image_url: Media | str
+    output_width: int
+    output_height: int
+    crop_to_fill: bool
+    output_format: Literal["png"]
+    def __init__(
+        self,
+        *,
+        image_url: File,
+        output_width: int = 1920,
+        output_height: int = 1080,
+        crop_to_fill: bool = False,
+        output_format: Literal["png"] = "png",
+    ) -> None: ...
+
+class TopazlabsVideoAstra(ModelInput):
+    """Makes a video with topazlabs-video-astra. Its price is not published. Endpoint: topazlabs/video-astra. The open
+    pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    video_url: Media | str
+    output_width: int
+    output_height: int
+    model_: Literal["ast-2"]
+    def __init__(
+        self,
+        *,
+        video_url: File,
+        output_width: int = 1280,
+        output_height: int = 720,
+        model_: Literal["ast-2"] = "ast-2",
+    ) -> None: ...
+
+class TopazlabsVideoDenoise(ModelInput):
+    """Makes a video with topazlabs-video-denoise. Its price is not published. Endpoint: topazlabs/video-denoise. The
+    open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    video_url: Media | str
+    output_width: int
+    output_height: int
+    model_: Literal["nyx-3", "nxhf-1", "nxl-1", "nxf-1"]
+    def __init__(
+        self,
+        *,
+        video_url: File,
+        output_width: int = 1280,
+        output_height: int = 720,
+        model_: Literal["nyx-3", "nxhf-1", "nxl-1", "nxf-1"] = "nyx-3",
+    ) -> None: ...
+
+class TopazlabsVideoFrameInterpolation(ModelInput):
+    """Makes a video with topazlabs-video-frame-interpolation. Its price is not published. Endpoint: topazlabs/video-
+    frame-interpolation. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    video_url: Media | str
+    output_width: int
+    output_height: int
+    model_: Literal["apo-8", "apf-2", "aion-1", "chr-2", "chf-3"]
+    output_frame_rate: int
+    def __init__(
+        self,
+        *,
+        video_url: File,
+        output_width: int = 1280,
+        output_height: int = 720,
+        model_: Literal["apo-8", "apf-2", "aion-1", "chr-2", "chf-3"] = "apo-8",
+        output_frame_rate: int = 60,
+    ) -> None: ...
+
+class TopazlabsVideoProteus(ModelInput):
+    """Makes a video with topazlabs-video-proteus. Its price is not published. Endpoint: topazlabs/video-proteus. The
+    open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    video_url: Media | str
+    output_width: int
+    output_height: int
+    model_: Literal["prob-4", "pnat-1", "rhea-1", "thd-3", "thf-4", "ahq-12", "alqs-2", "alq-13", "amqs-2", "amq-13", "ddv-3", "dtv-4", "dtd-4", "dtvs-2", "dtds-2", "gcg-5", "ghq-5", "ganim-1", "iris-3", "iris-2"]
+    def __init__(
+        self,
+        *,
+        video_url: File,
+        output_width: int = 1280,
+        output_height: int = 720,
+        model_: Literal["prob-4", "pnat-1", "rhea-1", "thd-3", "thf-4", "ahq-12", "alqs-2", "alq-13", "amqs-2", "amq-13", "ddv-3", "dtv-4", "dtd-4", "dtvs-2", "dtds-2", "gcg-5", "ghq-5", "ganim-1", "iris-3", "iris-2"] = "prob-4",
+    ) -> None: ...
+
+class TopazlabsVideoStarlight(ModelInput):
+    """Makes a video with topazlabs-video-starlight. Its price is not published. Endpoint: topazlabs/video-starlight.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    video_url: Media | str
+    output_width: int
+    output_height: int
+    model_: Literal["slp-2.5", "slhq-1", "slm-1", "wonder-1", "slf-2"]
+    def __init__(
+        self,
+        *,
+        video_url: File,
+        output_width: int = 1280,
+        output_height: int = 720,
+        model_: Literal["slp-2.5", "slhq-1", "slm-1", "wonder-1", "slf-2"] = "slp-2.5",
+    ) -> None: ...
+
 class TopazlabsVideoUpscale(ModelInput):
-    """Makes a video with topazlabs-video-upscale. Price: 0.40 to 2.50 CNY per second. Endpoint: topazlabs/video-
-    upscale."""
+    """Makes a video with topazlabs-video-upscale. Price: 0.40 to 2.50 CNY per second (listed 2026-05-07). Endpoint:
+    topazlabs/video-upscale. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
     video_url: Media | str
     target_resolution: Literal["720p", "1080p", "4k"]
     target_fps: Literal["30", "60"]
@@ -5330,8 +8458,8 @@ class TopazlabsVideoUpscale(ModelInput):
     ) -> None: ...
 
 class ViduImageToVideoQ2Pro(ModelInput):
-    """Makes a video with Vidu-image-to-video-q2-pro. Price: 0.18 to 4.16 CNY per call. Endpoint: vidu/image-to-
-    video-q2-pro."""
+    """Makes a video with Vidu-image-to-video-q2-pro. Price: 0.18 to 4.16 CNY per call (listed 2026-05-07). Endpoint:
+    vidu/image-to-video-q2-pro."""
     prompt: str
     image_url: Media | str
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
@@ -5350,8 +8478,8 @@ class ViduImageToVideoQ2Pro(ModelInput):
     ) -> None: ...
 
 class ViduImageToVideoQ2ProFast(ModelInput):
-    """Makes a video with Vidu-image-to-video-q2-pro-fast. Price: 0.18 to 1.16 CNY per call. Endpoint: vidu/image-to-
-    video-q2-pro-fast."""
+    """Makes a video with Vidu-image-to-video-q2-pro-fast. Price: 0.18 to 1.16 CNY per call (listed 2026-05-07).
+    Endpoint: vidu/image-to-video-q2-pro-fast."""
     prompt: str
     image_url: Media | str
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
@@ -5370,8 +8498,8 @@ class ViduImageToVideoQ2ProFast(ModelInput):
     ) -> None: ...
 
 class ViduImageToVideoQ2Turbo(ModelInput):
-    """Makes a video with Vidu-image-to-video-q2-turbo. Price: 0.13 to 2.73 CNY per call. Endpoint: vidu/image-to-
-    video-q2-turbo."""
+    """Makes a video with Vidu-image-to-video-q2-turbo. Price: 0.13 to 2.73 CNY per call (listed 2026-05-07). Endpoint:
+    vidu/image-to-video-q2-turbo."""
     prompt: str
     image_url: Media | str
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
@@ -5390,8 +8518,8 @@ class ViduImageToVideoQ2Turbo(ModelInput):
     ) -> None: ...
 
 class ViduImageToVideoQ3Pro(ModelInput):
-    """Makes a video with Vidu-image-to-video-q3-pro. Price: 0.31 to 1.09 CNY per second. Endpoint: vidu/image-to-
-    video-q3-pro."""
+    """Makes a video with Vidu-image-to-video-q3-pro. Price: 0.31 to 1.09 CNY per second (listed 2026-05-07). Endpoint:
+    vidu/image-to-video-q3-pro."""
     prompt: str
     image_url: Media | str
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"]
@@ -5408,8 +8536,9 @@ class ViduImageToVideoQ3Pro(ModelInput):
     ) -> None: ...
 
 class ViduImageToVideoQ3ProFast(ModelInput):
-    """Makes a video with Vidu-image-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second. Endpoint: vidu/image-to-
-    video-q3-pro-fast."""
+    """Makes a video with Vidu-image-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
+    Endpoint: vidu/image-to-video-q3-pro-fast. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str | None
     image_url: Media | str
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"]
@@ -5426,8 +8555,8 @@ class ViduImageToVideoQ3ProFast(ModelInput):
     ) -> None: ...
 
 class ViduImageToVideoQ3Turbo(ModelInput):
-    """Makes a video with Vidu-image-to-video-q3-turbo. Price: 0.18 to 0.35 CNY per second. Endpoint: vidu/image-to-
-    video-q3-turbo."""
+    """Makes a video with Vidu-image-to-video-q3-turbo. Price: 0.18 to 0.35 CNY per second (listed 2026-05-07).
+    Endpoint: vidu/image-to-video-q3-turbo."""
     prompt: str
     image_url: Media | str
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"]
@@ -5444,8 +8573,8 @@ class ViduImageToVideoQ3Turbo(ModelInput):
     ) -> None: ...
 
 class ViduReferenceToVideoQ2(ModelInput):
-    """Makes a video with Vidu-reference-to-video-q2. Price: 0.33 to 3.61 CNY per call. Endpoint: vidu/reference-to-
-    video-q2."""
+    """Makes a video with Vidu-reference-to-video-q2. Price: 0.33 to 3.61 CNY per call (listed 2026-05-07). Endpoint:
+    vidu/reference-to-video-q2."""
     prompt: str
     image_urls: list[Media | str]
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"]
@@ -5464,8 +8593,8 @@ class ViduReferenceToVideoQ2(ModelInput):
     ) -> None: ...
 
 class ViduReferenceToVideoQ2Pro(ModelInput):
-    """Makes a video with Vidu-reference-to-video-q2-pro. Price: 0.44 to 3.83 CNY per call. Endpoint: vidu/reference-to-
-    video-q2-pro."""
+    """Makes a video with Vidu-reference-to-video-q2-pro. Price: 0.44 to 3.83 CNY per call (listed 2026-05-07).
+    Endpoint: vidu/reference-to-video-q2-pro."""
     prompt: str
     image_urls: list[Media | str] | None
     videos: list[Media | str] | None
@@ -5486,8 +8615,8 @@ class ViduReferenceToVideoQ2Pro(ModelInput):
     ) -> None: ...
 
 class ViduReferenceToVideoQ3(ModelInput):
-    """Makes a video with Vidu-reference-to-video-q3. Price: 0.22 to 0.55 CNY per second. Endpoint: vidu/reference-to-
-    video-q3."""
+    """Makes a video with Vidu-reference-to-video-q3. Price: 0.22 to 0.55 CNY per second (listed 2026-05-07). Endpoint:
+    vidu/reference-to-video-q3."""
     prompt: str
     image_urls: list[Media | str]
     duration: int
@@ -5505,9 +8634,9 @@ class ViduReferenceToVideoQ3(ModelInput):
         audio: Literal["true", "false"] = "true",
     ) -> None: ...
 
-class ViduReferenceToVideoQ3Mix(ModelInput):
-    """Makes a video with Vidu-reference-to-video-q3-mix. Price: 0.55 to 0.66 CNY per second. Endpoint: vidu/reference-
-    to-video-q3-mix."""
+class ViduReferenceToVideoQ3Ad(ModelInput):
+    """Makes a video with Vidu-reference-to-video-q3-ad. Price: 0.61 to 0.74 CNY per second (listed 2026-09-13).
+    Endpoint: vidu/reference-to-video-q3-ad."""
     prompt: str
     image_urls: list[Media | str]
     duration: int
@@ -5525,9 +8654,93 @@ class ViduReferenceToVideoQ3Mix(ModelInput):
         audio: Literal["true", "false"] = "true",
     ) -> None: ...
 
+class ViduReferenceToVideoQ3Drama(ModelInput):
+    """Makes a video with Vidu-reference-to-video-q3-drama. Price: 0.69 CNY per second (listed 2026-09-13). Endpoint:
+    vidu/reference-to-video-q3-drama."""
+    prompt: str
+    image_urls: list[Media | str]
+    duration: int
+    resolution: Literal["1080p"]
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"]
+    audio: Literal["true", "false"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File],
+        duration: int = 8,
+        resolution: Literal["1080p"] = "1080p",
+        aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
+        audio: Literal["true", "false"] = "true",
+    ) -> None: ...
+
+class ViduReferenceToVideoQ3Mix(ModelInput):
+    """Makes a video with Vidu-reference-to-video-q3-mix. Price: 0.55 to 0.66 CNY per second (listed 2026-05-07).
+    Endpoint: vidu/reference-to-video-q3-mix."""
+    prompt: str
+    image_urls: list[Media | str]
+    duration: int
+    resolution: Literal["720p", "1080p"]
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"]
+    audio: Literal["true", "false"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_urls: File | Sequence[File],
+        duration: int = 5,
+        resolution: Literal["720p", "1080p"] = "720p",
+        aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
+        audio: Literal["true", "false"] = "true",
+    ) -> None: ...
+
+class ViduShortPlayQ3Ad(ModelInput):
+    """Makes a video with vidu/short-play-q3-ad. Its price is not published. Endpoint: vidu/short-play-q3-ad. Its
+    published parameter list is not complete; others pass with a warning."""
+    script_name: str
+    script_content: str
+    resolution: Literal["1080p"]
+    aspect_ratio: Literal["9:16", "16:9"]
+    assets: list[dict[str, Any]]
+    def __init__(
+        self,
+        *,
+        script_name: str,
+        script_content: str,
+        resolution: Literal["1080p"] = "1080p",
+        aspect_ratio: Literal["9:16", "16:9"] = "9:16",
+        assets: Sequence[Mapping[str, Any]] | str,
+    ) -> None: ...
+
+class ViduShortPlayQ3Drama(ModelInput):
+    """Makes a video with vidu/short-play-q3-drama. Its price is not published. Endpoint: vidu/short-play-q3-drama. Its
+    published parameter list is not complete; others pass with a warning."""
+    script_name: str
+    script_content: str
+    upload_image_url: Media | str | None
+    duration: Literal["0", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
+    resolution: Literal["1080p"]
+    aspect_ratio: Literal["9:16", "16:9"]
+    style: str | None
+    placement: Literal["upload", "panorama", "step"]
+    assets: list[dict[str, Any]]
+    def __init__(
+        self,
+        *,
+        script_name: str,
+        script_content: str,
+        upload_image_url: File | None = None,
+        duration: Literal["0", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+        resolution: Literal["1080p"] = "1080p",
+        aspect_ratio: Literal["9:16", "16:9"] = "9:16",
+        style: str | None = None,
+        placement: Literal["upload", "panorama", "step"] = "upload",
+        assets: Sequence[Mapping[str, Any]] | str,
+    ) -> None: ...
+
 class ViduStartEndToVideoQ2Pro(ModelInput):
-    """Makes a video with Vidu-start-end-to-video-q2-pro. Price: 0.18 to 3.50 CNY per call. Endpoint: vidu/start-end-to-
-    video-q2-pro."""
+    """Makes a video with Vidu-start-end-to-video-q2-pro. Price: 0.18 to 3.50 CNY per call (listed 2026-05-07).
+    Endpoint: vidu/start-end-to-video-q2-pro."""
     prompt: str
     first_image_url: Media | str
     last_image_url: Media | str
@@ -5548,8 +8761,8 @@ class ViduStartEndToVideoQ2Pro(ModelInput):
     ) -> None: ...
 
 class ViduStartEndToVideoQ2ProFast(ModelInput):
-    """Makes a video with Vidu-start-end-to-video-q2-pro-fast. Price: 0.18 to 0.98 CNY per call. Endpoint: vidu/start-
-    end-to-video-q2-pro-fast."""
+    """Makes a video with Vidu-start-end-to-video-q2-pro-fast. Price: 0.18 to 0.98 CNY per call (listed 2026-05-07).
+    Endpoint: vidu/start-end-to-video-q2-pro-fast."""
     prompt: str
     first_image_url: Media | str
     last_image_url: Media | str
@@ -5570,8 +8783,8 @@ class ViduStartEndToVideoQ2ProFast(ModelInput):
     ) -> None: ...
 
 class ViduStartEndToVideoQ2Turbo(ModelInput):
-    """Makes a video with Vidu-start-end-to-video-q2-turbo. Price: 0.13 to 2.30 CNY per call. Endpoint: vidu/start-end-
-    to-video-q2-turbo."""
+    """Makes a video with Vidu-start-end-to-video-q2-turbo. Price: 0.13 to 2.30 CNY per call (listed 2026-05-07).
+    Endpoint: vidu/start-end-to-video-q2-turbo."""
     prompt: str
     first_image_url: Media | str
     last_image_url: Media | str
@@ -5592,8 +8805,8 @@ class ViduStartEndToVideoQ2Turbo(ModelInput):
     ) -> None: ...
 
 class ViduStartEndToVideoQ3Pro(ModelInput):
-    """Makes a video with Vidu-start-end-to-video-q3-pro. Price: 0.31 to 0.70 CNY per second. Endpoint: vidu/start-end-
-    to-video-q3-pro."""
+    """Makes a video with Vidu-start-end-to-video-q3-pro. Price: 0.31 to 0.70 CNY per second (listed 2026-05-07).
+    Endpoint: vidu/start-end-to-video-q3-pro."""
     prompt: str
     first_image_url: Media | str
     last_image_url: Media | str
@@ -5614,8 +8827,9 @@ class ViduStartEndToVideoQ3Pro(ModelInput):
     ) -> None: ...
 
 class ViduStartEndToVideoQ3ProFast(ModelInput):
-    """Makes a video with Vidu-start-end-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second. Endpoint: vidu/start-
-    end-to-video-q3-pro-fast."""
+    """Makes a video with Vidu-start-end-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
+    Endpoint: vidu/start-end-to-video-q3-pro-fast. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str | None
     first_image_url: Media | str
     last_image_url: Media | str
@@ -5634,8 +8848,8 @@ class ViduStartEndToVideoQ3ProFast(ModelInput):
     ) -> None: ...
 
 class ViduStartEndToVideoQ3Turbo(ModelInput):
-    """Makes a video with Vidu-start-end-to-video-q3-turbo. Price: 0.18 to 0.35 CNY per second. Endpoint: vidu/start-
-    end-to-video-q3-turbo."""
+    """Makes a video with Vidu-start-end-to-video-q3-turbo. Price: 0.18 to 0.35 CNY per second (listed 2026-05-07).
+    Endpoint: vidu/start-end-to-video-q3-turbo."""
     prompt: str
     first_image_url: Media | str
     last_image_url: Media | str
@@ -5656,7 +8870,8 @@ class ViduStartEndToVideoQ3Turbo(ModelInput):
     ) -> None: ...
 
 class ViduTextToVideoQ2(ModelInput):
-    """Makes a video with Vidu-text-to-video-q2. Price: 0.22 to 2.41 CNY per call. Endpoint: vidu/text-to-video."""
+    """Makes a video with Vidu-text-to-video-q2. Price: 0.22 to 2.41 CNY per call (listed 2026-05-07). Endpoint:
+    vidu/text-to-video."""
     prompt: str
     style: Literal["general", "anime"]
     aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"]
@@ -5675,8 +8890,8 @@ class ViduTextToVideoQ2(ModelInput):
     ) -> None: ...
 
 class ViduTextToVideoQ3Pro(ModelInput):
-    """Makes a video with Vidu-text-to-video-q3-pro. Price: 0.31 to 0.70 CNY per second. Endpoint: vidu/text-to-
-    video-q3-pro."""
+    """Makes a video with Vidu-text-to-video-q3-pro. Price: 0.31 to 0.70 CNY per second (listed 2026-05-07). Endpoint:
+    vidu/text-to-video-q3-pro."""
     prompt: str
     style: Literal["general", "anime"]
     aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"]
@@ -5695,8 +8910,9 @@ class ViduTextToVideoQ3Pro(ModelInput):
     ) -> None: ...
 
 class ViduTextToVideoQ3ProFast(ModelInput):
-    """Makes a video with Vidu-text-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second. Endpoint: vidu/text-to-
-    video-q3-pro-fast."""
+    """Makes a video with Vidu-text-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
+    Endpoint: vidu/text-to-video-q3-pro-fast. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"]
     resolution: Literal["720p", "1080p"]
@@ -5713,8 +8929,8 @@ class ViduTextToVideoQ3ProFast(ModelInput):
     ) -> None: ...
 
 class ViduTextToVideoQ3Turbo(ModelInput):
-    """Makes a video with Vidu-text-to-video-q3-turbo. Price: 0.18 to 0.35 CNY per second. Endpoint: vidu/text-to-
-    video-q3-turbo."""
+    """Makes a video with Vidu-text-to-video-q3-turbo. Price: 0.18 to 0.35 CNY per second (listed 2026-05-07). Endpoint:
+    vidu/text-to-video-q3-turbo."""
     prompt: str
     style: Literal["general", "anime"]
     aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"]
@@ -5732,9 +8948,157 @@ class ViduTextToVideoQ3Turbo(ModelInput):
         audio: bool = True,
     ) -> None: ...
 
+class VolcDramaSerialVideoTranslate(ModelInput):
+    """Makes a video with volc-drama/serial-video-translate. Its price is not published. Endpoint: volc-drama/serial-
+    video-translate. The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    project_name: str
+    source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"]
+    target_langs: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"]
+    translation_model: Literal["basic", "advanced"]
+    is_dub: bool
+    ai_remove_type: Literal["0", "1", "2"]
+    need_video_speed: bool
+    target_style_map: str | None
+    dub_voice_mode: Literal["0", "1"]
+    subtitle_output_mode: Literal["target", "bilingual"]
+    arrange_ment: Literal["0", "1"]
+    manual_style: str | None
+    def __init__(
+        self,
+        *,
+        project_name: str,
+        source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "en",
+        target_langs: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "zh",
+        translation_model: Literal["basic", "advanced"] = "advanced",
+        is_dub: bool = False,
+        ai_remove_type: Literal["0", "1", "2"] = "2",
+        need_video_speed: bool = False,
+        target_style_map: str | None = None,
+        dub_voice_mode: Literal["0", "1"] = "0",
+        subtitle_output_mode: Literal["target", "bilingual"] = "target",
+        arrange_ment: Literal["0", "1"] = "0",
+        manual_style: str | None = None,
+    ) -> None: ...
+
+class VolcDramaVideoTranslate(ModelInput):
+    """Makes a video with volc-drama/video-translate. Its price is not published. The official price file shows 0, taken
+    as a placeholder. Endpoint: volc-drama/video-translate. The open pages of runninghub.cn do not list it; it may need
+    a key of runninghub.ai."""
+    video_url: Media | str
+    project_name: str
+    source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"]
+    target_langs: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"]
+    is_dub: bool
+    ai_remove_type: Literal["0", "1", "2"]
+    dub_voice_mode: Literal["0", "1"]
+    def __init__(
+        self,
+        *,
+        video_url: File,
+        project_name: str,
+        source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "zh",
+        target_langs: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "en",
+        is_dub: bool = False,
+        ai_remove_type: Literal["0", "1", "2"] = "1",
+        dub_voice_mode: Literal["0", "1"] = "0",
+    ) -> None: ...
+
+class VolcEnhanceFastVideo(ModelInput):
+    """Makes a video with volc-enhance-fast/video. Its price is not published. Endpoint: volc-enhance-fast/video."""
+    video_url: Media | str
+    resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k"] | None
+    resolution_limit: int | None
+    fps: float | None
+    bitrate_level: Literal["low", "medium", "high"]
+    bitrate: int | None
+    def __init__(
+        self,
+        *,
+        video_url: File,
+        resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k"] | None = None,
+        resolution_limit: int | None = None,
+        fps: float | None = None,
+        bitrate_level: Literal["low", "medium", "high"] = "medium",
+        bitrate: int | None = None,
+    ) -> None: ...
+
+class VolcEnhanceGenerativeVideo(ModelInput):
+    """Makes a video with volc-enhance-generative/video. Its price is not published. Endpoint: volc-enhance-
+    generative/video."""
+    video_url: Media | str
+    resolution: Literal["720p", "1080p", "2k"] | None
+    fps: float | None
+    bitrate_level: Literal["low", "medium", "high"]
+    bitrate: int | None
+    def __init__(
+        self,
+        *,
+        video_url: File,
+        resolution: Literal["720p", "1080p", "2k"] | None = None,
+        fps: float | None = None,
+        bitrate_level: Literal["low", "medium", "high"] = "medium",
+        bitrate: int | None = None,
+    ) -> None: ...
+
+class VolcEnhanceVideo(ModelInput):
+    """Makes a video with volc-enhance/video. Its price is not published. By mode, resolution and frame rate; the table
+    was not recorded. Endpoint: volc-enhance/video."""
+    video_url: Media | str
+    mode: Literal["standard", "professional"]
+    scene: Literal["common", "aigc", "short_series", "ugc", "old_film"]
+    enhance_style: Literal["hd", "natural"]
+    resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k", "8k"] | None
+    resolution_limit: int | None
+    fps: float | None
+    bitrate_level: Literal["low", "medium", "high"]
+    bitrate: int | None
+    bit_depth: Literal["8", "10", "12", "16"]
+    def __init__(
+        self,
+        *,
+        video_url: File,
+        mode: Literal["standard", "professional"] = "standard",
+        scene: Literal["common", "aigc", "short_series", "ugc", "old_film"] = "common",
+        enhance_style: Literal["hd", "natural"] = "hd",
+        resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k", "8k"] | None = None,
+        resolution_limit: int | None = None,
+        fps: float | None = None,
+        bitrate_level: Literal["low", "medium", "high"] = "medium",
+        bitrate: int | None = None,
+        bit_depth: Literal["8", "10", "12", "16"] = "8",
+    ) -> None: ...
+
+class VolcSubtitleEraseVideoRefinedVersion(ModelInput):
+    """Makes a video with volc-subtitle-erase/video(Refined version). Price: 0.013 CNY per second (listed 2026-09-13).
+    Endpoint: volc-subtitle-erase-pro/video."""
+    video_url: Media | str
+    erase_type: Literal["subtitle", "text"]
+    encode_mode: Literal["size", "quality"]
+    client_token: str | None
+    def __init__(
+        self,
+        *,
+        video_url: File,
+        erase_type: Literal["subtitle", "text"] = "subtitle",
+        encode_mode: Literal["size", "quality"] = "size",
+        client_token: str | None = None,
+    ) -> None: ...
+
+class VolcSubtitleEraseVideoStandardVersion(ModelInput):
+    """Makes a video with volc-subtitle-erase/video(Standard Version). Price: 0.005 CNY per second (listed 2026-09-13).
+    Endpoint: volc-subtitle-erase/video."""
+    video_url: Media | str
+    client_token: str | None
+    def __init__(
+        self,
+        *,
+        video_url: File,
+        client_token: str | None = None,
+    ) -> None: ...
+
 class Wan22ImageToImage(ModelInput):
-    """Makes an image with wan-2.2/image-to-image. Price: 0.08 CNY per call. Endpoint: rhart-video/wan-2.2/image-to-
-    image."""
+    """Makes an image with wan-2.2/image-to-image. Price: 0.08 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    video/wan-2.2/image-to-image."""
     image_url: Media | str
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"]
@@ -5771,8 +9135,8 @@ class Wan22ImageToVideo(ModelInput):
     ) -> None: ...
 
 class Wan22TextToImageLora(ModelInput):
-    """Makes an image with wan-2.2/text-to-image-lora. Price: 0.06 CNY per call. Endpoint: rhart-video/wan-2.2/text-to-
-    image-lora."""
+    """Makes an image with wan-2.2/text-to-image-lora. Price: 0.06 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    video/wan-2.2/text-to-image-lora."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"]
     custom_width: int
@@ -5829,7 +9193,7 @@ class Wan22VideoStartToEnd(ModelInput):
     ) -> None: ...
 
 class Wan25PreviewImageToImage(ModelInput):
-    """Makes an image with wan-2.5-preview/image-to-image. Price: 0.13 CNY per image. Endpoint:
+    """Makes an image with wan-2.5-preview/image-to-image. Price: 0.13 CNY per image (listed 2026-05-07). Endpoint:
     alibaba/wan-2.5-preview/image-to-image."""
     prompt: str
     image_urls: list[Media | str]
@@ -5851,8 +9215,8 @@ class Wan25PreviewImageToImage(ModelInput):
     ) -> None: ...
 
 class Wan25PreviewImageToVideo(ModelInput):
-    """Makes a video with wan-2.5-preview/image-to-video. Price: 0.196 to 0.652 CNY per second. Endpoint:
-    alibaba/wan-2.5-preview/image-to-video."""
+    """Makes a video with wan-2.5-preview/image-to-video. Price: 0.196 to 0.652 CNY per second (listed 2026-05-07).
+    Endpoint: alibaba/wan-2.5-preview/image-to-video."""
     prompt: str | None
     image_url: Media | str
     audio_url: Media | str | None
@@ -5875,7 +9239,7 @@ class Wan25PreviewImageToVideo(ModelInput):
     ) -> None: ...
 
 class Wan25PreviewTextToImage(ModelInput):
-    """Makes an image with wan-2.5-preview/text-to-image. Price: 0.13 CNY per image. Endpoint:
+    """Makes an image with wan-2.5-preview/text-to-image. Price: 0.13 CNY per image (listed 2026-05-07). Endpoint:
     alibaba/wan-2.5-preview/text-to-image."""
     prompt: str
     negative_prompt: str | None
@@ -5895,8 +9259,8 @@ class Wan25PreviewTextToImage(ModelInput):
     ) -> None: ...
 
 class Wan25PreviewTextToVideo(ModelInput):
-    """Makes a video with wan-2.5-preview/text-to-video. Price: 0.196 to 0.652 CNY per second. Endpoint:
-    alibaba/wan-2.5-preview/text-to-video."""
+    """Makes a video with wan-2.5-preview/text-to-video. Price: 0.196 to 0.652 CNY per second (listed 2026-05-07).
+    Endpoint: alibaba/wan-2.5-preview/text-to-video."""
     prompt: str
     negative_prompt: str | None
     audio_url: Media | str | None
@@ -5917,8 +9281,8 @@ class Wan25PreviewTextToVideo(ModelInput):
     ) -> None: ...
 
 class Wan26ImageToVideoFlash(ModelInput):
-    """Makes a video with wan-2.6-image-to-video-flash. Price: 0.11 to 0.38 CNY per second. Endpoint:
-    alibaba/wan-2.6/image-to-video-flash."""
+    """Makes a video with wan-2.6-image-to-video-flash. Price: 0.11 to 0.38 CNY per second (listed 2026-05-07).
+    Endpoint: alibaba/wan-2.6/image-to-video-flash."""
     prompt: str
     negative_prompt: str | None
     image_url: Media | str
@@ -5943,7 +9307,7 @@ class Wan26ImageToVideoFlash(ModelInput):
     ) -> None: ...
 
 class Wan26ReferenceToVideo(ModelInput):
-    """Makes a video with wan-2.6-reference-to-video. Price: 0.45 to 0.75 CNY per second. Endpoint:
+    """Makes a video with wan-2.6-reference-to-video. Price: 0.45 to 0.75 CNY per second (listed 2026-05-07). Endpoint:
     alibaba/wan-2.6/reference-to-video."""
     prompt: str
     negative_prompt: str | None
@@ -5965,8 +9329,8 @@ class Wan26ReferenceToVideo(ModelInput):
     ) -> None: ...
 
 class Wan26ReferenceToVideoFlash(ModelInput):
-    """Makes a video with wan-2.6-reference-to-video-flash. Price: 0.11 to 0.38 CNY per second. Endpoint:
-    alibaba/wan-2.6/reference-to-video-flash."""
+    """Makes a video with wan-2.6-reference-to-video-flash. Price: 0.11 to 0.38 CNY per second (listed 2026-05-07).
+    Endpoint: alibaba/wan-2.6/reference-to-video-flash."""
     prompt: str
     negative_prompt: str | None
     video_urls: list[Media | str] | None
@@ -5989,7 +9353,8 @@ class Wan26ReferenceToVideoFlash(ModelInput):
     ) -> None: ...
 
 class Wan27ImageEdit(ModelInput):
-    """Makes an image with wan-2.7/image-edit. Price: 0.189 CNY per call. Endpoint: alibaba/wan-2.7/image-edit."""
+    """Makes an image with wan-2.7/image-edit. Price: 0.19 CNY per call (listed 2026-09-13). Endpoint:
+    alibaba/wan-2.7/image-edit."""
     image_urls: list[Media | str]
     prompt: str
     width: int
@@ -6004,8 +9369,8 @@ class Wan27ImageEdit(ModelInput):
     ) -> None: ...
 
 class Wan27ImageEditPro(ModelInput):
-    """Makes an image with wan-2.7/image-edit-pro. Price: 0.473 CNY per call. Endpoint: alibaba/wan-2.7/image-edit-
-    pro."""
+    """Makes an image with wan-2.7/image-edit-pro. Price: 0.47 CNY per call (listed 2026-09-13). Endpoint:
+    alibaba/wan-2.7/image-edit-pro."""
     image_urls: list[Media | str]
     prompt: str
     width: int
@@ -6020,8 +9385,8 @@ class Wan27ImageEditPro(ModelInput):
     ) -> None: ...
 
 class Wan27ImageToVideo(ModelInput):
-    """Makes a video with wan-2.7/image-to-video. Price: 0.51 to 0.85 CNY per second. Endpoint: alibaba/wan-2.7/image-
-    to-video."""
+    """Makes a video with wan-2.7/image-to-video. Price: 0.51 to 0.85 CNY per second (listed 2026-05-07). Endpoint:
+    alibaba/wan-2.7/image-to-video."""
     prompt: str | None
     first_image_url: Media | str
     last_image_url: Media | str | None
@@ -6046,8 +9411,8 @@ class Wan27ImageToVideo(ModelInput):
     ) -> None: ...
 
 class Wan27ReferenceToVideo(ModelInput):
-    """Makes a video with wan-2.7-reference-to-video. Its price is not published. Endpoint: alibaba/wan-2.7/reference-
-    to-video."""
+    """Makes a video with wan-2.7-reference-to-video. Its price is not published. The official price file could not
+    express it. Endpoint: alibaba/wan-2.7/reference-to-video."""
     prompt: str
     video_urls: list[Media | str] | None
     image_urls: list[Media | str] | None
@@ -6073,8 +9438,34 @@ class Wan27ReferenceToVideo(ModelInput):
         seed: int | None = None,
     ) -> None: ...
 
+class Wan27SpicyImageToVideo(ModelInput):
+    """Makes a video with wan-2.7-spicy/image-to-video. Its price is not published. Depends on parameters; the rules
+    were not recorded. Endpoint: alibaba/wan-2.7-spicy/image-to-video. The open pages of runninghub.cn do not list it;
+    it may need a key of runninghub.ai."""
+    prompt: str | None
+    image_url: Media | str
+    audio_url: Media | str | None
+    negative_prompt: str | None
+    resolution: Literal["720p", "1080p"]
+    duration: int
+    prompt_extend: bool
+    seed: int | None
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        image_url: File,
+        audio_url: File | None = None,
+        negative_prompt: str | None = None,
+        resolution: Literal["720p", "1080p"] = "720p",
+        duration: int = 5,
+        prompt_extend: bool = True,
+        seed: int | None = None,
+    ) -> None: ...
+
 class Wan27TextToImage(ModelInput):
-    """Makes an image with wan-2.7/text-to-image. Price: 0.189 CNY per call. Endpoint: alibaba/wan-2.7/text-to-image."""
+    """Makes an image with wan-2.7/text-to-image. Price: 0.19 CNY per call (listed 2026-09-13). Endpoint:
+    alibaba/wan-2.7/text-to-image."""
     prompt: str
     width: int
     height: int
@@ -6089,8 +9480,8 @@ class Wan27TextToImage(ModelInput):
     ) -> None: ...
 
 class Wan27TextToImagePro(ModelInput):
-    """Makes an image with wan-2.7/text-to-image-pro. Price: 0.473 CNY per call. Endpoint: alibaba/wan-2.7/text-to-
-    image-pro."""
+    """Makes an image with wan-2.7/text-to-image-pro. Price: 0.47 CNY per call (listed 2026-09-13). Endpoint:
+    alibaba/wan-2.7/text-to-image-pro."""
     prompt: str
     width: int
     height: int
@@ -6105,8 +9496,8 @@ class Wan27TextToImagePro(ModelInput):
     ) -> None: ...
 
 class Wan27TextToVideo(ModelInput):
-    """Makes a video with wan-2.7/text-to-video. Price: 0.51 to 0.85 CNY per second. Endpoint: alibaba/wan-2.7/text-to-
-    video."""
+    """Makes a video with wan-2.7/text-to-video. Price: 0.51 to 0.85 CNY per second (listed 2026-05-07). Endpoint:
+    alibaba/wan-2.7/text-to-video."""
     prompt: str
     negative_prompt: str | None
     audio_url: Media | str | None
@@ -6129,7 +9520,8 @@ class Wan27TextToVideo(ModelInput):
     ) -> None: ...
 
 class Wan27VideoEdit(ModelInput):
-    """Makes a video with wan-2.7/video-edit. Its price is not published. Endpoint: alibaba/wan-2.7/video-edit."""
+    """Makes a video with wan-2.7/video-edit. Its price is not published. The official price file shows 0, taken as a
+    placeholder. Endpoint: alibaba/wan-2.7/video-edit."""
     prompt: str
     video_url: Media | str | None
     image_urls: list[Media | str]
@@ -6154,8 +9546,8 @@ class Wan27VideoEdit(ModelInput):
     ) -> None: ...
 
 class Wan27VideoExtend(ModelInput):
-    """Makes a video with wan-2.7/video-extend. Price: 0.51 to 0.85 CNY per second. Endpoint: alibaba/wan-2.7/video-
-    extend."""
+    """Makes a video with wan-2.7/video-extend. Price: 0.51 to 0.85 CNY per second (listed 2026-05-07). Endpoint:
+    alibaba/wan-2.7/video-extend."""
     prompt: str | None
     video_url: Media | str
     audio_url: Media | str | None
@@ -6177,9 +9569,133 @@ class Wan27VideoExtend(ModelInput):
         seed: int | None = None,
     ) -> None: ...
 
+class Wan30ImageToVideo(ModelInput):
+    """Makes a video with wan-3.0/image-to-video. Its price is not published. Endpoint: alibaba/wan-3.0/image-to-
+    video."""
+    prompt: str | None
+    first_frame_url: Media | str
+    last_frame_url: Media | str | None
+    resolution: Literal["480P", "720P", "1080P"]
+    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"]
+    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
+    audio: bool
+    seed: int | None
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        first_frame_url: File,
+        last_frame_url: File | None = None,
+        resolution: Literal["480P", "720P", "1080P"] = "720P",
+        aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
+        duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+        audio: bool = True,
+        seed: int | None = None,
+    ) -> None: ...
+
+class Wan30PrimeImageToVideo(ModelInput):
+    """Makes a video with wan-3.0-prime/image-to-video. Its price is not published. Endpoint:
+    alibaba/wan-3.0-prime/image-to-video."""
+    prompt: str | None
+    first_frame_url: Media | str
+    last_frame_url: Media | str | None
+    resolution: Literal["480P", "720P", "1080P"]
+    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"]
+    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
+    audio: bool
+    seed: int | None
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        first_frame_url: File,
+        last_frame_url: File | None = None,
+        resolution: Literal["480P", "720P", "1080P"] = "720P",
+        aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
+        duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+        audio: bool = True,
+        seed: int | None = None,
+    ) -> None: ...
+
+class Wan30PrimeReferenceToVideo(ModelInput):
+    """Makes a video with wan-3.0-prime/reference-to-video. Its price is not published. Endpoint:
+    alibaba/wan-3.0-prime/reference-to-video."""
+    prompt: str
+    video_urls: list[Media | str] | None
+    image_urls: list[Media | str] | None
+    audio_urls: list[Media | str] | None
+    file_url: str | None
+    link_url: str | None
+    resolution: Literal["480P", "720P", "1080P"]
+    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"]
+    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
+    audio: bool
+    seed: int | None
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        video_urls: File | Sequence[File] | None = None,
+        image_urls: File | Sequence[File] | None = None,
+        audio_urls: File | Sequence[File] | None = None,
+        file_url: str | None = None,
+        link_url: str | None = None,
+        resolution: Literal["480P", "720P", "1080P"] = "1080P",
+        aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
+        duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+        audio: bool = True,
+        seed: int | None = None,
+    ) -> None: ...
+
+class Wan30ReferenceToVideo(ModelInput):
+    """Makes a video with wan-3.0-reference-to-video. Its price is not published. Endpoint: alibaba/wan-3.0/reference-
+    to-video."""
+    prompt: str
+    video_urls: list[Media | str] | None
+    image_urls: list[Media | str] | None
+    audio_urls: list[Media | str] | None
+    file_url: str | None
+    link_url: str | None
+    resolution: Literal["480P", "720P", "1080P"]
+    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"]
+    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
+    audio: bool
+    seed: int | None
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        video_urls: File | Sequence[File] | None = None,
+        image_urls: File | Sequence[File] | None = None,
+        audio_urls: File | Sequence[File] | None = None,
+        file_url: str | None = None,
+        link_url: str | None = None,
+        resolution: Literal["480P", "720P", "1080P"] = "1080P",
+        aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
+        duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+        audio: bool = True,
+        seed: int | None = None,
+    ) -> None: ...
+
+class XaiGrokImagine20TextToImageEconomy(ModelInput):
+    """Makes an image with xai/grok-imagine-2.0/text-to-image/economy. Its price is not published. Endpoint: rhart-
+    imagine-image-2.0/text-to-image. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
+    prompt: str
+    aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9"]
+    num_images: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9"] = "1:1",
+        num_images: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] = "1",
+    ) -> None: ...
+
 class XaiGrokImagineEditVideoOfficialStable(ModelInput):
-    """Makes a video with xai/grok-imagine/edit-video-official-stable. Price: 0.41 CNY per second. Endpoint: rhart-
-    video-g-official/edit-video."""
+    """Makes a video with xai/grok-imagine/edit-video-official-stable. Price: 0.41 CNY per second (listed 2026-09-13).
+    Endpoint: rhart-video-g-official/edit-video. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     video_url: Media | str
     resolution: Literal["720p", "480p"]
@@ -6192,8 +9708,9 @@ class XaiGrokImagineEditVideoOfficialStable(ModelInput):
     ) -> None: ...
 
 class XaiGrokImagineImageEditOfficialStable(ModelInput):
-    """Makes an image with xai/grok-imagine-image/edit-official-stable. Price: 0.14 CNY per call. Endpoint: rhart-image-
-    x-official/edit."""
+    """Makes an image with xai/grok-imagine-image/edit-official-stable. Price: 0.14 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-image-x-official/edit. The open pages of runninghub.cn do not list it; it may need a key of
+    runninghub.ai."""
     prompt: str
     image: Media | str
     def __init__(
@@ -6204,8 +9721,9 @@ class XaiGrokImagineImageEditOfficialStable(ModelInput):
     ) -> None: ...
 
 class XaiGrokImagineImageTextToImageOfficialStable(ModelInput):
-    """Makes an image with xai/grok-imagine-image/text-to-image-official-stable. Price: 0.14 CNY per call. Endpoint:
-    rhart-image-x-official/text-to-image."""
+    """Makes an image with xai/grok-imagine-image/text-to-image-official-stable. Price: 0.14 CNY per call (listed
+    2026-09-13). Endpoint: rhart-image-x-official/text-to-image. The open pages of runninghub.cn do not list it; it may
+    need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["2:1", "20:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:20", "1:2"]
     output_format: Literal["jpeg", "png"]
@@ -6218,8 +9736,9 @@ class XaiGrokImagineImageTextToImageOfficialStable(ModelInput):
     ) -> None: ...
 
 class XaiGrokImagineImageToVideoChannelLowPrice(ModelInput):
-    """Makes a video with xai/grok-imagine/image-to-video-channel-low-price. Price: 0.03 CNY per second. Endpoint:
-    rhart-video-g/image-to-video."""
+    """Makes a video with xai/grok-imagine/image-to-video-channel-low-price. Price: 0.04 CNY per second (listed
+    2026-09-13). Endpoint: rhart-video-g/image-to-video. The open pages of runninghub.cn do not list it; it may need a
+    key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"]
     image_urls: list[Media | str] | None
@@ -6229,15 +9748,16 @@ class XaiGrokImagineImageToVideoChannelLowPrice(ModelInput):
         self,
         *,
         prompt: str,
-        aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"] = "2:3",
+        aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"] = "16:9",
         image_urls: File | Sequence[File] | None = None,
         resolution: Literal["720p", "480p"] = "480p",
         duration: int = 6,
     ) -> None: ...
 
 class XaiGrokImagineImageToVideoOfficialStable(ModelInput):
-    """Makes a video with xai/grok-imagine/image-to-video-official-stable. Price: 1.89 to 3.15 CNY per call. Endpoint:
-    rhart-video-g-official/image-to-video."""
+    """Makes a video with xai/grok-imagine/image-to-video-official-stable. Price: 1.89 to 3.15 CNY per call (listed
+    2026-05-07). Endpoint: rhart-video-g-official/image-to-video. The open pages of runninghub.cn do not list it; it may
+    need a key of runninghub.ai."""
     prompt: str
     image_url: Media | str
     resolution: Literal["720p", "480p"]
@@ -6252,8 +9772,9 @@ class XaiGrokImagineImageToVideoOfficialStable(ModelInput):
     ) -> None: ...
 
 class XaiGrokImagineTextToVideoChannelLowPrice(ModelInput):
-    """Makes a video with xai/grok-imagine/text-to-video-channel-low-price. Price: 0.03 CNY per second. Endpoint: rhart-
-    video-g/text-to-video."""
+    """Makes a video with xai/grok-imagine/text-to-video-channel-low-price. Price: 0.04 CNY per second (listed
+    2026-09-13). Endpoint: rhart-video-g/text-to-video. The open pages of runninghub.cn do not list it; it may need a
+    key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"]
     resolution: Literal["720p", "480p"]
@@ -6268,8 +9789,9 @@ class XaiGrokImagineTextToVideoChannelLowPrice(ModelInput):
     ) -> None: ...
 
 class XaiGrokImagineTextToVideoOfficialStable(ModelInput):
-    """Makes a video with xai/grok-imagine/text-to-video-official-stable. Price: 1.89 to 3.15 CNY per call. Endpoint:
-    rhart-video-g-official/text-to-video."""
+    """Makes a video with xai/grok-imagine/text-to-video-official-stable. Price: 1.89 to 3.15 CNY per call (listed
+    2026-05-07). Endpoint: rhart-video-g-official/text-to-video. The open pages of runninghub.cn do not list it; it may
+    need a key of runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16", "1:1"]
     resolution: Literal["720p", "480p"]
@@ -6284,8 +9806,9 @@ class XaiGrokImagineTextToVideoOfficialStable(ModelInput):
     ) -> None: ...
 
 class XaiGrokImagineVideoReferenceToVideoOfficialStable(ModelInput):
-    """Makes a video with xai/grok-imagine-video/reference-to-video-official-stable. Price: 1.89 to 3.15 CNY per call.
-    Endpoint: rhart-video-g-official/reference-to-video."""
+    """Makes a video with xai/grok-imagine-video/reference-to-video-official-stable. Price: 1.89 to 3.15 CNY per call
+    (listed 2026-05-07). Endpoint: rhart-video-g-official/reference-to-video. The open pages of runninghub.cn do not
+    list it; it may need a key of runninghub.ai."""
     image_urls: list[Media | str]
     prompt: str
     duration: Literal["6", "10"]
@@ -6299,9 +9822,63 @@ class XaiGrokImagineVideoReferenceToVideoOfficialStable(ModelInput):
         resolution: Literal["720p", "480p"] = "720p",
     ) -> None: ...
 
+class XaiGrokImagineVideoV15ImageToVideoOfficialStable(ModelInput):
+    """Makes a video with xai/grok-imagine-video-v1.5/image-to-video-official-stable. Its price is not published.
+    Depends on parameters; the rules were not recorded. Endpoint: rhart-video-g-official/image-to-video-v1.5. The open
+    pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    image_url: Media | str
+    duration: int
+    resolution: Literal["480p", "720p"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_url: File,
+        duration: int = 6,
+        resolution: Literal["480p", "720p"] = "720p",
+    ) -> None: ...
+
+class XaiGrokImagineVideoV15ReferenceToVideoOfficialStable(ModelInput):
+    """Makes a video with xai/grok-imagine-video-v1.5/reference-to-video-official-stable. Its price is not published.
+    Endpoint: rhart-video-g-official/reference-to-video-v1.5. The open pages of runninghub.cn do not list it; it may
+    need a key of runninghub.ai."""
+    prompt: str
+    reference_images: list[Media | str]
+    duration: int
+    aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"]
+    resolution: Literal["480p", "720p"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        reference_images: File | Sequence[File],
+        duration: int = 6,
+        aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9",
+        resolution: Literal["480p", "720p"] = "720p",
+    ) -> None: ...
+
+class XaiGrokImagineVideoV15TextToVideoOfficialStable(ModelInput):
+    """Makes a video with xai/grok-imagine-video-v1.5/text-to-video-official-stable. Its price is not published.
+    Endpoint: rhart-video-g-official/text-to-video-v1.5. The open pages of runninghub.cn do not list it; it may need a
+    key of runninghub.ai."""
+    prompt: str
+    duration: int
+    aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"]
+    resolution: Literal["480p", "720p", "1080p"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        duration: int = 6,
+        aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9",
+        resolution: Literal["480p", "720p", "1080p"] = "720p",
+    ) -> None: ...
+
 class XaiGrokImagineVideoVideoExtendOfficialStable(ModelInput):
-    """Makes a video with xai/grok-imagine-video/video-extend-official-stable. Price: 1.89 to 3.15 CNY per call.
-    Endpoint: rhart-video-g-official/video-extend."""
+    """Makes a video with xai/grok-imagine-video/video-extend-official-stable. Price: 1.89 to 3.15 CNY per call (listed
+    2026-05-07). Endpoint: rhart-video-g-official/video-extend. The open pages of runninghub.cn do not list it; it may
+    need a key of runninghub.ai."""
     video_url: Media | str
     prompt: str
     duration: Literal["6", "10"]
@@ -6313,8 +9890,49 @@ class XaiGrokImagineVideoVideoExtendOfficialStable(ModelInput):
         duration: Literal["6", "10"] = "6",
     ) -> None: ...
 
+class XaiRhartImagineImageQualityEditOfficialStable(ModelInput):
+    """Makes an image with xai/rhart-imagine-image-quality/edit-official-stable. Its price is not published. Depends on
+    parameters; the rules were not recorded. Endpoint: rhart-imagine-image-quality/edit. The open pages of runninghub.cn
+    do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    image_url: Media | str
+    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"]
+    resolution: Literal["1k", "2k"]
+    num_images: Literal["1", "2", "3", "4"]
+    output_format: Literal["jpeg", "png", "webp"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        image_url: File,
+        aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"] = "auto",
+        resolution: Literal["1k", "2k"] = "1k",
+        num_images: Literal["1", "2", "3", "4"] = "1",
+        output_format: Literal["jpeg", "png", "webp"] = "jpeg",
+    ) -> None: ...
+
+class XaiRhartImagineImageQualityTextToImageOfficialStable(ModelInput):
+    """Makes an image with xai/rhart-imagine-image-quality/text-to-image-official-stable. Its price is not published.
+    Depends on parameters; the rules were not recorded. Endpoint: rhart-imagine-image-quality/text-to-image. The open
+    pages of runninghub.cn do not list it; it may need a key of runninghub.ai."""
+    prompt: str
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"]
+    resolution: Literal["1k", "2k"]
+    num_images: Literal["1", "2", "3", "4"]
+    output_format: Literal["jpeg", "png", "webp"]
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"] = "1:1",
+        resolution: Literal["1k", "2k"] = "1k",
+        num_images: Literal["1", "2", "3", "4"] = "1",
+        output_format: Literal["jpeg", "png", "webp"] = "jpeg",
+    ) -> None: ...
+
 class ZImageTurbo(ModelInput):
-    """Makes an image with z-image/turbo. Price: 0.04 CNY per call. Endpoint: rhart-image/z-image/turbo."""
+    """Makes an image with z-image/turbo. Price: 0.04 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/z-image/turbo."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
@@ -6327,8 +9945,8 @@ class ZImageTurbo(ModelInput):
     ) -> None: ...
 
 class ZImageTurboImageToImage(ModelInput):
-    """Makes an image with z-image-turbo/image-to-image. Price: 0.05 CNY per call. Endpoint: rhart-image/z-image-
-    turbo/image-to-image."""
+    """Makes an image with z-image-turbo/image-to-image. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/z-image-turbo/image-to-image."""
     image_url: Media | str
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
@@ -6343,8 +9961,8 @@ class ZImageTurboImageToImage(ModelInput):
     ) -> None: ...
 
 class ZImageTurboImageToImageLora(ModelInput):
-    """Makes an image with z-image-turbo/image-to-image-lora. Price: 0.03 CNY per call. Endpoint: rhart-image/z-image-
-    turbo/image-to-image-lora."""
+    """Makes an image with z-image-turbo/image-to-image-lora. Price: 0.03 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/z-image-turbo/image-to-image-lora."""
     image_url: Media | str
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
@@ -6363,7 +9981,8 @@ class ZImageTurboImageToImageLora(ModelInput):
     ) -> None: ...
 
 class ZImageTurboLora(ModelInput):
-    """Makes an image with z-image/turbo-lora. Price: 0.03 CNY per call. Endpoint: rhart-image/z-image/turbo-lora."""
+    """Makes an image with z-image/turbo-lora. Price: 0.03 CNY per call (listed 2026-06-18). Endpoint: rhart-
+    image/z-image/turbo-lora."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
     lora: str | None

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from rh_prefect.catalog import rules
 from rh_prefect.catalog.entry import Model, Param
 from rh_prefect.catalog.price import text_of
+from rh_prefect.catalog.prose import standing
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.plain_values import flaw_of
 
@@ -174,6 +175,8 @@ def check(model: Model, params: Mapping[str, object], *, as_media: Callable[[obj
     )
     checked.problems.extend(rules.problems(model, checked.values))
     checked.notices.extend(f"{model.name}: {notice}." for notice in rules.notices(model, checked.values))
+    if model.status != "current":
+        checked.notices.append(f"{model.name}: {standing(model)}.")
     return checked
 
 

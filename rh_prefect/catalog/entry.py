@@ -12,7 +12,8 @@ from rh_prefect.errors import InputError
 
 ParamType = Literal["string", "enum", "bool", "int", "float", "image", "video", "audio", "json"]
 Output = Literal["image", "video", "audio", "3d", "text"]
-RuleKind = Literal["one", "any", "needed", "only", "used", "most", "never"]
+Status = Literal["current", "deprecated", "gone"]
+RuleKind = Literal["one", "any", "either", "needed", "only", "used", "most", "never"]
 Shape = Literal["", "list", "object"]
 Scalar = str | int | float | bool
 
@@ -75,9 +76,10 @@ class Rule:
     """What a model says about several parameters together; all of them are wire keys.
 
     Attributes:
-        kind: `one`: exactly one of `params`; `any`: at least one of them; `needed`: they are required where the
-            condition holds; `only`: they are refused where it does not; `used`: they have no effect where it does not;
-            `most`: their lists together hold at most `limit` items; `never`: the values in `when` exclude each other.
+        kind: `one`: exactly one of `params`; `any`: at least one of them; `either`: at most one of them; `needed`: they
+            are required where the condition holds; `only`: they are refused where it does not; `used`: they have no
+            effect where it does not; `most`: their lists together hold at most `limit` items; `never`: the values in
+            `when` exclude each other.
         params: Whom it is about.
         when: Condition: these parameters have these values, given or by default.
         given: Condition: one of these parameters is given.
@@ -102,13 +104,20 @@ class Model:
         family: The line of models that it belongs to.
         groups: Its places in the tree of the documentation.
         in_docs: Whether the documentation lists it.
-        deprecated: Whether the vendor advises against it.
+        status: Whether RunningHub's newest lists offer it (`current`), advise against it (`deprecated`) or lack it
+            (`gone`); a model that is gone may still answer.
+        aliases: Other spellings of the endpoint in RunningHub's lists.
         replaced_by: The endpoint of its successor.
+        seen: The date of the newest list that has it, as in `2026-09-13`.
+        on_cn: Whether the open model pages of runninghub.cn listed it when the catalogue was made. A model that they
+            lack may need a key of runninghub.ai.
         incomplete: Whether it is known to take more parameters than are listed here.
         provenance: Where its facts are from.
         params: Its parameters, in the documentation's order.
         rules: What holds for several parameters together.
-        price: What it costs, where that is known.
+        price: What it costs; None where that is not known, which never means that it is free.
+        price_seen: The date of the list that the price is from.
+        price_note: Why there is no price, or what is billed besides.
     """
 
     name: str
@@ -117,13 +126,18 @@ class Model:
     family: str
     groups: tuple[str, ...] = ()
     in_docs: bool = False
-    deprecated: bool = False
+    status: Status = "current"
+    aliases: tuple[str, ...] = ()
     replaced_by: str = ""
+    seen: str = ""
+    on_cn: bool = True
     incomplete: bool = False
     provenance: str = "official-registry"
     params: tuple[Param, ...] = ()
     rules: tuple[Rule, ...] = ()
     price: PriceTable | None = None
+    price_seen: str = ""
+    price_note: str = ""
 
     @property
     def class_name(self) -> str:
@@ -194,6 +208,7 @@ def decode_model(raw: Mapping[str, Any]) -> Model:
     price = fields.pop("price", None)
     return Model(
         groups=tuple(fields.pop("groups", ())),
+        aliases=tuple(fields.pop("aliases", ())),
         params=_params(params),
         rules=tuple(_rule(rule) for rule in rules),
         price=decode_price(price) if price else None,

@@ -204,7 +204,9 @@ def _field(param: Param, media: Any) -> tuple[Any, Any]:
 
 def _type(param: Param) -> Any:
     if param.type == "enum":
-        return _literal(param.options)
+        # Two literals of the same options in another order are equal, and `typing` would give back the first of them:
+        # the options beside it, which pydantic passes over, keep each parameter's own order.
+        return Annotated[_literal(param.options), param.options]
     if param.type == "json":
         return _JSON[param.shape]
     plain = _PLAIN[param.type]

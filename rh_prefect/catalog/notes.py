@@ -58,8 +58,9 @@ def pattern_of(param: Raw) -> str:
     Args:
         param: The parameter, as a registry file has it.
     """
-    match = re.match(r"(\d+)\+ characters, letter first, letters and digits", param.get("note", ""))
-    return rf"(?=.*\d)[A-Za-z].{{{int(match[1]) - 1},}}" if match else ""
+    # The registry's own sample, `Elegant_Man`, has no digit and an underscore: only length and first letter are sure.
+    match = re.match(r"(\d+)\+ characters, letter first\b", param.get("note", ""))
+    return rf"[A-Za-z].{{{int(match[1]) - 1},}}" if match else ""
 
 
 def _rule(param: Raw, by_key: Mapping[str, Raw]) -> dict[str, Any] | None:
@@ -96,8 +97,18 @@ def _conditional(kind: str) -> _Reader:
     return read
 
 
-def _only_with(match: re.Match[str], param: Raw, _all: Mapping[str, Raw]) -> dict[str, Any]:
-    return {"kind": "only", "params": [param["key"]], "given": [match[1]]}
+def _only_with(match: re.Match[str], param: Raw, all_: Mapping[str, Raw]) -> dict[str, Any]:
+    switch = all_.get(match[1], {}).get("type") == "bool"
+    condition = {"when": {match[1]: True}} if switch else {"given": [match[1]]}
+    return {"kind": "only", "params": [param["key"]], **condition}
+
+
+def _not_with(match: re.Match[str], param: Raw, _all: Mapping[str, Raw]) -> dict[str, Any]:
+    return {"kind": "either", "params": sorted((param["key"], match[1]))}
+
+
+def _a_frame(_match: re.Match[str], _param: Raw, all_: Mapping[str, Raw]) -> dict[str, Any]:
+    return {"kind": "any", "params": [key for key in all_ if re.fullmatch(r"(first|last)\w*Url", key)]}
 
 
 def _needs_picture(match: re.Match[str], param: Raw, all_: Mapping[str, Raw]) -> dict[str, Any]:
@@ -124,7 +135,9 @@ _READERS: tuple[tuple[str, _Reader], ...] = (
     (r"\b(\w+) or (\w+) required$", _group("any")),
     (r"^required when (\w+) is (\w+)$", _conditional("needed")),
     (r"\bused when (\w+) is (\w+)\b", _conditional("used")),
-    (r"^only with (\w+)$", _only_with),
+    (r"^only with (\w+)\b", _only_with),
+    (r"\bnot together with (\w+)$", _not_with),
+    (r"^one of first and last frame is needed$", _a_frame),
     (r"^needs an? (\w+) or (\w+)\b", _needs_picture),
     (r"^at most (\d+) references over (\w+) and (\w+) together$", _together),
     (r"^(\d+) s not available at (\w+)$", _never),

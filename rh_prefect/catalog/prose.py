@@ -72,15 +72,30 @@ def _what(model: Model) -> str:
 
 
 def _facts(model: Model) -> list[str]:
-    sentences = [
-        f"Price: {model.price}." if model.price else "Its price is not published.",
-        f"Endpoint: {model.endpoint}.",
-    ]
-    if model.deprecated:
-        sentences.append(f"Deprecated{f'; use {model.replaced_by}' if model.replaced_by else ''}.")
+    sentences = [_price(model), f"Endpoint: {model.endpoint}."]
+    if model.status != "current":
+        sentences.append(f"{standing(model)}.")
+    if not model.on_cn:
+        sentences.append("The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.")
     if model.incomplete:
         sentences.append("Its published parameter list is not complete; others pass with a warning.")
     return sentences
+
+
+def _price(model: Model) -> str:
+    seen = f" (listed {model.price_seen})" if model.price and model.price_seen else ""
+    price = f"Price: {model.price}{seen}." if model.price else "Its price is not published."
+    return f"{price} {model.price_note}" if model.price_note else price
+
+
+def standing(model: Model) -> str:
+    """Says what RunningHub's newest lists say about a model that is not current, and what to use in its place.
+
+    Args:
+        model: The model.
+    """
+    what = "Deprecated" if model.status == "deprecated" else "Gone from RunningHub's newest lists; it may still answer"
+    return f"{what}; use {model.replaced_by}" if model.replaced_by else what
 
 
 def describe(param: Param) -> str:

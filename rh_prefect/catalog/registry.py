@@ -87,7 +87,7 @@ def _decoded(content: Mapping[str, Any]) -> tuple[Model, ...]:
 @cache
 def _index() -> dict[str, Model]:
     """Every name of every model in lower case; where two clash, the documentation's name wins."""
-    found: dict[str, Model] = {}
+    found = {alias.lower(): model for model in models() for alias in model.aliases}
     for kind in ("snake_name", "class_name", "endpoint", "name"):
         found.update((getattr(model, kind).lower(), model) for model in models())
     return found
@@ -97,7 +97,8 @@ def get(name: str) -> Model:
     """Finds one model.
 
     Args:
-        name: Its name in the documentation, its endpoint, or the name of its class or task; case does not matter.
+        name: Its name in the documentation, its endpoint in any spelling of RunningHub's lists, or the name of its
+            class or task; case does not matter.
 
     Raises:
         UnknownModelError: There is none; the message and `nearest` hold the three nearest names.
@@ -143,7 +144,12 @@ def _plain(name: str) -> str:
 
 
 def find(
-    query: str = "", *, output: Output | None = None, family: str | None = None, in_docs: bool | None = None
+    query: str = "",
+    *,
+    output: Output | None = None,
+    family: str | None = None,
+    in_docs: bool | None = None,
+    with_old: bool = False,
 ) -> list[Model]:
     """Searches for models by words.
 
@@ -152,6 +158,7 @@ def find(
         output: Only models that make this.
         family: Only models of this line.
         in_docs: Only models that the documentation lists, or only the others.
+        with_old: Also models that are deprecated, or gone from RunningHub's newest lists.
 
     Returns:
         The models that have every word, the best match first: words in the name before words elsewhere, a phrase before
@@ -163,6 +170,7 @@ def find(
         if (output is None or model.output == output)
         and (family is None or model.family == family.lower())
         and (in_docs is None or model.in_docs is in_docs)
+        and (with_old or model.status == "current")
     ]
     wanted = [word.lower() for word in words(query)]
     scored = [(_score(model, wanted), model) for model in chosen]
@@ -176,7 +184,7 @@ def _ranked(scored: Iterable[tuple[int, Model]]) -> list[Model]:
     def order(pair: tuple[int, Model]) -> tuple[object, ...]:
         score, model = pair
         return (
-            model.deprecated,
+            model.status != "current",
             model.incomplete,
             -score,
             not model.in_docs,

@@ -79,6 +79,8 @@ def _problem(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
             return _choice(model, rule, given)
         case "any":
             return "" if given else f"one of {_names(model, rule.params, 'and')} is needed"
+        case "either":
+            return _choice(model, rule, given) if given else ""
         case "needed":
             return _needed(model, rule, values)
         case "only":

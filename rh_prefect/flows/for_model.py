@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Coroutine
 from threading import RLock
 from typing import Annotated, Any, Literal
@@ -54,12 +55,12 @@ def for_model(name: str) -> ModelFlow:
 
 
 def flow_name(model: Model) -> str:
-    """Names the flow of a model: as the model, without the slashes that Prefect refuses.
+    """Names the flow of a model: as the model, without the characters that Prefect refuses.
 
     Args:
         model: The model.
     """
-    return model.name.replace("/", "-")
+    return re.sub(r"[/%&<>]", "-", model.name)
 
 
 def _build(model: Model) -> ModelFlow:

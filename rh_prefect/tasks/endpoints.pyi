@@ -35,7 +35,7 @@ async def alibaba_wan_2_6_image_to_video(
 ) -> Result:
     """Makes a video with alibaba/wan-2.6/image-to-video.
 
-    Price: 2.25 to 11.25 CNY per call.
+    Price: 2.25 to 11.25 CNY per call (listed 2026-05-07).
     Endpoint: alibaba/wan-2.6/image-to-video.
 
     Args:
@@ -69,7 +69,7 @@ async def alibaba_wan_2_6_text_to_video(
 ) -> Result:
     """Makes a video with alibaba/wan-2.6/text-to-video.
 
-    Price: 2.25 to 11.25 CNY per call.
+    Price: 2.25 to 11.25 CNY per call (listed 2026-05-07).
     Endpoint: alibaba/wan-2.6/text-to-video.
 
     Args:
@@ -78,6 +78,35 @@ async def alibaba_wan_2_6_text_to_video(
         duration: One of the choices.
         resolution: One of the choices.
         shot_type: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def arklin_video_super_resolution(
+    *,
+    resolution: Literal["720p", "1080p", "2k", "4k"] | None = None,
+    tarfps: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes a video with arklin/video-super-resolution.
+
+    Its price is not published. By version, resolution and frame rate: at 2k 0.05 to 0.7 a second.
+    Endpoint: arklin/video-super-resolution.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
+        resolution: One of the choices.
+        tarfps: Left out: no frames are added; 24 to 60.
         label: This and what follows is as in `generate`.
     """
 
@@ -99,12 +128,88 @@ async def bytedance_dreamactor_v2(
 ) -> Result:
     """Makes a video with bytedance/dreamactor-v2.
 
-    Price: 0.32 CNY per second.
+    Price: 0.32 CNY per second (listed 2026-09-13).
     Endpoint: bytedance/dreamactor-v2.
 
     Args:
         image_url: 480x480 to 1920x1080 px; JPG, JPEG, PNG; up to 5 MB.
         video_url: Up to 30 s, 200x200 to 2048x1440 px; MP4, MOV, WEBM; up to 100 MB.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def bytedance_jimeng_4_6_image_to_image(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File],
+    width: int | None = None,
+    height: int | None = None,
+    scale: int = 50,
+    force_single: bool = False,
+    min_ratio: float = 0.333333,
+    max_ratio: float = 3.0,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with bytedance/jimeng-4.6/image-to-image.
+
+    Price: 0.17 CNY per image (listed 2026-09-13).
+    Endpoint: bytedance/jimeng-4.6/image-to-image.
+
+    Args:
+        prompt: Up to 800 characters.
+        image_urls: One or a list of up to 14; up to 15 MB each.
+        width: 900 to 6197.
+        height: 768 to 4096.
+        scale: 1 to 100.
+        force_single: Whether to do so.
+        min_ratio: 0.0625 to 15.9999.
+        max_ratio: 0.0626 to 16.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def bytedance_jimeng_4_6_text_to_image(
+    *,
+    prompt: str,
+    width: int | None = None,
+    height: int | None = None,
+    scale: int = 50,
+    force_single: bool = False,
+    min_ratio: float = 0.333333,
+    max_ratio: float = 3.0,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with bytedance/jimeng-4.6/text-to-image.
+
+    Price: 0.17 CNY per call (listed 2026-09-13).
+    Endpoint: bytedance/jimeng-4.6/text-to-image.
+
+    Args:
+        prompt: Up to 800 characters.
+        width: 900 to 6197.
+        height: 768 to 4096.
+        scale: 1 to 100.
+        force_single: Whether to do so.
+        min_ratio: 0.06 to 16.
+        max_ratio: 0.06 to 16.
         label: This and what follows is as in `generate`.
     """
 
@@ -128,14 +233,283 @@ async def cinematic_video_generator(
 ) -> Result:
     """Makes a video with cinematic-video-generator.
 
-    Price: 1.00 CNY per second.
+    Price: 1.00 CNY per second (listed 2026-05-07).
     Endpoint: cinematic-video-generator.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Up to 2048 characters.
         image_urls: One or a list of up to 4; JPG, JPEG, PNG, WEBP; up to 10 MB each.
         aspect_ratio: One of the choices.
         duration: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def dola_seedream_5_0_pro_image_to_image(
+    *,
+    prompt: str,
+    width: int = 1024,
+    height: int = 1024,
+    image_urls: File | Sequence[File],
+    resolution: Literal["1k", "2k"] = "2k",
+    output_format: Literal["jpeg", "png"] = "jpeg",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with Dola-Seedream-5.0-pro/image-to-image.
+
+    Its price is not published.
+    Endpoint: dola-Seedream-5.0-pro/image-to-image.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 5000 characters.
+        width: 240 to 8192.
+        height: 240 to 8192.
+        image_urls: One or a list of up to 10; up to 10 MB each.
+        resolution: One of the choices.
+        output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def dola_seedream_5_0_pro_text_to_image(
+    *,
+    prompt: str,
+    width: int = 1024,
+    height: int = 1024,
+    resolution: Literal["1k", "2k"] = "2k",
+    output_format: Literal["jpeg", "png"] = "jpeg",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with Dola-Seedream-5.0-pro/text-to-image.
+
+    Its price is not published.
+    Endpoint: dola-Seedream-5.0-pro/text-to-image.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 5000 characters.
+        width: 240 to 8192.
+        height: 240 to 8192.
+        resolution: One of the choices.
+        output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def doubao_seed_audio_1_0(
+    *,
+    text_prompt: str,
+    speaker: str | None = None,
+    audio_url: File | Sequence[File] | None = None,
+    image_url: File | None = None,
+    format: Literal["wav", "mp3", "pcm", "ogg_opus"] = "wav",
+    sample_rate: str | None = None,
+    speech_rate: int = 0,
+    loudness_rate: int = 0,
+    pitch_rate: int = 0,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with doubao-seed-audio-1.0.
+
+    Price: 0.004 CNY per second (listed 2026-09-13).
+    Endpoint: bytedance/doubao-seed-audio-1.0.
+
+    Args:
+        text_prompt: Up to 3000 characters.
+        speaker: Text.
+        audio_url: One or a list of up to 3; up to 10 MB each.
+        image_url: Up to 10 MB.
+        format: One of the choices.
+        sample_rate: Text.
+        speech_rate: A whole number.
+        loudness_rate: A whole number.
+        pitch_rate: A whole number.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def doubao_seed_icl_2_0(
+    *,
+    text: str,
+    speaker: str,
+    format: Literal["mp3", "pcm", "ogg_opus", "wav"] = "mp3",
+    sample_rate: str | None = None,
+    speech_rate: int = 0,
+    loudness_rate: int = 0,
+    bit_rate: int | None = None,
+    pitch: int | None = None,
+    enable_subtitle: bool = False,
+    max_length_to_filter_parenthesis: int = 100,
+    silence_duration: int | None = None,
+    disable_markdown_filter: bool = False,
+    disable_emoji_filter: bool = False,
+    enable_latex_tn: bool = False,
+    explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None = None,
+    context_texts: str | None = None,
+    model_: Literal["seed-tts-2.0-standard", "seed-tts-2.0-expressive"] = "seed-tts-2.0-standard",
+    latex_parser: Literal["v2"] | None = None,
+    aigc_watermark: bool = False,
+    disable_default_bit_rate: bool = False,
+    section_id: str | None = None,
+    tone_fidelity: bool = False,
+    aigc_metadata_enable: bool = False,
+    aigc_metadata_content_producer: str | None = None,
+    aigc_metadata_produce_id: str | None = None,
+    aigc_metadata_content_propagator: str | None = None,
+    aigc_metadata_propagate_id: str | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with doubao-seed-icl-2.0.
+
+    Its price is not published.
+    Endpoint: bytedance/doubao-seed-icl-2.0.
+
+    Args:
+        text: Up to 10000 characters.
+        speaker: CustomSpeakerId returned by bytedance/doubao-voice-clone.
+        format: One of the choices.
+        sample_rate: 8000 to 48000 Hz; the service takes 24000.
+        speech_rate: -50 to 100.
+        loudness_rate: -50 to 100.
+        bit_rate: Bps, mp3 only, 64000-160000.
+        pitch: -12 to 12.
+        enable_subtitle: Whether to do so.
+        max_length_to_filter_parenthesis: 0 or 100.
+        silence_duration: Milliseconds at the end; 0 to 30000.
+        disable_markdown_filter: Whether to do so.
+        disable_emoji_filter: Whether to do so.
+        enable_latex_tn: Whether to do so.
+        explicit_language: One of the choices.
+        context_texts: Up to 500 characters.
+        model_: One of the choices.
+        latex_parser: Only with disable_markdown_filter.
+        aigc_watermark: Whether to do so.
+        disable_default_bit_rate: Whether to do so.
+        section_id: Up to 128 characters.
+        tone_fidelity: Whether to do so.
+        aigc_metadata_enable: Whether to do so.
+        aigc_metadata_content_producer: Up to 128 characters.
+        aigc_metadata_produce_id: Up to 128 characters.
+        aigc_metadata_content_propagator: Up to 128 characters.
+        aigc_metadata_propagate_id: Up to 128 characters.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def doubao_seed_tts_2_0(
+    *,
+    text: str,
+    speaker: str,
+    format: Literal["mp3", "pcm", "ogg_opus", "wav"] = "mp3",
+    sample_rate: str | None = None,
+    speech_rate: int = 0,
+    loudness_rate: int = 0,
+    bit_rate: int | None = None,
+    pitch: int | None = None,
+    enable_subtitle: bool = False,
+    max_length_to_filter_parenthesis: int = 100,
+    silence_duration: int | None = None,
+    disable_markdown_filter: bool = False,
+    disable_emoji_filter: bool = False,
+    enable_latex_tn: bool = False,
+    explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None = None,
+    explicit_dialect: str | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with doubao-seed-tts-2.0.
+
+    Price: 0.24 CNY per 1000 characters (listed 2026-09-13).
+    Endpoint: bytedance/doubao-seed-tts-2.0.
+
+    Args:
+        text: Up to 10000 characters.
+        speaker: Text.
+        format: One of the choices.
+        sample_rate: Text.
+        speech_rate: A whole number.
+        loudness_rate: A whole number.
+        bit_rate: A whole number.
+        pitch: A whole number.
+        enable_subtitle: Whether to do so.
+        max_length_to_filter_parenthesis: A whole number.
+        silence_duration: A whole number.
+        disable_markdown_filter: Whether to do so.
+        disable_emoji_filter: Whether to do so.
+        enable_latex_tn: Whether to do so.
+        explicit_language: One of the choices.
+        explicit_dialect: Text.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def doubao_voice_clone(
+    *,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Answers with text with doubao-voice-clone.
+
+    Its price is not published.
+    Endpoint: bytedance/doubao-voice-clone.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
         label: This and what follows is as in `generate`.
     """
 
@@ -161,8 +535,9 @@ async def f_2_dev_edit(
 ) -> Result:
     """Makes an image with f-2-dev/edit.
 
-    Price: 0.24 CNY per call.
+    Price: 0.24 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/f-2-dev/edit.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         image_url: JPG, PNG; up to 10 MB.
@@ -198,8 +573,9 @@ async def f_2_dev_edit_lora(
 ) -> Result:
     """Makes an image with f-2-dev/edit-lora.
 
-    Price: 0.25 CNY per call.
+    Price: 0.25 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/f-2-dev/edit-lora.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         image_url: JPG, PNG; up to 10 MB.
@@ -234,8 +610,9 @@ async def f_2_dev_text_to_image(
 ) -> Result:
     """Makes an image with f-2-dev/text-to-image.
 
-    Price: 0.20 CNY per call.
+    Price: 0.20 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/f-2-dev/text-to-image.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Text.
@@ -269,8 +646,9 @@ async def f_2_dev_text_to_image_lora(
 ) -> Result:
     """Makes an image with f-2-dev/text-to-image-lora.
 
-    Price: 0.17 CNY per call.
+    Price: 0.17 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/f-2-dev/text-to-image-lora.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Text.
@@ -303,8 +681,9 @@ async def f_2_klein_4b_edit(
 ) -> Result:
     """Makes an image with f-2-klein-4b/edit.
 
-    Price: 0.05 CNY per call.
+    Price: 0.05 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/f-2-klein-4b/edit.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         image_url: JPG, PNG; up to 10 MB.
@@ -336,8 +715,9 @@ async def f_2_klein_4b_edit_lora(
 ) -> Result:
     """Makes an image with f-2-klein-4b/edit-lora.
 
-    Price: 0.05 CNY per call.
+    Price: 0.05 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/f-2-klein-4b/edit-lora.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         image_url: JPG, PNG; up to 10 MB.
@@ -370,8 +750,9 @@ async def f_2_klein_4b_text_to_image(
 ) -> Result:
     """Makes an image with f-2-klein-4b/text-to-image.
 
-    Price: 0.05 CNY per call.
+    Price: 0.05 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/f-2-klein-4b/text-to-image.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Text.
@@ -402,8 +783,9 @@ async def f_2_klein_4b_text_to_image_lora(
 ) -> Result:
     """Makes an image with f-2-klein-4b/text-to-image-lora.
 
-    Price: 0.04 CNY per call.
+    Price: 0.04 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/f-2-klein-4b/text-to-image-lora.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Text.
@@ -435,8 +817,9 @@ async def f_2_klein_9b_edit(
 ) -> Result:
     """Makes an image with f-2-klein-9b/edit.
 
-    Price: 0.05 CNY per call.
+    Price: 0.05 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/f-2-klein-9b/edit.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         image_url: JPG, PNG; up to 10 MB.
@@ -469,8 +852,9 @@ async def f_2_klein_9b_text_to_image(
 ) -> Result:
     """Makes an image with f-2-klein-9b/text-to-image.
 
-    Price: 0.05 CNY per call.
+    Price: 0.05 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/f-2-klein-9b/text-to-image.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Text.
@@ -504,8 +888,9 @@ async def f_2_klein_9b_text_to_image_lora(
 ) -> Result:
     """Makes an image with f-2-klein-9b/text-to-image-lora.
 
-    Price: 0.06 CNY per call.
+    Price: 0.06 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/f-2-klein-9b/text-to-image-lora.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Text.
@@ -537,8 +922,9 @@ async def f_dev(
 ) -> Result:
     """Makes an image with f-dev.
 
-    Price: 0.04 CNY per call.
+    Price: 0.04 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image/f-dev.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -568,8 +954,9 @@ async def f_dev_lora(
 ) -> Result:
     """Makes an image with f-dev-lora.
 
-    Price: 0.03 CNY per call.
+    Price: 0.03 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image/f-dev-lora.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -604,8 +991,9 @@ async def f_kontext_dev_lora(
 ) -> Result:
     """Makes an image with f-kontext-dev-lora.
 
-    Price: 0.09 CNY per call.
+    Price: 0.09 CNY per call (listed 2026-06-18).
     Endpoint: rhart-video/f-kontext/dev-lora.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         image_url: JPG, PNG; up to 10 MB.
@@ -640,8 +1028,9 @@ async def f_krea_dev_lora(
 ) -> Result:
     """Makes an image with f-krea-dev-lora.
 
-    Price: 0.05 CNY per call.
+    Price: 0.05 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/f-krea-dev-lora.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Text.
@@ -649,6 +1038,387 @@ async def f_krea_dev_lora(
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def flux_3_video_draft_enhance(
+    *,
+    draft_cache: str,
+    resolution: Literal["hd", "fhd"] = "fhd",
+    safety_tolerance: int = 2,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with flux-3-video/draft-enhance.
+
+    Its price is not published.
+    Endpoint: rhart-video-flux3/draft-enhance.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        draft_cache: Draft_cache of a draft run: base64 or a link; up to 2000000 characters.
+        resolution: One of the choices.
+        safety_tolerance: 0 to 4.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def flux_3_video_image_to_video(
+    *,
+    prompt: str,
+    keyframes: File | Sequence[File],
+    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto",
+    duration: int = 5,
+    resolution: Literal["hd", "fhd"] = "hd",
+    draft: bool = False,
+    generate_audio: bool = True,
+    safety_tolerance: int = 2,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with flux-3-video/image-to-video.
+
+    Its price is not published.
+    Endpoint: rhart-video-flux3/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 20480 characters.
+        keyframes: One is the start, two are start and end; one or a list of up to 10; JPG, PNG; up to 10 MB each.
+        aspect_ratio: One of the choices.
+        duration: Seconds; left out, the content decides; 5 to 20.
+        resolution: One of the choices.
+        draft: Quick preview at hd, cheaper.
+        generate_audio: Whether to do so.
+        safety_tolerance: 0 strictest, 4 widest; 0 to 4.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def flux_3_video_text_to_video(
+    *,
+    prompt: str,
+    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto",
+    duration: int = 5,
+    resolution: Literal["hd", "fhd"] = "hd",
+    draft: bool = False,
+    generate_audio: bool = True,
+    safety_tolerance: int = 2,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with flux-3-video/text-to-video.
+
+    Its price is not published.
+    Endpoint: rhart-video-flux3/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 20480 characters.
+        aspect_ratio: One of the choices.
+        duration: Seconds; left out, the content decides; 5 to 20.
+        resolution: One of the choices.
+        draft: Quick preview at hd, cheaper.
+        generate_audio: Whether to do so.
+        safety_tolerance: 0 strictest, 4 widest; 0 to 4.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def flux_3_video_video_continuation(
+    *,
+    prompt: str,
+    start_video: File,
+    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto",
+    duration: int = 5,
+    resolution: Literal["hd", "fhd"] = "hd",
+    draft: bool = False,
+    generate_audio: bool = True,
+    safety_tolerance: int = 2,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with flux-3-video/video-continuation.
+
+    Its price is not published.
+    Endpoint: rhart-video-flux3/video-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 20480 characters.
+        start_video: MP4; up to 10 MB.
+        aspect_ratio: One of the choices.
+        duration: Seconds; left out, the content decides; 5 to 20.
+        resolution: One of the choices.
+        draft: Quick preview at hd, cheaper.
+        generate_audio: Whether to do so.
+        safety_tolerance: 0 strictest, 4 widest; 0 to 4.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def gemini_omni_1_1_flash_image_to_video_stable(
+    *,
+    image_url: File,
+    last_image_url: File | None = None,
+    prompt: str,
+    duration: int = 8,
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+    resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with gemini-omni-1.1-flash/image-to-video/stable.
+
+    Its price is not published.
+    Endpoint: google/gemini-omni-1.1-flash/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+        last_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+        prompt: Up to 2048 characters.
+        duration: 3 to 10.
+        aspect_ratio: One of the choices.
+        resolution: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def gemini_omni_1_1_flash_reference_to_video_stable(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File] | None = None,
+    video_urls: File | Sequence[File] | None = None,
+    duration: int = 8,
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+    resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with gemini-omni-1.1-flash/reference-to-video/stable.
+
+    Its price is not published.
+    Endpoint: google/gemini-omni-1.1-flash/reference-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 2048 characters.
+        image_urls: One or a list of up to 10; JPG, JPEG, PNG, WEBP; up to 10 MB each.
+        video_urls: At most 3 s each; one or a list of up to 3; MP4, MOV; up to 100 MB each.
+        duration: 3 to 10.
+        aspect_ratio: One of the choices.
+        resolution: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def gemini_omni_1_1_flash_text_to_video_stable(
+    *,
+    prompt: str,
+    duration: int = 8,
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+    resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with gemini-omni-1.1-flash/text-to-video/stable.
+
+    Its price is not published.
+    Endpoint: google/gemini-omni-1.1-flash/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 2048 characters.
+        duration: 3 to 10.
+        aspect_ratio: One of the choices.
+        resolution: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def gemini_omni_1_1_flash_video_edit(
+    *,
+    video_url: File,
+    prompt: str,
+    resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with gemini-omni-1.1-flash/video-edit.
+
+    Its price is not published.
+    Endpoint: google/gemini-omni-1.1-flash/video-edit.
+
+    Args:
+        video_url: At most 10 s; MP4, MOV; up to 100 MB.
+        prompt: Up to 2048 characters.
+        resolution: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def gemini_omni_flash_image_to_video_channel_low_price(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File],
+    duration: Literal["4", "6", "8", "10"] = "6",
+    resolution: Literal["720p", "1080p", "4k"] = "720p",
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with gemini-omni-flash/image-to-video/channel-low-price.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: gemini-omni-flash/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 2048 characters.
+        image_urls: One or a list of up to 3; up to 10 MB each.
+        duration: One of the choices.
+        resolution: One of the choices.
+        aspect_ratio: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def gemini_omni_flash_text_to_video_channel_low_price(
+    *,
+    prompt: str,
+    duration: Literal["4", "6", "8", "10"] = "6",
+    resolution: Literal["720p", "1080p", "4k"] = "720p",
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with gemini-omni-flash/text-to-video/channel-low-price.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: gemini-omni-flash/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 2048 characters.
+        duration: One of the choices.
+        resolution: One of the choices.
+        aspect_ratio: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def gemini_omni_flash_video_edit_channel_low_price(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File] | None = None,
+    resolution: Literal["720p", "1080p", "4k"] = "720p",
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+    video_url: File,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with gemini-omni-flash/video-edit/channel-low-price.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: gemini-omni-flash/video-edit.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 2048 characters.
+        image_urls: One or a list of up to 3; up to 10 MB each.
+        resolution: One of the choices.
+        aspect_ratio: One of the choices.
+        video_url: Up to 10 MB.
         label: This and what follows is as in `generate`.
     """
 
@@ -673,8 +1443,9 @@ async def google_veo3_1_fast_image_to_video_channel_low_price(
 ) -> Result:
     """Makes a video with google/veo3.1-fast/image-to-video-channel-low-price.
 
-    Price: 0.20 to 0.50 CNY per call.
+    Price: 1.50 CNY per call (listed 2026-09-13).
     Endpoint: rhart-video-v3.1-fast/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8000 characters.
@@ -710,8 +1481,9 @@ async def google_veo3_1_fast_image_to_video_official_stable(
 ) -> Result:
     """Makes a video with google/veo3.1-fast/image-to-video-official-stable.
 
-    Price: 2.35 to 7.04 CNY per call.
+    Price: 2.35 to 7.04 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-v3.1-fast-official/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8000 characters.
@@ -723,6 +1495,44 @@ async def google_veo3_1_fast_image_to_video_official_stable(
         resolution: One of the choices.
         duration: One of the choices.
         generate_audio: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def google_veo3_1_fast_reference_to_video_official_stable(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File],
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+    resolution: Literal["720p", "1080p"] = "720p",
+    generate_audio: bool = False,
+    negative_prompt: str | None = None,
+    seed: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with google/veo3.1-fast/reference-to-video-official-stable.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: rhart-video-v3.1-fast-official/reference-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 8000 characters.
+        image_urls: One or a list of up to 3; up to 10 MB each.
+        aspect_ratio: One of the choices.
+        resolution: One of the choices.
+        generate_audio: Whether to do so.
+        negative_prompt: Up to 2048 characters.
+        seed: 0 or more.
         label: This and what follows is as in `generate`.
     """
 
@@ -748,8 +1558,9 @@ async def google_veo3_1_fast_start_end_to_video_channel_low_price(
 ) -> Result:
     """Makes a video with google/veo3.1-fast/start-end-to-video-channel-low-price.
 
-    Price: 0.20 to 0.50 CNY per call.
+    Price: 0.20 to 0.50 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-v3.1-fast/start-end-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8000 characters.
@@ -781,8 +1592,9 @@ async def google_veo3_1_fast_text_to_video_channel_low_price(
 ) -> Result:
     """Makes a video with google/veo3.1-fast/text-to-video-channel-low-price.
 
-    Price: 0.20 to 0.50 CNY per call.
+    Price: 1.50 CNY per call (listed 2026-09-13).
     Endpoint: rhart-video-v3.1-fast/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8000 characters.
@@ -815,8 +1627,9 @@ async def google_veo3_1_fast_text_to_video_official_stable(
 ) -> Result:
     """Makes a video with google/veo3.1-fast/text-to-video-official-stable.
 
-    Price: 2.35 to 7.04 CNY per call.
+    Price: 2.35 to 7.04 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-v3.1-fast-official/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8000 characters.
@@ -850,8 +1663,9 @@ async def google_veo3_1_fast_video_extend_official_stable(
 ) -> Result:
     """Makes a video with google/veo3.1-fast/video-extend-official-stable.
 
-    Price: 6.56 CNY per call.
+    Price: 6.56 CNY per call (listed 2026-09-13).
     Endpoint: rhart-video-v3.1-fast-official/video-extend.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         video: MP4; up to 10 MB.
@@ -883,8 +1697,9 @@ async def google_veo3_1_lite_image_to_video_channel_low_price(
 ) -> Result:
     """Makes a video with google/veo3.1-lite/image-to-video-channel-low-price.
 
-    Price: 0.20 to 0.50 CNY per call.
+    Price: 0.20 to 0.50 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-v3.1-lite/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -918,8 +1733,9 @@ async def google_veo3_1_lite_image_to_video_official_stable(
 ) -> Result:
     """Makes a video with google/veo3.1-lite/image-to-video-official-stable.
 
-    Price: 0.315 to 0.504 CNY per second.
+    Price: 0.315 to 0.504 CNY per second (listed 2026-05-07).
     Endpoint: rhart-video-v3.1-lite-official/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -955,8 +1771,9 @@ async def google_veo3_1_lite_start_end_to_video_official_stable(
 ) -> Result:
     """Makes a video with google/veo3.1-lite/start-end-to-video-official-stable.
 
-    Price: 2.52 to 4.032 CNY per call.
+    Price: 2.52 to 4.032 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-v3.1-lite-official/start-end-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -989,8 +1806,9 @@ async def google_veo3_1_lite_text_to_video_channel_low_price(
 ) -> Result:
     """Makes a video with google/veo3.1-lite/text-to-video-channel-low-price.
 
-    Price: 0.20 to 0.50 CNY per call.
+    Price: 0.20 to 0.50 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-v3.1-lite/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -1022,8 +1840,9 @@ async def google_veo3_1_lite_text_to_video_official_stable(
 ) -> Result:
     """Makes a video with google/veo3.1-lite/text-to-video-official-stable.
 
-    Price: 0.315 to 0.504 CNY per second.
+    Price: 0.315 to 0.504 CNY per second (listed 2026-05-07).
     Endpoint: rhart-video-v3.1-lite-official/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -1042,6 +1861,7 @@ async def google_veo3_1_pro_image_to_video_channel_low_price(
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     image_url: File,
     duration: Literal["8"] = "8",
+    resolution: Literal["720p", "1080p", "4k"] = "720p",
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1055,14 +1875,16 @@ async def google_veo3_1_pro_image_to_video_channel_low_price(
 ) -> Result:
     """Makes a video with google/veo3.1-pro/image-to-video-channel-low-price.
 
-    Price: 0.50 CNY per call.
+    Its price is not published. By resolution since 2026-08, rules not recorded; 0.5 a call before.
     Endpoint: rhart-video-v3.1-pro/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8000 characters.
         aspect_ratio: One of the choices.
         image_url: JPG, PNG; up to 10 MB.
         duration: One of the choices.
+        resolution: One of the choices.
         label: This and what follows is as in `generate`.
     """
 
@@ -1091,8 +1913,9 @@ async def google_veo3_1_pro_image_to_video_official_stable(
 ) -> Result:
     """Makes a video with google/veo3.1-pro/image-to-video-official-stable.
 
-    Price: 4.70 to 18.80 CNY per call.
+    Price: 4.70 to 18.80 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-v3.1-pro-official/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8000 characters.
@@ -1129,8 +1952,9 @@ async def google_veo3_1_pro_reference_to_video_official_stable(
 ) -> Result:
     """Makes a video with google/veo3.1-pro/reference-to-video-official-stable.
 
-    Price: 9.40 to 18.80 CNY per call.
+    Price: 9.40 to 18.80 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-v3.1-pro-official/reference-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8000 characters.
@@ -1164,8 +1988,9 @@ async def google_veo3_1_pro_start_end_to_video_channel_low_price(
 ) -> Result:
     """Makes a video with google/veo3.1-pro/start-end-to-video-channel-low-price.
 
-    Price: 0.80 to 1.40 CNY per call.
+    Price: 0.80 to 1.40 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-v3.1-pro/start-end-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8000 characters.
@@ -1197,8 +2022,9 @@ async def google_veo3_1_pro_text_to_video_channel_low_price(
 ) -> Result:
     """Makes a video with google/veo3.1-pro/text-to-video-channel-low-price.
 
-    Price: 0.80 to 1.40 CNY per call.
+    Price: 0.90 to 1.40 CNY per call (listed 2026-09-13).
     Endpoint: rhart-video-v3.1-pro/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8000 characters.
@@ -1231,8 +2057,9 @@ async def google_veo3_1_pro_text_to_video_official_stable(
 ) -> Result:
     """Makes a video with google/veo3.1-pro/text-to-video-official-stable.
 
-    Price: 4.70 to 18.80 CNY per call.
+    Price: 4.70 to 18.80 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-v3.1-pro-official/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8000 characters.
@@ -1266,8 +2093,9 @@ async def google_veo3_1_pro_video_extend_official_stable(
 ) -> Result:
     """Makes a video with google/veo3.1-pro/video-extend-official-stable.
 
-    Price: 17.40 CNY per call.
+    Price: 17.40 CNY per call (listed 2026-09-13).
     Endpoint: rhart-video-v3.1-pro-official/video-extend.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         video: MP4; up to 10 MB.
@@ -1297,9 +2125,10 @@ async def gpt_image_1_5_edit_channel_low_price(
 ) -> Result:
     """Makes an image with gpt-image-1.5/edit-channel-low-price.
 
-    Price: 0.03 CNY per call.
+    Price: 0.03 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-g-1.5/edit.
     Deprecated; use rhart-image-g-2/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 800 characters.
@@ -1330,8 +2159,9 @@ async def gpt_image_1_5_image_to_image_official_stable(
 ) -> Result:
     """Makes an image with gpt-image-1.5/image-to-image-official-stable.
 
-    Price: 0.06 to 1.26 CNY per call.
+    Price: 0.06 to 1.26 CNY per call (listed 2026-05-07).
     Endpoint: rhart-image-g-1.5-official/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -1361,9 +2191,10 @@ async def gpt_image_1_5_text_to_image_channel_low_price(
 ) -> Result:
     """Makes an image with gpt-image-1.5/text-to-image-channel-low-price.
 
-    Price: 0.03 CNY per call.
+    Price: 0.03 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-g-1.5/text-to-image.
     Deprecated; use rhart-image-g-2/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -1391,8 +2222,9 @@ async def gpt_image_1_5_text_to_image_official_stable(
 ) -> Result:
     """Makes an image with gpt-image-1.5/text-to-image-official-stable.
 
-    Price: 0.06 to 1.26 CNY per call.
+    Price: 0.06 to 1.26 CNY per call (listed 2026-05-07).
     Endpoint: rhart-image-g-1.5-official/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -1407,7 +2239,7 @@ async def gpt_image_2_0_edit_channel_low_price(
     *,
     prompt: str,
     image_urls: File | Sequence[File],
-    aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3"] | None = None,
+    aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
@@ -1422,12 +2254,13 @@ async def gpt_image_2_0_edit_channel_low_price(
 ) -> Result:
     """Makes an image with gpt-image-2.0/edit-channel-low-price.
 
-    Price: 0.10 CNY per call.
+    Price: 0.10 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-g-2/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
-        image_urls: One or a list of up to 10; JPG, PNG; up to 10 MB each.
+        image_urls: One or a list of up to 10; JPG, PNG; up to 30 MB each.
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         label: This and what follows is as in `generate`.
@@ -1437,7 +2270,7 @@ async def gpt_image_2_0_edit_channel_low_price(
 async def gpt_image_2_0_text_to_image_channel_low_price(
     *,
     prompt: str,
-    aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3"] | None = None,
+    aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
@@ -1452,8 +2285,9 @@ async def gpt_image_2_0_text_to_image_channel_low_price(
 ) -> Result:
     """Makes an image with gpt-image-2.0/text-to-image-channel-low-price.
 
-    Price: 0.10 CNY per call.
+    Price: 0.10 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-g-2/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -1463,11 +2297,283 @@ async def gpt_image_2_0_text_to_image_channel_low_price(
     """
 
 @_task
+async def gpt_image_2_5_flare_image_to_image_economy(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File],
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+    resolution: Literal["1k", "2k", "4k"] = "1k",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with gpt-image-2.5/flare/image-to-image/economy.
+
+    Its price is not published.
+    Endpoint: rhart-image-g-2.5/flare/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 20000 characters.
+        image_urls: One or a list of up to 10; JPG, PNG; up to 50 MB each.
+        aspect_ratio: One of the choices.
+        resolution: 2k and 4k are not guaranteed.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def gpt_image_2_5_flare_image_to_image_stable_token(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File],
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+    resolution: Literal["1k", "2k", "4k"] = "2k",
+    background: Literal["auto", "transparent", "opaque"] = "auto",
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
+    output_format: Literal["jpeg", "png", "webp"] = "png",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with gpt-image-2.5/flare/image-to-image/stable-token.
+
+    Its price is not published. Per token; the rate was not recorded.
+    Endpoint: rhart-image-g-2.5-official-token/flare/edit.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 32000 characters.
+        image_urls: One or a list of up to 16; JPG, JPEG, PNG, WEBP; up to 50 MB each.
+        aspect_ratio: One of the choices.
+        resolution: One of the choices.
+        background: One of the choices.
+        quality: Higher costs more tokens and time.
+        output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def gpt_image_2_5_flare_text_to_image_economy(
+    *,
+    prompt: str,
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+    resolution: Literal["1k", "2k", "4k"] = "1k",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with gpt-image-2.5/flare/text-to-image/economy.
+
+    Its price is not published.
+    Endpoint: rhart-image-g-2.5/flare/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 20000 characters.
+        aspect_ratio: One of the choices.
+        resolution: 2k and 4k are not guaranteed.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def gpt_image_2_5_flare_text_to_image_stable_token(
+    *,
+    prompt: str,
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+    resolution: Literal["1k", "2k", "4k"] = "2k",
+    background: Literal["auto", "transparent", "opaque"] = "auto",
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
+    output_format: Literal["jpeg", "png", "webp"] = "png",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with gpt-image-2.5/flare/text-to-image/stable-token.
+
+    Its price is not published. Per token; the rate was not recorded.
+    Endpoint: rhart-image-g-2.5-official-token/flare/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 32000 characters.
+        aspect_ratio: One of the choices.
+        resolution: One of the choices.
+        background: One of the choices.
+        quality: Higher costs more tokens and time.
+        output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def gpt_image_2_5_sunburst_image_to_image_economy(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File],
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+    resolution: Literal["1k", "2k", "4k"] = "1k",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with gpt-image-2.5/sunburst/image-to-image/economy.
+
+    Its price is not published.
+    Endpoint: rhart-image-g-2.5/sunburst/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 20000 characters.
+        image_urls: One or a list of up to 10; JPG, PNG; up to 50 MB each.
+        aspect_ratio: One of the choices.
+        resolution: 2k and 4k are not guaranteed.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def gpt_image_2_5_sunburst_image_to_image_stable_token(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File],
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+    resolution: Literal["1k", "2k", "4k"] = "2k",
+    background: Literal["auto", "transparent", "opaque"] = "auto",
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
+    output_format: Literal["jpeg", "png", "webp"] = "png",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with gpt-image-2.5/sunburst/image-to-image/stable-token.
+
+    Its price is not published. Per token; the rate was not recorded.
+    Endpoint: rhart-image-g-2.5-official-token/sunburst/edit.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 32000 characters.
+        image_urls: One or a list of up to 16; JPG, JPEG, PNG, WEBP; up to 50 MB each.
+        aspect_ratio: One of the choices.
+        resolution: One of the choices.
+        background: One of the choices.
+        quality: Higher costs more tokens and time.
+        output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def gpt_image_2_5_sunburst_text_to_image_economy(
+    *,
+    prompt: str,
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+    resolution: Literal["1k", "2k", "4k"] = "1k",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with gpt-image-2.5/sunburst/text-to-image/economy.
+
+    Its price is not published.
+    Endpoint: rhart-image-g-2.5/sunburst/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 20000 characters.
+        aspect_ratio: One of the choices.
+        resolution: 2k and 4k are not guaranteed.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def gpt_image_2_5_sunburst_text_to_image_stable_token(
+    *,
+    prompt: str,
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
+    resolution: Literal["1k", "2k", "4k"] = "2k",
+    background: Literal["auto", "transparent", "opaque"] = "auto",
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
+    output_format: Literal["jpeg", "png", "webp"] = "png",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with gpt-image-2.5/sunburst/text-to-image/stable-token.
+
+    Its price is not published. Per token; the rate was not recorded.
+    Endpoint: rhart-image-g-2.5-official-token/sunburst/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 32000 characters.
+        aspect_ratio: One of the choices.
+        resolution: One of the choices.
+        background: One of the choices.
+        quality: Higher costs more tokens and time.
+        output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
 async def gpt_image_2_image_to_image_official_stable(
     *,
     prompt: str,
     image_urls: File | Sequence[File],
-    aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "16:9",
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "2k",
     quality: Literal["low", "medium", "high"] = "medium",
     label: str | None = None,
@@ -1483,8 +2589,9 @@ async def gpt_image_2_image_to_image_official_stable(
 ) -> Result:
     """Makes an image with gpt-image-2/image-to-image-official-stable.
 
-    Price: 0.29 to 4.738 CNY per call.
+    Price: 0.29 to 4.738 CNY per call (listed 2026-05-07). A page of 2026-06-18 shows prices from 0.19: those here are older.
     Endpoint: rhart-image-g-2-official/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -1499,7 +2606,7 @@ async def gpt_image_2_image_to_image_official_stable(
 async def gpt_image_2_text_to_image_official_stable(
     *,
     prompt: str,
-    aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "16:9",
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
     resolution: Literal["1k", "2k", "4k"] = "2k",
     quality: Literal["low", "medium", "high"] = "medium",
     label: str | None = None,
@@ -1515,8 +2622,9 @@ async def gpt_image_2_text_to_image_official_stable(
 ) -> Result:
     """Makes an image with gpt-image-2/text-to-image-official-stable.
 
-    Price: 0.29 to 4.738 CNY per call.
+    Price: 0.29 to 4.738 CNY per call (listed 2026-05-07). A page of 2026-06-18 shows prices from 0.06: those here are older.
     Endpoint: rhart-image-g-2-official/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -1543,8 +2651,9 @@ async def grok_3_image_text_to_image(
 ) -> Result:
     """Makes an image with grok-3-image-text-to-image.
 
-    Price: 1.00 CNY per call.
+    Price: 1.00 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-g-3/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -1569,8 +2678,9 @@ async def grok_3_image_to_image(
 ) -> Result:
     """Makes an image with grok-3-image-to-image.
 
-    Price: 1.00 CNY per call.
+    Price: 1.00 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-g-3/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -1596,8 +2706,9 @@ async def grok_4_image_image_to_image(
 ) -> Result:
     """Makes an image with grok-4-image-image-to-image.
 
-    Price: 1.00 CNY per call.
+    Price: 1.00 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-g-4/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -1622,8 +2733,9 @@ async def grok_4_image_text_to_image(
 ) -> Result:
     """Makes an image with grok-4-image-text-to-image.
 
-    Price: 1.00 CNY per call.
+    Price: 1.00 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-g-4/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -1649,8 +2761,9 @@ async def grok_image_image_to_image_channel_low_price(
 ) -> Result:
     """Makes an image with grok-image/image-to-image/channel-low-price.
 
-    Price: 0.08 CNY per call.
+    Price: 0.08 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-g/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         model_: One of the choices.
@@ -1678,8 +2791,9 @@ async def grok_image_text_to_image_channel_low_price(
 ) -> Result:
     """Makes an image with grok-image/text-to-image/channel-low-price.
 
-    Price: 0.08 CNY per call.
+    Price: 0.08 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-g/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         model_: One of the choices.
@@ -1708,7 +2822,7 @@ async def hailuo_02_fast(
 ) -> Result:
     """Makes a video with hailuo-02-fast.
 
-    Price: 0.45 to 0.75 CNY per call.
+    Price: 0.45 to 0.75 CNY per call (listed 2026-05-07).
     Endpoint: minimax/hailuo-02/fast.
 
     Args:
@@ -1739,7 +2853,7 @@ async def hailuo_02_i2v_pro(
 ) -> Result:
     """Makes a video with hailuo-02-i2v-pro.
 
-    Price: 2.63 CNY per call.
+    Price: 2.63 CNY per call (listed 2026-09-13).
     Endpoint: minimax/hailuo-02/i2v-pro.
 
     Args:
@@ -1771,7 +2885,7 @@ async def hailuo_02_i2v_standard(
 ) -> Result:
     """Makes a video with hailuo-02-i2v-standard.
 
-    Price: 1.50 to 3.00 CNY per call.
+    Price: 1.50 to 3.00 CNY per call (listed 2026-05-07).
     Endpoint: minimax/hailuo-02/i2v-standard.
 
     Args:
@@ -1804,7 +2918,7 @@ async def hailuo_02_pro(
 ) -> Result:
     """Makes a video with hailuo-02-pro.
 
-    Price: 2.63 CNY per call.
+    Price: 2.63 CNY per call (listed 2026-09-13).
     Endpoint: minimax/hailuo-02/pro.
 
     Args:
@@ -1837,7 +2951,7 @@ async def hailuo_02_standard(
 ) -> Result:
     """Makes a video with hailuo-02-standard.
 
-    Price: 1.50 to 3.00 CNY per call.
+    Price: 1.50 to 3.00 CNY per call (listed 2026-05-07).
     Endpoint: minimax/hailuo-02/standard.
 
     Args:
@@ -1867,7 +2981,7 @@ async def hailuo_02_t2v_pro(
 ) -> Result:
     """Makes a video with hailuo-02-t2v-pro.
 
-    Price: 2.63 CNY per call.
+    Price: 2.63 CNY per call (listed 2026-09-13).
     Endpoint: minimax/hailuo-02/t2v-pro.
 
     Args:
@@ -1895,7 +3009,7 @@ async def hailuo_02_t2v_standard(
 ) -> Result:
     """Makes a video with hailuo-02-t2v-standard.
 
-    Price: 1.50 to 3.00 CNY per call.
+    Price: 1.50 to 3.00 CNY per call (listed 2026-05-07).
     Endpoint: minimax/hailuo-02/t2v-standard.
 
     Args:
@@ -1925,7 +3039,7 @@ async def hailuo_2_3_fast_image_to_video(
 ) -> Result:
     """Makes a video with hailuo-2.3-fast/image-to-video.
 
-    Price: 1.01 to 1.69 CNY per call.
+    Price: 1.01 to 1.69 CNY per call (listed 2026-05-07).
     Endpoint: minimax/hailuo-2.3-fast/image-to-video.
 
     Args:
@@ -1956,7 +3070,7 @@ async def hailuo_2_3_fast_pro_image_to_video(
 ) -> Result:
     """Makes a video with hailuo-2.3-fast-pro/image-to-video.
 
-    Price: 1.73 CNY per call.
+    Price: 1.73 CNY per call (listed 2026-09-13).
     Endpoint: minimax/hailuo-2.3-fast-pro/image-to-video.
 
     Args:
@@ -1986,7 +3100,7 @@ async def hailuo_2_3_i2v_pro(
 ) -> Result:
     """Makes a video with hailuo-2.3/i2v-pro.
 
-    Price: 2.63 CNY per call.
+    Price: 2.63 CNY per call (listed 2026-09-13).
     Endpoint: minimax/hailuo-2.3/image-to-video-pro.
 
     Args:
@@ -2016,7 +3130,7 @@ async def hailuo_2_3_i2v_standard(
 ) -> Result:
     """Makes a video with hailuo-2.3/i2v-standard.
 
-    Price: 1.50 to 3.00 CNY per call.
+    Price: 1.50 to 3.00 CNY per call (listed 2026-05-07).
     Endpoint: minimax/hailuo-2.3/i2v-standard.
 
     Args:
@@ -2045,7 +3159,7 @@ async def hailuo_2_3_t2v_pro(
 ) -> Result:
     """Makes a video with hailuo-2.3-t2v-pro.
 
-    Price: 2.63 CNY per call.
+    Price: 2.63 CNY per call (listed 2026-09-13).
     Endpoint: minimax/hailuo-2.3/t2v-pro.
 
     Args:
@@ -2073,7 +3187,7 @@ async def hailuo_2_3_t2v_standard(
 ) -> Result:
     """Makes a video with hailuo-2.3-t2v-standard.
 
-    Price: 1.50 to 3.00 CNY per call.
+    Price: 1.50 to 3.00 CNY per call (listed 2026-05-07).
     Endpoint: minimax/hailuo-2.3/t2v-standard.
 
     Args:
@@ -2104,7 +3218,7 @@ async def happyhorse_1_0_image_to_video(
 ) -> Result:
     """Makes a video with happyhorse-1.0/image-to-video.
 
-    Price: 0.90 to 1.60 CNY per second.
+    Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page of 2026-06-18 shows prices from 0.67: those here are older.
     Endpoint: alibaba/happyhorse-1.0/image-to-video.
 
     Args:
@@ -2138,7 +3252,7 @@ async def happyhorse_1_0_reference_to_video(
 ) -> Result:
     """Makes a video with happyhorse-1.0/reference-to-video.
 
-    Price: 0.90 to 1.60 CNY per second.
+    Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page of 2026-06-18 shows prices from 0.67: those here are older.
     Endpoint: alibaba/happyhorse-1.0/reference-to-video.
 
     Args:
@@ -2172,7 +3286,7 @@ async def happyhorse_1_0_text_to_video(
 ) -> Result:
     """Makes a video with happyhorse-1.0/text-to-video.
 
-    Price: 0.90 to 1.60 CNY per second.
+    Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page of 2026-06-18 shows prices from 0.67: those here are older.
     Endpoint: alibaba/happyhorse-1.0/text-to-video.
 
     Args:
@@ -2206,7 +3320,7 @@ async def happyhorse_1_0_video_edit(
 ) -> Result:
     """Makes a video with happyhorse-1.0/video-edit.
 
-    Price: 0.90 to 1.60 CNY per second.
+    Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page of 2026-06-18 shows prices from 0.67: those here are older.
     Endpoint: alibaba/happyhorse-1.0/video-edit.
 
     Args:
@@ -2215,6 +3329,107 @@ async def happyhorse_1_0_video_edit(
         prompt: Up to 2500 characters.
         resolution: One of the choices.
         audio_setting: One of the choices.
+        seed: 0 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def happyhorse_1_1_image_to_video(
+    *,
+    image_url: File,
+    prompt: str | None = None,
+    resolution: Literal["720p", "1080p"] = "1080p",
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    seed: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with happyhorse-1.1/image-to-video.
+
+    Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
+    Endpoint: alibaba/happyhorse-1.1/image-to-video.
+
+    Args:
+        image_url: Up to 10 MB.
+        prompt: Up to 2500 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        seed: 0 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def happyhorse_1_1_reference_to_video(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File],
+    resolution: Literal["720p", "1080p"] = "1080p",
+    aspect_ratio: Literal["16:9", "9:16", "3:4", "4:3", "1:1", "4:5", "5:4", "9:21", "21:9"] = "16:9",
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    seed: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with happyhorse-1.1/reference-to-video.
+
+    Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
+    Endpoint: alibaba/happyhorse-1.1/reference-to-video.
+
+    Args:
+        prompt: Up to 2500 characters.
+        image_urls: One or a list of up to 9; up to 10 MB each.
+        resolution: One of the choices.
+        aspect_ratio: One of the choices.
+        duration: One of the choices.
+        seed: 0 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def happyhorse_1_1_text_to_video(
+    *,
+    prompt: str,
+    resolution: Literal["720p", "1080p"] = "1080p",
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "4:5", "5:4", "9:21", "21:9"] = "16:9",
+    seed: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with happyhorse-1.1/text-to-video.
+
+    Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
+    Endpoint: alibaba/happyhorse-1.1/text-to-video.
+
+    Args:
+        prompt: Up to 2500 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        aspect_ratio: One of the choices.
         seed: 0 to 2147483647.
         label: This and what follows is as in `generate`.
     """
@@ -2239,8 +3454,9 @@ async def higgsfield_dop_image_to_video(
 ) -> Result:
     """Makes a video with higgsfield/dop/image-to-video.
 
-    Price: 0.90 to 4.20 CNY per call.
+    Price: 0.90 to 4.20 CNY per call (listed 2026-05-07).
     Endpoint: higgsfield/dop/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2048 characters.
@@ -2272,8 +3488,9 @@ async def higgsfield_soul_image_to_image(
 ) -> Result:
     """Makes an image with higgsfield/soul/image-to-image.
 
-    Price: 0.70 to 1.40 CNY per call.
+    Price: 0.70 to 1.40 CNY per call (listed 2026-05-07).
     Endpoint: higgsfield/soul/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2048 characters.
@@ -2305,7 +3522,7 @@ async def hitem3d_portrait_v15_image_to_3d(
 ) -> Result:
     """Makes a 3D model with hitem3d-portrait-v15/image-to-3d.
 
-    Price: 5.60 to 7.00 CNY per call.
+    Price: 5.60 to 7.00 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-portrait-v15/image-to-3d.
 
     Args:
@@ -2339,7 +3556,7 @@ async def hitem3d_portrait_v15_multi_image_to_3d(
 ) -> Result:
     """Makes a 3D model with hitem3d-portrait-v15/multi-image-to-3d.
 
-    Price: 5.60 to 7.00 CNY per call.
+    Price: 5.60 to 7.00 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-portrait-v15/multi-image-to-3d.
 
     Args:
@@ -2373,7 +3590,7 @@ async def hitem3d_portrait_v20_image_to_3d(
 ) -> Result:
     """Makes a 3D model with hitem3d-portrait-v20/image-to-3d.
 
-    Price: 5.60 to 9.80 CNY per call.
+    Price: 5.60 to 9.80 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-portrait-v20/image-to-3d.
 
     Args:
@@ -2407,7 +3624,7 @@ async def hitem3d_portrait_v20_multi_image_to_3d(
 ) -> Result:
     """Makes a 3D model with hitem3d-portrait-v20/multi-image-to-3d.
 
-    Price: 5.60 to 9.80 CNY per call.
+    Price: 5.60 to 9.80 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-portrait-v20/multi-image-to-3d.
 
     Args:
@@ -2441,7 +3658,7 @@ async def hitem3d_portrait_v21_image_to_3d(
 ) -> Result:
     """Makes a 3D model with hitem3d-portrait-v21/image-to-3d.
 
-    Price: 5.60 to 9.80 CNY per call.
+    Price: 5.60 to 9.80 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-portrait-v21/image-to-3d.
 
     Args:
@@ -2475,7 +3692,7 @@ async def hitem3d_portrait_v21_multi_image_to_3d(
 ) -> Result:
     """Makes a 3D model with hitem3d-portrait-v21/multi-image-to-3d.
 
-    Price: 5.60 to 5.80 CNY per call.
+    Price: 5.60 to 5.80 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-portrait-v21/multi-image-to-3d.
 
     Args:
@@ -2509,7 +3726,7 @@ async def hitem3d_v15_image_to_3d(
 ) -> Result:
     """Makes a 3D model with hitem3d-v15/image-to-3d.
 
-    Price: 0.70 to 9.80 CNY per call.
+    Price: 0.70 to 9.80 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-v15/image-to-3d.
 
     Args:
@@ -2543,7 +3760,7 @@ async def hitem3d_v15_multi_image_to_3d(
 ) -> Result:
     """Makes a 3D model with hitem3d-v15/multi-image-to-3d.
 
-    Price: 0.70 to 9.80 CNY per call.
+    Price: 0.70 to 9.80 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-v15/multi-image-to-3d.
 
     Args:
@@ -2577,8 +3794,9 @@ async def hitem3d_v21_image_to_3d(
 ) -> Result:
     """Makes a 3D model with hitem3d-v21/image-to-3d.
 
-    Price: 5.60 to 29.40 CNY per call.
+    Price: 5.60 to 29.40 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-v21/image-to-3d.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         request_type: One of the choices.
@@ -2611,8 +3829,9 @@ async def hitem3d_v21_multi_image_to_3d(
 ) -> Result:
     """Makes a 3D model with hitem3d-v21/multi-image-to-3d.
 
-    Price: 5.60 to 21.00 CNY per call.
+    Price: 5.60 to 21.00 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-v21/multi-image-to-3d.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         request_type: One of the choices.
@@ -2645,7 +3864,7 @@ async def hitem3d_v2_image_to_3d(
 ) -> Result:
     """Makes a 3D model with hitem3d-v2/image-to-3d.
 
-    Price: 5.60 to 12.60 CNY per call.
+    Price: 5.60 to 12.60 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-v2/image-to-3d.
 
     Args:
@@ -2679,7 +3898,7 @@ async def hitem3d_v2_multi_image_to_3d(
 ) -> Result:
     """Makes a 3D model with hitem3d-v2/multi-image-to-3d.
 
-    Price: 5.60 to 12.60 CNY per call.
+    Price: 5.60 to 12.60 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-v2/multi-image-to-3d.
 
     Args:
@@ -2690,6 +3909,56 @@ async def hitem3d_v2_multi_image_to_3d(
         right_image_url: JPG, PNG; up to 20 MB.
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def hitem3d_v3_image_to_3d(
+    *,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes a 3D model with hitem3d-v3/image-to-3d.
+
+    Its price is not published.
+    Endpoint: hitem3d-v3/image-to-3d.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def hitem3d_v3_multi_image_to_3d(
+    *,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes a 3D model with hitem3d-v3/multi-image-to-3d.
+
+    Its price is not published.
+    Endpoint: hitem3d-v3/multi-image-to-3d.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
         label: This and what follows is as in `generate`.
     """
 
@@ -2720,7 +3989,7 @@ async def hunyuan3d_v3_1_image_to_3d(
 ) -> Result:
     """Makes a 3D model with hunyuan3d-v3.1/image-to-3d.
 
-    Price: 4.20 to 6.60 CNY per call.
+    Price: 4.20 to 6.60 CNY per call (listed 2026-05-07).
     Endpoint: hunyuan3d-v3.1/image-to-3d.
 
     Args:
@@ -2758,7 +4027,7 @@ async def hunyuan3d_v3_1_text_to_3d(
 ) -> Result:
     """Makes a 3D model with hunyuan3d-v3.1/text-to-3d.
 
-    Price: 1.80 to 4.20 CNY per call.
+    Price: 1.80 to 4.20 CNY per call (listed 2026-05-07).
     Endpoint: hunyuan3d-v3.1/text-to-3d.
 
     Args:
@@ -2791,8 +4060,9 @@ async def hypir_balance(
 ) -> Result:
     """Makes an image with hypir-balance.
 
-    Price: 1.00 CNY per call.
+    Price: 1.00 CNY per call (listed 2026-09-13).
     Endpoint: image-enhance/hypir-balance.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: JPG, PNG; up to 10 MB.
@@ -2828,8 +4098,9 @@ async def hypir_ultra(
 ) -> Result:
     """Makes an image with hypir-ultra.
 
-    Price: 0.10 CNY per call.
+    Price: 0.10 CNY per call (listed 2026-09-13).
     Endpoint: image-enhance/hypir-ultra.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: JPG, PNG; up to 10 MB.
@@ -2840,6 +4111,31 @@ async def hypir_ultra(
         creativity_level: One of the choices.
         upscale: 1 or more.
         seed: A whole number.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def jimeng_seed3_tilesr_image_upscale(
+    *,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes an image with jimeng-seed3-tilesr/image-upscale.
+
+    Its price is not published.
+    Endpoint: bytedance/jimeng-seed3-tilesr/image-upscale.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
         label: This and what follows is as in `generate`.
     """
 
@@ -2864,7 +4160,7 @@ async def kling_elements(
 ) -> Result:
     """Answers with text with kling-elements.
 
-    Price: 0.06 CNY per call.
+    Price: 0.06 CNY per call (listed 2026-09-13).
     Endpoint: kling-elements.
 
     Args:
@@ -2894,7 +4190,7 @@ async def kling_lip_sync_identify_face(
 ) -> Result:
     """Answers with text with kling-lip-sync/identify-face.
 
-    Price: 0.035 CNY per call.
+    Price: 0.04 CNY per call (listed 2026-09-13).
     Endpoint: kling-lip-sync/identify-face.
 
     Args:
@@ -2928,7 +4224,7 @@ async def kling_lip_sync_lip_sync_video(
 ) -> Result:
     """Makes a video with kling-lip-sync/lip-sync-video.
 
-    Price: 0.35 CNY per 5 seconds.
+    Price: 0.35 CNY per 5 seconds (listed 2026-09-13).
     Endpoint: kling-lip-sync/lip-sync-video.
 
     Args:
@@ -2964,7 +4260,7 @@ async def kling_lip_sync_tts(
 ) -> Result:
     """Answers with text with kling-lip-sync/tts.
 
-    Price: 0.035 CNY per call.
+    Price: 0.04 CNY per call (listed 2026-09-13).
     Endpoint: kling-lip-sync/tts.
 
     Args:
@@ -2972,6 +4268,41 @@ async def kling_lip_sync_tts(
         voice_id: One of the choices.
         voice_language: One of the choices.
         voice_speed: In steps of 0.1; 0.8 to 2.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def kling_o3_element(
+    *,
+    element_name: str,
+    element_description: str,
+    reference_type: Literal["video_refer", "image_refer"] = "image_refer",
+    element_video_list: File | None = None,
+    tag_list: Literal["o_101", "o_102", "o_103", "o_104", "o_105", "o_106", "o_107", "o_108"] | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes a video with kling-o3/element.
+
+    Its price is not published. The official price file shows 0, taken as a placeholder.
+    Endpoint: kling-elements-advanced.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
+        element_name: Up to 20 characters.
+        element_description: Up to 100 characters.
+        reference_type: One of the choices.
+        element_video_list: Up to 200 MB.
+        tag_list: One of the choices.
         label: This and what follows is as in `generate`.
     """
 
@@ -2997,7 +4328,7 @@ async def kling_v2_5_turbo_pro_image_to_video(
 ) -> Result:
     """Makes a video with kling-v2.5-turbo-pro/image-to-video.
 
-    Price: 1.75 to 3.50 CNY per call.
+    Price: 1.75 to 3.50 CNY per call (listed 2026-05-07).
     Endpoint: kling-v2.5-turbo-pro/image-to-video.
 
     Args:
@@ -3031,7 +4362,7 @@ async def kling_v2_5_turbo_pro_text_to_video(
 ) -> Result:
     """Makes a video with kling-v2.5-turbo-pro/text-to-video.
 
-    Price: 1.75 to 3.50 CNY per call.
+    Price: 1.75 to 3.50 CNY per call (listed 2026-05-07).
     Endpoint: kling-v2.5-turbo-pro/text-to-video.
 
     Args:
@@ -3064,7 +4395,7 @@ async def kling_v2_5_turbo_std_image_to_video(
 ) -> Result:
     """Makes a video with kling-v2.5-turbo-std/image-to-video.
 
-    Price: 1.05 to 2.10 CNY per call.
+    Price: 1.05 to 2.10 CNY per call (listed 2026-05-07).
     Endpoint: kling-v2.5-turbo-std/image-to-video.
 
     Args:
@@ -3097,7 +4428,7 @@ async def kling_v2_5_turbo_std_text_to_video(
 ) -> Result:
     """Makes a video with kling-v2.5-turbo-std/text-to-video.
 
-    Its price is not published.
+    Its price is not published. A page of 2026-06-18 shows prices from 1.05.
     Endpoint: kling-v2.5-turbo-std/text-to-video.
 
     Args:
@@ -3130,7 +4461,7 @@ async def kling_v2_6_pro_image_to_video(
 ) -> Result:
     """Makes a video with kling-v2.6-pro-image-to-video.
 
-    Price: 1.75 to 7.00 CNY per call.
+    Price: 1.75 to 7.00 CNY per call (listed 2026-05-07).
     Endpoint: kling-v2.6-pro/image-to-video.
 
     Args:
@@ -3163,7 +4494,7 @@ async def kling_v2_6_pro_motion_control(
 ) -> Result:
     """Makes a video with kling-v2.6-pro-motion-control.
 
-    Price: 0.56 CNY per second.
+    Price: 0.56 CNY per second (listed 2026-09-13).
     Endpoint: kling-v2.6-pro/motion-control.
 
     Args:
@@ -3196,7 +4527,7 @@ async def kling_v2_6_pro_text_to_video(
 ) -> Result:
     """Makes a video with kling-v2.6-pro-text-to-video.
 
-    Price: 1.75 to 7.00 CNY per call.
+    Price: 1.75 to 7.00 CNY per call (listed 2026-05-07).
     Endpoint: kling-v2.6-pro/text-to-video.
 
     Args:
@@ -3204,6 +4535,37 @@ async def kling_v2_6_pro_text_to_video(
         negative_prompt: Up to 2500 characters.
         sound: Strings true and false, not a JSON boolean.
         aspect_ratio: One of the choices.
+        duration: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def kling_v2_6_std_image_to_video(
+    *,
+    prompt: str,
+    negative_prompt: str | None = None,
+    image_url: File,
+    duration: Literal["5", "10"] = "5",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with kling-v2.6-std-image-to-video.
+
+    Price: 1.05 to 2.10 CNY per call (listed 2026-09-13).
+    Endpoint: kling-v2.6-std/image-to-video.
+
+    Args:
+        prompt: Up to 2000 characters.
+        negative_prompt: Up to 2500 characters.
+        image_url: Up to 10 MB.
         duration: One of the choices.
         label: This and what follows is as in `generate`.
     """
@@ -3229,7 +4591,7 @@ async def kling_v2_6_std_motion_control(
 ) -> Result:
     """Makes a video with kling-v2.6-std-motion-control.
 
-    Price: 0.35 CNY per second.
+    Price: 0.35 CNY per second (listed 2026-09-13).
     Endpoint: kling-v2.6-std/motion-control.
 
     Args:
@@ -3238,6 +4600,37 @@ async def kling_v2_6_std_motion_control(
         character_orientation: Image allows 10 s of video, video allows 30 s.
         prompt: Up to 2500 characters.
         keep_original_sound: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def kling_v2_6_std_text_to_video(
+    *,
+    prompt: str,
+    negative_prompt: str | None = None,
+    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
+    duration: Literal["5", "10"] = "5",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with kling-v2.6-std-text-to-video.
+
+    Price: 1.05 to 2.10 CNY per call (listed 2026-09-13).
+    Endpoint: kling-v2.6-std/text-to-video.
+
+    Args:
+        prompt: Up to 2000 characters.
+        negative_prompt: Up to 2500 characters.
+        aspect_ratio: One of the choices.
+        duration: One of the choices.
         label: This and what follows is as in `generate`.
     """
 
@@ -3260,7 +4653,7 @@ async def kling_v2_ai_avatar_pro_image_audio_to_video(
 ) -> Result:
     """Makes a video with kling-v2-ai-avatar-pro/image-audio-to-video.
 
-    Price: 0.72 CNY per second.
+    Price: 0.72 CNY per second (listed 2026-09-13).
     Endpoint: kling-v2-ai-avatar-pro/image-audio-to-video.
 
     Args:
@@ -3289,7 +4682,7 @@ async def kling_v2_ai_avatar_standard_image_audio_to_video(
 ) -> Result:
     """Makes a video with kling-v2-ai-avatar-standard/image-audio-to-video.
 
-    Price: 0.36 CNY per second.
+    Price: 0.36 CNY per second (listed 2026-09-13).
     Endpoint: kling-v2-ai-avatar-standard/image-audio-to-video.
 
     Args:
@@ -3326,7 +4719,7 @@ async def kling_v3_0_4k_image_to_video(
 ) -> Result:
     """Makes a video with kling-v3.0-4k-image-to-video.
 
-    Price: 2.70 CNY per second.
+    Price: 2.70 CNY per second (listed 2026-09-13).
     Endpoint: kling-v3-4k/image-to-video.
 
     Args:
@@ -3363,6 +4756,7 @@ async def kling_v3_0_4k_motion_control(
 
     Its price is not published.
     Endpoint: kling-v3.0-4k/motion-control.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
@@ -3396,7 +4790,7 @@ async def kling_v3_0_pro_image_to_video(
 ) -> Result:
     """Makes a video with kling-v3.0-pro-image-to-video.
 
-    Price: 0.69 to 1.04 CNY per second.
+    Price: 0.69 to 1.04 CNY per second (listed 2026-05-07).
     Endpoint: kling-v3.0-pro/image-to-video.
 
     Args:
@@ -3437,7 +4831,7 @@ async def kling_v3_0_pro_motion_control(
 ) -> Result:
     """Makes a video with kling-v3.0-pro-motion-control.
 
-    Price: 1.08 CNY per second.
+    Price: 1.08 CNY per second (listed 2026-09-13).
     Endpoint: kling-v3.0-pro/motion-control.
 
     Args:
@@ -3476,7 +4870,7 @@ async def kling_v3_0_pro_text_to_video(
 ) -> Result:
     """Makes a video with kling-v3.0-pro-text-to-video.
 
-    Price: 0.69 to 1.04 CNY per second.
+    Price: 0.69 to 1.04 CNY per second (listed 2026-05-07).
     Endpoint: kling-v3.0-pro/text-to-video.
 
     Args:
@@ -3519,7 +4913,7 @@ async def kling_v3_0_std_image_to_video(
 ) -> Result:
     """Makes a video with kling-v3.0-std-image-to-video.
 
-    Price: 0.52 to 0.78 CNY per second.
+    Price: 0.52 to 0.78 CNY per second (listed 2026-05-07).
     Endpoint: kling-v3.0-std/image-to-video.
 
     Args:
@@ -3560,7 +4954,7 @@ async def kling_v3_0_std_motion_control(
 ) -> Result:
     """Makes a video with kling-v3.0-std-motion-control.
 
-    Price: 0.81 CNY per second.
+    Price: 0.81 CNY per second (listed 2026-09-13).
     Endpoint: kling-v3.0-std/motion-control.
 
     Args:
@@ -3599,7 +4993,7 @@ async def kling_v3_0_std_text_to_video(
 ) -> Result:
     """Makes a video with kling-v3.0-std-text-to-video.
 
-    Price: 0.52 to 0.78 CNY per second.
+    Price: 0.52 to 0.78 CNY per second (listed 2026-05-07).
     Endpoint: kling-v3.0-std/text-to-video.
 
     Args:
@@ -3641,7 +5035,7 @@ async def kling_v3_4k_text_to_video(
 ) -> Result:
     """Makes a video with kling-v3-4k-text-to-video.
 
-    Price: 2.70 CNY per second.
+    Price: 2.70 CNY per second (listed 2026-09-13).
     Endpoint: kling-v3-4k/text-to-video.
 
     Args:
@@ -3655,6 +5049,122 @@ async def kling_v3_4k_text_to_video(
         multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def kling_v3_turbo_pro_image_to_video(
+    *,
+    first_image_url: File,
+    prompt: str | None = None,
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with kling-v3-turbo-pro-image-to-video.
+
+    Its price is not published.
+    Endpoint: kling-v3-turbo-pro/image-to-video.
+
+    Args:
+        first_image_url: Up to 10 MB.
+        prompt: Up to 2500 characters.
+        duration: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def kling_v3_turbo_pro_text_to_video(
+    *,
+    prompt: str,
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with kling-v3-turbo-pro-text-to-video.
+
+    Its price is not published.
+    Endpoint: kling-v3-turbo-pro/text-to-video.
+
+    Args:
+        prompt: Up to 2500 characters.
+        duration: One of the choices.
+        aspect_ratio: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def kling_v3_turbo_std_image_to_video(
+    *,
+    first_image_url: File,
+    prompt: str | None = None,
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with kling-v3-turbo-std-image-to-video.
+
+    Its price is not published.
+    Endpoint: kling-v3-turbo-std/image-to-video.
+
+    Args:
+        first_image_url: Up to 10 MB.
+        prompt: Up to 2500 characters.
+        duration: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def kling_v3_turbo_std_text_to_video(
+    *,
+    prompt: str,
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with kling-v3-turbo-std-text-to-video.
+
+    Price: 0.78 CNY per second (listed 2026-09-13).
+    Endpoint: kling-v3-turbo-std/text-to-video.
+
+    Args:
+        prompt: Up to 2500 characters.
+        duration: One of the choices.
+        aspect_ratio: One of the choices.
         label: This and what follows is as in `generate`.
     """
 
@@ -3679,7 +5189,7 @@ async def kling_video_o1_image_to_video(
 ) -> Result:
     """Makes a video with kling-video-o1/image-to-video.
 
-    Price: 2.10 to 5.60 CNY per call.
+    Price: 2.10 to 5.60 CNY per call (listed 2026-05-07).
     Endpoint: kling-video-o1/image-to-video.
 
     Args:
@@ -3713,7 +5223,7 @@ async def kling_video_o1_start_to_end(
 ) -> Result:
     """Makes a video with kling-video-o1/start-to-end.
 
-    Price: 2.10 to 5.60 CNY per call.
+    Price: 2.10 to 5.60 CNY per call (listed 2026-05-07).
     Endpoint: kling-video-o1/start-to-end.
 
     Args:
@@ -3747,7 +5257,7 @@ async def kling_video_o1_std_edit_video(
 ) -> Result:
     """Makes a video with kling-video-o1-std/edit-video.
 
-    Price: 6.30 to 8.40 CNY per call.
+    Price: 6.30 to 8.40 CNY per call (listed 2026-05-07).
     Endpoint: kling-video-o1-std/edit-video.
 
     Args:
@@ -3767,7 +5277,7 @@ async def kling_video_o1_std_refrence_to_video(
     aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16",
     duration: Literal["5", "10"] = "5",
     image_urls: File | Sequence[File] | None = None,
-    video_url: File,
+    video_url: File | None = None,
     keep_original_sound: bool = True,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
@@ -3782,7 +5292,7 @@ async def kling_video_o1_std_refrence_to_video(
 ) -> Result:
     """Makes a video with kling-video-o1-std/refrence-to-video.
 
-    Price: 3.15 to 8.40 CNY per call.
+    Price: 3.15 to 8.40 CNY per call (listed 2026-05-07).
     Endpoint: kling-video-o1-std/refrence-to-video.
 
     Args:
@@ -3816,7 +5326,7 @@ async def kling_video_o1_text_to_video(
 ) -> Result:
     """Makes a video with kling-video-o1/text-to-video.
 
-    Price: 2.10 to 5.60 CNY per call.
+    Price: 2.10 to 5.60 CNY per call (listed 2026-05-07).
     Endpoint: kling-video-o1/text-to-video.
 
     Args:
@@ -3852,7 +5362,7 @@ async def kling_video_o3_4k_image_to_video(
 ) -> Result:
     """Makes a video with kling-video-o3-4k-image-to-video.
 
-    Price: 2.70 CNY per second.
+    Price: 2.70 CNY per second (listed 2026-09-13).
     Endpoint: kling-video-o3-4k/image-to-video.
 
     Args:
@@ -3894,7 +5404,7 @@ async def kling_video_o3_4k_reference_to_video(
 ) -> Result:
     """Makes a video with kling-video-o3-4k-reference-to-video.
 
-    Price: 2.70 CNY per second.
+    Price: 2.70 CNY per second (listed 2026-09-13).
     Endpoint: kling-video-o3-4k/reference-to-video.
 
     Args:
@@ -3935,7 +5445,7 @@ async def kling_video_o3_4k_text_to_video(
 ) -> Result:
     """Makes a video with kling-video-o3-4k-text-to-video.
 
-    Price: 2.70 CNY per second.
+    Price: 2.70 CNY per second (listed 2026-09-13).
     Endpoint: kling-video-o3-4k/text-to-video.
 
     Args:
@@ -3975,7 +5485,7 @@ async def kling_video_o3_pro_image_to_video(
 ) -> Result:
     """Makes a video with kling-video-o3-pro-image-to-video.
 
-    Price: 0.69 to 0.87 CNY per second.
+    Price: 0.69 to 0.87 CNY per second (listed 2026-05-07).
     Endpoint: kling-video-o3-pro/image-to-video.
 
     Args:
@@ -4018,7 +5528,7 @@ async def kling_video_o3_pro_reference_to_video(
 ) -> Result:
     """Makes a video with kling-video-o3-pro/reference-to-video.
 
-    Price: 0.72 to 0.90 CNY per second.
+    Price: 0.72 to 0.90 CNY per second (listed 2026-05-07).
     Endpoint: kling-video-o3-pro/reference-to-video.
 
     Args:
@@ -4060,7 +5570,7 @@ async def kling_video_o3_pro_text_to_video(
 ) -> Result:
     """Makes a video with kling-video-o3-pro-text-to-video.
 
-    Price: 0.69 to 0.87 CNY per second.
+    Price: 0.69 to 0.87 CNY per second (listed 2026-05-07).
     Endpoint: kling-video-o3-pro/text-to-video.
 
     Args:
@@ -4096,7 +5606,7 @@ async def kling_video_o3_pro_video_edit(
 ) -> Result:
     """Makes a video with kling-video-o3-pro/video-edit.
 
-    Price: 1.08 CNY per second.
+    Price: 1.08 CNY per second (listed 2026-09-13).
     Endpoint: kling-video-o3-pro/video-edit.
 
     Args:
@@ -4132,7 +5642,7 @@ async def kling_video_o3_std_image_to_video(
 ) -> Result:
     """Makes a video with kling-video-o3-std-image-to-video.
 
-    Price: 0.52 to 0.69 CNY per second.
+    Price: 0.52 to 0.69 CNY per second (listed 2026-05-07).
     Endpoint: kling-video-o3-std/image-to-video.
 
     Args:
@@ -4173,7 +5683,7 @@ async def kling_video_o3_std_reference_to_video(
 ) -> Result:
     """Makes a video with kling-video-o3-std/reference-to-video.
 
-    Price: 0.54 to 0.72 CNY per second.
+    Price: 0.54 to 0.72 CNY per second (listed 2026-05-07).
     Endpoint: kling-video-o3-std/reference-to-video.
 
     Args:
@@ -4213,7 +5723,7 @@ async def kling_video_o3_std_text_to_video(
 ) -> Result:
     """Makes a video with kling-video-o3-std-text-to-video.
 
-    Price: 0.52 to 0.69 CNY per second.
+    Price: 0.52 to 0.69 CNY per second (listed 2026-05-07).
     Endpoint: kling-video-o3-std/text-to-video.
 
     Args:
@@ -4247,7 +5757,7 @@ async def kling_video_o3_std_video_edit(
 ) -> Result:
     """Makes a video with kling-video-o3-std/video-edit.
 
-    Price: 0.81 CNY per second.
+    Price: 0.81 CNY per second (listed 2026-09-13).
     Endpoint: kling-video-o3-std/video-edit.
 
     Args:
@@ -4277,6 +5787,7 @@ async def ltx_2_19b_text_to_video_lora(
 
     Its price is not published.
     Endpoint: rhart-video/ltx-2/text-to-video-lora.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
@@ -4306,6 +5817,7 @@ async def ltx_2_3_image_to_video(
 
     Its price is not published.
     Endpoint: rhart-video/ltx-2.3/image-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         image_url: JPG, PNG; up to 30 MB.
@@ -4345,6 +5857,7 @@ async def ltx_2_3_image_to_video_lora(
 
     Its price is not published.
     Endpoint: rhart-video/ltx-2.3/image-to-video-lora.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         image_url: Up to 10 MB.
@@ -4383,6 +5896,7 @@ async def ltx_2_3_text_to_video(
 
     Its price is not published.
     Endpoint: rhart-video/ltx-2.3/text-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Text.
@@ -4420,6 +5934,7 @@ async def ltx_2_3_text_to_video_lora(
 
     Its price is not published.
     Endpoint: rhart-video/ltx-2.3/text-to-video-lora.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Text.
@@ -4432,6 +5947,218 @@ async def ltx_2_3_text_to_video_lora(
         lora2_strength_model: In steps of 0.01; -100 to 100.
         lora3: LoRA file name known to RunningHub.
         lora3_strength_model: In steps of 0.01; -100 to 100.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def luma_uni_1_image_edit(
+    *,
+    image_url: File,
+    prompt: str,
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
+    style: Literal["auto", "manga"] = "auto",
+    output_format: Literal["png", "jpeg"] | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with Luma uni-1 Image Edit.
+
+    Price: 0.38 CNY per call (listed 2026-09-13).
+    Endpoint: luma/uni-1/image-edit.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        image_url: Up to 50 MB.
+        prompt: Up to 6000 characters.
+        aspect_ratio: One of the choices.
+        style: One of the choices.
+        output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def luma_uni_1_image_to_image(
+    *,
+    prompt: str,
+    image_url: File,
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
+    style: Literal["auto", "manga"] = "auto",
+    output_format: Literal["png", "jpeg"] | None = None,
+    web_search: bool = False,
+    image_ref: File | Sequence[File] | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with Luma uni-1 Image to Image.
+
+    Price: 0.59 CNY per call (listed 2026-09-13).
+    Endpoint: luma/uni-1/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 6000 characters.
+        image_url: Up to 50 MB.
+        aspect_ratio: One of the choices.
+        style: One of the choices.
+        output_format: One of the choices.
+        web_search: Whether to do so.
+        image_ref: One or a list of up to 8; up to 50 MB each.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def luma_uni_1_max_image_edit(
+    *,
+    image_url: File,
+    prompt: str,
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
+    style: Literal["auto", "manga"] = "auto",
+    output_format: Literal["png", "jpeg"] | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with Luma uni-1-max Image Edit.
+
+    Price: 0.90 CNY per call (listed 2026-09-13).
+    Endpoint: luma/uni-1-max/image-edit.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        image_url: Up to 50 MB.
+        prompt: Up to 6000 characters.
+        aspect_ratio: One of the choices.
+        style: One of the choices.
+        output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def luma_uni_1_max_image_to_image(
+    *,
+    prompt: str,
+    image_url: File,
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
+    style: Literal["auto", "manga"] = "auto",
+    output_format: Literal["png", "jpeg"] | None = None,
+    web_search: bool = False,
+    image_ref: File | Sequence[File] | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with Luma uni-1-max Image to Image.
+
+    Price: 1.11 CNY per call (listed 2026-09-13).
+    Endpoint: luma/uni-1-max/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 6000 characters.
+        image_url: Up to 50 MB.
+        aspect_ratio: One of the choices.
+        style: One of the choices.
+        output_format: One of the choices.
+        web_search: Whether to do so.
+        image_ref: One or a list of up to 8; up to 50 MB each.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def luma_uni_1_max_text_to_image(
+    *,
+    prompt: str,
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] = "16:9",
+    style: Literal["auto", "manga"] = "auto",
+    output_format: Literal["png", "jpeg"] | None = None,
+    web_search: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with Luma uni-1-max Text to Image.
+
+    Price: 0.88 CNY per call (listed 2026-09-13).
+    Endpoint: luma/uni-1-max/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 6000 characters.
+        aspect_ratio: One of the choices.
+        style: One of the choices.
+        output_format: One of the choices.
+        web_search: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def luma_uni_1_text_to_image(
+    *,
+    prompt: str,
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
+    style: Literal["auto", "manga"] = "auto",
+    output_format: Literal["png", "jpeg"] | None = None,
+    web_search: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with Luma uni-1 Text to Image.
+
+    Price: 0.35 CNY per call (listed 2026-09-13).
+    Endpoint: luma/uni-1/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 6000 characters.
+        aspect_ratio: One of the choices.
+        style: One of the choices.
+        output_format: One of the choices.
+        web_search: Whether to do so.
         label: This and what follows is as in `generate`.
     """
 
@@ -4462,8 +6189,9 @@ async def marble_1_0_image_to_world(
 ) -> Result:
     """Makes an image with marble-1.0/image-to-world.
 
-    Price: 8.64 to 9.10 CNY per call.
+    Price: 8.64 to 9.10 CNY per call (listed 2026-05-07).
     Endpoint: marble-1.0/image-to-world.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: Image URL or World Labs media asset id; up to 2048 characters.
@@ -4507,8 +6235,9 @@ async def marble_1_0_multi_image_to_world(
 ) -> Result:
     """Makes an image with marble-1.0/multi-image-to-world.
 
-    Price: 9.22 CNY per call.
+    Price: 10.75 CNY per call (listed 2026-09-13).
     Endpoint: marble-1.0/multi-image-to-world.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
@@ -4550,8 +6279,9 @@ async def marble_1_0_text_to_world(
 ) -> Result:
     """Answers with text with marble-1.0/text-to-world.
 
-    Price: 9.10 CNY per call.
+    Price: 10.62 CNY per call (listed 2026-09-13).
     Endpoint: marble-1.0/text-to-world.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 4000 characters.
@@ -4592,8 +6322,9 @@ async def marble_1_0_video_to_world(
 ) -> Result:
     """Makes a video with marble-1.0/video-to-world.
 
-    Price: 9.22 CNY per call.
+    Price: 10.75 CNY per call (listed 2026-09-13).
     Endpoint: marble-1.0/video-to-world.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         video_url: Video URL or World Labs media asset id; up to 2048 characters.
@@ -4636,8 +6367,9 @@ async def marble_1_1_image_to_world(
 ) -> Result:
     """Makes an image with marble-1.1/image-to-world.
 
-    Price: 8.64 to 9.10 CNY per call.
+    Price: 8.64 to 9.10 CNY per call (listed 2026-05-07).
     Endpoint: marble-1.1/image-to-world.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: Image URL or World Labs media asset id; up to 2048 characters.
@@ -4681,8 +6413,9 @@ async def marble_1_1_multi_image_to_world(
 ) -> Result:
     """Makes an image with marble-1.1/multi-image-to-world.
 
-    Price: 9.22 CNY per call.
+    Price: 10.75 CNY per call (listed 2026-09-13).
     Endpoint: marble-1.1/multi-image-to-world.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
@@ -4726,8 +6459,9 @@ async def marble_1_1_plus_image_to_world(
 ) -> Result:
     """Makes an image with marble-1.1-plus/image-to-world.
 
-    Price: 17.28 to 17.74 CNY per call.
+    Price: 17.28 to 17.74 CNY per call (listed 2026-05-07).
     Endpoint: marble-1.1-plus/image-to-world.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: Image URL or World Labs media asset id; up to 2048 characters.
@@ -4771,8 +6505,9 @@ async def marble_1_1_plus_multi_image_to_world(
 ) -> Result:
     """Makes an image with marble-1.1-plus/multi-image-to-world.
 
-    Price: 17.86 CNY per call.
+    Price: 20.83 CNY per call (listed 2026-09-13).
     Endpoint: marble-1.1-plus/multi-image-to-world.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
@@ -4814,8 +6549,9 @@ async def marble_1_1_plus_text_to_world(
 ) -> Result:
     """Answers with text with marble-1.1-plus/text-to-world.
 
-    Price: 17.74 CNY per call.
+    Price: 20.70 CNY per call (listed 2026-09-13).
     Endpoint: marble-1.1-plus/text-to-world.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 4000 characters.
@@ -4856,8 +6592,9 @@ async def marble_1_1_plus_video_to_world(
 ) -> Result:
     """Makes a video with marble-1.1-plus/video-to-world.
 
-    Price: 17.86 CNY per call.
+    Price: 20.83 CNY per call (listed 2026-09-13).
     Endpoint: marble-1.1-plus/video-to-world.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         video_url: Video URL or World Labs media asset id; up to 2048 characters.
@@ -4898,8 +6635,9 @@ async def marble_1_1_text_to_world(
 ) -> Result:
     """Answers with text with marble-1.1/text-to-world.
 
-    Price: 9.10 CNY per call.
+    Price: 10.62 CNY per call (listed 2026-09-13).
     Endpoint: marble-1.1/text-to-world.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 4000 characters.
@@ -4940,8 +6678,9 @@ async def marble_1_1_video_to_world(
 ) -> Result:
     """Makes a video with marble-1.1/video-to-world.
 
-    Price: 9.22 CNY per call.
+    Price: 10.75 CNY per call (listed 2026-09-13).
     Endpoint: marble-1.1/video-to-world.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         video_url: Video URL or World Labs media asset id; up to 2048 characters.
@@ -4978,8 +6717,9 @@ async def marble_upload_media_asset(
 ) -> Result:
     """Answers with text with marble/upload-media-asset.
 
-    Its price is not published.
+    Its price is not published. The official price file shows 9999, taken as a placeholder.
     Endpoint: marble/upload-media-asset.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         file_name: Up to 64 characters.
@@ -5016,8 +6756,9 @@ async def meshy6_image_to_3d(
 ) -> Result:
     """Makes a 3D model with meshy6/image-to-3d.
 
-    Its price is not published.
+    Price: 5.04 CNY per call (listed 2026-09-13).
     Endpoint: meshy6/image-to-3d.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: JPG, JPEG, PNG; up to 10 MB.
@@ -5060,8 +6801,9 @@ async def meshy6_text_to_3d(
 ) -> Result:
     """Makes a 3D model with meshy6/text-to-3d.
 
-    Its price is not published.
+    Price: 5.04 CNY per call (listed 2026-09-13).
     Endpoint: meshy6/text-to-3d.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 600 characters.
@@ -5101,8 +6843,9 @@ async def midjourney_image_to_video(
 ) -> Result:
     """Makes a video with midjourney-image-to-video.
 
-    Price: 0.54 to 1.62 CNY per call.
+    Price: 0.54 to 1.62 CNY per call (listed 2026-05-07).
     Endpoint: youchuan/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8192 characters.
@@ -5147,8 +6890,9 @@ async def midjourney_text_to_image_niji6(
 ) -> Result:
     """Makes an image with midjourney-text-to-image-niji6.
 
-    Price: 0.54 CNY per call.
+    Price: 0.54 CNY per call (listed 2026-09-13).
     Endpoint: youchuan/text-to-image-niji6.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8192 characters.
@@ -5197,8 +6941,9 @@ async def midjourney_text_to_image_niji7(
 ) -> Result:
     """Makes an image with midjourney-text-to-image-niji7.
 
-    Price: 0.54 CNY per call.
+    Price: 0.54 CNY per call (listed 2026-09-13).
     Endpoint: youchuan/text-to-image-niji7.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8192 characters.
@@ -5247,8 +6992,9 @@ async def midjourney_text_to_image_v6(
 ) -> Result:
     """Makes an image with midjourney-text-to-image-v6.
 
-    Price: 0.54 CNY per call.
+    Price: 0.54 CNY per call (listed 2026-09-13).
     Endpoint: youchuan/text-to-image-v6.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8192 characters.
@@ -5303,8 +7049,9 @@ async def midjourney_text_to_image_v61(
 ) -> Result:
     """Makes an image with midjourney-text-to-image-v61.
 
-    Price: 0.54 CNY per call.
+    Price: 0.54 CNY per call (listed 2026-09-13).
     Endpoint: youchuan/text-to-image-v61.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8192 characters.
@@ -5359,8 +7106,9 @@ async def midjourney_text_to_image_v7(
 ) -> Result:
     """Makes an image with midjourney-text-to-image-v7.
 
-    Price: 0.54 CNY per call.
+    Price: 0.54 CNY per call (listed 2026-09-13).
     Endpoint: youchuan/text-to-image-v7.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 8192 characters.
@@ -5379,6 +7127,527 @@ async def midjourney_text_to_image_v7(
         ow: Only with oref; 1 to 1000.
         tile: Whether to do so.
         aspect_ratio: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def midjourney_text_to_image_v8_1(
+    *,
+    prompt: str,
+    chaos: int = 0,
+    quality: Literal["1", "4"] = "1",
+    stylize: int = 0,
+    raw: bool = False,
+    image_url: File | None = None,
+    iw: int = 1,
+    sref: File | None = None,
+    sw: int = 100,
+    sv: int = 6,
+    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
+    hd: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with midjourney-text-to-image-v8.1.
+
+    Price: 0.54 to 0.81 CNY per call (listed 2026-09-13).
+    Endpoint: youchuan/text-to-image-v81.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 8192 characters.
+        chaos: 0 to 100.
+        quality: One of the choices.
+        stylize: 0 to 1000.
+        raw: Whether to do so.
+        image_url: Up to 20 MB.
+        iw: 0 to 3.
+        sref: Up to 20 MB.
+        sw: Only with sref; 0 to 1000.
+        sv: 6 to 6.
+        aspect_ratio: One of the choices.
+        hd: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def midjourney_text_to_image_v8_2_preview(
+    *,
+    prompt: str,
+    chaos: int = 0,
+    quality: Literal["1", "4"] = "1",
+    stylize: int = 0,
+    raw: bool = False,
+    image_url: File | None = None,
+    iw: int = 1,
+    sref: File | None = None,
+    sw: int = 100,
+    sv: int = 6,
+    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
+    hd: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with midjourney-text-to-image-v8.2-preview.
+
+    Price: 0.54 to 0.81 CNY per call (listed 2026-09-13).
+    Endpoint: youchuan/text-to-image-v82.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 8192 characters.
+        chaos: 0 to 100.
+        quality: One of the choices.
+        stylize: 0 to 1000.
+        raw: Whether to do so.
+        image_url: Up to 20 MB.
+        iw: 0 to 3.
+        sref: Up to 20 MB.
+        sw: Only with sref; 0 to 1000.
+        sv: 6 to 6.
+        aspect_ratio: One of the choices.
+        hd: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_h3_context_ir_i2va(
+    *,
+    prompt: str,
+    first_frame_url: File | None = None,
+    last_frame_url: File | None = None,
+    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Answers with text with MiniMax-H3-Context-IR (i2va).
+
+    Its price is not published.
+    Endpoint: minimax/hailuo-h3/context-ir-image.
+
+    Args:
+        prompt: Up to 7000 characters.
+        first_frame_url: One of first and last frame is needed; JPG, JPEG, PNG, WEBP; up to 30 MB.
+        last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
+        duration: Length of the video planned.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_h3_context_ir_r2va(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File] | None = None,
+    video_urls: File | Sequence[File] | None = None,
+    audio_urls: File | Sequence[File] | None = None,
+    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Answers with text with MiniMax-H3-Context-IR (r2va).
+
+    Its price is not published.
+    Endpoint: minimax/hailuo-h3/context-ir-multimodal.
+
+    Args:
+        prompt: Up to 7000 characters.
+        image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+        video_urls: 2-15 s each; one or a list of up to 3; MP4, MOV; up to 50 MB each.
+        audio_urls: 2-15 s each; one or a list of up to 3; MP3, WAV; up to 15 MB each.
+        duration: Length of the video planned.
+        ratio: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_h3_context_ir_t2va(
+    *,
+    prompt: str,
+    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "16:9",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Answers with text with MiniMax-H3-Context-IR (t2va).
+
+    Its price is not published.
+    Endpoint: minimax/hailuo-h3/context-ir-text.
+
+    Args:
+        prompt: Up to 7000 characters.
+        duration: Length of the video planned.
+        ratio: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_h3_image_to_video_first_last_frame(
+    *,
+    prompt: str,
+    first_frame_url: File | None = None,
+    last_frame_url: File | None = None,
+    resolution: Literal["2K", "768P"] = "2K",
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with MiniMax-H3 Image-to-Video (first/last frame).
+
+    Price: 0.48 to 0.77 CNY per second (listed 2026-09-21).
+    Endpoint: minimax/hailuo-h3/image-to-video.
+
+    Args:
+        prompt: Up to 20480 characters.
+        first_frame_url: Up to 30 MB.
+        last_frame_url: Up to 30 MB.
+        resolution: One of the choices.
+        duration: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_h3_image_to_video_regeneration_768p_2k(
+    *,
+    prompt: str,
+    first_frame_url: File | None = None,
+    last_frame_url: File | None = None,
+    base_video_url: File,
+    resolution: Literal["2K"] = "2K",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with MiniMax-H3 Image-to-Video Regeneration (768P->2K).
+
+    Price: 0.30 CNY per second (listed 2026-09-21).
+    Endpoint: minimax/hailuo-h3/regeneration-image-to-video.
+
+    Args:
+        prompt: The final prompt that the 768P clip was made with; up to 40000 characters.
+        first_frame_url: One of first and last frame is needed; JPG, JPEG, PNG, WEBP; up to 30 MB.
+        last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
+        base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
+        resolution: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_h3_max_image_to_video_first_last_frame(
+    *,
+    prompt: str,
+    first_frame_url: File | None = None,
+    last_frame_url: File | None = None,
+    resolution: Literal["480P", "768P"] = "768P",
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with MiniMax-H3-Max Image-to-Video (first/last frame).
+
+    Price: 0.41 to 0.63 CNY per second (listed 2026-09-21).
+    Endpoint: minimax/hailuo-h3-max/image-to-video.
+
+    Args:
+        prompt: Up to 20480 characters.
+        first_frame_url: One of first and last frame is needed; JPG, JPEG, PNG, WEBP; up to 30 MB.
+        last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
+        resolution: One of the choices.
+        duration: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_h3_max_text_to_video(
+    *,
+    prompt: str,
+    resolution: Literal["480P", "768P"] = "768P",
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "21:9",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with MiniMax-H3-Max Text-to-Video.
+
+    Price: 0.41 to 0.63 CNY per second (listed 2026-09-21).
+    Endpoint: minimax/hailuo-h3-max/text-to-video.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_h3_max_turbo_image_to_video(
+    *,
+    prompt: str,
+    first_frame_url: File,
+    last_frame_url: File | None = None,
+    resolution: Literal["480p", "768p"] = "768p",
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with minimax-h3-max-turbo/image-to-video.
+
+    Price: 0.22 to 0.34 CNY per second (listed 2026-09-21).
+    Endpoint: minimax/h3-max-turbo/image-to-video.
+
+    Args:
+        prompt: Up to 2048 characters.
+        first_frame_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+        last_frame_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+        resolution: One of the choices.
+        duration: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_h3_max_turbo_text_to_video(
+    *,
+    prompt: str,
+    resolution: Literal["480p", "768p"] = "768p",
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"],
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with minimax-h3-max-turbo/text-to-video.
+
+    Price: 0.22 to 0.34 CNY per second (listed 2026-09-21).
+    Endpoint: minimax/h3-max-turbo/text-to-video.
+
+    Args:
+        prompt: Up to 2048 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_h3_multimodal_reference_to_video(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File] | None = None,
+    video_urls: File | Sequence[File] | None = None,
+    audio_urls: File | Sequence[File] | None = None,
+    resolution: Literal["2K", "768P"] = "2K",
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
+    aigc_watermark: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with MiniMax-H3 Multimodal Reference-to-Video.
+
+    Price: 0.48 to 0.77 CNY per second (listed 2026-09-21). An input video is billed by its seconds too; images beyond five cost 0.2 each.
+    Endpoint: minimax/hailuo-h3/multimodal-to-video.
+
+    Args:
+        prompt: Up to 20480 characters.
+        image_urls: One or a list of up to 9; up to 30 MB each.
+        video_urls: One or a list of up to 3; up to 50 MB each.
+        audio_urls: One or a list of up to 3; up to 15 MB each.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        aigc_watermark: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_h3_multimodal_reference_to_video_regeneration_768p_2k(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File] | None = None,
+    video_urls: File | Sequence[File] | None = None,
+    audio_urls: File | Sequence[File] | None = None,
+    base_video_url: File,
+    resolution: Literal["2K"] = "2K",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with MiniMax-H3 Multimodal Reference-to-Video Regeneration (768P->2K).
+
+    Price: 0.30 CNY per second (listed 2026-09-21). An input video is billed by its seconds too; images beyond five cost 0.15 each.
+    Endpoint: minimax/hailuo-h3/regeneration-multimodal-to-video.
+
+    Args:
+        prompt: The final prompt that the 768P clip was made with; up to 40000 characters.
+        image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+        video_urls: 2-15 s each; one or a list of up to 3; MP4, MOV; up to 50 MB each.
+        audio_urls: 2-15 s each; one or a list of up to 3; MP3, WAV; up to 15 MB each.
+        base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
+        resolution: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_h3_text_to_video(
+    *,
+    prompt: str,
+    resolution: Literal["2K", "768P"] = "2K",
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "16:9",
+    aigc_watermark: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with MiniMax-H3 Text-to-Video.
+
+    Price: 0.48 to 0.77 CNY per second (listed 2026-09-21).
+    Endpoint: minimax/hailuo-h3/text-to-video.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        aigc_watermark: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_h3_text_to_video_regeneration_768p_2k(
+    *,
+    prompt: str,
+    base_video_url: File,
+    resolution: Literal["2K"] = "2K",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with MiniMax-H3 Text-to-Video Regeneration (768P->2K).
+
+    Price: 0.30 CNY per second (listed 2026-09-21).
+    Endpoint: minimax/hailuo-h3/regeneration-text-to-video.
+
+    Args:
+        prompt: The final prompt that the 768P clip was made with; up to 40000 characters.
+        base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
+        resolution: One of the choices.
         label: This and what follows is as in `generate`.
     """
 
@@ -5402,7 +7671,7 @@ async def minimax_music_2_5(
 ) -> Result:
     """Makes audio with minimax/music-2.5.
 
-    Price: 0.95 CNY per call.
+    Price: 0.80 CNY per call (listed 2026-09-13).
     Endpoint: rhart-audio/text-to-audio/music-2.5.
 
     Args:
@@ -5410,6 +7679,173 @@ async def minimax_music_2_5(
         lyrics: Text.
         bitrate: One of the choices.
         sample_rate: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_music_2_6(
+    *,
+    prompt: str | None = None,
+    lyrics: str | None = None,
+    sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
+    bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
+    format: Literal["mp3", "wav", "pcm"] = "mp3",
+    lyrics_optimizer: bool = False,
+    is_instrumental: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with minimax/music-2.6.
+
+    Price: 0.80 CNY per call (listed 2026-09-13).
+    Endpoint: minimax/music-2.6.
+
+    Args:
+        prompt: Up to 2000 characters.
+        lyrics: Up to 3500 characters.
+        sample_rate: One of the choices.
+        bitrate: One of the choices.
+        format: One of the choices.
+        lyrics_optimizer: Whether to do so.
+        is_instrumental: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_music_2_6_text_to_instrumental(
+    *,
+    prompt: str,
+    sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
+    bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
+    format: Literal["mp3", "wav", "pcm"] = "mp3",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with minimax/music-2.6/text-to-instrumental.
+
+    Its price is not published.
+    Endpoint: minimax/music-2.6/text-to-instrumental.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 2000 characters.
+        sample_rate: One of the choices.
+        bitrate: One of the choices.
+        format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_music_2_6_text_to_music(
+    *,
+    prompt: str | None = None,
+    lyrics: str,
+    sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
+    bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
+    format: Literal["mp3", "wav", "pcm"] = "mp3",
+    lyrics_optimizer: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with minimax/music-2.6/text-to-music.
+
+    Its price is not published.
+    Endpoint: minimax/music-2.6/text-to-music.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 2000 characters.
+        lyrics: Up to 3500 characters.
+        sample_rate: One of the choices.
+        bitrate: One of the choices.
+        format: One of the choices.
+        lyrics_optimizer: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_music_cover(
+    *,
+    prompt: str,
+    audio_url: File,
+    lyrics: str | None = None,
+    cover_feature_id: str | None = None,
+    sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
+    format: Literal["mp3", "wav", "pcm"] = "mp3",
+    bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with minimax/music-cover.
+
+    Price: 0.80 CNY per call (listed 2026-09-13).
+    Endpoint: minimax/music-cover.
+
+    Args:
+        prompt: Up to 2000 characters.
+        audio_url: Up to 50 MB.
+        lyrics: Up to 1000 characters.
+        cover_feature_id: Text.
+        sample_rate: One of the choices.
+        format: One of the choices.
+        bitrate: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def minimax_music_cover_preprocess(
+    *,
+    audio_url: File,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with minimax/music-cover-preprocess.
+
+    Price: 0.80 CNY per call (listed 2026-09-13).
+    Endpoint: minimax/music-cover-preprocess.
+
+    Args:
+        audio_url: Up to 50 MB.
         label: This and what follows is as in `generate`.
     """
 
@@ -5438,7 +7874,7 @@ async def minimax_speech_02_hd(
 ) -> Result:
     """Makes audio with minimax/speech-02-hd.
 
-    Price: 0.31 CNY per 1000 characters.
+    Price: 0.31 CNY per 1000 characters (listed 2026-09-13).
     Endpoint: rhart-audio/text-to-audio/speech-02-hd.
 
     Args:
@@ -5479,7 +7915,7 @@ async def minimax_speech_02_turbo(
 ) -> Result:
     """Makes audio with minimax/speech-02-turbo.
 
-    Price: 0.19 CNY per 1000 characters.
+    Price: 0.19 CNY per 1000 characters (listed 2026-09-13).
     Endpoint: rhart-audio/text-to-audio/speech-02-turbo.
 
     Args:
@@ -5520,7 +7956,7 @@ async def minimax_speech_2_6_hd(
 ) -> Result:
     """Makes audio with minimax/speech-2.6-hd.
 
-    Price: 0.62 CNY per 1000 characters.
+    Price: 0.62 CNY per 1000 characters (listed 2026-09-13).
     Endpoint: rhart-audio/text-to-audio/speech-2.6-hd.
 
     Args:
@@ -5561,7 +7997,7 @@ async def minimax_speech_2_6_turbo(
 ) -> Result:
     """Makes audio with minimax/speech-2.6-turbo.
 
-    Price: 0.37 CNY per 1000 characters.
+    Price: 0.37 CNY per 1000 characters (listed 2026-09-13).
     Endpoint: rhart-audio/text-to-audio/speech-2.6-turbo.
 
     Args:
@@ -5602,7 +8038,7 @@ async def minimax_speech_2_8_hd(
 ) -> Result:
     """Makes audio with minimax/speech-2.8-hd.
 
-    Price: 0.62 CNY per 1000 characters.
+    Price: 0.62 CNY per 1000 characters (listed 2026-09-13).
     Endpoint: rhart-audio/text-to-audio/speech-2.8-hd.
 
     Args:
@@ -5643,7 +8079,7 @@ async def minimax_speech_2_8_turbo(
 ) -> Result:
     """Makes audio with minimax/speech-2.8-turbo.
 
-    Price: 0.37 CNY per 1000 characters.
+    Price: 0.37 CNY per 1000 characters (listed 2026-09-13).
     Endpoint: rhart-audio/text-to-audio/speech-2.8-turbo.
 
     Args:
@@ -5683,7 +8119,7 @@ async def minimax_voice_clone(
 ) -> Result:
     """Makes audio with minimax/voice-clone.
 
-    Price: 3.12 CNY per call.
+    Price: 3.12 CNY per call (listed 2026-09-13).
     Endpoint: rhart-audio/text-to-audio/voice-clone.
 
     Args:
@@ -5718,8 +8154,9 @@ async def minimax_voice_design(
 ) -> Result:
     """Makes audio with minimax/voice-design.
 
-    Price: 13.65 CNY per call.
+    Price: 13.65 CNY per call (listed 2026-09-13).
     Endpoint: minimax/voice-design.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -5730,11 +8167,521 @@ async def minimax_voice_design(
     """
 
 @_task
+async def mureka_ai_describe_song(
+    *,
+    url: File,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Answers with text with mureka-ai/describe-song.
+
+    Price: 0.68 CNY per call (listed 2026-09-13).
+    Endpoint: mureka-ai/describe-song.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        url: Up to 10 MB.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_ai_extend_lyrics(
+    *,
+    lyrics: str,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Answers with text with mureka-ai/extend-lyrics.
+
+    Price: 0.014 CNY per call (listed 2026-09-13).
+    Endpoint: mureka-ai/extend-lyrics.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        lyrics: Up to 3000 characters.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_ai_files_upload(
+    *,
+    file_url: File,
+    purpose: Literal["reference", "vocal", "melody", "instrumental", "voice", "audio", "remix"] = "reference",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Answers with text with mureka-ai/files-upload.
+
+    Its price is not published. The official price file shows 0, taken as a placeholder.
+    Endpoint: mureka-ai/files-upload.
+
+    Args:
+        file_url: Up to 10 MB.
+        purpose: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_ai_generate_lyrics(
+    *,
+    prompt: str,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Answers with text with mureka-ai/generate-lyrics.
+
+    Price: 0.06 CNY per call (listed 2026-09-13).
+    Endpoint: mureka-ai/generate-lyrics.
+
+    Args:
+        prompt: Up to 1024 characters.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_ai_recognize_song(
+    *,
+    upload_audio_id: str,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Answers with text with mureka-ai/recognize-song.
+
+    Price: 0.068 CNY per call (listed 2026-09-13).
+    Endpoint: mureka-ai/recognize-song.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        upload_audio_id: Up to 64 characters.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_ai_stem_song(
+    *,
+    url: File,
+    model_: Literal["audio-separation-1", "audio-separation-2"] = "audio-separation-2",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with mureka-ai/stem-song.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: mureka-ai/stem-song.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        url: Up to 10 MB.
+        model_: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_ai_vocal_clone(
+    *,
+    file_url: File,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Answers with text with mureka-ai/vocal-clone.
+
+    Price: 31.50 CNY per call (listed 2026-09-13).
+    Endpoint: mureka-ai/vocal-clone.
+
+    Args:
+        file_url: Up to 10 MB.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_o2_generate_song(
+    *,
+    lyrics: str,
+    prompt: str | None = None,
+    n: int = 2,
+    reference_id: str | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with mureka-o2/generate-song.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: mureka-ai/mureka-o2/generate-song.
+
+    Args:
+        lyrics: Up to 3000 characters.
+        prompt: Up to 1024 characters.
+        n: 1 to 3.
+        reference_id: Up to 64 characters.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_o2_instrumental_generate(
+    *,
+    prompt: str | None = None,
+    n: int = 2,
+    instrumental_id: str | None = None,
+    stream: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with mureka-o2/instrumental-generate.
+
+    Its price is not published.
+    Endpoint: mureka-o2/instrumental-generate.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 1024 characters.
+        n: 1 to 3.
+        instrumental_id: Up to 64 characters.
+        stream: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_v7_6_extend_song(
+    *,
+    lyrics: str,
+    extend_at: int = 8000,
+    file_url: File,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with mureka-v7.6/extend-song.
+
+    Price: 0.245 CNY per call (listed 2026-09-13).
+    Endpoint: mureka-ai/mureka-v7.6/extend-song.
+
+    Args:
+        lyrics: Up to 3000 characters.
+        extend_at: 8000 to 420000.
+        file_url: Up to 10 MB.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_v7_6_generate_bgm(
+    *,
+    prompt: str | None = None,
+    instrumental_id: str | None = None,
+    n: int = 2,
+    stream: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with mureka-v7.6/generate-bgm.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: mureka-ai/mureka-v7.6/generate-bgm.
+
+    Args:
+        prompt: Up to 1024 characters.
+        instrumental_id: Up to 64 characters.
+        n: 1 to 3.
+        stream: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_v7_6_generate_song(
+    *,
+    lyrics: str,
+    prompt: str | None = None,
+    n: int = 2,
+    reference_id: str | None = None,
+    vocal_id: str | None = None,
+    melody_id: str | None = None,
+    stream: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with mureka-v7.6/generate-song.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: mureka-ai/mureka-v7.6/generate-song.
+
+    Args:
+        lyrics: Up to 3000 characters.
+        prompt: Up to 1024 characters.
+        n: 1 to 3.
+        reference_id: Up to 64 characters.
+        vocal_id: Up to 64 characters.
+        melody_id: Up to 64 characters.
+        stream: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_v8_extend_song(
+    *,
+    lyrics: str,
+    file_url: File,
+    extend_at: int = 8000,
+    extend_type: Literal["tail", "head"] = "tail",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with mureka-v8/extend-song.
+
+    Price: 0.63 CNY per call (listed 2026-09-13).
+    Endpoint: mureka-ai/mureka-v8/extend-song.
+
+    Args:
+        lyrics: Up to 3000 characters.
+        file_url: Up to 10 MB.
+        extend_at: 8000 to 420000.
+        extend_type: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_v8_generate_bgm(
+    *,
+    prompt: str | None = None,
+    n: int = 2,
+    instrumental_id: str | None = None,
+    stream: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with mureka-v8/generate-bgm.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: mureka-ai/mureka-v8/generate-bgm.
+
+    Args:
+        prompt: Up to 1024 characters.
+        n: 1 to 3.
+        instrumental_id: Up to 64 characters.
+        stream: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_v8_generate_song(
+    *,
+    lyrics: str,
+    prompt: str | None = None,
+    n: int = 2,
+    reference_id: str | None = None,
+    vocal_id: str | None = None,
+    melody_id: str | None = None,
+    stream: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with mureka-v8/generate-song.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: mureka-ai/mureka-v8/generate-song.
+
+    Args:
+        lyrics: Up to 3000 characters.
+        prompt: Up to 1024 characters.
+        n: 1 to 3.
+        reference_id: Up to 64 characters.
+        vocal_id: Up to 64 characters.
+        melody_id: Up to 64 characters.
+        stream: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_v9_generate_bgm(
+    *,
+    prompt: str | None = None,
+    n: int = 2,
+    instrumental_id: str | None = None,
+    stream: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with mureka-v9/generate-bgm.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: mureka-ai/mureka-v9/generate-bgm.
+
+    Args:
+        prompt: Up to 1024 characters.
+        n: 1 to 3.
+        instrumental_id: Up to 64 characters.
+        stream: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def mureka_v9_generate_song(
+    *,
+    lyrics: str,
+    prompt: str | None = None,
+    n: int = 2,
+    reference_id: str | None = None,
+    vocal_id: str | None = None,
+    melody_id: str | None = None,
+    stream: bool = False,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with mureka-v9/generate-song.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: mureka-ai/mureka-v9/generate-song.
+
+    Args:
+        lyrics: Up to 3000 characters.
+        prompt: Up to 1024 characters.
+        n: 1 to 3.
+        reference_id: Up to 64 characters.
+        vocal_id: Up to 64 characters.
+        melody_id: Up to 64 characters.
+        stream: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
 async def nano_banana2_gemini31flash_image_to_image_channel_low_price(
     *,
     image_urls: File | Sequence[File],
     prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
@@ -5749,8 +8696,9 @@ async def nano_banana2_gemini31flash_image_to_image_channel_low_price(
 ) -> Result:
     """Makes an image with nano-banana2-gemini31flash/image-to-image-channel-low-price.
 
-    Price: 0.16 to 0.20 CNY per call.
+    Price: 0.16 to 0.20 CNY per call (listed 2026-05-07).
     Endpoint: rhart-image-n-g31-flash/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_urls: One or a list of up to 10; JPG, PNG; up to 30 MB each.
@@ -5765,7 +8713,7 @@ async def nano_banana2_gemini31flash_image_to_image_official_stable(
     *,
     image_urls: File | Sequence[File],
     prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
@@ -5780,14 +8728,131 @@ async def nano_banana2_gemini31flash_image_to_image_official_stable(
 ) -> Result:
     """Makes an image with nano-banana2-gemini31flash/image-to-image-official-stable.
 
-    Price: 0.49 to 0.99 CNY per call.
+    Price: 0.49 to 0.99 CNY per call (listed 2026-05-07).
     Endpoint: rhart-image-n-g31-flash-official/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_urls: One or a list of up to 14; JPG, PNG; up to 10 MB each.
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         resolution: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def nano_banana2_gemini31flash_lite_image_to_image_channel_low_price(
+    *,
+    image_urls: File | Sequence[File],
+    prompt: str,
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with nano-banana2-gemini31flash-lite/image-to-image-channel-low-price.
+
+    Price: 0.07 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-image-n-g31-flash-lite/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        image_urls: One or a list of up to 10; up to 30 MB each.
+        prompt: Up to 20000 characters.
+        aspect_ratio: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def nano_banana2_gemini31flash_lite_image_to_image_official_stable(
+    *,
+    image_urls: File | Sequence[File],
+    prompt: str,
+    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "auto",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with nano-banana2-gemini31flash-lite/image-to-image-official-stable.
+
+    Price: 0.22 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-image-n-g31-flash-lite-official/image-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        image_urls: One or a list of up to 4; up to 10 MB each.
+        prompt: Up to 20000 characters.
+        aspect_ratio: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def nano_banana2_gemini31flash_lite_text_to_image_channel_low_price(
+    *,
+    prompt: str,
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with nano-banana2-gemini31flash-lite/text-to-image-channel-low-price.
+
+    Price: 0.07 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-image-n-g31-flash-lite/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Text.
+        aspect_ratio: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def nano_banana2_gemini31flash_lite_text_to_image_official_stable(
+    *,
+    prompt: str,
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "1:1",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with nano-banana2-gemini31flash-lite/text-to-image-official-stable.
+
+    Price: 0.22 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-image-n-g31-flash-lite-official/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 20000 characters.
+        aspect_ratio: One of the choices.
         label: This and what follows is as in `generate`.
     """
 
@@ -5810,8 +8875,9 @@ async def nano_banana2_gemini31flash_text_to_image_channel_low_price(
 ) -> Result:
     """Makes an image with nano-banana2-gemini31flash/text-to-image-channel-low-price.
 
-    Price: 0.16 to 0.20 CNY per call.
+    Price: 0.16 to 0.20 CNY per call (listed 2026-05-07).
     Endpoint: rhart-image-n-g31-flash/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -5839,8 +8905,9 @@ async def nano_banana2_gemini31flash_text_to_image_official_stable(
 ) -> Result:
     """Makes an image with nano-banana2-gemini31flash/text-to-image-official-stable.
 
-    Price: 0.49 to 0.99 CNY per call.
+    Price: 0.49 to 0.99 CNY per call (listed 2026-05-07).
     Endpoint: rhart-image-n-g31-flash-official/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -5868,8 +8935,9 @@ async def nano_banana_edit_channel_low_price(
 ) -> Result:
     """Makes an image with nano-banana/edit-channel-low-price.
 
-    Price: 0.05 CNY per call.
+    Price: 0.07 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-v1/edit.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -5897,8 +8965,9 @@ async def nano_banana_edit_official_stable(
 ) -> Result:
     """Makes an image with nano-banana/edit-official-stable.
 
-    Price: 0.20 CNY per call.
+    Price: 0.20 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-v1-official/edit.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -5912,7 +8981,7 @@ async def nano_banana_pro_edit_channel_low_price(
     *,
     image_urls: File | Sequence[File],
     prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "3:4",
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
@@ -5927,8 +8996,9 @@ async def nano_banana_pro_edit_channel_low_price(
 ) -> Result:
     """Makes an image with nano-banana-pro/edit-channel-low-price.
 
-    Price: 0.40 to 0.50 CNY per call.
+    Price: 0.40 to 0.50 CNY per call (listed 2026-05-07).
     Endpoint: rhart-image-n-pro/edit.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_urls: One or a list of up to 10; JPG, PNG; up to 10 MB each.
@@ -5944,7 +9014,7 @@ async def nano_banana_pro_edit_official_stable(
     image_urls: File | Sequence[File],
     prompt: str,
     resolution: Literal["1k", "2k", "4k"] = "1k",
-    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4",
+    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5958,8 +9028,9 @@ async def nano_banana_pro_edit_official_stable(
 ) -> Result:
     """Makes an image with nano-banana-pro/edit-official-stable.
 
-    Price: 0.80 to 1.50 CNY per call.
+    Price: 0.80 to 1.50 CNY per call (listed 2026-05-07).
     Endpoint: rhart-image-n-pro-official/edit.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_urls: One or a list of up to 10; JPG, PNG; up to 10 MB each.
@@ -5975,7 +9046,7 @@ async def nano_banana_pro_edit_ultra_official_stable(
     image_urls: File | Sequence[File],
     prompt: str,
     resolution: Literal["4k", "8k"] = "8k",
-    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4",
+    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5989,8 +9060,9 @@ async def nano_banana_pro_edit_ultra_official_stable(
 ) -> Result:
     """Makes an image with nano-banana-pro/edit-ultra-official-stable.
 
-    Price: 0.98 to 1.12 CNY per call.
+    Price: 0.98 to 1.12 CNY per call (listed 2026-05-07).
     Endpoint: rhart-image-n-pro-official/edit-ultra.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_urls: One or a list of up to 10; JPG, PNG; up to 10 MB each.
@@ -6019,8 +9091,9 @@ async def nano_banana_pro_text_to_image_channel_low_price(
 ) -> Result:
     """Makes an image with nano-banana-pro/text-to-image-channel-low-price.
 
-    Price: 0.40 to 0.50 CNY per call.
+    Price: 0.40 to 0.50 CNY per call (listed 2026-05-07).
     Endpoint: rhart-image-n-pro/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -6048,8 +9121,9 @@ async def nano_banana_pro_text_to_image_official_stable(
 ) -> Result:
     """Makes an image with nano-banana-pro/text-to-image-official-stable.
 
-    Price: 0.80 to 1.50 CNY per call.
+    Price: 0.80 to 1.50 CNY per call (listed 2026-05-07).
     Endpoint: rhart-image-n-pro-official/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         resolution: One of the choices.
@@ -6077,8 +9151,9 @@ async def nano_banana_pro_text_to_image_ultra_official_stable(
 ) -> Result:
     """Makes an image with nano-banana-pro/text-to-image-ultra-official-stable.
 
-    Price: 0.98 to 1.12 CNY per call.
+    Price: 0.98 to 1.12 CNY per call (listed 2026-05-07).
     Endpoint: rhart-image-n-pro-official/text-to-image-ultra.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -6105,8 +9180,9 @@ async def nano_banana_text_to_image_channel_low_price(
 ) -> Result:
     """Makes an image with nano-banana/text-to-image-channel-low-price.
 
-    Price: 0.05 CNY per call.
+    Price: 0.07 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-v1/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -6132,8 +9208,9 @@ async def nano_banana_text_to_image_official_stable(
 ) -> Result:
     """Makes an image with nano-banana/text-to-image-official-stable.
 
-    Price: 0.20 CNY per call.
+    Price: 0.20 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-v1-official/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -6162,8 +9239,9 @@ async def pixverse_c1_image_to_video(
 ) -> Result:
     """Makes a video with pixverse-c1/image-to-video.
 
-    Price: 0.189 to 0.756 CNY per second.
+    Price: 0.189 to 0.756 CNY per second (listed 2026-05-07).
     Endpoint: pixverse-c1/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: JPG, PNG, JPEG, WEBP; up to 10 MB.
@@ -6197,8 +9275,9 @@ async def pixverse_c1_reference_to_video(
 ) -> Result:
     """Makes a video with pixverse-c1/reference-to-video.
 
-    Price: from 0.63 to 2.52 CNY per second.
+    Price: from 0.63 to 2.52 CNY per second (listed 2026-05-07).
     Endpoint: pixverse-c1/reference-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
@@ -6232,8 +9311,9 @@ async def pixverse_c1_text_to_video(
 ) -> Result:
     """Makes a video with pixverse-c1/text-to-video.
 
-    Price: 0.189 to 0.756 CNY per second.
+    Price: 0.189 to 0.756 CNY per second (listed 2026-05-07).
     Endpoint: pixverse-c1/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2048 characters.
@@ -6267,8 +9347,9 @@ async def pixverse_c1_transition(
 ) -> Result:
     """Makes a video with pixverse-c1/transition.
 
-    Price: 0.63 to 3.15 CNY per second.
+    Price: 0.63 to 3.15 CNY per second (listed 2026-05-07).
     Endpoint: pixverse-c1/transition.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2048 characters.
@@ -6303,8 +9384,9 @@ async def pixverse_v5_5_effects(
 ) -> Result:
     """Makes a video with pixverse-v5.5-effects.
 
-    Price: 3.10 to 16.60 CNY per call.
+    Price: 3.10 to 16.60 CNY per call (listed 2026-05-07).
     Endpoint: pixverse-v5.5-effects.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: JPG, JPEG, PNG; up to 10 MB.
@@ -6340,8 +9422,9 @@ async def pixverse_v5_5_image_to_video(
 ) -> Result:
     """Makes a video with pixverse-v5.5/image-to-video.
 
-    Price: 3.10 to 19.40 CNY per call.
+    Price: 3.10 to 19.40 CNY per call (listed 2026-05-07).
     Endpoint: pixverse-v5.5/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2048 characters.
@@ -6379,8 +9462,9 @@ async def pixverse_v5_5_text_to_video(
 ) -> Result:
     """Makes a video with pixverse-v5.5/text-to-video.
 
-    Price: 3.10 to 19.40 CNY per call.
+    Price: 3.10 to 19.40 CNY per call (listed 2026-05-07).
     Endpoint: pixverse-v5.5/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2048 characters.
@@ -6418,8 +9502,9 @@ async def pixverse_v5_5_transition(
 ) -> Result:
     """Makes a video with pixverse-v5.5-transition.
 
-    Price: 3.10 to 16.60 CNY per call.
+    Price: 3.10 to 16.60 CNY per call (listed 2026-05-07).
     Endpoint: pixverse-v5.5-transition.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2048 characters.
@@ -6456,8 +9541,9 @@ async def pixverse_v5_6_image_to_video(
 ) -> Result:
     """Makes a video with pixverse-v5.6/image-to-video.
 
-    Price: 2.30 to 12.67 CNY per call.
+    Price: 2.30 to 12.67 CNY per call (listed 2026-05-07).
     Endpoint: pixverse-v5.6/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2048 characters.
@@ -6493,8 +9579,9 @@ async def pixverse_v5_6_text_to_video(
 ) -> Result:
     """Makes a video with pixverse-v5.6/text-to-video.
 
-    Price: 2.30 to 12.67 CNY per call.
+    Price: 2.30 to 12.67 CNY per call (listed 2026-05-07).
     Endpoint: pixverse-v5.6/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2048 characters.
@@ -6504,6 +9591,50 @@ async def pixverse_v5_6_text_to_video(
         generate_audio_switch: Strings true and false, not a JSON boolean.
         thinking_type: One of the choices.
         negative_prompt: Up to 2048 characters.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def pixverse_v6_effects(
+    *,
+    image_urls: File | Sequence[File],
+    template_id: str,
+    prompt: str | None = None,
+    quality: Literal["360p", "540p", "720p", "1080p"] = "720p",
+    duration: int = 5,
+    motion_mode: Literal["normal", "fast"] = "normal",
+    seed: int = 0,
+    negative_prompt: str | None = None,
+    generate_audio_switch: bool = False,
+    thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with pixverse-v6/effects.
+
+    Its price is not published.
+    Endpoint: pixverse-v6/effects.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        image_urls: One or a list of up to 4; up to 10 MB each.
+        template_id: Up to 32 characters.
+        prompt: Up to 2048 characters.
+        quality: One of the choices.
+        duration: 1 to 15.
+        motion_mode: One of the choices.
+        seed: 0 to 2147483647.
+        negative_prompt: Up to 2048 characters.
+        generate_audio_switch: Whether to do so.
+        thinking_type: One of the choices.
         label: This and what follows is as in `generate`.
     """
 
@@ -6531,7 +9662,7 @@ async def pixverse_v6_extend(
 ) -> Result:
     """Makes a video with pixverse-v6/extend.
 
-    Price: 0.158 to 0.725 CNY per second.
+    Price: 0.158 to 0.725 CNY per second (listed 2026-05-07).
     Endpoint: pixverse-v6/extend.
 
     Args:
@@ -6567,7 +9698,7 @@ async def pixverse_v6_image_to_video(
 ) -> Result:
     """Makes a video with pixverse-v6/image-to-video.
 
-    Price: 0.158 to 0.725 CNY per second.
+    Price: 0.158 to 0.725 CNY per second (listed 2026-05-07).
     Endpoint: pixverse-v6/image-to-video.
 
     Args:
@@ -6600,7 +9731,7 @@ async def pixverse_v6_text_to_video(
 ) -> Result:
     """Makes a video with pixverse-v6/text-to-video.
 
-    Price: 0.158 to 0.725 CNY per second.
+    Price: 0.158 to 0.725 CNY per second (listed 2026-05-07).
     Endpoint: pixverse-v6/text-to-video.
 
     Args:
@@ -6617,7 +9748,7 @@ async def pixverse_v6_transition(
     *,
     prompt: str,
     first_image_url: File,
-    end_image_url: File | None = None,
+    end_image_url: File,
     resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
     duration: int = 5,
     generate_audio_switch: bool = False,
@@ -6626,6 +9757,7 @@ async def pixverse_v6_transition(
     style: Literal["anime", "3d_animation", "clay", "comic", "cyberpunk"] | None = None,
     negative_prompt: str | None = None,
     seed: int | None = None,
+    thinking_type: bool = False,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6639,7 +9771,7 @@ async def pixverse_v6_transition(
 ) -> Result:
     """Makes a video with pixverse-v6/transition.
 
-    Price: 0.158 to 0.725 CNY per second.
+    Price: 0.158 to 0.725 CNY per second (listed 2026-05-07).
     Endpoint: pixverse-v6/transition.
 
     Args:
@@ -6654,6 +9786,69 @@ async def pixverse_v6_transition(
         style: One of the choices.
         negative_prompt: Up to 2048 characters.
         seed: -1 to 2147483647.
+        thinking_type: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def qwen3_tts_flash(
+    *,
+    text: str,
+    voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Jennifer", "Ryan", "Katerina", "Aiden", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella", "Bodega", "Sonrisa", "Alek", "Dolce", "Sohee", "Ono Anna", "Lenn", "Emilien", "Andre", "Radio Gol", "Jada", "Dylan", "Li", "Marcus", "Roy", "Peter", "Sunny", "Eric", "Rocky", "Kiki"] = "Cherry",
+    language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = "Auto",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with qwen3-tts-flash.
+
+    Its price is not published.
+    Endpoint: alibaba/qwen3-tts-flash.
+
+    Args:
+        text: Up to 600 characters.
+        voice: One of the choices.
+        language_type: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def qwen3_tts_instruct_flash(
+    *,
+    text: str,
+    instructions: str | None = None,
+    optimize_instructions: bool = False,
+    voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella"] = "Cherry",
+    language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = "Auto",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes audio with qwen3-tts-instruct-flash.
+
+    Its price is not published.
+    Endpoint: alibaba/qwen3-tts-instruct-flash.
+
+    Args:
+        text: Up to 600 characters.
+        instructions: Up to 2000 characters.
+        optimize_instructions: Whether to do so.
+        voice: One of the choices.
+        language_type: One of the choices.
         label: This and what follows is as in `generate`.
     """
 
@@ -6678,7 +9873,7 @@ async def qwen_image_2_0_image_edit(
 ) -> Result:
     """Makes an image with qwen-image-2.0/image-edit.
 
-    Price: 0.13 CNY per image.
+    Price: 0.13 CNY per image (listed 2026-09-13).
     Endpoint: alibaba/qwen-image-2.0/image-edit.
 
     Args:
@@ -6711,7 +9906,7 @@ async def qwen_image_2_0_pro_image_edit(
 ) -> Result:
     """Makes an image with qwen-image-2.0-pro/image-edit.
 
-    Price: 0.33 CNY per image.
+    Price: 0.33 CNY per image (listed 2026-09-13).
     Endpoint: alibaba/qwen-image-2.0-pro/image-edit.
 
     Args:
@@ -6744,7 +9939,7 @@ async def qwen_image_2_0_pro_text_to_image(
 ) -> Result:
     """Makes an image with qwen-image-2.0-pro/text-to-image.
 
-    Price: 0.33 CNY per image.
+    Price: 0.33 CNY per image (listed 2026-09-13).
     Endpoint: alibaba/qwen-image-2.0-pro/text-to-image.
 
     Args:
@@ -6777,7 +9972,7 @@ async def qwen_image_2_0_text_to_image(
 ) -> Result:
     """Makes an image with qwen-image-2.0/text-to-image.
 
-    Price: 0.13 CNY per image.
+    Price: 0.13 CNY per image (listed 2026-09-13).
     Endpoint: alibaba/qwen-image-2.0/text-to-image.
 
     Args:
@@ -6786,6 +9981,158 @@ async def qwen_image_2_0_text_to_image(
         size: One of the choices.
         image_num: One of the choices.
         prompt_extend: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def qwen_image_3_0_image_edit(
+    *,
+    image_urls: File | Sequence[File],
+    prompt: str,
+    negative_prompt: str | None = None,
+    size: str | None = None,
+    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
+    prompt_extend: bool = True,
+    prompt_extend_mode: Literal["direct", "agent"] = "direct",
+    seed: int = 0,
+    enable_thinking: bool = True,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with qwen-image-3.0/image-edit.
+
+    Its price is not published.
+    Endpoint: alibaba/qwen-image-3.0/image-edit.
+
+    Args:
+        image_urls: One or a list of up to 3; JPG, JPEG, PNG, WEBP, BMP; up to 10 MB each.
+        prompt: Up to 3000 characters.
+        negative_prompt: Up to 600 characters.
+        size: Width*height; 512*512 to 2048*2048 pixels in area.
+        image_num: The list shows integers.
+        prompt_extend: Whether to do so.
+        prompt_extend_mode: Only with promptExtend.
+        seed: 0 to 2147483647.
+        enable_thinking: Only with promptExtend; not with agent.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def qwen_image_3_0_pro_image_edit(
+    *,
+    image_urls: File | Sequence[File],
+    prompt: str,
+    negative_prompt: str | None = None,
+    size: Literal["1024*1024", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
+    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
+    prompt_extend: bool = True,
+    seed: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with qwen-image-3.0-pro/image-edit.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: alibaba/qwen-image-3.0-pro/image-edit.
+
+    Args:
+        image_urls: One or a list of up to 3; up to 10 MB each.
+        prompt: Up to 2048 characters.
+        negative_prompt: Up to 500 characters.
+        size: One of the choices.
+        image_num: One of the choices.
+        prompt_extend: Whether to do so.
+        seed: 0 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def qwen_image_3_0_pro_text_to_image(
+    *,
+    prompt: str,
+    negative_prompt: str | None = None,
+    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
+    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
+    prompt_extend: bool = True,
+    seed: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with qwen-image-3.0-pro/text-to-image.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: alibaba/qwen-image-3.0-pro/text-to-image.
+
+    Args:
+        prompt: Up to 2048 characters.
+        negative_prompt: Up to 500 characters.
+        size: One of the choices.
+        image_num: One of the choices.
+        prompt_extend: Whether to do so.
+        seed: 0 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def qwen_image_3_0_text_to_image(
+    *,
+    prompt: str,
+    negative_prompt: str | None = None,
+    size: str | None = None,
+    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
+    prompt_extend: bool = True,
+    prompt_extend_mode: Literal["direct", "agent"] = "direct",
+    seed: int | None = None,
+    enable_thinking: bool = True,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with qwen-image-3.0/text-to-image.
+
+    Its price is not published.
+    Endpoint: alibaba/qwen-image-3.0/text-to-image.
+
+    Args:
+        prompt: Up to 3000 characters.
+        negative_prompt: Up to 600 characters.
+        size: Width*height; 512*512 to 2048*2048 pixels in area.
+        image_num: The list shows integers.
+        prompt_extend: Whether to do so.
+        prompt_extend_mode: Only with promptExtend.
+        seed: 0 to 2147483647.
+        enable_thinking: Only with promptExtend.
         label: This and what follows is as in `generate`.
     """
 
@@ -6811,7 +10158,7 @@ async def qwen_image_edit_2511(
 ) -> Result:
     """Makes an image with qwen-image/edit-2511.
 
-    Price: 0.12 CNY per call.
+    Price: 0.12 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/qwen-image/edit-2511.
 
     Args:
@@ -6846,7 +10193,7 @@ async def qwen_image_edit_2511_lora(
 ) -> Result:
     """Makes an image with qwen-image/edit-2511-lora.
 
-    Price: 0.07 CNY per call.
+    Price: 0.07 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/qwen-image/edit-2511-lora.
 
     Args:
@@ -6880,7 +10227,7 @@ async def qwen_image_text_to_image_2512(
 ) -> Result:
     """Makes an image with qwen-image/text-to-image-2512.
 
-    Price: 0.12 CNY per call.
+    Price: 0.12 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/qwen-image/text-to-image-2512.
 
     Args:
@@ -6913,7 +10260,7 @@ async def qwen_image_text_to_image_2512_lora(
 ) -> Result:
     """Makes an image with qwen-image/text-to-image-2512-lora.
 
-    Price: 0.10 CNY per call.
+    Price: 0.10 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/qwen-image/text-to-image-2512-lora.
 
     Args:
@@ -6942,7 +10289,7 @@ async def rh_video_fps_increaser(
 ) -> Result:
     """Makes a video with rh-video-fps-increaser.
 
-    Price: 0.07 CNY per second.
+    Price: 0.07 CNY per second (listed 2026-09-13).
     Endpoint: rhart-video/video-fps-increaser.
 
     Args:
@@ -6968,12 +10315,112 @@ async def rh_video_upscaler(
 ) -> Result:
     """Makes a video with rh-video-upscaler.
 
-    Price: 0.14 to 0.56 CNY per second.
+    Price: 0.14 to 0.56 CNY per second (listed 2026-05-07).
     Endpoint: rhart-video/video-upscaler.
 
     Args:
         video_url: Up to 10 minutes; MP4; up to 500 MB.
         target_resolution: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def rhart_audio_extract_background(
+    *,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes audio with rhart-audio/extract-background.
+
+    Price: 0.10 CNY per call (listed 2026-06-18).
+    Endpoint: rhart-audio/extract-background.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def rhart_audio_extract_vocal(
+    *,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes audio with rhart-audio/extract-vocal.
+
+    Price: 0.10 CNY per call (listed 2026-06-18).
+    Endpoint: rhart-audio/extract-vocal.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def rhart_audio_qwen3_tts_voice_design(
+    *,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes audio with rhart-audio/qwen3-tts/voice-design.
+
+    Its price is not published.
+    Endpoint: rhart-audio/qwen3-tts/voice-design.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def rhart_audio_source_separation(
+    *,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes audio with rhart-audio/source-separation.
+
+    Price: 0.10 CNY per call (listed 2026-06-18).
+    Endpoint: rhart-audio/source-separation.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
         label: This and what follows is as in `generate`.
     """
 
@@ -6995,8 +10442,9 @@ async def rhart_text_g_25_flash_cv_image_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-25-flash-cv/image-to-text.
 
-    Price: 0.02 CNY per call.
+    Price: 0.02 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-25-flash-cv/image-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7022,8 +10470,9 @@ async def rhart_text_g_25_flash_image_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-25-flash/image-to-text.
 
-    Price: 0.02 CNY per call.
+    Price: 0.02 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-25-flash/image-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7048,8 +10497,9 @@ async def rhart_text_g_25_flash_text_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-25-flash/text-to-text.
 
-    Price: 0.02 CNY per call.
+    Price: 0.02 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-25-flash/text-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7074,8 +10524,9 @@ async def rhart_text_g_25_flash_video_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-25-flash/video-to-text.
 
-    Price: 0.02 CNY per call.
+    Price: 0.02 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-25-flash/video-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7101,8 +10552,9 @@ async def rhart_text_g_25_pro_cv_image_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-25-pro-cv/image-to-text.
 
-    Price: 0.02 CNY per call.
+    Price: 0.02 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-25-pro-cv/image-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7128,8 +10580,9 @@ async def rhart_text_g_25_pro_image_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-25-pro/image-to-text.
 
-    Price: 0.02 CNY per call.
+    Price: 0.02 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-25-pro/image-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7154,8 +10607,9 @@ async def rhart_text_g_25_pro_text_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-25-pro/text-to-text.
 
-    Price: 0.02 CNY per call.
+    Price: 0.02 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-25-pro/text-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7180,8 +10634,9 @@ async def rhart_text_g_25_pro_video_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-25-pro/video-to-text.
 
-    Price: 0.02 CNY per call.
+    Price: 0.02 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-25-pro/video-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7207,8 +10662,9 @@ async def rhart_text_g_3_flash_preview_cv_image_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-3-flash-preview-cv/image-to-text.
 
-    Price: 0.02 CNY per call.
+    Price: 0.02 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-3-flash-preview-cv/image-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7234,8 +10690,9 @@ async def rhart_text_g_3_flash_preview_image_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-3-flash-preview/image-to-text.
 
-    Price: 0.02 CNY per call.
+    Price: 0.02 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-3-flash-preview/image-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7260,8 +10717,9 @@ async def rhart_text_g_3_flash_preview_text_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-3-flash-preview/text-to-text.
 
-    Price: 0.02 CNY per call.
+    Price: 0.02 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-3-flash-preview/text-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7286,8 +10744,9 @@ async def rhart_text_g_3_flash_preview_video_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-3-flash-preview/video-to-text.
 
-    Price: 0.02 CNY per call.
+    Price: 0.02 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-3-flash-preview/video-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7313,8 +10772,9 @@ async def rhart_text_g_3_pro_preview_cv_image_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-3-pro-preview-cv/image-to-text.
 
-    Price: 0.05 CNY per call.
+    Price: 0.05 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-3-pro-preview-cv/image-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7340,8 +10800,9 @@ async def rhart_text_g_3_pro_preview_image_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-3-pro-preview/image-to-text.
 
-    Price: 0.05 CNY per call.
+    Price: 0.05 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-3-pro-preview/image-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7366,8 +10827,9 @@ async def rhart_text_g_3_pro_preview_text_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-3-pro-preview/text-to-text.
 
-    Price: 0.05 CNY per call.
+    Price: 0.05 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-3-pro-preview/text-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7392,8 +10854,9 @@ async def rhart_text_g_3_pro_preview_video_to_text(
 ) -> Result:
     """Answers with text with rhart-text-g-3-pro-preview/video-to-text.
 
-    Price: 0.05 CNY per call.
+    Price: 0.05 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-3-pro-preview/video-to-text.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -7420,13 +10883,214 @@ async def rhart_text_qwen_27b_chat(
 ) -> Result:
     """Answers with text with rhart-text-qwen-27b/chat.
 
-    Price: 0.10 CNY per call.
+    Price: 0.10 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-qwen-27b/chat.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
         image_urls: One or a list of up to 5; JPG, JPEG, PNG, WEBP; up to 30 MB each.
         video_url: MP4, MOV; up to 100 MB.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def rhart_video_minimax_h3_oss_fl2va(
+    *,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes a video with rhart-video/minimax-h3-oss/fl2va.
+
+    Its price is not published.
+    Endpoint: rhart-video/minimax-h3-oss/fl2va.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def rhart_video_minimax_h3_oss_fl2va_advanced(
+    *,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes a video with rhart-video/minimax-h3-oss/fl2va-advanced.
+
+    Its price is not published.
+    Endpoint: rhart-video/minimax-h3-oss/fl2va-advanced.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def rhart_video_sparkvid_v2_1_fast_v2(
+    *,
+    prompt: str | None = None,
+    image_urls: File | Sequence[File],
+    negative_prompt: str | None = None,
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["5", "10"] = "5",
+    seed: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with rhart-video/sparkvid-v2-1-fast-v2.
+
+    Price: 0.50 to 1.63 CNY per second (listed 2026-05-08).
+    Endpoint: rhart-video/sparkvid-v2-1-fast-v2.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        image_urls: One or a list of up to 2; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+        negative_prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        seed: 0 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def rhart_video_sparkvid_v2_1_v2(
+    *,
+    prompt: str | None = None,
+    image_urls: File | Sequence[File],
+    negative_prompt: str | None = None,
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["5", "10"] = "5",
+    seed: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with rhart-video/sparkvid-v2-1-v2.
+
+    Price: 0.80 to 1.86 CNY per second (listed 2026-05-08).
+    Endpoint: rhart-video/sparkvid-v2-1-v2.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        image_urls: One or a list of up to 2; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+        negative_prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        seed: 0 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def rhart_video_sparkvideo_2_0_upload_asset(
+    *,
+    asset_type: Literal["Image", "Video"] = "Image",
+    url: str,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with rhart-video/sparkvideo-2.0/upload-asset.
+
+    Its price is not published.
+    Endpoint: rhart-video/sparkvideo-2.0/upload-asset.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        asset_type: One of the choices.
+        url: Link of an image, video or audio file; up to 50 MB.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def rhart_video_video_depth_converter(
+    *,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes a video with rhart-video/video-depth-converter.
+
+    Its price is not published.
+    Endpoint: rhart-video/video-depth-converter.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def rhart_video_wan2_2_character_motion_transfer(
+    *,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes a video with rhart-video/wan2.2/character-motion-transfer.
+
+    Price: 0.24 CNY per second (listed 2026-06-18).
+    Endpoint: rhart-video/wan2.2/character-motion-transfer.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
         label: This and what follows is as in `generate`.
     """
 
@@ -7450,8 +11114,9 @@ async def runwayml_gen4_aleph_video_to_video_official_stable(
 ) -> Result:
     """Makes a video with runwayml/gen4-aleph/video-to-video-official-stable.
 
-    Price: 5.25 CNY per call.
+    Price: 5.25 CNY per call (listed 2026-09-13).
     Endpoint: rhart-video-r/gen4-aleph-official/video-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2048 characters.
@@ -7481,8 +11146,9 @@ async def runwayml_gen4_turbo_image_to_video_channel_low_price(
 ) -> Result:
     """Makes a video with runwayml/gen4-turbo/image-to-video-channel-low-price.
 
-    Price: 0.21 CNY per second.
+    Price: 0.21 CNY per second (listed 2026-09-13).
     Endpoint: rhart-video-r/gen4-turbo/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 1000 characters.
@@ -7512,8 +11178,9 @@ async def runwayml_gen4_turbo_image_to_video_official_stable(
 ) -> Result:
     """Makes a video with runwayml/gen4-turbo/image-to-video-official-stable.
 
-    Price: 3.20 to 6.40 CNY per call.
+    Price: 3.20 to 6.40 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-r/gen4-turbo-official/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2048 characters.
@@ -7524,11 +11191,41 @@ async def runwayml_gen4_turbo_image_to_video_official_stable(
     """
 
 @_task
+async def seedance2_0_upload_asset(
+    *,
+    url: str,
+    asset_type: Literal["Image", "Video", "Audio"] = "Image",
+    name: str | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Answers with text with seedance2.0/upload-asset.
+
+    Its price is not published.
+    Endpoint: seedance2.0/upload-asset.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        url: Up to 2048 characters.
+        asset_type: One of the choices.
+        name: Up to 64 characters.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
 async def seedance_2_0_fast_image_to_video(
     *,
     prompt: str | None = None,
     resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"] = "5",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     first_frame_url: File,
     last_frame_url: File | None = None,
     generate_audio: bool = True,
@@ -7547,13 +11244,13 @@ async def seedance_2_0_fast_image_to_video(
 ) -> Result:
     """Makes a video with seedance-2.0-fast/image-to-video.
 
-    Price: 0.50 to 1.63 CNY per second.
+    Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
     Endpoint: rhart-video/sparkvideo-2.0-fast/image-to-video.
 
     Args:
         prompt: Up to 20480 characters.
         resolution: One of the choices.
-        duration: -1, absent from options, lets the model choose.
+        duration: -1 lets the model choose.
         first_frame_url: Asset:// ids accepted; JPG, JPEG, PNG, WEBP; up to 30 MB.
         last_frame_url: Asset:// ids accepted; JPG, JPEG, PNG, WEBP; up to 30 MB.
         generate_audio: Whether to do so.
@@ -7563,11 +11260,53 @@ async def seedance_2_0_fast_image_to_video(
     """
 
 @_task
+async def seedance_2_0_fast_image_to_video_low_price(
+    *,
+    prompt: str | None = None,
+    first_frame_url: File,
+    last_frame_url: File | None = None,
+    resolution: Literal["480p", "720p"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+    generate_audio: bool = False,
+    watermark: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Seedance-2.0-fast Image-to-Video (Low-Price).
+
+    Its price is not published.
+    Endpoint: minimax/nova-video-2.0-fast/image-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        first_frame_url: Up to 5 MB.
+        last_frame_url: Up to 5 MB.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        generate_audio: Whether to do so.
+        watermark: Whether to do so.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
 async def seedance_2_0_fast_multimodal_video(
     *,
     prompt: str,
     resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"] = "5",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     image_urls: File | Sequence[File] | None = None,
     video_urls: File | Sequence[File] | None = None,
     audio_urls: File | Sequence[File] | None = None,
@@ -7587,13 +11326,13 @@ async def seedance_2_0_fast_multimodal_video(
 ) -> Result:
     """Makes a video with seedance-2.0-fast/multimodal-video.
 
-    Price: from 0.50 to 1.63 CNY per second.
+    Price: from 0.50 to 1.63 CNY per second (listed 2026-05-07). With a reference video: 0.6 a second of input and output, a least number of seconds, plus 0.42 an output second at 2k.
     Endpoint: rhart-video/sparkvideo-2.0-fast/multimodal-video.
 
     Args:
         prompt: Up to 20480 characters.
         resolution: One of the choices.
-        duration: -1, absent from options, lets the model choose.
+        duration: -1 lets the model choose.
         image_urls: Asset:// ids accepted; one or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
         video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one or a list of up to 3; MP4; up to 50 MB each.
         audio_urls: Needs an image or video; 2-15 s each, 15 s total; one or a list of up to 3; MP3, WAV; up to 15 MB each.
@@ -7604,11 +11343,59 @@ async def seedance_2_0_fast_multimodal_video(
     """
 
 @_task
+async def seedance_2_0_fast_multimodal_video_low_price(
+    *,
+    prompt: str | None = None,
+    first_frame_url: File | None = None,
+    last_frame_url: File | None = None,
+    image_urls: File | Sequence[File] | None = None,
+    video_url: File | None = None,
+    audio_url: File | None = None,
+    resolution: Literal["480p", "720p"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+    generate_audio: bool = False,
+    watermark: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Seedance-2.0-fast Multimodal Video (Low-Price).
+
+    Its price is not published.
+    Endpoint: minimax/nova-video-2.0-fast/multimodal-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        first_frame_url: Up to 5 MB.
+        last_frame_url: Up to 5 MB.
+        image_urls: One or a list of up to 3; up to 5 MB each.
+        video_url: Up to 50 MB.
+        audio_url: Up to 30 MB.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        generate_audio: Whether to do so.
+        watermark: Whether to do so.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
 async def seedance_2_0_fast_text_to_video(
     *,
     prompt: str,
     resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"] = "5",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     generate_audio: bool = True,
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     web_search: bool = False,
@@ -7626,13 +11413,13 @@ async def seedance_2_0_fast_text_to_video(
 ) -> Result:
     """Makes a video with seedance-2.0-fast/text-to-video.
 
-    Price: 0.50 to 1.63 CNY per second.
+    Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
     Endpoint: rhart-video/sparkvideo-2.0-fast/text-to-video.
 
     Args:
         prompt: Up to 20480 characters.
         resolution: One of the choices.
-        duration: -1, absent from options, lets the model choose.
+        duration: -1 lets the model choose.
         generate_audio: Whether to do so.
         ratio: One of the choices.
         web_search: Whether to do so.
@@ -7641,11 +11428,49 @@ async def seedance_2_0_fast_text_to_video(
     """
 
 @_task
+async def seedance_2_0_fast_text_to_video_low_price(
+    *,
+    prompt: str,
+    resolution: Literal["480p", "720p"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+    generate_audio: bool = False,
+    watermark: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Seedance-2.0-fast Text-to-Video (Low-Price).
+
+    Its price is not published.
+    Endpoint: minimax/nova-video-2.0-fast/text-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        generate_audio: Whether to do so.
+        watermark: Whether to do so.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
 async def seedance_2_0_global_fast_image_to_video(
     *,
     prompt: str | None = None,
     resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     first_frame_url: File,
     last_frame_url: File | None = None,
     generate_audio: bool = True,
@@ -7653,6 +11478,7 @@ async def seedance_2_0_global_fast_image_to_video(
     real_person_mode: bool = True,
     conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
     return_last_frame: bool = False,
+    seed: int = -1,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7666,8 +11492,9 @@ async def seedance_2_0_global_fast_image_to_video(
 ) -> Result:
     """Makes a video with seedance-2.0-global-fast/image-to-video.
 
-    Price: 0.50 to 1.63 CNY per second.
+    Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
     Endpoint: bytedance/seedance-2.0-global-fast/image-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Up to 20480 characters.
@@ -7680,6 +11507,47 @@ async def seedance_2_0_global_fast_image_to_video(
         real_person_mode: Whether to do so.
         conversion_slots: Sent as a list; all selects every slot.
         return_last_frame: True adds the last frame image to the results.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_global_fast_image_to_video_low_price(
+    *,
+    prompt: str | None = None,
+    first_frame_url: File,
+    last_frame_url: File | None = None,
+    resolution: Literal["480p", "720p"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+    generate_audio: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Seedance-2.0-global-fast Image-to-Video (Low-Price).
+
+    Its price is not published.
+    Endpoint: minimax/eva-video-2.0-fast/image-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        first_frame_url: Up to 5 MB.
+        last_frame_url: Up to 5 MB.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        generate_audio: Whether to do so.
+        seed: -1 to 2147483647.
         label: This and what follows is as in `generate`.
     """
 
@@ -7688,7 +11556,7 @@ async def seedance_2_0_global_fast_multimodal_video(
     *,
     prompt: str,
     resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     image_urls: File | Sequence[File] | None = None,
     video_urls: File | Sequence[File] | None = None,
     audio_urls: File | Sequence[File] | None = None,
@@ -7697,6 +11565,7 @@ async def seedance_2_0_global_fast_multimodal_video(
     real_person_mode: bool = True,
     conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
     return_last_frame: bool = False,
+    seed: int = -1,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7710,8 +11579,9 @@ async def seedance_2_0_global_fast_multimodal_video(
 ) -> Result:
     """Makes a video with seedance-2.0-global-fast/multimodal-video.
 
-    Price: 0.50 to 1.63 CNY per second.
+    Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
     Endpoint: bytedance/seedance-2.0-global-fast/multimodal-video.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Up to 20480 characters.
@@ -7725,6 +11595,53 @@ async def seedance_2_0_global_fast_multimodal_video(
         real_person_mode: Whether to do so.
         conversion_slots: Sent as a list; all selects every slot.
         return_last_frame: True adds the last frame image to the results.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_global_fast_multimodal_video_low_price(
+    *,
+    prompt: str | None = None,
+    first_frame_url: File | None = None,
+    last_frame_url: File | None = None,
+    image_urls: File | Sequence[File] | None = None,
+    video_url: File | None = None,
+    audio_url: File | None = None,
+    resolution: Literal["480p", "720p"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+    generate_audio: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Seedance-2.0-global-fast Multimodal Video (Low-Price).
+
+    Its price is not published.
+    Endpoint: minimax/eva-video-2.0-fast/multimodal-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        first_frame_url: Up to 5 MB.
+        last_frame_url: Up to 5 MB.
+        image_urls: One or a list of up to 3; up to 5 MB each.
+        video_url: Up to 50 MB.
+        audio_url: Up to 30 MB.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        generate_audio: Whether to do so.
+        seed: -1 to 2147483647.
         label: This and what follows is as in `generate`.
     """
 
@@ -7733,11 +11650,11 @@ async def seedance_2_0_global_fast_text_to_video(
     *,
     prompt: str,
     resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     generate_audio: bool = True,
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    web_search: bool = False,
     return_last_frame: bool = False,
+    seed: int = -1,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7751,8 +11668,9 @@ async def seedance_2_0_global_fast_text_to_video(
 ) -> Result:
     """Makes a video with seedance-2.0-global-fast/text-to-video.
 
-    Price: 0.50 to 1.63 CNY per second.
+    Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
     Endpoint: bytedance/seedance-2.0-global-fast/text-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Up to 20480 characters.
@@ -7760,8 +11678,44 @@ async def seedance_2_0_global_fast_text_to_video(
         duration: One of the choices.
         generate_audio: Whether to do so.
         ratio: One of the choices.
-        web_search: Whether to do so.
         return_last_frame: True adds the last frame image to the results.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_global_fast_text_to_video_low_price(
+    *,
+    prompt: str,
+    resolution: Literal["480p", "720p"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+    generate_audio: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Seedance-2.0-global-fast Text-to-Video (Low-Price).
+
+    Its price is not published.
+    Endpoint: minimax/eva-video-2.0-fast/text-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        generate_audio: Whether to do so.
+        seed: -1 to 2147483647.
         label: This and what follows is as in `generate`.
     """
 
@@ -7769,8 +11723,8 @@ async def seedance_2_0_global_fast_text_to_video(
 async def seedance_2_0_global_image_to_video(
     *,
     prompt: str | None = None,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     first_frame_url: File,
     last_frame_url: File | None = None,
     generate_audio: bool = True,
@@ -7778,6 +11732,7 @@ async def seedance_2_0_global_image_to_video(
     real_person_mode: bool = True,
     conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
     return_last_frame: bool = False,
+    seed: int = -1,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7791,8 +11746,9 @@ async def seedance_2_0_global_image_to_video(
 ) -> Result:
     """Makes a video with seedance-2.0-global/image-to-video.
 
-    Price: 0.60 to 3.00 CNY per second.
+    Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
     Endpoint: bytedance/seedance-2.0-global/image-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Up to 20480 characters.
@@ -7805,15 +11761,102 @@ async def seedance_2_0_global_image_to_video(
         real_person_mode: Whether to do so.
         conversion_slots: Sent as a list; all selects every slot.
         return_last_frame: True adds the last frame image to the results.
+        seed: -1 to 4294967295.
         label: This and what follows is as in `generate`.
     """
 
 @_task
-async def seedance_2_0_global_multimodal_video(
+async def seedance_2_0_global_image_to_video_low_price(
+    *,
+    prompt: str | None = None,
+    first_frame_url: File,
+    last_frame_url: File | None = None,
+    resolution: Literal["480p", "720p", "1080p"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+    generate_audio: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Seedance-2.0-global Image-to-Video (Low-Price).
+
+    Its price is not published.
+    Endpoint: minimax/eva-video-2.0/image-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        first_frame_url: Up to 5 MB.
+        last_frame_url: Up to 5 MB.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        generate_audio: Whether to do so.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_global_mini_image_to_video(
+    *,
+    prompt: str | None = None,
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    first_frame_url: File,
+    last_frame_url: File | None = None,
+    generate_audio: bool = True,
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+    real_person_mode: bool = True,
+    conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
+    return_last_frame: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with seedance-2.0-global-mini/image-to-video.
+
+    Its price is not published.
+    Endpoint: bytedance/seedance-2.0-global-mini/image-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        first_frame_url: Up to 30 MB.
+        last_frame_url: Up to 30 MB.
+        generate_audio: Whether to do so.
+        ratio: One of the choices.
+        real_person_mode: Whether to do so.
+        conversion_slots: Sent as a list; all selects every slot.
+        return_last_frame: True adds the last frame image to the results.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_global_mini_multimodal_video(
     *,
     prompt: str,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     image_urls: File | Sequence[File] | None = None,
     video_urls: File | Sequence[File] | None = None,
     audio_urls: File | Sequence[File] | None = None,
@@ -7822,6 +11865,93 @@ async def seedance_2_0_global_multimodal_video(
     real_person_mode: bool = True,
     conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
     return_last_frame: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with seedance-2.0-global-mini/multimodal-video.
+
+    Its price is not published.
+    Endpoint: bytedance/seedance-2.0-global-mini/multimodal-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        image_urls: One or a list of up to 9; up to 30 MB each.
+        video_urls: One or a list of up to 3; up to 50 MB each.
+        audio_urls: One or a list of up to 3; up to 50 MB each.
+        generate_audio: Whether to do so.
+        ratio: One of the choices.
+        real_person_mode: Whether to do so.
+        conversion_slots: Sent as a list; all selects every slot.
+        return_last_frame: True adds the last frame image to the results.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_global_mini_text_to_video(
+    *,
+    prompt: str,
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    generate_audio: bool = True,
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+    return_last_frame: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with seedance-2.0-global-mini/text-to-video.
+
+    Its price is not published.
+    Endpoint: bytedance/seedance-2.0-global-mini/text-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        generate_audio: Whether to do so.
+        ratio: One of the choices.
+        return_last_frame: True adds the last frame image to the results.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_global_multimodal_video(
+    *,
+    prompt: str,
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    image_urls: File | Sequence[File] | None = None,
+    video_urls: File | Sequence[File] | None = None,
+    audio_urls: File | Sequence[File] | None = None,
+    generate_audio: bool = True,
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+    real_person_mode: bool = True,
+    conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
+    return_last_frame: bool = False,
+    seed: int = -1,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7835,8 +11965,9 @@ async def seedance_2_0_global_multimodal_video(
 ) -> Result:
     """Makes a video with seedance-2.0-global/multimodal-video.
 
-    Price: 0.60 to 3.00 CNY per second.
+    Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
     Endpoint: bytedance/seedance-2.0-global/multimodal-video.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Up to 20480 characters.
@@ -7850,6 +11981,53 @@ async def seedance_2_0_global_multimodal_video(
         real_person_mode: Whether to do so.
         conversion_slots: Sent as a list; all selects every slot.
         return_last_frame: True adds the last frame image to the results.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_global_multimodal_video_low_price(
+    *,
+    prompt: str | None = None,
+    first_frame_url: File | None = None,
+    last_frame_url: File | None = None,
+    image_urls: File | Sequence[File] | None = None,
+    video_url: File | None = None,
+    audio_url: File | None = None,
+    resolution: Literal["480p", "720p", "1080p"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+    generate_audio: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Seedance-2.0-global Multimodal Video (Low-Price).
+
+    Its price is not published.
+    Endpoint: minimax/eva-video-2.0/multimodal-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        first_frame_url: Up to 5 MB.
+        last_frame_url: Up to 5 MB.
+        image_urls: One or a list of up to 3; up to 5 MB each.
+        video_url: Up to 50 MB.
+        audio_url: Up to 30 MB.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        generate_audio: Whether to do so.
+        seed: -1 to 2147483647.
         label: This and what follows is as in `generate`.
     """
 
@@ -7857,12 +12035,12 @@ async def seedance_2_0_global_multimodal_video(
 async def seedance_2_0_global_text_to_video(
     *,
     prompt: str,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     generate_audio: bool = True,
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    web_search: bool = False,
     return_last_frame: bool = False,
+    seed: int = -1,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7876,8 +12054,9 @@ async def seedance_2_0_global_text_to_video(
 ) -> Result:
     """Makes a video with seedance-2.0-global/text-to-video.
 
-    Price: 0.60 to 3.00 CNY per second.
+    Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
     Endpoint: bytedance/seedance-2.0-global/text-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Up to 20480 characters.
@@ -7885,8 +12064,100 @@ async def seedance_2_0_global_text_to_video(
         duration: One of the choices.
         generate_audio: Whether to do so.
         ratio: One of the choices.
-        web_search: Whether to do so.
         return_last_frame: True adds the last frame image to the results.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_global_text_to_video_low_price(
+    *,
+    prompt: str,
+    resolution: Literal["480p", "720p", "1080p"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+    generate_audio: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Seedance-2.0-global Text-to-Video (Low-Price).
+
+    Its price is not published.
+    Endpoint: minimax/eva-video-2.0/text-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        generate_audio: Whether to do so.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_global_upload_asset(
+    *,
+    asset_type: Literal["Image", "Video"] = "Image",
+    url: str,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Answers with text with seedance-2.0-global/upload-asset.
+
+    Its price is not published.
+    Endpoint: bytedance/seedance-2.0-global/upload-asset.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        asset_type: One of the choices.
+        url: Link of an image, video or audio file; up to 50 MB.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_global_upload_asset_channel_low_price(
+    *,
+    asset_type: Literal["Image", "Video"] = "Image",
+    url: str,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Answers with text with seedance-2.0-global/upload-asset-channel-low-price.
+
+    Its price is not published.
+    Endpoint: bytedance/seedance-2.0-global/upload-asset-channel-low-price.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        asset_type: One of the choices.
+        url: Link of an image, video or audio file; up to 50 MB.
         label: This and what follows is as in `generate`.
     """
 
@@ -7894,8 +12165,8 @@ async def seedance_2_0_global_text_to_video(
 async def seedance_2_0_image_to_video(
     *,
     prompt: str | None = None,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"] = "5",
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     first_frame_url: File,
     last_frame_url: File | None = None,
     generate_audio: bool = True,
@@ -7914,13 +12185,13 @@ async def seedance_2_0_image_to_video(
 ) -> Result:
     """Makes a video with seedance-2.0/image-to-video.
 
-    Price: 0.60 to 3.00 CNY per second.
+    Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
     Endpoint: rhart-video/sparkvideo-2.0/image-to-video.
 
     Args:
         prompt: Up to 20480 characters.
         resolution: One of the choices.
-        duration: -1, absent from options, lets the model choose.
+        duration: -1 lets the model choose.
         first_frame_url: Asset:// ids accepted; JPG, JPEG, PNG, WEBP; up to 30 MB.
         last_frame_url: Asset:// ids accepted; JPG, JPEG, PNG, WEBP; up to 30 MB.
         generate_audio: Whether to do so.
@@ -7930,11 +12201,184 @@ async def seedance_2_0_image_to_video(
     """
 
 @_task
+async def seedance_2_0_image_to_video_low_price(
+    *,
+    prompt: str | None = None,
+    first_frame_url: File,
+    last_frame_url: File | None = None,
+    resolution: Literal["480p", "720p", "1080p"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+    generate_audio: bool = False,
+    watermark: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Seedance-2.0 Image-to-Video (Low-Price).
+
+    Its price is not published.
+    Endpoint: minimax/nova-video-2.0/image-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        first_frame_url: Up to 5 MB.
+        last_frame_url: Up to 5 MB.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        generate_audio: Whether to do so.
+        watermark: Whether to do so.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_mini_image_to_video(
+    *,
+    prompt: str | None = None,
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    first_frame_url: File,
+    last_frame_url: File | None = None,
+    generate_audio: bool = True,
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+    real_person_mode: bool = True,
+    conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
+    return_last_frame: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with seedance-2.0-mini/image-to-video.
+
+    Price: 0.30 to 1.23 CNY per second (listed 2026-09-13).
+    Endpoint: rhart-video/sparkvideo-2.0-mini/image-to-video.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: -1 lets the model choose.
+        first_frame_url: Asset:// ids accepted; up to 30 MB.
+        last_frame_url: Asset:// ids accepted; up to 30 MB.
+        generate_audio: Whether to do so.
+        ratio: One of the choices.
+        real_person_mode: Whether to do so.
+        conversion_slots: One of the choices.
+        return_last_frame: True adds the last frame image to the results.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_mini_multimodal_video(
+    *,
+    prompt: str,
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    image_urls: File | Sequence[File] | None = None,
+    video_urls: File | Sequence[File] | None = None,
+    audio_urls: File | Sequence[File] | None = None,
+    generate_audio: bool = True,
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+    real_person_mode: bool = True,
+    conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
+    return_last_frame: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with seedance-2.0-mini/multimodal-video.
+
+    Its price is not published. 2k: 1.02 a second without a reference video; with one, another rate and a least number of seconds.
+    Endpoint: rhart-video/sparkvideo-2.0-mini/multimodal-video.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: -1 lets the model choose.
+        image_urls: Asset:// ids accepted; one or a list of up to 9; up to 30 MB each.
+        video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one or a list of up to 3; up to 50 MB each.
+        audio_urls: Needs an image or video; 2-15 s each, 15 s total; one or a list of up to 3; up to 50 MB each.
+        generate_audio: Whether to do so.
+        ratio: One of the choices.
+        real_person_mode: Whether to do so.
+        conversion_slots: One of the choices.
+        return_last_frame: True adds the last frame image to the results.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_mini_text_to_video(
+    *,
+    prompt: str,
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    generate_audio: bool = True,
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+    web_search: bool = False,
+    return_last_frame: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with seedance-2.0-mini/text-to-video.
+
+    Price: 0.30 to 1.23 CNY per second (listed 2026-09-13).
+    Endpoint: rhart-video/sparkvideo-2.0-mini/text-to-video.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: -1 lets the model choose.
+        generate_audio: Whether to do so.
+        ratio: One of the choices.
+        web_search: Whether to do so.
+        return_last_frame: True adds the last frame image to the results.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
 async def seedance_2_0_multimodal_video(
     *,
     prompt: str,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"] = "5",
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     image_urls: File | Sequence[File] | None = None,
     video_urls: File | Sequence[File] | None = None,
     audio_urls: File | Sequence[File] | None = None,
@@ -7954,13 +12398,13 @@ async def seedance_2_0_multimodal_video(
 ) -> Result:
     """Makes a video with seedance-2.0/multimodal-video.
 
-    Price: from 0.60 to 3.00 CNY per second.
+    Price: from 0.60 to 3.00 CNY per second (listed 2026-05-07). With a reference video: 0.8 a second of input and output, a least number of seconds, plus 0.42 an output second at 2k.
     Endpoint: rhart-video/sparkvideo-2.0/multimodal-video.
 
     Args:
         prompt: Up to 20480 characters.
         resolution: One of the choices.
-        duration: -1, absent from options, lets the model choose.
+        duration: -1 lets the model choose.
         image_urls: Asset:// ids accepted; one or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
         video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one or a list of up to 3; MP4; up to 50 MB each.
         audio_urls: Needs an image or video; 2-15 s each, 15 s total; one or a list of up to 3; MP3, WAV; up to 50 MB each.
@@ -7971,11 +12415,59 @@ async def seedance_2_0_multimodal_video(
     """
 
 @_task
+async def seedance_2_0_multimodal_video_low_price(
+    *,
+    prompt: str | None = None,
+    first_frame_url: File | None = None,
+    last_frame_url: File | None = None,
+    image_urls: File | Sequence[File] | None = None,
+    video_url: File | None = None,
+    audio_url: File | None = None,
+    resolution: Literal["480p", "720p", "1080p"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+    generate_audio: bool = False,
+    watermark: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Seedance-2.0 Multimodal Video (Low-Price).
+
+    Its price is not published.
+    Endpoint: minimax/nova-video-2.0/multimodal-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        first_frame_url: Up to 5 MB.
+        last_frame_url: Up to 5 MB.
+        image_urls: One or a list of up to 3; up to 5 MB each.
+        video_url: Up to 50 MB.
+        audio_url: Up to 30 MB.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        generate_audio: Whether to do so.
+        watermark: Whether to do so.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
 async def seedance_2_0_text_to_video(
     *,
     prompt: str,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "-1"] = "5",
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     generate_audio: bool = True,
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     web_search: bool = False,
@@ -7993,17 +12485,226 @@ async def seedance_2_0_text_to_video(
 ) -> Result:
     """Makes a video with seedance-2.0/text-to-video.
 
-    Price: 0.60 to 3.00 CNY per second.
+    Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
     Endpoint: rhart-video/sparkvideo-2.0/text-to-video.
 
     Args:
         prompt: Up to 20480 characters.
         resolution: One of the choices.
-        duration: -1, absent from options, lets the model choose.
+        duration: -1 lets the model choose.
         generate_audio: Whether to do so.
         ratio: One of the choices.
         web_search: Whether to do so.
         return_last_frame: True adds the last frame image to the results.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_text_to_video_low_price(
+    *,
+    prompt: str,
+    resolution: Literal["480p", "720p", "1080p"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
+    generate_audio: bool = False,
+    watermark: bool = False,
+    seed: int = -1,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Seedance-2.0 Text-to-Video (Low-Price).
+
+    Its price is not published.
+    Endpoint: minimax/nova-video-2.0/text-to-video.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: One of the choices.
+        duration: One of the choices.
+        ratio: One of the choices.
+        generate_audio: Whether to do so.
+        watermark: Whether to do so.
+        seed: -1 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_0_upload_asset_channel_low_price(
+    *,
+    asset_type: Literal["Image", "Video"] = "Image",
+    url: str,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with seedance-2.0/upload-asset-channel-low-price.
+
+    Its price is not published.
+    Endpoint: rhart-video/sparkvideo-2.0/upload-asset-channel-low-price.
+    Gone from RunningHub's newest lists; it may still answer.
+
+    Args:
+        asset_type: One of the choices.
+        url: Link of an image, video or audio file; up to 50 MB.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_5_image_to_video_token(
+    *,
+    prompt: str | None = None,
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+    first_frame_url: File,
+    last_frame_url: File | None = None,
+    generate_audio: bool = True,
+    ratio: Literal["adaptive"] = "adaptive",
+    real_person_mode: bool = True,
+    conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
+    return_last_frame: bool = False,
+    bitrate_mode: Literal["standard", "high"] = "standard",
+    seed: int = -1,
+    output_format: Literal["mp4", "mov"] = "mp4",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with seedance-2.5/image-to-video Token.
+
+    Its price is not published. Per token: at 2k 87.5 CNY a million plus 0.42 a second.
+    Endpoint: bytedance/seedance-2.5-token/image-to-video.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: 1080p, 2k and 4k are upscaled from 720p.
+        duration: -1 lets the model choose.
+        first_frame_url: JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 30 MB.
+        last_frame_url: JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 30 MB.
+        generate_audio: Whether to do so.
+        ratio: One of the choices.
+        real_person_mode: Whether to do so.
+        conversion_slots: The media whose real persons are turned into assets.
+        return_last_frame: Whether to do so.
+        bitrate_mode: One of the choices.
+        seed: A whole number.
+        output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_5_multimodal_video_token(
+    *,
+    prompt: str,
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "25",
+    image_urls: File | Sequence[File] | None = None,
+    video_urls: File | Sequence[File] | None = None,
+    audio_urls: File | Sequence[File] | None = None,
+    conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]] = ["all"],
+    return_last_frame: bool = False,
+    real_person_mode: bool = True,
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+    generate_audio: bool = True,
+    bitrate_mode: Literal["standard", "high"] = "standard",
+    seed: int = -1,
+    output_format: Literal["mp4", "mov"] = "mp4",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with seedance-2.5/multimodal-video Token.
+
+    Its price is not published. Per token: at 2k 87.5 CNY a million plus 0.42 a second. With a reference video 52.5 a million.
+    Endpoint: bytedance/seedance-2.5-token/multimodal-video.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: 1080p, 2k and 4k are upscaled from 720p.
+        duration: -1 lets the model choose.
+        image_urls: One or a list of up to 30; JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 50 MB each.
+        video_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP4, MOV; up to 50 MB each.
+        audio_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP3, WAV; up to 50 MB each.
+        conversion_slots: The media whose real persons are turned into assets.
+        return_last_frame: Whether to do so.
+        real_person_mode: Whether to do so.
+        ratio: One of the choices.
+        generate_audio: Whether to do so.
+        bitrate_mode: One of the choices.
+        seed: A whole number.
+        output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedance_2_5_text_to_video_token(
+    *,
+    prompt: str,
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+    generate_audio: bool = True,
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+    web_search: bool = False,
+    return_last_frame: bool = False,
+    bitrate_mode: Literal["standard", "high"] = "standard",
+    seed: int = -1,
+    output_format: Literal["mp4", "mov"] = "mp4",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with seedance-2.5/text-to-video Token.
+
+    Its price is not published. Per token: at 2k 87.5 CNY a million plus 0.42 a second.
+    Endpoint: bytedance/seedance-2.5-token/text-to-video.
+
+    Args:
+        prompt: Up to 20480 characters.
+        resolution: 1080p, 2k and 4k are upscaled from 720p.
+        duration: -1 lets the model choose.
+        generate_audio: Whether to do so.
+        ratio: One of the choices.
+        web_search: Whether to do so.
+        return_last_frame: Whether to do so.
+        bitrate_mode: One of the choices.
+        seed: A whole number.
+        output_format: One of the choices.
         label: This and what follows is as in `generate`.
     """
 
@@ -8031,7 +12732,7 @@ async def seedance_v1_5_pro_image_to_video(
 ) -> Result:
     """Makes a video with seedance-v1.5-pro-image-to-video.
 
-    Price: 0.07 to 0.70 CNY per second.
+    Price: 0.07 to 0.70 CNY per second (listed 2026-05-07).
     Endpoint: seedance-v1.5-pro/image-to-video.
 
     Args:
@@ -8070,7 +12771,7 @@ async def seedance_v1_5_pro_image_to_video_fast(
 ) -> Result:
     """Makes a video with seedance-v1.5-pro-image-to-video-fast.
 
-    Price: 0.16 to 0.70 CNY per second.
+    Price: 0.16 to 0.70 CNY per second (listed 2026-05-07).
     Endpoint: seedance-v1.5-pro/image-to-video-fast.
 
     Args:
@@ -8107,7 +12808,7 @@ async def seedance_v1_5_pro_text_to_video(
 ) -> Result:
     """Makes a video with seedance-v1.5-pro-text-to-video.
 
-    Price: 0.07 to 0.70 CNY per second.
+    Price: 0.07 to 0.70 CNY per second (listed 2026-05-07).
     Endpoint: seedance-v1.5-pro/text-to-video.
 
     Args:
@@ -8142,7 +12843,7 @@ async def seedance_v1_5_pro_text_to_video_fast(
 ) -> Result:
     """Makes a video with seedance-v1.5-pro-text-to-video-fast.
 
-    Price: 0.16 to 0.70 CNY per second.
+    Price: 0.16 to 0.70 CNY per second (listed 2026-05-07).
     Endpoint: seedance-v1.5-pro/text-to-video-fast.
 
     Args:
@@ -8177,7 +12878,7 @@ async def seedance_v1_lite_reference_to_video(
 ) -> Result:
     """Makes a video with seedance-v1-lite-reference-to-video.
 
-    Price: 0.07 to 0.15 CNY per second.
+    Price: 0.07 to 0.15 CNY per second (listed 2026-05-07).
     Endpoint: seedance-v1-lite/reference-to-video.
 
     Args:
@@ -8213,7 +12914,7 @@ async def seedream_v4_5_image_to_image(
 ) -> Result:
     """Makes an image with seedream-v4.5/image-to-image.
 
-    Price: 0.20 CNY per image.
+    Price: 0.20 CNY per image (listed 2026-09-13).
     Endpoint: seedream-v4.5/image-to-image.
 
     Args:
@@ -8249,7 +12950,7 @@ async def seedream_v4_5_text_to_image(
 ) -> Result:
     """Makes an image with seedream-v4.5/text-to-image.
 
-    Price: 0.20 CNY per image.
+    Price: 0.20 CNY per image (listed 2026-09-13).
     Endpoint: seedream-v4.5/text-to-image.
 
     Args:
@@ -8285,7 +12986,7 @@ async def seedream_v4_image_to_image(
 ) -> Result:
     """Makes an image with seedream-v4/image-to-image.
 
-    Price: 0.14 CNY per image.
+    Price: 0.14 CNY per image (listed 2026-09-13).
     Endpoint: seedream-v4/image-to-image.
 
     Args:
@@ -8321,7 +13022,7 @@ async def seedream_v4_text_to_image(
 ) -> Result:
     """Makes an image with seedream-v4/text-to-image.
 
-    Price: 0.14 CNY per image.
+    Price: 0.14 CNY per image (listed 2026-09-13).
     Endpoint: seedream-v4/text-to-image.
 
     Args:
@@ -8357,7 +13058,7 @@ async def seedream_v5_lite_image_to_image(
 ) -> Result:
     """Makes an image with seedream-v5-lite/image-to-image.
 
-    Price: 0.22 CNY per image.
+    Price: 0.22 CNY per image (listed 2026-09-13).
     Endpoint: seedream-v5-lite/image-to-image.
 
     Args:
@@ -8394,7 +13095,7 @@ async def seedream_v5_lite_text_to_image(
 ) -> Result:
     """Makes an image with seedream-v5-lite/text-to-image.
 
-    Price: 0.22 CNY per image.
+    Price: 0.22 CNY per image (listed 2026-09-13).
     Endpoint: seedream-v5-lite/text-to-image.
 
     Args:
@@ -8405,6 +13106,105 @@ async def seedream_v5_lite_text_to_image(
         max_images: 1 to 15.
         tools_type: One of the choices.
         resolution: Overrides width and height.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedream_v5_pro_image_to_image(
+    *,
+    prompt: str,
+    width: int = 1024,
+    height: int = 1024,
+    image_urls: File | Sequence[File],
+    resolution: Literal["1k", "2k"] = "2k",
+    output_format: Literal["jpeg", "png"] = "jpeg",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with seedream-v5-pro/image-to-image.
+
+    Its price is not published. The official price file could not express it.
+    Endpoint: seedream-v5-pro/image-to-image.
+
+    Args:
+        prompt: Up to 5000 characters.
+        width: 240 to 8192.
+        height: 240 to 8192.
+        image_urls: One or a list of up to 10; up to 10 MB each.
+        resolution: Overrides width and height.
+        output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedream_v5_pro_layer_decomposition(
+    *,
+    image_url: File,
+    prompt: str | None = None,
+    resolution: Literal["auto", "1k", "1.5k", "2k"] | None = None,
+    output_format: Literal["jpeg", "png"] = "jpeg",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with seedream-v5-pro/layer-decomposition.
+
+    Its price is not published.
+    Endpoint: seedream-v5-pro/layer-decomposition.
+
+    Args:
+        image_url: PNG, JPEG, WEBP, BMP, TIFF, GIF; up to 30 MB.
+        prompt: Up to 2000 characters.
+        resolution: Overrides width and height.
+        output_format: Of the ground picture; layers are png.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def seedream_v5_pro_text_to_image(
+    *,
+    prompt: str,
+    width: int = 1024,
+    height: int = 1024,
+    resolution: Literal["1k", "2k"] = "2k",
+    output_format: Literal["jpeg", "png"] = "jpeg",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with seedream-v5-pro/text-to-image.
+
+    Its price is not published. The official price file could not express it.
+    Endpoint: seedream-v5-pro/text-to-image.
+
+    Args:
+        prompt: Up to 5000 characters.
+        width: 240 to 8192.
+        height: 240 to 8192.
+        resolution: Overrides width and height.
+        output_format: One of the choices.
         label: This and what follows is as in `generate`.
     """
 
@@ -8428,8 +13228,9 @@ async def skyreels_v3_reference_to_video(
 ) -> Result:
     """Makes a video with skyreels-v3/reference-to-video.
 
-    Price: 0.01 CNY per call.
+    Price: 0.25 CNY per second (listed 2026-09-13).
     Endpoint: skyreels-v3/reference-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2048 characters.
@@ -8459,8 +13260,9 @@ async def skyreels_v3_shot_switching_video_extension(
 ) -> Result:
     """Makes a video with skyreels-v3/shot-switching-video-extension.
 
-    Price: 0.01 CNY per call.
+    Price: 0.21 CNY per second (listed 2026-09-13).
     Endpoint: skyreels-v3/shot-switching-video-extension.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2048 characters.
@@ -8489,8 +13291,9 @@ async def skyreels_v3_single_shot_video_extension(
 ) -> Result:
     """Makes a video with skyreels-v3/single-shot-video-extension.
 
-    Price: 0.01 CNY per call.
+    Price: 0.21 CNY per second (listed 2026-09-13).
     Endpoint: skyreels-v3/single-shot-video-extension.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -8517,8 +13320,9 @@ async def skyreels_v3_video_restyling(
 ) -> Result:
     """Makes a video with skyreels-v3/video-restyling.
 
-    Price: 0.01 CNY per call.
+    Price: 0.28 CNY per second (listed 2026-09-13).
     Endpoint: skyreels-v3/video-restyling.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         video_url: Up to 30 s; MP4; up to 100 MB.
@@ -8581,7 +13385,7 @@ async def skyreels_v4_image_to_video_fast(
 ) -> Result:
     """Makes a video with skyreels-v4/image-to-video-fast.
 
-    Its price is not published.
+    Its price is not published. A page of 2026-06-18 shows prices from 0.28 a second.
     Endpoint: skyreels-v4/image-to-video-fast.
 
     Args:
@@ -8652,8 +13456,9 @@ async def skyreels_v4_omni_reference(
 ) -> Result:
     """Makes a video with skyreels-v4/omni-reference.
 
-    Price: 0.01 CNY per call.
+    Price: 0.01 CNY per call (listed 2026-05-07).
     Endpoint: skyreels-v4/omni-reference.
+    Gone from RunningHub's newest lists; it may still answer.
 
     Args:
         prompt: Up to 2500 characters.
@@ -8664,6 +13469,74 @@ async def skyreels_v4_omni_reference(
         resolution: One of the choices.
         ref_images: List of {type, tag, url}; refImages or refVideos required.
         ref_videos: One object, type reference or extend; at most 15 s.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def skyreels_v4_omni_reference_fast(
+    *,
+    prompt: str,
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
+    duration: int = 5,
+    prompt_optimizer: bool = True,
+    resolution: Literal["480p", "720p", "1080p"] = "1080p",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with skyreels-v4/omni-reference-fast.
+
+    Price: 0.10 CNY per call (listed 2026-09-13).
+    Endpoint: skyreels-v4/omni-reference-fast.
+
+    Args:
+        prompt: Up to 2500 characters.
+        aspect_ratio: One of the choices.
+        duration: 3 to 15.
+        prompt_optimizer: Whether to do so.
+        resolution: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def skyreels_v4_omni_reference_std(
+    *,
+    prompt: str,
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
+    duration: int = 5,
+    sound: bool = True,
+    prompt_optimizer: bool = True,
+    resolution: Literal["480p", "720p", "1080p"] = "1080p",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with skyreels-v4/omni-reference-std.
+
+    Price: 0.10 CNY per call (listed 2026-09-13).
+    Endpoint: skyreels-v4/omni-reference-std.
+
+    Args:
+        prompt: Up to 2500 characters.
+        aspect_ratio: One of the choices.
+        duration: 3 to 15.
+        sound: Whether to do so.
+        prompt_optimizer: Whether to do so.
+        resolution: One of the choices.
         label: This and what follows is as in `generate`.
     """
 
@@ -8722,7 +13595,7 @@ async def skyreels_v4_text_to_video_fast(
 ) -> Result:
     """Makes a video with skyreels-v4/text-to-video-fast.
 
-    Its price is not published.
+    Its price is not published. A page of 2026-06-18 shows prices from 0.28 a second.
     Endpoint: skyreels-v4/text-to-video-fast.
 
     Args:
@@ -8789,8 +13662,9 @@ async def sora_2_image_to_video_asyn_channel_low_price(
 ) -> Result:
     """Makes a video with sora-2/image-to-video-asyn-channel-low-price.
 
-    Price: 0.50 CNY per call.
+    Price: 0.50 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-s/image-to-video-asyn.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: JPG, PNG; up to 10 MB.
@@ -8821,8 +13695,9 @@ async def sora_2_image_to_video_channel_low_price(
 ) -> Result:
     """Makes a video with sora-2/image-to-video-channel-low-price.
 
-    Price: 1.00 CNY per call.
+    Price: 1.00 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-s/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: JPG, PNG; up to 50 MB.
@@ -8852,8 +13727,9 @@ async def sora_2_image_to_video_official_stable(
 ) -> Result:
     """Makes a video with sora-2/image-to-video-official-stable.
 
-    Price: 1.82 to 5.46 CNY per call.
+    Price: 1.82 to 5.46 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-s-official/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -8883,9 +13759,10 @@ async def sora_2_image_to_video_pro_channel_low_price(
 ) -> Result:
     """Makes a video with sora-2/image-to-video-pro-channel-low-price.
 
-    Price: 1.00 CNY per call.
+    Price: 1.00 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-s/image-to-video-pro.
     Deprecated.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 4000 characters.
@@ -8916,8 +13793,9 @@ async def sora_2_image_to_video_pro_official_stable(
 ) -> Result:
     """Makes a video with sora-2/image-to-video-pro-official-stable.
 
-    Price: 2.10 to 3.50 CNY per second.
+    Price: 2.10 to 3.50 CNY per second (listed 2026-05-07).
     Endpoint: rhart-video-s-official/image-to-video-pro.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -8946,8 +13824,9 @@ async def sora_2_image_to_video_realistic_official_stable(
 ) -> Result:
     """Makes a video with sora-2/image-to-video-realistic-official-stable.
 
-    Price: 3.20 to 10.00 CNY per call.
+    Price: 3.20 to 10.00 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-s-official/image-to-video-realistic.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -8976,8 +13855,9 @@ async def sora_2_text_to_video_channel_low_price(
 ) -> Result:
     """Makes a video with sora-2/text-to-video-channel-low-price.
 
-    Price: 1.00 CNY per call.
+    Price: 1.00 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-s/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         duration: One of the choices.
@@ -9006,8 +13886,9 @@ async def sora_2_text_to_video_official_stable(
 ) -> Result:
     """Makes a video with sora-2/text-to-video-official-stable.
 
-    Price: 1.82 to 5.46 CNY per call.
+    Price: 1.82 to 5.46 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-s-official/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -9036,9 +13917,10 @@ async def sora_2_text_to_video_pro_channel_low_price(
 ) -> Result:
     """Makes a video with sora-2/text-to-video-pro-channel-low-price.
 
-    Price: 1.00 CNY per call.
+    Price: 1.00 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-s/text-to-video-pro.
     Deprecated.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 4000 characters.
@@ -9067,8 +13949,9 @@ async def sora_2_text_to_video_pro_official_stable(
 ) -> Result:
     """Makes a video with sora-2/text-to-video-pro-official-stable.
 
-    Price: 2.10 to 4.90 CNY per second.
+    Price: 2.10 to 4.90 CNY per second (listed 2026-05-07).
     Endpoint: rhart-video-s-official/text-to-video-pro.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Text.
@@ -9094,8 +13977,9 @@ async def sora_upload_character_channel_low_price(
 ) -> Result:
     """Answers with text with sora-upload-character-channel-low-price.
 
-    Price: 0.05 CNY per call.
+    Price: 0.05 CNY per call (listed 2026-09-13).
     Endpoint: rhart-video-s/sora-upload-character.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         video_url: MP4; up to 10 MB.
@@ -9120,12 +14004,79 @@ async def sora_upload_character_official(
 ) -> Result:
     """Makes a video with sora-upload-character-official.
 
-    Price: 0.01 CNY per call.
+    Price: 0.01 CNY per call (listed 2026-09-13).
     Endpoint: rhart-video-s-official/sora-upload-character.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         video_url: 2-4 s, 720p or better; MP4; up to 100 MB.
         name: Up to 80 characters.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def stephen_chow_ip_video_gen_fast_seedance_2_0_fast(
+    *,
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+    template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"] = "ca4e2a5b6ba3429aa32f1b6ce8095e49",
+    image_url: File | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Stephen Chow IP Video Gen-Fast (Seedance 2.0 Fast).
+
+    Its price is not published. 2k: 1.52 a second without a reference video; with one, another rate and a least number of seconds.
+    Endpoint: rhart-video/sparkvideo-2.0/multimodal-video-star-fast.
+
+    Args:
+        resolution: One of the choices.
+        duration: -1 lets the model choose.
+        ratio: One of the choices.
+        template_id: One of the choices.
+        image_url: Up to 10 MB.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def stephen_chow_ip_video_gen_seedance_2_0(
+    *,
+    resolution: Literal["480p", "720p", "1080p", "native1080p", "2k", "4k"] = "720p",
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
+    template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"] = "ca4e2a5b6ba3429aa32f1b6ce8095e49",
+    image_url: File | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Stephen Chow IP Video Gen(Seedance 2.0).
+
+    Its price is not published. 2k: 1.74 a second without a reference video; with one, another rate and a least number of seconds.
+    Endpoint: rhart-video/sparkvideo-2.0/multimodal-video-star.
+
+    Args:
+        resolution: One of the choices.
+        duration: -1 lets the model choose.
+        ratio: One of the choices.
+        template_id: One of the choices.
+        image_url: Up to 10 MB.
         label: This and what follows is as in `generate`.
     """
 
@@ -9148,8 +14099,9 @@ async def suno_custom_v4_5(
 ) -> Result:
     """Makes audio with suno-custom-v4.5.
 
-    Price: 0.72 CNY per call.
+    Price: 0.72 CNY per call (listed 2026-09-13).
     Endpoint: rhart-audio/suno-v4.5/custom.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         title: Up to 80 characters.
@@ -9177,8 +14129,9 @@ async def suno_custom_v5(
 ) -> Result:
     """Makes audio with suno-custom-v5.
 
-    Price: 0.72 CNY per call.
+    Price: 0.72 CNY per call (listed 2026-09-13).
     Endpoint: rhart-audio/suno-v5/custom.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         title: Up to 80 characters.
@@ -9206,8 +14159,9 @@ async def suno_custom_v5_5(
 ) -> Result:
     """Makes audio with suno-custom-v5.5.
 
-    Price: 0.72 CNY per call.
+    Price: 0.72 CNY per call (listed 2026-09-13).
     Endpoint: rhart-audio/suno-v5.5/custom.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         title: Up to 80 characters.
@@ -9233,8 +14187,9 @@ async def suno_lyrics(
 ) -> Result:
     """Makes audio with suno-lyrics.
 
-    Price: 0.014 CNY per call.
+    Price: 0.014 CNY per call (listed 2026-09-13).
     Endpoint: rhart-audio/suno/lyrics.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 500 characters.
@@ -9260,8 +14215,9 @@ async def suno_single_v4_5(
 ) -> Result:
     """Makes audio with suno-single-v4.5.
 
-    Price: 0.72 CNY per call.
+    Price: 0.72 CNY per call (listed 2026-09-13).
     Endpoint: rhart-audio/suno-v4.5/single.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         title: Up to 80 characters.
@@ -9289,8 +14245,9 @@ async def suno_single_v5(
 ) -> Result:
     """Makes audio with suno-single-v5.
 
-    Price: 0.72 CNY per call.
+    Price: 0.72 CNY per call (listed 2026-09-13).
     Endpoint: rhart-audio/suno-v5/single.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         title: Up to 80 characters.
@@ -9318,13 +14275,274 @@ async def suno_single_v5_5(
 ) -> Result:
     """Makes audio with suno-single-v5.5.
 
-    Price: 0.72 CNY per call.
+    Price: 0.72 CNY per call (listed 2026-09-13).
     Endpoint: rhart-audio/suno-v5.5/single.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         title: Up to 80 characters.
         description: Up to 400 characters.
         make_instrumental: Strings true and false, not a JSON boolean.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def topazlabs_image_gigapixel_art_and_cgi(
+    *,
+    image_url: File,
+    output_width: int = 1920,
+    output_height: int = 1080,
+    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
+    crop_to_fill: bool = False,
+    deblur_strength: float = 0.5,
+    strength: float = 0.25,
+    fix_compression: float = 0.0,
+    denoise: float = 0.0,
+    sharpen: float = 0.0,
+    subject_detection: Literal["All", "Foreground", "Background"] = "All",
+    face_enhancement: bool = False,
+    face_enhancement_strength: float = 0.8,
+    face_enhancement_creativity: float = 0.0,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with topazlabs-image-gigapixel-art-and-cgi.
+
+    Its price is not published.
+    Endpoint: topazlabs/image-gigapixel-art-and-cgi.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        image_url: Up to 50 MB.
+        output_width: 1 to 32000.
+        output_height: 1 to 32000.
+        output_format: One of the choices.
+        crop_to_fill: Whether to do so.
+        deblur_strength: 0 to 1.
+        strength: 0.01 to 1.
+        fix_compression: 0 to 1.
+        denoise: 0 to 1.
+        sharpen: 0 to 1.
+        subject_detection: One of the choices.
+        face_enhancement: Whether to do so.
+        face_enhancement_strength: 0 to 1.
+        face_enhancement_creativity: 0 to 1.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def topazlabs_image_gigapixel_high_fidelity_2(
+    *,
+    image_url: File,
+    output_width: int = 1920,
+    output_height: int = 1080,
+    output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
+    crop_to_fill: bool = False,
+    strength: float = 0.25,
+    fix_compression: float = 0.0,
+    denoise: float = 0.0,
+    sharpen: float = 0.0,
+    subject_detection: Literal["All", "Foreground", "Background"] = "All",
+    face_enhancement: bool = False,
+    face_enhancement_strength: float = 0.8,
+    face_enhancement_creativity: float = 0.0,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with topazlabs-image-gigapixel-high-fidelity-2.
+
+    Its price is not published.
+    Endpoint: topazlabs/image-gigapixel-high-fidelity-2.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        image_url: Up to 50 MB.
+        output_width: 1 to 32000.
+        output_height: 1 to 32000.
+        output_format: One of the choices.
+        crop_to_fill: Whether to do so.
+        strength: 0.01 to 1.
+        fix_compression: 0 to 1.
+        denoise: 0 to 1.
+        sharpen: 0 to 1.
+        subject_detection: One of the choices.
+        face_enhancement: Whether to do so.
+        face_enhancement_strength: 0 to 1.
+        face_enhancement_creativity: 0 to 1.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def topazlabs_image_gigapixel_low_resolution_2(
+    *,
+    image_url: File,
+    output_width: int = 1920,
+    output_height: int = 1080,
+    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
+    crop_to_fill: bool = False,
+    strength: float = 0.25,
+    fix_compression: float = 0.0,
+    denoise: float = 0.0,
+    sharpen: float = 0.0,
+    subject_detection: Literal["All", "Foreground", "Background"] = "All",
+    face_enhancement: bool = False,
+    face_enhancement_strength: float = 0.8,
+    face_enhancement_creativity: float = 0.0,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with topazlabs-image-gigapixel-low-resolution-2.
+
+    Its price is not published.
+    Endpoint: topazlabs/image-gigapixel-low-resolution-2.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        image_url: Up to 50 MB.
+        output_width: 1 to 32000.
+        output_height: 1 to 32000.
+        output_format: One of the choices.
+        crop_to_fill: Whether to do so.
+        strength: 0.01 to 1.
+        fix_compression: 0 to 1.
+        denoise: 0 to 1.
+        sharpen: 0 to 1.
+        subject_detection: One of the choices.
+        face_enhancement: Whether to do so.
+        face_enhancement_strength: 0 to 1.
+        face_enhancement_creativity: 0 to 1.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def topazlabs_image_gigapixel_standard_2(
+    *,
+    image_url: File,
+    output_width: int = 1920,
+    output_height: int = 1080,
+    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
+    crop_to_fill: bool = False,
+    strength: float = 0.25,
+    fix_compression: float = 0.0,
+    denoise: float = 0.0,
+    sharpen: float = 0.0,
+    subject_detection: Literal["All", "Foreground", "Background"] = "All",
+    face_enhancement: bool = False,
+    face_enhancement_strength: float = 0.8,
+    face_enhancement_creativity: float = 0.0,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with topazlabs-image-gigapixel-standard-2.
+
+    Its price is not published.
+    Endpoint: topazlabs/image-gigapixel-standard-2.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        image_url: Up to 50 MB.
+        output_width: 1 to 32000.
+        output_height: 1 to 32000.
+        output_format: One of the choices.
+        crop_to_fill: Whether to do so.
+        strength: 0.01 to 1.
+        fix_compression: 0 to 1.
+        denoise: 0 to 1.
+        sharpen: 0 to 1.
+        subject_detection: One of the choices.
+        face_enhancement: Whether to do so.
+        face_enhancement_strength: 0 to 1.
+        face_enhancement_creativity: 0 to 1.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def topazlabs_image_gigapixel_text_and_shapes(
+    *,
+    image_url: File,
+    output_width: int = 1920,
+    output_height: int = 1080,
+    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
+    crop_to_fill: bool = False,
+    strength: float = 0.25,
+    fix_compression: float = 0.0,
+    denoise: float = 0.0,
+    sharpen: float = 0.0,
+    subject_detection: Literal["All", "Foreground", "Background"] = "All",
+    face_enhancement: bool = False,
+    face_enhancement_strength: float = 0.8,
+    face_enhancement_creativity: float = 0.0,
+    deblur_strength: float = 0.5,
+    decompression_strength: float = 0.5,
+    denoise_strength: float = 0.5,
+    opacity: float = 1.0,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with topazlabs-image-gigapixel-text-and-shapes.
+
+    Its price is not published.
+    Endpoint: topazlabs/image-gigapixel-text-and-shapes.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        image_url: Up to 50 MB.
+        output_width: 1 to 32000.
+        output_height: 1 to 32000.
+        output_format: One of the choices.
+        crop_to_fill: Whether to do so.
+        strength: 0.01 to 1.
+        fix_compression: 0 to 1.
+        denoise: 0 to 1.
+        sharpen: 0 to 1.
+        subject_detection: One of the choices.
+        face_enhancement: Whether to do so.
+        face_enhancement_strength: 0 to 1.
+        face_enhancement_creativity: 0 to 1.
+        deblur_strength: 0 to 1.
+        decompression_strength: 0 to 1.
+        denoise_strength: 0 to 1.
+        opacity: 0 to 1.
         label: This and what follows is as in `generate`.
     """
 
@@ -9335,7 +14553,7 @@ async def topazlabs_image_upscale_cgi(
     scale: Literal["2x", "4x", "6x"] = "2x",
     subject_detection: Literal["All", "Foreground", "Background"] = "All",
     face_enhancement: bool = True,
-    face_enhancement_creativity: float = 0,
+    face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
@@ -9350,8 +14568,9 @@ async def topazlabs_image_upscale_cgi(
 ) -> Result:
     """Makes an image with topazlabs-image-upscale-cgi.
 
-    Price: 0.70 to 2.10 CNY per call.
+    Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
     Endpoint: topazlabs/image-upscale-cgi.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: JPG, PNG; up to 50 MB.
@@ -9364,13 +14583,49 @@ async def topazlabs_image_upscale_cgi(
     """
 
 @_task
+async def topazlabs_image_upscale_detail_faces(
+    *,
+    image_url: File,
+    output_width: int = 1920,
+    output_height: int = 1080,
+    crop_to_fill: bool = False,
+    output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
+    detail_strength: float = 6.0,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with topazlabs-image-upscale-detail-faces.
+
+    Its price is not published.
+    Endpoint: topazlabs/image-upscale-detail-faces.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        image_url: Up to 50 MB.
+        output_width: 1 to 32000.
+        output_height: 1 to 32000.
+        crop_to_fill: Whether to do so.
+        output_format: One of the choices.
+        detail_strength: 0 to 10.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
 async def topazlabs_image_upscale_high_fidelity_v2(
     *,
     image_url: File,
     scale: Literal["2x", "4x", "6x"] = "2x",
     subject_detection: Literal["All", "Foreground", "Background"] = "All",
     face_enhancement: bool = True,
-    face_enhancement_creativity: float = 0,
+    face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
@@ -9385,8 +14640,9 @@ async def topazlabs_image_upscale_high_fidelity_v2(
 ) -> Result:
     """Makes an image with topazlabs-image-upscale-high fidelity v2.
 
-    Price: 0.70 to 2.10 CNY per call.
+    Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
     Endpoint: topazlabs/image-upscale-high-fidelity-v2.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: JPG, PNG; up to 50 MB.
@@ -9399,13 +14655,67 @@ async def topazlabs_image_upscale_high_fidelity_v2(
     """
 
 @_task
+async def topazlabs_image_upscale_high_fidelity_v3(
+    *,
+    image_url: File,
+    opacity: float = 1.0,
+    recovery_strength: float = 1.0,
+    strength: float = 0.25,
+    fix_compression: float = 0.0,
+    denoise: float = 0.0,
+    sharpen: float = 0.0,
+    subject_detection: Literal["All", "Foreground", "Background"] = "All",
+    face_enhancement_creativity: float = 0.0,
+    face_enhancement_strength: float = 0.8,
+    face_enhancement: bool = False,
+    crop_to_fill: bool = False,
+    output_width: int = 1920,
+    output_height: int = 1080,
+    output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with topazlabs-image-upscale-high-fidelity-v3.
+
+    Its price is not published.
+    Endpoint: topazlabs/image-upscale-high-fidelity-v3.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        image_url: Up to 50 MB.
+        opacity: 0 to 1.
+        recovery_strength: 0 to 1.
+        strength: 0.01 to 1.
+        fix_compression: 0 to 1.
+        denoise: 0 to 1.
+        sharpen: 0 to 1.
+        subject_detection: One of the choices.
+        face_enhancement_creativity: 0 to 1.
+        face_enhancement_strength: 0 to 1.
+        face_enhancement: Whether to do so.
+        crop_to_fill: Whether to do so.
+        output_width: 1 to 32000.
+        output_height: 1 to 32000.
+        output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
 async def topazlabs_image_upscale_low_resolution_v2(
     *,
     image_url: File,
     scale: Literal["2x", "4x", "6x"] = "2x",
     subject_detection: Literal["All", "Foreground", "Background"] = "All",
     face_enhancement: bool = True,
-    face_enhancement_creativity: float = 0,
+    face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
@@ -9420,8 +14730,9 @@ async def topazlabs_image_upscale_low_resolution_v2(
 ) -> Result:
     """Makes an image with topazlabs-image-upscale low resolution v2.
 
-    Price: 0.70 to 2.10 CNY per call.
+    Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
     Endpoint: topazlabs/image-upscale/low-resolution-v2.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: JPG, PNG; up to 50 MB.
@@ -9440,7 +14751,7 @@ async def topazlabs_image_upscale_standard_v2(
     scale: Literal["2x", "4x", "6x"] = "2x",
     subject_detection: Literal["All", "Foreground", "Background"] = "All",
     face_enhancement: bool = True,
-    face_enhancement_creativity: float = 0,
+    face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
@@ -9455,8 +14766,9 @@ async def topazlabs_image_upscale_standard_v2(
 ) -> Result:
     """Makes an image with topazlabs-image-upscale-standard-v2.
 
-    Price: 0.70 to 2.10 CNY per call.
+    Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
     Endpoint: topazlabs/image-upscale-standard-v2.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: JPG, PNG; up to 50 MB.
@@ -9475,7 +14787,7 @@ async def topazlabs_image_upscale_text_refine(
     scale: Literal["2x", "4x", "6x"] = "2x",
     subject_detection: Literal["All", "Foreground", "Background"] = "All",
     face_enhancement: bool = True,
-    face_enhancement_creativity: float = 0,
+    face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
@@ -9490,8 +14802,9 @@ async def topazlabs_image_upscale_text_refine(
 ) -> Result:
     """Makes an image with topazlabs-image-upscale-text refine.
 
-    Price: 0.70 to 2.10 CNY per call.
+    Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
     Endpoint: topazlabs/image-upscale-text-refine.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_url: JPG, PNG; up to 50 MB.
@@ -9500,6 +14813,202 @@ async def topazlabs_image_upscale_text_refine(
         face_enhancement: Whether to do so.
         face_enhancement_creativity: In steps of 0.1; 0 to 1.
         face_enhancement_strength: In steps of 0.1; 0 to 1.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def topazlabs_image_upscale_transparent(
+    *,
+    image_url: File,
+    output_width: int = 1920,
+    output_height: int = 1080,
+    crop_to_fill: bool = False,
+    output_format: Literal["png"] = "png",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with topazlabs-image-upscale-transparent.
+
+    Its price is not published.
+    Endpoint: topazlabs/image-upscale-transparent.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        image_url: Up to 50 MB.
+        output_width: 1 to 32000.
+        output_height: 1 to 32000.
+        crop_to_fill: Whether to do so.
+        output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def topazlabs_video_astra(
+    *,
+    video_url: File,
+    output_width: int = 1280,
+    output_height: int = 720,
+    model_: Literal["ast-2"] = "ast-2",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with topazlabs-video-astra.
+
+    Its price is not published.
+    Endpoint: topazlabs/video-astra.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        video_url: Up to 200 MB.
+        output_width: 1 to 32000.
+        output_height: 1 to 32000.
+        model_: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def topazlabs_video_denoise(
+    *,
+    video_url: File,
+    output_width: int = 1280,
+    output_height: int = 720,
+    model_: Literal["nyx-3", "nxhf-1", "nxl-1", "nxf-1"] = "nyx-3",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with topazlabs-video-denoise.
+
+    Its price is not published.
+    Endpoint: topazlabs/video-denoise.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        video_url: Up to 200 MB.
+        output_width: 1 to 32000.
+        output_height: 1 to 32000.
+        model_: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def topazlabs_video_frame_interpolation(
+    *,
+    video_url: File,
+    output_width: int = 1280,
+    output_height: int = 720,
+    model_: Literal["apo-8", "apf-2", "aion-1", "chr-2", "chf-3"] = "apo-8",
+    output_frame_rate: int = 60,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with topazlabs-video-frame-interpolation.
+
+    Its price is not published.
+    Endpoint: topazlabs/video-frame-interpolation.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        video_url: Up to 200 MB.
+        output_width: 1 to 32000.
+        output_height: 1 to 32000.
+        model_: One of the choices.
+        output_frame_rate: 15 to 240.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def topazlabs_video_proteus(
+    *,
+    video_url: File,
+    output_width: int = 1280,
+    output_height: int = 720,
+    model_: Literal["prob-4", "pnat-1", "rhea-1", "thd-3", "thf-4", "ahq-12", "alqs-2", "alq-13", "amqs-2", "amq-13", "ddv-3", "dtv-4", "dtd-4", "dtvs-2", "dtds-2", "gcg-5", "ghq-5", "ganim-1", "iris-3", "iris-2"] = "prob-4",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with topazlabs-video-proteus.
+
+    Its price is not published.
+    Endpoint: topazlabs/video-proteus.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        video_url: Up to 200 MB.
+        output_width: 1 to 32000.
+        output_height: 1 to 32000.
+        model_: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def topazlabs_video_starlight(
+    *,
+    video_url: File,
+    output_width: int = 1280,
+    output_height: int = 720,
+    model_: Literal["slp-2.5", "slhq-1", "slm-1", "wonder-1", "slf-2"] = "slp-2.5",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with topazlabs-video-starlight.
+
+    Its price is not published.
+    Endpoint: topazlabs/video-starlight.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        video_url: Up to 200 MB.
+        output_width: 1 to 32000.
+        output_height: 1 to 32000.
+        model_: One of the choices.
         label: This and what follows is as in `generate`.
     """
 
@@ -9522,8 +15031,9 @@ async def topazlabs_video_upscale(
 ) -> Result:
     """Makes a video with topazlabs-video-upscale.
 
-    Price: 0.40 to 2.50 CNY per second.
+    Price: 0.40 to 2.50 CNY per second (listed 2026-05-07).
     Endpoint: topazlabs/video-upscale.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         video_url: MP4; up to 100 MB.
@@ -9554,7 +15064,7 @@ async def vidu_image_to_video_q2_pro(
 ) -> Result:
     """Makes a video with Vidu-image-to-video-q2-pro.
 
-    Price: 0.18 to 4.16 CNY per call.
+    Price: 0.18 to 4.16 CNY per call (listed 2026-05-07).
     Endpoint: vidu/image-to-video-q2-pro.
 
     Args:
@@ -9589,7 +15099,7 @@ async def vidu_image_to_video_q2_pro_fast(
 ) -> Result:
     """Makes a video with Vidu-image-to-video-q2-pro-fast.
 
-    Price: 0.18 to 1.16 CNY per call.
+    Price: 0.18 to 1.16 CNY per call (listed 2026-05-07).
     Endpoint: vidu/image-to-video-q2-pro-fast.
 
     Args:
@@ -9624,7 +15134,7 @@ async def vidu_image_to_video_q2_turbo(
 ) -> Result:
     """Makes a video with Vidu-image-to-video-q2-turbo.
 
-    Price: 0.13 to 2.73 CNY per call.
+    Price: 0.13 to 2.73 CNY per call (listed 2026-05-07).
     Endpoint: vidu/image-to-video-q2-turbo.
 
     Args:
@@ -9658,7 +15168,7 @@ async def vidu_image_to_video_q3_pro(
 ) -> Result:
     """Makes a video with Vidu-image-to-video-q3-pro.
 
-    Price: 0.31 to 1.09 CNY per second.
+    Price: 0.31 to 1.09 CNY per second (listed 2026-05-07).
     Endpoint: vidu/image-to-video-q3-pro.
 
     Args:
@@ -9691,8 +15201,9 @@ async def vidu_image_to_video_q3_pro_fast(
 ) -> Result:
     """Makes a video with Vidu-image-to-video-q3-pro-fast.
 
-    Price: 0.46 to 0.58 CNY per second.
+    Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
     Endpoint: vidu/image-to-video-q3-pro-fast.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2000 characters.
@@ -9724,7 +15235,7 @@ async def vidu_image_to_video_q3_turbo(
 ) -> Result:
     """Makes a video with Vidu-image-to-video-q3-turbo.
 
-    Price: 0.18 to 0.35 CNY per second.
+    Price: 0.18 to 0.35 CNY per second (listed 2026-05-07).
     Endpoint: vidu/image-to-video-q3-turbo.
 
     Args:
@@ -9758,7 +15269,7 @@ async def vidu_reference_to_video_q2(
 ) -> Result:
     """Makes a video with Vidu-reference-to-video-q2.
 
-    Price: 0.33 to 3.61 CNY per call.
+    Price: 0.33 to 3.61 CNY per call (listed 2026-05-07).
     Endpoint: vidu/reference-to-video-q2.
 
     Args:
@@ -9794,7 +15305,7 @@ async def vidu_reference_to_video_q2_pro(
 ) -> Result:
     """Makes a video with Vidu-reference-to-video-q2-pro.
 
-    Price: 0.44 to 3.83 CNY per call.
+    Price: 0.44 to 3.83 CNY per call (listed 2026-05-07).
     Endpoint: vidu/reference-to-video-q2-pro.
 
     Args:
@@ -9830,13 +15341,83 @@ async def vidu_reference_to_video_q3(
 ) -> Result:
     """Makes a video with Vidu-reference-to-video-q3.
 
-    Price: 0.22 to 0.55 CNY per second.
+    Price: 0.22 to 0.55 CNY per second (listed 2026-05-07).
     Endpoint: vidu/reference-to-video-q3.
 
     Args:
         prompt: Up to 5000 characters.
         image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 50 MB each.
         duration: 3 to 16.
+        resolution: One of the choices.
+        aspect_ratio: Auto follows the inputs.
+        audio: Strings true and false, not a JSON boolean.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def vidu_reference_to_video_q3_ad(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File],
+    duration: int = 5,
+    resolution: Literal["720p", "1080p"] = "720p",
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
+    audio: Literal["true", "false"] = "true",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Vidu-reference-to-video-q3-ad.
+
+    Price: 0.61 to 0.74 CNY per second (listed 2026-09-13).
+    Endpoint: vidu/reference-to-video-q3-ad.
+
+    Args:
+        prompt: Up to 5000 characters.
+        image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; up to 50 MB each.
+        duration: 3 to 16.
+        resolution: One of the choices.
+        aspect_ratio: Auto follows the inputs.
+        audio: Strings true and false, not a JSON boolean.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def vidu_reference_to_video_q3_drama(
+    *,
+    prompt: str,
+    image_urls: File | Sequence[File],
+    duration: int = 8,
+    resolution: Literal["1080p"] = "1080p",
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
+    audio: Literal["true", "false"] = "true",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with Vidu-reference-to-video-q3-drama.
+
+    Price: 0.69 CNY per second (listed 2026-09-13).
+    Endpoint: vidu/reference-to-video-q3-drama.
+
+    Args:
+        prompt: Up to 5000 characters.
+        image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; up to 50 MB each.
+        duration: 2 to 15.
         resolution: One of the choices.
         aspect_ratio: Auto follows the inputs.
         audio: Strings true and false, not a JSON boolean.
@@ -9865,7 +15446,7 @@ async def vidu_reference_to_video_q3_mix(
 ) -> Result:
     """Makes a video with Vidu-reference-to-video-q3-mix.
 
-    Price: 0.55 to 0.66 CNY per second.
+    Price: 0.55 to 0.66 CNY per second (listed 2026-05-07).
     Endpoint: vidu/reference-to-video-q3-mix.
 
     Args:
@@ -9875,6 +15456,84 @@ async def vidu_reference_to_video_q3_mix(
         resolution: One of the choices.
         aspect_ratio: Auto follows the inputs.
         audio: Strings true and false, not a JSON boolean.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def vidu_short_play_q3_ad(
+    *,
+    script_name: str,
+    script_content: str,
+    resolution: Literal["1080p"] = "1080p",
+    aspect_ratio: Literal["9:16", "16:9"] = "9:16",
+    assets: Sequence[Mapping[str, Any]] | str,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes a video with vidu/short-play-q3-ad.
+
+    Its price is not published.
+    Endpoint: vidu/short-play-q3-ad.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
+        script_name: Up to 20 characters.
+        script_content: Up to 2000 characters.
+        resolution: One of the choices.
+        aspect_ratio: One of the choices.
+        assets: List of up to 14 persons, scenes and props; shape not published.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def vidu_short_play_q3_drama(
+    *,
+    script_name: str,
+    script_content: str,
+    upload_image_url: File | None = None,
+    duration: Literal["0", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+    resolution: Literal["1080p"] = "1080p",
+    aspect_ratio: Literal["9:16", "16:9"] = "9:16",
+    style: str | None = None,
+    placement: Literal["upload", "panorama", "step"] = "upload",
+    assets: Sequence[Mapping[str, Any]] | str,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+    **more: Any,
+) -> Result:
+    """Makes a video with vidu/short-play-q3-drama.
+
+    Its price is not published.
+    Endpoint: vidu/short-play-q3-drama.
+    Its published parameter list is not complete; others pass with a warning.
+
+    Args:
+        script_name: Up to 20 characters.
+        script_content: Up to 2000 characters.
+        upload_image_url: Up to 50 MB.
+        duration: One of the choices.
+        resolution: One of the choices.
+        aspect_ratio: One of the choices.
+        style: Up to 30 characters.
+        placement: One of the choices.
+        assets: List of up to 14 persons, scenes and props; shape not published.
         label: This and what follows is as in `generate`.
     """
 
@@ -9901,7 +15560,7 @@ async def vidu_start_end_to_video_q2_pro(
 ) -> Result:
     """Makes a video with Vidu-start-end-to-video-q2-pro.
 
-    Price: 0.18 to 3.50 CNY per call.
+    Price: 0.18 to 3.50 CNY per call (listed 2026-05-07).
     Endpoint: vidu/start-end-to-video-q2-pro.
 
     Args:
@@ -9938,7 +15597,7 @@ async def vidu_start_end_to_video_q2_pro_fast(
 ) -> Result:
     """Makes a video with Vidu-start-end-to-video-q2-pro-fast.
 
-    Price: 0.18 to 0.98 CNY per call.
+    Price: 0.18 to 0.98 CNY per call (listed 2026-05-07).
     Endpoint: vidu/start-end-to-video-q2-pro-fast.
 
     Args:
@@ -9975,7 +15634,7 @@ async def vidu_start_end_to_video_q2_turbo(
 ) -> Result:
     """Makes a video with Vidu-start-end-to-video-q2-turbo.
 
-    Price: 0.13 to 2.30 CNY per call.
+    Price: 0.13 to 2.30 CNY per call (listed 2026-05-07).
     Endpoint: vidu/start-end-to-video-q2-turbo.
 
     Args:
@@ -10012,7 +15671,7 @@ async def vidu_start_end_to_video_q3_pro(
 ) -> Result:
     """Makes a video with Vidu-start-end-to-video-q3-pro.
 
-    Price: 0.31 to 0.70 CNY per second.
+    Price: 0.31 to 0.70 CNY per second (listed 2026-05-07).
     Endpoint: vidu/start-end-to-video-q3-pro.
 
     Args:
@@ -10048,8 +15707,9 @@ async def vidu_start_end_to_video_q3_pro_fast(
 ) -> Result:
     """Makes a video with Vidu-start-end-to-video-q3-pro-fast.
 
-    Price: 0.46 to 0.58 CNY per second.
+    Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
     Endpoint: vidu/start-end-to-video-q3-pro-fast.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 5000 characters.
@@ -10084,7 +15744,7 @@ async def vidu_start_end_to_video_q3_turbo(
 ) -> Result:
     """Makes a video with Vidu-start-end-to-video-q3-turbo.
 
-    Price: 0.18 to 0.35 CNY per second.
+    Price: 0.18 to 0.35 CNY per second (listed 2026-05-07).
     Endpoint: vidu/start-end-to-video-q3-turbo.
 
     Args:
@@ -10120,7 +15780,7 @@ async def vidu_text_to_video_q2(
 ) -> Result:
     """Makes a video with Vidu-text-to-video-q2.
 
-    Price: 0.22 to 2.41 CNY per call.
+    Price: 0.22 to 2.41 CNY per call (listed 2026-05-07).
     Endpoint: vidu/text-to-video.
 
     Args:
@@ -10155,7 +15815,7 @@ async def vidu_text_to_video_q3_pro(
 ) -> Result:
     """Makes a video with Vidu-text-to-video-q3-pro.
 
-    Price: 0.31 to 0.70 CNY per second.
+    Price: 0.31 to 0.70 CNY per second (listed 2026-05-07).
     Endpoint: vidu/text-to-video-q3-pro.
 
     Args:
@@ -10189,8 +15849,9 @@ async def vidu_text_to_video_q3_pro_fast(
 ) -> Result:
     """Makes a video with Vidu-text-to-video-q3-pro-fast.
 
-    Price: 0.46 to 0.58 CNY per second.
+    Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
     Endpoint: vidu/text-to-video-q3-pro-fast.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 2000 characters.
@@ -10223,7 +15884,7 @@ async def vidu_text_to_video_q3_turbo(
 ) -> Result:
     """Makes a video with Vidu-text-to-video-q3-turbo.
 
-    Price: 0.18 to 0.35 CNY per second.
+    Price: 0.18 to 0.35 CNY per second (listed 2026-05-07).
     Endpoint: vidu/text-to-video-q3-turbo.
 
     Args:
@@ -10233,6 +15894,261 @@ async def vidu_text_to_video_q3_turbo(
         resolution: One of the choices.
         duration: One of the choices.
         audio: Whether to do so.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def volc_drama_serial_video_translate(
+    *,
+    project_name: str,
+    source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "en",
+    target_langs: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "zh",
+    translation_model: Literal["basic", "advanced"] = "advanced",
+    is_dub: bool = False,
+    ai_remove_type: Literal["0", "1", "2"] = "2",
+    need_video_speed: bool = False,
+    target_style_map: str | None = None,
+    dub_voice_mode: Literal["0", "1"] = "0",
+    subtitle_output_mode: Literal["target", "bilingual"] = "target",
+    arrange_ment: Literal["0", "1"] = "0",
+    manual_style: str | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with volc-drama/serial-video-translate.
+
+    Its price is not published.
+    Endpoint: volc-drama/serial-video-translate.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        project_name: Text.
+        source_lang: One of the choices.
+        target_langs: One of the choices.
+        translation_model: One of the choices.
+        is_dub: Whether to do so.
+        ai_remove_type: One of the choices.
+        need_video_speed: Whether to do so.
+        target_style_map: Text.
+        dub_voice_mode: One of the choices.
+        subtitle_output_mode: One of the choices.
+        arrange_ment: One of the choices.
+        manual_style: Text.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def volc_drama_video_translate(
+    *,
+    video_url: File,
+    project_name: str,
+    source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "zh",
+    target_langs: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "en",
+    is_dub: bool = False,
+    ai_remove_type: Literal["0", "1", "2"] = "1",
+    dub_voice_mode: Literal["0", "1"] = "0",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with volc-drama/video-translate.
+
+    Its price is not published. The official price file shows 0, taken as a placeholder.
+    Endpoint: volc-drama/video-translate.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        video_url: Up to 1024 MB.
+        project_name: Text.
+        source_lang: One of the choices.
+        target_langs: One of the choices.
+        is_dub: Whether to do so.
+        ai_remove_type: One of the choices.
+        dub_voice_mode: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def volc_enhance_fast_video(
+    *,
+    video_url: File,
+    resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k"] | None = None,
+    resolution_limit: int | None = None,
+    fps: float | None = None,
+    bitrate_level: Literal["low", "medium", "high"] = "medium",
+    bitrate: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with volc-enhance-fast/video.
+
+    Its price is not published.
+    Endpoint: volc-enhance-fast/video.
+
+    Args:
+        video_url: At most 2k: long side 360-2560, short 360-1440 px.
+        resolution: Left out: as the source.
+        resolution_limit: Short side; not together with resolution; 128 to 2160.
+        fps: Left out: as the source; 15 to 120.
+        bitrate_level: One of the choices.
+        bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def volc_enhance_generative_video(
+    *,
+    video_url: File,
+    resolution: Literal["720p", "1080p", "2k"] | None = None,
+    fps: float | None = None,
+    bitrate_level: Literal["low", "medium", "high"] = "medium",
+    bitrate: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with volc-enhance-generative/video.
+
+    Its price is not published.
+    Endpoint: volc-enhance-generative/video.
+
+    Args:
+        video_url: SDR, at most 1080p: long side 360-1920, short 360-1080 px.
+        resolution: One of the choices.
+        fps: Left out: as the source; 15 to 120.
+        bitrate_level: One of the choices.
+        bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def volc_enhance_video(
+    *,
+    video_url: File,
+    mode: Literal["standard", "professional"] = "standard",
+    scene: Literal["common", "aigc", "short_series", "ugc", "old_film"] = "common",
+    enhance_style: Literal["hd", "natural"] = "hd",
+    resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k", "8k"] | None = None,
+    resolution_limit: int | None = None,
+    fps: float | None = None,
+    bitrate_level: Literal["low", "medium", "high"] = "medium",
+    bitrate: int | None = None,
+    bit_depth: Literal["8", "10", "12", "16"] = "8",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with volc-enhance/video.
+
+    Its price is not published. By mode, resolution and frame rate; the table was not recorded.
+    Endpoint: volc-enhance/video.
+
+    Args:
+        video_url: At most 2k: long side 360-2560, short 360-1440 px.
+        mode: Professional costs about ten times as much.
+        scene: Standard mode only.
+        enhance_style: One of the choices.
+        resolution: Left out: as the source.
+        resolution_limit: Short side; not together with resolution; 128 to 4320.
+        fps: Left out: as the source; 15 to 120.
+        bitrate_level: One of the choices.
+        bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
+        bit_depth: Professional mode only.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def volc_subtitle_erase_video_refined_version(
+    *,
+    video_url: File,
+    erase_type: Literal["subtitle", "text"] = "subtitle",
+    encode_mode: Literal["size", "quality"] = "size",
+    client_token: str | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with volc-subtitle-erase/video(Refined version).
+
+    Price: 0.013 CNY per second (listed 2026-09-13).
+    Endpoint: volc-subtitle-erase-pro/video.
+
+    Args:
+        video_url: Up to 500 MB.
+        erase_type: One of the choices.
+        encode_mode: One of the choices.
+        client_token: Text.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def volc_subtitle_erase_video_standard_version(
+    *,
+    video_url: File,
+    client_token: str | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with volc-subtitle-erase/video(Standard Version).
+
+    Price: 0.005 CNY per second (listed 2026-09-13).
+    Endpoint: volc-subtitle-erase/video.
+
+    Args:
+        video_url: Up to 500 MB.
+        client_token: Text.
         label: This and what follows is as in `generate`.
     """
 
@@ -10258,7 +16174,7 @@ async def wan_2_2_image_to_image(
 ) -> Result:
     """Makes an image with wan-2.2/image-to-image.
 
-    Price: 0.08 CNY per call.
+    Price: 0.08 CNY per call (listed 2026-06-18).
     Endpoint: rhart-video/wan-2.2/image-to-image.
 
     Args:
@@ -10327,7 +16243,7 @@ async def wan_2_2_text_to_image_lora(
 ) -> Result:
     """Makes an image with wan-2.2/text-to-image-lora.
 
-    Price: 0.06 CNY per call.
+    Price: 0.06 CNY per call (listed 2026-06-18).
     Endpoint: rhart-video/wan-2.2/text-to-image-lora.
 
     Args:
@@ -10430,7 +16346,7 @@ async def wan_2_5_preview_image_to_image(
 ) -> Result:
     """Makes an image with wan-2.5-preview/image-to-image.
 
-    Price: 0.13 CNY per image.
+    Price: 0.13 CNY per image (listed 2026-05-07).
     Endpoint: alibaba/wan-2.5-preview/image-to-image.
 
     Args:
@@ -10468,7 +16384,7 @@ async def wan_2_5_preview_image_to_video(
 ) -> Result:
     """Makes a video with wan-2.5-preview/image-to-video.
 
-    Price: 0.196 to 0.652 CNY per second.
+    Price: 0.196 to 0.652 CNY per second (listed 2026-05-07).
     Endpoint: alibaba/wan-2.5-preview/image-to-video.
 
     Args:
@@ -10505,7 +16421,7 @@ async def wan_2_5_preview_text_to_image(
 ) -> Result:
     """Makes an image with wan-2.5-preview/text-to-image.
 
-    Price: 0.13 CNY per image.
+    Price: 0.13 CNY per image (listed 2026-05-07).
     Endpoint: alibaba/wan-2.5-preview/text-to-image.
 
     Args:
@@ -10541,7 +16457,7 @@ async def wan_2_5_preview_text_to_video(
 ) -> Result:
     """Makes a video with wan-2.5-preview/text-to-video.
 
-    Price: 0.196 to 0.652 CNY per second.
+    Price: 0.196 to 0.652 CNY per second (listed 2026-05-07).
     Endpoint: alibaba/wan-2.5-preview/text-to-video.
 
     Args:
@@ -10580,7 +16496,7 @@ async def wan_2_6_image_to_video_flash(
 ) -> Result:
     """Makes a video with wan-2.6-image-to-video-flash.
 
-    Price: 0.11 to 0.38 CNY per second.
+    Price: 0.11 to 0.38 CNY per second (listed 2026-05-07).
     Endpoint: alibaba/wan-2.6/image-to-video-flash.
 
     Args:
@@ -10619,7 +16535,7 @@ async def wan_2_6_reference_to_video(
 ) -> Result:
     """Makes a video with wan-2.6-reference-to-video.
 
-    Price: 0.45 to 0.75 CNY per second.
+    Price: 0.45 to 0.75 CNY per second (listed 2026-05-07).
     Endpoint: alibaba/wan-2.6/reference-to-video.
 
     Args:
@@ -10657,7 +16573,7 @@ async def wan_2_6_reference_to_video_flash(
 ) -> Result:
     """Makes a video with wan-2.6-reference-to-video-flash.
 
-    Price: 0.11 to 0.38 CNY per second.
+    Price: 0.11 to 0.38 CNY per second (listed 2026-05-07).
     Endpoint: alibaba/wan-2.6/reference-to-video-flash.
 
     Args:
@@ -10692,7 +16608,7 @@ async def wan_2_7_image_edit(
 ) -> Result:
     """Makes an image with wan-2.7/image-edit.
 
-    Price: 0.189 CNY per call.
+    Price: 0.19 CNY per call (listed 2026-09-13).
     Endpoint: alibaba/wan-2.7/image-edit.
 
     Args:
@@ -10723,7 +16639,7 @@ async def wan_2_7_image_edit_pro(
 ) -> Result:
     """Makes an image with wan-2.7/image-edit-pro.
 
-    Price: 0.473 CNY per call.
+    Price: 0.47 CNY per call (listed 2026-09-13).
     Endpoint: alibaba/wan-2.7/image-edit-pro.
 
     Args:
@@ -10759,7 +16675,7 @@ async def wan_2_7_image_to_video(
 ) -> Result:
     """Makes a video with wan-2.7/image-to-video.
 
-    Price: 0.51 to 0.85 CNY per second.
+    Price: 0.51 to 0.85 CNY per second (listed 2026-05-07).
     Endpoint: alibaba/wan-2.7/image-to-video.
 
     Args:
@@ -10801,7 +16717,7 @@ async def wan_2_7_reference_to_video(
 ) -> Result:
     """Makes a video with wan-2.7-reference-to-video.
 
-    Its price is not published.
+    Its price is not published. The official price file could not express it.
     Endpoint: alibaba/wan-2.7/reference-to-video.
 
     Args:
@@ -10813,6 +16729,46 @@ async def wan_2_7_reference_to_video(
         resolution: One of the choices.
         duration: One of the choices.
         aspect_ratio: One of the choices.
+        prompt_extend: Whether to do so.
+        seed: 0 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def wan_2_7_spicy_image_to_video(
+    *,
+    prompt: str | None = None,
+    image_url: File,
+    audio_url: File | None = None,
+    negative_prompt: str | None = None,
+    resolution: Literal["720p", "1080p"] = "720p",
+    duration: int = 5,
+    prompt_extend: bool = True,
+    seed: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with wan-2.7-spicy/image-to-video.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: alibaba/wan-2.7-spicy/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 5000 characters.
+        image_url: Up to 20 MB.
+        audio_url: Up to 15 MB.
+        negative_prompt: Up to 500 characters.
+        resolution: One of the choices.
+        duration: 2 to 15.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
         label: This and what follows is as in `generate`.
@@ -10838,7 +16794,7 @@ async def wan_2_7_text_to_image(
 ) -> Result:
     """Makes an image with wan-2.7/text-to-image.
 
-    Price: 0.189 CNY per call.
+    Price: 0.19 CNY per call (listed 2026-09-13).
     Endpoint: alibaba/wan-2.7/text-to-image.
 
     Args:
@@ -10869,7 +16825,7 @@ async def wan_2_7_text_to_image_pro(
 ) -> Result:
     """Makes an image with wan-2.7/text-to-image-pro.
 
-    Price: 0.473 CNY per call.
+    Price: 0.47 CNY per call (listed 2026-09-13).
     Endpoint: alibaba/wan-2.7/text-to-image-pro.
 
     Args:
@@ -10904,7 +16860,7 @@ async def wan_2_7_text_to_video(
 ) -> Result:
     """Makes a video with wan-2.7/text-to-video.
 
-    Price: 0.51 to 0.85 CNY per second.
+    Price: 0.51 to 0.85 CNY per second (listed 2026-05-07).
     Endpoint: alibaba/wan-2.7/text-to-video.
 
     Args:
@@ -10944,7 +16900,7 @@ async def wan_2_7_video_edit(
 ) -> Result:
     """Makes a video with wan-2.7/video-edit.
 
-    Its price is not published.
+    Its price is not published. The official price file shows 0, taken as a placeholder.
     Endpoint: alibaba/wan-2.7/video-edit.
 
     Args:
@@ -10984,7 +16940,7 @@ async def wan_2_7_video_extend(
 ) -> Result:
     """Makes a video with wan-2.7/video-extend.
 
-    Price: 0.51 to 0.85 CNY per second.
+    Price: 0.51 to 0.85 CNY per second (listed 2026-05-07).
     Endpoint: alibaba/wan-2.7/video-extend.
 
     Args:
@@ -10996,6 +16952,204 @@ async def wan_2_7_video_extend(
         duration: One of the choices.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def wan_3_0_image_to_video(
+    *,
+    prompt: str | None = None,
+    first_frame_url: File,
+    last_frame_url: File | None = None,
+    resolution: Literal["480P", "720P", "1080P"] = "720P",
+    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
+    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+    audio: bool = True,
+    seed: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with wan-3.0/image-to-video.
+
+    Its price is not published.
+    Endpoint: alibaba/wan-3.0/image-to-video.
+
+    Args:
+        prompt: Up to 20000 characters.
+        first_frame_url: JPEG, JPG, PNG, BMP, WEBP; up to 20 MB.
+        last_frame_url: JPEG, JPG, PNG, BMP, WEBP; up to 20 MB.
+        resolution: One of the choices.
+        aspect_ratio: One of the choices.
+        duration: Auto lets the model choose; billed by the seconds made.
+        audio: Whether to do so.
+        seed: 0 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def wan_3_0_prime_image_to_video(
+    *,
+    prompt: str | None = None,
+    first_frame_url: File,
+    last_frame_url: File | None = None,
+    resolution: Literal["480P", "720P", "1080P"] = "720P",
+    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
+    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+    audio: bool = True,
+    seed: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with wan-3.0-prime/image-to-video.
+
+    Its price is not published.
+    Endpoint: alibaba/wan-3.0-prime/image-to-video.
+
+    Args:
+        prompt: Up to 20000 characters.
+        first_frame_url: JPEG, JPG, PNG, BMP, WEBP; up to 20 MB.
+        last_frame_url: JPEG, JPG, PNG, BMP, WEBP; up to 20 MB.
+        resolution: One of the choices.
+        aspect_ratio: One of the choices.
+        duration: Auto lets the model choose; billed by the seconds made.
+        audio: Whether to do so.
+        seed: 0 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def wan_3_0_prime_reference_to_video(
+    *,
+    prompt: str,
+    video_urls: File | Sequence[File] | None = None,
+    image_urls: File | Sequence[File] | None = None,
+    audio_urls: File | Sequence[File] | None = None,
+    file_url: str | None = None,
+    link_url: str | None = None,
+    resolution: Literal["480P", "720P", "1080P"] = "1080P",
+    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
+    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+    audio: bool = True,
+    seed: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with wan-3.0-prime/reference-to-video.
+
+    Its price is not published.
+    Endpoint: alibaba/wan-3.0-prime/reference-to-video.
+
+    Args:
+        prompt: Up to 20000 characters.
+        video_urls: 1-15 s each, 15 s total; one or a list of up to 5; MP4, MOV; up to 100 MB each.
+        image_urls: One or a list of up to 10; JPEG, JPG, PNG, BMP, WEBP; up to 20 MB each.
+        audio_urls: 1-15 s each, 15 s total; one or a list of up to 5; WAV, MP3; up to 15 MB each.
+        file_url: A document; not together with linkUrl; up to 2048 characters.
+        link_url: A public page; not together with fileUrl; up to 2048 characters.
+        resolution: One of the choices.
+        aspect_ratio: One of the choices.
+        duration: Auto lets the model choose; billed by the seconds made.
+        audio: Whether to do so.
+        seed: 0 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def wan_3_0_reference_to_video(
+    *,
+    prompt: str,
+    video_urls: File | Sequence[File] | None = None,
+    image_urls: File | Sequence[File] | None = None,
+    audio_urls: File | Sequence[File] | None = None,
+    file_url: str | None = None,
+    link_url: str | None = None,
+    resolution: Literal["480P", "720P", "1080P"] = "1080P",
+    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
+    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
+    audio: bool = True,
+    seed: int | None = None,
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with wan-3.0-reference-to-video.
+
+    Its price is not published.
+    Endpoint: alibaba/wan-3.0/reference-to-video.
+
+    Args:
+        prompt: Up to 20000 characters.
+        video_urls: 1-15 s each, 15 s total; one or a list of up to 5; MP4, MOV; up to 100 MB each.
+        image_urls: One or a list of up to 10; JPEG, JPG, PNG, BMP, WEBP; up to 20 MB each.
+        audio_urls: 1-15 s each, 15 s total; one or a list of up to 5; WAV, MP3; up to 15 MB each.
+        file_url: A document; not together with linkUrl; up to 2048 characters.
+        link_url: A public page; not together with fileUrl; up to 2048 characters.
+        resolution: One of the choices.
+        aspect_ratio: One of the choices.
+        duration: Auto lets the model choose; billed by the seconds made.
+        audio: Whether to do so.
+        seed: 0 to 2147483647.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def xai_grok_imagine_2_0_text_to_image_economy(
+    *,
+    prompt: str,
+    aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9"] = "1:1",
+    num_images: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] = "1",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with xai/grok-imagine-2.0/text-to-image/economy.
+
+    Its price is not published.
+    Endpoint: rhart-imagine-image-2.0/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 4000 characters.
+        aspect_ratio: One of the choices.
+        num_images: One of the choices.
         label: This and what follows is as in `generate`.
     """
 
@@ -11018,8 +17172,9 @@ async def xai_grok_imagine_edit_video_official_stable(
 ) -> Result:
     """Makes a video with xai/grok-imagine/edit-video-official-stable.
 
-    Price: 0.41 CNY per second.
+    Price: 0.41 CNY per second (listed 2026-09-13).
     Endpoint: rhart-video-g-official/edit-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 800 characters.
@@ -11046,8 +17201,9 @@ async def xai_grok_imagine_image_edit_official_stable(
 ) -> Result:
     """Makes an image with xai/grok-imagine-image/edit-official-stable.
 
-    Price: 0.14 CNY per call.
+    Price: 0.14 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-x-official/edit.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -11074,8 +17230,9 @@ async def xai_grok_imagine_image_text_to_image_official_stable(
 ) -> Result:
     """Makes an image with xai/grok-imagine-image/text-to-image-official-stable.
 
-    Price: 0.14 CNY per call.
+    Price: 0.14 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-x-official/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -11088,7 +17245,7 @@ async def xai_grok_imagine_image_text_to_image_official_stable(
 async def xai_grok_imagine_image_to_video_channel_low_price(
     *,
     prompt: str,
-    aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"] = "2:3",
+    aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"] = "16:9",
     image_urls: File | Sequence[File] | None = None,
     resolution: Literal["720p", "480p"] = "480p",
     duration: int = 6,
@@ -11105,8 +17262,9 @@ async def xai_grok_imagine_image_to_video_channel_low_price(
 ) -> Result:
     """Makes a video with xai/grok-imagine/image-to-video-channel-low-price.
 
-    Price: 0.03 CNY per second.
+    Price: 0.04 CNY per second (listed 2026-09-13).
     Endpoint: rhart-video-g/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -11137,8 +17295,9 @@ async def xai_grok_imagine_image_to_video_official_stable(
 ) -> Result:
     """Makes a video with xai/grok-imagine/image-to-video-official-stable.
 
-    Price: 1.89 to 3.15 CNY per call.
+    Price: 1.89 to 3.15 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-g-official/image-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 800 characters.
@@ -11168,8 +17327,9 @@ async def xai_grok_imagine_text_to_video_channel_low_price(
 ) -> Result:
     """Makes a video with xai/grok-imagine/text-to-video-channel-low-price.
 
-    Price: 0.03 CNY per second.
+    Price: 0.04 CNY per second (listed 2026-09-13).
     Endpoint: rhart-video-g/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 20000 characters.
@@ -11199,8 +17359,9 @@ async def xai_grok_imagine_text_to_video_official_stable(
 ) -> Result:
     """Makes a video with xai/grok-imagine/text-to-video-official-stable.
 
-    Price: 1.89 to 3.15 CNY per call.
+    Price: 1.89 to 3.15 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-g-official/text-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         prompt: Up to 800 characters.
@@ -11230,13 +17391,112 @@ async def xai_grok_imagine_video_reference_to_video_official_stable(
 ) -> Result:
     """Makes a video with xai/grok-imagine-video/reference-to-video-official-stable.
 
-    Price: 1.89 to 3.15 CNY per call.
+    Price: 1.89 to 3.15 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-g-official/reference-to-video.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         image_urls: One or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 10 MB each.
         prompt: Up to 2048 characters.
         duration: One of the choices.
+        resolution: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def xai_grok_imagine_video_v1_5_image_to_video_official_stable(
+    *,
+    prompt: str,
+    image_url: File,
+    duration: int = 6,
+    resolution: Literal["480p", "720p"] = "720p",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with xai/grok-imagine-video-v1.5/image-to-video-official-stable.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: rhart-video-g-official/image-to-video-v1.5.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 2048 characters.
+        image_url: Up to 100 MB.
+        duration: 1 to 15.
+        resolution: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def xai_grok_imagine_video_v1_5_reference_to_video_official_stable(
+    *,
+    prompt: str,
+    reference_images: File | Sequence[File],
+    duration: int = 6,
+    aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9",
+    resolution: Literal["480p", "720p"] = "720p",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with xai/grok-imagine-video-v1.5/reference-to-video-official-stable.
+
+    Its price is not published.
+    Endpoint: rhart-video-g-official/reference-to-video-v1.5.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 2048 characters.
+        reference_images: One or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 100 MB each.
+        duration: 1 to 15.
+        aspect_ratio: One of the choices.
+        resolution: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def xai_grok_imagine_video_v1_5_text_to_video_official_stable(
+    *,
+    prompt: str,
+    duration: int = 6,
+    aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9",
+    resolution: Literal["480p", "720p", "1080p"] = "720p",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes a video with xai/grok-imagine-video-v1.5/text-to-video-official-stable.
+
+    Its price is not published.
+    Endpoint: rhart-video-g-official/text-to-video-v1.5.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 2048 characters.
+        duration: 1 to 15.
+        aspect_ratio: One of the choices.
         resolution: One of the choices.
         label: This and what follows is as in `generate`.
     """
@@ -11260,13 +17520,84 @@ async def xai_grok_imagine_video_video_extend_official_stable(
 ) -> Result:
     """Makes a video with xai/grok-imagine-video/video-extend-official-stable.
 
-    Price: 1.89 to 3.15 CNY per call.
+    Price: 1.89 to 3.15 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-g-official/video-extend.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
 
     Args:
         video_url: MP4, MOV; up to 100 MB.
         prompt: Up to 2048 characters.
         duration: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def xai_rhart_imagine_image_quality_edit_official_stable(
+    *,
+    prompt: str,
+    image_url: File,
+    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"] = "auto",
+    resolution: Literal["1k", "2k"] = "1k",
+    num_images: Literal["1", "2", "3", "4"] = "1",
+    output_format: Literal["jpeg", "png", "webp"] = "jpeg",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with xai/rhart-imagine-image-quality/edit-official-stable.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: rhart-imagine-image-quality/edit.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 4000 characters.
+        image_url: Up to 10 MB.
+        aspect_ratio: One of the choices.
+        resolution: One of the choices.
+        num_images: One of the choices.
+        output_format: One of the choices.
+        label: This and what follows is as in `generate`.
+    """
+
+@_task
+async def xai_rhart_imagine_image_quality_text_to_image_official_stable(
+    *,
+    prompt: str,
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"] = "1:1",
+    resolution: Literal["1k", "2k"] = "1k",
+    num_images: Literal["1", "2", "3", "4"] = "1",
+    output_format: Literal["jpeg", "png", "webp"] = "jpeg",
+    label: str | None = None,
+    reuse: Literal["never", "always"] = "never",
+    on_unknown: Literal["raise", "resubmit"] = "raise",
+    max_attempts: int = 3,
+    deadline: float | None = None,
+    budget: float | None = None,
+    credentials: str | None = None,
+    storage: str | None = None,
+    scope: str | None = None,
+    key: str | None = None,
+) -> Result:
+    """Makes an image with xai/rhart-imagine-image-quality/text-to-image-official-stable.
+
+    Its price is not published. Depends on parameters; the rules were not recorded.
+    Endpoint: rhart-imagine-image-quality/text-to-image.
+    The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.
+
+    Args:
+        prompt: Up to 4000 characters.
+        aspect_ratio: One of the choices.
+        resolution: One of the choices.
+        num_images: One of the choices.
+        output_format: One of the choices.
         label: This and what follows is as in `generate`.
     """
 
@@ -11289,7 +17620,7 @@ async def z_image_turbo(
 ) -> Result:
     """Makes an image with z-image/turbo.
 
-    Price: 0.04 CNY per call.
+    Price: 0.04 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/z-image/turbo.
 
     Args:
@@ -11319,7 +17650,7 @@ async def z_image_turbo_image_to_image(
 ) -> Result:
     """Makes an image with z-image-turbo/image-to-image.
 
-    Price: 0.05 CNY per call.
+    Price: 0.05 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/z-image-turbo/image-to-image.
 
     Args:
@@ -11352,7 +17683,7 @@ async def z_image_turbo_image_to_image_lora(
 ) -> Result:
     """Makes an image with z-image-turbo/image-to-image-lora.
 
-    Price: 0.03 CNY per call.
+    Price: 0.03 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/z-image-turbo/image-to-image-lora.
 
     Args:
@@ -11386,7 +17717,7 @@ async def z_image_turbo_lora(
 ) -> Result:
     """Makes an image with z-image/turbo-lora.
 
-    Price: 0.03 CNY per call.
+    Price: 0.03 CNY per call (listed 2026-06-18).
     Endpoint: rhart-image/z-image/turbo-lora.
 
     Args:

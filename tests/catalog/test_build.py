@@ -8,8 +8,10 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog import build
+from rh_prefect.catalog.changes import changes
 from rh_prefect.catalog.entry import decode_model
 from rh_prefect.catalog.registry import SLIM_FILE
+from rh_prefect.catalog.slim import dumps, slim
 from rh_prefect.errors import InputError
 
 
@@ -34,12 +36,12 @@ def source(*models: dict[str, Any]) -> dict[str, Any]:
 
 
 def built(**model: object) -> catalog.Model:
-    (raw,) = build.slim(source({"name": "a/b", **model}))["models"]
+    (raw,) = slim(source({"name": "a/b", **model}))["models"]
     return decode_model(json.loads(json.dumps(raw)))
 
 
 def test_the_usual_case_takes_no_room() -> None:
-    (raw,) = build.slim(source({"name": "a/b", "params": [param("prompt", step=1)]}))["models"]
+    (raw,) = slim(source({"name": "a/b", "params": [param("prompt", step=1)]}))["models"]
     assert raw == {
         "name": "a/b",
         "endpoint": "a/b",
@@ -61,12 +63,12 @@ def test_nothing_that_matters_is_lost() -> None:
         note="sides at least 300 px",
     )
     number = param("strength", "float", default=0.5, min=0, max=1, step=0.01)
-    model = built(params=[{**given, "required": True}, number], deprecated=True, replaced_by="c/d", incomplete=True)
+    model = built(params=[{**given, "required": True}, number], status="deprecated", replaced_by="c/d", incomplete=True)
     files, strength = model.params
     assert (files.name, files.required, files.multiple, files.max_items) == ("image_urls", True, True, 3)
     assert (files.accept, files.max_size_mb, files.note) == (("jpg", "png"), 10, "sides at least 300 px")
     assert (strength.default, strength.min, strength.max, strength.step) == (0.5, 0, 1, 0.01)
-    assert (model.deprecated, model.replaced_by, model.incomplete) == (True, "c/d", True)
+    assert (model.status, model.replaced_by, model.incomplete) == ("deprecated", "c/d", True)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_what_says_how_many_units_a_call_takes(unit: str, params: list[dict[str,
     ],
 )
 def test_a_note_that_states_a_rule(params: list[dict[str, Any]], rule: dict[str, Any]) -> None:
-    (raw,) = build.slim(source({"name": "a", "params": params}))["models"]
+    (raw,) = slim(source({"name": "a", "params": params}))["models"]
     assert raw["rules"] == [rule]
 
 
@@ -138,7 +140,7 @@ def test_a_note_without_a_rule_stays_a_description(note: str) -> None:
 )
 def test_a_source_that_cannot_be_used(content: Any, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
-        build.slim(content)
+        slim(content)
 
 
 def test_the_checked_in_stub_fits_the_checked_in_data() -> None:
@@ -147,7 +149,7 @@ def test_the_checked_in_stub_fits_the_checked_in_data() -> None:
 
 def test_the_checked_in_data_is_as_the_builder_writes_it() -> None:
     text = SLIM_FILE.read_text(encoding="utf-8")
-    assert build.dumps(json.loads(text)) == text
+    assert dumps(json.loads(text)) == text
 
 
 @pytest.fixture
@@ -172,7 +174,7 @@ def test_a_build_a_check_and_a_drift(files: list[str], tmp_path: Path, capsys: p
     assert build.main([str(registry), "--check", *files]) == 1
     said = capsys.readouterr().err
     assert "+ c" in said
-    assert "~ a/b: ~prompt, +seed" in said
+    assert "~ a/b: ~prompt (max_length), +seed" in said
 
     for name in ("stub.pyi", "tasks.pyi"):
         stub = tmp_path / name
@@ -188,9 +190,9 @@ def test_a_build_a_check_and_a_drift(files: list[str], tmp_path: Path, capsys: p
 
 def test_a_change_of_price_is_told_with_both_prices() -> None:
     prices = ({"currency": "CNY", "unit": "call", "fixed": 1}, {"currency": "CNY", "unit": "call", "fixed": 2}, None)
-    first, second, none = (build.slim(source({"name": "a/b", **({"price": one} if one else {})})) for one in prices)
-    assert build.changes(first, second) == ["~ a/b: price (1.00 CNY per call -> 2.00 CNY per call)"]
-    assert build.changes(second, none) == ["~ a/b: price (2.00 CNY per call -> none)"]
+    first, second, none = (slim(source({"name": "a/b", **({"price": one} if one else {})})) for one in prices)
+    assert list(changes(first, second).lines()) == ["$ a/b: 1.00 CNY per call -> 2.00 CNY per call"]
+    assert list(changes(second, none).lines()) == ["$ a/b: 2.00 CNY per call -> unknown"]
 
 
 def test_a_source_that_is_not_there_or_is_no_json(

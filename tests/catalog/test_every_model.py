@@ -1,4 +1,4 @@
-"""What holds for each of the 331 models, without a network."""
+"""What holds for each model, without a network."""
 
 from __future__ import annotations
 

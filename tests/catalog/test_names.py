@@ -53,7 +53,7 @@ def test_a_plain_key_keeps_its_name_before_one_that_would_get_the_same() -> None
 def test_every_name_is_unique_and_usable() -> None:
     models = catalog.models()
     for names in ([m.class_name for m in models], [m.snake_name for m in models], [m.endpoint for m in models]):
-        assert len({name.lower() for name in names}) == len(models) == 331
+        assert len({name.lower() for name in names}) == len(models)
     assert all(m.class_name.isidentifier() and m.snake_name.isidentifier() for m in models)
 
 

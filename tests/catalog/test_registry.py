@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -7,14 +8,16 @@ from collections import Counter
 import pytest
 
 from rh_prefect import catalog
+from rh_prefect.catalog import InputWarning
+from rh_prefect.catalog.registry import SLIM_FILE
 from rh_prefect.errors import InputError, UnknownModelError
 
 
 def test_the_whole_catalogue_is_there() -> None:
     models = catalog.models()
-    assert len(models) == 331
-    assert sum(model.in_docs for model in models) == 221
-    assert Counter(model.output for model in models) == {"video": 184, "image": 90, "text": 25, "3d": 16, "audio": 16}
+    assert len(models) == len(json.loads(SLIM_FILE.read_bytes())["models"]) >= 505
+    assert {model.output for model in models} == {"video", "image", "text", "3d", "audio"}
+    assert Counter(model.status for model in models).keys() == {"current", "deprecated", "gone"}
     assert catalog.models() is models
 
 
@@ -72,16 +75,34 @@ def test_a_search_where_no_model_has_every_word_gives_those_with_most() -> None:
 
 
 def test_filters_alone() -> None:
-    assert len(catalog.find()) == 331
-    assert len(catalog.find(in_docs=True)) == 221
+    assert len(catalog.find(with_old=True)) == len(catalog.models())
+    assert {model.in_docs for model in catalog.find(in_docs=True)} == {True}
     assert {model.family for model in catalog.find(family="Kling")} == {"kling"}
     assert {model.output for model in catalog.find(output="3d")} == {"3d"}
 
 
-def test_deprecated_models_come_last() -> None:
-    flags = [model.deprecated for model in catalog.find("sora text to video")]
+def test_old_models_are_found_on_demand_and_come_last() -> None:
+    assert {model.status for model in catalog.find("skyreels text to video")} == {"current"}
+    flags = [model.status != "current" for model in catalog.find("skyreels text to video", with_old=True)]
     assert flags == sorted(flags)
     assert any(flags)
+
+
+def test_every_spelling_of_an_endpoint_is_found() -> None:
+    model = catalog.get("rhart-video-s/text-to-video-pro-deprecated")
+    assert (model.endpoint, model.status) == ("rhart-video-s/text-to-video-pro", "deprecated")
+
+
+def test_an_old_model_warns_and_still_works() -> None:
+    with pytest.warns(InputWarning, match="skyreels-v4/text-to-video: Deprecated; use skyreels-v4/text-to-video-std"):
+        sent = catalog.validate(catalog.get("skyreels-v4/text-to-video"), {"prompt": "a lighthouse"})
+    assert sent["prompt"] == "a lighthouse"
+    with pytest.warns(InputWarning, match="f-2-dev/edit: Gone from RunningHub's newest lists"):
+        catalog.validate(catalog.get("f-2-dev/edit"), {"image_url": "https://example.com/a.png", "prompt": "x"})
+
+
+def test_models_that_the_pages_of_cn_lack_are_marked() -> None:
+    assert [catalog.get(name).on_cn for name in ("z-image/turbo", "rhart-image-n-pro/edit")] == [True, False]
 
 
 def test_a_parameter_is_found_by_name_and_by_key() -> None:

@@ -78,15 +78,15 @@ def test_sound_needs_a_picture_or_a_video() -> None:
 
 
 def test_what_has_no_effect_is_sent_with_a_warning() -> None:
-    base = {"image_url": PICTURE, "prompt": "x"}
+    model, base = "wan-2.2/image-to-image", {"image_url": PICTURE, "prompt": "x"}
     with pytest.warns(InputWarning, match="custom_width has no effect unless aspect_ratio is custom"):
-        assert payload("f-2-dev/edit", **base, custom_width=512)["customWidth"] == 512
+        assert payload(model, **base, custom_width=512)["customWidth"] == 512
     with pytest.warns(InputWarning, match="multi_prompt has no effect unless multi_shot is true"):
         payload("kling-v3.0-pro-text-to-video", prompt="x", multi_prompt=[{"prompt": "a"}])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        payload("f-2-dev/edit", **base, aspect_ratio="custom", custom_width=512)
-        payload("f-2-dev/edit", **base, custom_width=1024, custom_hight=1024)  # a form's defaults
+        payload(model, **base, aspect_ratio="custom", custom_width=512)
+        payload(model, **base, custom_width=1024, custom_height=1024)  # a form's defaults
 
 
 def test_lists_with_a_common_limit() -> None:

@@ -23,11 +23,11 @@ def test_newer_models_are_taken_shown_and_given_up(tmp_path: Path) -> None:
     file = registry(tmp_path / "newer.json", change=dearer)
     done = call("refresh", str(file), state=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "~ z-image/turbo: price (0.04 CNY per call -> 0.05 CNY per call)" in done.stdout
-    assert "1 changed" in done.stdout
+    assert "$ z-image/turbo: 0.04 CNY per call -> 0.05 CNY per call" in done.stdout
+    assert "0 changed, 1 with another price" in done.stdout
     assert str(tmp_path / "models.json") in done.stdout
     assert "0.05 CNY per call" in call("show", "z-image/turbo", state=tmp_path).stdout
-    assert "no model has changed" in call("refresh", str(file), state=tmp_path).stdout
+    assert "0 new, 0 gone, 0 changed, 0 with another price" in call("refresh", str(file), state=tmp_path).stdout
     assert "back to" in call("refresh", "--reset", state=tmp_path).stdout
     assert "0.04 CNY per call" in call("show", "z-image/turbo", state=tmp_path).stdout
 
@@ -36,7 +36,7 @@ def test_what_cannot_be_used_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("no JSON")
     for arguments, said in (
         (["refresh"], "or `--reset`"),
-        (["refresh", str(tmp_path / "bad.json")], "no registry of models"),
+        (["refresh", str(tmp_path / "bad.json")], "no list of models"),
         (["refresh", str(tmp_path / "none.json")], "cannot be read"),
     ):
         done = call(*arguments, state=tmp_path / "state")

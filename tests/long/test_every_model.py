@@ -1,4 +1,4 @@
-"""Each of the 331 models from its smallest valid input to the file in the storage, against the emulator."""
+"""Each model from its smallest valid input to the file in the storage, against the emulator."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ pytestmark = pytest.mark.long
 def small(tmp_path: Path) -> Iterator[Emulator]:
     with small_emulator(tmp_path) as emulator:
         yield emulator
-
-
-def test_these_are_all() -> None:
-    assert len(catalog.models()) == 331
 
 
 @pytest.mark.timeout(300)

@@ -13,7 +13,7 @@ from rh_prefect.catalog.registry import SLIM_FILE
 def registry(
     path: Path, *, version: str = "2099-01-01", change: Callable[[dict[str, Any]], None] | None = None
 ) -> Path:
-    """Writes a registry of all models that cost the same at each call, and of those without a price.
+    """Writes a registry of all models.
 
     Args:
         path: Where to.
@@ -21,7 +21,7 @@ def registry(
         change: Is given the models by their names, to change them.
     """
     slim = json.loads(SLIM_FILE.read_bytes())["models"]
-    models = {raw["name"]: _full(raw) for raw in slim if "fixed" in raw.get("price", {"fixed": 0})}
+    models = {raw["name"]: _full(raw) for raw in slim}
     if change is not None:
         change(models)
     content = {"version": version, "source": "a test", "models": list(models.values())}
@@ -31,6 +31,14 @@ def registry(
 
 def _full(raw: dict[str, Any]) -> dict[str, Any]:
     params = [{"required": False, **param} for param in raw.get("params", ())]
-    price = {**raw["price"], "currency": raw["price"].get("currency", "CNY")} if "price" in raw else {}
+    price = _price(raw["price"]) if "price" in raw else {}
     kept = {key: value for key, value in raw.items() if key not in ("params", "price", "rules")}
     return {"provenance": "official-registry", **kept, "params": params, **({"price": price} if price else {})}
+
+
+def _price(slim: dict[str, Any]) -> dict[str, Any]:
+    listed = {"unit": slim["unit"], "currency": slim.get("currency", "CNY")}
+    if "fixed" in slim:
+        return {**listed, "fixed": slim["fixed"]}
+    rules = [{"when": dict(zip(slim["by"], values)), "price": amount} for *values, amount in slim["rows"]]
+    return {**listed, "rules": rules}

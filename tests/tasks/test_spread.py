@@ -1,4 +1,4 @@
-"""Thirty models of all kinds, from the smallest valid input to the file in the storage; the long suite runs all 331."""
+"""Thirty models of all kinds, from the smallest valid input to the file in the storage; the long suite runs all."""
 
 from __future__ import annotations
 

@@ -1,0 +1,121 @@
+"""This user's own catalogue: newer models from a public file, without a new version of the package."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from rh_prefect.catalog import registry
+from rh_prefect.catalog.changes import Changes, changes
+from rh_prefect.catalog.merge import merge
+from rh_prefect.catalog.public_lists import Form, PublicList, read_list
+from rh_prefect.catalog.slim import decoded, dumps
+from rh_prefect.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What a public file has changed.
+
+    Attributes:
+        form: Which form the file has.
+        entries: How many models or prices it lists.
+        date: When it is from; empty where that is not known.
+        is_older: Whether it is older than what was in use, and only adds what was not known.
+        changes: How the catalogue differs now.
+        flaws: What of the file was not used, and why.
+    """
+
+    form: Form
+    entries: int
+    date: str
+    is_older: bool
+    changes: Changes
+    flaws: tuple[str, ...]
+
+
+def refresh(source: str, *, date: str | None = None) -> Refreshed:
+    """Puts what a public file says into this user's catalogue; processes that start from now on read it.
+
+    Args:
+        source: Path or URL of the file; for its forms see `rh_prefect.catalog.public_lists`.
+        date: When the file is from, as in `2026-09-13`; default what it says itself.
+
+    Raises:
+        InputError: The file cannot be read, or nothing in it can be used; what was in use stays in use.
+    """
+    listed = _read(source)
+    date = _day(date) if date is not None else listed.date
+    before = in_use()
+    content = merge(before, listed, date=date)
+    entries = len(listed.models) + len(listed.prices)
+    if not entries:
+        told = "".join(f"\n  {flaw}" for flaw in listed.flaws[:5])
+        raise InputError(f"{source} names no model that can be used. Nothing was changed.{told}")
+    found = changes(before, content)
+    after = {**content, "version": _version(str(before["version"]), date), "source": f"{before['source']}; {source}"}
+    if content["models"] != before["models"]:
+        _write(after)
+    is_older = bool(date) and date < str(before["version"])[:10]
+    return Refreshed(listed.form, entries, date, is_older, found, tuple(listed.flaws))
+
+
+def reset() -> bool:
+    """Goes back to the package's own models.
+
+    Returns:
+        Whether there was anything to go back from.
+    """
+    target = registry.user_file()
+    there = target.exists()
+    target.unlink(missing_ok=True)
+    return there
+
+
+def in_use() -> dict[str, Any]:
+    """The content of the data file that a process which starts now would read."""
+    own: dict[str, Any] = json.loads(registry.SLIM_FILE.read_bytes())
+    try:
+        content: dict[str, Any] = json.loads(registry.user_file().read_bytes())
+        decoded(content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return own  # a user's file that cannot be read is not in use
+    return own if registry.is_older(str(content["version"]), str(own["version"])) else content
+
+
+def _read(source: str) -> PublicList:
+    import fsspec  # takes a fifth of a second, and only this command needs it
+
+    try:
+        with fsspec.open(source, "rb") as file:
+            content = json.loads(file.read())
+        return read_list(content)
+    except (OSError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(f"{source} cannot be read: {reason}. Nothing was changed.") from error
+    except (ValueError, InputError) as error:
+        raise InputError(f"{source} is no list of models: {error}. Nothing was changed.") from error
+
+
+def _day(given: str) -> str:
+    try:
+        return datetime.date.fromisoformat(given).isoformat()
+    except ValueError:
+        raise InputError(f"{given!r} is no day. What to do: write it as YYYY-MM-DD. Nothing was changed.") from None
+
+
+def _version(before: str, date: str) -> str:
+    """Counts on from the version that was in use, so that a package with older models does not go before it."""
+    day, _, number = before.partition("+")
+    return f"{date}+0" if date > day else f"{day}+{int(number or 0) + 1}"
+
+
+def _write(content: dict[str, Any]) -> None:
+    target = registry.user_file()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    part.write_text(dumps(content), encoding="utf-8")
+    part.replace(target)
