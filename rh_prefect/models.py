@@ -5,14 +5,23 @@ The stub beside this file is generated from the catalogue and says what each cla
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from decimal import Decimal
 from threading import RLock
 
 from rh_prefect.catalog import Model, get, models
 from rh_prefect.catalog.inputs import InputBase, build_input
 from rh_prefect.catalog.registry import nearest
+from rh_prefect.custom import CustomInput, FileValue, custom
+from rh_prefect.errors import UnknownModelError
 from rh_prefect.media.ref import MediaInput, as_media_input
 
+_log = logging.getLogger("rh_prefect")
 _LOCK = RLock()
+
+
+__all__ = ["CustomInput", "FileValue", "ModelInput", "any_input", "custom", "input_for"]
 
 
 class ModelInput(InputBase):
@@ -51,15 +60,64 @@ def input_for(model: Model | str) -> type[ModelInput]:
     return made
 
 
+def any_input(
+    model: str, params: Mapping[str, object], *, price: Decimal | float | None = None
+) -> ModelInput | CustomInput:
+    """Makes the input of a model, or of an endpoint that the catalogue does not know.
+
+    Args:
+        model: Any name of a model, or an endpoint.
+        params: Its parameters; a file may be written as `{"file": "photo.jpg"}`.
+        price: What a call of an unknown endpoint costs; see `custom`.
+
+    Raises:
+        InputError: A parameter is not what the model takes.
+        UnknownModelError: There is no such model, and it is no endpoint either.
+    """
+    try:
+        known = input_for(model)
+    except UnknownModelError as error:
+        if "/" not in model:
+            raise
+        _log.warning(
+            "The catalogue has no model %r (the nearest are %s). It is called as an endpoint; nothing but its files is "
+            "checked.",
+            model,
+            ", ".join(error.nearest),
+        )
+        return custom(model, price=price, params=params)
+    return known(**{name: _without_mark(value) for name, value in params.items()})
+
+
+def _without_mark(value: object) -> object:
+    """The catalogue knows which parameters are files, so the mark of a file is not needed there."""
+    if isinstance(value, list):
+        return [_without_mark(one) for one in value]
+    return value["file"] if isinstance(value, Mapping) and value.keys() == {"file"} else value
+
+
 def __getattr__(name: str) -> type[ModelInput]:
     if not name.startswith("_"):
         entry = next((model for model in models() if model.class_name == name), None)
         if entry is not None:
             return input_for(entry)
         near = ", ".join(get(known).class_name for known in nearest(name))
-        raise AttributeError(f"module {__name__!r} has no model class {name!r}; the nearest are {near}")
+        raise AttributeError(
+            f"module {__name__!r} has no model class {name!r}; the nearest are {near}. "
+            "An endpoint that the catalogue lacks is called with `models.custom`."
+        )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({"ModelInput", "input_for", *(model.class_name for model in models())})
+    return sorted(
+        {
+            "CustomInput",
+            "FileValue",
+            "ModelInput",
+            "any_input",
+            "custom",
+            "input_for",
+            *(model.class_name for model in models()),
+        }
+    )

@@ -23,6 +23,10 @@ from rh_prefect.catalog.registry import SLIM_FILE
 from rh_prefect.catalog.slim import decoded, dumps, slim
 from rh_prefect.errors import InputError
 
+PAGE = SLIM_FILE.parents[2] / "docs" / "models.md"
+"""The page that says how many models there are, in the line after its mark; a wheel has no such page."""
+
+_MARK = "<!-- written by rh_prefect.catalog.build -->"
 STUB_FILE = SLIM_FILE.parent.parent / "models.pyi"
 TASKS_FILE = SLIM_FILE.parent.parent / "tasks" / "endpoints.pyi"
 _Renderer = Callable[[Iterable[Model]], str]

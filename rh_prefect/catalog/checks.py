@@ -11,7 +11,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from rh_prefect.catalog import rules
@@ -107,22 +107,23 @@ class Parameters:
     sent: dict[str, object]
 
 
-def read_parameters(model: Model, params: Mapping[str, object]) -> Parameters:
+def read_parameters(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> Parameters:
     """Checks an input as `validate` does, and keeps apart what was given and what is sent.
 
     Args:
         model: The model.
         params: As for `validate`.
+        unchecked: The Python names of parameters whose values are sent as they are.
 
     Raises:
         InputError: As for `validate`.
     """
-    checked = _valid(model, params)
+    checked = _valid(model, params, unchecked)
     return Parameters(_in_order(model, checked.values) | checked.extra, _filled(model, checked))
 
 
-def _valid(model: Model, params: Mapping[str, object]) -> Checked:
-    checked = check(model, params)
+def _valid(model: Model, params: Mapping[str, object], unchecked: Collection[str] = ()) -> Checked:
+    checked = check(model, params, unchecked=unchecked)
     checked.warn(stacklevel=2)
     if checked.problems:
         raise checked.error(model)
@@ -142,13 +143,20 @@ def _in_order(model: Model, values: Mapping[str, object]) -> dict[str, object]:
     return {param.key: values[param.key] for param in model.params if param.key in values}
 
 
-def check(model: Model, params: Mapping[str, object], *, as_media: Callable[[object], object] | None = None) -> Checked:
+def check(
+    model: Model,
+    params: Mapping[str, object],
+    *,
+    as_media: Callable[[object], object] | None = None,
+    unchecked: Collection[str] = (),
+) -> Checked:
     """Looks at every part of an input.
 
     Args:
         model: The model.
         params: As for `validate`.
         as_media: Reads one file of a media parameter and raises InputError for what is none; by default only URLs pass.
+        unchecked: The Python names of parameters whose values are sent as they are: the catalogue may be behind.
 
     Returns:
         The values, none filled in, all problems, and what to warn of.
@@ -164,6 +172,9 @@ def check(model: Model, params: Mapping[str, object], *, as_media: Callable[[obj
             _take_extra(model, checked, name, value)
         elif param.key in checked.values:
             checked.problems.append(f"{param.name} is given twice, also as {param.key!r}")
+        elif param.name in unchecked and not param.is_media:
+            checked.values[param.key] = value
+            tried.add(param.key)
         else:
             problem = _take(checked, param, value, as_media or _media_text)
             tried.update([param.key] if problem or param.key in checked.values else [])
@@ -173,7 +184,7 @@ def check(model: Model, params: Mapping[str, object], *, as_media: Callable[[obj
         for param in model.params
         if param.required and param.default is None and param.key not in tried
     )
-    checked.problems.extend(rules.problems(model, checked.values))
+    checked.problems.extend(rules.problems(model, checked.values, unchecked=unchecked))
     checked.notices.extend(f"{model.name}: {notice}." for notice in rules.notices(model, checked.values))
     if model.status != "current":
         checked.notices.append(f"{model.name}: {standing(model)}.")
@@ -295,7 +306,8 @@ def _enum(param: Param, value: object) -> str:
     text = text_of(value) if isinstance(value, str | int | float) else None
     if text in param.options:
         return text
-    raise _Wrong(f"must be one of {_options(param)}, not {_show(value)}")
+    newer = f"a newer value can go into unchecked={{'{param.name}': {value!r}}}" if isinstance(value, str) else ""
+    raise _Wrong(f"must be one of {_options(param)}, not {_show(value)}{f' ({newer})' if newer else ''}")
 
 
 def _bool(value: object) -> bool:

@@ -23,10 +23,15 @@ def example(model: Model) -> dict[str, object]:
     for rule in model.rules:
         if rule.kind in ("one", "any") and not chosen.intersection(rule.params):
             chosen.add(rule.params[0])
-    return {param.name: _value(param) for param in model.params if param.key in chosen}
+    return {param.name: example_of(param) for param in model.params if param.key in chosen}
 
 
-def _value(param: Param) -> object:
+def example_of(param: Param) -> object:
+    """Makes a valid value of one parameter; see `example`.
+
+    Args:
+        param: The parameter.
+    """
     value = _item(param)
     return [value] if param.multiple else value
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from types import GenericAlias
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
     SerializerFunctionWrapHandler,
     ValidationError,
     create_model,
@@ -26,6 +27,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from rh_prefect.catalog.checks import check, complaint
 from rh_prefect.catalog.entry import Model, Param
+from rh_prefect.catalog.examples import example_of
 from rh_prefect.catalog.prose import describe, summary
 from rh_prefect.catalog.registry import get, models
 from rh_prefect.errors import InputError
@@ -35,6 +37,10 @@ T = TypeVar("T", bound="InputBase")
 
 _PLAIN: dict[str, Any] = {"string": str, "bool": bool, "int": int, "float": float}
 _JSON: dict[str, Any] = {"list": list[dict[str, Any]], "object": dict[str, Any] | list[dict[str, Any]]}
+
+
+class _Unchecked(dict[str, Any]):
+    """Values that go unchecked, by Python names: pydantic gives them back to the validator, beside their stand-ins."""
 
 
 class InvalidInput(InputError, ValueError):
@@ -81,36 +87,57 @@ class InputBase(BaseModel):
     def class_of(cls, entry: Model) -> type[InputBase]:
         """Returns the input class of a model."""
 
+    @property
+    def unchecked(self) -> dict[str, Any]:
+        """The parameters that are sent as they are, by name: the catalogue does not know such values yet."""
+        # No field, since it has no place in a form, and an input can be hashed.
+        return dict((self.model_extra or {}).get("unchecked", {}))
+
     def params(self) -> dict[str, object]:
         """Returns what was given, by Python names; what was left out is not among it."""
-        given = {**{name: getattr(self, name) for name in type(self).model_fields}, **(self.model_extra or {})}
+        return self._given() | self.unchecked
+
+    def _given(self) -> dict[str, object]:
+        """What was given and checked."""
+        given = {**self.__dict__, **(self.model_extra or {})}
         return {
             name: value
             for name, value in given.items()
-            if name in self.model_fields_set and name != "model" and value is not None
+            if name in self.model_fields_set and name not in ("model", "unchecked") and value is not None
         }
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         """Shows what was given, not the defaults."""
         return list(self.params().items())
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _check(cls, data: Any) -> Any:
+    def _check(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(data, Mapping) or not hasattr(cls, "entry"):
-            return data
+            return validate(data)
         entry = cls.entry
-        checked = check(entry, _own(entry, snapshot(data)), as_media=cls.as_media)
+        given = _own(entry, snapshot(data))
+        unchecked = _by_name(entry, given.pop("unchecked", None) or {}, given)
+        checked = check(entry, given | unchecked, as_media=cls.as_media, unchecked=unchecked)
         checked.warn(stacklevel=3)
         if checked.problems:
             raise ValueError("; ".join(checked.problems))
         by_name = {entry.param(key).name: value for key, value in checked.values.items()}
-        return {"model": entry.name, **by_name, **checked.extra}
+        sent = _Unchecked({name: by_name.pop(name, value) for name, value in unchecked.items()})
+        extra = {name: value for name, value in checked.extra.items() if name not in sent}
+        # What is required must be there for pydantic; in its place stands an example, which is taken out again.
+        stand_ins = {name: example_of(param) for name in sent if (param := entry.find_param(name)) is not None}
+        kept = {"unchecked": sent} if sent else {}
+        made = validate({"model": entry.name, **kept, **stand_ins, **by_name, **extra})
+        for name in stand_ins:
+            made.__dict__.pop(name, None)
+            made.model_fields_set.discard(name)
+        return made
 
     @model_serializer(mode="wrap")
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Stores what was given and nothing else, so that a stored input is the same request as the original."""
-        kept = {"model", *self.params()}
+        kept = {"model", *self._given(), *(["unchecked"] if self.unchecked else [])}
         return {name: value for name, value in dump(self).items() if name in kept}
 
     @classmethod
@@ -217,6 +244,25 @@ def _type(param: Param) -> Any:
 
 def _literal(options: tuple[str, ...]) -> Any:
     return Literal.__getitem__(options)  # made from data, so no type checker can read it
+
+
+def _by_name(entry: Model, unchecked: Any, given: dict[str, Any]) -> _Unchecked:
+    """Reads the values that are not to be checked, by Python names; None counts as not given here, too."""
+    if isinstance(unchecked, _Unchecked):
+        for name in unchecked:
+            given.pop(name, None)
+        return unchecked
+    if not isinstance(unchecked, Mapping):
+        raise ValueError("unchecked must be an object of parameters and their values")
+    found = _Unchecked()
+    taken = {param.name if (param := entry.find_param(name)) else name for name in given}
+    for name, value in unchecked.items():
+        known = param.name if (param := entry.find_param(name)) else str(name)
+        if value is not None and known in taken:
+            raise ValueError(f"{known} is given twice, also in unchecked")
+        if value is not None:
+            found[known] = value
+    return found
 
 
 def _own(entry: Model, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ _WORD = re.compile(r"[A-Za-z0-9]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 # `model` says in every input which model it is for, and these are what an input inherits from pydantic's BaseModel.
-_OWN = {"model", "entry", "params", "as_media", "class_of", "self", "cls"}
+_OWN = {"model", "unchecked", "entry", "params", "as_media", "class_of", "self", "cls"}
 _PYDANTIC = {
     "construct",
     "copy",

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import assert_never
 
 from rh_prefect.catalog.entry import Model, Rule
 from rh_prefect.catalog.price import text_of
 
 
-def problems(model: Model, values: Mapping[str, object]) -> list[str]:
+def problems(model: Model, values: Mapping[str, object], *, unchecked: Collection[str] = ()) -> list[str]:
     """Finds the rules that an input breaks.
 
     Args:
         model: The model.
         values: What was given, by wire keys.
+        unchecked: The Python names of parameters that no rule is applied to.
 
     Returns:
         One clause for each broken rule.
     """
-    found = (_problem(model, rule, values) for rule in model.rules)
+    applied = (rule for rule in model.rules if not {_name(model, key) for key in _keys(rule)} & {*unchecked})
+    found = (_problem(model, rule, values) for rule in applied)
     return [problem for problem in found if problem]
 
 
@@ -96,6 +98,10 @@ def _problem(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
         case "used":
             return ""
     assert_never(rule.kind)
+
+
+def _keys(rule: Rule) -> tuple[str, ...]:
+    return (*rule.params, *rule.given, *(key for key, _ in rule.when))
 
 
 def _choice(model: Model, rule: Rule, given: list[str]) -> str:

@@ -24,6 +24,7 @@ _jobs = App(name="jobs", help="See and settle paid jobs.")
 app.command("rh_prefect.cli.demo:demo", help="Make a film on this machine: no key, no network, nothing to pay.")
 app.command(_run)
 for _name, _help in {
+    "model": "Run any model, or an endpoint that the catalogue does not know.",
     "film": "Make a short film from one sentence.",
     "image-to-video": "Turn a picture into a video.",
     "upscale": "Enlarge videos.",
@@ -34,7 +35,7 @@ app.command("rh_prefect.cli.batch:batch", help="Run a model on every row of a ma
 app.command(_models)
 _models.command("rh_prefect.cli.models:search", help="Find models by words, such as `kling image to video`.")
 _models.command("rh_prefect.cli.models:show", help="Show a model's parameters, limits and price.")
-_models.command("rh_prefect.cli.refresh:refresh", help="Take newer models from a registry file, for this user.")
+_models.command("rh_prefect.cli.refresh:refresh", help="Take newer models or prices from a public file, for this user.")
 app.command(_jobs)
 for _name, _help in {
     "list": "List the jobs of a run, or the latest runs that have jobs.",

@@ -11,6 +11,7 @@ from cyclopts import Parameter, validators
 
 from rh_prefect.cli.api import prefect_api
 from rh_prefect.cli.checks import check_call
+from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -38,6 +39,60 @@ Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block, in
 Credentials = Annotated[
     str | None, Parameter(help="Name of the block of an account or of a pool, instead of RH_API_KEY.")
 ]
+
+
+_FLOWS = {"model": "any_model"}
+"""The flow of a command, where it has another name."""
+
+
+def model(
+    name: Annotated[
+        str | None, Parameter(help="Any name of a model, or an endpoint such as luma/uni-1/text-to-image.")
+    ] = None,
+    *,
+    set_: Annotated[
+        list[str] | None,
+        Parameter(
+            name="--set",
+            negative=(),
+            help="NAME=VALUE; repeat it. A value that is JSON is taken as such, and @PATH is a file.",
+        ),
+    ] = None,
+    price: Annotated[
+        float | None,
+        Parameter(help="What a call of an unknown endpoint costs, for the budget.", validator=validators.Number(gt=0)),
+    ] = None,
+    label: Annotated[str | None, Parameter(help="A name for the output.")] = None,
+    budget: Budget = None,
+    max_attempts: MaxAttempts = 3,
+    out: Out = None,
+    credentials: Credentials = None,
+    storage: Storage = None,
+    resume: Resume = None,
+) -> None:
+    """Run any model, or an endpoint that the catalogue does not know."""
+    from rh_prefect.cli.assignments import files_in, read_assignments
+    from rh_prefect.models import any_input
+
+    if name is None and resume is None:
+        raise InputError(
+            "run model: no model is named. What to do: name one or an endpoint, or give `--resume RUN_ID`."
+        )
+    params = read_assignments(name, set_ or [])
+    if name is not None:  # what is wrong is told before a server is started
+        any_input(name, params, price=price)
+        check_call("run model", {"set": files_in(params)}, files=("set",))
+    parameters = {
+        "model": name,
+        "params": params,
+        "price": price,
+        "label": label,
+        "budget": budget,
+        "max_attempts": max_attempts,
+        "credentials": credentials,
+        "storage": storage,
+    }
+    _run("model", parameters, needs=(), out=out, resume=resume)
 
 
 def film(
@@ -185,7 +240,7 @@ def run_flow(  # returns what the flow returns
     """Runs one of the package's flows in this process and shows what happens.
 
     Args:
-        name: The flow's name in `rh_prefect.flows`.
+        name: The flow's name in `rh_prefect.flows`, or that of its command.
         parameters: Its parameters.
         resume: Id of a flow run to go on with, instead of a new one.
         out: Where files go, if that was said on the command line: the way back must name it too.
@@ -196,7 +251,7 @@ def run_flow(  # returns what the flow returns
     from rh_prefect import flows
     from rh_prefect.cli.show import Watch
 
-    flow: Flow[..., Any] = getattr(flows, name)
+    flow: Flow[..., Any] = getattr(flows, _FLOWS.get(name, name))
     with Watch(command=_command(name, out)) as watch:
         result = asyncio.run(_in_flow_run(flow, parameters, resume, watch))
     watch.summary(result)

@@ -1,5 +1,6 @@
 """Composed flows: each a sentence of paid steps, with parameters that make a form in the dashboard."""
 
+from rh_prefect.flows.any_model import any_model
 from rh_prefect.flows.batch import batch
 from rh_prefect.flows.film import FilmResult, film
 from rh_prefect.flows.for_model import for_model
@@ -8,4 +9,4 @@ from rh_prefect.flows.reconcile import reconcile
 from rh_prefect.flows.score import score
 from rh_prefect.flows.upscale import upscale
 
-__all__ = ["FilmResult", "batch", "film", "for_model", "image_to_video", "reconcile", "score", "upscale"]
+__all__ = ["FilmResult", "any_model", "batch", "film", "for_model", "image_to_video", "reconcile", "score", "upscale"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, TypeAlias, get_args
 
+from rh_prefect.custom import CustomInput
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.ledger.scope import Scope
 from rh_prefect.jobs.lifecycle import Policy
@@ -19,7 +20,7 @@ LONGEST_LABEL = 1000
 """Characters; a file's name takes the beginning."""
 
 Reuse = Literal["never", "always"]
-Asked: TypeAlias = ModelInput | WorkflowInput | AppInput | QuickCreateInput | GraphInput
+Asked: TypeAlias = ModelInput | CustomInput | WorkflowInput | AppInput | QuickCreateInput | GraphInput
 """What can be asked for."""
 
 

@@ -10,6 +10,7 @@ from typing import assert_never
 
 from rh_prefect.cache import LruCache, LruSet, SingleFlight
 from rh_prefect.client import Client, TaskView
+from rh_prefect.custom import CustomInput
 from rh_prefect.errors import RunningHubError, SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.accounts.machine import is_native
@@ -30,6 +31,7 @@ from rh_prefect.jobs.ledger.spool import Spool
 from rh_prefect.jobs.opening import OpenScopes
 from rh_prefect.jobs.options import Asked, Options, policy_of
 from rh_prefect.jobs.orders.copies import Copies
+from rh_prefect.jobs.orders.custom_order import custom_order
 from rh_prefect.jobs.orders.graph_order import app_order, native_order, quick_create_order, workflow_order
 from rh_prefect.jobs.orders.inputs import Inputs
 from rh_prefect.jobs.orders.order import Order, as_recorded, place_order
@@ -263,6 +265,8 @@ class Payer:
         inputs = self._inputs_of(scope, store)
         if isinstance(asked, ModelInput):
             return await place_order(asked, site=self.pool.site, inputs=inputs, label=label)
+        if isinstance(asked, CustomInput):
+            return await custom_order(asked, site=self.pool.site, inputs=inputs, label=label)
         return await self.pool.ask(lambda one: _graph_order(asked, one, inputs, label), scope=scope, model=asked.model)
 
     async def _once(self, call: Call) -> Result | Left | None:

@@ -22,6 +22,7 @@ async def alibaba_wan_2_6_image_to_video(
     resolution: Literal["720p", "1080p"] = "1080p",
     duration: Literal["5", "10", "15"] = "5",
     shot_type: Literal["single", "multi"] = "single",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -45,6 +46,7 @@ async def alibaba_wan_2_6_image_to_video(
         resolution: One of the choices.
         duration: One of the choices.
         shot_type: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -56,6 +58,7 @@ async def alibaba_wan_2_6_text_to_video(
     duration: Literal["5", "10", "15"] = "5",
     resolution: Literal["1280*720", "720*1280", "1920*1080", "1080*1920"] = "1080*1920",
     shot_type: Literal["single", "multi"] = "single",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -78,6 +81,7 @@ async def alibaba_wan_2_6_text_to_video(
         duration: One of the choices.
         resolution: One of the choices.
         shot_type: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -86,6 +90,7 @@ async def arklin_video_super_resolution(
     *,
     resolution: Literal["720p", "1080p", "2k", "4k"] | None = None,
     tarfps: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -107,6 +112,7 @@ async def arklin_video_super_resolution(
     Args:
         resolution: One of the choices.
         tarfps: Left out: no frames are added; 24 to 60.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -115,6 +121,7 @@ async def bytedance_dreamactor_v2(
     *,
     image_url: File,
     video_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -134,6 +141,7 @@ async def bytedance_dreamactor_v2(
     Args:
         image_url: 480x480 to 1920x1080 px; JPG, JPEG, PNG; up to 5 MB.
         video_url: Up to 30 s, 200x200 to 2048x1440 px; MP4, MOV, WEBM; up to 100 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -148,6 +156,7 @@ async def bytedance_jimeng_4_6_image_to_image(
     force_single: bool = False,
     min_ratio: float = 0.333333,
     max_ratio: float = 3.0,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -173,6 +182,7 @@ async def bytedance_jimeng_4_6_image_to_image(
         force_single: Whether to do so.
         min_ratio: 0.0625 to 15.9999.
         max_ratio: 0.0626 to 16.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -186,6 +196,7 @@ async def bytedance_jimeng_4_6_text_to_image(
     force_single: bool = False,
     min_ratio: float = 0.333333,
     max_ratio: float = 3.0,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -210,6 +221,7 @@ async def bytedance_jimeng_4_6_text_to_image(
         force_single: Whether to do so.
         min_ratio: 0.06 to 16.
         max_ratio: 0.06 to 16.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -220,6 +232,7 @@ async def cinematic_video_generator(
     image_urls: File | Sequence[File] | None = None,
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4"] = "16:9",
     duration: Literal["5", "10", "15"] = "5",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -242,6 +255,7 @@ async def cinematic_video_generator(
         image_urls: One or a list of up to 4; JPG, JPEG, PNG, WEBP; up to 10 MB each.
         aspect_ratio: One of the choices.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -254,6 +268,7 @@ async def dola_seedream_5_0_pro_image_to_image(
     image_urls: File | Sequence[File],
     resolution: Literal["1k", "2k"] = "2k",
     output_format: Literal["jpeg", "png"] = "jpeg",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -278,6 +293,7 @@ async def dola_seedream_5_0_pro_image_to_image(
         image_urls: One or a list of up to 10; up to 10 MB each.
         resolution: One of the choices.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -289,6 +305,7 @@ async def dola_seedream_5_0_pro_text_to_image(
     height: int = 1024,
     resolution: Literal["1k", "2k"] = "2k",
     output_format: Literal["jpeg", "png"] = "jpeg",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -312,6 +329,7 @@ async def dola_seedream_5_0_pro_text_to_image(
         height: 240 to 8192.
         resolution: One of the choices.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -327,6 +345,7 @@ async def doubao_seed_audio_1_0(
     speech_rate: int = 0,
     loudness_rate: int = 0,
     pitch_rate: int = 0,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -353,6 +372,7 @@ async def doubao_seed_audio_1_0(
         speech_rate: A whole number.
         loudness_rate: A whole number.
         pitch_rate: A whole number.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -386,6 +406,7 @@ async def doubao_seed_icl_2_0(
     aigc_metadata_produce_id: str | None = None,
     aigc_metadata_content_propagator: str | None = None,
     aigc_metadata_propagate_id: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -430,6 +451,7 @@ async def doubao_seed_icl_2_0(
         aigc_metadata_produce_id: Up to 128 characters.
         aigc_metadata_content_propagator: Up to 128 characters.
         aigc_metadata_propagate_id: Up to 128 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -452,6 +474,7 @@ async def doubao_seed_tts_2_0(
     enable_latex_tn: bool = False,
     explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None = None,
     explicit_dialect: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -485,12 +508,14 @@ async def doubao_seed_tts_2_0(
         enable_latex_tn: Whether to do so.
         explicit_language: One of the choices.
         explicit_dialect: Text.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
 @_task
 async def doubao_voice_clone(
     *,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -510,6 +535,7 @@ async def doubao_voice_clone(
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -522,6 +548,7 @@ async def f_2_dev_edit(
     custom_width: int = 1024,
     custom_hight: int = 1024,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -546,6 +573,7 @@ async def f_2_dev_edit(
         custom_width: Used when aspectRatio is custom; 256 to 1536.
         custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -560,6 +588,7 @@ async def f_2_dev_edit_lora(
     lora: str | None = None,
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -586,6 +615,7 @@ async def f_2_dev_edit_lora(
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -597,6 +627,7 @@ async def f_2_dev_text_to_image(
     custom_width: int = 1024,
     custom_hight: int = 1024,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -620,6 +651,7 @@ async def f_2_dev_text_to_image(
         custom_width: Used when aspectRatio is custom; 256 to 1536.
         custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -633,6 +665,7 @@ async def f_2_dev_text_to_image_lora(
     lora: str | None = None,
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -658,6 +691,7 @@ async def f_2_dev_text_to_image_lora(
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -668,6 +702,7 @@ async def f_2_klein_4b_edit(
     prompt: str,
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -690,6 +725,7 @@ async def f_2_klein_4b_edit(
         prompt: Text.
         aspect_ratio: One of the choices.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -702,6 +738,7 @@ async def f_2_klein_4b_edit_lora(
     lora: str | None = None,
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -726,6 +763,7 @@ async def f_2_klein_4b_edit_lora(
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -737,6 +775,7 @@ async def f_2_klein_4b_text_to_image(
     custom_width: int = 1024,
     custom_hight: int = 1024,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -760,6 +799,7 @@ async def f_2_klein_4b_text_to_image(
         custom_width: Used when aspectRatio is custom; 256 to 1536.
         custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -770,6 +810,7 @@ async def f_2_klein_4b_text_to_image_lora(
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
     lora: str | None = None,
     lora_strength: float = 0,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -792,6 +833,7 @@ async def f_2_klein_4b_text_to_image_lora(
         aspect_ratio: One of the choices.
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -804,6 +846,7 @@ async def f_2_klein_9b_edit(
     custom_width: int = 1024,
     custom_hight: int = 1024,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -828,6 +871,7 @@ async def f_2_klein_9b_edit(
         custom_width: Used when aspectRatio is custom; 256 to 1536.
         custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -839,6 +883,7 @@ async def f_2_klein_9b_text_to_image(
     custom_width: int = 1024,
     custom_hight: int = 1024,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -862,6 +907,7 @@ async def f_2_klein_9b_text_to_image(
         custom_width: Used when aspectRatio is custom; 256 to 1536.
         custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -875,6 +921,7 @@ async def f_2_klein_9b_text_to_image_lora(
     lora: str | None = None,
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -900,6 +947,7 @@ async def f_2_klein_9b_text_to_image_lora(
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -909,6 +957,7 @@ async def f_dev(
     prompt: str,
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -930,6 +979,7 @@ async def f_dev(
         prompt: Text.
         aspect_ratio: One of the choices.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -941,6 +991,7 @@ async def f_dev_lora(
     lora: str | None = None,
     lora_strength: float = 1,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -964,6 +1015,7 @@ async def f_dev_lora(
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -978,6 +1030,7 @@ async def f_kontext_dev_lora(
     lora: str | None = None,
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1004,6 +1057,7 @@ async def f_kontext_dev_lora(
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1015,6 +1069,7 @@ async def f_krea_dev_lora(
     lora: str | None = None,
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1038,6 +1093,7 @@ async def f_krea_dev_lora(
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1047,6 +1103,7 @@ async def flux_3_video_draft_enhance(
     draft_cache: str,
     resolution: Literal["hd", "fhd"] = "fhd",
     safety_tolerance: int = 2,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1068,6 +1125,7 @@ async def flux_3_video_draft_enhance(
         draft_cache: Draft_cache of a draft run: base64 or a link; up to 2000000 characters.
         resolution: One of the choices.
         safety_tolerance: 0 to 4.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1082,6 +1140,7 @@ async def flux_3_video_image_to_video(
     draft: bool = False,
     generate_audio: bool = True,
     safety_tolerance: int = 2,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1108,6 +1167,7 @@ async def flux_3_video_image_to_video(
         draft: Quick preview at hd, cheaper.
         generate_audio: Whether to do so.
         safety_tolerance: 0 strictest, 4 widest; 0 to 4.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1121,6 +1181,7 @@ async def flux_3_video_text_to_video(
     draft: bool = False,
     generate_audio: bool = True,
     safety_tolerance: int = 2,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1146,6 +1207,7 @@ async def flux_3_video_text_to_video(
         draft: Quick preview at hd, cheaper.
         generate_audio: Whether to do so.
         safety_tolerance: 0 strictest, 4 widest; 0 to 4.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1160,6 +1222,7 @@ async def flux_3_video_video_continuation(
     draft: bool = False,
     generate_audio: bool = True,
     safety_tolerance: int = 2,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1186,6 +1249,7 @@ async def flux_3_video_video_continuation(
         draft: Quick preview at hd, cheaper.
         generate_audio: Whether to do so.
         safety_tolerance: 0 strictest, 4 widest; 0 to 4.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1198,6 +1262,7 @@ async def gemini_omni_1_1_flash_image_to_video_stable(
     duration: int = 8,
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1222,6 +1287,7 @@ async def gemini_omni_1_1_flash_image_to_video_stable(
         duration: 3 to 10.
         aspect_ratio: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1234,6 +1300,7 @@ async def gemini_omni_1_1_flash_reference_to_video_stable(
     duration: int = 8,
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1258,6 +1325,7 @@ async def gemini_omni_1_1_flash_reference_to_video_stable(
         duration: 3 to 10.
         aspect_ratio: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1268,6 +1336,7 @@ async def gemini_omni_1_1_flash_text_to_video_stable(
     duration: int = 8,
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1290,6 +1359,7 @@ async def gemini_omni_1_1_flash_text_to_video_stable(
         duration: 3 to 10.
         aspect_ratio: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1299,6 +1369,7 @@ async def gemini_omni_1_1_flash_video_edit(
     video_url: File,
     prompt: str,
     resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1319,6 +1390,7 @@ async def gemini_omni_1_1_flash_video_edit(
         video_url: At most 10 s; MP4, MOV; up to 100 MB.
         prompt: Up to 2048 characters.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1330,6 +1402,7 @@ async def gemini_omni_flash_image_to_video_channel_low_price(
     duration: Literal["4", "6", "8", "10"] = "6",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1353,6 +1426,7 @@ async def gemini_omni_flash_image_to_video_channel_low_price(
         duration: One of the choices.
         resolution: One of the choices.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1363,6 +1437,7 @@ async def gemini_omni_flash_text_to_video_channel_low_price(
     duration: Literal["4", "6", "8", "10"] = "6",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1385,6 +1460,7 @@ async def gemini_omni_flash_text_to_video_channel_low_price(
         duration: One of the choices.
         resolution: One of the choices.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1396,6 +1472,7 @@ async def gemini_omni_flash_video_edit_channel_low_price(
     resolution: Literal["720p", "1080p", "4k"] = "720p",
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     video_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1419,6 +1496,7 @@ async def gemini_omni_flash_video_edit_channel_low_price(
         resolution: One of the choices.
         aspect_ratio: One of the choices.
         video_url: Up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1430,6 +1508,7 @@ async def google_veo3_1_fast_image_to_video_channel_low_price(
     image_urls: File | Sequence[File],
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1453,6 +1532,7 @@ async def google_veo3_1_fast_image_to_video_channel_low_price(
         image_urls: One or a list of up to 3; JPG, PNG; up to 30 MB each.
         duration: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1468,6 +1548,7 @@ async def google_veo3_1_fast_image_to_video_official_stable(
     resolution: Literal["720p", "1080p", "4k"] = "720p",
     duration: Literal["4", "6", "8"] = "8",
     generate_audio: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1495,6 +1576,7 @@ async def google_veo3_1_fast_image_to_video_official_stable(
         resolution: One of the choices.
         duration: One of the choices.
         generate_audio: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1508,6 +1590,7 @@ async def google_veo3_1_fast_reference_to_video_official_stable(
     generate_audio: bool = False,
     negative_prompt: str | None = None,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1533,6 +1616,7 @@ async def google_veo3_1_fast_reference_to_video_official_stable(
         generate_audio: Whether to do so.
         negative_prompt: Up to 2048 characters.
         seed: 0 or more.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1545,6 +1629,7 @@ async def google_veo3_1_fast_start_end_to_video_channel_low_price(
     aspect_ratio: Literal["16:9", "9:16"] = "9:16",
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1569,6 +1654,7 @@ async def google_veo3_1_fast_start_end_to_video_channel_low_price(
         aspect_ratio: One of the choices.
         duration: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1579,6 +1665,7 @@ async def google_veo3_1_fast_text_to_video_channel_low_price(
     aspect_ratio: Literal["16:9", "9:16"] = "9:16",
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1601,6 +1688,7 @@ async def google_veo3_1_fast_text_to_video_channel_low_price(
         aspect_ratio: One of the choices.
         duration: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1614,6 +1702,7 @@ async def google_veo3_1_fast_text_to_video_official_stable(
     generate_audio: bool = True,
     negative_prompt: str | None = None,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1639,6 +1728,7 @@ async def google_veo3_1_fast_text_to_video_official_stable(
         generate_audio: Whether to do so.
         negative_prompt: Text.
         seed: A whole number.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1650,6 +1740,7 @@ async def google_veo3_1_fast_video_extend_official_stable(
     resolution: Literal["720p", "1080p"] = "720p",
     negative_prompt: str | None = None,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1673,6 +1764,7 @@ async def google_veo3_1_fast_video_extend_official_stable(
         resolution: One of the choices.
         negative_prompt: Text.
         seed: A whole number.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1684,6 +1776,7 @@ async def google_veo3_1_lite_image_to_video_channel_low_price(
     image_urls: File | Sequence[File],
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "4k"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1707,6 +1800,7 @@ async def google_veo3_1_lite_image_to_video_channel_low_price(
         image_urls: One or a list of up to 3; JPG, PNG; up to 10 MB each.
         duration: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1720,6 +1814,7 @@ async def google_veo3_1_lite_image_to_video_official_stable(
     duration: Literal["4", "6", "8"] = "6",
     resolution: Literal["720p", "1080p"] = "720p",
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1745,6 +1840,7 @@ async def google_veo3_1_lite_image_to_video_official_stable(
         duration: One of the choices.
         resolution: One of the choices.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1758,6 +1854,7 @@ async def google_veo3_1_lite_start_end_to_video_official_stable(
     resolution: Literal["720p", "1080p"] = "720p",
     negative_prompt: str | None = None,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1783,6 +1880,7 @@ async def google_veo3_1_lite_start_end_to_video_official_stable(
         resolution: One of the choices.
         negative_prompt: Up to 20000 characters.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1793,6 +1891,7 @@ async def google_veo3_1_lite_text_to_video_channel_low_price(
     aspect_ratio: Literal["16:9", "9:16"] = "9:16",
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1815,6 +1914,7 @@ async def google_veo3_1_lite_text_to_video_channel_low_price(
         aspect_ratio: One of the choices.
         duration: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1827,6 +1927,7 @@ async def google_veo3_1_lite_text_to_video_official_stable(
     resolution: Literal["720p", "1080p"] = "1080p",
     duration: Literal["4", "6", "8"] = "6",
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1851,6 +1952,7 @@ async def google_veo3_1_lite_text_to_video_official_stable(
         resolution: One of the choices.
         duration: One of the choices.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1862,6 +1964,7 @@ async def google_veo3_1_pro_image_to_video_channel_low_price(
     image_url: File,
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1885,6 +1988,7 @@ async def google_veo3_1_pro_image_to_video_channel_low_price(
         image_url: JPG, PNG; up to 10 MB.
         duration: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1900,6 +2004,7 @@ async def google_veo3_1_pro_image_to_video_official_stable(
     resolution: Literal["720p", "1080p", "4k"] = "720p",
     duration: Literal["4", "6", "8"] = "8",
     generate_audio: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1927,6 +2032,7 @@ async def google_veo3_1_pro_image_to_video_official_stable(
         resolution: One of the choices.
         duration: One of the choices.
         generate_audio: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1939,6 +2045,7 @@ async def google_veo3_1_pro_reference_to_video_official_stable(
     seed: int | None = None,
     resolution: Literal["720p", "1080p", "4k"] = "1080p",
     generate_audio: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1963,6 +2070,7 @@ async def google_veo3_1_pro_reference_to_video_official_stable(
         seed: A whole number.
         resolution: One of the choices.
         generate_audio: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -1975,6 +2083,7 @@ async def google_veo3_1_pro_start_end_to_video_channel_low_price(
     aspect_ratio: Literal["16:9", "9:16"] = "9:16",
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -1999,6 +2108,7 @@ async def google_veo3_1_pro_start_end_to_video_channel_low_price(
         aspect_ratio: One of the choices.
         duration: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2009,6 +2119,7 @@ async def google_veo3_1_pro_text_to_video_channel_low_price(
     aspect_ratio: Literal["16:9", "9:16"] = "9:16",
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2031,6 +2142,7 @@ async def google_veo3_1_pro_text_to_video_channel_low_price(
         aspect_ratio: One of the choices.
         duration: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2044,6 +2156,7 @@ async def google_veo3_1_pro_text_to_video_official_stable(
     generate_audio: bool = False,
     negative_prompt: str | None = None,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2069,6 +2182,7 @@ async def google_veo3_1_pro_text_to_video_official_stable(
         generate_audio: Whether to do so.
         negative_prompt: Text.
         seed: A whole number.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2080,6 +2194,7 @@ async def google_veo3_1_pro_video_extend_official_stable(
     resolution: Literal["720p", "1080p"] = "720p",
     negative_prompt: str | None = None,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2103,6 +2218,7 @@ async def google_veo3_1_pro_video_extend_official_stable(
         resolution: One of the choices.
         negative_prompt: Text.
         seed: A whole number.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2112,6 +2228,7 @@ async def gpt_image_1_5_edit_channel_low_price(
     prompt: str,
     image_urls: File | Sequence[File],
     aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"] = "2:3",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2134,6 +2251,7 @@ async def gpt_image_1_5_edit_channel_low_price(
         prompt: Up to 800 characters.
         image_urls: One or a list of up to 2; JPG, PNG; up to 10 MB each.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2146,6 +2264,7 @@ async def gpt_image_1_5_image_to_image_official_stable(
     quality: Literal["low", "medium", "high"] = "medium",
     input_fidelity: Literal["low", "high"] | None = None,
     background: Literal["auto", "transparent", "opaque"] = "auto",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2170,6 +2289,7 @@ async def gpt_image_1_5_image_to_image_official_stable(
         quality: One of the choices.
         input_fidelity: One of the choices.
         background: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2178,6 +2298,7 @@ async def gpt_image_1_5_text_to_image_channel_low_price(
     *,
     prompt: str,
     aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"] = "2:3",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2199,6 +2320,7 @@ async def gpt_image_1_5_text_to_image_channel_low_price(
     Args:
         prompt: Text.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2209,6 +2331,7 @@ async def gpt_image_1_5_text_to_image_official_stable(
     size: Literal["1024*1024", "1024*1536", "1536*1024"] = "1024*1024",
     quality: Literal["low", "medium", "high"] = "medium",
     background: Literal["auto", "transparent", "opaque"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2231,6 +2354,7 @@ async def gpt_image_1_5_text_to_image_official_stable(
         size: One of the choices.
         quality: One of the choices.
         background: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2241,6 +2365,7 @@ async def gpt_image_2_0_edit_channel_low_price(
     image_urls: File | Sequence[File],
     aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2263,6 +2388,7 @@ async def gpt_image_2_0_edit_channel_low_price(
         image_urls: One or a list of up to 10; JPG, PNG; up to 30 MB each.
         aspect_ratio: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2272,6 +2398,7 @@ async def gpt_image_2_0_text_to_image_channel_low_price(
     prompt: str,
     aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2293,6 +2420,7 @@ async def gpt_image_2_0_text_to_image_channel_low_price(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2303,6 +2431,7 @@ async def gpt_image_2_5_flare_image_to_image_economy(
     image_urls: File | Sequence[File],
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
     resolution: Literal["1k", "2k", "4k"] = "1k",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2325,6 +2454,7 @@ async def gpt_image_2_5_flare_image_to_image_economy(
         image_urls: One or a list of up to 10; JPG, PNG; up to 50 MB each.
         aspect_ratio: One of the choices.
         resolution: 2k and 4k are not guaranteed.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2338,6 +2468,7 @@ async def gpt_image_2_5_flare_image_to_image_stable_token(
     background: Literal["auto", "transparent", "opaque"] = "auto",
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
     output_format: Literal["jpeg", "png", "webp"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2363,6 +2494,7 @@ async def gpt_image_2_5_flare_image_to_image_stable_token(
         background: One of the choices.
         quality: Higher costs more tokens and time.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2372,6 +2504,7 @@ async def gpt_image_2_5_flare_text_to_image_economy(
     prompt: str,
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
     resolution: Literal["1k", "2k", "4k"] = "1k",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2393,6 +2526,7 @@ async def gpt_image_2_5_flare_text_to_image_economy(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         resolution: 2k and 4k are not guaranteed.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2405,6 +2539,7 @@ async def gpt_image_2_5_flare_text_to_image_stable_token(
     background: Literal["auto", "transparent", "opaque"] = "auto",
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
     output_format: Literal["jpeg", "png", "webp"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2429,6 +2564,7 @@ async def gpt_image_2_5_flare_text_to_image_stable_token(
         background: One of the choices.
         quality: Higher costs more tokens and time.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2439,6 +2575,7 @@ async def gpt_image_2_5_sunburst_image_to_image_economy(
     image_urls: File | Sequence[File],
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
     resolution: Literal["1k", "2k", "4k"] = "1k",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2461,6 +2598,7 @@ async def gpt_image_2_5_sunburst_image_to_image_economy(
         image_urls: One or a list of up to 10; JPG, PNG; up to 50 MB each.
         aspect_ratio: One of the choices.
         resolution: 2k and 4k are not guaranteed.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2474,6 +2612,7 @@ async def gpt_image_2_5_sunburst_image_to_image_stable_token(
     background: Literal["auto", "transparent", "opaque"] = "auto",
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
     output_format: Literal["jpeg", "png", "webp"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2499,6 +2638,7 @@ async def gpt_image_2_5_sunburst_image_to_image_stable_token(
         background: One of the choices.
         quality: Higher costs more tokens and time.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2508,6 +2648,7 @@ async def gpt_image_2_5_sunburst_text_to_image_economy(
     prompt: str,
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
     resolution: Literal["1k", "2k", "4k"] = "1k",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2529,6 +2670,7 @@ async def gpt_image_2_5_sunburst_text_to_image_economy(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         resolution: 2k and 4k are not guaranteed.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2541,6 +2683,7 @@ async def gpt_image_2_5_sunburst_text_to_image_stable_token(
     background: Literal["auto", "transparent", "opaque"] = "auto",
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
     output_format: Literal["jpeg", "png", "webp"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2565,6 +2708,7 @@ async def gpt_image_2_5_sunburst_text_to_image_stable_token(
         background: One of the choices.
         quality: Higher costs more tokens and time.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2576,6 +2720,7 @@ async def gpt_image_2_image_to_image_official_stable(
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "2k",
     quality: Literal["low", "medium", "high"] = "medium",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2599,6 +2744,7 @@ async def gpt_image_2_image_to_image_official_stable(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         quality: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2609,6 +2755,7 @@ async def gpt_image_2_text_to_image_official_stable(
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
     resolution: Literal["1k", "2k", "4k"] = "2k",
     quality: Literal["low", "medium", "high"] = "medium",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2631,6 +2778,7 @@ async def gpt_image_2_text_to_image_official_stable(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         quality: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2638,6 +2786,7 @@ async def gpt_image_2_text_to_image_official_stable(
 async def grok_3_image_text_to_image(
     *,
     prompt: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2657,6 +2806,7 @@ async def grok_3_image_text_to_image(
 
     Args:
         prompt: Text.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2665,6 +2815,7 @@ async def grok_3_image_to_image(
     *,
     prompt: str,
     image_urls: File | Sequence[File],
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2685,6 +2836,7 @@ async def grok_3_image_to_image(
     Args:
         prompt: Text.
         image_urls: One or a list of up to 1; JPG, PNG; up to 10 MB each.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2693,6 +2845,7 @@ async def grok_4_image_image_to_image(
     *,
     prompt: str,
     image_urls: File | Sequence[File] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2713,6 +2866,7 @@ async def grok_4_image_image_to_image(
     Args:
         prompt: Text.
         image_urls: One or a list of up to 1; JPG, PNG; up to 10 MB each.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2720,6 +2874,7 @@ async def grok_4_image_image_to_image(
 async def grok_4_image_text_to_image(
     *,
     prompt: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2739,6 +2894,7 @@ async def grok_4_image_text_to_image(
 
     Args:
         prompt: Text.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2748,6 +2904,7 @@ async def grok_image_image_to_image_channel_low_price(
     model_: Literal["g-3", "g-4", "g-4.1", "g-4.2"] = "g-4.2",
     prompt: str,
     image_url: File | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2769,6 +2926,7 @@ async def grok_image_image_to_image_channel_low_price(
         model_: One of the choices.
         prompt: Text.
         image_url: JPG, PNG; up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2778,6 +2936,7 @@ async def grok_image_text_to_image_channel_low_price(
     model_: Literal["g-3", "g-4", "g-4.1", "g-4.2"] = "g-4.2",
     prompt: str,
     aspect_ratio: Literal["960x960", "720x1280", "1280x720", "1168x784", "784x1168"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2799,6 +2958,7 @@ async def grok_image_text_to_image_channel_low_price(
         model_: One of the choices.
         prompt: Text.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2809,6 +2969,7 @@ async def hailuo_02_fast(
     enable_prompt_expansion: bool = True,
     image_url: File,
     duration: Literal["6", "10"] = "6",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2830,6 +2991,7 @@ async def hailuo_02_fast(
         enable_prompt_expansion: Whether to do so.
         image_url: JPG, PNG; up to 10 MB.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2840,6 +3002,7 @@ async def hailuo_02_i2v_pro(
     enable_prompt_expansion: bool = True,
     first_image_url: File,
     last_image_url: File | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2861,6 +3024,7 @@ async def hailuo_02_i2v_pro(
         enable_prompt_expansion: Whether to do so.
         first_image_url: JPG, PNG; up to 30 MB.
         last_image_url: JPG, PNG; up to 30 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2872,6 +3036,7 @@ async def hailuo_02_i2v_standard(
     first_image_url: File,
     last_image_url: File | None = None,
     duration: Literal["6", "10"] = "6",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2894,6 +3059,7 @@ async def hailuo_02_i2v_standard(
         first_image_url: JPG, PNG; up to 30 MB.
         last_image_url: JPG, PNG; up to 30 MB.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2905,6 +3071,7 @@ async def hailuo_02_pro(
     first_image_url: File | None = None,
     last_image_url: File | None = None,
     duration: Literal["6"] = "6",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2927,6 +3094,7 @@ async def hailuo_02_pro(
         first_image_url: JPG, PNG; up to 10 MB.
         last_image_url: JPG, PNG; up to 10 MB.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2938,6 +3106,7 @@ async def hailuo_02_standard(
     first_image_url: File | None = None,
     last_image_url: File | None = None,
     duration: Literal["6", "10"] = "6",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2960,6 +3129,7 @@ async def hailuo_02_standard(
         first_image_url: JPG, PNG; up to 10 MB.
         last_image_url: JPG, PNG; up to 10 MB.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2968,6 +3138,7 @@ async def hailuo_02_t2v_pro(
     *,
     prompt: str,
     enable_prompt_expansion: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -2987,6 +3158,7 @@ async def hailuo_02_t2v_pro(
     Args:
         prompt: Up to 2000 characters.
         enable_prompt_expansion: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -2996,6 +3168,7 @@ async def hailuo_02_t2v_standard(
     prompt: str,
     enable_prompt_expansion: bool = True,
     duration: Literal["6", "10"] = "6",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3016,6 +3189,7 @@ async def hailuo_02_t2v_standard(
         prompt: Up to 2000 characters.
         enable_prompt_expansion: Whether to do so.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3026,6 +3200,7 @@ async def hailuo_2_3_fast_image_to_video(
     enable_prompt_expansion: bool = True,
     image_url: File,
     duration: Literal["6", "10"] = "6",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3047,6 +3222,7 @@ async def hailuo_2_3_fast_image_to_video(
         enable_prompt_expansion: Whether to do so.
         image_url: JPG, PNG; up to 30 MB.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3057,6 +3233,7 @@ async def hailuo_2_3_fast_pro_image_to_video(
     enable_prompt_expansion: bool = True,
     image_url: File,
     duration: Literal["6"] = "6",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3078,6 +3255,7 @@ async def hailuo_2_3_fast_pro_image_to_video(
         enable_prompt_expansion: Whether to do so.
         image_url: JPG, PNG; up to 30 MB.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3087,6 +3265,7 @@ async def hailuo_2_3_i2v_pro(
     prompt: str | None = None,
     enable_prompt_expansion: bool = True,
     image_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3107,6 +3286,7 @@ async def hailuo_2_3_i2v_pro(
         prompt: Up to 2000 characters.
         enable_prompt_expansion: Whether to do so.
         image_url: JPG, PNG; up to 30 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3117,6 +3297,7 @@ async def hailuo_2_3_i2v_standard(
     enable_prompt_expansion: bool = True,
     image_url: File,
     duration: Literal["6", "10"] = "6",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3138,6 +3319,7 @@ async def hailuo_2_3_i2v_standard(
         enable_prompt_expansion: Whether to do so.
         image_url: JPG, PNG; up to 30 MB.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3146,6 +3328,7 @@ async def hailuo_2_3_t2v_pro(
     *,
     prompt: str,
     enable_prompt_expansion: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3165,6 +3348,7 @@ async def hailuo_2_3_t2v_pro(
     Args:
         prompt: Up to 2000 characters.
         enable_prompt_expansion: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3174,6 +3358,7 @@ async def hailuo_2_3_t2v_standard(
     prompt: str,
     enable_prompt_expansion: bool = True,
     duration: Literal["6", "10"] = "6",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3194,6 +3379,7 @@ async def hailuo_2_3_t2v_standard(
         prompt: Up to 2000 characters.
         enable_prompt_expansion: Whether to do so.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3205,6 +3391,7 @@ async def happyhorse_1_0_image_to_video(
     resolution: Literal["720p", "1080p"] = "1080p",
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3227,6 +3414,7 @@ async def happyhorse_1_0_image_to_video(
         resolution: One of the choices.
         duration: One of the choices.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3239,6 +3427,7 @@ async def happyhorse_1_0_reference_to_video(
     aspect_ratio: Literal["16:9", "9:16", "3:4", "4:3", "1:1"] = "16:9",
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3262,6 +3451,7 @@ async def happyhorse_1_0_reference_to_video(
         aspect_ratio: One of the choices.
         duration: One of the choices.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3273,6 +3463,7 @@ async def happyhorse_1_0_text_to_video(
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3295,6 +3486,7 @@ async def happyhorse_1_0_text_to_video(
         duration: One of the choices.
         aspect_ratio: One of the choices.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3307,6 +3499,7 @@ async def happyhorse_1_0_video_edit(
     resolution: Literal["720p", "1080p"] = "1080p",
     audio_setting: Literal["auto", "origin"] = "origin",
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3330,6 +3523,7 @@ async def happyhorse_1_0_video_edit(
         resolution: One of the choices.
         audio_setting: One of the choices.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3341,6 +3535,7 @@ async def happyhorse_1_1_image_to_video(
     resolution: Literal["720p", "1080p"] = "1080p",
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3363,6 +3558,7 @@ async def happyhorse_1_1_image_to_video(
         resolution: One of the choices.
         duration: One of the choices.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3375,6 +3571,7 @@ async def happyhorse_1_1_reference_to_video(
     aspect_ratio: Literal["16:9", "9:16", "3:4", "4:3", "1:1", "4:5", "5:4", "9:21", "21:9"] = "16:9",
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3398,6 +3595,7 @@ async def happyhorse_1_1_reference_to_video(
         aspect_ratio: One of the choices.
         duration: One of the choices.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3409,6 +3607,7 @@ async def happyhorse_1_1_text_to_video(
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "4:5", "5:4", "9:21", "21:9"] = "16:9",
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3431,6 +3630,7 @@ async def happyhorse_1_1_text_to_video(
         duration: One of the choices.
         aspect_ratio: One of the choices.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3441,6 +3641,7 @@ async def higgsfield_dop_image_to_video(
     image_url: File,
     end_image_url: File | None = None,
     options: Literal["dop-lite", "dop-turbo", "dop-preview"] = "dop-turbo",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3463,6 +3664,7 @@ async def higgsfield_dop_image_to_video(
         image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
         end_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
         options: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3475,6 +3677,7 @@ async def higgsfield_soul_image_to_image(
     style: Literal["Creatures", "Medieval", "Spotlight", "Giant People", "Red balloon", "green editorial", "Subway", "Library", "Realistic", "DigitalCam", "Grillz Selfie", "Bleached Brows", "Sitting on the Street", "Crossing the street", "Angel Wings", "Duplicate", "Quiet luxury", "Fireproof", "Elevator Mirror", "360 cam", "Glitch", "FashionShow", "PixeletedFace", "Sunbathing", "Paper Face", "90s Grain", "Geominimal", "Foggy Morning", "Overexposed", "Sunset beach", "Giant Accessory", "RingSelfie", "Street view", "90's Editorial", "Rhyme & blues", "2000s Cam", "CCTV", "0.5 Outfit", "Amalfi Summer", "Bimbocore", "0.5 Selfie", "Sand", "Vintage PhotoBooth", "afterparty cam", "Babydoll MakeUp", "Through The Glass", "Gallery", "Eating Food", "Swords Hill", "Office beach", "Help It's Too Big", "Japandi", "iPhone", "Gorpcore", "Indie sleaze", "Fairycore", "Tumblr", "Avant-garde", "HairClips", "birthday mess", "Clouded Dream", "Y2K Posters", "tokyo drift", "Object Makeup", "Graffiti", "Sunburnt", "hallway noir", "2000s Fashion", "Night Beach", "Movie", "Long legs", "7\"", "General", "Nail Check", "Coquette core", "Mixed Media", "Selfcare", "Grunge", "Double take", "505room", "Flight mode", "Escalator", "burgundy suit", "Fisheye", "Shoe Check", "Rainy Day", "Mt. Fuji", "Sea breeze", "Invertethereal", "Y2K", "Tokyo Streetstyle", "chrome exit", "Night rider", "Artwork", "Glazed doll skin makeup", "mount view", "2049", "blackout fit", "Bike mafia", "static glow", "Nicotine glow", "brick shade", "dmv", "Fish-eye twin", "It's french", "cocktail"] = "Realistic",
     strength: float = 1.0,
     quality: Literal["medium", "high"] = "medium",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3499,6 +3702,7 @@ async def higgsfield_soul_image_to_image(
         style: One of the choices.
         strength: In steps of 0.01; 0 to 1.
         quality: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3509,6 +3713,7 @@ async def hitem3d_portrait_v15_image_to_3d(
     image_url: File,
     resolution: Literal["1536"] = "1536",
     face: int = 2000000,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3530,6 +3735,7 @@ async def hitem3d_portrait_v15_image_to_3d(
         image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3543,6 +3749,7 @@ async def hitem3d_portrait_v15_multi_image_to_3d(
     right_image_url: File | None = None,
     resolution: Literal["1536"] = "1536",
     face: int = 2000000,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3567,6 +3774,7 @@ async def hitem3d_portrait_v15_multi_image_to_3d(
         right_image_url: JPG, PNG; up to 20 MB.
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3577,6 +3785,7 @@ async def hitem3d_portrait_v20_image_to_3d(
     image_url: File,
     resolution: Literal["1536pro"] = "1536pro",
     face: int = 2000000,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3598,6 +3807,7 @@ async def hitem3d_portrait_v20_image_to_3d(
         image_url: PNG, JPEG, JPG, WEBP; up to 10 MB.
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3611,6 +3821,7 @@ async def hitem3d_portrait_v20_multi_image_to_3d(
     right_image_url: File | None = None,
     resolution: Literal["1536pro"] = "1536pro",
     face: int = 2000000,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3635,6 +3846,7 @@ async def hitem3d_portrait_v20_multi_image_to_3d(
         right_image_url: JPG, PNG; up to 20 MB.
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3645,6 +3857,7 @@ async def hitem3d_portrait_v21_image_to_3d(
     image_url: File,
     resolution: Literal["1536pro"] = "1536pro",
     face: int = 2000000,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3666,6 +3879,7 @@ async def hitem3d_portrait_v21_image_to_3d(
         image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3679,6 +3893,7 @@ async def hitem3d_portrait_v21_multi_image_to_3d(
     right_image_url: File | None = None,
     resolution: Literal["1536pro"] = "1536pro",
     face: int = 2000000,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3703,6 +3918,7 @@ async def hitem3d_portrait_v21_multi_image_to_3d(
         right_image_url: JPG, PNG; up to 20 MB.
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3713,6 +3929,7 @@ async def hitem3d_v15_image_to_3d(
     image_url: File,
     resolution: Literal["512", "1024", "1536", "1536pro"] = "1024",
     face: int = 1000000,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3734,6 +3951,7 @@ async def hitem3d_v15_image_to_3d(
         image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3747,6 +3965,7 @@ async def hitem3d_v15_multi_image_to_3d(
     right_image_url: File | None = None,
     resolution: Literal["512", "1024", "1536", "1536pro"] = "1024",
     face: int = 1000000,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3771,6 +3990,7 @@ async def hitem3d_v15_multi_image_to_3d(
         right_image_url: JPG, PNG; up to 20 MB.
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3781,6 +4001,7 @@ async def hitem3d_v21_image_to_3d(
     image_url: File,
     resolution: Literal["1536pro", "1536fast"] = "1536pro",
     face: int = 2000000,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3803,6 +4024,7 @@ async def hitem3d_v21_image_to_3d(
         image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3816,6 +4038,7 @@ async def hitem3d_v21_multi_image_to_3d(
     right_image_url: File | None = None,
     resolution: Literal["1536pro", "1536fast"] = "1536pro",
     face: int = 2000000,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3841,6 +4064,7 @@ async def hitem3d_v21_multi_image_to_3d(
         right_image_url: JPG, PNG, JPEG, WEBP; up to 20 MB.
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3851,6 +4075,7 @@ async def hitem3d_v2_image_to_3d(
     image_url: File,
     resolution: Literal["1536", "1536pro"] = "1536",
     face: int = 1000000,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3872,6 +4097,7 @@ async def hitem3d_v2_image_to_3d(
         image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3885,6 +4111,7 @@ async def hitem3d_v2_multi_image_to_3d(
     right_image_url: File | None = None,
     resolution: Literal["1536", "1536pro"] = "1536",
     face: int = 1000000,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3909,12 +4136,14 @@ async def hitem3d_v2_multi_image_to_3d(
         right_image_url: JPG, PNG; up to 20 MB.
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
 @_task
 async def hitem3d_v3_image_to_3d(
     *,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3934,12 +4163,14 @@ async def hitem3d_v3_image_to_3d(
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
 @_task
 async def hitem3d_v3_multi_image_to_3d(
     *,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -3959,6 +4190,7 @@ async def hitem3d_v3_multi_image_to_3d(
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -3976,6 +4208,7 @@ async def hunyuan3d_v3_1_image_to_3d(
     bottom_image_url: File | None = None,
     left_front_image_url: File | None = None,
     right_front_image_url: File | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4004,6 +4237,7 @@ async def hunyuan3d_v3_1_image_to_3d(
         bottom_image_url: JPG, PNG; up to 10 MB.
         left_front_image_url: JPG, PNG; up to 10 MB.
         right_front_image_url: JPG, PNG; up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4014,6 +4248,7 @@ async def hunyuan3d_v3_1_text_to_3d(
     face_count: int = 500000,
     enable_pbr: bool = False,
     generate_type: Literal["Normal", "Geometry", "Sketch"] = "Normal",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4035,6 +4270,7 @@ async def hunyuan3d_v3_1_text_to_3d(
         face_count: 10000 to 1500000.
         enable_pbr: Whether to do so.
         generate_type: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4047,6 +4283,7 @@ async def hypir_balance(
     short_edge_size: int = -1,
     long_edge_size: int = -1,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4071,6 +4308,7 @@ async def hypir_balance(
         short_edge_size: -1 means no limit; -1 to 16384.
         long_edge_size: -1 means no limit; -1 to 16384.
         seed: A whole number.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4085,6 +4323,7 @@ async def hypir_ultra(
     creativity_level: Literal["0", "1", "2", "3", "4"] | None = None,
     upscale: int | None = None,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4111,12 +4350,14 @@ async def hypir_ultra(
         creativity_level: One of the choices.
         upscale: 1 or more.
         seed: A whole number.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
 @_task
 async def jimeng_seed3_tilesr_image_upscale(
     *,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4136,6 +4377,7 @@ async def jimeng_seed3_tilesr_image_upscale(
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4147,6 +4389,7 @@ async def kling_elements(
     image_url: File,
     element_refer_list: File | Sequence[File],
     tag_list: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4169,6 +4412,7 @@ async def kling_elements(
         image_url: JPG, PNG; up to 10 MB.
         element_refer_list: One or a list of up to 3; JPG, PNG; up to 20 MB each.
         tag_list: List of tag objects.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4177,6 +4421,7 @@ async def kling_lip_sync_identify_face(
     *,
     video_url: File | None = None,
     video_id: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4196,6 +4441,7 @@ async def kling_lip_sync_identify_face(
     Args:
         video_url: Either videoUrl or videoId; 2-60 s, sides 512-2160 px; MP4, MOV; up to 100 MB.
         video_id: Either videoUrl or videoId; made within 30 days, under 60 s.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4211,6 +4457,7 @@ async def kling_lip_sync_lip_sync_video(
     sound_insert_time: int,
     sound_volume: float = 1.0,
     original_audio_volume: float = 1.0,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4237,6 +4484,7 @@ async def kling_lip_sync_lip_sync_video(
         sound_insert_time: Milliseconds; must overlap the face interval by 2 s; 0 or more.
         sound_volume: 0 to 2.
         original_audio_volume: No effect when the source video is silent; 0 to 2.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4247,6 +4495,7 @@ async def kling_lip_sync_tts(
     voice_id: Literal["genshin_vindi2", "zhinen_xuesheng", "tiyuxi_xuedi", "ai_shatang", "genshin_klee2", "genshin_kirara", "ai_kaiya", "tiexin_nanyou", "ai_chenjiahao_712", "girlfriend_1_speech02", "chat1_female_new-3", "girlfriend_2_speech02", "cartoon-boy-07", "cartoon-girl-01", "ai_huangyaoshi_712", "you_pingjing", "ai_laoguowang_712", "chengshu_jiejie", "zhuxi_speech02", "uk_oldman3", "laopopo_speech02", "heainainai_speech02", "dongbeilaotie_speech02", "chongqingxiaohuo_speech02", "chuanmeizi_speech02", "chaoshandashu_speech02", "ai_taiwan_man2_speech02", "xianzhanggui_speech02", "tianjinjiejie_speech02", "diyinnansang_DB_CN_M_04-v2", "yizhipiannan-v1", "guanxiaofang-v2", "tianmeixuemei-v1", "daopianyansang-v1", "mengwa-v1", "AOT", "oversea_male1", "girlfriend_4_speech02", "chat_0407_5-1", "uk_boy1", "PeppaPig_platform", "ai_huangzhong_712", "calm_story1", "uk_man2", "reader_en_m-v1", "commercial_lady_en_f-v1"] = "genshin_klee2",
     voice_language: Literal["zh", "en"] = "zh",
     voice_speed: float = 1.0,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4268,6 +4517,7 @@ async def kling_lip_sync_tts(
         voice_id: One of the choices.
         voice_language: One of the choices.
         voice_speed: In steps of 0.1; 0.8 to 2.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4279,6 +4529,7 @@ async def kling_o3_element(
     reference_type: Literal["video_refer", "image_refer"] = "image_refer",
     element_video_list: File | None = None,
     tag_list: Literal["o_101", "o_102", "o_103", "o_104", "o_105", "o_106", "o_107", "o_108"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4303,6 +4554,7 @@ async def kling_o3_element(
         reference_type: One of the choices.
         element_video_list: Up to 200 MB.
         tag_list: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4315,6 +4567,7 @@ async def kling_v2_5_turbo_pro_image_to_video(
     guidance_scale: float = 0.5,
     first_image_url: File,
     last_image_url: File | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4338,6 +4591,7 @@ async def kling_v2_5_turbo_pro_image_to_video(
         guidance_scale: In steps of 0.1; 0 to 1.
         first_image_url: JPG, PNG; up to 50 MB.
         last_image_url: JPG, PNG; up to 50 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4349,6 +4603,7 @@ async def kling_v2_5_turbo_pro_text_to_video(
     duration: Literal["5", "10"] = "5",
     guidance_scale: float = 0.5,
     aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4371,6 +4626,7 @@ async def kling_v2_5_turbo_pro_text_to_video(
         duration: One of the choices.
         guidance_scale: In steps of 0.1; 0 to 1.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4382,6 +4638,7 @@ async def kling_v2_5_turbo_std_image_to_video(
     duration: Literal["5", "10"] = "5",
     guidance_scale: float = 0.5,
     first_image_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4404,6 +4661,7 @@ async def kling_v2_5_turbo_std_image_to_video(
         duration: One of the choices.
         guidance_scale: In steps of 0.1; 0 to 1.
         first_image_url: JPG, PNG; up to 50 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4415,6 +4673,7 @@ async def kling_v2_5_turbo_std_text_to_video(
     duration: Literal["5", "10"] = "5",
     guidance_scale: float = 0.5,
     aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4437,6 +4696,7 @@ async def kling_v2_5_turbo_std_text_to_video(
         duration: One of the choices.
         guidance_scale: In steps of 0.1; 0 to 1.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4448,6 +4708,7 @@ async def kling_v2_6_pro_image_to_video(
     image_url: File,
     sound: Literal["true", "false"] = "true",
     duration: Literal["5", "10"] = "5",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4470,6 +4731,7 @@ async def kling_v2_6_pro_image_to_video(
         image_url: JPG, PNG; up to 20 MB.
         sound: Strings true and false, not a JSON boolean.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4481,6 +4743,7 @@ async def kling_v2_6_pro_motion_control(
     character_orientation: Literal["image", "video"] = "video",
     prompt: str | None = None,
     keep_original_sound: Literal["yes", "no"] = "yes",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4503,6 +4766,7 @@ async def kling_v2_6_pro_motion_control(
         character_orientation: Image allows 10 s of video, video allows 30 s.
         prompt: Up to 2500 characters.
         keep_original_sound: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4514,6 +4778,7 @@ async def kling_v2_6_pro_text_to_video(
     sound: Literal["true", "false"] = "true",
     aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16",
     duration: Literal["5", "10"] = "5",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4536,6 +4801,7 @@ async def kling_v2_6_pro_text_to_video(
         sound: Strings true and false, not a JSON boolean.
         aspect_ratio: One of the choices.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4546,6 +4812,7 @@ async def kling_v2_6_std_image_to_video(
     negative_prompt: str | None = None,
     image_url: File,
     duration: Literal["5", "10"] = "5",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4567,6 +4834,7 @@ async def kling_v2_6_std_image_to_video(
         negative_prompt: Up to 2500 characters.
         image_url: Up to 10 MB.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4578,6 +4846,7 @@ async def kling_v2_6_std_motion_control(
     character_orientation: Literal["image", "video"] = "video",
     prompt: str | None = None,
     keep_original_sound: Literal["yes", "no"] = "yes",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4600,6 +4869,7 @@ async def kling_v2_6_std_motion_control(
         character_orientation: Image allows 10 s of video, video allows 30 s.
         prompt: Up to 2500 characters.
         keep_original_sound: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4610,6 +4880,7 @@ async def kling_v2_6_std_text_to_video(
     negative_prompt: str | None = None,
     aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
     duration: Literal["5", "10"] = "5",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4631,6 +4902,7 @@ async def kling_v2_6_std_text_to_video(
         negative_prompt: Up to 2500 characters.
         aspect_ratio: One of the choices.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4640,6 +4912,7 @@ async def kling_v2_ai_avatar_pro_image_audio_to_video(
     image_url: File,
     audio_url: File,
     prompt: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4660,6 +4933,7 @@ async def kling_v2_ai_avatar_pro_image_audio_to_video(
         image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
         audio_url: MP3, WAV, M4A; up to 20 MB.
         prompt: Up to 2048 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4669,6 +4943,7 @@ async def kling_v2_ai_avatar_standard_image_audio_to_video(
     image_url: File,
     audio_url: File,
     prompt: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4689,6 +4964,7 @@ async def kling_v2_ai_avatar_standard_image_audio_to_video(
         image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
         audio_url: MP3, WAV, M4A; up to 20 MB.
         prompt: Up to 2048 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4706,6 +4982,7 @@ async def kling_v3_0_4k_image_to_video(
     multi_shot: bool = False,
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4734,12 +5011,14 @@ async def kling_v3_0_4k_image_to_video(
         multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
 @_task
 async def kling_v3_0_4k_motion_control(
     *,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4760,6 +5039,7 @@ async def kling_v3_0_4k_motion_control(
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4777,6 +5057,7 @@ async def kling_v3_0_pro_image_to_video(
     shot_type: Literal["customize", "intelligence"] = "customize",
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4805,6 +5086,7 @@ async def kling_v3_0_pro_image_to_video(
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4818,6 +5100,7 @@ async def kling_v3_0_pro_motion_control(
     negative_prompt: str | None = None,
     keep_original_sound: bool = True,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4842,6 +5125,7 @@ async def kling_v3_0_pro_motion_control(
         negative_prompt: Up to 2500 characters.
         keep_original_sound: Whether to do so.
         element_list: List of element objects made with kling-elements.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4857,6 +5141,7 @@ async def kling_v3_0_pro_text_to_video(
     multi_shot: bool = False,
     shot_type: Literal["customize", "intelligence"] = "customize",
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4883,6 +5168,7 @@ async def kling_v3_0_pro_text_to_video(
         multi_shot: Whether to do so.
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4900,6 +5186,7 @@ async def kling_v3_0_std_image_to_video(
     shot_type: Literal["customize", "intelligence"] = "customize",
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4928,6 +5215,7 @@ async def kling_v3_0_std_image_to_video(
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4941,6 +5229,7 @@ async def kling_v3_0_std_motion_control(
     negative_prompt: str | None = None,
     keep_original_sound: bool = True,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -4965,6 +5254,7 @@ async def kling_v3_0_std_motion_control(
         negative_prompt: Up to 2500 characters.
         keep_original_sound: Whether to do so.
         element_list: List of element objects made with kling-elements.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -4980,6 +5270,7 @@ async def kling_v3_0_std_text_to_video(
     multi_shot: bool = False,
     shot_type: Literal["customize", "intelligence"] = "customize",
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5006,6 +5297,7 @@ async def kling_v3_0_std_text_to_video(
         multi_shot: Whether to do so.
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5022,6 +5314,7 @@ async def kling_v3_4k_text_to_video(
     multi_shot: bool = False,
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5049,6 +5342,7 @@ async def kling_v3_4k_text_to_video(
         multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5058,6 +5352,7 @@ async def kling_v3_turbo_pro_image_to_video(
     first_image_url: File,
     prompt: str | None = None,
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5078,6 +5373,7 @@ async def kling_v3_turbo_pro_image_to_video(
         first_image_url: Up to 10 MB.
         prompt: Up to 2500 characters.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5087,6 +5383,7 @@ async def kling_v3_turbo_pro_text_to_video(
     prompt: str,
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5107,6 +5404,7 @@ async def kling_v3_turbo_pro_text_to_video(
         prompt: Up to 2500 characters.
         duration: One of the choices.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5116,6 +5414,7 @@ async def kling_v3_turbo_std_image_to_video(
     first_image_url: File,
     prompt: str | None = None,
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5136,6 +5435,7 @@ async def kling_v3_turbo_std_image_to_video(
         first_image_url: Up to 10 MB.
         prompt: Up to 2500 characters.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5145,6 +5445,7 @@ async def kling_v3_turbo_std_text_to_video(
     prompt: str,
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5165,6 +5466,7 @@ async def kling_v3_turbo_std_text_to_video(
         prompt: Up to 2500 characters.
         duration: One of the choices.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5176,6 +5478,7 @@ async def kling_video_o1_image_to_video(
     duration: Literal["5", "10"] = "5",
     first_image_url: File,
     mode: Literal["std", "pro"] = "std",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5198,6 +5501,7 @@ async def kling_video_o1_image_to_video(
         duration: One of the choices.
         first_image_url: JPG, PNG; up to 20 MB.
         mode: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5210,6 +5514,7 @@ async def kling_video_o1_start_to_end(
     first_image_url: File,
     last_image_url: File,
     mode: Literal["std", "pro"] = "std",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5233,6 +5538,7 @@ async def kling_video_o1_start_to_end(
         first_image_url: JPG, PNG; up to 20 MB.
         last_image_url: JPG, PNG; up to 20 MB.
         mode: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5244,6 +5550,7 @@ async def kling_video_o1_std_edit_video(
     image_urls: File | Sequence[File] | None = None,
     video_url: File,
     keep_original_sound: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5266,6 +5573,7 @@ async def kling_video_o1_std_edit_video(
         image_urls: One or a list of up to 7; JPG, PNG; up to 20 MB each.
         video_url: MP4; up to 10 MB.
         keep_original_sound: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5279,6 +5587,7 @@ async def kling_video_o1_std_refrence_to_video(
     image_urls: File | Sequence[File] | None = None,
     video_url: File | None = None,
     keep_original_sound: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5303,6 +5612,7 @@ async def kling_video_o1_std_refrence_to_video(
         image_urls: One or a list of up to 7; JPG, PNG; up to 20 MB each.
         video_url: MP4; up to 10 MB.
         keep_original_sound: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5313,6 +5623,7 @@ async def kling_video_o1_text_to_video(
     aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16",
     duration: Literal["5", "10"] = "5",
     mode: Literal["std", "pro"] = "std",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5334,6 +5645,7 @@ async def kling_video_o1_text_to_video(
         aspect_ratio: One of the choices.
         duration: One of the choices.
         mode: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5349,6 +5661,7 @@ async def kling_video_o3_4k_image_to_video(
     multi_shot: bool = False,
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5375,6 +5688,7 @@ async def kling_video_o3_4k_image_to_video(
         multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5391,6 +5705,7 @@ async def kling_video_o3_4k_reference_to_video(
     multi_shot: bool = False,
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5418,6 +5733,7 @@ async def kling_video_o3_4k_reference_to_video(
         multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5432,6 +5748,7 @@ async def kling_video_o3_4k_text_to_video(
     multi_shot: bool = False,
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5457,6 +5774,7 @@ async def kling_video_o3_4k_text_to_video(
         multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5472,6 +5790,7 @@ async def kling_video_o3_pro_image_to_video(
     shot_type: Literal["customize", "intelligence"] = "customize",
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5498,6 +5817,7 @@ async def kling_video_o3_pro_image_to_video(
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5515,6 +5835,7 @@ async def kling_video_o3_pro_reference_to_video(
     shot_type: Literal["customize", "intelligence"] | None = None,
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5543,6 +5864,7 @@ async def kling_video_o3_pro_reference_to_video(
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5557,6 +5879,7 @@ async def kling_video_o3_pro_text_to_video(
     shot_type: Literal["customize", "intelligence"] = "customize",
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5582,6 +5905,7 @@ async def kling_video_o3_pro_text_to_video(
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5593,6 +5917,7 @@ async def kling_video_o3_pro_video_edit(
     image_urls: File | Sequence[File] | None = None,
     keep_original_sound: bool = True,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5615,6 +5940,7 @@ async def kling_video_o3_pro_video_edit(
         image_urls: One or a list of up to 4; JPG, PNG; up to 50 MB each.
         keep_original_sound: Whether to do so.
         element_list: List of element objects made with kling-elements.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5629,6 +5955,7 @@ async def kling_video_o3_std_image_to_video(
     multi_shot: bool = False,
     shot_type: Literal["customize", "intelligence"] = "customize",
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5654,6 +5981,7 @@ async def kling_video_o3_std_image_to_video(
         multi_shot: Whether to do so.
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5670,6 +5998,7 @@ async def kling_video_o3_std_reference_to_video(
     multi_shot: bool = False,
     shot_type: Literal["customize", "intelligence"] | None = None,
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5697,6 +6026,7 @@ async def kling_video_o3_std_reference_to_video(
         multi_shot: Whether to do so.
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5710,6 +6040,7 @@ async def kling_video_o3_std_text_to_video(
     multi_shot: bool = False,
     shot_type: Literal["customize", "intelligence"] = "customize",
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5734,6 +6065,7 @@ async def kling_video_o3_std_text_to_video(
         multi_shot: Whether to do so.
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5744,6 +6076,7 @@ async def kling_video_o3_std_video_edit(
     video_url: File,
     image_urls: File | Sequence[File] | None = None,
     keep_original_sound: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5765,12 +6098,14 @@ async def kling_video_o3_std_video_edit(
         video_url: At most 10 s; MP4; up to 50 MB.
         image_urls: One or a list of up to 4; JPG, PNG; up to 50 MB each.
         keep_original_sound: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
 @_task
 async def ltx_2_19b_text_to_video_lora(
     *,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5791,6 +6126,7 @@ async def ltx_2_19b_text_to_video_lora(
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5802,6 +6138,7 @@ async def ltx_2_3_image_to_video(
     resolution: Literal["480p", "720p", "1080p"] = "480p",
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     duration: int = 5,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5825,6 +6162,7 @@ async def ltx_2_3_image_to_video(
         resolution: One of the choices.
         aspect_ratio: One of the choices.
         duration: 5 to 20.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5842,6 +6180,7 @@ async def ltx_2_3_image_to_video_lora(
     lora2_strength_model: float = 0,
     lora3: str | None = None,
     lora3_strength_model: float = 0,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5871,6 +6210,7 @@ async def ltx_2_3_image_to_video_lora(
         lora2_strength_model: In steps of 0.01; -100 to 100.
         lora3: LoRA file name known to RunningHub.
         lora3_strength_model: In steps of 0.01; -100 to 100.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5881,6 +6221,7 @@ async def ltx_2_3_text_to_video(
     resolution: Literal["480p", "720p", "1080p"] = "720p",
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     duration: int = 5,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5903,6 +6244,7 @@ async def ltx_2_3_text_to_video(
         resolution: One of the choices.
         aspect_ratio: One of the choices.
         duration: 5 to 15.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5919,6 +6261,7 @@ async def ltx_2_3_text_to_video_lora(
     lora2_strength_model: float = 0,
     lora3: str | None = None,
     lora3_strength_model: float = 0,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5947,6 +6290,7 @@ async def ltx_2_3_text_to_video_lora(
         lora2_strength_model: In steps of 0.01; -100 to 100.
         lora3: LoRA file name known to RunningHub.
         lora3_strength_model: In steps of 0.01; -100 to 100.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5958,6 +6302,7 @@ async def luma_uni_1_image_edit(
     aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
     style: Literal["auto", "manga"] = "auto",
     output_format: Literal["png", "jpeg"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -5981,6 +6326,7 @@ async def luma_uni_1_image_edit(
         aspect_ratio: One of the choices.
         style: One of the choices.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -5994,6 +6340,7 @@ async def luma_uni_1_image_to_image(
     output_format: Literal["png", "jpeg"] | None = None,
     web_search: bool = False,
     image_ref: File | Sequence[File] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6019,6 +6366,7 @@ async def luma_uni_1_image_to_image(
         output_format: One of the choices.
         web_search: Whether to do so.
         image_ref: One or a list of up to 8; up to 50 MB each.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6030,6 +6378,7 @@ async def luma_uni_1_max_image_edit(
     aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
     style: Literal["auto", "manga"] = "auto",
     output_format: Literal["png", "jpeg"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6053,6 +6402,7 @@ async def luma_uni_1_max_image_edit(
         aspect_ratio: One of the choices.
         style: One of the choices.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6066,6 +6416,7 @@ async def luma_uni_1_max_image_to_image(
     output_format: Literal["png", "jpeg"] | None = None,
     web_search: bool = False,
     image_ref: File | Sequence[File] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6091,6 +6442,7 @@ async def luma_uni_1_max_image_to_image(
         output_format: One of the choices.
         web_search: Whether to do so.
         image_ref: One or a list of up to 8; up to 50 MB each.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6102,6 +6454,7 @@ async def luma_uni_1_max_text_to_image(
     style: Literal["auto", "manga"] = "auto",
     output_format: Literal["png", "jpeg"] | None = None,
     web_search: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6125,6 +6478,7 @@ async def luma_uni_1_max_text_to_image(
         style: One of the choices.
         output_format: One of the choices.
         web_search: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6136,6 +6490,7 @@ async def luma_uni_1_text_to_image(
     style: Literal["auto", "manga"] = "auto",
     output_format: Literal["png", "jpeg"] | None = None,
     web_search: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6159,6 +6514,7 @@ async def luma_uni_1_text_to_image(
         style: One of the choices.
         output_format: One of the choices.
         web_search: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6176,6 +6532,7 @@ async def marble_1_0_image_to_world(
     tags: str | None = None,
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6205,6 +6562,7 @@ async def marble_1_0_image_to_world(
         tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6221,6 +6579,7 @@ async def marble_1_0_multi_image_to_world(
     tags: str | None = None,
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6251,6 +6610,7 @@ async def marble_1_0_multi_image_to_world(
         tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6266,6 +6626,7 @@ async def marble_1_0_text_to_world(
     tags: str | None = None,
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6293,6 +6654,7 @@ async def marble_1_0_text_to_world(
         tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6309,6 +6671,7 @@ async def marble_1_0_video_to_world(
     tags: str | None = None,
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6337,6 +6700,7 @@ async def marble_1_0_video_to_world(
         tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6354,6 +6718,7 @@ async def marble_1_1_image_to_world(
     tags: str | None = None,
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6383,6 +6748,7 @@ async def marble_1_1_image_to_world(
         tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6399,6 +6765,7 @@ async def marble_1_1_multi_image_to_world(
     tags: str | None = None,
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6429,6 +6796,7 @@ async def marble_1_1_multi_image_to_world(
         tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6446,6 +6814,7 @@ async def marble_1_1_plus_image_to_world(
     tags: str | None = None,
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6475,6 +6844,7 @@ async def marble_1_1_plus_image_to_world(
         tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6491,6 +6861,7 @@ async def marble_1_1_plus_multi_image_to_world(
     tags: str | None = None,
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6521,6 +6892,7 @@ async def marble_1_1_plus_multi_image_to_world(
         tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6536,6 +6908,7 @@ async def marble_1_1_plus_text_to_world(
     tags: str | None = None,
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6563,6 +6936,7 @@ async def marble_1_1_plus_text_to_world(
         tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6579,6 +6953,7 @@ async def marble_1_1_plus_video_to_world(
     tags: str | None = None,
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6607,6 +6982,7 @@ async def marble_1_1_plus_video_to_world(
         tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6622,6 +6998,7 @@ async def marble_1_1_text_to_world(
     tags: str | None = None,
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6649,6 +7026,7 @@ async def marble_1_1_text_to_world(
         tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6665,6 +7043,7 @@ async def marble_1_1_video_to_world(
     tags: str | None = None,
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6693,6 +7072,7 @@ async def marble_1_1_video_to_world(
         tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6704,6 +7084,7 @@ async def marble_upload_media_asset(
     extension: str | None = None,
     image_url: File | None = None,
     video_url: File | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6727,6 +7108,7 @@ async def marble_upload_media_asset(
         extension: Up to 16 characters.
         image_url: JPG, PNG, JPEG; up to 100 MB.
         video_url: MP4; up to 100 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6743,6 +7125,7 @@ async def meshy6_image_to_3d(
     ta_pose: bool = False,
     texture_prompt: str | None = None,
     texture_image_url: File | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6771,6 +7154,7 @@ async def meshy6_image_to_3d(
         ta_pose: Whether to do so.
         texture_prompt: Up to 2000 characters.
         texture_image_url: JPG, JPEG, PNG; up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6788,6 +7172,7 @@ async def meshy6_text_to_3d(
     enable_prompt_expansion: bool = False,
     texture_prompt: str | None = None,
     texture_image_url: File | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6817,6 +7202,7 @@ async def meshy6_text_to_3d(
         enable_prompt_expansion: Whether to do so.
         texture_prompt: Full mode only; up to 2000 characters.
         texture_image_url: Full mode only; JPG, JPEG, PNG; up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6830,6 +7216,7 @@ async def midjourney_image_to_video(
     motion: Literal["low", "high"] = "low",
     raw: bool = True,
     loop: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6855,6 +7242,7 @@ async def midjourney_image_to_video(
         motion: One of the choices.
         raw: Whether to do so.
         loop: True makes the last frame equal the first.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6877,6 +7265,7 @@ async def midjourney_text_to_image_niji6(
     stop: int = 100,
     tile: bool = False,
     aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6911,6 +7300,7 @@ async def midjourney_text_to_image_niji6(
         stop: 10 to 100.
         tile: Whether to do so.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6928,6 +7318,7 @@ async def midjourney_text_to_image_niji7(
     sw: int = 100,
     sv: int = 4,
     aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -6957,6 +7348,7 @@ async def midjourney_text_to_image_niji7(
         sw: Only with sref; 0 to 1000.
         sv: 1 to 4.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -6979,6 +7371,7 @@ async def midjourney_text_to_image_v6(
     stop: int = 100,
     tile: bool = False,
     aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7013,6 +7406,7 @@ async def midjourney_text_to_image_v6(
         stop: 10 to 100.
         tile: Whether to do so.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7036,6 +7430,7 @@ async def midjourney_text_to_image_v61(
     stop: int = 100,
     tile: bool = False,
     aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7071,6 +7466,7 @@ async def midjourney_text_to_image_v61(
         stop: 10 to 100.
         tile: Whether to do so.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7093,6 +7489,7 @@ async def midjourney_text_to_image_v7(
     ow: int = 100,
     tile: bool = False,
     aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7127,6 +7524,7 @@ async def midjourney_text_to_image_v7(
         ow: Only with oref; 1 to 1000.
         tile: Whether to do so.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7145,6 +7543,7 @@ async def midjourney_text_to_image_v8_1(
     sv: int = 6,
     aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
     hd: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7175,6 +7574,7 @@ async def midjourney_text_to_image_v8_1(
         sv: 6 to 6.
         aspect_ratio: One of the choices.
         hd: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7193,6 +7593,7 @@ async def midjourney_text_to_image_v8_2_preview(
     sv: int = 6,
     aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
     hd: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7223,6 +7624,7 @@ async def midjourney_text_to_image_v8_2_preview(
         sv: 6 to 6.
         aspect_ratio: One of the choices.
         hd: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7233,6 +7635,7 @@ async def minimax_h3_context_ir_i2va(
     first_frame_url: File | None = None,
     last_frame_url: File | None = None,
     duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7254,6 +7657,7 @@ async def minimax_h3_context_ir_i2va(
         first_frame_url: One of first and last frame is needed; JPG, JPEG, PNG, WEBP; up to 30 MB.
         last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
         duration: Length of the video planned.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7266,6 +7670,7 @@ async def minimax_h3_context_ir_r2va(
     audio_urls: File | Sequence[File] | None = None,
     duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7289,6 +7694,7 @@ async def minimax_h3_context_ir_r2va(
         audio_urls: 2-15 s each; one or a list of up to 3; MP3, WAV; up to 15 MB each.
         duration: Length of the video planned.
         ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7298,6 +7704,7 @@ async def minimax_h3_context_ir_t2va(
     prompt: str,
     duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "16:9",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7318,6 +7725,7 @@ async def minimax_h3_context_ir_t2va(
         prompt: Up to 7000 characters.
         duration: Length of the video planned.
         ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7329,6 +7737,7 @@ async def minimax_h3_image_to_video_first_last_frame(
     last_frame_url: File | None = None,
     resolution: Literal["2K", "768P"] = "2K",
     duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7351,6 +7760,7 @@ async def minimax_h3_image_to_video_first_last_frame(
         last_frame_url: Up to 30 MB.
         resolution: One of the choices.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7362,6 +7772,7 @@ async def minimax_h3_image_to_video_regeneration_768p_2k(
     last_frame_url: File | None = None,
     base_video_url: File,
     resolution: Literal["2K"] = "2K",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7384,6 +7795,7 @@ async def minimax_h3_image_to_video_regeneration_768p_2k(
         last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
         base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7395,6 +7807,7 @@ async def minimax_h3_max_image_to_video_first_last_frame(
     last_frame_url: File | None = None,
     resolution: Literal["480P", "768P"] = "768P",
     duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7417,6 +7830,7 @@ async def minimax_h3_max_image_to_video_first_last_frame(
         last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
         resolution: One of the choices.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7427,6 +7841,7 @@ async def minimax_h3_max_text_to_video(
     resolution: Literal["480P", "768P"] = "768P",
     duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "21:9",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7448,6 +7863,7 @@ async def minimax_h3_max_text_to_video(
         resolution: One of the choices.
         duration: One of the choices.
         ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7459,6 +7875,7 @@ async def minimax_h3_max_turbo_image_to_video(
     last_frame_url: File | None = None,
     resolution: Literal["480p", "768p"] = "768p",
     duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7481,6 +7898,7 @@ async def minimax_h3_max_turbo_image_to_video(
         last_frame_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
         resolution: One of the choices.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7491,6 +7909,7 @@ async def minimax_h3_max_turbo_text_to_video(
     resolution: Literal["480p", "768p"] = "768p",
     duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"],
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7512,6 +7931,7 @@ async def minimax_h3_max_turbo_text_to_video(
         resolution: One of the choices.
         duration: One of the choices.
         ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7526,6 +7946,7 @@ async def minimax_h3_multimodal_reference_to_video(
     duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
     aigc_watermark: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7551,6 +7972,7 @@ async def minimax_h3_multimodal_reference_to_video(
         duration: One of the choices.
         ratio: One of the choices.
         aigc_watermark: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7563,6 +7985,7 @@ async def minimax_h3_multimodal_reference_to_video_regeneration_768p_2k(
     audio_urls: File | Sequence[File] | None = None,
     base_video_url: File,
     resolution: Literal["2K"] = "2K",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7586,6 +8009,7 @@ async def minimax_h3_multimodal_reference_to_video_regeneration_768p_2k(
         audio_urls: 2-15 s each; one or a list of up to 3; MP3, WAV; up to 15 MB each.
         base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7597,6 +8021,7 @@ async def minimax_h3_text_to_video(
     duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "16:9",
     aigc_watermark: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7619,6 +8044,7 @@ async def minimax_h3_text_to_video(
         duration: One of the choices.
         ratio: One of the choices.
         aigc_watermark: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7628,6 +8054,7 @@ async def minimax_h3_text_to_video_regeneration_768p_2k(
     prompt: str,
     base_video_url: File,
     resolution: Literal["2K"] = "2K",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7648,6 +8075,7 @@ async def minimax_h3_text_to_video_regeneration_768p_2k(
         prompt: The final prompt that the 768P clip was made with; up to 40000 characters.
         base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7658,6 +8086,7 @@ async def minimax_music_2_5(
     lyrics: str,
     bitrate: Literal["32000", "60000", "64000", "128000", "256000"] = "256000",
     sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7679,6 +8108,7 @@ async def minimax_music_2_5(
         lyrics: Text.
         bitrate: One of the choices.
         sample_rate: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7692,6 +8122,7 @@ async def minimax_music_2_6(
     format: Literal["mp3", "wav", "pcm"] = "mp3",
     lyrics_optimizer: bool = False,
     is_instrumental: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7716,6 +8147,7 @@ async def minimax_music_2_6(
         format: One of the choices.
         lyrics_optimizer: Whether to do so.
         is_instrumental: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7726,6 +8158,7 @@ async def minimax_music_2_6_text_to_instrumental(
     sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
     bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
     format: Literal["mp3", "wav", "pcm"] = "mp3",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7748,6 +8181,7 @@ async def minimax_music_2_6_text_to_instrumental(
         sample_rate: One of the choices.
         bitrate: One of the choices.
         format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7760,6 +8194,7 @@ async def minimax_music_2_6_text_to_music(
     bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
     format: Literal["mp3", "wav", "pcm"] = "mp3",
     lyrics_optimizer: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7784,6 +8219,7 @@ async def minimax_music_2_6_text_to_music(
         bitrate: One of the choices.
         format: One of the choices.
         lyrics_optimizer: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7797,6 +8233,7 @@ async def minimax_music_cover(
     sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
     format: Literal["mp3", "wav", "pcm"] = "mp3",
     bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7821,6 +8258,7 @@ async def minimax_music_cover(
         sample_rate: One of the choices.
         format: One of the choices.
         bitrate: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7828,6 +8266,7 @@ async def minimax_music_cover(
 async def minimax_music_cover_preprocess(
     *,
     audio_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7846,6 +8285,7 @@ async def minimax_music_cover_preprocess(
 
     Args:
         audio_url: Up to 50 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7861,6 +8301,7 @@ async def minimax_speech_02_hd(
     emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
     enable_base64_output: bool = False,
     english_normalization: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7887,6 +8328,7 @@ async def minimax_speech_02_hd(
         emotion: One of the choices.
         enable_base64_output: Whether to do so.
         english_normalization: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7902,6 +8344,7 @@ async def minimax_speech_02_turbo(
     emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
     enable_base64_output: bool = False,
     english_normalization: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7928,6 +8371,7 @@ async def minimax_speech_02_turbo(
         emotion: One of the choices.
         enable_base64_output: Whether to do so.
         english_normalization: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7943,6 +8387,7 @@ async def minimax_speech_2_6_hd(
     emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
     enable_base64_output: bool = False,
     english_normalization: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -7969,6 +8414,7 @@ async def minimax_speech_2_6_hd(
         emotion: One of the choices.
         enable_base64_output: Whether to do so.
         english_normalization: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -7984,6 +8430,7 @@ async def minimax_speech_2_6_turbo(
     emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
     enable_base64_output: bool = False,
     english_normalization: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8010,6 +8457,7 @@ async def minimax_speech_2_6_turbo(
         emotion: One of the choices.
         enable_base64_output: Whether to do so.
         english_normalization: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8025,6 +8473,7 @@ async def minimax_speech_2_8_hd(
     emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
     enable_base64_output: bool = False,
     english_normalization: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8051,6 +8500,7 @@ async def minimax_speech_2_8_hd(
         emotion: One of the choices.
         enable_base64_output: Whether to do so.
         english_normalization: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8066,6 +8516,7 @@ async def minimax_speech_2_8_turbo(
     emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
     enable_base64_output: bool = False,
     english_normalization: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8092,6 +8543,7 @@ async def minimax_speech_2_8_turbo(
         emotion: One of the choices.
         enable_base64_output: Whether to do so.
         english_normalization: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8106,6 +8558,7 @@ async def minimax_voice_clone(
     need_volume_normalization: bool = False,
     model_: Literal["speech-02-hd", "speech-02-turbo", "speech-2.5-hd-preview", "speech-2.5-turbo-preview", "speech-2.6-hd", "speech-2.6-turbo", "speech-2.8-turbo", "speech-2.8-hd"] = "speech-02-hd",
     language_boost: Literal["Chinese", "Chinese,Yue", "English", "Arabic", "Russian", "Spanish", "French", "Portuguese", "German", "Turkish", "Dutch", "Ukrainian", "Vietnamese", "Indonesian", "Japanese", "Italian", "Korean", "Thai", "Polish", "Romanian", "Greek", "Czech", "Finnish", "Hindi", "auto"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8131,6 +8584,7 @@ async def minimax_voice_clone(
         need_volume_normalization: Whether to do so.
         model_: One of the choices.
         language_boost: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8141,6 +8595,7 @@ async def minimax_voice_design(
     preview_text: str,
     voice_id: str | None = None,
     aigc_watermark: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8163,6 +8618,7 @@ async def minimax_voice_design(
         preview_text: Up to 500 characters.
         voice_id: Omit to have one generated.
         aigc_watermark: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8170,6 +8626,7 @@ async def minimax_voice_design(
 async def mureka_ai_describe_song(
     *,
     url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8189,6 +8646,7 @@ async def mureka_ai_describe_song(
 
     Args:
         url: Up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8196,6 +8654,7 @@ async def mureka_ai_describe_song(
 async def mureka_ai_extend_lyrics(
     *,
     lyrics: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8215,6 +8674,7 @@ async def mureka_ai_extend_lyrics(
 
     Args:
         lyrics: Up to 3000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8223,6 +8683,7 @@ async def mureka_ai_files_upload(
     *,
     file_url: File,
     purpose: Literal["reference", "vocal", "melody", "instrumental", "voice", "audio", "remix"] = "reference",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8242,6 +8703,7 @@ async def mureka_ai_files_upload(
     Args:
         file_url: Up to 10 MB.
         purpose: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8249,6 +8711,7 @@ async def mureka_ai_files_upload(
 async def mureka_ai_generate_lyrics(
     *,
     prompt: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8267,6 +8730,7 @@ async def mureka_ai_generate_lyrics(
 
     Args:
         prompt: Up to 1024 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8274,6 +8738,7 @@ async def mureka_ai_generate_lyrics(
 async def mureka_ai_recognize_song(
     *,
     upload_audio_id: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8293,6 +8758,7 @@ async def mureka_ai_recognize_song(
 
     Args:
         upload_audio_id: Up to 64 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8301,6 +8767,7 @@ async def mureka_ai_stem_song(
     *,
     url: File,
     model_: Literal["audio-separation-1", "audio-separation-2"] = "audio-separation-2",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8321,6 +8788,7 @@ async def mureka_ai_stem_song(
     Args:
         url: Up to 10 MB.
         model_: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8328,6 +8796,7 @@ async def mureka_ai_stem_song(
 async def mureka_ai_vocal_clone(
     *,
     file_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8346,6 +8815,7 @@ async def mureka_ai_vocal_clone(
 
     Args:
         file_url: Up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8356,6 +8826,7 @@ async def mureka_o2_generate_song(
     prompt: str | None = None,
     n: int = 2,
     reference_id: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8377,6 +8848,7 @@ async def mureka_o2_generate_song(
         prompt: Up to 1024 characters.
         n: 1 to 3.
         reference_id: Up to 64 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8387,6 +8859,7 @@ async def mureka_o2_instrumental_generate(
     n: int = 2,
     instrumental_id: str | None = None,
     stream: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8409,6 +8882,7 @@ async def mureka_o2_instrumental_generate(
         n: 1 to 3.
         instrumental_id: Up to 64 characters.
         stream: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8418,6 +8892,7 @@ async def mureka_v7_6_extend_song(
     lyrics: str,
     extend_at: int = 8000,
     file_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8438,6 +8913,7 @@ async def mureka_v7_6_extend_song(
         lyrics: Up to 3000 characters.
         extend_at: 8000 to 420000.
         file_url: Up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8448,6 +8924,7 @@ async def mureka_v7_6_generate_bgm(
     instrumental_id: str | None = None,
     n: int = 2,
     stream: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8469,6 +8946,7 @@ async def mureka_v7_6_generate_bgm(
         instrumental_id: Up to 64 characters.
         n: 1 to 3.
         stream: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8482,6 +8960,7 @@ async def mureka_v7_6_generate_song(
     vocal_id: str | None = None,
     melody_id: str | None = None,
     stream: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8506,6 +8985,7 @@ async def mureka_v7_6_generate_song(
         vocal_id: Up to 64 characters.
         melody_id: Up to 64 characters.
         stream: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8516,6 +8996,7 @@ async def mureka_v8_extend_song(
     file_url: File,
     extend_at: int = 8000,
     extend_type: Literal["tail", "head"] = "tail",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8537,6 +9018,7 @@ async def mureka_v8_extend_song(
         file_url: Up to 10 MB.
         extend_at: 8000 to 420000.
         extend_type: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8547,6 +9029,7 @@ async def mureka_v8_generate_bgm(
     n: int = 2,
     instrumental_id: str | None = None,
     stream: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8568,6 +9051,7 @@ async def mureka_v8_generate_bgm(
         n: 1 to 3.
         instrumental_id: Up to 64 characters.
         stream: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8581,6 +9065,7 @@ async def mureka_v8_generate_song(
     vocal_id: str | None = None,
     melody_id: str | None = None,
     stream: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8605,6 +9090,7 @@ async def mureka_v8_generate_song(
         vocal_id: Up to 64 characters.
         melody_id: Up to 64 characters.
         stream: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8615,6 +9101,7 @@ async def mureka_v9_generate_bgm(
     n: int = 2,
     instrumental_id: str | None = None,
     stream: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8636,6 +9123,7 @@ async def mureka_v9_generate_bgm(
         n: 1 to 3.
         instrumental_id: Up to 64 characters.
         stream: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8649,6 +9137,7 @@ async def mureka_v9_generate_song(
     vocal_id: str | None = None,
     melody_id: str | None = None,
     stream: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8673,6 +9162,7 @@ async def mureka_v9_generate_song(
         vocal_id: Up to 64 characters.
         melody_id: Up to 64 characters.
         stream: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8683,6 +9173,7 @@ async def nano_banana2_gemini31flash_image_to_image_channel_low_price(
     prompt: str,
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8705,6 +9196,7 @@ async def nano_banana2_gemini31flash_image_to_image_channel_low_price(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8715,6 +9207,7 @@ async def nano_banana2_gemini31flash_image_to_image_official_stable(
     prompt: str,
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8737,6 +9230,7 @@ async def nano_banana2_gemini31flash_image_to_image_official_stable(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8746,6 +9240,7 @@ async def nano_banana2_gemini31flash_lite_image_to_image_channel_low_price(
     image_urls: File | Sequence[File],
     prompt: str,
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8767,6 +9262,7 @@ async def nano_banana2_gemini31flash_lite_image_to_image_channel_low_price(
         image_urls: One or a list of up to 10; up to 30 MB each.
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8776,6 +9272,7 @@ async def nano_banana2_gemini31flash_lite_image_to_image_official_stable(
     image_urls: File | Sequence[File],
     prompt: str,
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "auto",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8797,6 +9294,7 @@ async def nano_banana2_gemini31flash_lite_image_to_image_official_stable(
         image_urls: One or a list of up to 4; up to 10 MB each.
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8805,6 +9303,7 @@ async def nano_banana2_gemini31flash_lite_text_to_image_channel_low_price(
     *,
     prompt: str,
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8825,6 +9324,7 @@ async def nano_banana2_gemini31flash_lite_text_to_image_channel_low_price(
     Args:
         prompt: Text.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8833,6 +9333,7 @@ async def nano_banana2_gemini31flash_lite_text_to_image_official_stable(
     *,
     prompt: str,
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "1:1",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8853,6 +9354,7 @@ async def nano_banana2_gemini31flash_lite_text_to_image_official_stable(
     Args:
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8862,6 +9364,7 @@ async def nano_banana2_gemini31flash_text_to_image_channel_low_price(
     prompt: str,
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
     resolution: Literal["1k", "2k", "4k"] = "1k",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8883,6 +9386,7 @@ async def nano_banana2_gemini31flash_text_to_image_channel_low_price(
         prompt: Text.
         aspect_ratio: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8892,6 +9396,7 @@ async def nano_banana2_gemini31flash_text_to_image_official_stable(
     prompt: str,
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "21:9",
     resolution: Literal["1k", "2k", "4k"] = "1k",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8913,6 +9418,7 @@ async def nano_banana2_gemini31flash_text_to_image_official_stable(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8922,6 +9428,7 @@ async def nano_banana_edit_channel_low_price(
     prompt: str,
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "auto",
     image_urls: File | Sequence[File],
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8943,6 +9450,7 @@ async def nano_banana_edit_channel_low_price(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         image_urls: One or a list of up to 5; JPG, PNG; up to 10 MB each.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8952,6 +9460,7 @@ async def nano_banana_edit_official_stable(
     prompt: str,
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "auto",
     image_urls: File | Sequence[File],
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -8973,6 +9482,7 @@ async def nano_banana_edit_official_stable(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         image_urls: One or a list of up to 5; JPG, PNG; up to 10 MB each.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -8983,6 +9493,7 @@ async def nano_banana_pro_edit_channel_low_price(
     prompt: str,
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9005,6 +9516,7 @@ async def nano_banana_pro_edit_channel_low_price(
         prompt: Up to 20000 characters.
         aspect_ratio: Omit to follow the input image.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9015,6 +9527,7 @@ async def nano_banana_pro_edit_official_stable(
     prompt: str,
     resolution: Literal["1k", "2k", "4k"] = "1k",
     aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9037,6 +9550,7 @@ async def nano_banana_pro_edit_official_stable(
         prompt: Up to 20000 characters.
         resolution: One of the choices.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9047,6 +9561,7 @@ async def nano_banana_pro_edit_ultra_official_stable(
     prompt: str,
     resolution: Literal["4k", "8k"] = "8k",
     aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9069,6 +9584,7 @@ async def nano_banana_pro_edit_ultra_official_stable(
         prompt: Up to 20000 characters.
         resolution: One of the choices.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9078,6 +9594,7 @@ async def nano_banana_pro_text_to_image_channel_low_price(
     prompt: str,
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "9:16",
     resolution: Literal["1k", "2k", "4k"] = "1k",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9099,6 +9616,7 @@ async def nano_banana_pro_text_to_image_channel_low_price(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9108,6 +9626,7 @@ async def nano_banana_pro_text_to_image_official_stable(
     resolution: Literal["1k", "2k", "4k"] = "1k",
     prompt: str,
     aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9129,6 +9648,7 @@ async def nano_banana_pro_text_to_image_official_stable(
         resolution: One of the choices.
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9138,6 +9658,7 @@ async def nano_banana_pro_text_to_image_ultra_official_stable(
     prompt: str,
     resolution: Literal["4k", "8k"] = "8k",
     aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9159,6 +9680,7 @@ async def nano_banana_pro_text_to_image_ultra_official_stable(
         prompt: Up to 20000 characters.
         resolution: One of the choices.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9167,6 +9689,7 @@ async def nano_banana_text_to_image_channel_low_price(
     *,
     prompt: str,
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "3:4",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9187,6 +9710,7 @@ async def nano_banana_text_to_image_channel_low_price(
     Args:
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9195,6 +9719,7 @@ async def nano_banana_text_to_image_official_stable(
     *,
     prompt: str,
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "3:4",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9215,6 +9740,7 @@ async def nano_banana_text_to_image_official_stable(
     Args:
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9226,6 +9752,7 @@ async def pixverse_c1_image_to_video(
     resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
     duration: int = 5,
     generate_audio_switch: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9249,6 +9776,7 @@ async def pixverse_c1_image_to_video(
         resolution: One of the choices.
         duration: 1 to 15.
         generate_audio_switch: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9261,6 +9789,7 @@ async def pixverse_c1_reference_to_video(
     duration: int = 5,
     generate_audio_switch: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9287,6 +9816,7 @@ async def pixverse_c1_reference_to_video(
         duration: 1 to 15.
         generate_audio_switch: Whether to do so.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9298,6 +9828,7 @@ async def pixverse_c1_text_to_video(
     generate_audio_switch: bool = True,
     duration: int = 5,
     aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "16:9",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9321,6 +9852,7 @@ async def pixverse_c1_text_to_video(
         generate_audio_switch: Whether to do so.
         duration: 1 to 15.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9334,6 +9866,7 @@ async def pixverse_c1_transition(
     duration: int = 5,
     generate_audio_switch: bool = True,
     aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "1:1",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9359,6 +9892,7 @@ async def pixverse_c1_transition(
         duration: 1 to 15.
         generate_audio_switch: Whether to do so.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9371,6 +9905,7 @@ async def pixverse_v5_5_effects(
     duration: Literal["5", "8", "10"] = "5",
     negative_prompt: str | None = None,
     thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9395,6 +9930,7 @@ async def pixverse_v5_5_effects(
         duration: 10 s not available at 1080p.
         negative_prompt: Up to 2048 characters.
         thinking_type: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9409,6 +9945,7 @@ async def pixverse_v5_5_image_to_video(
     negative_prompt: str | None = None,
     generate_audio_switch: Literal["true", "false"] = "false",
     generate_multi_clip_switch: Literal["true", "false"] = "false",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9435,6 +9972,7 @@ async def pixverse_v5_5_image_to_video(
         negative_prompt: Up to 2048 characters.
         generate_audio_switch: Strings true and false, not a JSON boolean.
         generate_multi_clip_switch: Strings true and false, not a JSON boolean.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9449,6 +9987,7 @@ async def pixverse_v5_5_text_to_video(
     thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
     generate_audio_switch: Literal["true", "false"] = "false",
     generate_multi_clip_switch: Literal["true", "false"] = "false",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9475,6 +10014,7 @@ async def pixverse_v5_5_text_to_video(
         thinking_type: One of the choices.
         generate_audio_switch: Strings true and false, not a JSON boolean.
         generate_multi_clip_switch: Strings true and false, not a JSON boolean.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9489,6 +10029,7 @@ async def pixverse_v5_5_transition(
     resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
     thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
     negative_prompt: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9515,6 +10056,7 @@ async def pixverse_v5_5_transition(
         resolution: One of the choices.
         thinking_type: One of the choices.
         negative_prompt: Up to 2048 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9528,6 +10070,7 @@ async def pixverse_v5_6_image_to_video(
     generate_audio_switch: Literal["true", "false"] = "false",
     thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
     negative_prompt: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9553,6 +10096,7 @@ async def pixverse_v5_6_image_to_video(
         generate_audio_switch: Strings true and false, not a JSON boolean.
         thinking_type: One of the choices.
         negative_prompt: Up to 2048 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9566,6 +10110,7 @@ async def pixverse_v5_6_text_to_video(
     generate_audio_switch: Literal["true", "false"] = "false",
     thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
     negative_prompt: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9591,6 +10136,7 @@ async def pixverse_v5_6_text_to_video(
         generate_audio_switch: Strings true and false, not a JSON boolean.
         thinking_type: One of the choices.
         negative_prompt: Up to 2048 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9607,6 +10153,7 @@ async def pixverse_v6_effects(
     negative_prompt: str | None = None,
     generate_audio_switch: bool = False,
     thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9635,6 +10182,7 @@ async def pixverse_v6_effects(
         negative_prompt: Up to 2048 characters.
         generate_audio_switch: Whether to do so.
         thinking_type: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9649,6 +10197,7 @@ async def pixverse_v6_extend(
     negative_prompt: str | None = None,
     style: Literal["anime", "3d_animation", "clay", "comic", "cyberpunk"] | None = None,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9674,6 +10223,7 @@ async def pixverse_v6_extend(
         negative_prompt: Up to 2048 characters.
         style: One of the choices.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9685,6 +10235,7 @@ async def pixverse_v6_image_to_video(
     resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
     duration: int = 5,
     generate_audio_switch: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9707,6 +10258,7 @@ async def pixverse_v6_image_to_video(
         resolution: One of the choices.
         duration: 1 to 15.
         generate_audio_switch: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9718,6 +10270,7 @@ async def pixverse_v6_text_to_video(
     duration: int = 5,
     generate_audio_switch: bool = True,
     aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "16:9",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9740,6 +10293,7 @@ async def pixverse_v6_text_to_video(
         duration: 1 to 15.
         generate_audio_switch: Whether to do so.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9758,6 +10312,7 @@ async def pixverse_v6_transition(
     negative_prompt: str | None = None,
     seed: int | None = None,
     thinking_type: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9787,6 +10342,7 @@ async def pixverse_v6_transition(
         negative_prompt: Up to 2048 characters.
         seed: -1 to 2147483647.
         thinking_type: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9796,6 +10352,7 @@ async def qwen3_tts_flash(
     text: str,
     voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Jennifer", "Ryan", "Katerina", "Aiden", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella", "Bodega", "Sonrisa", "Alek", "Dolce", "Sohee", "Ono Anna", "Lenn", "Emilien", "Andre", "Radio Gol", "Jada", "Dylan", "Li", "Marcus", "Roy", "Peter", "Sunny", "Eric", "Rocky", "Kiki"] = "Cherry",
     language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = "Auto",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9816,6 +10373,7 @@ async def qwen3_tts_flash(
         text: Up to 600 characters.
         voice: One of the choices.
         language_type: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9827,6 +10385,7 @@ async def qwen3_tts_instruct_flash(
     optimize_instructions: bool = False,
     voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella"] = "Cherry",
     language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = "Auto",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9849,6 +10408,7 @@ async def qwen3_tts_instruct_flash(
         optimize_instructions: Whether to do so.
         voice: One of the choices.
         language_type: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9860,6 +10420,7 @@ async def qwen_image_2_0_image_edit(
     negative_prompt: str | None = None,
     size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
     image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9882,6 +10443,7 @@ async def qwen_image_2_0_image_edit(
         negative_prompt: Up to 500 characters.
         size: Omit to follow the last input image.
         image_num: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9893,6 +10455,7 @@ async def qwen_image_2_0_pro_image_edit(
     negative_prompt: str | None = None,
     size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
     image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9915,6 +10478,7 @@ async def qwen_image_2_0_pro_image_edit(
         negative_prompt: Up to 500 characters.
         size: Omit to follow the last input image.
         image_num: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9926,6 +10490,7 @@ async def qwen_image_2_0_pro_text_to_image(
     size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] = "1024*1024",
     image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
     prompt_extend: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9948,6 +10513,7 @@ async def qwen_image_2_0_pro_text_to_image(
         size: One of the choices.
         image_num: One of the choices.
         prompt_extend: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9959,6 +10525,7 @@ async def qwen_image_2_0_text_to_image(
     size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] = "1024*1024",
     image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
     prompt_extend: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -9981,6 +10548,7 @@ async def qwen_image_2_0_text_to_image(
         size: One of the choices.
         image_num: One of the choices.
         prompt_extend: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -9996,6 +10564,7 @@ async def qwen_image_3_0_image_edit(
     prompt_extend_mode: Literal["direct", "agent"] = "direct",
     seed: int = 0,
     enable_thinking: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10022,6 +10591,7 @@ async def qwen_image_3_0_image_edit(
         prompt_extend_mode: Only with promptExtend.
         seed: 0 to 2147483647.
         enable_thinking: Only with promptExtend; not with agent.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10035,6 +10605,7 @@ async def qwen_image_3_0_pro_image_edit(
     image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
     prompt_extend: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10059,6 +10630,7 @@ async def qwen_image_3_0_pro_image_edit(
         image_num: One of the choices.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10071,6 +10643,7 @@ async def qwen_image_3_0_pro_text_to_image(
     image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
     prompt_extend: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10094,6 +10667,7 @@ async def qwen_image_3_0_pro_text_to_image(
         image_num: One of the choices.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10108,6 +10682,7 @@ async def qwen_image_3_0_text_to_image(
     prompt_extend_mode: Literal["direct", "agent"] = "direct",
     seed: int | None = None,
     enable_thinking: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10133,6 +10708,7 @@ async def qwen_image_3_0_text_to_image(
         prompt_extend_mode: Only with promptExtend.
         seed: 0 to 2147483647.
         enable_thinking: Only with promptExtend.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10145,6 +10721,7 @@ async def qwen_image_edit_2511(
     prompt: str,
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "1:1",
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10168,6 +10745,7 @@ async def qwen_image_edit_2511(
         prompt: Text.
         aspect_ratio: One of the choices.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10180,6 +10758,7 @@ async def qwen_image_edit_2511_lora(
     lora: str | None = None,
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10203,6 +10782,7 @@ async def qwen_image_edit_2511_lora(
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10214,6 +10794,7 @@ async def qwen_image_text_to_image_2512(
     custom_width: int = 1024,
     custom_height: int = 1024,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10236,6 +10817,7 @@ async def qwen_image_text_to_image_2512(
         custom_width: Used when aspectRatio is custom; 1 to 5000.
         custom_height: Used when aspectRatio is custom; 1 to 5000.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10247,6 +10829,7 @@ async def qwen_image_text_to_image_2512_lora(
     lora: str | None = None,
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp (lossless)", "webp (lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10269,6 +10852,7 @@ async def qwen_image_text_to_image_2512_lora(
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10276,6 +10860,7 @@ async def qwen_image_text_to_image_2512_lora(
 async def rh_video_fps_increaser(
     *,
     video_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10294,6 +10879,7 @@ async def rh_video_fps_increaser(
 
     Args:
         video_url: MP4; up to 500 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10302,6 +10888,7 @@ async def rh_video_upscaler(
     *,
     video_url: File,
     target_resolution: Literal["720p", "1080p", "2k", "4k"] = "1080p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10321,12 +10908,14 @@ async def rh_video_upscaler(
     Args:
         video_url: Up to 10 minutes; MP4; up to 500 MB.
         target_resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
 @_task
 async def rhart_audio_extract_background(
     *,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10346,12 +10935,14 @@ async def rhart_audio_extract_background(
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
 @_task
 async def rhart_audio_extract_vocal(
     *,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10371,12 +10962,14 @@ async def rhart_audio_extract_vocal(
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
 @_task
 async def rhart_audio_qwen3_tts_voice_design(
     *,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10396,12 +10989,14 @@ async def rhart_audio_qwen3_tts_voice_design(
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
 @_task
 async def rhart_audio_source_separation(
     *,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10421,6 +11016,7 @@ async def rhart_audio_source_separation(
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10429,6 +11025,7 @@ async def rhart_text_g_25_flash_cv_image_to_text(
     *,
     prompt: str,
     image_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10449,6 +11046,7 @@ async def rhart_text_g_25_flash_cv_image_to_text(
     Args:
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10457,6 +11055,7 @@ async def rhart_text_g_25_flash_image_to_text(
     *,
     prompt: str,
     image_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10477,6 +11076,7 @@ async def rhart_text_g_25_flash_image_to_text(
     Args:
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10484,6 +11084,7 @@ async def rhart_text_g_25_flash_image_to_text(
 async def rhart_text_g_25_flash_text_to_text(
     *,
     prompt: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10503,6 +11104,7 @@ async def rhart_text_g_25_flash_text_to_text(
 
     Args:
         prompt: Text.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10511,6 +11113,7 @@ async def rhart_text_g_25_flash_video_to_text(
     *,
     prompt: str,
     video_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10531,6 +11134,7 @@ async def rhart_text_g_25_flash_video_to_text(
     Args:
         prompt: Text.
         video_url: MP4; up to 20 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10539,6 +11143,7 @@ async def rhart_text_g_25_pro_cv_image_to_text(
     *,
     prompt: str,
     image_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10559,6 +11164,7 @@ async def rhart_text_g_25_pro_cv_image_to_text(
     Args:
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10567,6 +11173,7 @@ async def rhart_text_g_25_pro_image_to_text(
     *,
     prompt: str,
     image_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10587,6 +11194,7 @@ async def rhart_text_g_25_pro_image_to_text(
     Args:
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10594,6 +11202,7 @@ async def rhart_text_g_25_pro_image_to_text(
 async def rhart_text_g_25_pro_text_to_text(
     *,
     prompt: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10613,6 +11222,7 @@ async def rhart_text_g_25_pro_text_to_text(
 
     Args:
         prompt: Text.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10621,6 +11231,7 @@ async def rhart_text_g_25_pro_video_to_text(
     *,
     prompt: str,
     video_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10641,6 +11252,7 @@ async def rhart_text_g_25_pro_video_to_text(
     Args:
         prompt: Text.
         video_url: MP4; up to 20 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10649,6 +11261,7 @@ async def rhart_text_g_3_flash_preview_cv_image_to_text(
     *,
     prompt: str,
     image_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10669,6 +11282,7 @@ async def rhart_text_g_3_flash_preview_cv_image_to_text(
     Args:
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10677,6 +11291,7 @@ async def rhart_text_g_3_flash_preview_image_to_text(
     *,
     prompt: str,
     image_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10697,6 +11312,7 @@ async def rhart_text_g_3_flash_preview_image_to_text(
     Args:
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10704,6 +11320,7 @@ async def rhart_text_g_3_flash_preview_image_to_text(
 async def rhart_text_g_3_flash_preview_text_to_text(
     *,
     prompt: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10723,6 +11340,7 @@ async def rhart_text_g_3_flash_preview_text_to_text(
 
     Args:
         prompt: Text.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10731,6 +11349,7 @@ async def rhart_text_g_3_flash_preview_video_to_text(
     *,
     prompt: str,
     video_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10751,6 +11370,7 @@ async def rhart_text_g_3_flash_preview_video_to_text(
     Args:
         prompt: Text.
         video_url: MP4; up to 20 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10759,6 +11379,7 @@ async def rhart_text_g_3_pro_preview_cv_image_to_text(
     *,
     prompt: str,
     image_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10779,6 +11400,7 @@ async def rhart_text_g_3_pro_preview_cv_image_to_text(
     Args:
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10787,6 +11409,7 @@ async def rhart_text_g_3_pro_preview_image_to_text(
     *,
     prompt: str,
     image_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10807,6 +11430,7 @@ async def rhart_text_g_3_pro_preview_image_to_text(
     Args:
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10814,6 +11438,7 @@ async def rhart_text_g_3_pro_preview_image_to_text(
 async def rhart_text_g_3_pro_preview_text_to_text(
     *,
     prompt: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10833,6 +11458,7 @@ async def rhart_text_g_3_pro_preview_text_to_text(
 
     Args:
         prompt: Text.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10841,6 +11467,7 @@ async def rhart_text_g_3_pro_preview_video_to_text(
     *,
     prompt: str,
     video_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10861,6 +11488,7 @@ async def rhart_text_g_3_pro_preview_video_to_text(
     Args:
         prompt: Text.
         video_url: MP4; up to 20 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10870,6 +11498,7 @@ async def rhart_text_qwen_27b_chat(
     prompt: str,
     image_urls: File | Sequence[File] | None = None,
     video_url: File | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10891,12 +11520,14 @@ async def rhart_text_qwen_27b_chat(
         prompt: Text.
         image_urls: One or a list of up to 5; JPG, JPEG, PNG, WEBP; up to 30 MB each.
         video_url: MP4, MOV; up to 100 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
 @_task
 async def rhart_video_minimax_h3_oss_fl2va(
     *,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10916,12 +11547,14 @@ async def rhart_video_minimax_h3_oss_fl2va(
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
 @_task
 async def rhart_video_minimax_h3_oss_fl2va_advanced(
     *,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10941,6 +11574,7 @@ async def rhart_video_minimax_h3_oss_fl2va_advanced(
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10953,6 +11587,7 @@ async def rhart_video_sparkvid_v2_1_fast_v2(
     resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
     duration: Literal["5", "10"] = "5",
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -10977,6 +11612,7 @@ async def rhart_video_sparkvid_v2_1_fast_v2(
         resolution: One of the choices.
         duration: One of the choices.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -10989,6 +11625,7 @@ async def rhart_video_sparkvid_v2_1_v2(
     resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
     duration: Literal["5", "10"] = "5",
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11013,6 +11650,7 @@ async def rhart_video_sparkvid_v2_1_v2(
         resolution: One of the choices.
         duration: One of the choices.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11021,6 +11659,7 @@ async def rhart_video_sparkvideo_2_0_upload_asset(
     *,
     asset_type: Literal["Image", "Video"] = "Image",
     url: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11041,12 +11680,14 @@ async def rhart_video_sparkvideo_2_0_upload_asset(
     Args:
         asset_type: One of the choices.
         url: Link of an image, video or audio file; up to 50 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
 @_task
 async def rhart_video_video_depth_converter(
     *,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11066,12 +11707,14 @@ async def rhart_video_video_depth_converter(
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
 @_task
 async def rhart_video_wan2_2_character_motion_transfer(
     *,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11091,6 +11734,7 @@ async def rhart_video_wan2_2_character_motion_transfer(
     Its published parameter list is not complete; others pass with a warning.
 
     Args:
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11101,6 +11745,7 @@ async def runwayml_gen4_aleph_video_to_video_official_stable(
     video_url: File,
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
     reference_image_url: File | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11123,6 +11768,7 @@ async def runwayml_gen4_aleph_video_to_video_official_stable(
         video_url: Only the first 5 s are used; MP4; up to 16 MB.
         aspect_ratio: One of the choices.
         reference_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11133,6 +11779,7 @@ async def runwayml_gen4_turbo_image_to_video_channel_low_price(
     image_url: File,
     duration: Literal["5", "10"] = "10",
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9"] = "16:9",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11155,6 +11802,7 @@ async def runwayml_gen4_turbo_image_to_video_channel_low_price(
         image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
         duration: One of the choices.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11165,6 +11813,7 @@ async def runwayml_gen4_turbo_image_to_video_official_stable(
     image_url: File,
     duration: Literal["5", "10"] = "5",
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11187,6 +11836,7 @@ async def runwayml_gen4_turbo_image_to_video_official_stable(
         image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
         duration: One of the choices.
         aspect_ratio: Omit to match the input image.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11196,6 +11846,7 @@ async def seedance2_0_upload_asset(
     url: str,
     asset_type: Literal["Image", "Video", "Audio"] = "Image",
     name: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11217,6 +11868,7 @@ async def seedance2_0_upload_asset(
         url: Up to 2048 characters.
         asset_type: One of the choices.
         name: Up to 64 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11231,6 +11883,7 @@ async def seedance_2_0_fast_image_to_video(
     generate_audio: bool = True,
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     return_last_frame: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11256,6 +11909,7 @@ async def seedance_2_0_fast_image_to_video(
         generate_audio: Whether to do so.
         ratio: One of the choices.
         return_last_frame: True adds the last frame image to the results.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11271,6 +11925,7 @@ async def seedance_2_0_fast_image_to_video_low_price(
     generate_audio: bool = False,
     watermark: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11298,6 +11953,7 @@ async def seedance_2_0_fast_image_to_video_low_price(
         generate_audio: Whether to do so.
         watermark: Whether to do so.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11313,6 +11969,7 @@ async def seedance_2_0_fast_multimodal_video(
     generate_audio: bool = True,
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     return_last_frame: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11339,6 +11996,7 @@ async def seedance_2_0_fast_multimodal_video(
         generate_audio: Whether to do so.
         ratio: One of the choices.
         return_last_frame: True adds the last frame image to the results.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11357,6 +12015,7 @@ async def seedance_2_0_fast_multimodal_video_low_price(
     generate_audio: bool = False,
     watermark: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11387,6 +12046,7 @@ async def seedance_2_0_fast_multimodal_video_low_price(
         generate_audio: Whether to do so.
         watermark: Whether to do so.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11400,6 +12060,7 @@ async def seedance_2_0_fast_text_to_video(
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     web_search: bool = False,
     return_last_frame: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11424,6 +12085,7 @@ async def seedance_2_0_fast_text_to_video(
         ratio: One of the choices.
         web_search: Whether to do so.
         return_last_frame: True adds the last frame image to the results.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11437,6 +12099,7 @@ async def seedance_2_0_fast_text_to_video_low_price(
     generate_audio: bool = False,
     watermark: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11462,6 +12125,7 @@ async def seedance_2_0_fast_text_to_video_low_price(
         generate_audio: Whether to do so.
         watermark: Whether to do so.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11479,6 +12143,7 @@ async def seedance_2_0_global_fast_image_to_video(
     conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
     return_last_frame: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11508,6 +12173,7 @@ async def seedance_2_0_global_fast_image_to_video(
         conversion_slots: Sent as a list; all selects every slot.
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11522,6 +12188,7 @@ async def seedance_2_0_global_fast_image_to_video_low_price(
     ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
     generate_audio: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11548,6 +12215,7 @@ async def seedance_2_0_global_fast_image_to_video_low_price(
         ratio: One of the choices.
         generate_audio: Whether to do so.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11566,6 +12234,7 @@ async def seedance_2_0_global_fast_multimodal_video(
     conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
     return_last_frame: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11596,6 +12265,7 @@ async def seedance_2_0_global_fast_multimodal_video(
         conversion_slots: Sent as a list; all selects every slot.
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11613,6 +12283,7 @@ async def seedance_2_0_global_fast_multimodal_video_low_price(
     ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
     generate_audio: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11642,6 +12313,7 @@ async def seedance_2_0_global_fast_multimodal_video_low_price(
         ratio: One of the choices.
         generate_audio: Whether to do so.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11655,6 +12327,7 @@ async def seedance_2_0_global_fast_text_to_video(
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     return_last_frame: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11680,6 +12353,7 @@ async def seedance_2_0_global_fast_text_to_video(
         ratio: One of the choices.
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11692,6 +12366,7 @@ async def seedance_2_0_global_fast_text_to_video_low_price(
     ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
     generate_audio: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11716,6 +12391,7 @@ async def seedance_2_0_global_fast_text_to_video_low_price(
         ratio: One of the choices.
         generate_audio: Whether to do so.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11733,6 +12409,7 @@ async def seedance_2_0_global_image_to_video(
     conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
     return_last_frame: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11762,6 +12439,7 @@ async def seedance_2_0_global_image_to_video(
         conversion_slots: Sent as a list; all selects every slot.
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 4294967295.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11776,6 +12454,7 @@ async def seedance_2_0_global_image_to_video_low_price(
     ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
     generate_audio: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11802,6 +12481,7 @@ async def seedance_2_0_global_image_to_video_low_price(
         ratio: One of the choices.
         generate_audio: Whether to do so.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11819,6 +12499,7 @@ async def seedance_2_0_global_mini_image_to_video(
     conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
     return_last_frame: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11848,6 +12529,7 @@ async def seedance_2_0_global_mini_image_to_video(
         conversion_slots: Sent as a list; all selects every slot.
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11866,6 +12548,7 @@ async def seedance_2_0_global_mini_multimodal_video(
     conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
     return_last_frame: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11896,6 +12579,7 @@ async def seedance_2_0_global_mini_multimodal_video(
         conversion_slots: Sent as a list; all selects every slot.
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11909,6 +12593,7 @@ async def seedance_2_0_global_mini_text_to_video(
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     return_last_frame: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11934,6 +12619,7 @@ async def seedance_2_0_global_mini_text_to_video(
         ratio: One of the choices.
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11952,6 +12638,7 @@ async def seedance_2_0_global_multimodal_video(
     conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
     return_last_frame: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -11982,6 +12669,7 @@ async def seedance_2_0_global_multimodal_video(
         conversion_slots: Sent as a list; all selects every slot.
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -11999,6 +12687,7 @@ async def seedance_2_0_global_multimodal_video_low_price(
     ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
     generate_audio: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12028,6 +12717,7 @@ async def seedance_2_0_global_multimodal_video_low_price(
         ratio: One of the choices.
         generate_audio: Whether to do so.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12041,6 +12731,7 @@ async def seedance_2_0_global_text_to_video(
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     return_last_frame: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12066,6 +12757,7 @@ async def seedance_2_0_global_text_to_video(
         ratio: One of the choices.
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12078,6 +12770,7 @@ async def seedance_2_0_global_text_to_video_low_price(
     ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
     generate_audio: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12102,6 +12795,7 @@ async def seedance_2_0_global_text_to_video_low_price(
         ratio: One of the choices.
         generate_audio: Whether to do so.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12110,6 +12804,7 @@ async def seedance_2_0_global_upload_asset(
     *,
     asset_type: Literal["Image", "Video"] = "Image",
     url: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12130,6 +12825,7 @@ async def seedance_2_0_global_upload_asset(
     Args:
         asset_type: One of the choices.
         url: Link of an image, video or audio file; up to 50 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12138,6 +12834,7 @@ async def seedance_2_0_global_upload_asset_channel_low_price(
     *,
     asset_type: Literal["Image", "Video"] = "Image",
     url: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12158,6 +12855,7 @@ async def seedance_2_0_global_upload_asset_channel_low_price(
     Args:
         asset_type: One of the choices.
         url: Link of an image, video or audio file; up to 50 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12172,6 +12870,7 @@ async def seedance_2_0_image_to_video(
     generate_audio: bool = True,
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     return_last_frame: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12197,6 +12896,7 @@ async def seedance_2_0_image_to_video(
         generate_audio: Whether to do so.
         ratio: One of the choices.
         return_last_frame: True adds the last frame image to the results.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12212,6 +12912,7 @@ async def seedance_2_0_image_to_video_low_price(
     generate_audio: bool = False,
     watermark: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12239,6 +12940,7 @@ async def seedance_2_0_image_to_video_low_price(
         generate_audio: Whether to do so.
         watermark: Whether to do so.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12256,6 +12958,7 @@ async def seedance_2_0_mini_image_to_video(
     conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
     return_last_frame: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12284,6 +12987,7 @@ async def seedance_2_0_mini_image_to_video(
         conversion_slots: One of the choices.
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12302,6 +13006,7 @@ async def seedance_2_0_mini_multimodal_video(
     conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
     return_last_frame: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12331,6 +13036,7 @@ async def seedance_2_0_mini_multimodal_video(
         conversion_slots: One of the choices.
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12345,6 +13051,7 @@ async def seedance_2_0_mini_text_to_video(
     web_search: bool = False,
     return_last_frame: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12370,6 +13077,7 @@ async def seedance_2_0_mini_text_to_video(
         web_search: Whether to do so.
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12385,6 +13093,7 @@ async def seedance_2_0_multimodal_video(
     generate_audio: bool = True,
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     return_last_frame: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12411,6 +13120,7 @@ async def seedance_2_0_multimodal_video(
         generate_audio: Whether to do so.
         ratio: One of the choices.
         return_last_frame: True adds the last frame image to the results.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12429,6 +13139,7 @@ async def seedance_2_0_multimodal_video_low_price(
     generate_audio: bool = False,
     watermark: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12459,6 +13170,7 @@ async def seedance_2_0_multimodal_video_low_price(
         generate_audio: Whether to do so.
         watermark: Whether to do so.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12472,6 +13184,7 @@ async def seedance_2_0_text_to_video(
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     web_search: bool = False,
     return_last_frame: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12496,6 +13209,7 @@ async def seedance_2_0_text_to_video(
         ratio: One of the choices.
         web_search: Whether to do so.
         return_last_frame: True adds the last frame image to the results.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12509,6 +13223,7 @@ async def seedance_2_0_text_to_video_low_price(
     generate_audio: bool = False,
     watermark: bool = False,
     seed: int = -1,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12534,6 +13249,7 @@ async def seedance_2_0_text_to_video_low_price(
         generate_audio: Whether to do so.
         watermark: Whether to do so.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12542,6 +13258,7 @@ async def seedance_2_0_upload_asset_channel_low_price(
     *,
     asset_type: Literal["Image", "Video"] = "Image",
     url: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12562,6 +13279,7 @@ async def seedance_2_0_upload_asset_channel_low_price(
     Args:
         asset_type: One of the choices.
         url: Link of an image, video or audio file; up to 50 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12581,6 +13299,7 @@ async def seedance_2_5_image_to_video_token(
     bitrate_mode: Literal["standard", "high"] = "standard",
     seed: int = -1,
     output_format: Literal["mp4", "mov"] = "mp4",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12611,6 +13330,7 @@ async def seedance_2_5_image_to_video_token(
         bitrate_mode: One of the choices.
         seed: A whole number.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12631,6 +13351,7 @@ async def seedance_2_5_multimodal_video_token(
     bitrate_mode: Literal["standard", "high"] = "standard",
     seed: int = -1,
     output_format: Literal["mp4", "mov"] = "mp4",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12662,6 +13383,7 @@ async def seedance_2_5_multimodal_video_token(
         bitrate_mode: One of the choices.
         seed: A whole number.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12678,6 +13400,7 @@ async def seedance_2_5_text_to_video_token(
     bitrate_mode: Literal["standard", "high"] = "standard",
     seed: int = -1,
     output_format: Literal["mp4", "mov"] = "mp4",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12705,6 +13428,7 @@ async def seedance_2_5_text_to_video_token(
         bitrate_mode: One of the choices.
         seed: A whole number.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12719,6 +13443,7 @@ async def seedance_v1_5_pro_image_to_video(
     resolution: Literal["480p", "720p", "1080p"] = "720p",
     generate_audio: Literal["true", "false"] = "true",
     camera_fixed: Literal["false", "true"] = "false",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12744,6 +13469,7 @@ async def seedance_v1_5_pro_image_to_video(
         resolution: One of the choices.
         generate_audio: Strings true and false, not a JSON boolean.
         camera_fixed: Strings true and false, not a JSON boolean.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12758,6 +13484,7 @@ async def seedance_v1_5_pro_image_to_video_fast(
     resolution: Literal["720p", "1080p"] = "720p",
     generate_audio: Literal["true", "false"] = "true",
     camera_fixed: Literal["false", "true"] = "false",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12783,6 +13510,7 @@ async def seedance_v1_5_pro_image_to_video_fast(
         resolution: One of the choices.
         generate_audio: Strings true and false, not a JSON boolean.
         camera_fixed: Strings true and false, not a JSON boolean.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12795,6 +13523,7 @@ async def seedance_v1_5_pro_text_to_video(
     resolution: Literal["480p", "720p", "1080p"] = "720p",
     generate_audio: Literal["true", "false"] = "true",
     camera_fixed: Literal["false", "true"] = "false",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12818,6 +13547,7 @@ async def seedance_v1_5_pro_text_to_video(
         resolution: One of the choices.
         generate_audio: Strings true and false, not a JSON boolean.
         camera_fixed: Strings true and false, not a JSON boolean.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12830,6 +13560,7 @@ async def seedance_v1_5_pro_text_to_video_fast(
     resolution: Literal["720p", "1080p"] = "720p",
     generate_audio: Literal["true", "false"] = "true",
     camera_fixed: Literal["false", "true"] = "false",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12853,6 +13584,7 @@ async def seedance_v1_5_pro_text_to_video_fast(
         resolution: One of the choices.
         generate_audio: Strings true and false, not a JSON boolean.
         camera_fixed: Strings true and false, not a JSON boolean.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12865,6 +13597,7 @@ async def seedance_v1_lite_reference_to_video(
     camera_fixed: Literal["false", "true"] = "false",
     resolution: Literal["720p", "480p"] = "720p",
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "21:9", "1:1"] = "16:9",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12888,6 +13621,7 @@ async def seedance_v1_lite_reference_to_video(
         camera_fixed: Strings true and false, not a JSON boolean.
         resolution: One of the choices.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12901,6 +13635,7 @@ async def seedream_v4_5_image_to_image(
     sequential_image_generation: Literal["disabled", "auto"] = "disabled",
     max_images: int = 1,
     resolution: Literal["2k", "4k"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12925,6 +13660,7 @@ async def seedream_v4_5_image_to_image(
         sequential_image_generation: One of the choices.
         max_images: 1 to 15.
         resolution: Overrides width and height.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12937,6 +13673,7 @@ async def seedream_v4_5_text_to_image(
     sequential_image_generation: Literal["disabled", "auto"] = "disabled",
     max_images: int = 1,
     resolution: Literal["2k", "4k"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12960,6 +13697,7 @@ async def seedream_v4_5_text_to_image(
         sequential_image_generation: One of the choices.
         max_images: 1 to 15.
         resolution: Overrides width and height.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -12973,6 +13711,7 @@ async def seedream_v4_image_to_image(
     sequential_image_generation: Literal["disabled", "auto"] = "disabled",
     max_images: int = 1,
     resolution: Literal["1k", "2k", "4k"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -12997,6 +13736,7 @@ async def seedream_v4_image_to_image(
         sequential_image_generation: One of the choices.
         max_images: 1 to 15.
         resolution: Overrides width and height.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13009,6 +13749,7 @@ async def seedream_v4_text_to_image(
     sequential_image_generation: Literal["disabled", "auto"] = "disabled",
     max_images: int = 1,
     resolution: Literal["1k", "2k", "4k"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13032,6 +13773,7 @@ async def seedream_v4_text_to_image(
         sequential_image_generation: One of the choices.
         max_images: 1 to 15.
         resolution: Overrides width and height.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13045,6 +13787,7 @@ async def seedream_v5_lite_image_to_image(
     sequential_image_generation: Literal["disabled", "auto"] = "disabled",
     max_images: int = 1,
     resolution: Literal["2k", "3k"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13069,6 +13812,7 @@ async def seedream_v5_lite_image_to_image(
         sequential_image_generation: One of the choices.
         max_images: 1 to 15.
         resolution: Overrides width and height.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13082,6 +13826,7 @@ async def seedream_v5_lite_text_to_image(
     max_images: int = 1,
     tools_type: Literal["web_search"] = "web_search",
     resolution: Literal["2k", "3k"] | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13106,6 +13851,7 @@ async def seedream_v5_lite_text_to_image(
         max_images: 1 to 15.
         tools_type: One of the choices.
         resolution: Overrides width and height.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13118,6 +13864,7 @@ async def seedream_v5_pro_image_to_image(
     image_urls: File | Sequence[File],
     resolution: Literal["1k", "2k"] = "2k",
     output_format: Literal["jpeg", "png"] = "jpeg",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13141,6 +13888,7 @@ async def seedream_v5_pro_image_to_image(
         image_urls: One or a list of up to 10; up to 10 MB each.
         resolution: Overrides width and height.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13151,6 +13899,7 @@ async def seedream_v5_pro_layer_decomposition(
     prompt: str | None = None,
     resolution: Literal["auto", "1k", "1.5k", "2k"] | None = None,
     output_format: Literal["jpeg", "png"] = "jpeg",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13172,6 +13921,7 @@ async def seedream_v5_pro_layer_decomposition(
         prompt: Up to 2000 characters.
         resolution: Overrides width and height.
         output_format: Of the ground picture; layers are png.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13183,6 +13933,7 @@ async def seedream_v5_pro_text_to_image(
     height: int = 1024,
     resolution: Literal["1k", "2k"] = "2k",
     output_format: Literal["jpeg", "png"] = "jpeg",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13205,6 +13956,7 @@ async def seedream_v5_pro_text_to_image(
         height: 240 to 8192.
         resolution: Overrides width and height.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13215,6 +13967,7 @@ async def skyreels_v3_reference_to_video(
     image_urls: File | Sequence[File],
     duration: int = 5,
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13237,6 +13990,7 @@ async def skyreels_v3_reference_to_video(
         image_urls: One or a list of up to 4; JPG, JPEG, PNG, GIF, BMP; up to 10 MB each.
         duration: 1 to 5.
         aspect_ratio: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13247,6 +14001,7 @@ async def skyreels_v3_shot_switching_video_extension(
     video_url: File,
     duration: int = 5,
     cut_type: Literal["Auto", "Cut-In", "Cut-Out", "Shot/Reverse Shot", "Multi-Angle", "Cut Away"] = "Auto",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13269,6 +14024,7 @@ async def skyreels_v3_shot_switching_video_extension(
         video_url: MP4; up to 100 MB.
         duration: 2 to 5.
         cut_type: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13278,6 +14034,7 @@ async def skyreels_v3_single_shot_video_extension(
     prompt: str,
     video_url: File,
     duration: int = 5,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13299,6 +14056,7 @@ async def skyreels_v3_single_shot_video_extension(
         prompt: Text.
         video_url: MP4; up to 100 MB.
         duration: 5 to 30.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13307,6 +14065,7 @@ async def skyreels_v3_video_restyling(
     *,
     video_url: File,
     style_name: Literal["simpsons", "lego", "paper_cutting", "amigurumi", "animal_crossing", "van_gogh", "pixel_art"],
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13327,6 +14086,7 @@ async def skyreels_v3_video_restyling(
     Args:
         video_url: Up to 30 s; MP4; up to 100 MB.
         style_name: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13338,6 +14098,7 @@ async def skyreels_v4_image_to_video(
     sound: bool = False,
     duration: int = 5,
     mode: Literal["std"] = "std",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13361,6 +14122,7 @@ async def skyreels_v4_image_to_video(
         sound: Whether to do so.
         duration: 3 to 15.
         mode: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13372,6 +14134,7 @@ async def skyreels_v4_image_to_video_fast(
     duration: int = 5,
     prompt_optimizer: bool = True,
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13394,6 +14157,7 @@ async def skyreels_v4_image_to_video_fast(
         duration: 3 to 15.
         prompt_optimizer: Whether to do so.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13406,6 +14170,7 @@ async def skyreels_v4_image_to_video_std(
     duration: int = 5,
     prompt_optimizer: bool = True,
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13429,6 +14194,7 @@ async def skyreels_v4_image_to_video_std(
         duration: 3 to 15.
         prompt_optimizer: Whether to do so.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13443,6 +14209,7 @@ async def skyreels_v4_omni_reference(
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
     ref_images: Sequence[Mapping[str, Any]] | str | None = None,
     ref_videos: Mapping[str, Any] | str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13469,6 +14236,7 @@ async def skyreels_v4_omni_reference(
         resolution: One of the choices.
         ref_images: List of {type, tag, url}; refImages or refVideos required.
         ref_videos: One object, type reference or extend; at most 15 s.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13480,6 +14248,7 @@ async def skyreels_v4_omni_reference_fast(
     duration: int = 5,
     prompt_optimizer: bool = True,
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13502,6 +14271,7 @@ async def skyreels_v4_omni_reference_fast(
         duration: 3 to 15.
         prompt_optimizer: Whether to do so.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13514,6 +14284,7 @@ async def skyreels_v4_omni_reference_std(
     sound: bool = True,
     prompt_optimizer: bool = True,
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13537,6 +14308,7 @@ async def skyreels_v4_omni_reference_std(
         sound: Whether to do so.
         prompt_optimizer: Whether to do so.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13548,6 +14320,7 @@ async def skyreels_v4_text_to_video(
     duration: int = 5,
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
     mode: Literal["std"] = "std",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13571,6 +14344,7 @@ async def skyreels_v4_text_to_video(
         duration: 3 to 15.
         aspect_ratio: One of the choices.
         mode: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13582,6 +14356,7 @@ async def skyreels_v4_text_to_video_fast(
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
     prompt_optimizer: bool = True,
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13604,6 +14379,7 @@ async def skyreels_v4_text_to_video_fast(
         aspect_ratio: One of the choices.
         prompt_optimizer: Whether to do so.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13616,6 +14392,7 @@ async def skyreels_v4_text_to_video_std(
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
     prompt_optimizer: bool = True,
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13639,6 +14416,7 @@ async def skyreels_v4_text_to_video_std(
         aspect_ratio: One of the choices.
         prompt_optimizer: Whether to do so.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13649,6 +14427,7 @@ async def sora_2_image_to_video_asyn_channel_low_price(
     duration: Literal["10", "15"] = "10",
     aspect_ratio: Literal["9:16", "16:9"] = "9:16",
     prompt: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13671,6 +14450,7 @@ async def sora_2_image_to_video_asyn_channel_low_price(
         duration: One of the choices.
         aspect_ratio: One of the choices.
         prompt: Up to 4000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13682,6 +14462,7 @@ async def sora_2_image_to_video_channel_low_price(
     aspect_ratio: Literal["9:16", "16:9"] = "9:16",
     prompt: str,
     storyboard: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13705,6 +14486,7 @@ async def sora_2_image_to_video_channel_low_price(
         aspect_ratio: One of the choices.
         prompt: Up to 4000 characters.
         storyboard: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13714,6 +14496,7 @@ async def sora_2_image_to_video_official_stable(
     prompt: str,
     duration: Literal["4", "8", "12"] = "4",
     image_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13735,6 +14518,7 @@ async def sora_2_image_to_video_official_stable(
         prompt: Text.
         duration: One of the choices.
         image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13746,6 +14530,7 @@ async def sora_2_image_to_video_pro_channel_low_price(
     duration: Literal["15", "25"] = "15",
     aspect_ratio: Literal["9:16", "16:9"] = "9:16",
     storyboard: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13770,6 +14555,7 @@ async def sora_2_image_to_video_pro_channel_low_price(
         duration: One of the choices.
         aspect_ratio: One of the choices.
         storyboard: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13780,6 +14566,7 @@ async def sora_2_image_to_video_pro_official_stable(
     resolution: Literal["720p", "1080p"] = "720p",
     duration: Literal["4", "8", "12", "16", "20"] = "4",
     image_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13802,6 +14589,7 @@ async def sora_2_image_to_video_pro_official_stable(
         resolution: One of the choices.
         duration: One of the choices.
         image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13811,6 +14599,7 @@ async def sora_2_image_to_video_realistic_official_stable(
     prompt: str,
     duration: Literal["4", "8", "12"] = "4",
     image_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13832,6 +14621,7 @@ async def sora_2_image_to_video_realistic_official_stable(
         prompt: Text.
         duration: One of the choices.
         image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13842,6 +14632,7 @@ async def sora_2_text_to_video_channel_low_price(
     prompt: str,
     aspect_ratio: Literal["9:16", "16:9"] = "9:16",
     storyboard: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13864,6 +14655,7 @@ async def sora_2_text_to_video_channel_low_price(
         prompt: Up to 4000 characters.
         aspect_ratio: One of the choices.
         storyboard: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13873,6 +14665,7 @@ async def sora_2_text_to_video_official_stable(
     prompt: str,
     size: Literal["720x1280", "1280x720"] = "720x1280",
     duration: Literal["4", "8", "12"] = "4",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13894,6 +14687,7 @@ async def sora_2_text_to_video_official_stable(
         prompt: Text.
         size: One of the choices.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13904,6 +14698,7 @@ async def sora_2_text_to_video_pro_channel_low_price(
     duration: Literal["15", "25"] = "15",
     aspect_ratio: Literal["9:16", "16:9"] = "9:16",
     storyboard: bool = False,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13927,6 +14722,7 @@ async def sora_2_text_to_video_pro_channel_low_price(
         duration: One of the choices.
         aspect_ratio: One of the choices.
         storyboard: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13936,6 +14732,7 @@ async def sora_2_text_to_video_pro_official_stable(
     prompt: str,
     size: Literal["720x1280", "1280x720", "1024x1792", "1792x1024", "1080x1920", "1920x1080"] = "720x1280",
     duration: Literal["4", "8", "12", "16", "20"] = "12",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13957,6 +14754,7 @@ async def sora_2_text_to_video_pro_official_stable(
         prompt: Text.
         size: One of the choices.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13964,6 +14762,7 @@ async def sora_2_text_to_video_pro_official_stable(
 async def sora_upload_character_channel_low_price(
     *,
     video_url: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -13983,6 +14782,7 @@ async def sora_upload_character_channel_low_price(
 
     Args:
         video_url: MP4; up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -13991,6 +14791,7 @@ async def sora_upload_character_official(
     *,
     video_url: File,
     name: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14011,6 +14812,7 @@ async def sora_upload_character_official(
     Args:
         video_url: 2-4 s, 720p or better; MP4; up to 100 MB.
         name: Up to 80 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14022,6 +14824,7 @@ async def stephen_chow_ip_video_gen_fast_seedance_2_0_fast(
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"] = "ca4e2a5b6ba3429aa32f1b6ce8095e49",
     image_url: File | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14044,6 +14847,7 @@ async def stephen_chow_ip_video_gen_fast_seedance_2_0_fast(
         ratio: One of the choices.
         template_id: One of the choices.
         image_url: Up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14055,6 +14859,7 @@ async def stephen_chow_ip_video_gen_seedance_2_0(
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"] = "ca4e2a5b6ba3429aa32f1b6ce8095e49",
     image_url: File | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14077,6 +14882,7 @@ async def stephen_chow_ip_video_gen_seedance_2_0(
         ratio: One of the choices.
         template_id: One of the choices.
         image_url: Up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14086,6 +14892,7 @@ async def suno_custom_v4_5(
     title: str,
     prompt: str,
     tags: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14107,6 +14914,7 @@ async def suno_custom_v4_5(
         title: Up to 80 characters.
         prompt: The full lyrics; section tags such as [Verse] allowed; up to 5000 characters.
         tags: Comma-separated styles; up to 1000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14116,6 +14924,7 @@ async def suno_custom_v5(
     title: str,
     prompt: str,
     tags: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14137,6 +14946,7 @@ async def suno_custom_v5(
         title: Up to 80 characters.
         prompt: The full lyrics; section tags such as [Verse] allowed; up to 5000 characters.
         tags: Comma-separated styles; up to 1000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14146,6 +14956,7 @@ async def suno_custom_v5_5(
     title: str,
     prompt: str,
     tags: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14167,6 +14978,7 @@ async def suno_custom_v5_5(
         title: Up to 80 characters.
         prompt: The full lyrics; section tags such as [Verse] allowed; up to 5000 characters.
         tags: Comma-separated styles; up to 1000 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14174,6 +14986,7 @@ async def suno_custom_v5_5(
 async def suno_lyrics(
     *,
     prompt: str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14193,6 +15006,7 @@ async def suno_lyrics(
 
     Args:
         prompt: Up to 500 characters.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14202,6 +15016,7 @@ async def suno_single_v4_5(
     title: str | None = None,
     description: str,
     make_instrumental: Literal["false", "true"] = "false",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14223,6 +15038,7 @@ async def suno_single_v4_5(
         title: Up to 80 characters.
         description: Up to 400 characters.
         make_instrumental: Strings true and false, not a JSON boolean.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14232,6 +15048,7 @@ async def suno_single_v5(
     title: str | None = None,
     description: str,
     make_instrumental: Literal["false", "true"] = "false",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14253,6 +15070,7 @@ async def suno_single_v5(
         title: Up to 80 characters.
         description: Up to 400 characters.
         make_instrumental: Strings true and false, not a JSON boolean.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14262,6 +15080,7 @@ async def suno_single_v5_5(
     title: str | None = None,
     description: str,
     make_instrumental: Literal["false", "true"] = "false",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14283,6 +15102,7 @@ async def suno_single_v5_5(
         title: Up to 80 characters.
         description: Up to 400 characters.
         make_instrumental: Strings true and false, not a JSON boolean.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14303,6 +15123,7 @@ async def topazlabs_image_gigapixel_art_and_cgi(
     face_enhancement: bool = False,
     face_enhancement_strength: float = 0.8,
     face_enhancement_creativity: float = 0.0,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14335,6 +15156,7 @@ async def topazlabs_image_gigapixel_art_and_cgi(
         face_enhancement: Whether to do so.
         face_enhancement_strength: 0 to 1.
         face_enhancement_creativity: 0 to 1.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14354,6 +15176,7 @@ async def topazlabs_image_gigapixel_high_fidelity_2(
     face_enhancement: bool = False,
     face_enhancement_strength: float = 0.8,
     face_enhancement_creativity: float = 0.0,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14385,6 +15208,7 @@ async def topazlabs_image_gigapixel_high_fidelity_2(
         face_enhancement: Whether to do so.
         face_enhancement_strength: 0 to 1.
         face_enhancement_creativity: 0 to 1.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14404,6 +15228,7 @@ async def topazlabs_image_gigapixel_low_resolution_2(
     face_enhancement: bool = False,
     face_enhancement_strength: float = 0.8,
     face_enhancement_creativity: float = 0.0,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14435,6 +15260,7 @@ async def topazlabs_image_gigapixel_low_resolution_2(
         face_enhancement: Whether to do so.
         face_enhancement_strength: 0 to 1.
         face_enhancement_creativity: 0 to 1.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14454,6 +15280,7 @@ async def topazlabs_image_gigapixel_standard_2(
     face_enhancement: bool = False,
     face_enhancement_strength: float = 0.8,
     face_enhancement_creativity: float = 0.0,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14485,6 +15312,7 @@ async def topazlabs_image_gigapixel_standard_2(
         face_enhancement: Whether to do so.
         face_enhancement_strength: 0 to 1.
         face_enhancement_creativity: 0 to 1.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14508,6 +15336,7 @@ async def topazlabs_image_gigapixel_text_and_shapes(
     decompression_strength: float = 0.5,
     denoise_strength: float = 0.5,
     opacity: float = 1.0,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14543,6 +15372,7 @@ async def topazlabs_image_gigapixel_text_and_shapes(
         decompression_strength: 0 to 1.
         denoise_strength: 0 to 1.
         opacity: 0 to 1.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14555,6 +15385,7 @@ async def topazlabs_image_upscale_cgi(
     face_enhancement: bool = True,
     face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14579,6 +15410,7 @@ async def topazlabs_image_upscale_cgi(
         face_enhancement: Whether to do so.
         face_enhancement_creativity: In steps of 0.1; 0 to 1.
         face_enhancement_strength: In steps of 0.1; 0 to 1.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14591,6 +15423,7 @@ async def topazlabs_image_upscale_detail_faces(
     crop_to_fill: bool = False,
     output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
     detail_strength: float = 6.0,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14615,6 +15448,7 @@ async def topazlabs_image_upscale_detail_faces(
         crop_to_fill: Whether to do so.
         output_format: One of the choices.
         detail_strength: 0 to 10.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14627,6 +15461,7 @@ async def topazlabs_image_upscale_high_fidelity_v2(
     face_enhancement: bool = True,
     face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14651,6 +15486,7 @@ async def topazlabs_image_upscale_high_fidelity_v2(
         face_enhancement: Whether to do so.
         face_enhancement_creativity: In steps of 0.1; 0 to 1.
         face_enhancement_strength: In steps of 0.1; 0 to 1.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14672,6 +15508,7 @@ async def topazlabs_image_upscale_high_fidelity_v3(
     output_width: int = 1920,
     output_height: int = 1080,
     output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14705,6 +15542,7 @@ async def topazlabs_image_upscale_high_fidelity_v3(
         output_width: 1 to 32000.
         output_height: 1 to 32000.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14717,6 +15555,7 @@ async def topazlabs_image_upscale_low_resolution_v2(
     face_enhancement: bool = True,
     face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14741,6 +15580,7 @@ async def topazlabs_image_upscale_low_resolution_v2(
         face_enhancement: Whether to do so.
         face_enhancement_creativity: In steps of 0.1; 0 to 1.
         face_enhancement_strength: In steps of 0.1; 0 to 1.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14753,6 +15593,7 @@ async def topazlabs_image_upscale_standard_v2(
     face_enhancement: bool = True,
     face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14777,6 +15618,7 @@ async def topazlabs_image_upscale_standard_v2(
         face_enhancement: Whether to do so.
         face_enhancement_creativity: In steps of 0.1; 0 to 1.
         face_enhancement_strength: In steps of 0.1; 0 to 1.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14789,6 +15631,7 @@ async def topazlabs_image_upscale_text_refine(
     face_enhancement: bool = True,
     face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14813,6 +15656,7 @@ async def topazlabs_image_upscale_text_refine(
         face_enhancement: Whether to do so.
         face_enhancement_creativity: In steps of 0.1; 0 to 1.
         face_enhancement_strength: In steps of 0.1; 0 to 1.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14824,6 +15668,7 @@ async def topazlabs_image_upscale_transparent(
     output_height: int = 1080,
     crop_to_fill: bool = False,
     output_format: Literal["png"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14847,6 +15692,7 @@ async def topazlabs_image_upscale_transparent(
         output_height: 1 to 32000.
         crop_to_fill: Whether to do so.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14857,6 +15703,7 @@ async def topazlabs_video_astra(
     output_width: int = 1280,
     output_height: int = 720,
     model_: Literal["ast-2"] = "ast-2",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14879,6 +15726,7 @@ async def topazlabs_video_astra(
         output_width: 1 to 32000.
         output_height: 1 to 32000.
         model_: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14889,6 +15737,7 @@ async def topazlabs_video_denoise(
     output_width: int = 1280,
     output_height: int = 720,
     model_: Literal["nyx-3", "nxhf-1", "nxl-1", "nxf-1"] = "nyx-3",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14911,6 +15760,7 @@ async def topazlabs_video_denoise(
         output_width: 1 to 32000.
         output_height: 1 to 32000.
         model_: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14922,6 +15772,7 @@ async def topazlabs_video_frame_interpolation(
     output_height: int = 720,
     model_: Literal["apo-8", "apf-2", "aion-1", "chr-2", "chf-3"] = "apo-8",
     output_frame_rate: int = 60,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14945,6 +15796,7 @@ async def topazlabs_video_frame_interpolation(
         output_height: 1 to 32000.
         model_: One of the choices.
         output_frame_rate: 15 to 240.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14955,6 +15807,7 @@ async def topazlabs_video_proteus(
     output_width: int = 1280,
     output_height: int = 720,
     model_: Literal["prob-4", "pnat-1", "rhea-1", "thd-3", "thf-4", "ahq-12", "alqs-2", "alq-13", "amqs-2", "amq-13", "ddv-3", "dtv-4", "dtd-4", "dtvs-2", "dtds-2", "gcg-5", "ghq-5", "ganim-1", "iris-3", "iris-2"] = "prob-4",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -14977,6 +15830,7 @@ async def topazlabs_video_proteus(
         output_width: 1 to 32000.
         output_height: 1 to 32000.
         model_: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -14987,6 +15841,7 @@ async def topazlabs_video_starlight(
     output_width: int = 1280,
     output_height: int = 720,
     model_: Literal["slp-2.5", "slhq-1", "slm-1", "wonder-1", "slf-2"] = "slp-2.5",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15009,6 +15864,7 @@ async def topazlabs_video_starlight(
         output_width: 1 to 32000.
         output_height: 1 to 32000.
         model_: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15018,6 +15874,7 @@ async def topazlabs_video_upscale(
     video_url: File,
     target_resolution: Literal["720p", "1080p", "4k"] = "1080p",
     target_fps: Literal["30", "60"] = "30",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15039,6 +15896,7 @@ async def topazlabs_video_upscale(
         video_url: MP4; up to 100 MB.
         target_resolution: One of the choices.
         target_fps: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15051,6 +15909,7 @@ async def vidu_image_to_video_q2_pro(
     resolution: Literal["540p", "720p", "1080p"] = "720p",
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     bgm: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15074,6 +15933,7 @@ async def vidu_image_to_video_q2_pro(
         resolution: One of the choices.
         movement_amplitude: One of the choices.
         bgm: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15086,6 +15946,7 @@ async def vidu_image_to_video_q2_pro_fast(
     resolution: Literal["720p", "1080p"] = "720p",
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     bgm: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15109,6 +15970,7 @@ async def vidu_image_to_video_q2_pro_fast(
         resolution: One of the choices.
         movement_amplitude: One of the choices.
         bgm: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15121,6 +15983,7 @@ async def vidu_image_to_video_q2_turbo(
     resolution: Literal["540p", "720p", "1080p"] = "720p",
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     bgm: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15144,6 +16007,7 @@ async def vidu_image_to_video_q2_turbo(
         resolution: One of the choices.
         movement_amplitude: One of the choices.
         bgm: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15155,6 +16019,7 @@ async def vidu_image_to_video_q3_pro(
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
     resolution: Literal["360p", "540p", "720p", "1080p", "2k"] = "720p",
     audio: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15177,6 +16042,7 @@ async def vidu_image_to_video_q3_pro(
         duration: One of the choices.
         resolution: One of the choices.
         audio: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15188,6 +16054,7 @@ async def vidu_image_to_video_q3_pro_fast(
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
     resolution: Literal["720p", "1080p"] = "720p",
     audio: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15211,6 +16078,7 @@ async def vidu_image_to_video_q3_pro_fast(
         duration: One of the choices.
         resolution: One of the choices.
         audio: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15222,6 +16090,7 @@ async def vidu_image_to_video_q3_turbo(
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
     resolution: Literal["540p", "720p", "1080p"] = "720p",
     audio: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15244,6 +16113,7 @@ async def vidu_image_to_video_q3_turbo(
         duration: One of the choices.
         resolution: One of the choices.
         audio: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15256,6 +16126,7 @@ async def vidu_reference_to_video_q2(
     resolution: Literal["540p", "720p", "1080p"] = "1080p",
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15279,6 +16150,7 @@ async def vidu_reference_to_video_q2(
         resolution: One of the choices.
         duration: One of the choices.
         movement_amplitude: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15292,6 +16164,7 @@ async def vidu_reference_to_video_q2_pro(
     resolution: Literal["540p", "720p", "1080p"] = "720p",
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15316,6 +16189,7 @@ async def vidu_reference_to_video_q2_pro(
         resolution: One of the choices.
         duration: One of the choices.
         movement_amplitude: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15328,6 +16202,7 @@ async def vidu_reference_to_video_q3(
     resolution: Literal["540p", "720p", "1080p"] = "720p",
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
     audio: Literal["true", "false"] = "true",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15351,6 +16226,7 @@ async def vidu_reference_to_video_q3(
         resolution: One of the choices.
         aspect_ratio: Auto follows the inputs.
         audio: Strings true and false, not a JSON boolean.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15363,6 +16239,7 @@ async def vidu_reference_to_video_q3_ad(
     resolution: Literal["720p", "1080p"] = "720p",
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
     audio: Literal["true", "false"] = "true",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15386,6 +16263,7 @@ async def vidu_reference_to_video_q3_ad(
         resolution: One of the choices.
         aspect_ratio: Auto follows the inputs.
         audio: Strings true and false, not a JSON boolean.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15398,6 +16276,7 @@ async def vidu_reference_to_video_q3_drama(
     resolution: Literal["1080p"] = "1080p",
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
     audio: Literal["true", "false"] = "true",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15421,6 +16300,7 @@ async def vidu_reference_to_video_q3_drama(
         resolution: One of the choices.
         aspect_ratio: Auto follows the inputs.
         audio: Strings true and false, not a JSON boolean.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15433,6 +16313,7 @@ async def vidu_reference_to_video_q3_mix(
     resolution: Literal["720p", "1080p"] = "720p",
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
     audio: Literal["true", "false"] = "true",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15456,6 +16337,7 @@ async def vidu_reference_to_video_q3_mix(
         resolution: One of the choices.
         aspect_ratio: Auto follows the inputs.
         audio: Strings true and false, not a JSON boolean.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15467,6 +16349,7 @@ async def vidu_short_play_q3_ad(
     resolution: Literal["1080p"] = "1080p",
     aspect_ratio: Literal["9:16", "16:9"] = "9:16",
     assets: Sequence[Mapping[str, Any]] | str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15491,6 +16374,7 @@ async def vidu_short_play_q3_ad(
         resolution: One of the choices.
         aspect_ratio: One of the choices.
         assets: List of up to 14 persons, scenes and props; shape not published.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15506,6 +16390,7 @@ async def vidu_short_play_q3_drama(
     style: str | None = None,
     placement: Literal["upload", "panorama", "step"] = "upload",
     assets: Sequence[Mapping[str, Any]] | str,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15534,6 +16419,7 @@ async def vidu_short_play_q3_drama(
         style: Up to 30 characters.
         placement: One of the choices.
         assets: List of up to 14 persons, scenes and props; shape not published.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15547,6 +16433,7 @@ async def vidu_start_end_to_video_q2_pro(
     resolution: Literal["540p", "720p", "1080p"] = "720p",
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     bgm: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15571,6 +16458,7 @@ async def vidu_start_end_to_video_q2_pro(
         resolution: One of the choices.
         movement_amplitude: One of the choices.
         bgm: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15584,6 +16472,7 @@ async def vidu_start_end_to_video_q2_pro_fast(
     resolution: Literal["720p", "1080p"] = "720p",
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     bgm: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15608,6 +16497,7 @@ async def vidu_start_end_to_video_q2_pro_fast(
         resolution: One of the choices.
         movement_amplitude: One of the choices.
         bgm: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15621,6 +16511,7 @@ async def vidu_start_end_to_video_q2_turbo(
     resolution: Literal["540p", "720p", "1080p"] = "720p",
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     bgm: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15645,6 +16536,7 @@ async def vidu_start_end_to_video_q2_turbo(
         resolution: One of the choices.
         movement_amplitude: One of the choices.
         bgm: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15658,6 +16550,7 @@ async def vidu_start_end_to_video_q3_pro(
     resolution: Literal["540p", "720p", "1080p"] = "720p",
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     audio: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15682,6 +16575,7 @@ async def vidu_start_end_to_video_q3_pro(
         resolution: One of the choices.
         movement_amplitude: One of the choices.
         audio: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15694,6 +16588,7 @@ async def vidu_start_end_to_video_q3_pro_fast(
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
     resolution: Literal["720p", "1080p"] = "720p",
     audio: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15718,6 +16613,7 @@ async def vidu_start_end_to_video_q3_pro_fast(
         duration: One of the choices.
         resolution: One of the choices.
         audio: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15731,6 +16627,7 @@ async def vidu_start_end_to_video_q3_turbo(
     resolution: Literal["540p", "720p", "1080p"] = "720p",
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     audio: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15755,6 +16652,7 @@ async def vidu_start_end_to_video_q3_turbo(
         resolution: One of the choices.
         movement_amplitude: One of the choices.
         audio: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15767,6 +16665,7 @@ async def vidu_text_to_video_q2(
     resolution: Literal["540p", "720p", "1080p"] = "720p",
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15790,6 +16689,7 @@ async def vidu_text_to_video_q2(
         resolution: One of the choices.
         movement_amplitude: One of the choices.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15802,6 +16702,7 @@ async def vidu_text_to_video_q3_pro(
     resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
     audio: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15825,6 +16726,7 @@ async def vidu_text_to_video_q3_pro(
         resolution: One of the choices.
         duration: One of the choices.
         audio: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15836,6 +16738,7 @@ async def vidu_text_to_video_q3_pro_fast(
     resolution: Literal["720p", "1080p"] = "720p",
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
     audio: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15859,6 +16762,7 @@ async def vidu_text_to_video_q3_pro_fast(
         resolution: One of the choices.
         duration: One of the choices.
         audio: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15871,6 +16775,7 @@ async def vidu_text_to_video_q3_turbo(
     resolution: Literal["540p", "720p", "1080p"] = "720p",
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
     audio: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15894,6 +16799,7 @@ async def vidu_text_to_video_q3_turbo(
         resolution: One of the choices.
         duration: One of the choices.
         audio: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15912,6 +16818,7 @@ async def volc_drama_serial_video_translate(
     subtitle_output_mode: Literal["target", "bilingual"] = "target",
     arrange_ment: Literal["0", "1"] = "0",
     manual_style: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15942,6 +16849,7 @@ async def volc_drama_serial_video_translate(
         subtitle_output_mode: One of the choices.
         arrange_ment: One of the choices.
         manual_style: Text.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15955,6 +16863,7 @@ async def volc_drama_video_translate(
     is_dub: bool = False,
     ai_remove_type: Literal["0", "1", "2"] = "1",
     dub_voice_mode: Literal["0", "1"] = "0",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -15980,6 +16889,7 @@ async def volc_drama_video_translate(
         is_dub: Whether to do so.
         ai_remove_type: One of the choices.
         dub_voice_mode: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -15992,6 +16902,7 @@ async def volc_enhance_fast_video(
     fps: float | None = None,
     bitrate_level: Literal["low", "medium", "high"] = "medium",
     bitrate: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16015,6 +16926,7 @@ async def volc_enhance_fast_video(
         fps: Left out: as the source; 15 to 120.
         bitrate_level: One of the choices.
         bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16026,6 +16938,7 @@ async def volc_enhance_generative_video(
     fps: float | None = None,
     bitrate_level: Literal["low", "medium", "high"] = "medium",
     bitrate: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16048,6 +16961,7 @@ async def volc_enhance_generative_video(
         fps: Left out: as the source; 15 to 120.
         bitrate_level: One of the choices.
         bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16064,6 +16978,7 @@ async def volc_enhance_video(
     bitrate_level: Literal["low", "medium", "high"] = "medium",
     bitrate: int | None = None,
     bit_depth: Literal["8", "10", "12", "16"] = "8",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16091,6 +17006,7 @@ async def volc_enhance_video(
         bitrate_level: One of the choices.
         bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
         bit_depth: Professional mode only.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16101,6 +17017,7 @@ async def volc_subtitle_erase_video_refined_version(
     erase_type: Literal["subtitle", "text"] = "subtitle",
     encode_mode: Literal["size", "quality"] = "size",
     client_token: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16122,6 +17039,7 @@ async def volc_subtitle_erase_video_refined_version(
         erase_type: One of the choices.
         encode_mode: One of the choices.
         client_token: Text.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16130,6 +17048,7 @@ async def volc_subtitle_erase_video_standard_version(
     *,
     video_url: File,
     client_token: str | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16149,6 +17068,7 @@ async def volc_subtitle_erase_video_standard_version(
     Args:
         video_url: Up to 500 MB.
         client_token: Text.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16161,6 +17081,7 @@ async def wan_2_2_image_to_image(
     custom_width: int = 1024,
     custom_height: int = 1024,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16184,6 +17105,7 @@ async def wan_2_2_image_to_image(
         custom_width: Used when aspectRatio is custom; 256 to 1536.
         custom_height: Used when aspectRatio is custom; 256 to 1536.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16195,6 +17117,7 @@ async def wan_2_2_image_to_video(
     negative_prompt: str | None = None,
     duration: Literal["5", "8"] = "5",
     resolution: Literal["auto", "1024×1920", "1920×1024", "720×1280", "1280×720", "480×832", "832×480"] = "auto",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16217,6 +17140,7 @@ async def wan_2_2_image_to_video(
         negative_prompt: Up to 500 characters.
         duration: One of the choices.
         resolution: Separator is U+00D7, not the letter x.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16230,6 +17154,7 @@ async def wan_2_2_text_to_image_lora(
     lora: str | None = None,
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16254,6 +17179,7 @@ async def wan_2_2_text_to_image_lora(
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16264,6 +17190,7 @@ async def wan_2_2_text_to_video(
     negative_prompt: str | None = None,
     duration: Literal["5", "8"] = "5",
     resolution: Literal["832×480", "480×832", "1280×720", "720×1280", "1920×1024", "1024×1920"] = "1280×720",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16285,6 +17212,7 @@ async def wan_2_2_text_to_video(
         negative_prompt: Text.
         duration: One of the choices.
         resolution: Key starts with a space in working clients; U+00D7 separator.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16297,6 +17225,7 @@ async def wan_2_2_video_start_to_end(
     negative_prompt: str | None = None,
     duration: Literal["5", "8"] = "5",
     resolution: Literal["auto", "1024×1920", "1920×1024", "720×1280", "1280×720", "480×832", "832×480"] = "auto",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16320,6 +17249,7 @@ async def wan_2_2_video_start_to_end(
         negative_prompt: Text.
         duration: One of the choices.
         resolution: Separator is U+00D7, not the letter x.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16333,6 +17263,7 @@ async def wan_2_5_preview_image_to_image(
     n: int = 1,
     prompt_extend: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16357,6 +17288,7 @@ async def wan_2_5_preview_image_to_image(
         n: 1 to 4.
         prompt_extend: Whether to do so.
         seed: -1 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16371,6 +17303,7 @@ async def wan_2_5_preview_image_to_video(
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
     prompt_extend: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16396,6 +17329,7 @@ async def wan_2_5_preview_image_to_video(
         resolution: One of the choices.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16408,6 +17342,7 @@ async def wan_2_5_preview_text_to_image(
     n: int = 1,
     prompt_extend: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16431,6 +17366,7 @@ async def wan_2_5_preview_text_to_image(
         n: 1 to 4.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16444,6 +17380,7 @@ async def wan_2_5_preview_text_to_video(
     size: Literal["832*480", "480*832", "624*624", "1280*720", "720*1280", "960*960", "1088*832", "832*1088", "1920*1080", "1080*1920", "1440*1440", "1632*1248", "1248*1632"] = "1920*1080",
     prompt_extend: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16468,6 +17405,7 @@ async def wan_2_5_preview_text_to_video(
         size: One of the choices.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16483,6 +17421,7 @@ async def wan_2_6_image_to_video_flash(
     shot_type: Literal["single", "multi"] = "single",
     enable_prompt_expansion: bool = False,
     enable_audio: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16509,6 +17448,7 @@ async def wan_2_6_image_to_video_flash(
         shot_type: One of the choices.
         enable_prompt_expansion: Whether to do so.
         enable_audio: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16522,6 +17462,7 @@ async def wan_2_6_reference_to_video(
     size: Literal["1280*720", "720*1280", "960*960", "1088*832", "832*1088", "1920*1080", "1080*1920", "1440*1440", "1632*1248", "1248*1632"] = "1920*1080",
     duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
     shot_type: Literal["single", "multi"] = "single",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16546,6 +17487,7 @@ async def wan_2_6_reference_to_video(
         size: One of the choices.
         duration: One of the choices.
         shot_type: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16560,6 +17502,7 @@ async def wan_2_6_reference_to_video_flash(
     duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
     shot_type: Literal["single", "multi"] = "single",
     audio: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16585,6 +17528,7 @@ async def wan_2_6_reference_to_video_flash(
         duration: One of the choices.
         shot_type: One of the choices.
         audio: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16595,6 +17539,7 @@ async def wan_2_7_image_edit(
     prompt: str,
     width: int = 1024,
     height: int = 1024,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16616,6 +17561,7 @@ async def wan_2_7_image_edit(
         prompt: Up to 2048 characters.
         width: Omit both to leave the size unset; 512 to 4096.
         height: Omit both to leave the size unset; 512 to 4096.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16626,6 +17572,7 @@ async def wan_2_7_image_edit_pro(
     prompt: str,
     width: int = 1024,
     height: int = 1024,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16647,6 +17594,7 @@ async def wan_2_7_image_edit_pro(
         prompt: Up to 2048 characters.
         width: Omit both to leave the size unset; 512 to 4096.
         height: Omit both to leave the size unset; 512 to 4096.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16662,6 +17610,7 @@ async def wan_2_7_image_to_video(
     duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     prompt_extend: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16688,6 +17637,7 @@ async def wan_2_7_image_to_video(
         duration: One of the choices.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16704,6 +17654,7 @@ async def wan_2_7_reference_to_video(
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
     prompt_extend: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16731,6 +17682,7 @@ async def wan_2_7_reference_to_video(
         aspect_ratio: One of the choices.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16745,6 +17697,7 @@ async def wan_2_7_spicy_image_to_video(
     duration: int = 5,
     prompt_extend: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16771,6 +17724,7 @@ async def wan_2_7_spicy_image_to_video(
         duration: 2 to 15.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16781,6 +17735,7 @@ async def wan_2_7_text_to_image(
     width: int = 1024,
     height: int = 1024,
     thinking_mode: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16802,6 +17757,7 @@ async def wan_2_7_text_to_image(
         width: Omit both to leave the size unset; 512 to 4096.
         height: Omit both to leave the size unset; 512 to 4096.
         thinking_mode: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16812,6 +17768,7 @@ async def wan_2_7_text_to_image_pro(
     width: int = 1024,
     height: int = 1024,
     thinking_mode: bool = True,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16833,6 +17790,7 @@ async def wan_2_7_text_to_image_pro(
         width: Area 589824-16777216 px, ratio 1:8 to 8:1; omit for unset; 512 to 8192.
         height: Area 589824-16777216 px, ratio 1:8 to 8:1; omit for unset; 512 to 8192.
         thinking_mode: Whether to do so.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16847,6 +17805,7 @@ async def wan_2_7_text_to_video(
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
     prompt_extend: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16872,6 +17831,7 @@ async def wan_2_7_text_to_video(
         aspect_ratio: One of the choices.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16887,6 +17847,7 @@ async def wan_2_7_video_edit(
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
     prompt_extend: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16913,6 +17874,7 @@ async def wan_2_7_video_edit(
         aspect_ratio: One of the choices.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16927,6 +17889,7 @@ async def wan_2_7_video_extend(
     duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     prompt_extend: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16952,6 +17915,7 @@ async def wan_2_7_video_extend(
         duration: One of the choices.
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -16966,6 +17930,7 @@ async def wan_3_0_image_to_video(
     duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
     audio: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -16991,6 +17956,7 @@ async def wan_3_0_image_to_video(
         duration: Auto lets the model choose; billed by the seconds made.
         audio: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17005,6 +17971,7 @@ async def wan_3_0_prime_image_to_video(
     duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
     audio: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17030,6 +17997,7 @@ async def wan_3_0_prime_image_to_video(
         duration: Auto lets the model choose; billed by the seconds made.
         audio: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17047,6 +18015,7 @@ async def wan_3_0_prime_reference_to_video(
     duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
     audio: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17075,6 +18044,7 @@ async def wan_3_0_prime_reference_to_video(
         duration: Auto lets the model choose; billed by the seconds made.
         audio: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17092,6 +18062,7 @@ async def wan_3_0_reference_to_video(
     duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
     audio: bool = True,
     seed: int | None = None,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17120,6 +18091,7 @@ async def wan_3_0_reference_to_video(
         duration: Auto lets the model choose; billed by the seconds made.
         audio: Whether to do so.
         seed: 0 to 2147483647.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17129,6 +18101,7 @@ async def xai_grok_imagine_2_0_text_to_image_economy(
     prompt: str,
     aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9"] = "1:1",
     num_images: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] = "1",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17150,6 +18123,7 @@ async def xai_grok_imagine_2_0_text_to_image_economy(
         prompt: Up to 4000 characters.
         aspect_ratio: One of the choices.
         num_images: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17159,6 +18133,7 @@ async def xai_grok_imagine_edit_video_official_stable(
     prompt: str,
     video_url: File,
     resolution: Literal["720p", "480p"] = "480p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17180,6 +18155,7 @@ async def xai_grok_imagine_edit_video_official_stable(
         prompt: Up to 800 characters.
         video_url: MP4; up to 50 MB.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17188,6 +18164,7 @@ async def xai_grok_imagine_image_edit_official_stable(
     *,
     prompt: str,
     image: File,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17208,6 +18185,7 @@ async def xai_grok_imagine_image_edit_official_stable(
     Args:
         prompt: Up to 20000 characters.
         image: JPG, PNG, JPEG, WEBP; up to 10 MB.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17217,6 +18195,7 @@ async def xai_grok_imagine_image_text_to_image_official_stable(
     prompt: str,
     aspect_ratio: Literal["2:1", "20:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:20", "1:2"] = "1:1",
     output_format: Literal["jpeg", "png"] = "jpeg",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17238,6 +18217,7 @@ async def xai_grok_imagine_image_text_to_image_official_stable(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17249,6 +18229,7 @@ async def xai_grok_imagine_image_to_video_channel_low_price(
     image_urls: File | Sequence[File] | None = None,
     resolution: Literal["720p", "480p"] = "480p",
     duration: int = 6,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17272,6 +18253,7 @@ async def xai_grok_imagine_image_to_video_channel_low_price(
         image_urls: One or a list of up to 7; JPG, PNG; up to 10 MB each.
         resolution: One of the choices.
         duration: 6 to 30.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17282,6 +18264,7 @@ async def xai_grok_imagine_image_to_video_official_stable(
     image_url: File,
     resolution: Literal["720p", "480p"] = "720p",
     duration: Literal["6", "10"] = "6",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17304,6 +18287,7 @@ async def xai_grok_imagine_image_to_video_official_stable(
         image_url: JPG, PNG; up to 10 MB.
         resolution: One of the choices.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17314,6 +18298,7 @@ async def xai_grok_imagine_text_to_video_channel_low_price(
     aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"] = "2:3",
     resolution: Literal["720p", "480p"] = "720p",
     duration: int = 6,
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17336,6 +18321,7 @@ async def xai_grok_imagine_text_to_video_channel_low_price(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         duration: 6 to 30.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17346,6 +18332,7 @@ async def xai_grok_imagine_text_to_video_official_stable(
     aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9",
     resolution: Literal["720p", "480p"] = "720p",
     duration: Literal["6", "10"] = "6",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17368,6 +18355,7 @@ async def xai_grok_imagine_text_to_video_official_stable(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17378,6 +18366,7 @@ async def xai_grok_imagine_video_reference_to_video_official_stable(
     prompt: str,
     duration: Literal["6", "10"] = "6",
     resolution: Literal["720p", "480p"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17400,6 +18389,7 @@ async def xai_grok_imagine_video_reference_to_video_official_stable(
         prompt: Up to 2048 characters.
         duration: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17410,6 +18400,7 @@ async def xai_grok_imagine_video_v1_5_image_to_video_official_stable(
     image_url: File,
     duration: int = 6,
     resolution: Literal["480p", "720p"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17432,6 +18423,7 @@ async def xai_grok_imagine_video_v1_5_image_to_video_official_stable(
         image_url: Up to 100 MB.
         duration: 1 to 15.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17443,6 +18435,7 @@ async def xai_grok_imagine_video_v1_5_reference_to_video_official_stable(
     duration: int = 6,
     aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9",
     resolution: Literal["480p", "720p"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17466,6 +18459,7 @@ async def xai_grok_imagine_video_v1_5_reference_to_video_official_stable(
         duration: 1 to 15.
         aspect_ratio: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17476,6 +18470,7 @@ async def xai_grok_imagine_video_v1_5_text_to_video_official_stable(
     duration: int = 6,
     aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9",
     resolution: Literal["480p", "720p", "1080p"] = "720p",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17498,6 +18493,7 @@ async def xai_grok_imagine_video_v1_5_text_to_video_official_stable(
         duration: 1 to 15.
         aspect_ratio: One of the choices.
         resolution: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17507,6 +18503,7 @@ async def xai_grok_imagine_video_video_extend_official_stable(
     video_url: File,
     prompt: str,
     duration: Literal["6", "10"] = "6",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17528,6 +18525,7 @@ async def xai_grok_imagine_video_video_extend_official_stable(
         video_url: MP4, MOV; up to 100 MB.
         prompt: Up to 2048 characters.
         duration: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17540,6 +18538,7 @@ async def xai_rhart_imagine_image_quality_edit_official_stable(
     resolution: Literal["1k", "2k"] = "1k",
     num_images: Literal["1", "2", "3", "4"] = "1",
     output_format: Literal["jpeg", "png", "webp"] = "jpeg",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17564,6 +18563,7 @@ async def xai_rhart_imagine_image_quality_edit_official_stable(
         resolution: One of the choices.
         num_images: One of the choices.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17575,6 +18575,7 @@ async def xai_rhart_imagine_image_quality_text_to_image_official_stable(
     resolution: Literal["1k", "2k"] = "1k",
     num_images: Literal["1", "2", "3", "4"] = "1",
     output_format: Literal["jpeg", "png", "webp"] = "jpeg",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17598,6 +18599,7 @@ async def xai_rhart_imagine_image_quality_text_to_image_official_stable(
         resolution: One of the choices.
         num_images: One of the choices.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17607,6 +18609,7 @@ async def z_image_turbo(
     prompt: str,
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17627,6 +18630,7 @@ async def z_image_turbo(
         prompt: Text.
         aspect_ratio: One of the choices.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17637,6 +18641,7 @@ async def z_image_turbo_image_to_image(
     prompt: str,
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17658,6 +18663,7 @@ async def z_image_turbo_image_to_image(
         prompt: Text.
         aspect_ratio: One of the choices.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17670,6 +18676,7 @@ async def z_image_turbo_image_to_image_lora(
     lora: str | None = None,
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17693,6 +18700,7 @@ async def z_image_turbo_image_to_image_lora(
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """
 
@@ -17704,6 +18712,7 @@ async def z_image_turbo_lora(
     lora: str | None = None,
     lora_strength: float = 1,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
+    unchecked: Mapping[str, Any] | None = None,
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -17726,5 +18735,6 @@ async def z_image_turbo_lora(
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
+        unchecked: Parameters that are sent as they are, by name.
         label: This and what follows is as in `generate`.
     """

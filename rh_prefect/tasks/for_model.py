@@ -44,6 +44,7 @@ RETURNS = "The outputs, already in the storage, with what they cost."
 
 
 OPTION_DOCS: Final[Mapping[str, str]] = {
+    "unchecked": "Parameters that are sent as they are, by name: for values that the catalogue does not know yet.",
     "label": "A name for the output, in its file's name; calls with different labels are different jobs.",
     "reuse": "`always` serves an identical earlier request from the storage, at no cost, and makes equal calls of this "
     "run one job. By default equal calls are jobs of their own.",
@@ -140,7 +141,9 @@ def signature(model: Model) -> inspect.Signature:
         for param in model.params
     ]
     more = [inspect.Parameter("more", inspect.Parameter.VAR_KEYWORD, annotation=Any)] if model.incomplete else []
-    return inspect.Signature([*params, *options().values(), *more], return_annotation=Result)
+    taken = Mapping[str, Any] | None
+    unchecked = inspect.Parameter("unchecked", keyword, default=None, annotation=taken)
+    return inspect.Signature([*params, unchecked, *options().values(), *more], return_annotation=Result)
 
 
 @cache
@@ -152,7 +155,7 @@ def options() -> Mapping[str, inspect.Parameter]:
 
 def option_docs() -> Mapping[str, str]:
     """What the options of `generate` mean; see `OPTION_DOCS`."""
-    return {name: OPTION_DOCS.get(name, "") for name in options()}
+    return {name: OPTION_DOCS.get(name, "") for name in ("unchecked", *options())}
 
 
 def _default(param: Param) -> object:

@@ -17,6 +17,7 @@ from prefect.tasks import Task
 
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.blocks.paying import load_payer
+from rh_prefect.custom import CustomInput
 from rh_prefect.errors import ConfigError, InputError, JobFailed, JournalError, StoreError, TransportError
 from rh_prefect.jobs.leaving import Left, Round
 from rh_prefect.jobs.ledger.journal import FolderJournal
@@ -93,6 +94,7 @@ def run_name(parameters: Mapping[str, Any]) -> str:
     asked = parameters["asked"]
     # Something else in its place is the body's to refuse.
     model, params = getattr(asked, "model", type(asked).__name__), getattr(asked, "__dict__", {})
+    params = asked.params if isinstance(asked, CustomInput) else params
     return titled(str(model), params, label=parameters.get("label"))
 
 
@@ -134,7 +136,8 @@ async def generate(
         clip = await generate(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5"))
 
     Args:
-        asked: The model and its parameters, from `rh_prefect.models`; or a `WorkflowInput` or `AppInput`.
+        asked: The model and its parameters, from `rh_prefect.models`; a `WorkflowInput` or `AppInput`; or an endpoint
+            that the catalogue lacks, from `models.custom`.
         label: A name for the output, in its file's name; calls with different labels are different jobs.
         reuse: `always` serves an identical earlier request from the storage, at no cost, and makes equal calls of this
             run one job. By default equal calls are jobs of their own.

@@ -59,7 +59,7 @@ def test_every_task_takes_its_models_parameters_and_the_options_of_generate(mode
     shown = parameters(task)
     own = [name for name in parameters(generate.fn) if name != "asked"]
     more = ["more"] if model.incomplete else []
-    assert list(shown) == [*(param.name for param in model.params), *own, *more]
+    assert list(shown) == [*(param.name for param in model.params), "unchecked", *own, *more]
     for name in own:
         assert shown[name].default == parameters(generate.fn)[name].default
     for param in model.params:
@@ -82,7 +82,7 @@ def test_a_parameter_that_is_called_like_an_option_gets_another_name() -> None:
     model = decode_model({**raw, "params": [{"key": key, "type": "string"} for key in keys]})
     names = [param.name for param in model.params]
     assert names == ["label_", "key_", "scope_", "storage_", "wait_for_", "return_state_", "prompt"]
-    assert list(inspect.signature(build(model)).parameters) == [*names, *RUN_OPTIONS]
+    assert list(inspect.signature(build(model)).parameters) == [*names, "unchecked", *RUN_OPTIONS]
     assert catalog.validate(model, {"label_": "one", "scope_": "two"}) == {"label": "one", "scope": "two"}
 
 

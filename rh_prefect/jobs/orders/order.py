@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import islice, product
@@ -17,7 +17,7 @@ from rh_prefect.jobs.ledger.journal import Journal
 from rh_prefect.jobs.ledger.records import Intent, SeenMedia
 from rh_prefect.jobs.orders.inputs import Input, Inputs
 from rh_prefect.media.ref import Media, as_media_input
-from rh_prefect.media.source import shown
+from rh_prefect.media.source import CheckSize, shown
 from rh_prefect.models import ModelInput
 
 _log = logging.getLogger("rh_prefect")
@@ -128,14 +128,14 @@ async def place_order(asked: ModelInput, *, site: str, inputs: Inputs, label: st
     Raises:
         InputError: A parameter or a file is not what the model takes.
     """
-    model = asked.entry
+    model, free = asked.entry, asked.unchecked
     params = asked.params()
     files: dict[str, Input] = {}
     for param in model.media_params:
         given = params.get(param.name)
         if given is not None:
-            params[param.name] = await _marks(model, param, given, inputs, files)
-    read = catalog.read_parameters(model, params)
+            params[param.name] = await _marks(model, param, given, inputs, files, is_checked=param.name not in free)
+    read = catalog.read_parameters(model, params, unchecked=free)
     price = catalog.estimate(model, read.sent, seconds=_seconds(files))
     request = as_request(read.given)
     return Order(
@@ -233,25 +233,55 @@ def _without_breaks(value: Any) -> Any:
 
 
 async def _marks(
-    model: catalog.Model, param: catalog.Param, given: object, inputs: Inputs, files: dict[str, Input]
+    model: catalog.Model,
+    param: catalog.Param,
+    given: object,
+    inputs: Inputs,
+    files: dict[str, Input],
+    *,
+    is_checked: bool,
 ) -> str | list[str]:
+    async def mark(source: Media | str) -> str:
+        def check(seen: SeenMedia) -> None:
+            catalog.check_file(model, param, extension=seen.extension, size=seen.size, kind=seen.kind, source=seen.uri)
+
+        def check_size(size: int) -> None:
+            catalog.check_file(model, param, extension=None, size=size, source=shown(source))
+
+        if not is_checked:
+            return await file_mark(source, inputs, files)
+        return await file_mark(source, inputs, files, check=check, check_size=check_size)
+
     sources = list(given) if isinstance(given, list | tuple) else [given]
-    marks = await asyncio.gather(*(_mark(model, param, as_media_input(source), inputs, files) for source in sources))
+    marks = await asyncio.gather(*(mark(as_media_input(source)) for source in sources))
     return marks if isinstance(given, list | tuple) else marks[0]
 
 
-async def _mark(
-    model: catalog.Model, param: catalog.Param, source: Media | str, inputs: Inputs, files: dict[str, Input]
+async def file_mark(
+    source: Media | str,
+    inputs: Inputs,
+    files: dict[str, Input],
+    *,
+    check: Callable[[SeenMedia], None] = lambda _: None,
+    check_size: CheckSize = lambda _: None,
 ) -> str:
+    """Finds out what a file is, and notes it.
+
+    Args:
+        source: The file; `asset://` stands for media that RunningHub has, and is passed on as it is.
+        inputs: Looks at files.
+        files: The job's files by their marks; this one is added.
+        check: Raises where the content will not do.
+        check_size: Raises where a file of so many bytes will not do; asked before anything is read.
+
+    Returns:
+        What stands for it in the job's payload.
+
+    Raises:
+        InputError: It cannot be read, or will not do.
+    """
     if isinstance(source, str) and source.startswith(ASSET):
         return source
-
-    def check(seen: SeenMedia) -> None:
-        catalog.check_file(model, param, extension=seen.extension, size=seen.size, kind=seen.kind, source=seen.uri)
-
-    def check_size(size: int) -> None:
-        catalog.check_file(model, param, extension=None, size=size, source=shown(source))
-
     given = await inputs.identify(source, check=check, check_size=check_size)
     files[given.mark] = given
     return given.mark

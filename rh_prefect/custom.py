@@ -1,0 +1,128 @@
+"""A call of an endpoint that the catalogue does not know: its parameters as RunningHub names them, and its files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from rh_prefect.errors import InputError
+from rh_prefect.media.ref import Media, MediaInput, as_media_input
+from rh_prefect.plain_values import flaw_of, snapshot
+
+_API = re.compile(r"^(https?://[^/]+)?/?(openapi/v2/)?")
+_ENDPOINT = re.compile(r"(?!\.)[\w.\[\]-]+(/(?!\.)[\w.\[\]-]+)*")
+
+
+class FileValue(BaseModel):
+    """A file among the parameters of a `CustomInput`; as JSON, `{"file": "photo.jpg"}`.
+
+    Attributes:
+        file: A `Media`, a path, an fsspec URI, an http(s) link or the result of another job.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: MediaInput
+
+
+def _endpoint(given: object) -> object:
+    path = _API.sub("", given.strip()).strip("/") if isinstance(given, str) else given
+    if not isinstance(path, str) or not _ENDPOINT.fullmatch(path):
+        raise ValueError(f"{given!r} is no endpoint; write it as in 'luma/uni-1/text-to-image'")
+    return path
+
+
+def _value(value: object) -> object:
+    """Finds the files in a parameter: no text is one, since nothing tells a text from a file's name."""
+    if value is None or isinstance(value, str | bool | int | float | FileValue):
+        return value
+    if isinstance(value, Mapping) and value.keys() == {"file"}:
+        return FileValue(file=as_media_input(value["file"]))
+    if isinstance(value, Mapping):
+        return {str(name): _value(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_value(one) for one in value]
+    if isinstance(value, Media | os.PathLike) or hasattr(value, "media"):
+        return FileValue(file=as_media_input(value))
+    raise ValueError(f"a value of the type {type(value).__name__} cannot be sent as JSON")
+
+
+def _params(given: object) -> object:
+    if not isinstance(given, Mapping):
+        raise ValueError("an object of parameters was expected")
+    try:
+        return {str(name): _value(value) for name, value in given.items()}
+    except InputError as error:
+        raise ValueError(error.message.rstrip(".")) from None
+
+
+class CustomInput(BaseModel):
+    """The input of an endpoint that the catalogue does not know; nothing but its files is checked.
+
+    It takes the same paid path as a model: it is paid for once, its outputs go to the storage, and it counts in budgets
+    and in `rh-prefect spend`.
+
+    Attributes:
+        endpoint: The path below `/openapi/v2/`.
+        params: The parameters as the API names them, files as `FileValue`.
+        price: What a call costs in the account's currency, for budgets. None asks RunningHub where a budget needs it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoint: Annotated[str, BeforeValidator(_endpoint)]
+    params: Annotated[dict[str, Any], BeforeValidator(_params)] = Field(default_factory=dict)
+    price: Decimal | None = Field(default=None, gt=0)
+
+    def __init__(self, **given: Any) -> None:
+        flaw = flaw_of(given.get("params"))
+        if flaw:
+            raise InputError(f"{given.get('endpoint')}: a parameter {flaw}. Nothing was sent.")
+        try:
+            super().__init__(**snapshot(given))
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
+                for one in error.errors()
+            )
+            raise InputError(f"{given.get('endpoint')}: {problems}. Nothing was sent.") from None
+
+    @property
+    def model(self) -> str:
+        """What records and tables call it."""
+        return self.endpoint
+
+
+def custom(
+    endpoint: str,
+    /,
+    *,
+    price: Decimal | float | None = None,
+    params: Mapping[str, object] | None = None,
+    **more: object,
+) -> CustomInput:
+    """Asks for an endpoint that the catalogue does not know yet.
+
+        models.custom("luma/uni-1/text-to-image", prompt="a lighthouse", imageUrls=[Path("photo.jpg"), earlier_result])
+
+    Args:
+        endpoint: The path below `/openapi/v2/`, as RunningHub's page of the model shows it.
+        price: What a call costs in the account's currency, for budgets; by default RunningHub is asked where a budget
+            needs it.
+        params: Parameters whose names are no Python names, or are those of this function.
+        more: The other parameters, by the names of the API. A `Path`, `Media`, `models.FileValue` or the result of
+            another job is a file, and is made readable for RunningHub; a text is sent as it is.
+
+    Raises:
+        InputError: The endpoint is none, or a value cannot be sent.
+    """
+    twice = sorted({*(params or {})} & {*more})
+    if twice:
+        raise InputError(f"{endpoint}: {', '.join(twice)} is given twice. Nothing was sent.")
+    exact = Decimal(str(price)) if isinstance(price, float) else price
+    return CustomInput(endpoint=endpoint, price=exact, params={**(params or {}), **more})
