@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rh_prefect.emulator import Emulator
     from rh_prefect.flows.batch.run import batch
     from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
+    from rh_prefect.jobs.outputs.answers import Face
     from rh_prefect.jobs.outputs.result import Result
     from rh_prefect.media.ref import Media
     from rh_prefect.media.store import MediaStore
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Emulator": "rh_prefect.emulator",
+    "Face": "rh_prefect.jobs.outputs.answers",
     "Media": "rh_prefect.media.ref",
     "MediaStorage": "rh_prefect.blocks",
     "MediaStore": "rh_prefect.media.store",
@@ -52,6 +54,7 @@ _HOMES = {
 
 __all__ = [
     "Emulator",
+    "Face",
     "Media",
     "MediaStorage",
     "MediaStore",

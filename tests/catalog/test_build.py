@@ -14,6 +14,8 @@ from rh_prefect.catalog.registry import SLIM_FILE
 from rh_prefect.catalog.slim import dumps, slim
 from rh_prefect.errors import InputError
 
+MARK = "<!-- Written by `python -m rh_prefect.catalog.build`. -->"
+
 
 def param(key: str, type_: str = "string", **more: object) -> dict[str, Any]:
     return {"key": key, "type": type_, "required": False, **more}
@@ -157,7 +159,8 @@ def files(tmp_path: Path) -> list[str]:
     (tmp_path / "source.json").write_text(
         json.dumps(source({"name": "a/b", "params": [param("prompt")]})), encoding="utf-8"
     )
-    names = {"--slim": "slim.json", "--stub": "stub.pyi", "--tasks": "tasks.pyi"}
+    (tmp_path / "page.md").write_text(f"# Models\n\n{MARK}\nolder\n\nThe rest.\n", encoding="utf-8")
+    names = {"--slim": "slim.json", "--stub": "stub.pyi", "--tasks": "tasks.pyi", "--page": "page.md"}
     return [word for option, name in names.items() for word in (option, str(tmp_path / name))]
 
 
@@ -182,10 +185,20 @@ def test_a_build_a_check_and_a_drift(files: list[str], tmp_path: Path, capsys: p
         stub.write_text(text.replace("prompt: str | None = None", "prompt: str"), encoding="utf-8")
         assert build.main(["--check", *files]) == 1
         said = capsys.readouterr().err
-        assert "stub does not fit" in said
+        assert "does not fit the data file" in said
         assert name in said
         assert build.main(files) == 0
         assert build.main(["--check", *files]) == 0
+
+
+def test_the_count_in_the_docs_is_written_and_checked(files: list[str], tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    assert build.main([str(tmp_path / "source.json"), *files]) == 0
+    counted = page.read_text(encoding="utf-8")
+    assert counted.startswith(f"# Models\n\n{MARK}\n1 models are known as of 1: 1 current, 0 deprecated and 0 that ")
+    assert counted.endswith("\n\nThe rest.\n")
+    page.write_text(counted.replace("1 current", "2 current"), encoding="utf-8")
+    assert build.main(["--check", *files]) == 1
 
 
 def test_a_change_of_price_is_told_with_both_prices() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from decimal import Decimal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.errors import InputError
 from rh_prefect.media.ref import Media
+
+_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
 
 class Result(BaseModel):
@@ -69,3 +74,35 @@ class Result(BaseModel):
     def text(self) -> str:
         """All texts, joined by blank lines."""
         return "\n\n".join(self.texts)
+
+    def json(self) -> Any:  # type: ignore[override]  # pydantic's own method of this name is deprecated
+        """Reads the answer of a model that answers with data, also where a language model put words around it.
+
+        Raises:
+            InputError: No text of the result holds JSON; the texts are paid for and stay in `texts`.
+        """
+        for text in self.texts:
+            try:
+                return _parse(text)
+            except ValueError:
+                continue
+        raise InputError(
+            f"{self.job}: {self.model} did not answer with JSON but with {self.text[:200]!r}. What to do: ask for "
+            "JSON, or read `.text`."
+        )
+
+
+def _parse(text: str) -> Any:
+    fenced = _FENCE.search(text)
+    for part in (text, *([fenced[1]] if fenced else []), *_bracketed(text)):
+        try:
+            return json.loads(part)
+        except ValueError:
+            continue
+    raise ValueError("no JSON")
+
+
+def _bracketed(text: str) -> list[str]:
+    """The parts of a text from the first bracket to the last, objects and lists in the order in which they begin."""
+    spans = [(text.find(left), text.rfind(right) + 1) for left, right in ("{}", "[]")]
+    return [text[start:end] for start, end in sorted(spans) if 0 <= start < end]

@@ -1,0 +1,61 @@
+"""Answers that are data, in every form that a model may give them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from rh_prefect import Face, Result
+from rh_prefect.errors import InputError
+
+
+def result(*texts: str) -> Result:
+    facts = {"model": "some/model", "endpoint": "some/model", "job": "run/key", "key": "key", "task_id": "1"}
+    return Result(**facts, texts=texts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": [1, 2]}',
+        'Here you are:\n```json\n{"a": [1, 2]}\n```\nEnjoy.',
+        '```\n{"a": [1, 2]}\n```',
+        'The answer is {"a": [1, 2]}, as asked.',
+    ],
+)
+def test_json_is_found_with_words_and_fences_around_it(text: str) -> None:
+    assert result("a word first", text).json() == {"a": [1, 2]}
+
+
+def test_a_list_is_found_too() -> None:
+    assert result("Three: [1, 2, {}] and no more").json() == [1, 2, {}]
+
+
+@pytest.mark.parametrize("texts", [(), ("no data",), ("{broken", "]x[")])
+def test_what_holds_no_json_says_what_was_answered(texts: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="run/key: some/model did not answer with JSON but with"):
+        result(*texts).json()
+
+
+@pytest.mark.parametrize(
+    ("answer", "face"),
+    [
+        ({"sessionId": "7", "faceId": "9", "startTime": 10, "endTime": 900}, ("7", "9", 10, 900)),
+        ({"sessionId": 7, "faceId": 9}, ("7", "9", 0, None)),
+        (
+            {"session_id": "7", "face_data": [{"face_id": "9", "start_time": 5, "end_time": 6}, {"face_id": "8"}]},
+            ("7", "9", 5, 6),
+        ),
+    ],
+)
+def test_a_face_is_read_in_the_known_spellings(answer: dict[str, Any], face: tuple[str, str, int, int | None]) -> None:
+    found = Face.of(result(json.dumps(answer)))
+    assert (found.session_id, found.face_id, found.start_ms, found.end_ms) == face
+
+
+@pytest.mark.parametrize("answer", [{}, {"sessionId": "7"}, {"sessionId": "7", "faces": []}, [1], {"faces": [1]}])
+def test_an_answer_without_a_face_is_named(answer: object) -> None:
+    with pytest.raises(InputError, match="answered without a session or a face"):
+        Face.of(result(json.dumps(answer)))
