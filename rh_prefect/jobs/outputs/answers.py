@@ -15,8 +15,8 @@ class Face(BaseModel):
 
         face = Face.of(await generate(models.KlingLipSyncIdentifyFace(video_url=clip)))
 
-    RunningHub publishes no description of this answer. Its ids are read in the spellings of RunningHub's parameters and of
-    Kling's own API; of several faces the first counts. The ids live for a limited time.
+    RunningHub does not describe this answer. Its ids are read in the spellings of RunningHub's parameters and of Kling's
+    own API; of several faces the first counts. The ids live for a limited time.
 
     Attributes:
         session_id: Names the analysed video.
@@ -43,7 +43,9 @@ class Face(BaseModel):
             InputError: The answer names no session or no face; it is paid for, and kept as `result.text`.
         """
         answer = result.json()
-        first = next((answer[name][0] for name in ("faceData", "face_data", "faces") if _has_items(answer, name)), {})
+        first: dict[str, object] = next(
+            (answer[name][0] for name in ("faceData", "face_data", "faces") if _has_items(answer, name)), {}
+        )
         try:
             return cls.model_validate(answer | first)
         except (ValidationError, TypeError) as error:
