@@ -15,8 +15,8 @@ class Face(BaseModel):
 
         face = Face.of(await generate(models.KlingLipSyncIdentifyFace(video_url=clip)))
 
-    RunningHub does not describe this answer. Its ids are read in the spellings of RunningHub's parameters and of Kling's
-    own API; of several faces the first counts. The ids live for a limited time.
+    RunningHub does not describe this answer. Its ids are read in the spellings of its own parameters and of Kling's
+    API; of several faces the first counts. The ids live for a limited time.
 
     Attributes:
         session_id: Names the analysed video.
