@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rh_prefect.catalog.examples import example
     from rh_prefect.catalog.price import Price, PriceTable
     from rh_prefect.catalog.prose import describe, summary
-    from rh_prefect.catalog.registry import find, get, models, nearest
+    from rh_prefect.catalog.registry import get, models, nearest
+    from rh_prefect.catalog.search import find
 
 __all__ = [
     "InputWarning",
@@ -47,7 +48,8 @@ _HOMES = {
     "costing": ("estimate",),
     "price": ("Price", "PriceTable"),
     "prose": ("describe", "summary"),
-    "registry": ("find", "get", "models", "nearest"),
+    "registry": ("get", "models", "nearest"),
+    "search": ("find",),
 }
 
 

@@ -55,10 +55,18 @@ class PriceTable:
     rows: tuple[tuple[tuple[str, ...], Decimal], ...] = ()
     currency: str = "CNY"
 
+    @property
+    def least(self) -> Decimal:
+        """The least that one unit costs."""
+        return min(self._amounts)
+
+    @property
+    def _amounts(self) -> list[Decimal]:
+        return [self.fixed] if self.fixed is not None else [amount for _, amount in self.rows]
+
     def __str__(self) -> str:
         """Reads like `0.69 to 1.04 CNY per second`."""
-        amounts = [self.fixed] if self.fixed is not None else [amount for _, amount in self.rows]
-        low, high = money(min(amounts)), money(max(amounts))
+        low, high = money(self.least), money(max(self._amounts))
         unit, _, more = self.unit.partition(", ")
         span = low if low == high else f"{low} to {high}"
         return f"{'from ' if more else ''}{span} {self.currency} per {unit}"

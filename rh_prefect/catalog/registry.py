@@ -1,17 +1,16 @@
-"""Finds models: by any of their names, or by what they do."""
+"""Reads the models, and finds one by any of its names; `search` finds them by what they do."""
 
 from __future__ import annotations
 
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rh_prefect.catalog.entry import Model, Output, decode_model
+from rh_prefect.catalog.entry import Model, decode_model
 from rh_prefect.catalog.names import words
 from rh_prefect.errors import UnknownModelError
 
@@ -19,7 +18,6 @@ SLIM_FILE = Path(__file__).with_name("models.json")
 """The package's own data: made by `python -m rh_prefect.catalog.build`, never by hand."""
 
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(?:\+\d+)?")
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @cache
@@ -141,80 +139,3 @@ def nearest(name: str, *, limit: int = 3) -> tuple[str, ...]:
 
 def _plain(name: str) -> str:
     return "".join(words(name)).lower()
-
-
-def find(
-    query: str = "",
-    *,
-    output: Output | None = None,
-    family: str | None = None,
-    in_docs: bool | None = None,
-    with_old: bool = False,
-) -> list[Model]:
-    """Searches for models by words.
-
-    Args:
-        query: Words that describe the model, as in "kling image to video"; each may also be a part of a word.
-        output: Only models that make this.
-        family: Only models of this line.
-        in_docs: Only models that the documentation lists, or only the others.
-        with_old: Also models that are deprecated, or gone from RunningHub's newest lists.
-
-    Returns:
-        The models that have every word, the best match first: words in the name before words elsewhere, a phrase before
-        scattered words, listed before unlisted, newer before older. Where none has every word, those that have most.
-    """
-    chosen = [
-        model
-        for model in models()
-        if (output is None or model.output == output)
-        and (family is None or model.family == family.lower())
-        and (in_docs is None or model.in_docs is in_docs)
-        and (with_old or model.status == "current")
-    ]
-    wanted = [word.lower() for word in words(query)]
-    scored = [(_score(model, wanted), model) for model in chosen]
-    most = max((hits for (hits, _), _ in scored), default=0)
-    if wanted and not most:
-        return []
-    return _ranked((score, model) for (hits, score), model in scored if hits == most)
-
-
-def _ranked(scored: Iterable[tuple[int, Model]]) -> list[Model]:
-    def order(pair: tuple[int, Model]) -> tuple[object, ...]:
-        score, model = pair
-        return (
-            model.status != "current",
-            model.incomplete,
-            -score,
-            not model.in_docs,
-            _version(model),
-            len(model.name),
-            model.name,
-        )
-
-    return [model for _, model in sorted(scored, key=order)]
-
-
-def _version(model: Model) -> tuple[float, ...]:
-    """Sorts newer models of a line before older ones."""
-    return tuple(-float(number) for number in _NUMBER.findall(model.name)[:1])
-
-
-def _score(model: Model, wanted: list[str]) -> tuple[int, int]:
-    """How many of the words a model has, and how well they fit."""
-    own = [word.lower() for word in words(model.name)]
-    name, more = " ".join(own), _more(model)
-    hits = score = 0
-    for word in wanted:
-        worth = 6 if word in own else 4 if word in name else 2 if word in more else 0
-        hits += worth > 0
-        score += worth
-    phrase = " ".join(wanted)
-    pairs = sum(f"{left} {right}" in name for left, right in pairwise(wanted))
-    return hits, score + 3 * pairs + (8 if phrase and phrase in name else 0)
-
-
-def _more(model: Model) -> str:
-    parts = (model.endpoint, model.family, model.output, *model.groups)
-    return " ".join(word.lower() for part in parts for word in words(part))

@@ -50,44 +50,6 @@ def test_a_wrong_name_gets_the_three_nearest() -> None:
     assert all(name in str(caught.value) for name in caught.value.nearest)
 
 
-def names(query: str, **filters: object) -> list[str]:
-    return [model.name for model in catalog.find(query, **filters)]  # type: ignore[arg-type]  # filters by name
-
-
-def test_a_search_finds_what_a_person_expects_first() -> None:
-    found = names("kling image to video")
-    assert found[:2] == ["kling-v3.0-pro-image-to-video", "kling-v3.0-std-image-to-video"]
-    assert all("kling" in name and name.endswith("image-to-video") for name in found[:10])
-    assert "kling-v2.6-pro-image-to-video" in found[:6]
-
-
-def test_a_search_by_words_and_output() -> None:
-    assert set(names("upscale", output="video")) == {"topazlabs-video-upscale", "rh-video-upscaler"}
-    assert all(name.startswith("minimax/speech") for name in names("speech"))
-    assert names("music")[0] == "minimax/music-2.5"
-    assert names("z image turbo")[0] == "z-image/turbo"
-    assert names("Z-Image") == names("z image")
-
-
-def test_a_search_where_no_model_has_every_word_gives_those_with_most() -> None:
-    assert names("kling video upscale zzz") == names("kling video upscale")
-    assert names("zzz") == []
-
-
-def test_filters_alone() -> None:
-    assert len(catalog.find(with_old=True)) == len(catalog.models())
-    assert {model.in_docs for model in catalog.find(in_docs=True)} == {True}
-    assert {model.family for model in catalog.find(family="Kling")} == {"kling"}
-    assert {model.output for model in catalog.find(output="3d")} == {"3d"}
-
-
-def test_old_models_are_found_on_demand_and_come_last() -> None:
-    assert {model.status for model in catalog.find("skyreels text to video")} == {"current"}
-    flags = [model.status != "current" for model in catalog.find("skyreels text to video", with_old=True)]
-    assert flags == sorted(flags)
-    assert any(flags)
-
-
 def test_every_spelling_of_an_endpoint_is_found() -> None:
     model = catalog.get("rhart-video-s/text-to-video-pro-deprecated")
     assert (model.endpoint, model.status) == ("rhart-video-s/text-to-video-pro", "deprecated")

@@ -1,0 +1,333 @@
+"""Finds models by what they do, what they take and what they cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from itertools import pairwise
+from typing import Literal, get_args
+
+from rh_prefect.catalog.entry import Model, Output
+from rh_prefect.catalog.query import Query, Term, nearest_words, read_query
+from rh_prefect.catalog.registry import models
+from rh_prefect.catalog.tags import Input, inputs_of, spelled, tags_of
+from rh_prefect.catalog.vocabulary import TAGS, split
+from rh_prefect.errors import InputError
+
+Sort = Literal["relevance", "price", "date", "name"]
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_STATUS = {"current": 0, "deprecated": 1, "gone": 2}
+
+# What one term is worth in one model, by how the model has it; `_NEXT` less for each further tag that is near.
+_DOES, _SAYS, _ENDPOINT, _PART, _ELSEWHERE = 10, 8, 8, 6, 4
+_NEAR, _NEXT, _LEAST = 6, 1, 3
+_ALSO_SAYS, _PAIR, _PHRASE, _INCOMPLETE = 2, 3, 8, -1
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which models a search looks at.
+
+    Attributes:
+        output: Only models that make this.
+        takes: Only models that take this.
+        family: Only models of this line.
+        in_docs: Only models that the documentation lists, or only the others.
+        with_old: Also models that are deprecated, or gone from RunningHub's newest lists.
+        max_price: Only models of which one unit costs at least this or less; a price that is not known is no match.
+    """
+
+    output: Output | None = None
+    takes: Input | None = None
+    family: str | None = None
+    in_docs: bool | None = None
+    with_old: bool = False
+    max_price: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search has found.
+
+    Attributes:
+        models: The models, in order.
+        notes: What a person should know about them, as sentences: what was taken for what, and what was left out.
+    """
+
+    models: tuple[Model, ...]
+    notes: tuple[str, ...] = ()
+
+
+def find(
+    query: str = "",
+    *,
+    output: Output | None = None,
+    takes: Input | None = None,
+    family: str | None = None,
+    in_docs: bool | None = None,
+    with_old: bool = False,
+    max_price: Decimal | float | None = None,
+    sort: Sort = "relevance",
+) -> list[Model]:
+    """Searches for models by what they do.
+
+    Args:
+        query: What the model does, as in "lip sync" or "kling image to video": synonyms, parts of words and small
+            typing errors are understood.
+        output: Only models that make this.
+        takes: Only models that take this.
+        family: Only models of this line.
+        in_docs: Only models that the documentation lists, or only the others.
+        with_old: Also models that are deprecated, or gone from RunningHub's newest lists.
+        max_price: Only models of which one unit (a call, a second, ...) costs at least this or less; models without a
+            known price are left out.
+        sort: By relevance, and then the newest first; or by the least price of a unit, by the date of the newest list
+            that has it, or by name.
+
+    Returns:
+        The models that do all that is asked for. Where none does, those that do most of it; where none does a thing,
+        those that come nearest.
+
+    Raises:
+        InputError: There is no such order.
+    """
+    price = None if max_price is None else Decimal(str(max_price))
+    wanted = Filter(output, takes, family, in_docs, with_old, price)
+    return list(search(query, wanted, sort=sort).models)
+
+
+def search(text: str, wanted: Filter, *, sort: Sort = "relevance") -> Found:
+    """Searches like `find`, and also says how the search was understood.
+
+    Args:
+        text: What the models do.
+        wanted: Which models to look at.
+        sort: See `find`.
+
+    Raises:
+        InputError: There is no such order.
+    """
+    if sort not in _ORDERS:
+        raise InputError(f"Models cannot be sorted by {sort!r}; choose one of {', '.join(_ORDERS)}.")
+    query = read_query(text, _names())
+    cards = [card for card in _cards() if _is_wanted(card, wanted)]
+    matches = _matches(cards, query, is_all=not text.strip())
+    if not matches:
+        return Found((), (_no_match(text, query),))
+    hits = max(match.hits for match in matches)
+    best = [match for match in matches if match.hits == hits]
+    shown, left_out = _without_near(best) if sort != "relevance" else (best, [])
+    ranked, about_price = _affordable(sorted(shown, key=_ORDERS[sort]), wanted.max_price)
+    notes = (*_about(query, hits), *_about_near(query, ranked), *left_out, *about_price)
+    return Found(tuple(match.card.model for match in ranked), notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """What is looked at in one model: its words in lower case, and what they and its parameters say."""
+
+    model: Model
+    name: str
+    endpoint: str
+    more: str
+    tags: frozenset[str]
+    inputs: tuple[Input, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """How well one model matches.
+
+    Attributes:
+        card: The model.
+        hits: How many of the terms it has, by their weights.
+        score: How well it has them.
+        is_near: Whether it has one of them only nearly.
+    """
+
+    card: _Card
+    hits: int
+    score: int
+    is_near: bool = False
+
+
+@cache
+def _cards() -> tuple[_Card, ...]:
+    return tuple(
+        _Card(
+            model,
+            spelled(model.name),
+            spelled(model.endpoint),
+            spelled(model.family, *model.groups),
+            frozenset(tags_of(model)),
+            inputs_of(model),
+        )
+        for model in models()
+    )
+
+
+@cache
+def _names() -> frozenset[str]:
+    return frozenset(
+        word for card in _cards() for text in (card.name, card.endpoint, card.more) for word in text.split()
+    )
+
+
+def _is_wanted(card: _Card, wanted: Filter) -> bool:
+    model = card.model
+    return (
+        (wanted.output is None or model.output == wanted.output)
+        and (wanted.takes is None or wanted.takes in card.inputs)
+        and (wanted.family is None or model.family == wanted.family.lower())
+        and (wanted.in_docs is None or model.in_docs is wanted.in_docs)
+        and (wanted.with_old or model.status == "current")
+    )
+
+
+def _matches(cards: Iterable[_Card], query: Query, *, is_all: bool) -> list[_Match]:
+    if is_all:
+        return [_Match(card, 0, 0) for card in cards]
+    found = (_match(card, query) for card in cards)
+    return [match for match in found if match.hits]
+
+
+def _match(card: _Card, query: Query) -> _Match:
+    points = [(term, _points(card, term)) for term in query.terms]
+    had = [term for term, worth in points if worth]
+    return _Match(
+        card,
+        hits=sum(map(_weight, had)),
+        score=sum(worth for _, worth in points) + _bonus(card, query),
+        is_near=any(term.tag is not None and term.tag.name not in card.tags for term in had),
+    )
+
+
+def _weight(term: Term) -> int:
+    """Counts what a model does for more than what it makes: "music for a video" is music, if there is no such video."""
+    return 1 if term.tag is not None and term.tag.name in get_args(Output) else 2
+
+
+def _points(card: _Card, term: Term) -> int:
+    """What one term is worth in one model; zero where the model does not have it."""
+    if term.tag is None:
+        return _points_of_word(card, term.phrase)
+    says = f" {term.phrase} " in card.name or f" {term.tag.name} " in card.name
+    if term.tag.name in card.tags:
+        return _DOES + _ALSO_SAYS * says
+    if says:
+        return _SAYS
+    near = (place for place, name in enumerate(split(term.tag.near)) if name in card.tags)
+    return max((max(_NEAR - _NEXT * place, _LEAST) for place in near), default=0)
+
+
+def _points_of_word(card: _Card, word: str) -> int:
+    whole = f" {word} "
+    if whole in card.name:
+        return _DOES
+    if whole in card.endpoint:
+        return _ENDPOINT
+    if len(word) > 2 and (word in card.name or word in card.endpoint):
+        return _PART
+    return _ELSEWHERE if whole in card.more else 0
+
+
+def _bonus(card: _Card, query: Query) -> int:
+    """What words that stand together add, and what is taken off a model whose parameters are not all known."""
+    words = query.words
+    together = sum(f" {left} {right} " in card.name for left, right in pairwise(words))
+    is_phrase = len(words) > 1 and f" {' '.join(words)} " in card.name
+    return _PAIR * together + _PHRASE * is_phrase + _INCOMPLETE * card.model.incomplete
+
+
+def _relevance(match: _Match) -> tuple[object, ...]:
+    model = match.card.model
+    version = tuple(-float(number) for number in _NUMBER.findall(model.name)[:1])
+    return (
+        -match.score,
+        _age(model),
+        _STATUS[model.status],
+        not model.in_docs,
+        version,
+        len(model.name),
+        model.name,
+    )
+
+
+def _age(model: Model) -> int:
+    """Sorts what newer lists have before what only older ones have."""
+    return -int(model.seen.replace("-", "") or 0)
+
+
+def _least_price(match: _Match) -> tuple[object, ...]:
+    price = match.card.model.price
+    return (price is None, price.least if price else Decimal(0), *_relevance(match))
+
+
+_ORDERS: dict[str, Callable[[_Match], tuple[object, ...]]] = {
+    "relevance": _relevance,
+    "price": _least_price,
+    "date": lambda match: (_age(match.card.model), *_relevance(match)),
+    "name": lambda match: (match.card.model.name.lower(),),
+}
+
+
+def _without_near(best: list[_Match]) -> tuple[list[_Match], list[str]]:
+    """Leaves out what only comes near, which only the order by relevance puts last."""
+    exact = [match for match in best if not match.is_near]
+    near = len(best) - len(exact)
+    if not exact or not near:
+        return best, []
+    return exact, [f"Left out, as they only come near: {_count(near)}; sort by relevance to see them."]
+
+
+def _affordable(ranked: list[_Match], most: Decimal | None) -> tuple[list[_Match], list[str]]:
+    if most is None:
+        return ranked, []
+    unknown = sum(match.card.model.price is None for match in ranked)
+    left = [match for match in ranked if (price := match.card.model.price) is not None and price.least <= most]
+    notes = [] if left else [f"Of the models that match, none has a known price of {most} or less."]
+    if unknown:
+        notes.append(f"Left out, as no price is known: {_count(unknown)}.")
+    return left, notes
+
+
+def _count(number: int) -> str:
+    return f"{number} model{'s' if number > 1 else ''}"
+
+
+def _about(query: Query, hits: int) -> list[str]:
+    notes = [f'"{typed}" is taken for "{meant}".' for typed, meant in query.taken_for]
+    notes += [f'"{word}" is not known and is left out.' for word in query.unknown]
+    if hits < sum(map(_weight, query.terms)):
+        asked = ", ".join(f'"{term.phrase}"' for term in query.terms)
+        notes.append(f"No model has all of {asked}; these have most.")
+    return notes
+
+
+def _about_near(query: Query, ranked: Sequence[_Match]) -> list[str]:
+    """Says of each thing that none of the shown models does it, where they only come near."""
+    notes = []
+    for term in query.terms:
+        tag = term.tag
+        if not ranked or tag is None or not tag.near or any(tag.name in match.card.tags for match in ranked):
+            continue
+        near = ", ".join(name for name in split(tag.near) if any(name in match.card.tags for match in ranked))
+        which = "None of these" if any(tag.name in card.tags for card in _cards()) else "No model"
+        notes.append(f'{which} is known to do "{term.phrase}"' + (f"; the nearest do: {near}." if near else "."))
+    return notes
+
+
+def _no_match(text: str, query: Query) -> str:
+    if _matches(_cards(), query, is_all=not text.strip()):
+        return f'No model matches "{text}" with these options; leave one out, or search old models, too.'
+    near = [near for word in query.unknown or query.words for near in nearest_words(word, _names())]
+    words = f"The nearest words: {', '.join(near)}." if near else f"Words that are known: {_all_tags()}."
+    return f'No model matches "{text}". {words}'
+
+
+def _all_tags() -> str:
+    return ", ".join(tag.name for tag in TAGS)
