@@ -33,7 +33,7 @@ for _name, _help in {
     _run.command(f"rh_prefect.cli.run:{_name.replace('-', '_')}", name=_name, help=_help)
 app.command("rh_prefect.cli.batch:batch", help="Run a model on every row of a manifest or every file of a folder.")
 app.command(_models)
-_models.command("rh_prefect.cli.models:search", help="Find models by words, such as `kling image to video`.")
+_models.command("rh_prefect.cli.models:search", help="Find models by what they do, such as `lip sync`.")
 _models.command("rh_prefect.cli.models:show", help="Show a model's parameters, limits and price.")
 _models.command("rh_prefect.cli.refresh:refresh", help="Take newer models or prices from a public file, for this user.")
 app.command(_jobs)

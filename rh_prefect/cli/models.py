@@ -2,33 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+import sys
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from rh_prefect import catalog
+from rh_prefect.catalog.search import Filter, Found
+from rh_prefect.catalog.search import search as search_catalog
+from rh_prefect.catalog.tags import inputs_of, tags_of
+
+_SHOWN = 20
+"""How many models the table shows, where nothing else is asked for."""
+
+Words = Annotated[str, Parameter(help="As in `lip sync` or `kling image to video`; none lists all.")]
+Makes = Annotated[
+    Literal["image", "video", "audio", "3d", "text"] | None, Parameter(help="Only models that make this.")
+]
+Takes = Annotated[
+    Literal["image", "video", "audio", "text"] | None,
+    Parameter(name="--input", help="Only models that take this, required or not."),
+]
+MaxPrice = Annotated[
+    float | None,
+    Parameter(
+        help="Only models of which one unit (a call, a second, ...) costs at least this or less.",
+        validator=validators.Number(gte=0),
+    ),
+]
+Old = Annotated[bool, Parameter(name="--all", help="Deprecated models, and those that are gone, too.", negative="")]
+Limit = Annotated[
+    int | None,
+    Parameter(help=f"How many to show; by default {_SHOWN}, with --json all.", validator=validators.Number(gte=1)),
+]
+Json = Annotated[bool, Parameter(name="--json", help="One JSON array, and nothing else on stdout.", negative="")]
 
 
 def search(
-    *words: str,
-    output: Annotated[Literal["image", "video", "audio", "3d", "text"] | None, Parameter(help="Only these.")] = None,
-    limit: Annotated[int, Parameter(help="How many to show.")] = 20,
+    *words: Words,
+    output: Makes = None,
+    takes: Takes = None,
+    max_price: MaxPrice = None,
+    sort: Annotated[Literal["relevance", "price", "date", "name"], Parameter(help="What comes first.")] = "relevance",
+    with_old: Old = False,
+    limit: Limit = None,
+    as_json: Json = False,
 ) -> None:
-    """Find models by words.
-
-    Args:
-        words: As in `kling image to video`; none lists all.
-        output: Only models that make this.
-        limit: How many to show.
-    """
-    found = catalog.find(" ".join(words), output=output)
-    width = max((len(model.name) for model in found[:limit]), default=0)
-    for model in found[:limit]:
-        print(f"{model.name:{width}}  {model.output:5}  models.{model.class_name}  {_price(model)}".rstrip())
-    if len(found) > limit:
-        print(f"… and {len(found) - limit} more; narrow it down, or --limit {len(found)}")
-    if not found:
-        print("no model matches; try fewer words")
+    """Find models by what they do."""
+    most = None if max_price is None else Decimal(str(max_price))
+    wanted = Filter(output=output, takes=takes, with_old=with_old, max_price=most)
+    found = search_catalog(" ".join(words), wanted, sort=sort)
+    if as_json:
+        print(json.dumps([_record(model) for model in found.models[:limit]], ensure_ascii=False, indent=2))
+        _say(found.notes, to_stderr=True)
+    else:
+        _say(found.notes)
+        _show_table(found, limit or _SHOWN)
 
 
 def show(model: str) -> None:
@@ -45,8 +77,39 @@ def show(model: str) -> None:
     print(")")
 
 
-def _price(model: catalog.Model) -> str:
-    return str(model.price) if model.price else ""
+def _say(notes: Iterable[str], *, to_stderr: bool = False) -> None:
+    for note in notes:
+        print(note, file=sys.stderr if to_stderr else sys.stdout)
+
+
+def _record(model: catalog.Model) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "endpoint": model.endpoint,
+        "class": model.class_name,
+        "task": model.snake_name,
+        "output": model.output,
+        "inputs": inputs_of(model),
+        "price": str(model.price) if model.price else None,
+        "price_seen": model.price_seen or None,
+        "status": model.status,
+        "tags": tags_of(model),
+    }
+
+
+def _show_table(found: Found, limit: int) -> None:
+    rows = [(model.name, model.output, f"models.{model.class_name}", _about(model)) for model in found.models[:limit]]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip())
+    if len(found.models) > limit:
+        print(f"… and {len(found.models) - limit} more; narrow it down, or --limit {len(found.models)}")
+
+
+def _about(model: catalog.Model) -> str:
+    """What a unit of it costs, and what is wrong with it, if something is."""
+    price = str(model.price) if model.price else "price not known"
+    return price if model.status == "current" else f"{price} ({model.status})"
 
 
 def _type(param: catalog.Param) -> str:
