@@ -87,7 +87,8 @@ def test_everything_that_does_it_is_found() -> None:
     assert len(songs) >= 28
     assert songs == set(endpoints("music"))
     speech = of("text-to-audio/speech") | SPEECH
-    assert speech == set(endpoints("speech")[: len(speech)]) == set(endpoints("tts")[: len(speech)])
+    for query in ("speech", "tts", "voice", "text to speech", "voiceover"):
+        assert set(endpoints(query)[: len(speech)]) == speech
     solids = {model.endpoint for model in catalog.find(output="3d")}
     assert solids == set(endpoints("3d")[: len(solids)])
     assert set(endpoints("llm")) == of("to-text", "/chat", output=["text"])
