@@ -12,7 +12,7 @@ from threading import RLock
 
 from rh_prefect.catalog import Model, get, models
 from rh_prefect.catalog.inputs import InputBase, build_input
-from rh_prefect.catalog.registry import nearest
+from rh_prefect.catalog.registry import nearest, of_class
 from rh_prefect.custom import CustomInput, FileValue, custom
 from rh_prefect.errors import UnknownModelError
 from rh_prefect.media.ref import MediaInput, as_media_input
@@ -98,7 +98,7 @@ def _without_mark(value: object) -> object:
 
 def __getattr__(name: str) -> type[ModelInput]:
     if not name.startswith("_"):
-        entry = next((model for model in models() if model.class_name == name), None)
+        entry = of_class(name)
         if entry is not None:
             return input_for(entry)
         near = ", ".join(get(known).class_name for known in nearest(name))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rh_prefect.catalog.entry import Model, decode_model
-from rh_prefect.catalog.names import words
+from rh_prefect.catalog.names import class_name, snake_name, words
 from rh_prefect.errors import UnknownModelError
 
 SLIM_FILE = Path(__file__).with_name("models.json")
@@ -26,7 +25,19 @@ def models() -> tuple[Model, ...]:
 
     It is the package's own file, or the one that `rh-prefect models refresh` has left for this user.
     """
-    return _of_this_user() or _decoded(json.loads(SLIM_FILE.read_bytes()))
+    return tuple(_model(position) for position in range(len(_raws())))
+
+
+@cache
+def _raws() -> list[dict[str, Any]]:
+    """The models as the file has them: who uses one model does not wait for five hundred to be decoded."""
+    raws: list[dict[str, Any]] = _of_this_user() or json.loads(SLIM_FILE.read_bytes())["models"]
+    return raws
+
+
+@cache
+def _model(position: int) -> Model:
+    return decode_model(_raws()[position])
 
 
 def user_file() -> Path:
@@ -52,11 +63,13 @@ def _order(version: str) -> tuple[str, int]:
     return date, int(number or 0)
 
 
-def _of_this_user() -> tuple[Model, ...] | None:
+def _of_this_user() -> list[dict[str, Any]] | None:
     file = user_file()
     try:
         content = json.loads(file.read_bytes())
-        found = _decoded(content)
+        found: list[dict[str, Any]] = content["models"]
+        for raw in found:
+            decode_model(raw)
         version = str(content["version"])
     except FileNotFoundError:
         return None
@@ -78,17 +91,32 @@ def _warn(what: str) -> None:
     )
 
 
-def _decoded(content: Mapping[str, Any]) -> tuple[Model, ...]:
-    return tuple(decode_model(raw) for raw in content["models"])
+@cache
+def _index() -> dict[str, int]:
+    """Every name of every model in lower case, and the model's position; of two that clash the documentation's wins."""
+    found: dict[str, int] = {}
+    for position, raw in enumerate(_raws()):
+        found.update((alias.lower(), position) for alias in raw.get("aliases", ()))
+    for name_of in (snake_name, class_name):
+        found.update((name_of(raw["name"]).lower(), position) for position, raw in enumerate(_raws()))
+    for key in ("endpoint", "name"):
+        found.update((raw[key].lower(), position) for position, raw in enumerate(_raws()))
+    return found
 
 
 @cache
-def _index() -> dict[str, Model]:
-    """Every name of every model in lower case; where two clash, the documentation's name wins."""
-    found = {alias.lower(): model for model in models() for alias in model.aliases}
-    for kind in ("snake_name", "class_name", "endpoint", "name"):
-        found.update((getattr(model, kind).lower(), model) for model in models())
-    return found
+def _classes() -> dict[str, int]:
+    return {class_name(raw["name"]): position for position, raw in enumerate(_raws())}
+
+
+def of_class(name: str) -> Model | None:
+    """Finds the model of an input class; None where there is no such class.
+
+    Args:
+        name: The class's name, exactly.
+    """
+    position = _classes().get(name)
+    return None if position is None else _model(position)
 
 
 def get(name: str) -> Model:
@@ -101,9 +129,9 @@ def get(name: str) -> Model:
     Raises:
         UnknownModelError: There is none; the message and `nearest` hold the three nearest names.
     """
-    found = _index().get(name.strip().strip("/").lower())
-    if found is not None:
-        return found
+    position = _index().get(name.strip().strip("/").lower())
+    if position is not None:
+        return _model(position)
     near = nearest(name)
     raise UnknownModelError(
         f"There is no model {name!r}. The nearest are {', '.join(near)}. "

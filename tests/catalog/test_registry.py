@@ -81,9 +81,10 @@ def test_importing_the_catalogue_reads_no_data_and_importing_the_models_neither(
         "assert not [name for name in sys.modules if name.startswith('rh_prefect.catalog.')], sys.modules\n"
         "import rh_prefect.models\n"
         "from rh_prefect.catalog import registry\n"
-        "assert registry.models.cache_info().currsize == 0\n"
+        "assert registry._raws.cache_info().currsize == 0\n"
         "rh_prefect.models.ZImageTurbo\n"
-        "assert registry.models.cache_info().currsize == 1\n"
+        "assert registry._raws.cache_info().currsize == 1\n"
+        "assert registry._model.cache_info().currsize == 1, registry._model.cache_info()\n"
         "assert 'prefect' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
