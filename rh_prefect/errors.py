@@ -290,6 +290,7 @@ CODES: dict[str, Code] = {
     ),
     "401": Code(KeyRejected, "fix-outside", "the key is unknown", _KEY),
     "412": Code(KeyRejected, "fix-outside", "the key is missing or unknown", _KEY),
+    "414": Code(AccountError, "fix-outside", "not enough coins", "buy coins, then run again"),
     "415": Code(Busy, "pace", "no dedicated machine is free", _WAIT),
     "416": Code(AccountError, "fix-outside", "the wallet is empty", "top up the wallet, then run again"),
     "421": Code(Busy, "pace", "the key runs as many tasks as it may", _WAIT),
@@ -349,6 +350,12 @@ CODES: dict[str, Code] = {
     "1519": Code(Unclear, "unknown", "no published meaning", _LOOK),
     "1520": Code(Busy, "pace", "the key runs as many tasks as it may", _WAIT),
     "1601": Code(KeyRejected, "fix-outside", "the key is missing in the body", _KEY),
+    "40310": Code(
+        RequestRefused,
+        "final",
+        "the model is not offered on this site",
+        "use another model, or a key of www.runninghub.ai with its base URL",
+    ),
     "TASK_CREATE_TOO_FAST": Code(Busy, "pace", "tasks are created too fast", _WAIT),
     "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE": Code(
         AccountError, "fix-outside", "not enough coins", "buy coins, then run again"

@@ -124,6 +124,7 @@ async def test_what_comfyui_says_of_the_graph(
 REFUSED: list[tuple[Step, type[RunningHubError], str]] = [
     (reply({"code": 301, "msg": "apiKey must not be blank", "data": None}), RequestRefused, "301"),
     (reply({"code": 380, "msg": "WORKFLOW_NOT_EXISTS", "data": None}), RequestRefused, "380"),
+    (reply({"code": 414, "msg": "not enough coins", "data": None}), AccountError, "414"),
     (reply({"code": 415, "msg": "TASK_INSTANCE_MAXED", "data": None}), Busy, "415"),
     (reply({"code": 421, "msg": "TASK_QUEUE_MAXED", "data": None}), Busy, "421"),
     (reply({"code": 416, "msg": "TASK_CREATE_FAILED_BY_NOT_ENOUGH_WALLET"}), AccountError, "416"),

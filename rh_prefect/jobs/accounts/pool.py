@@ -31,6 +31,7 @@ NOT_HERE: dict[str, Trouble] = {
     "810": "model",  # the workflow was not run with this account
     "901": "model",  # no such app
     "1014": "model",  # a key of another kind is needed
+    "40310": "model",  # not offered on this account's site
 }
 """Codes of what one account cannot run and another may well; they say nothing about the account's other jobs."""
 

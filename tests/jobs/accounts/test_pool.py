@@ -305,6 +305,7 @@ class TestPaidOn:
     [
         ("412", "account"),
         ("802", "account"),
+        ("414", "account"),
         ("416", "account"),
         ("812", "account"),
         ("436", "account"),
