@@ -1,7 +1,8 @@
 """RunningHub on your desk: the API, its file host, real media, a steerable clock, scripted faults and open books."""
 
+from rh_prefect.emulator.assumptions import DEFAULT, Assumptions
 from rh_prefect.emulator.comfy.apps import AppField
 from rh_prefect.emulator.emulator import Emulator, serve
 from rh_prefect.emulator.faults import Fault
 
-__all__ = ["AppField", "Emulator", "Fault", "serve"]
+__all__ = ["DEFAULT", "AppField", "Assumptions", "Emulator", "Fault", "serve"]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from rh_prefect.emulator import views
-from rh_prefect.emulator.assumptions import FAILED_CODE, RUN_FAILED
 from rh_prefect.emulator.books import Submission
 from rh_prefect.emulator.charges import Charge
 from rh_prefect.emulator.faults import Fault
@@ -26,16 +25,30 @@ def accept(call: Call, order: Order, *, breakdown: Breakdown | None = None, may_
     Raises:
         Refused: The account cannot pay, or the key has as many tasks as it may.
     """
-    state = call.state
-    scripted = _scripted(call.fault, is_graph=order.graph is not None)
+    state, repeated = call.state, _repeated(call)
+    if repeated is not None:
+        return repeated
+    scripted = _scripted(call, is_graph=order.graph is not None)
     with state.lock:
         task = state.tasks.accept(order, breakdown=scripted or breakdown, may_wait=may_wait)
+        state.tasks.remember(task, _repeat_name(call))
         task.hurried = has(call.fault, "at-once")
         state.books.submitted(replace(_entry(call, task_id=task.id, charge=order.charge), inputs=order.inputs))
     if order.webhook:
         state.webhooks.watch(task)
     state.workshop.begin(task)
     return task
+
+
+def _repeat_name(call: Call) -> str:
+    field = call.state.assumptions.idempotency_field
+    return str(call.body.get(field) or "") if field else ""
+
+
+def _repeated(call: Call) -> Task | None:
+    """Finds the task of an earlier submit with the same name, where submits have names."""
+    name = _repeat_name(call)
+    return call.state.tasks.remembered(call.key, name) if name else None
 
 
 async def first_status(call: Call, task: Task) -> Status:
@@ -69,12 +82,11 @@ def book_refusal(call: Call, code: str) -> None:
         call.state.books.submitted(_entry(call, code=code))
 
 
-def _scripted(fault: Fault | None, *, is_graph: bool) -> Breakdown | None:
+def _scripted(call: Call, *, is_graph: bool) -> Breakdown | None:
+    fault = call.fault
     if fault is None or fault.kind not in ("fail", "node-errors"):
         return None
-    if is_graph:
-        return views.breakdown(fault, code=RUN_FAILED[0], words="" if fault.code else RUN_FAILED[1])
-    return views.breakdown(fault, code=FAILED_CODE)
+    return (views.run_breakdown if is_graph else views.model_breakdown)(call.state.assumptions, fault)
 
 
 def _entry(call: Call, *, task_id: str = "", charge: Charge | None = None, code: str = "") -> Submission:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Final
 
 from starlette.responses import JSONResponse, Response
 
-from rh_prefect.emulator.assumptions import CURRENCY, REFUSAL_STATUS, REFUSED_TASK
+from rh_prefect.emulator.assumptions import Assumptions
 
-Envelope = Callable[[str, str], Response]
+Envelope = Callable[[Assumptions, str, str], Response]
 """Turns a code and its words into one family's form of a refusal."""
 
 WORDS: Final[dict[str, str]] = {
     "301": "PARAMS_INVALID",
     "380": "WORKFLOW_NOT_EXISTS",
+    "412": "TOKEN_INVALID",
+    "414": "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE",
     "415": "TASK_INSTANCE_MAXED",
     "416": "TASK_CREATE_FAILED_BY_NOT_ENOUGH_WALLET",
     "421": "TASK_QUEUE_MAXED",
@@ -34,33 +37,33 @@ WORDS: Final[dict[str, str]] = {
     "809": "APIKEY_FILE_SIZE_EXCEEDED",
     "810": "WORKFLOW_NOT_SAVED_OR_NOT_RUNNING",
     "811": "CORPAPIKEY_INVALID",
-    "812": "CORPAPIKEY_INSUFFICIENT_FUNDS",
+    "812": "Insufficient corporate funds, please top up | 企业版余额不足，请充值",
     "813": "APIKEY_TASK_IS_QUEUED",
     "814": "PERSONAL_QUEUE_COUNT_LIMIT",
     "901": "WEBAPP_NOT_EXISTS",
-    "1000": "Unknown error",
-    "1001": "Invalid URL",
-    "1002": "Invalid API key",
-    "1003": "Rate limit exceeded",
-    "1004": "Task not found or expired",
-    "1005": "Internal error",
-    "1006": "Task execution timed out",
-    "1007": "Invalid parameters",
-    "1008": "File too large",
-    "1009": "HTTP method not supported",
-    "1010": "Service unavailable",
-    "1011": "System busy",
-    "1012": "Upstream response exception",
-    "1013": "File processing failed",
-    "1014": "The model API is only for enterprise shared keys",
-    "1015": "Generation failed",
+    "1000": "Unknown error, please retry or contact support",
+    "1001": "Invalid URL, please check your link",
+    "1002": "Invalid API Key, please check your credentials",
+    "1003": "Rate limit exceeded, please slow down requests",
+    "1004": "Task not found, please check the task ID",
+    "1005": "Internal server error, please retry later",
+    "1006": "Task execution timed out, please retry",
+    "1007": "Invalid parameters, please check your input",
+    "1008": "File size limit exceeded",
+    "1009": "HTTP method not supported, please check documentation",
+    "1010": "Service unavailable, please retry later",
+    "1011": "System is currently busy, please retry later",
+    "1012": "Service response exception, please contact support or retry later",
+    "1013": "File processing failed, please check the URL or retry",
+    "1014": "Access Denied: Standard Model API is restricted to Enterprise-Shared API Keys only.",
+    "1015": "Generation failed, please try again.",
     "1101": "Node info error",
-    "1501": "The content check failed",
-    "1504": "Model timed out",
-    "1505": "Photorealistic real people are not allowed",
-    "1520": "Concurrency limit reached",
+    "1501": "Content verification failed, please modify your prompt or images",
+    "1504": "Model timed out, please retry later",
+    "1505": "Photorealistic real people are prohibited, please modify your prompt or image",
+    "1601": "param apiKey is required",
 }
-"""What goes with a code where the refusing check has nothing more exact to say."""
+"""The published text of each code; v2's is the official English table."""
 
 
 class Refused(Exception):
@@ -68,15 +71,26 @@ class Refused(Exception):
 
     Args:
         code: RunningHub's code.
-        words: Its message; default the reference's own.
+        words: Its message; default the code's own text.
         envelope: The form of the answer, where it is not the route's usual one.
     """
 
     def __init__(self, code: str, words: str = "", *, envelope: Envelope | None = None) -> None:
         self.code = code
-        self.words = words or WORDS.get(code, "error")
+        self.words = words
         self.envelope = envelope
-        super().__init__(f"{code} {self.words}")
+        super().__init__(f"{code} {words or WORDS.get(code, '')}")
+
+
+def words_of(assumptions: Assumptions, code: str, words: str = "") -> str:
+    """Returns the words of a refusal: its own, or those of its code.
+
+    Args:
+        assumptions: Holds the words that are not published.
+        code: RunningHub's code.
+        words: What the refusing check says, if anything.
+    """
+    return words or WORDS.get(code) or assumptions.unpublished_words.get(code) or "error"
 
 
 def success(data: object = None, *, msg: str = "success") -> Response:
@@ -84,56 +98,74 @@ def success(data: object = None, *, msg: str = "success") -> Response:
     return JSONResponse({"code": 0, "msg": msg, "errorMessages": None, "data": data})
 
 
-def v1(code: str, words: str) -> Response:
+def v1(assumptions: Assumptions, code: str, words: str) -> Response:
     """Refuses in the v1 envelope."""
-    return state(code, None, words=words)
+    return state(assumptions, code, None, words=words)
 
 
-def state(code: str, data: object, *, words: str = "") -> Response:
+def state(assumptions: Assumptions, code: str, data: object, *, words: str = "") -> Response:
     """Answers in the v1 envelope with a code that stands for a state, and data."""
-    body = {"code": int(code), "msg": words or WORDS[code], "errorMessages": None, "data": data}
-    return JSONResponse(body, status_code=REFUSAL_STATUS)
+    msg = words_of(assumptions, code, words)
+    return _refusal(assumptions, code, {"code": int(code), "msg": msg, "errorMessages": None, "data": data})
 
 
-def bare(code: str, words: str) -> Response:
+def bare(assumptions: Assumptions, code: str, words: str) -> Response:
     """Refuses as the gateway does: nothing but `code` and `msg`."""
-    return JSONResponse({"code": int(code), "msg": words}, status_code=REFUSAL_STATUS)
+    return _refusal(assumptions, code, {"code": int(code), "msg": words_of(assumptions, code, words)})
 
 
-def v2(code: str, words: str) -> Response:
+def v2(assumptions: Assumptions, code: str, words: str) -> Response:
     """Refuses as a task object with `errorCode` and `errorMessage`."""
-    return JSONResponse({**REFUSED_TASK, "errorCode": code, "errorMessage": words}, status_code=REFUSAL_STATUS)
+    return task_refusal(assumptions, code, words)
 
 
-def uploaded(data: object) -> Response:
+def task_refusal(assumptions: Assumptions, code: str, words: str, **known: object) -> Response:
+    """Refuses as a task object in which some fields are known.
+
+    Args:
+        assumptions: Holds the empty values of the other fields.
+        code: RunningHub's code.
+        words: Its message.
+        known: Fields of the task object.
+    """
+    error = {"errorCode": code, "errorMessage": words_of(assumptions, code, words)}
+    return _refusal(assumptions, code, {**assumptions.refused_task, **known, **error})
+
+
+def uploaded(assumptions: Assumptions, data: object) -> Response:
     """Answers in the new upload's envelope, which says `message` where others say `msg`."""
-    return JSONResponse({"code": 0, "message": "success", "data": data})
+    return JSONResponse({"code": assumptions.upload_success_code, "message": "success", "data": data})
 
 
-def upload(code: str, words: str) -> Response:
+def upload(assumptions: Assumptions, code: str, words: str) -> Response:
     """Refuses in the new upload's envelope."""
-    return JSONResponse({"code": int(code), "message": words, "data": None}, status_code=REFUSAL_STATUS)
+    message = words_of(assumptions, code, words)
+    return _refusal(assumptions, code, {"code": int(code), "message": message, "data": None})
 
 
-def priced(amount: float | None, *, code: str = "", words: str = "") -> Response:
+def priced(assumptions: Assumptions, amount: Decimal) -> Response:
     """Answers a price preview: a bare object, without any envelope."""
-    shown = None if amount is None else f"{amount:g}"
-    return JSONResponse(
-        {
-            "errorCode": code,
-            "errorMessage": words,
-            "estimatedPrice": amount,
-            "currency": None if amount is None else CURRENCY,
-            "priceText": None if shown is None else f"¥{shown}/次",
-            "priceTextEn": None if shown is None else f"{CURRENCY} {shown} per call",
-            "freeLimit": False,
-            "freeLimitCount": 0,
-            "remainingFreeLimitCount": 0,
-            "isFreeThisCall": False,
-        }
-    )
+    shown = {"amount": f"{amount.normalize():f}", "currency": assumptions.currency}
+    told = {
+        "estimatedPrice": float(amount),
+        "currency": assumptions.currency,
+        "priceText": assumptions.price_text.format(**shown),
+        "priceTextEn": assumptions.price_text_en.format(**shown),
+    }
+    return JSONResponse(_preview(told))
 
 
-def price(code: str, words: str) -> Response:
+def price(assumptions: Assumptions, code: str, words: str) -> Response:
     """Refuses a price preview."""
-    return priced(None, code=code, words=words)
+    error = {"errorCode": code, "errorMessage": words_of(assumptions, code, words)}
+    return _refusal(assumptions, code, _preview(error))
+
+
+def _preview(known: Mapping[str, object]) -> dict[str, object]:
+    prices = dict.fromkeys(("estimatedPrice", "currency", "priceText", "priceTextEn"))
+    free = {"freeLimit": False, "freeLimitCount": 0, "remainingFreeLimitCount": 0, "isFreeThisCall": False}
+    return {"errorCode": "", "errorMessage": "", **prices, **free, **known}
+
+
+def _refusal(assumptions: Assumptions, code: str, body: dict[str, object]) -> Response:
+    return JSONResponse(body, status_code=assumptions.status_of(code))

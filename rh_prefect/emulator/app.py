@@ -85,14 +85,15 @@ class RequestLog:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     """Answers a path or method that does not exist: v2 has codes for it, elsewhere a misspelt path gives 412."""
+    state: State = request.app.state.emulator
     if not request.url.path.startswith("/openapi/v2/"):
-        return answers.bare("412", "TOKEN_INVALID")
+        return answers.bare(state.assumptions, *state.assumptions.v1_no_route)
     try:
-        auth.bearer(request.app.state.emulator.keys, request, {})
+        auth.bearer(state.keys, request, {})
     except Refused as refused:
-        return answers.bare(refused.code, refused.words)
-    code = "1009" if isinstance(error, HTTPException) and error.status_code == 405 else "1001"
-    return answers.v2(code, answers.WORDS[code])
+        return answers.bare(state.assumptions, refused.code, refused.words)
+    is_method = isinstance(error, HTTPException) and error.status_code == 405
+    return answers.v2(state.assumptions, "1009" if is_method else "1001", "")
 
 
 async def _bad_control(request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette's signature

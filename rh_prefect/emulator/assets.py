@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
-from rh_prefect.emulator import assumptions
+from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.clock import Clock, Timing
 from rh_prefect.emulator.keys import Account
 
@@ -58,9 +58,11 @@ class Assets:
 
     Args:
         clock: Says how far an asset's processing has come.
+        assumptions: How long that takes, and its words.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, assumptions: Assumptions) -> None:
+        self._assumptions = assumptions
         self._clock = clock
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -97,7 +99,7 @@ class Assets:
     def create(self, group: Group, *, name: str, kind: AssetType, url: str, path: Path | None) -> Asset:
         """Takes an asset on; it is processed from here on."""
         with self._lock:
-            timing = Timing(self._clock.now(), 0.0, assumptions.ASSET_SECONDS)
+            timing = Timing(self._clock.now(), 0.0, self._assumptions.asset_seconds)
             asset = Asset(self._new_id("asset"), group.id, name, kind, url, group.account, timing, path)
             self._assets[asset.id] = asset
             return asset
@@ -131,13 +133,13 @@ class Assets:
         """Tells how an asset stands."""
         stage = self._clock.stage(asset.timing, looks=max(asset.looks, 0))
         if stage == "DONE" and asset.path is None:
-            return assumptions.ASSET_FAILED
-        return assumptions.ASSET_STATUSES[stage]
+            return self._assumptions.asset_failed
+        return self._assumptions.asset_statuses[stage]
 
     def ready(self, account: Account, asset_id: str) -> Path | None:
         """Finds the file of an asset that a request may use."""
         asset = self.find(account, asset_id)
-        is_active = asset is not None and self.status(asset) == assumptions.ASSET_STATUSES["DONE"]
+        is_active = asset is not None and self.status(asset) == self._assumptions.asset_statuses["DONE"]
         return asset.path if asset and is_active else None
 
     def _new_id(self, kind: str) -> str:

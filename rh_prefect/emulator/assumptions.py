@@ -1,257 +1,446 @@
-"""What RunningHub has never published, decided here: when the truth is known, one line of this module changes.
+"""What RunningHub has not published, decided in one place: each field of `Assumptions` answers one open question.
 
-Each constant answers one open question about the service. The emulator reads them; nothing else decides.
+An emulator takes its own answers, as in `Emulator(assumptions=replace(DEFAULT, cancelled_status="CANCELLED"))`. Every
+part of it reads them from the emulator's state; no other module decides an open question. `Evidence` in a field's text
+says what its value rests on: "measured" means that a third party recorded a live answer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, Literal
 
-# --- the shape of refusals ---------------------------------------------------------------------------------------
+Refusal = tuple[str, str]
+"""RunningHub's code and its words; empty words stand for the published text of the code."""
 
-REFUSAL_STATUS: Final = 200
-"""HTTP status of every business error, 412 and 401 included. Documented failures all stand under 200."""
+Check = Literal["tier", "webhook", "params", "content", "people", "files", "gate"]
+"""One check of a model's submit."""
 
-REFUSED_TASK: Final[dict[str, object]] = {
-    "taskId": "",
-    "status": "",
-    "errorCode": "",
-    "errorMessage": "",
-    "results": None,
-    "clientId": "",
-    "promptTips": "",
-}
-"""The empty values of a refused v2 submit."""
 
-UNKNOWN_TASK: Final = ("1004", "Task not found or expired")
-"""What the v2 query says of a task that it does not know, or that another account paid for."""
+def _refused_task() -> dict[str, object]:
+    empty = dict.fromkeys(("taskId", "status", "errorCode", "errorMessage"), "")
+    return {**empty, "results": None, "clientId": "", "promptTips": ""}
 
-UNKNOWN_TASK_STATUS: Final = ""
-"""The status that goes with it."""
 
-UPLOAD_KEY_WORDS: Final = "ApiKey verification failed: invalid api key"
-"""The upload checks the key itself: a missing and a wrong key both give its own 401 envelope with these words."""
+def _upload_extensions() -> dict[str, str]:
+    return {
+        **dict.fromkeys(("jpg", "jpeg", "png", "webp", "bmp", "gif", "tiff"), "image"),
+        **dict.fromkeys(("mp4", "avi", "mov", "mkv", "webm"), "video"),
+        **dict.fromkeys(("mp3", "wav", "flac", "m4a"), "audio"),
+        "zip": "zip",
+    }
 
-V1_BLANK: Final = "{field} must not be blank"
-"""The validator's words for a missing field of a v1 body; measured in part only."""
 
-ACCOUNT_KEY_FIELDS: Final = ("apikey",)
-"""How the account endpoint's key field may be spelled. Whether `apiKey` works too is not known: refused."""
+def _unpublished_words() -> dict[str, str]:
+    return {
+        "1516": "Unknown error",
+        "1517": "Unknown error",
+        "1519": "Unknown error",
+        "1520": "The number of concurrent tasks of this user has reached its limit",
+        "40310": "This model is no longer available on this site. Please use www.runninghub.ai",
+    }
 
-MISSING_DEFAULT_IS_REFUSED: Final = True
-"""Whether a required parameter with a published default must be sent all the same."""
 
-BAD_FILE: Final = "1013"
-"""An input that is no media file, or not of a kind or format that the parameter takes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assumptions:
+    """The answers; the fields stand in the order of the questions: refusals, tasks, money, files, graphs, the rest."""
 
-# --- the life of a task -------------------------------------------------------------------------------------------
+    # --- refusals ----------------------------------------------------------------------------------------------------
 
-CANCELLED_STATUS: Final = "CANCEL"
-"""What the query says after a cancel. Only official code knows this word."""
+    refusal_status: int = 200
+    """HTTP status of a business error. Evidence: every documented failure stands under 200."""
 
-V1_STATUSES: Final[dict[str, str]] = {"CANCEL": "FAILED"}
-"""What the v1 status says instead, where it documents no word of its own; `outputs` then gives 805 without a reason."""
+    key_refusal_status: int = 200
+    """HTTP status of 412 and 401. Evidence: 401 is documented under 200; none for 412."""
 
-V1_UNKNOWN_TASK: Final = ("807", "APIKEY_TASK_NOT_FOUND")
-"""A v1 request for a task that does not exist; for the cancel it is the newer of two published answers."""
+    rate_limit_status: int = 200
+    """HTTP status of 1003. Evidence: none; official clients are also written for 429."""
 
-CANCEL_FINISHED: Final[tuple[str, str] | None] = None
-"""Cancelling a task that has ended: None is a success without effect; a code and words would refuse it."""
+    not_offered_status: int = 200
+    """HTTP status of 40310. Evidence: none; a third party recorded the code and not the status."""
 
-FAILED_CODE: Final = "1015"
-"""The code of a task that failed in the making."""
+    proxy_key_status: int = 401
+    """HTTP status of the native proxy for a wrong key, but of `object_info`. Evidence: none; 200 there was measured."""
 
-RUN_FAILED: Final = ("1000", "unknown error")
-"""Code and words of the v2 query for a graph that failed in the making; its `failedReason` says why."""
+    refused_task: Mapping[str, object] = field(default_factory=_refused_task)
+    """The values of a refused v2 submit. Evidence: the shape was measured, the empty values were not."""
 
-MODERATED: Final = ("1501", "The content check failed")
-"""The content check answers at submit, before anything is charged."""
+    unpublished_words: Mapping[str, str] = field(default_factory=_unpublished_words)
+    """English words of codes whose text is not published. Evidence: 1520 has a Chinese text of that meaning; 40310 was
+    measured with a text that points to .ai; none for the others."""
 
-QUEUE_FULL: Final = ("421", "TASK_QUEUE_MAXED")
-"""A v2 submit over the key's concurrency: the v1 number in `errorCode`. Two clients also know 1520."""
+    too_fast: Refusal = ("422", "TASK_CREATE_TOO_FAST")
+    """Number and words of a refusal by the rate of creation. Evidence: clients know the words; none for the number."""
 
-COUNTED: Final = ("QUEUED", "RUNNING")
-"""The states of a task that take one of the key's slots."""
+    requests_per_minute: int = 0
+    """How many requests a key may send in a minute before 1003; 0 for no limit. Evidence: a client says that 1003
+    counts per key and minute; no number is known."""
 
-MODEL_SECONDS: Final = "0"
-"""`taskCostTime` of standard models, as seen in published answers."""
+    free_key: Refusal = ("801", "")
+    """What a free account's key is told in v1. Evidence: the table of codes."""
 
-MACHINES_FULL: Final = ("415", "TASK_INSTANCE_MAXED")
-"""A submit with an exclusive key whose machines are all busy, and which does not queue."""
+    free_key_v2: Refusal = ("801", "")
+    """What it is told in v2. Evidence: v2 carries other v1 numbers; none for this one."""
 
-QUEUE_OVERFLOW: Final = ("814", "PERSONAL_QUEUE_COUNT_LIMIT")
-"""A submit to a personal queue that is full."""
+    upload_bad_key: Refusal = ("401", "ApiKey verification failed: invalid api key")
+    """What the new upload says of a missing or wrong key. Evidence: documented with another end of the text; a second
+    client recorded a Chinese text."""
 
-PERSONAL_QUEUE: Final = 1000
-"""How many tasks may wait in a personal queue."""
+    account_key_fields: tuple[str, ...] = ("apikey", "apiKey")
+    """How the account endpoint's key may be spelled. Evidence: `apikey` was measured; RunningHub's own refusal names
+    `apiKey`, and two clients in use send it."""
 
-DEFAULT_LIMITS: Final[dict[str, int]] = {"FREE": 0, "NORMAL": 1, "SHARED": 50, "EXCLUSIVE": 1}
-"""Tasks that a key of each tier may have at once, where the test does not say."""
+    wrong_host: Refusal | None = None
+    """What a Host header of another host is told; None accepts it. Evidence: the documentation calls the header
+    mandatory; a client that sends a wrong one works on .cn; no refusal was recorded."""
 
-# --- money ---------------------------------------------------------------------------------------------------------
+    v1_blank: str = "{field} must not be blank"
+    """What a v1 body without a field is told, with code 301. Evidence: measured for `apiKey`."""
 
-CURRENCY: Final = "CNY"
-"""The wallet's currency; `.ai` may use another."""
+    v1_no_route: Refusal = ("412", "TOKEN_INVALID")
+    """What an unknown path or a wrong method outside v2 is told. Evidence: 412 is documented for misspelt paths."""
 
-UNPRICED: Final = Decimal(1)
-"""What a model costs here that has no published price."""
+    missing_task_id: Refusal = ("1007", "taskId must not be blank")
+    """What a v2 query without a task id is told. Evidence: a malformed id was measured as 1007."""
 
-EMPTY_WALLET: Final = ("812", "CORPAPIKEY_INSUFFICIENT_FUNDS")
-"""A submit that the wallet cannot pay. 416 is the other published code with this meaning."""
+    unknown_task: Refusal = ("1004", "")
+    """What a v2 query of an unknown or foreign task is told. Evidence: the table of codes; the shape was measured."""
 
-EMPTY_COINS: Final = ("416", "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE")
-"""A submit that a consumer's coins cannot pay. The message is known, its number is not."""
+    unknown_task_status: str = ""
+    """The status beside it. Evidence: none."""
 
-COINS_PER_SECOND: Final = Decimal("0.2")
-"""What a consumer pays for a second of a 24 GB card, rounded up to whole coins: fits both published answers."""
+    v1_unknown_task: Refusal = ("807", "APIKEY_TASK_NOT_FOUND")
+    """What a v1 request for an unknown task is told. Evidence: measured for the status; for the cancel the newer of two
+    documented answers."""
 
-MONEY_PER_SECOND: Final = Decimal("0.001")
-"""What a shared key pays for a second of a 24 GB card; the true rate is not published with the API."""
+    list_refusal: str = "301"
+    """The code for wrong paging, sorting or filters of the app and resource lists. Evidence: none."""
 
-MONEY_STEP: Final = Decimal("0.001")
-"""To what money for run time is rounded up."""
+    list_page: int = 50
+    """The largest page of these lists; larger ones are cut to it. Evidence: official clients ask for no more."""
 
-MACHINE_FACTORS: Final[dict[str, int]] = {"default": 1, "plus": 2, "ultra": 4}
-"""How much dearer the larger cards are; of `ultra` even the name is unconfirmed."""
+    # --- a model's request -------------------------------------------------------------------------------------------
 
-RETAIN_SECONDS: Final = range(10, 181)
-"""What `retainSeconds` may be, besides 0. It is paid for on shared keys, and without effect on others."""
+    model_checks: tuple[Check, ...] = ("tier", "webhook", "params", "content", "people", "files")
+    """The order of the checks of a model's submit; money comes last where `gate` is not named. Evidence: none; for
+    workflows parameters come before money."""
 
-START_MONEY: Final = 10_000
-"""What a new account's wallet holds, where the test does not say."""
+    model_tiers: tuple[str, ...] = ("SHARED",)
+    """Which keys may run models and preview prices; the others are told 1014. Evidence: the text of 1014; measured for
+    consumer keys, and for exclusive ones not."""
 
-START_COINS: Final[dict[str, int]] = {"NORMAL": 10_000}
-"""What a new account has in coins, by the tier of its first key, where the test does not say."""
+    not_offered: tuple[str, ...] = ()
+    """Patterns of endpoints that this site answers with 40310. Evidence: three families were measured on .cn; no list
+    is published, so every model is offered here."""
 
-REFUND_FAILED: Final = True
-"""A failed task costs nothing: published answers of failed tasks show no money."""
+    missing_default_refused: bool = True
+    """Whether a required parameter with a published default must be sent all the same. Evidence: none."""
 
-REFUND_CANCELLED: Final[dict[Literal["QUEUED", "RUNNING"], bool]] = {"QUEUED": True, "RUNNING": False}
-"""Whether a cancelled model task is paid back, by the state in which the cancel met it."""
+    strict_types: bool = True
+    """Whether a value must have the JSON type of its parameter: no `"0.5"` for a number, no `5` for the option `"5"`.
+    Evidence: the official kit sends exact types; no refusal was recorded."""
 
-CANCEL_STOPS_CHARGING: Final = True
-"""Whether a graph that is cancelled while it runs costs only the seconds that it ran, on a clock that tells them."""
+    unknown_params_pass: bool = True
+    """Whether a parameter that the catalogue does not list is ignored. Evidence: official nodes add `appCode`."""
 
-# --- files ---------------------------------------------------------------------------------------------------------
+    bad_file: str = "1013"
+    """The code for an input of the wrong kind or format. Evidence: the meaning of 1013."""
 
-LINK_SECONDS: Final = 86_400
-"""How long links live, of uploads and of results; measured for uploads only."""
+    real_people_families: tuple[str, ...] = ("seedance-2.0", "sparkvideo-2.0")
+    """Which models refuse pictures of real people (1505) unless they are assets. Evidence: official nodes."""
 
-EXPIRED_UPLOAD_STATUS: Final = 403
-"""HTTP status of an upload link whose signature has run out."""
+    id_answers: Literal["json", "lines"] = "json"
+    """How a model answers whose result are ids: a JSON object in `text`, or lines of `name: id`. Evidence: none."""
 
-EXPIRED_RESULT_STATUS: Final = 404
-"""HTTP status of a result after a day; result links carry no signature, so the file itself is gone."""
+    lyrics_as_text: bool = True
+    """Whether a model of song words that is listed under audio answers in `text`. Evidence: none."""
 
-UPLOAD_MAX_BYTES: Final = 1 << 30
-"""The largest upload; no limit is published for the new upload."""
+    text_output_type: str = "txt"
+    """`outputType` of an answer in words. Evidence: graphs that save texts name it so."""
 
-UPLOAD_EXTENSIONS: Final[dict[str, str]] = {
-    **dict.fromkeys(("jpg", "jpeg", "png", "webp", "bmp", "gif", "tiff"), "image"),
-    **dict.fromkeys(("mp4", "avi", "mov", "mkv", "webm"), "video"),
-    **dict.fromkeys(("mp3", "wav", "flac", "m4a"), "audio"),
-    "zip": "zip",
-}
-"""What may be uploaded, and the `type` that the answer names: the published list, and what models say they accept."""
+    # --- the life of a task ------------------------------------------------------------------------------------------
 
-UPLOAD_REFUSED_TYPE: Final = ("1007", "Unsupported file type")
-"""An upload of anything else."""
+    cancelled_status: str = "CANCEL"
+    """What the v2 query says after a cancel. Evidence: official code knows the word; no run was recorded."""
 
-LEGACY_MAX_BYTES: Final = 30 * 1024 * 1024
-"""The largest file of the legacy upload."""
+    v1_cancelled_status: str = "FAILED"
+    """What the v1 status says then. Evidence: the four documented words of v1 have none of its own."""
 
-LORA_LINK_SECONDS: Final = 3600
-"""How long a LoRA may be sent to its link."""
+    v1_cancelled_outputs: str = "805"
+    """The code of the v1 outputs then, without a reason. Evidence: 805 is said to cover cancelled tasks."""
 
-LORA_FOLDER: Final = "api-lora-cn"
-"""Where LoRAs lie; the prefix on `.ai` is not known."""
+    cancel_finished: Refusal | None = None
+    """What cancelling an ended task is told; None is a success without effect. Evidence: none."""
 
-LORA_CHECKED: Final = True
-"""Whether the storage refuses a LoRA whose MD5 is not the one that was announced. Strict, to catch a wrong sum."""
+    cancel_models: bool = True
+    """Whether the tasks of standard models can be cancelled; else the cancel does not find them. Evidence: none."""
 
-TEXT_OUTPUT_TYPE: Final = "txt"
-"""`outputType` of an answer in words."""
+    failed_model: str = "1015"
+    """The code of a standard-model task that failed. Evidence: the meaning of 1015."""
 
-# --- graphs and apps ------------------------------------------------------------------------------------------------
+    failed_run: Refusal = ("1000", "unknown error")
+    """Code and words of the v2 query for a graph that failed. Evidence: a documented example."""
 
-NODE_INFO: Final = ("803", "APIKEY_INVALID_NODE_INFO")
-"""A node list that does not fit, of a v1 start; why follows after a colon."""
+    moderated: Refusal = ("1501", "")
+    """What the content check answers, at submit and before anything is charged. Evidence: official code reads it from
+    the submit's answer."""
 
-NODE_INFO_V2: Final = ("1101", "Node info error")
-"""The same of a v2 start; its other refusals carry the v1 numbers."""
+    queue_full_v2: Refusal = ("421", "TASK_QUEUE_MAXED")
+    """What a v2 submit over the key's concurrency is told. Evidence: clients know 1520 as well."""
 
-BAD_GRAPH: Final = ("433", "VALIDATE_PROMPT_FAILED")
-"""A graph that ComfyUI refuses as a whole; one with some bad nodes is accepted and fails."""
+    machines_full: Refusal = ("415", "TASK_INSTANCE_MAXED")
+    """What an exclusive key is told whose machines are busy. Evidence: the table of codes."""
 
-WRONG_PASSWORD: Final = ("301", "accessPassword is missing or wrong")
-"""A protected workflow or app without its password."""
+    personal_queue: int = 1000
+    """How many tasks wait in a personal queue before 814. Evidence: documented."""
 
-WRONG_QUICK_CODE: Final = ("301", "quickCreateCode does not belong to this app")
-"""A quick create with another module's code."""
+    counted: tuple[str, ...] = ("QUEUED", "RUNNING")
+    """The states of a task that take one of the key's slots. Evidence: the names of the counts in queue status."""
 
-APP_FIELDS_ONLY: Final = True
-"""Whether an app's node list may set only what the app shows, not every field of the graph behind it."""
+    default_limits: Mapping[str, int] = field(
+        default_factory=lambda: {"FREE": 0, "NORMAL": 1, "SHARED": 50, "EXCLUSIVE": 1}
+    )
+    """Tasks that a key of each tier runs at once, where the test does not say. Evidence: 50 is documented for shared
+    keys, and 100 was seen; consumers have 1 or 2."""
 
-OVERRIDE_KEEPS_SEEDS: Final = True
-"""Whether seeds inside a `workflow` that comes with the request stay as they are: there is no other way to set them."""
+    api_types: Mapping[str, str] = field(
+        default_factory=lambda: {"FREE": "FREE", "NORMAL": "NORMAL", "SHARED": "SHARED", "EXCLUSIVE": "EXCLUSIVE"}
+    )
+    """The words for the tiers in account and queue status. Evidence: NORMAL was measured; clients know the others."""
 
-QUICK_PARAMS_KEY: Final = False
-"""Whether the parameter data of quick create needs a key; the published page lists none."""
+    model_seconds: str = "0"
+    """`taskCostTime` of standard models. Evidence: published answers."""
 
-APP_PAGE: Final = 50
-"""The largest page of the app list, and of the resource list; larger ones are cut to it."""
+    idempotency_field: str = ""
+    """A field of a submit whose repeated value gives the first task again; empty for none. Evidence: one third party
+    names `clientJobId`; nothing official supports it."""
 
-# --- webhooks -------------------------------------------------------------------------------------------------------
+    # --- money -------------------------------------------------------------------------------------------------------
 
-WEBHOOK_RETRIES: Final = 3
-"""How often a delivery is tried again."""
+    currency: str = "CNY"
+    """The wallet's currency. Evidence: documented for .cn; none for .ai."""
 
-WEBHOOK_SPACING: Final = 60.0
-"""Seconds between the tries, by the emulator's clock."""
+    unpriced: Decimal = Decimal(1)
+    """What a model without a published price costs here. Evidence: none."""
 
-WEBHOOK_TIMEOUT: Final = 5.0
-"""Seconds of real time in which a receiver must have answered."""
+    empty_wallet: Refusal = ("812", "")
+    """What a shared key is told that cannot pay. Evidence: recorded by a third party; 416 has the same meaning."""
 
-WEBHOOK_DATA: Final[Literal["object", "string"]] = "object"
-"""What `eventData` of v2 and model tasks is; of v1 tasks it is documented as a string."""
+    billing_gate_first: tuple[str, ...] = ("workflow", "app")
+    """Starts that ask for money before the lookup and the graph, and after the parameters. Evidence: measured for
+    workflows with a consumer key; none for apps and for enterprise keys."""
 
-WEBHOOK_ON_CANCEL: Final = False
-"""Whether a cancelled task has a delivery."""
+    coins_per_second: Decimal = Decimal("0.2")
+    """Coins for a second of a 24 GB card, rounded up. Evidence: measured on three runs."""
 
-WEBHOOK_WAITING: Final = "PENDING"
-"""`callbackStatus` before the first try has ended; seen are only FAILED and SUCCESS."""
+    money_per_second: Decimal = Decimal("0.001")
+    """Money for a second of a 24 GB card, of shared keys. Evidence: none."""
 
-WEBHOOK_UNKNOWN: Final = ("1", "webhook event not exists")
-"""Asking for a task without a webhook (measured), or one whose end is not yet told, or resending what is unknown."""
+    money_step: Decimal = Decimal("0.001")
+    """To what money for run time is rounded up. Evidence: none."""
 
-WEBHOOK_ZONE_HOURS: Final = 8
-"""The time zone of an event's times, which carry none."""
+    machine_factors: Mapping[str, int] = field(default_factory=lambda: {"default": 1, "plus": 2, "ultra": 4})
+    """How much dearer the larger cards are. Evidence: `plus` was measured; of `ultra` only the name is known."""
 
-# --- assets ---------------------------------------------------------------------------------------------------------
+    unknown_machine: str = "default"
+    """Which machine an `instanceType` of another name runs on; empty refuses it. Evidence: a client in use sends
+    `standard` every day."""
 
-ASSET_STATUSES: Final[dict[str, str]] = {"QUEUED": "Processing", "RUNNING": "Processing", "DONE": "Active"}
-"""The words for an asset's way."""
+    retain_seconds: tuple[int, int] = (10, 180)
+    """The least and the most `retainSeconds`, besides 0. Evidence: three clients."""
 
-ASSET_FAILED: Final = "Failed"
-"""The word for an asset whose file is no such media."""
+    start_money: Decimal = Decimal(10_000)
+    """What a new account's wallet holds, where the test does not say. Evidence: none; it is a stand-in."""
 
-ASSET_SECONDS: Final = 8.0
-"""How long an asset is processed, on a clock that runs."""
+    start_coins: Mapping[str, int] = field(default_factory=lambda: {"NORMAL": 10_000})
+    """What a new account has in coins, by the tier of its first key. Evidence: none; it is a stand-in."""
 
-ASSET_UNKNOWN: Final = ("1004", "Asset not found")
-"""Asking for an asset or a group that does not exist."""
+    refund_failed_models: bool = True
+    """Whether a failed standard-model task costs nothing. Evidence: published answers of failed tasks show no money."""
 
-ASSET_REFUSED: Final = "1013"
-"""A model's input that is an unknown asset, or one that is not ready."""
+    refund_failed_runs: bool = False
+    """Whether a failed graph costs nothing; otherwise it is billed by its seconds. Evidence: two statements of a third
+    party say that it is billed."""
 
-REAL_PEOPLE: Final = ("1505", "Photorealistic real people are not allowed")
-"""What a picture of a real person is told, unless it is an asset or `realPersonMode` is on."""
+    refund_cancelled: Mapping[str, bool] = field(default_factory=lambda: {"QUEUED": True, "RUNNING": False})
+    """Whether a cancelled model task is paid back, by the state in which the cancel met it. Evidence: none."""
 
-# --- the native proxy and progress ----------------------------------------------------------------------------------
+    cancel_stops_charging: bool = True
+    """Whether a graph that is cancelled while it runs costs only its seconds. Evidence: documentation, second hand."""
 
-PROXY_BAD_KEY_STATUS: Final = 401
-"""HTTP status of the proxy for a wrong key; `object_info` answers 200 all the same, as measured."""
+    price_text: str = "¥{amount}/次"
+    """`priceText` of a price preview. Evidence: the field is known to clients; none for the text."""
 
-TICKET_SECONDS: Final = 3600
-"""How long the ticket inside `netWssUrl` opens the connection."""
+    price_text_en: str = "{currency} {amount} per call"
+    """`priceTextEn` of it. Evidence: as for `price_text`."""
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    upload_success_code: int = 0
+    """`code` of a successful new upload. Evidence: every official client tests for 0; one reading of the English page
+    shows 200."""
+
+    upload_max_bytes: int = 1 << 30
+    """The largest new upload. Evidence: none; the page states no limit."""
+
+    upload_extensions: Mapping[str, str] = field(default_factory=_upload_extensions)
+    """What may be uploaded, and the `type` in the answer. Evidence: the documented list, and what models accept."""
+
+    upload_unsupported: Refusal = ("1007", "Unsupported file type")
+    """What a new upload of another type is told. Evidence: none."""
+
+    upload_empty: Refusal = ("1007", "The uploaded file is empty")
+    """What a new upload of an empty file is told. Evidence: none."""
+
+    upload_no_file: Refusal = ("1007", "Required request part 'file' is not present")
+    """What a new upload without a file is told. Evidence: the usual words of such a server."""
+
+    legacy_unsupported: Refusal = ("301", "Unsupported file type")
+    """What a legacy upload of another type is told. Evidence: none."""
+
+    legacy_no_file: Refusal = ("301", "Required request part 'file' is not present")
+    """What a legacy upload without a file, or of an empty one, is told. Evidence: none."""
+
+    link_seconds: int = 86_400
+    """How long links of uploads and of results live. Evidence: measured for uploads; about a day for results."""
+
+    signed_results: bool = False
+    """Whether links of results carry a signature. Evidence: observed links have none."""
+
+    expired_upload_status: int = 403
+    """HTTP status of an upload's link after its day. Evidence: the storage is of a known kind."""
+
+    expired_result_status: int = 404
+    """HTTP status of a result's link after its day. Evidence: without a signature the file itself is gone."""
+
+    lora_link_seconds: int = 3600
+    """How long a LoRA can be sent to its link. Evidence: the window in a documented sample."""
+
+    lora_folder: str = "api-lora-cn"
+    """Where LoRAs are stored. Evidence: documented samples of both sites; none for a real answer of .ai."""
+
+    lora_checked: bool = True
+    """Whether the storage refuses a LoRA with another MD5 than announced. Evidence: none; it finds a wrong sum."""
+
+    bad_md5: Refusal = ("301", "md5Hex must be 32 hexadecimal digits")
+    """What an `md5Hex` of another form is told. Evidence: none."""
+
+    # --- graphs and apps ---------------------------------------------------------------------------------------------
+
+    node_info_v2: Refusal = ("1101", "")
+    """What a v2 start with a node list that does not fit is told. Evidence: the meaning of 1101."""
+
+    wrong_password: Refusal = ("301", "accessPassword is missing or wrong")
+    """What a start of a protected workflow or app without its password is told. Evidence: none; clients send it."""
+
+    v2_reads_password: bool = True
+    """Whether a v2 start reads `accessPassword`; otherwise what is protected starts by v1 only. Evidence: none."""
+
+    v2_reads_workflow: bool = True
+    """Whether a v2 start reads `workflow`. Evidence: none."""
+
+    placeholder_ids: tuple[str, ...] = ("1",)
+    """Ids that a start with a whole graph in `workflow` may name without such a workflow. Evidence: measured."""
+
+    node_list_beside_graph: bool = True
+    """Whether the node list beside `workflow` is checked against the workflow of the id; it never changes the graph.
+    Evidence: measured for the placeholder; a third party says that it is ignored."""
+
+    override_keeps_seeds: bool = True
+    """Whether the seeds of a graph in `workflow` stay. Evidence: none; there is no other way to set them."""
+
+    reads_random_seed: bool = False
+    """Whether `randomSeed: false` in a start keeps the seeds of the saved graph. Evidence: a server-side record shows
+    the field; no client sends it."""
+
+    app_fields_only: bool = True
+    """Whether an app's node list may set only the fields that the app shows. Evidence: none."""
+
+    wrong_quick_code: Refusal = ("301", "quickCreateCode does not belong to this app")
+    """What a quick create with the code of another module is told. Evidence: none."""
+
+    quick_params_key: bool = False
+    """Whether the parameter data of quick create need a key. Evidence: the published page lists none."""
+
+    ticket_seconds: int = 3600
+    """How long the ticket in `netWssUrl` opens the connection. Evidence: tickets expire; none for their life."""
+
+    # --- webhooks ----------------------------------------------------------------------------------------------------
+
+    webhook_retries: int = 3
+    """How often a delivery is tried again. Evidence: a documented event."""
+
+    webhook_spacing: float = 60.0
+    """Seconds between the tries, by the emulator's clock. Evidence: the times of a documented event."""
+
+    webhook_timeout: float = 5.0
+    """Seconds of real time in which a receiver must answer. Evidence: none."""
+
+    webhook_data: Literal["object", "string"] = "object"
+    """What `eventData` of v2 and model tasks is. Evidence: a published event, which was reformatted by hand."""
+
+    webhook_v1_failed: Literal["outputs", "task"] = "outputs"
+    """What the event of a failed v1 task holds: the answer of `outputs` (805), or the v2 task object. Evidence: events
+    of v1 successes hold the answer of `outputs`."""
+
+    webhook_on_cancel: bool = False
+    """Whether a cancelled task has a delivery. Evidence: none."""
+
+    webhook_waiting: str = "PENDING"
+    """`callbackStatus` before the first try has ended. Evidence: a client's guess; FAILED and SUCCESS were seen."""
+
+    webhook_unknown: Refusal = ("1", "webhook event not exists")
+    """What asking for an event that does not exist is told, and resending it. Evidence: measured for the detail."""
+
+    webhook_zone_hours: int = 8
+    """The time zone of an event's times, which carry none. Evidence: none; the company's own zone."""
+
+    # --- assets ------------------------------------------------------------------------------------------------------
+
+    asset_statuses: Mapping[str, str] = field(
+        default_factory=lambda: {"QUEUED": "Processing", "RUNNING": "Processing", "DONE": "Active"}
+    )
+    """The words for an asset's state. Evidence: official code takes several words for ready."""
+
+    asset_failed: str = "Failed"
+    """The word for an asset whose file is not such media. Evidence: official code knows it among others."""
+
+    asset_seconds: float = 8.0
+    """How long an asset is processed, on a clock that runs. Evidence: none; official code waits up to 180 s."""
+
+    asset_fields: tuple[str, ...] = ("assetId", "groupId", "name", "status", "previewUrl", "assetType")
+    """The fields of an asset in answers and lists. Evidence: official code reads four of them from a query; none for
+    lists."""
+
+    asset_invalid: str = "1007"
+    """The code for a missing or wrong field in a request about assets. Evidence: a consumer's call without an asset id
+    was told of a parameter error."""
+
+    asset_unknown: Refusal = ("1004", "Asset not found")
+    """What asking for an unknown asset is told. Evidence: none."""
+
+    asset_group_unknown: Refusal = ("1004", "Asset group not found")
+    """What asking for an unknown group is told. Evidence: none."""
+
+    asset_refused: str = "1013"
+    """The code for a model's input that is an unknown asset, or one that is not ready. Evidence: none."""
+
+    def status_of(self, code: str) -> int:
+        """Returns the HTTP status of a refusal.
+
+        Args:
+            code: RunningHub's code.
+        """
+        special = {
+            "401": self.key_refusal_status,
+            "412": self.key_refusal_status,
+            "1003": self.rate_limit_status,
+            "40310": self.not_offered_status,
+        }
+        return special.get(code, self.refusal_status)
+
+
+DEFAULT: Final = Assumptions()
+"""The present answers."""

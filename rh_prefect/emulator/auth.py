@@ -10,7 +10,6 @@ from starlette.requests import Request
 
 from rh_prefect.emulator import answers
 from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.assumptions import ACCOUNT_KEY_FIELDS, UPLOAD_KEY_WORDS, V1_BLANK
 from rh_prefect.emulator.keys import Account, ApiKey, KeyRing
 
 Auth = Callable[[KeyRing, Request, Mapping[str, object]], ApiKey]
@@ -18,7 +17,7 @@ Auth = Callable[[KeyRing, Request, Mapping[str, object]], ApiKey]
 
 _BEARER: Final = "Bearer "
 
-NOBODY: Final = ApiKey("", "nobody", "FREE", 0, Account("nobody", Decimal(0)))
+NOBODY: Final = ApiKey("", "nobody", "FREE", 0, Account("nobody", Decimal(0)), 0)
 """Stands for a key that was not asked for yet."""
 
 
@@ -27,9 +26,15 @@ def _bearer_key(keys: KeyRing, request: Request) -> ApiKey | None:
     return keys.find(header.removeprefix(_BEARER).strip()) if header.startswith(_BEARER) else None
 
 
-def _able(key: ApiKey) -> ApiKey:
+def _able(keys: KeyRing, key: ApiKey) -> ApiKey:
     if key.tier == "FREE":
-        raise Refused("801")
+        raise Refused(*keys.assumptions.free_key)
+    return key
+
+
+def _able_v2(keys: KeyRing, key: ApiKey) -> ApiKey:
+    if key.tier == "FREE":
+        raise Refused(*keys.assumptions.free_key_v2)
     return key
 
 
@@ -37,23 +42,23 @@ def bearer(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKe
     """Reads the v2 header; without a valid one the gateway answers 412 in a form of its own."""
     key = _bearer_key(keys, request)
     if key is None:
-        raise Refused("412", "TOKEN_INVALID", envelope=answers.bare)
-    return _able(key)
+        raise Refused("412", envelope=answers.bare)
+    return _able_v2(keys, key)
 
 
 def upload_bearer(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
     """Reads the v2 header of the upload, which says 401 in its own envelope."""
     key = _bearer_key(keys, request)
     if key is None:
-        raise Refused("401", UPLOAD_KEY_WORDS)
-    return _able(key)
+        raise Refused(*keys.assumptions.upload_bad_key)
+    return _able_v2(keys, key)
 
 
 def body_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
     """Reads `apiKey` of a v1 body; a header alone does not count."""
     sent = body.get("apiKey")
     if not isinstance(sent, str) or not sent.strip():
-        raise Refused("301", V1_BLANK.format(field="apiKey"))
+        raise Refused("301", keys.assumptions.v1_blank.format(field="apiKey"))
     return _known(keys, sent)
 
 
@@ -61,14 +66,14 @@ def query_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> Ap
     """Reads `apiKey` of the query string; a header alone does not count."""
     sent = request.query_params.get("apiKey", "")
     if not sent.strip():
-        raise Refused("301", V1_BLANK.format(field="apiKey"))
+        raise Refused("301", keys.assumptions.v1_blank.format(field="apiKey"))
     return _known(keys, sent)
 
 
 def header_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:
     """Reads the header of the app list, where one official client leaves the word Bearer out."""
     raw = keys.find(request.headers.get("authorization", "").strip())
-    return _able(raw) if raw else bearer(keys, request, body)
+    return _able_v2(keys, raw) if raw else bearer(keys, request, body)
 
 
 def in_handler(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
@@ -76,11 +81,16 @@ def in_handler(keys: KeyRing, request: Request, body: Mapping[str, object]) -> A
     return NOBODY
 
 
+def quick_params_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:
+    """Reads the key of the parameter data of quick create, if one is needed there."""
+    return body_key(keys, request, body) if keys.assumptions.quick_params_key else NOBODY
+
+
 def account_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
-    """Reads `apikey` of the account endpoint, all in lower case."""
-    sent = next((body[name] for name in ACCOUNT_KEY_FIELDS if body.get(name)), None)
+    """Reads the key of the account endpoint, whose name differs from that of the other bodies."""
+    sent = next((body[name] for name in keys.assumptions.account_key_fields if body.get(name)), None)
     if not isinstance(sent, str):
-        raise Refused("1601", "param apiKey is required")
+        raise Refused("1601")
     return _known(keys, sent)
 
 
@@ -88,4 +98,4 @@ def _known(keys: KeyRing, sent: str) -> ApiKey:
     key = keys.find(sent)
     if key is None:
         raise Refused("802")
-    return _able(key)
+    return _able(keys, key)

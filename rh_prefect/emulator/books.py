@@ -156,7 +156,7 @@ class Books:
     @property
     def cancelled(self) -> list[str]:
         """The ids of the tasks that were cancelled."""
-        return [task.task_id for task in self.tasks if task.status == "CANCEL"]
+        return [task.task_id for task in self.tasks if task.status == "CANCELLED"]
 
     @property
     def requests(self) -> list[Request]:

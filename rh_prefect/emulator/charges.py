@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Literal
 
-from rh_prefect.emulator import assumptions
-
-Machine = Literal["default", "plus", "ultra"]
-"""RunningHub's `instanceType`: cards of 24, 48 and 84 GB."""
+from rh_prefect.emulator.assumptions import Assumptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,31 +34,32 @@ class Charge:
             self.money - other.money, self.third_party - other.third_party, self.coins - other.coins, self.seconds
         )
 
-    def part(self, share: Decimal) -> Charge:
-        """Tells what a share of it is, in whole coins and thousandths of money."""
+    def part(self, share: Decimal, *, step: Decimal) -> Charge:
+        """Tells what a share of it is, in whole coins and in steps of money."""
         return Charge(
-            _rounded(self.money * share, assumptions.MONEY_STEP),
-            _rounded(self.third_party * share, assumptions.MONEY_STEP) if share < 1 else self.third_party,
+            _rounded(self.money * share, step),
+            _rounded(self.third_party * share, step) if share < 1 else self.third_party,
             int(_rounded(self.coins * share, Decimal(1))),
             self.seconds,
         )
 
 
-def run_charge(tier: str, seconds: float, machine: Machine, *, retained: int = 0) -> Charge:
+def run_charge(assumptions: Assumptions, tier: str, seconds: float, machine: str, *, retained: int = 0) -> Charge:
     """Prices a graph's run by the second.
 
     Args:
+        assumptions: The rates.
         tier: The key's tier: consumers pay coins, shared keys money, exclusive keys have paid for their machines.
         seconds: How long it runs.
         machine: On what.
         retained: For how many seconds the machine is kept after it.
     """
     whole = max(1, int(_rounded(Decimal(str(seconds)), Decimal(1))))
-    paid = (whole + retained) * assumptions.MACHINE_FACTORS[machine]
+    paid = (whole + retained) * assumptions.machine_factors[machine]
     if tier == "NORMAL":
-        return Charge(coins=int(_rounded(paid * assumptions.COINS_PER_SECOND, Decimal(1))), seconds=whole)
+        return Charge(coins=int(_rounded(paid * assumptions.coins_per_second, Decimal(1))), seconds=whole)
     if tier == "SHARED":
-        return Charge(_rounded(paid * assumptions.MONEY_PER_SECOND, assumptions.MONEY_STEP), seconds=whole)
+        return Charge(_rounded(paid * assumptions.money_per_second, assumptions.money_step), seconds=whole)
     return Charge(seconds=whole)
 
 

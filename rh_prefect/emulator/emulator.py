@@ -14,8 +14,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self, TypedDict, Unpack
 
+from rh_prefect.catalog.entry import Model, Output, Param, Rule
+from rh_prefect.catalog.price import PriceTable
 from rh_prefect.emulator.app import api_app
 from rh_prefect.emulator.assets import Assets
+from rh_prefect.emulator.assumptions import DEFAULT, Assumptions
 from rh_prefect.emulator.books import Books
 from rh_prefect.emulator.chance import Chance
 from rh_prefect.emulator.clock import Clock, Mode
@@ -28,8 +31,10 @@ from rh_prefect.emulator.files import Shelf
 from rh_prefect.emulator.gate import Gate
 from rh_prefect.emulator.keys import KeyRing
 from rh_prefect.emulator.loras import Loras
+from rh_prefect.emulator.models import Models, new_model
 from rh_prefect.emulator.progress import Progress
 from rh_prefect.emulator.proxy import Proxy
+from rh_prefect.emulator.rate import Rate
 from rh_prefect.emulator.render import Renderer
 from rh_prefect.emulator.server import ServerThread, address, listen
 from rh_prefect.emulator.state import State
@@ -61,6 +66,7 @@ class Options(TypedDict, total=False):
     durations: Durations
     deterministic: bool
     random_seed: int | None
+    assumptions: Assumptions
 
 
 class Emulator:
@@ -92,6 +98,7 @@ class Emulator:
         deterministic: Whether equal requests give equal results.
         random_seed: What the results are drawn from; default a random number, in the attribute `random_seed`. The same
             number and the same requests give the same results.
+        assumptions: The answers to what RunningHub has not published.
     """
 
     def __init__(
@@ -115,26 +122,43 @@ class Emulator:
         durations: Durations = typical,
         deterministic: bool = False,
         random_seed: int | None = None,
+        assumptions: Assumptions = DEFAULT,
     ) -> None:
+        self.assumptions = assumptions
         self.clock = Clock(clock, factor=factor, polls=polls)
-        self.keys = KeyRing()
+        self.keys = KeyRing(assumptions)
         self.key = self.keys.add("main", limit=limit, money=money, secret=key).secret
         self.faults = Faults(faults)
         self.gate = Gate()
         self.moderated = set(moderated)
         self._lock = threading.RLock()
-        self._tasks = Tasks(self.clock, lock=self._lock)
+        self._tasks = Tasks(self.clock, lock=self._lock, assumptions=assumptions)
         self.books = Books(self._tasks.rows, self.keys.mask, lock=self._lock)
-        self.switches = Switches(deterministic=deterministic)
+        self.switches = Switches(
+            assumptions.webhook_spacing,
+            assumptions.webhook_timeout,
+            assumptions.webhook_data,
+            deterministic=deterministic,
+        )
         self._chance = Chance(random_seed, switches=self.switches)
         self.random_seed = self._chance.seed
         self.workflows = Workflows()
         self.apps = Apps()
-        self.assets = Assets(self.clock)
-        self.webhooks = Webhooks(self._tasks, self.books, self.clock, faults=self.faults, switches=self.switches)
+        self._models = Models()
+        self.assets = Assets(self.clock, assumptions=assumptions)
+        self.webhooks = Webhooks(
+            self._tasks, self.books, self.clock, faults=self.faults, switches=self.switches, assumptions=assumptions
+        )
         self._durations = durations
         self._least_bytes = least_bytes
-        self._renderer = partial(Renderer, long_side=long_side, fps=fps, max_seconds=max_seconds)
+        self._renderer = partial(
+            Renderer,
+            long_side=long_side,
+            fps=fps,
+            max_seconds=max_seconds,
+            id_answers=assumptions.id_answers,
+            lyrics_as_text=assumptions.lyrics_as_text,
+        )
         self._places = ((host, port), (host, files_port))
         self._folder: Path | None = None
         self._workshop: Workshop | None = None
@@ -152,6 +176,28 @@ class Emulator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def add_model(
+        self,
+        endpoint: str,
+        *,
+        output: Output = "image",
+        params: Iterable[Param] = (),
+        rules: Iterable[Rule] = (),
+        price: PriceTable | Decimal | str | int | None = None,
+    ) -> Model:
+        """Adds a model that the catalogue does not have, or replaces one; an unknown endpoint is 1001.
+
+        Args:
+            endpoint: What comes after `/openapi/v2/`.
+            output: What it makes.
+            params: Its parameters; others are ignored.
+            rules: What holds for several of them together.
+            price: What it costs: a table, or the amount of each call; None for no published price.
+        """
+        model = new_model(endpoint, output=output, params=params, rules=rules, price=price)
+        self._models.add(model)
+        return model
 
     def start(self) -> Self:
         """Starts serving; `url` and `files_url` are known from here on.
@@ -190,16 +236,23 @@ class Emulator:
 
     def _made_workshop(self, renderer: Renderer, shelf: Shelf) -> Workshop:
         return Workshop(
-            renderer, shelf, self._tasks, lock=self._lock, chance=self._chance, least_bytes=self._least_bytes
+            renderer,
+            shelf,
+            self._tasks,
+            lock=self._lock,
+            chance=self._chance,
+            least_bytes=self._least_bytes,
+            failed_code=self.assumptions.failed_model,
         )
 
     def _state(self, folder: Path) -> State:
         for name in ("files", "renders"):
             (folder / name).mkdir()
-        shelf = Shelf(folder / "files", url=self.files_url, clock=self.clock)
+        shelf = Shelf(folder / "files", url=self.files_url, clock=self.clock, assumptions=self.assumptions)
         renderer = self._renderer(folder / "renders")
         return State(
             url=self.url,
+            assumptions=self.assumptions,
             clock=self.clock,
             keys=self.keys,
             tasks=self._tasks,
@@ -212,12 +265,14 @@ class Emulator:
             workflows=self.workflows,
             apps=self.apps,
             assets=self.assets,
-            loras=Loras(shelf),
+            loras=Loras(shelf, folder=self.assumptions.lora_folder),
             webhooks=self.webhooks,
-            progress=Progress(self._tasks, self.faults, self.clock, url=self.url),
+            progress=Progress(self._tasks, self.faults, self.clock, url=self.url, assumptions=self.assumptions),
             proxy=Proxy(),
             switches=self.switches,
             chance=self._chance,
+            models=self._models,
+            rate=Rate(self.clock, most=self.assumptions.requests_per_minute),
             moderated=self.moderated,
             lock=self._lock,
         )

@@ -9,18 +9,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from rh_prefect.emulator.assumptions import (
-    EXPIRED_RESULT_STATUS,
-    EXPIRED_UPLOAD_STATUS,
-    LINK_SECONDS,
-    LORA_FOLDER,
-    LORA_LINK_SECONDS,
-)
+from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.clock import Clock
 
 _UPLOADS: Final = "/input/"
 _RESULTS: Final = "/u/output/"
-_LORAS: Final = f"/{LORA_FOLDER}/"
 
 
 class DeadLink(Exception):
@@ -55,9 +48,11 @@ class Shelf:
         folder: Where the files of clients go.
         url: The file host's own address.
         clock: Tells when a link has died.
+        assumptions: How long links live, and how a dead one answers.
     """
 
-    def __init__(self, folder: Path, *, url: str, clock: Clock) -> None:
+    def __init__(self, folder: Path, *, url: str, clock: Clock, assumptions: Assumptions) -> None:
+        self._assumptions = assumptions
         self.folder = folder
         self.url = url
         self._clock = clock
@@ -105,17 +100,18 @@ class Shelf:
         Its name is as ComfyUI writes it: of all results it differs in the token alone, and in the time.
 
         Returns:
-            Its link, which carries no signature.
+            Its link.
         """
         now = self._clock.now()
         place = f"{_RESULTS}ComfyUI_{index:05d}_{token}_{int(now)}.{extension}"
         self._files[place] = Shelved(path, task_id, now)
-        return self.url + place
+        return self.sign(place) if self._assumptions.signed_results else self.url + place
 
     def sign(self, place: str) -> str:
         """Makes a link that works for a day, or to send a LoRA to, for an hour."""
-        start = int(self._clock.now())
-        window = f"{start};{start + (LORA_LINK_SECONDS if place.startswith(_LORAS) else LINK_SECONDS)}"
+        known, start = self._assumptions, int(self._clock.now())
+        is_lora = place.startswith(f"/{known.lora_folder}/")
+        window = f"{start};{start + (known.lora_link_seconds if is_lora else known.link_seconds)}"
         signature = self._signature(place, window)
         return f"{self.url}{place}?q-sign-algorithm=sha1&q-sign-time={window}&q-signature={signature}"
 
@@ -139,8 +135,8 @@ class Shelf:
             raise DeadLink(404, "NoSuchKey", "The specified key does not exist.")
         if place.startswith(_UPLOADS):
             self.check(link)
-        elif self._clock.now() > found.since + LINK_SECONDS:
-            raise DeadLink(EXPIRED_RESULT_STATUS, "NoSuchKey", "The specified key does not exist.")
+        elif self._clock.now() > found.since + self._assumptions.link_seconds:
+            raise DeadLink(self._assumptions.expired_result_status, "NoSuchKey", "The specified key does not exist.")
         return found
 
     def check(self, link: str) -> str:
@@ -159,7 +155,7 @@ class Shelf:
         if not hmac.compare_digest(signature.encode(), self._signature(place, window).encode()):
             raise DeadLink(403, "SignatureDoesNotMatch", "The signature does not match.")
         if self._clock.now() > int(window.partition(";")[2]):
-            raise DeadLink(EXPIRED_UPLOAD_STATUS, "AccessDenied", "Request has expired")
+            raise DeadLink(self._assumptions.expired_upload_status, "AccessDenied", "Request has expired")
         return place
 
     def _signature(self, place: str, window: str) -> str:

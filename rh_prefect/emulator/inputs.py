@@ -13,10 +13,10 @@ from typing import Final
 
 import httpx
 
-from rh_prefect.catalog import Model, Param, check_file
+from rh_prefect.catalog.entry import Model, Param
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.assets import Assets
-from rh_prefect.emulator.assumptions import ASSET_REFUSED, BAD_FILE, UPLOAD_MAX_BYTES
+from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.files import DeadLink, Shelf
 from rh_prefect.emulator.keys import Account
 from rh_prefect.emulator.words import texts
@@ -24,6 +24,8 @@ from rh_prefect.errors import MediaError
 from rh_prefect.media.probe import Facts, probe
 
 _MIB: Final = 1024 * 1024
+_FAILED: Final = "File processing failed"
+_OTHER_NAMES: Final = {"jpeg": "jpg", "tiff": "tif"}
 _FETCH_SECONDS: Final = 10.0
 
 
@@ -53,11 +55,17 @@ class Sources:
         shelf: Uploads, and results.
         assets: What was registered.
         account: Whose assets count.
+        assumptions: How a bad file is refused.
     """
 
     shelf: Shelf
     assets: Assets
     account: Account
+    assumptions: Assumptions
+
+    def bad_file(self, name: str, reason: str) -> Refused:
+        """Makes the refusal of a file that does not fit its parameter."""
+        return Refused(self.assumptions.bad_file, f"{_FAILED}: {name}: {reason}")
 
 
 def gather(sources: Sources, model: Model, payload: Mapping[str, object]) -> Inputs:
@@ -71,7 +79,7 @@ def gather(sources: Sources, model: Model, payload: Mapping[str, object]) -> Inp
         value = payload.get(param.key)
         links = value if isinstance(value, list) else [value]
         if param.is_media and value:
-            inputs.files[param.key] = [_checked(inputs, sources, model, param, str(link)) for link in links]
+            inputs.files[param.key] = [_checked(inputs, sources, param, str(link)) for link in links]
         elif param.type == "json":
             found = [local(sources, link, param.key) for link in _own_links(sources.shelf, value)]
             inputs.files.update({param.key: found} if found else {})
@@ -91,24 +99,31 @@ def _own_links(shelf: Shelf, value: object) -> Iterable[str]:
     return (text for text in texts(value) if shelf.owns(text))
 
 
-def _checked(inputs: Inputs, sources: Sources, model: Model, param: Param, link: str) -> Path:
+def _checked(inputs: Inputs, sources: Sources, param: Param, link: str) -> Path:
     path = local(sources, link, param.key)
-    size = path.stat().st_size
-    if param.max_size_mb is not None and size > param.max_size_mb * _MIB:
-        raise Refused("1008", f"File too large: {param.key} takes at most {param.max_size_mb} MB")
-    facts = _facts(model, param, path, size)
+    if param.max_size_mb is not None and path.stat().st_size > param.max_size_mb * _MIB:
+        raise Refused("1008", f"{param.key}: file size exceeds {param.max_size_mb} MB")
+    facts = _facts(sources, param, path)
     if facts.seconds:
         inputs.lengths.setdefault(facts.kind, facts.seconds)
     return path
 
 
-def _facts(model: Model, param: Param, path: Path, size: int) -> Facts:
+def _facts(sources: Sources, param: Param, path: Path) -> Facts:
     try:
         facts = probe(path)
-        check_file(model, param, extension=facts.extension, size=size, kind=facts.kind, source=param.key)
     except MediaError as error:
-        raise Refused(BAD_FILE, f"File processing failed: {error.message}") from error
+        raise sources.bad_file(param.key, "not a readable file") from error
+    if facts.kind != param.type:
+        raise sources.bad_file(param.key, f"not a file of the type {param.type}")
+    if param.accept and _plain(facts.extension) not in map(_plain, param.accept):
+        raise sources.bad_file(param.key, f"unsupported format {facts.extension}")
     return facts
+
+
+def _plain(extension: str) -> str:
+    name = extension.lower().lstrip(".")
+    return _OTHER_NAMES.get(name, name)
 
 
 def local(sources: Sources, link: str, name: str) -> Path:
@@ -127,15 +142,15 @@ def local(sources: Sources, link: str, name: str) -> Path:
         try:
             return shelf.find(link).path
         except DeadLink as dead:
-            raise Refused("1013", f"File processing failed: {name}: {dead}") from dead
+            raise Refused("1013", f"{_FAILED}: {name}: {dead}") from dead
     if link.startswith("data:"):
         return _decode(shelf.folder, link, name)
     if link.startswith("asset://"):
         asset = sources.assets.ready(sources.account, link.removeprefix("asset://"))
         if asset is None:
-            raise Refused(ASSET_REFUSED, f"File processing failed: {name}: asset not found or not active")
+            raise Refused(sources.assumptions.asset_refused, f"{_FAILED}: {name}: asset not found or not active")
         return asset
-    return _fetch(shelf.folder, link, name)
+    return _fetch(shelf.folder, link, name, most=sources.assumptions.upload_max_bytes)
 
 
 def _decode(folder: Path, link: str, name: str) -> Path:
@@ -143,15 +158,15 @@ def _decode(folder: Path, link: str, name: str) -> Path:
     try:
         data = base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Refused("1013", f"File processing failed: {name}: not valid Base64") from error
+        raise Refused("1013", f"{_FAILED}: {name}: not valid Base64") from error
     if not head.endswith(";base64") or not data:
-        raise Refused("1013", f"File processing failed: {name}: not a Base64 data URI")
+        raise Refused("1013", f"{_FAILED}: {name}: not a Base64 data URI")
     path = folder / f"data-{hashlib.sha256(data).hexdigest()}"
     path.write_bytes(data)
     return path
 
 
-def _fetch(folder: Path, link: str, name: str) -> Path:
+def _fetch(folder: Path, link: str, name: str, *, most: int) -> Path:
     path = folder / f"fetched-{hashlib.sha256(link.encode()).hexdigest()}"
     part = path.with_name(f"{path.name}.{id(link)}.part")
     try:
@@ -163,9 +178,9 @@ def _fetch(folder: Path, link: str, name: str) -> Path:
             response.raise_for_status()
             for chunk in response.iter_bytes(1 << 18):
                 file.write(chunk)
-                if file.tell() > UPLOAD_MAX_BYTES:
-                    raise Refused("1008", f"File too large: {name}")
+                if file.tell() > most:
+                    raise Refused("1008")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         part.unlink(missing_ok=True)
-        raise Refused("1013", f"File processing failed: {name}: URL not reachable") from error
+        raise Refused("1013", f"{_FAILED}: {name}: URL not reachable") from error
     return part.replace(path)

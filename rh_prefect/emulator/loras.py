@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 
-from rh_prefect.emulator.assumptions import LORA_FOLDER
 from rh_prefect.emulator.files import Shelf
 
 
@@ -13,9 +12,11 @@ class Loras:
 
     Args:
         shelf: Signs their links.
+        folder: What their names begin with.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, *, folder: str) -> None:
+        self._folder = folder
         self._shelf = shelf
         self._lock = threading.Lock()
         self._known: set[str] = set()
@@ -29,7 +30,7 @@ class Loras:
         Returns:
             Its `fileName`, and where it is to be put; no link where it is here already.
         """
-        name = f"{LORA_FOLDER}/{md5}.safetensors"
+        name = f"{self._folder}/{md5}.safetensors"
         with self._lock:
             return name, None if name in self._known else self._shelf.sign(f"/{name}")
 

@@ -41,7 +41,7 @@ class Form:
 
 
 async def read_form(
-    request: Request, folder: Path, *, limit: int, bad: str = "1007", large: Refused | None = None
+    request: Request, folder: Path, *, limit: int, no_form: Refused, large: Refused | None = None
 ) -> Form:
     """Reads the form of a request.
 
@@ -49,7 +49,7 @@ async def read_form(
         request: The request.
         folder: Where its files go.
         limit: The most bytes of a file.
-        bad: The code for what is no form.
+        no_form: What is said of a request that is not a form.
         large: What is said of a file that is too large; default 1008.
 
     Raises:
@@ -58,7 +58,7 @@ async def read_form(
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
-        raise Refused(bad, "Required request part 'file' is not present")
+        raise no_form
     reader = _Reader(folder, limit)
     parser = MultipartParser(boundary, reader.callbacks())
     try:
@@ -66,13 +66,13 @@ async def read_form(
             parser.write(chunk)
         parser.finalize()
     except FormParserError as error:
-        raise Refused(bad, f"Invalid multipart body: {error}") from error
+        raise no_form from error
     finally:
         reader.close()
     if reader.is_too_large:
         for file in reader.form.files:
             file.path.unlink(missing_ok=True)
-        raise large or Refused("1008", f"File too large: at most {limit} bytes")
+        raise large or Refused("1008")
     return reader.form
 
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Final
 from urllib.parse import urlencode
 
-from rh_prefect.emulator.assumptions import TICKET_SECONDS
+from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.clock import Clock
 from rh_prefect.emulator.comfy.graph import class_type, in_order, inputs_of, parse
 from rh_prefect.emulator.faults import Faults, Subject
@@ -35,9 +35,11 @@ class Progress:
         faults: Which connections drop.
         clock: Says when a ticket has expired.
         url: The API's own address.
+        assumptions: How long a ticket lives.
     """
 
-    def __init__(self, tasks: Tasks, faults: Faults, clock: Clock, *, url: str) -> None:
+    def __init__(self, tasks: Tasks, faults: Faults, clock: Clock, *, url: str, assumptions: Assumptions) -> None:
+        self._assumptions = assumptions
         self._tasks = tasks
         self._faults = faults
         self._clock = clock
@@ -54,7 +56,7 @@ class Progress:
             "c_port": port,
             "clientId": task.client_id,
             "workflowId": task.order.payload.get("workflowId", ""),
-            "Rh-Comfy-Auth": self._ticket(task, int(self._clock.now()) + TICKET_SECONDS),
+            "Rh-Comfy-Auth": self._ticket(task, int(self._clock.now()) + self._assumptions.ticket_seconds),
             "target": self._url,
         }
         return f"{self._url}/ws/c_instance?{urlencode(query)}"
@@ -108,7 +110,7 @@ class Progress:
     def _last(self, task: Task, status: Status) -> Iterator[Frame]:
         if status == "FAILED" and task.breakdown:
             yield {"type": "execution_error", "data": dict(task.breakdown.reason)}
-        elif status == "CANCEL":
+        elif status == "CANCELLED":
             yield {"type": "execution_interrupted", "data": {}}
         else:
             yield {"type": "execution_success", "data": {}}

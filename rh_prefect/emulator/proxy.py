@@ -85,7 +85,7 @@ def _message(prompt: Prompt, status: Status) -> list[object]:
     """How the last message of a prompt that has ended reads."""
     if status == "SUCCESS":
         return ["execution_success", {"prompt_id": prompt.id}]
-    if status == "CANCEL":
+    if status == "CANCELLED":
         return ["execution_interrupted", {"prompt_id": prompt.id}]
     return ["execution_error", dict(prompt.task.breakdown.reason) if prompt.task.breakdown else {}]
 

@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast, get_args
+from typing import TYPE_CHECKING, Final, Literal
 
-from rh_prefect.emulator import assumptions
 from rh_prefect.emulator.acceptance import plain
-from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.charges import Machine, run_charge
+from rh_prefect.emulator.answers import Refused, words_of
+from rh_prefect.emulator.assumptions import Assumptions, Refusal
+from rh_prefect.emulator.charges import Charge, run_charge
 from rh_prefect.emulator.comfy import graph as graphs
 from rh_prefect.emulator.comfy.apps import App
 from rh_prefect.emulator.comfy.builtin import SAMPLE_PICTURE
 from rh_prefect.emulator.comfy.graph import Graph
 from rh_prefect.emulator.comfy.validate import Files, Verdict, validate
 from rh_prefect.emulator.comfy.work import BadNode, model_for, pieces_of
-from rh_prefect.emulator.inputs import Sources, local
+from rh_prefect.emulator.inputs import local
 from rh_prefect.emulator.keys import ApiKey
 from rh_prefect.emulator.orders import check_content, webhook_of
 from rh_prefect.emulator.render.picture import sample
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rh_prefect.emulator.state import State
 
 _TRUTHS: Final[dict[object, bool]] = {True: True, False: False, "true": True, "false": False}
+_BAD_GRAPH: Final = ("433", "")
 _LINKS: Final = ("http://", "https://", "data:")
 
 
@@ -71,62 +72,126 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How v1 and v2 starts refuse: each has codes of its own.
-
-    Attributes:
-        is_v1: Which of them.
-        bad: The code for a wrong parameter.
-        node_info: Code and words for a node list that does not fit.
-    """
+    """How v1 and v2 starts refuse a wrong parameter: each has a code of its own."""
 
     is_v1: bool
     bad: str
-    node_info: tuple[str, str]
 
 
-V1: Final = Family(True, "301", assumptions.NODE_INFO)
-V2: Final = Family(False, "1007", assumptions.NODE_INFO_V2)
+V1: Final = Family(True, "301")
+V2: Final = Family(False, "1007")
+
+Startable = Literal["workflow", "app"]
+"""What a start can name; quick create starts an app."""
 
 
-def workflow_target(state: State, workflow_id: object, body: Mapping[str, object]) -> Target:
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The request of a start.
+
+    Attributes:
+        state: The emulator.
+        key: Whose request it is.
+        endpoint: What the books call it.
+        body: The request's JSON object.
+        kind: What it starts.
+        family: How it refuses.
+    """
+
+    state: State
+    key: ApiKey
+    endpoint: str
+    body: Mapping[str, object]
+    kind: Startable
+    family: Family
+
+    @property
+    def assumptions(self) -> Assumptions:
+        """What is decided by the emulator itself."""
+        return self.state.assumptions
+
+    @property
+    def node_info(self) -> Refusal:
+        """The refusal of a node list that does not fit."""
+        return ("803", "") if self.family.is_v1 else self.assumptions.node_info_v2
+
+    @property
+    def items(self) -> object:
+        """The node list; an empty one where there is none."""
+        sent = self.body.get("nodeInfoList")
+        return [] if sent is None else sent
+
+    def refused(self, refusal: Refusal, reason: str) -> Refused:
+        """Makes a refusal that says why."""
+        code, words = refusal
+        return Refused(code, f"{words_of(self.assumptions, code, words)}: {reason}")
+
+
+FindTarget = Callable[[Start], Target]
+"""Finds what a start names, or raises `Refused`."""
+
+
+def workflow_target(start: Start, *, workflow_id: str) -> Target:
     """Finds the workflow of a start.
 
     Raises:
-        Refused: There is none, it was never run, or it is protected.
+        Refused: It does not exist, it was never run, or it is protected.
     """
-    workflow = state.workflows.find(workflow_id)
+    known = start.assumptions
+    sent = start.body.get("workflow") if start.family.is_v1 or known.v2_reads_workflow else None
+    workflow = start.state.workflows.find(workflow_id)
     if workflow is None:
-        raise Refused("380")
+        if not sent or workflow_id not in known.placeholder_ids:
+            raise Refused("380")
+        return _own_graph(start, sent, beside={})
     if not workflow.saved:
         raise Refused("810")
-    _check_password(workflow.password, body)
-    override = body.get("workflow")
-    if not override:
-        return Target(copy.deepcopy(workflow.graph), body.get("nodeInfoList") or [])
-    graph = graphs.parse(override) if isinstance(override, str) else None
+    _check_password(start, workflow.password)
+    if sent:
+        return _own_graph(start, sent, beside=workflow.graph)
+    keeps_seeds = known.reads_random_seed and start.body.get("randomSeed") is False
+    return Target(copy.deepcopy(workflow.graph), start.items, keeps_seeds=keeps_seeds)
+
+
+def _own_graph(start: Start, sent: object, *, beside: Graph) -> Target:
+    """Takes the graph of the request; its node list is about the saved graph beside it, and changes neither."""
+    graph = graphs.parse(sent) if isinstance(sent, str) else None
     if not graph:
-        raise Refused(*_with_reason(assumptions.BAD_GRAPH, "workflow must be the JSON text of a graph in API format"))
-    return Target(graph, keeps_seeds=assumptions.OVERRIDE_KEEPS_SEEDS)
+        raise start.refused(_BAD_GRAPH, "workflow must be the JSON text of a graph in API format")
+    if start.assumptions.node_list_beside_graph:
+        _applied(start, copy.deepcopy(beside), start.items)
+    return Target(graph, keeps_seeds=start.assumptions.override_keeps_seeds)
 
 
-def app_target(state: State, app_id: object, body: Mapping[str, object]) -> Target:
+def app_target(start: Start, *, app_id: str) -> Target:
     """Finds the app of a start.
 
     Raises:
-        Refused: There is none, or it is protected.
+        Refused: It does not exist, or it is protected.
     """
-    app = find_app(state, app_id)
-    _check_password(app.password, body)
+    app = find_app(start.state, app_id)
+    _check_password(start, app.password)
     fields = frozenset((item.node_id, item.field_name) for item in app.fields)
-    shown = fields if assumptions.APP_FIELDS_ONLY else None
-    return Target(copy.deepcopy(app.graph), body.get("nodeInfoList") or [], shown, may_stamp=False)
+    shown = fields if start.assumptions.app_fields_only else None
+    return Target(copy.deepcopy(app.graph), start.items, shown, may_stamp=False)
+
+
+def quick_target(start: Start, *, app_id: str, code: str) -> Target:
+    """Finds the module of a quick create.
+
+    Raises:
+        Refused: It does not exist, or the code is that of another.
+    """
+    if find_app(start.state, app_id).quick_code != code:
+        raise Refused(*start.assumptions.wrong_quick_code)
+    return app_target(start, app_id=app_id)
 
 
 def find_app(state: State, app_id: object) -> App:
     """Finds an app.
 
     Raises:
-        Refused: There is none.
+        Refused: It does not exist.
     """
     app = state.apps.find(app_id)
     if app is None:
@@ -134,51 +199,57 @@ def find_app(state: State, app_id: object) -> App:
     return app
 
 
-def _check_password(password: str, body: Mapping[str, object]) -> None:
-    if password and body.get("accessPassword") != password:
-        raise Refused(*assumptions.WRONG_PASSWORD)
+def _check_password(start: Start, password: str) -> None:
+    reads = start.family.is_v1 or start.assumptions.v2_reads_password
+    sent = start.body.get("accessPassword") if reads else None
+    if password and sent != password:
+        raise Refused(*start.assumptions.wrong_password)
 
 
-def prepare(
-    state: State, key: ApiKey, endpoint: str, body: Mapping[str, object], *, target: Target, family: Family
-) -> Run:
-    """Checks a start from the first to the last thing, and prices it; call it from a thread.
+def prepare(start: Start, find: FindTarget) -> Run:
+    """Checks a start and prices it; call it from a thread.
 
-    Args:
-        state: The emulator.
-        key: Whose request it is.
-        endpoint: What the books call it.
-        body: The request's JSON object.
-        target: What is started.
-        family: How it refuses.
+    The order is parameters, money, lookup, node list, content, graph; where money comes is an assumption.
 
     Raises:
-        Refused: The service would say no; the order of the checks is an assumption.
+        Refused: The service would refuse it.
     """
-    machine, may_wait, retained = _options(key, body, family.bad)
-    stamps = _switch(body, "addMetadata", family.bad, default=True) and target.may_stamp
-    webhook = webhook_of(body, code=family.bad)
-    graph = _changed(target, family, draw=partial(state.chance.node_seed, endpoint))
-    check_content(state.moderated, {"graph": [graphs.inputs_of(node) for node in graph.values()]})
-    verdict, pieces, breakdown = examine(state, key, graph, metadata=stamps)
+    state, key, body, bad = start.state, start.key, start.body, start.family.bad
+    machine, may_wait, retained = _options(start)
+    stamps = _switch(body, "addMetadata", bad, default=True)
+    webhook = webhook_of(body, code=bad)
+    if start.kind in start.assumptions.billing_gate_first:
+        key.account.check(Charge(), tier=key.tier, assumptions=start.assumptions)
+    target = find(start)
+    graph = _changed(start, target)
+    check_content(state, {"graph": [graphs.inputs_of(node) for node in graph.values()]})
+    verdict, pieces, breakdown = examine(state, key, graph, metadata=stamps and target.may_stamp)
     model = pieces[0].model if pieces else model_for()
     queued, seconds = state.durations(model, plain(body))
-    charge = run_charge(key.tier, seconds, machine, retained=retained)
-    order = Order(
-        key, endpoint, plain(body), pieces, charge, seconds, queued, webhook, is_v1=family.is_v1, graph=dict(graph)
-    )
+    charge = run_charge(start.assumptions, key.tier, seconds, machine, retained=retained)
+    is_v1, sent = start.family.is_v1, plain(body)
+    order = Order(key, start.endpoint, sent, pieces, charge, seconds, queued, webhook, is_v1=is_v1, graph=dict(graph))
     return Run(order, verdict, breakdown, may_wait)
 
 
-def _options(key: ApiKey, body: Mapping[str, object], bad: str) -> tuple[Machine, bool, int]:
-    machine = body.get("instanceType") or "default"
-    if machine not in get_args(Machine):
-        raise Refused(bad, f"instanceType must be one of {', '.join(get_args(Machine))}")
+def _options(start: Start) -> tuple[str, bool, int]:
+    """Reads the machine, whether to wait in the personal queue, and for how long the machine is kept."""
+    key, body, bad = start.key, start.body, start.family.bad
+    least, most = start.assumptions.retain_seconds
     waits = _switch(body, "usePersonalQueue", bad, default=False) and key.tier == "EXCLUSIVE"
     retained = body.get("retainSeconds") or 0
-    if not isinstance(retained, int) or (retained and retained not in assumptions.RETAIN_SECONDS):
-        raise Refused(bad, "retainSeconds must be a whole number from 10 to 180")
-    return cast(Machine, machine), waits, retained if key.tier == "SHARED" else 0
+    if not isinstance(retained, int) or (retained and not least <= retained <= most):
+        raise Refused(bad, f"retainSeconds must be between {least} and {most}")
+    return _machine(start), waits, retained if key.tier == "SHARED" else 0
+
+
+def _machine(start: Start) -> str:
+    known, asked = start.assumptions.machine_factors, start.body.get("instanceType") or "default"
+    if asked in known:
+        return str(asked)
+    if not isinstance(asked, str) or not start.assumptions.unknown_machine:
+        raise Refused(start.family.bad, f"instanceType must be one of {', '.join(known)}")
+    return start.assumptions.unknown_machine
 
 
 def _switch(body: Mapping[str, object], name: str, bad: str, *, default: bool) -> bool:
@@ -190,17 +261,23 @@ def _switch(body: Mapping[str, object], name: str, bad: str, *, default: bool) -
     return _TRUTHS[value]
 
 
-def _changed(target: Target, family: Family, *, draw: Callable[[int], int]) -> Graph:
+def _changed(start: Start, target: Target) -> Graph:
     """Sets the values of the node list, and draws the other seeds anew."""
-    graph = target.graph
     try:
         _check_fields(target)
-        touched = graphs.apply(graph, target.items)
     except graphs.BadNodeInfo as bad:
-        raise Refused(*_with_reason(family.node_info, str(bad))) from bad
+        raise start.refused(start.node_info, str(bad)) from bad
+    touched = _applied(start, target.graph, target.items)
     if not target.keeps_seeds:
-        graphs.shake(graph, kept=touched, draw=draw)
-    return graph
+        graphs.shake(target.graph, kept=touched, draw=partial(start.state.chance.node_seed, start.endpoint))
+    return target.graph
+
+
+def _applied(start: Start, graph: Graph, items: object) -> set[tuple[str, str]]:
+    try:
+        return graphs.apply(graph, items)
+    except graphs.BadNodeInfo as bad:
+        raise start.refused(start.node_info, str(bad)) from bad
 
 
 def _check_fields(target: Target) -> None:
@@ -209,8 +286,7 @@ def _check_fields(target: Target) -> None:
     for item in target.items:
         where = (str(item.get("nodeId")), str(item.get("fieldName"))) if isinstance(item, dict) else ("", "")
         if where not in target.fields and where[0] in target.graph:
-            shown = ", ".join(f"{node_id}.{name}" for node_id, name in sorted(target.fields))
-            raise graphs.BadNodeInfo(f"the app has no field {where[1]} of node {where[0]}; it has {shown}")
+            raise graphs.BadNodeInfo(f"the app has no field {where[1]} of node {where[0]}")
 
 
 def examine(
@@ -227,15 +303,16 @@ def examine(
     foreign = state.workflows.foreign | state.apps.foreign
     verdict = validate(graph, Files(partial(_has_media, state), state.loras.has, foreign))
     if verdict.is_hopeless:
-        error = verdict.error or {}
-        raise Refused(*_with_reason(assumptions.BAD_GRAPH, f"{error.get('message')} {error.get('details')}".strip()))
+        code, error = _BAD_GRAPH[0], verdict.error or {}
+        reason = f"{error.get('message')} {error.get('details')}".strip()
+        raise Refused(code, f"{words_of(state.assumptions, code)}: {reason}")
     if not verdict.outputs:
-        return verdict, (), BadNode(*verdict.first()).breakdown()
+        return verdict, (), BadNode(*verdict.first()).breakdown(state.assumptions)
     find = partial(_find, state, key)
     try:
         return verdict, pieces_of(graph, verdict.outputs, find, foreign=foreign, metadata=metadata), None
     except BadNode as bad:
-        return verdict, (), bad.breakdown()
+        return verdict, (), bad.breakdown(state.assumptions)
 
 
 def _has_media(state: State, name: str) -> bool:
@@ -245,12 +322,7 @@ def _has_media(state: State, name: str) -> bool:
 def _find(state: State, key: ApiKey, name: str) -> Path:
     if name.startswith(_LINKS):
         try:
-            return local(Sources(state.shelf, state.assets, key.account), name, "file")
+            return local(state.sources(key), name, "file")
         except Refused as refused:
-            raise MediaError(f"{refused.words}. Upload it again.") from refused
+            raise MediaError(refused.words) from refused
     return state.shelf.named(name) or sample(state.shelf.folder / SAMPLE_PICTURE)
-
-
-def _with_reason(refusal: tuple[str, str], reason: str) -> tuple[str, str]:
-    code, words = refusal
-    return code, f"{words}: {reason}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from typing import Final, Literal, NoReturn
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +20,9 @@ from rh_prefect.emulator.broken import Broken
 from rh_prefect.emulator.faults import Fault, Subject
 from rh_prefect.emulator.keys import ApiKey
 from rh_prefect.emulator.state import State
+
+NOT_POSITIVE: Final = "must be greater than 0"
+"""What an id is told that is not a positive number; measured for a task's and for a workflow's."""
 
 Reads = Literal["json", "form", "nothing"]
 """What a route's request carries; a form is read by its handler, straight to disk."""
@@ -81,10 +86,12 @@ class Endpoint:
     async def _serve(self, request: Request) -> Response:
         state: State = request.app.state.emulator
         try:
+            _check_host(state, request)
             body = await _read_json(request) if self.reads == "json" else {}
             key = self.auth(state.keys, request, body)
+            state.rate.count(key.name)
         except Refused as refused:
-            return self._refuse(refused)
+            return self._refuse(state, refused)
         fault = self._fault(state, request, body)
         response = await self._answer(Call(state, request, key, body, fault))
         return response if fault is None else Broken(response, fault, state.gate)
@@ -104,21 +111,21 @@ class Endpoint:
                 return self._lose(call, fault)
             response = await self.handler(call)
             if fault is not None and fault.kind == "code":
-                _refuse_by(fault)
+                _refuse_by(call.state, fault)
         except Refused as refused:
             self.on_refusal(call, refused.code)
-            response = self._refuse(refused)
+            response = self._refuse(call.state, refused)
         return response
 
     def _lose(self, call: Call, fault: Fault) -> Response:
         """Answers a request that is to have no effect; the wire is broken later."""
         if fault.kind == "code":
-            _refuse_by(fault)
+            _refuse_by(call.state, fault)
         self.on_refusal(call, fault.kind)
         return Response()
 
-    def _refuse(self, refused: Refused) -> Response:
-        return (refused.envelope or self.envelope)(refused.code, refused.words)
+    def _refuse(self, state: State, refused: Refused) -> Response:
+        return (refused.envelope or self.envelope)(state.assumptions, refused.code, refused.words)
 
 
 def endpoint_of(request: Request) -> str:
@@ -126,7 +133,21 @@ def endpoint_of(request: Request) -> str:
     return str(request.path_params.get("endpoint") or request.url.path.removeprefix("/openapi/v2/"))
 
 
-def _refuse_by(fault: Fault) -> NoReturn:
+def is_positive(value: object) -> bool:
+    """Tells whether an id is a positive whole number, as text or as a number."""
+    return not isinstance(value, bool) and re.fullmatch(r"0*[1-9][0-9]*", str(value)) is not None
+
+
+def _check_host(state: State, request: Request) -> None:
+    refusal = state.assumptions.wrong_host
+    if refusal is not None and request.headers.get("host") != urlsplit(state.url).netloc:
+        raise Refused(*refusal)
+
+
+def _refuse_by(state: State, fault: Fault) -> NoReturn:
+    code, words = state.assumptions.too_fast
+    if fault.code == words:  # a refusal whose number is not published: a script names it by its words
+        raise Refused(code, words)
     raise Refused(fault.code, fault.message)
 
 

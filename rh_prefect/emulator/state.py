@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 
 from rh_prefect.emulator.assets import Assets
+from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.books import Books
 from rh_prefect.emulator.chance import Chance
 from rh_prefect.emulator.clock import Clock
@@ -15,10 +16,13 @@ from rh_prefect.emulator.durations import Durations
 from rh_prefect.emulator.faults import Faults
 from rh_prefect.emulator.files import Shelf
 from rh_prefect.emulator.gate import Gate
-from rh_prefect.emulator.keys import KeyRing
+from rh_prefect.emulator.inputs import Sources
+from rh_prefect.emulator.keys import ApiKey, KeyRing
 from rh_prefect.emulator.loras import Loras
+from rh_prefect.emulator.models import Models
 from rh_prefect.emulator.progress import Progress
 from rh_prefect.emulator.proxy import Proxy
+from rh_prefect.emulator.rate import Rate
 from rh_prefect.emulator.switches import Switches
 from rh_prefect.emulator.tasks import Tasks
 from rh_prefect.emulator.webhooks import Webhooks
@@ -31,6 +35,7 @@ class State:
 
     Attributes:
         url: The API's own address.
+        assumptions: What is decided here, for RunningHub has not published it.
         clock: The time.
         keys: Who may ask.
         tasks: What was accepted.
@@ -49,11 +54,14 @@ class State:
         proxy: What the native proxy was asked.
         switches: What a test may change.
         chance: What models and graphs draw.
+        models: The models that can be run.
         moderated: Words that the content check refuses.
+        rate: Counts the requests of each key.
         lock: Guards tasks, wallets and books.
     """
 
     url: str
+    assumptions: Assumptions
     clock: Clock
     keys: KeyRing
     tasks: Tasks
@@ -72,5 +80,11 @@ class State:
     proxy: Proxy
     switches: Switches
     chance: Chance
+    models: Models
+    rate: Rate
     moderated: set[str] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def sources(self, key: ApiKey) -> Sources:
+        """Says where the files of a key's requests come from."""
+        return Sources(self.shelf, self.assets, key.account, self.assumptions)

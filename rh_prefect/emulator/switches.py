@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from rh_prefect.emulator import assumptions
 from rh_prefect.errors import InputError
 
 
@@ -14,18 +13,18 @@ class Switches:
     """The switches.
 
     Attributes:
-        real_people: Whether every picture, video and sound shows a real person: Seedance 2.0 then takes only assets,
-            or `realPersonMode`.
         webhook_spacing: Seconds between the tries of a delivery, by the emulator's clock.
         webhook_timeout: Seconds of real time in which a receiver must have answered.
         webhook_data: What `eventData` of v2 and model tasks is.
+        real_people: Whether every picture, video and sound shows a real person: Seedance 2.0 then takes only assets,
+            or `realPersonMode`.
         deterministic: Whether equal requests give equal results; otherwise only those that name the same seed do.
     """
 
+    webhook_spacing: float
+    webhook_timeout: float
+    webhook_data: Literal["object", "string"]
     real_people: bool = False
-    webhook_spacing: float = assumptions.WEBHOOK_SPACING
-    webhook_timeout: float = assumptions.WEBHOOK_TIMEOUT
-    webhook_data: Literal["object", "string"] = assumptions.WEBHOOK_DATA
     deterministic: bool = False
 
     def turn(self, **values: object) -> None:

@@ -10,17 +10,21 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-from rh_prefect.catalog import Model
-from rh_prefect.emulator import assumptions
+from rh_prefect.catalog.entry import Model
 from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator.assumptions import Assumptions, Refusal
 from rh_prefect.emulator.books import TaskRow
 from rh_prefect.emulator.charges import Charge
 from rh_prefect.emulator.clock import Clock, Timing
 from rh_prefect.emulator.keys import ApiKey
 
-Status = Literal["QUEUED", "RUNNING", "SUCCESS", "FAILED", "CANCEL"]
+Status = Literal["QUEUED", "RUNNING", "SUCCESS", "FAILED", "CANCELLED"]
+"""The emulator's own words; `views` puts the last one into RunningHub's."""
+
+ACTIVE: Final = ("QUEUED", "RUNNING")
+"""The states of a task that has not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +142,15 @@ class Tasks:
     Args:
         clock: Moves them.
         lock: Guards them, and the accounts' wallets.
+        assumptions: What is counted, charged and paid back.
     """
 
-    def __init__(self, clock: Clock, *, lock: threading.RLock) -> None:
+    def __init__(self, clock: Clock, *, lock: threading.RLock, assumptions: Assumptions) -> None:
+        self._assumptions = assumptions
         self._clock = clock
         self._lock = lock
         self._tasks: dict[str, Task] = {}
+        self._repeatable: dict[tuple[str, str], Task] = {}
         start = 2_000_000_000_000_000_000 + secrets.randbelow(10**17) * 2 + 1
         self._ids = itertools.count(start, 1_234_567_890_122)
 
@@ -160,21 +167,27 @@ class Tasks:
         """
         key = order.key
         with self._lock:
-            is_waiting = self._is_full(key, may_wait=may_wait)
-            key.account.pay(order.charge, tier=key.tier)
+            is_waiting = self._is_full(key, may_wait=may_wait, is_v1=order.is_v1)
+            key.account.pay(order.charge, tier=key.tier, assumptions=self._assumptions)
             timing = Timing(self._clock.now(), order.queued, order.seconds)
             task = Task(str(next(self._ids)), order, timing, secrets.token_hex(16), breakdown, is_waiting=is_waiting)
             self._tasks[task.id] = task
             return task
 
-    def _is_full(self, key: ApiKey, *, may_wait: bool) -> bool:
-        if sum(self.counts(key).values()) < key.limit:
+    def _is_full(self, key: ApiKey, *, may_wait: bool, is_v1: bool) -> bool:
+        counts = self.counts(key)
+        if sum(counts[status] for status in self._assumptions.counted) < key.limit:
             return False
         if not may_wait:
-            raise Refused(*(assumptions.MACHINES_FULL if key.tier == "EXCLUSIVE" else assumptions.QUEUE_FULL))
+            raise Refused(*self._full(key, is_v1=is_v1))
         if sum(task.is_waiting and not task.ended for task in self._of(key)) >= key.queue:
-            raise Refused(*assumptions.QUEUE_OVERFLOW)
+            raise Refused("814")
         return True
+
+    def _full(self, key: ApiKey, *, is_v1: bool) -> Refusal:
+        if key.tier == "EXCLUSIVE":
+            return self._assumptions.machines_full
+        return ("421", "") if is_v1 else self._assumptions.queue_full_v2
 
     def find(self, task_id: object, *, key: ApiKey | None = None) -> Task | None:
         """Finds a task; with a key only one of the key's own account."""
@@ -182,6 +195,15 @@ class Tasks:
         if task is None or (key is not None and task.order.key.account is not key.account):
             return None
         return task
+
+    def remember(self, task: Task, name: str) -> None:
+        """Remembers a task by the name that its submit gave it, if it gave one."""
+        if name:
+            self._repeatable[(task.order.key.account.name, name)] = task
+
+    def remembered(self, key: ApiKey, name: str) -> Task | None:
+        """Finds the account's task of that name."""
+        return self._repeatable.get((key.account.name, name))
 
     def look(self, task: Task) -> Status:
         """Counts one look of a client and tells the status."""
@@ -195,18 +217,22 @@ class Tasks:
         with self._lock:
             self._let_in(task)
             status = task.ended or self._status(task)
-            if status == "FAILED" and task.ended is None and assumptions.REFUND_FAILED:
+            if status == "FAILED" and task.ended is None and self._is_free(task):
                 self._refund(task, task.order.charge)
-            if status not in assumptions.COUNTED:
+            if status not in ACTIVE:
                 task.ended = status
             return status
+
+    def _is_free(self, failed: Task) -> bool:
+        known = self._assumptions
+        return known.refund_failed_models if failed.order.graph is None else known.refund_failed_runs
 
     def _let_in(self, task: Task) -> None:
         """Begins tasks of the personal queue in which a task waits, as far as there is room."""
         if not task.is_waiting or task.ended:
             return
         mine = [other for other in self._of(task.order.key) if not other.ended]
-        active = sum(self.status(other) in assumptions.COUNTED for other in mine if not other.is_waiting)
+        active = sum(self.status(other) in ACTIVE for other in mine if not other.is_waiting)
         for first in [other for other in mine if other.is_waiting][: max(0, task.order.key.limit - active)]:
             first.is_waiting = False
             first.timing = replace(first.timing, accepted=self._clock.now())
@@ -239,9 +265,9 @@ class Tasks:
         """
         with self._lock:
             status = self.status(task)
-            if status not in ("QUEUED", "RUNNING"):
+            if status not in ACTIVE:
                 return False
-            task.ended = "CANCEL"
+            task.ended = "CANCELLED"
             self._refund(task, self._unused(task, status))
             return True
 
@@ -249,17 +275,18 @@ class Tasks:
         """What a cancel pays back: of a graph the seconds that it did not run."""
         charge = task.order.charge
         if task.order.graph is None or status == "QUEUED":
-            return charge if assumptions.REFUND_CANCELLED[status] else Charge()
-        if self._clock.mode != "real" or not assumptions.CANCEL_STOPS_CHARGING:
+            return charge if self._assumptions.refund_cancelled[status] else Charge()
+        if self._clock.mode != "real" or not self._assumptions.cancel_stops_charging:
             return Charge()
         ran = self._clock.now() - task.timing.accepted - task.timing.queued
-        return charge - charge.part(Decimal(str(min(1.0, ran / task.timing.running))))
+        share = Decimal(str(min(1.0, ran / task.timing.running)))
+        return charge - charge.part(share, step=self._assumptions.money_step)
 
     def progress(self, task: Task) -> float:
         """Tells which share of its way a task has come, without counting as a look."""
         with self._lock:
             status = self.status(task)
-            if status not in assumptions.COUNTED:
+            if status not in ACTIVE:
                 return 1.0
             return 0.0 if status == "QUEUED" else self._clock.share(task.timing, looks=task.looks)
 
@@ -282,7 +309,7 @@ class Tasks:
                 self._let_in(first)
             # What still waits is not asked again: each would count all others.
             found: list[Status] = ["QUEUED" if task.is_waiting else self.status(task) for task in running]
-            return {status: found.count(status) for status in assumptions.COUNTED}
+            return {status: found.count(status) for status in ACTIVE}
 
     def rows(self) -> list[TaskRow]:
         """Lists all tasks as they stand now."""

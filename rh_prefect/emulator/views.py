@@ -5,41 +5,52 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
-from rh_prefect.emulator.assumptions import MODEL_SECONDS, TEXT_OUTPUT_TYPE, V1_STATUSES
+from rh_prefect.emulator.answers import words_of
+from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.faults import Fault
 from rh_prefect.emulator.tasks import Breakdown, Output, Status, Task
 
 
-def submitted(task: Task, status: Status, *, tips: str) -> dict[str, object]:
+def word_of(assumptions: Assumptions, status: Status) -> str:
+    """Writes a status as v2 does."""
+    return assumptions.cancelled_status if status == "CANCELLED" else status
+
+
+def v1_word_of(assumptions: Assumptions, status: Status) -> str:
+    """Writes a status as v1 does."""
+    return assumptions.v1_cancelled_status if status == "CANCELLED" else status
+
+
+def submitted(assumptions: Assumptions, task: Task, status: Status, *, tips: str) -> dict[str, object]:
     """Shows a task in the answer to its submit."""
     return {
         "taskId": task.id,
-        "status": status,
+        "status": word_of(assumptions, status),
         "errorCode": "",
         "errorMessage": "",
-        "results": _results(task) if status == "SUCCESS" else None,
+        "results": _results(assumptions, task) if status == "SUCCESS" else None,
         "clientId": task.client_id,
         "promptTips": tips,
     }
 
 
-def queried(task: Task, status: Status) -> dict[str, object]:
+def queried(assumptions: Assumptions, task: Task, status: Status) -> dict[str, object]:
     """Shows a task in the answer to a query."""
     failure = task.breakdown if status == "FAILED" else None
-    usage = usage_of(task)
+    usage, word = usage_of(assumptions, task), word_of(assumptions, status)
     return {
         "taskId": task.id,
-        "status": status,
+        "status": word,
         "errorCode": failure.code if failure else "",
-        "errorMessage": failure.words if failure else "",
-        "results": _results(task) if status == "SUCCESS" else None,
+        "errorMessage": words_of(assumptions, failure.code, failure.words) if failure else "",
+        "results": _results(assumptions, task) if status == "SUCCESS" else None,
         "clientId": "",
         "promptTips": "",
         "failedReason": dict(failure.reason) if failure else {},
         "usage": usage,
         "parentTaskId": None,
         # The inner id is a number on the wire, too large for a double.
-        "taskUsageList": [{"taskId": int(task.id), "parentTaskId": None, "taskStatus": status, "usage": usage}],
+        "taskUsageList": [{"taskId": int(task.id), "parentTaskId": None, "taskStatus": word, "usage": usage}],
     }
 
 
@@ -54,17 +65,17 @@ def prompt_tips(broken: Fault | None = None) -> str:
     return json.dumps(tips)
 
 
-def breakdown(fault: Fault, *, code: str, words: str = "") -> Breakdown:
-    """Makes the failure that a fault scripts, with ComfyUI's account of the failing node.
+def model_breakdown(assumptions: Assumptions, fault: Fault) -> Breakdown:
+    """Makes the failure of a standard model that a fault scripts; such a failure names no node."""
+    return Breakdown(fault.code or assumptions.failed_model, fault.message)
 
-    Args:
-        fault: What is scripted.
-        code: The query's code, where the fault names none.
-        words: The query's words, where they do not tell the fault's message.
-    """
-    message = fault.message or "Generation failed"
+
+def run_breakdown(assumptions: Assumptions, fault: Fault) -> Breakdown:
+    """Makes the failure of a graph that a fault scripts, with ComfyUI's account of the failing node."""
+    code, words = assumptions.failed_run
+    message = fault.message or words_of(assumptions, "1015")
     reason = node_failure("3", fault.node, message, exception=fault.exception)
-    return Breakdown(fault.code or code, words or message, reason)
+    return Breakdown(fault.code, fault.message, reason) if fault.code else Breakdown(code, words, reason)
 
 
 def node_failure(node_id: str, node: str, message: str, *, exception: str) -> dict[str, object]:
@@ -81,20 +92,21 @@ def node_failure(node_id: str, node: str, message: str, *, exception: str) -> di
     }
 
 
-def _results(task: Task) -> list[dict[str, object]]:
-    return [_result(output) for output in task.outputs.result(timeout=0)]
+def _results(assumptions: Assumptions, task: Task) -> list[dict[str, object]]:
+    return [_result(assumptions, output) for output in task.outputs.result(timeout=0)]
 
 
-def _result(output: Output) -> dict[str, object]:
-    kind = output.extension or TEXT_OUTPUT_TYPE
+def _result(assumptions: Assumptions, output: Output) -> dict[str, object]:
+    kind = output.extension if output.text is None else assumptions.text_output_type
     node = {} if output.node_id is None else {"nodeId": output.node_id}
     return {"url": output.url, **node, "outputType": kind, "text": output.text}
 
 
-def usage_of(task: Task) -> dict[str, object]:
+def usage_of(assumptions: Assumptions, task: Task) -> dict[str, object]:
     """Shows what a task used: nothing before its end, and nothing where it was paid back."""
     cost = task.cost
-    seconds = str(cost.seconds) if cost.wallet or cost.coins or task.ended == "SUCCESS" else MODEL_SECONDS
+    ran = task.order.graph is not None and (cost.wallet or cost.coins or task.ended == "SUCCESS")
+    seconds = str(cost.seconds) if ran else assumptions.model_seconds
     return {
         "consumeMoney": _money(cost.money),
         "consumeCoins": str(cost.coins) if cost.coins else None,
@@ -107,20 +119,22 @@ def _money(amount: Decimal) -> str | None:
     return f"{amount.normalize():f}" if amount else None
 
 
-def started(task: Task, status: Status, *, tips: str, progress: str | None) -> dict[str, object]:
+def started(
+    assumptions: Assumptions, task: Task, status: Status, *, tips: str, progress: str | None
+) -> dict[str, object]:
     """Shows a task in the answer to a v1 start; there is no progress to watch while it is queued."""
     return {
         "netWssUrl": progress,
         "taskId": task.id,
         "clientId": task.client_id,
-        "taskStatus": V1_STATUSES.get(status, status),
+        "taskStatus": v1_word_of(assumptions, status),
         "promptTips": tips,
     }
 
 
-def v1_outputs(task: Task, *, seconds_as_number: bool = False) -> list[dict[str, object]]:
+def v1_outputs(assumptions: Assumptions, task: Task, *, seconds_as_number: bool = False) -> list[dict[str, object]]:
     """Shows the results of a task as v1 does, each with the cost of the whole task."""
-    usage = usage_of(task)
+    usage = usage_of(assumptions, task)
     if seconds_as_number:
         usage["taskCostTime"] = int(str(usage["taskCostTime"]))
     return [

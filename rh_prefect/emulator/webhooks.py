@@ -13,14 +13,15 @@ from typing import Final
 
 import httpx
 
-from rh_prefect.emulator import assumptions, views
-from rh_prefect.emulator.answers import WORDS
+from rh_prefect.emulator import views
+from rh_prefect.emulator.answers import words_of
+from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.books import Books, Delivery
 from rh_prefect.emulator.clock import Clock
 from rh_prefect.emulator.faults import Fault, Faults, Subject
 from rh_prefect.emulator.keys import ApiKey
 from rh_prefect.emulator.switches import Switches
-from rh_prefect.emulator.tasks import Task, Tasks
+from rh_prefect.emulator.tasks import ACTIVE, Task, Tasks
 from rh_prefect.errors import InputError
 
 _LOOK_SECONDS: Final = 0.02
@@ -46,12 +47,12 @@ class Event:
     body: dict[str, object]
     created: float
     updated: float
-    status: str = assumptions.WEBHOOK_WAITING
+    status: str
     response: str = ""
     retries: int = field(default=0)
 
-    def to_json(self) -> dict[str, object]:
-        """Shows it as the event detail does; `eventData` is text there."""
+    def to_json(self, *, zone_hours: int) -> dict[str, object]:
+        """Shows it as the event detail does; `eventData` is text there, and the times name no zone."""
         data = self.body["eventData"]
         return {
             "id": self.id,
@@ -63,8 +64,8 @@ class Event:
             "callbackStatus": self.status,
             "callbackResponse": self.response,
             "retryCount": self.retries,
-            "createTime": _time(self.created),
-            "updateTime": _time(self.updated),
+            "createTime": _time(self.created, zone_hours),
+            "updateTime": _time(self.updated, zone_hours),
         }
 
 
@@ -77,9 +78,20 @@ class Webhooks:
         clock: Spaces the retries.
         faults: Which deliveries go wrong.
         switches: The form of the data, and the times.
+        assumptions: What is delivered, and how often.
     """
 
-    def __init__(self, tasks: Tasks, books: Books, clock: Clock, *, faults: Faults, switches: Switches) -> None:
+    def __init__(
+        self,
+        tasks: Tasks,
+        books: Books,
+        clock: Clock,
+        *,
+        faults: Faults,
+        switches: Switches,
+        assumptions: Assumptions,
+    ) -> None:
+        self._assumptions = assumptions
         self._tasks = tasks
         self._books = books
         self._clock = clock
@@ -143,24 +155,34 @@ class Webhooks:
     def resend(self, event: Event, *, url: str = "") -> None:
         """Delivers an event again, to another address if one is given."""
         event.url = url or event.url
-        event.status, event.response, event.retries = assumptions.WEBHOOK_WAITING, "", 0
+        event.status, event.response, event.retries = self._assumptions.webhook_waiting, "", 0
         self._resent.append(event)
         self._rouse()
 
     def events(self) -> list[dict[str, object]]:
         """Lists all events as the event detail shows them."""
-        return [event.to_json() for event in list(self._events.values())]
+        return [self.shown(event) for event in list(self._events.values())]
+
+    def shown(self, event: Event) -> dict[str, object]:
+        """Shows an event as the event detail does."""
+        return event.to_json(zone_hours=self._assumptions.webhook_zone_hours)
 
     def body_of(self, task: Task) -> dict[str, object]:
         """Writes what is posted about a task, as it stands now."""
-        data: object = self._v1_data(task) if task.order.is_v1 else views.queried(task, self._tasks.status(task))
+        data = self._v1_data(task) if task.order.is_v1 else self._v2_data(task)
         is_text = task.order.is_v1 or self._switches.webhook_data == "string"
         return {"event": "TASK_END", "taskId": task.id, "eventData": json.dumps(data) if is_text else data}
 
     def _v1_data(self, task: Task) -> dict[str, object]:
+        known = self._assumptions
         if self._tasks.status(task) == "SUCCESS":
-            return {"code": 0, "msg": "success", "data": views.v1_outputs(task, seconds_as_number=True)}
-        return {"code": 805, "msg": WORDS["805"], "data": views.v1_failure(task)}
+            return {"code": 0, "msg": "success", "data": views.v1_outputs(known, task, seconds_as_number=True)}
+        if known.webhook_v1_failed == "task":
+            return self._v2_data(task)
+        return {"code": 805, "msg": words_of(known, "805"), "data": views.v1_failure(task)}
+
+    def _v2_data(self, task: Task) -> dict[str, object]:
+        return views.queried(self._assumptions, task, self._tasks.status(task))
 
     async def run(self) -> None:
         """Delivers until it is cancelled."""
@@ -193,13 +215,14 @@ class Webhooks:
             self._wake.set()
 
     def _has_ended(self, task: Task) -> bool:
-        return self._tasks.status(task) not in assumptions.COUNTED
+        return self._tasks.status(task) not in ACTIVE
 
     async def _tell(self, task: Task) -> None:
-        if self._tasks.status(task) == "CANCEL" and not assumptions.WEBHOOK_ON_CANCEL:
+        if self._tasks.status(task) == "CANCELLED" and not self._assumptions.webhook_on_cancel:
             return
         now = self._clock.now()
-        event = Event(str(next(self._ids)), task, task.order.webhook, self.body_of(task), now, now)
+        body, waiting = self.body_of(task), self._assumptions.webhook_waiting
+        event = Event(str(next(self._ids)), task, task.order.webhook, body, now, now, waiting)
         self._events[event.id] = event
         fault = self._faults.match(Subject("webhook", task.endpoint, task.order.payload))
         if fault is not None:
@@ -211,7 +234,7 @@ class Webhooks:
         match fault.kind:
             case "lost":
                 event.status, event.response = "FAILED", f"I/O error on POST request for {event.url}"
-                event.retries = assumptions.WEBHOOK_RETRIES
+                event.retries = self._assumptions.webhook_retries
             case "late":
                 await asyncio.sleep(_LATE_SECONDS if fault.seconds is None else fault.seconds)
             case "doubled":
@@ -224,7 +247,7 @@ class Webhooks:
 
     async def _try(self, event: Event) -> None:
         """Posts an event, and tries again where the receiver does not take it."""
-        for retry in range(assumptions.WEBHOOK_RETRIES + 1):
+        for retry in range(self._assumptions.webhook_retries + 1):
             if retry:
                 await self._wait(self._switches.webhook_spacing)
                 event.retries = retry
@@ -261,6 +284,6 @@ def forged(task_id: str, *, status: str, result: str = _FORGED) -> dict[str, obj
     return {"event": "TASK_END", "taskId": task_id, "eventData": data}
 
 
-def _time(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, UTC) + timedelta(hours=assumptions.WEBHOOK_ZONE_HOURS)
+def _time(seconds: float, zone_hours: int) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC) + timedelta(hours=zone_hours)
     return moment.strftime("%Y-%m-%dT%H:%M:%S")

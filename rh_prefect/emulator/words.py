@@ -28,3 +28,10 @@ def is_link(value: object) -> bool:
 def words(payload: Mapping[str, object]) -> Iterable[str]:
     """Finds what a person wrote: links carry ids and digests, in which any short word turns up by chance."""
     return (text for text in texts(payload) if not is_link(text))
+
+
+def spelled(value: object) -> str:
+    """Writes a JSON value as text: `true` for true, `5` for 5 and for 5.0."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from rh_prefect.emulator.assumptions import FAILED_CODE
 from rh_prefect.emulator.chance import Chance
 from rh_prefect.emulator.files import Shelf
 from rh_prefect.emulator.render import Rendered, Renderer
@@ -35,6 +34,7 @@ class Workshop:
         lock: Guards the tasks.
         chance: What results are drawn from.
         least_bytes: The least size of a result; smaller ones are padded.
+        failed_code: The code of a task whose results cannot be made.
     """
 
     def __init__(
@@ -46,7 +46,9 @@ class Workshop:
         lock: threading.RLock,
         chance: Chance,
         least_bytes: int = 0,
+        failed_code: str,
     ) -> None:
+        self._failed_code = failed_code
         self._renderer = renderer
         self._shelf = shelf
         self._tasks = tasks
@@ -89,7 +91,7 @@ class Workshop:
         except Exception as error:  # a failing render is a failing task, whatever went wrong
             _log.warning("task %s of %s could not be rendered: %s", task.id, task.endpoint, error)
             with self._lock:
-                task.breakdown = Breakdown(FAILED_CODE, f"Generation failed: {error}")
+                task.breakdown = Breakdown(self._failed_code, "")
             outputs = []
         task.outputs.set_result(outputs)
 

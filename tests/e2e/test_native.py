@@ -66,7 +66,7 @@ def test_cancelling_a_killed_run_stops_its_graphs(stage: Stage) -> None:
     killed(stage)
     hook = stage.nursery.cancel(GRAPHS, stage.run)
     assert hook.ended() == 0, hook.errors()
-    assert {task.status for task in stage.rh.books.tasks} == {"CANCEL"}
+    assert {task.status for task in stage.rh.books.tasks} == {"CANCELLED"}
     assert {view.last.end.status for view in stage.jobs() if view.last and view.last.end} == {"CANCELLED"}
     # Another attempt is another wish: who runs it again wants it made.
     stage.rh.clock.factor = 1000

@@ -76,8 +76,8 @@ def test_refusals(rh: Caller) -> None:
     assert rh.v1("/task/openapi/ai-app/run", nodeInfoList=[])["msg"] == "webappId must not be blank"
     refused = run(rh, app_id, [node("3", "steps", 5)])
     assert refused["code"] == 803
-    assert "3.denoise" in refused["msg"]
-    assert "node 77 does not exist; near: 7" in run(rh, app_id, [node("77", "steps", 5)])["msg"]
+    assert refused["msg"].endswith("the app has no field steps of node 3")
+    assert "node_not_found_in_workflow, nodeId 77" in run(rh, app_id, [node("77", "steps", 5)])["msg"]
     bad = run(rh, app_id, [node("3", "sampler_name", "no")])
     assert json.loads(bad["data"]["promptTips"])["result"] is False
 

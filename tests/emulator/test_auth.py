@@ -62,14 +62,16 @@ def test_v1_needs_no_header(rh: Caller) -> None:
     assert answer["code"] == 807
 
 
-@pytest.mark.parametrize("body", [{}, {"apikey": ""}, {"apiKey": "camel case"}])
-def test_the_account_spells_its_key_in_lower_case(rh: Caller, body: dict[str, str]) -> None:
+@pytest.mark.parametrize("body", [{}, {"apikey": ""}, {"apiKey": ""}, {"api_key": "x"}])
+def test_the_account_needs_its_key_in_the_body(rh: Caller, body: dict[str, str]) -> None:
     answer = rh.post("/uc/openapi/accountStatus", body).json()
     assert (answer["code"], answer["msg"]) == (1601, "param apiKey is required")
 
 
-def test_the_account_with_a_wrong_key(rh: Caller) -> None:
-    assert rh.post("/uc/openapi/accountStatus", {"apikey": "wrong"}).json()["code"] == 802
+@pytest.mark.parametrize("name", ["apikey", "apiKey"])
+def test_the_accounts_key_has_two_spellings(rh: Caller, name: str) -> None:
+    assert rh.http.post("/uc/openapi/accountStatus", json={name: rh.key}).json()["data"]["apiType"] == "SHARED"
+    assert rh.post("/uc/openapi/accountStatus", {name: "wrong"}).json()["code"] == 802
 
 
 def test_a_free_account_may_do_nothing(rh: Caller) -> None:
@@ -87,3 +89,5 @@ def test_unknown_paths_and_methods_of_v2(rh: Caller) -> None:
     assert rh.submit("no/such/model")["errorCode"] == "1001"
     answer = rh.http.get(f"/openapi/v2/{IMAGE}", headers=rh.bearer()).json()
     assert (answer["errorCode"], answer["taskId"], answer["results"]) == ("1009", "", None)
+    assert rh.submit("queue/status")["errorCode"] == "1009"  # a path that is only read
+    assert rh.submit("api-key/list")["errorCode"] == "1009"

@@ -121,7 +121,7 @@ def test_faults_of_other_routes(rh: Caller, tmp_path: Path) -> None:
     assert rh.query(task_id)["errorCode"] == "1003"
     assert rh.query(task_id)["status"] == "SUCCESS"
     path = samples.png(tmp_path / "a.png")
-    assert rh.upload(path) == {"code": 1003, "message": "Rate limit exceeded", "data": None}
+    assert rh.upload(path) == {"code": 1003, "message": "Rate limit exceeded, please slow down requests", "data": None}
     with pytest.raises(httpx.RemoteProtocolError):
         rh.upload(path)
     assert rh.upload(path)["code"] == 0

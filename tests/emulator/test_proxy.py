@@ -86,7 +86,7 @@ def test_a_prompt_is_taken_out_of_the_queue_or_interrupted(emulate: Emulate) -> 
     assert history(rh, second) == {}
     assert rh.http.post(at(rh, "queue"), json={"clear": True}).status_code == 200
     assert rh.http.get(at(rh, "queue")).json() == {"queue_running": [], "queue_pending": []}
-    assert [task.status for task in rh.rh.books.tasks] == ["CANCEL"] * 3
+    assert [task.status for task in rh.rh.books.tasks] == ["CANCELLED"] * 3
     for path in ("queue", "interrupt"):
         assert rh.http.post(at(rh, path, key="wrong"), json={}).status_code == 401
 

@@ -44,7 +44,7 @@ def test_the_answer_is_a_bare_task_object(rh: Caller) -> None:
     [
         ({"prompt": None}, "prompt"),
         ({"aspectRatio": None}, "aspectRatio"),
-        ({"aspectRatio": "7:7"}, "aspect"),
+        ({"aspectRatio": "7:7"}, "aspectRatio must be one of auto, 1:1, "),
         ({"prompt": 5}, "prompt"),
         ({"prompt": ["a"]}, "prompt"),
         ({"aspect_ratio": "1:1", "aspectRatio": None}, "aspectRatio"),
@@ -55,6 +55,7 @@ def test_a_bad_parameter_is_1007_and_costs_nothing(rh: Caller, change: dict[str,
     answer = rh.submit(body=body)
     assert (answer["errorCode"], answer["taskId"], answer["status"]) == ("1007", "", "")
     assert words in answer["errorMessage"]
+    assert "Nothing was sent" not in answer["errorMessage"]
     assert rh.rh.books.paid == []
     assert rh.rh.books.submissions[0].code == "1007"
 
@@ -94,7 +95,10 @@ def test_an_empty_wallet(emulate: Emulate) -> None:
     rh = emulate(money="0.07")
     assert rh.submit()["errorCode"] == ""
     answer = rh.submit()
-    assert (answer["errorCode"], answer["errorMessage"]) == ("812", "CORPAPIKEY_INSUFFICIENT_FUNDS")
+    assert (answer["errorCode"], answer["errorMessage"]) == (
+        "812",
+        "Insufficient corporate funds, please top up | 企业版余额不足，请充值",
+    )
     assert rh.http.post("/uc/openapi/accountStatus", json={"apikey": rh.key}).json()["data"]["remainMoney"] == "0.02"
 
 

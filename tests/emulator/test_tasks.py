@@ -42,7 +42,14 @@ def test_a_task_that_nobody_knows(rh: Caller) -> None:
     answer = rh.query("2031112223334445057")
     assert (answer["errorCode"], answer["results"]) == ("1004", None)
     assert rh.query("")["errorCode"] == "1007"
-    assert rh.post("/openapi/v2/query", {"taskId": 5}).json()["errorCode"] == "1007"
+    task_id = rh.submit()["taskId"]
+    assert rh.post("/openapi/v2/query", {"taskId": int(task_id)}).json()["status"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "abc", 0, 1.5, True, ["1"]])
+def test_an_id_that_is_not_a_positive_number(rh: Caller, wrong: object) -> None:
+    answer = rh.post("/openapi/v2/query", {"taskId": wrong}).json()
+    assert (answer["errorCode"], answer["errorMessage"]) == ("1007", "must be greater than 0")
 
 
 def test_a_task_belongs_to_its_account(rh: Caller) -> None:
@@ -176,18 +183,33 @@ def test_cancel_refuses(rh: Caller) -> None:
     assert rh.cancel("")["code"] == 301
 
 
-def test_a_failed_task_names_the_node_and_is_paid_back(emulate: Emulate) -> None:
-    fault = Fault("submit", kind="fail", node="VAEDecode", exception="TypeError", message="missing argument 'vae'")
-    rh = emulate(faults=[fault], money=1)
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("", ("1015", "Generation failed, please try again.")),
+        ("1505", ("1505", "Photorealistic real people are prohibited, please modify your prompt or image")),
+    ],
+)
+def test_a_failed_model_task_names_no_node_and_is_paid_back(emulate: Emulate, code: str, said: tuple[str, str]) -> None:
+    rh = emulate(faults=[Fault("submit", kind="fail", code=code)], money=1)
     answer = rh.query(rh.submit()["taskId"])
-    assert (answer["status"], answer["errorCode"], answer["results"]) == ("FAILED", "1015", None)
+    assert (answer["status"], answer["results"], answer["failedReason"]) == ("FAILED", None, {})
+    assert (answer["errorCode"], answer["errorMessage"]) == said
+    assert answer["usage"]["thirdPartyConsumeMoney"] is None
+    assert rh.rh.books.charged == 0
+    assert len(rh.rh.books.paid) == 1
+
+
+def test_a_failed_graph_names_its_node_and_is_billed(emulate: Emulate) -> None:
+    fault = Fault("submit", kind="fail", node="VAEDecode", exception="TypeError", message="missing argument 'vae'")
+    rh = emulate(faults=[fault])
+    answer = rh.query(rh.started())
+    assert (answer["status"], answer["errorCode"], answer["results"]) == ("FAILED", "1000", None)
     reason = answer["failedReason"]
     assert (reason["node_name"], reason["exception_type"]) == ("VAEDecode", "TypeError")
     assert reason["exception_message"] == "missing argument 'vae'"
     assert isinstance(reason["traceback"], str)
-    assert answer["usage"]["thirdPartyConsumeMoney"] is None
-    assert rh.rh.books.charged == 0
-    assert len(rh.rh.books.paid) == 1
+    assert Decimal(answer["usage"]["consumeMoney"]) == rh.rh.books.charged > 0
 
 
 def test_node_errors_and_a_task_that_is_done_at_once(emulate: Emulate) -> None:

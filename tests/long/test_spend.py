@@ -136,7 +136,7 @@ async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) ->
     assert len(views) == sum(JOBS.values())
     assert sum(submit.resolution is not None and submit.resolution.by == RESUBMITTED for submit in submits) >= 5
     assert sum(submit.lost is not None for submit in submits) == JOBS["lost"]
-    assert Counter(task.status for task in rh.books.tasks)["CANCEL"] == JOBS["cancelled"]
+    assert Counter(task.status for task in rh.books.tasks)["CANCELLED"] == JOBS["cancelled"]
     assert sum(1 for task in rh.books.tasks if task.status == "FAILED") >= 10
 
     found, books = spent(tmp_path), charged(rh)

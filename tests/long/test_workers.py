@@ -27,7 +27,7 @@ pytestmark = pytest.mark.long
 
 FLOWS = "tests.long.worker_flows"
 RESTART, HEART = "Run a crashed run again", "Call a run crashed that shows no sign of life"
-ENDED = {"SUCCESS", "FAILED", "CANCEL"}
+ENDED = {"SUCCESS", "FAILED", "CANCELLED"}
 
 
 @pytest.fixture(scope="module")

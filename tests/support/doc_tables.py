@@ -46,20 +46,22 @@ def codes() -> str:
 
 
 def open_points() -> str:
-    """Every assumption of the emulator, with its value where that is short."""
-    return _table(("name", "value", "what it answers"), _assumptions())
+    """Every assumption of the emulator, with its value where that is short, and its evidence."""
+    return _table(("name", "value", "what it answers", "evidence"), _assumptions())
 
 
 def _assumptions() -> Iterator[tuple[str, ...]]:
-    """Each constant with the text below it, which says what the question is."""
-    statements = ast.parse(inspect.getsource(assumptions)).body
+    """Each field with the text below it, which says what the question is and what the answer rests on."""
+    (owner,) = ast.parse(inspect.getsource(assumptions.Assumptions)).body
+    statements = owner.body if isinstance(owner, ast.ClassDef) else []
     for statement, words in pairwise(statements):
         if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
             continue
         name = statement.target.id
         said = words.value.value if isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant) else ""
-        value = repr(getattr(assumptions, name))
-        yield f"`{name}`", f"`{value}`" if len(value) <= _LONGEST_VALUE else "see there", _one_line(str(said))
+        value = repr(getattr(assumptions.DEFAULT, name))
+        question, _, evidence = _one_line(str(said)).partition(" Evidence: ")
+        yield f"`{name}`", f"`{value}`" if len(value) <= _LONGEST_VALUE else "see there", question, evidence
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -95,7 +97,7 @@ def _proofs(row: str) -> str:
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "tree": ("errors.md", tree),
     "codes": ("errors.md", codes),
-    "assumptions": ("coverage.md", open_points),
+    "assumptions": ("emulator.md", open_points),
     "money": ("never-pay-twice.md", promises_about_money),
     "security": ("../SECURITY.md", promises_about_security),
 }

@@ -13,7 +13,7 @@ import pytest
 from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
 from rh_prefect.emulator import Emulator
-from rh_prefect.emulator.assumptions import UNPRICED
+from rh_prefect.emulator.assumptions import DEFAULT
 from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.probe import probe
@@ -100,7 +100,7 @@ def _price(model: Model, given: dict[str, object]) -> Decimal:
     lengths = [probe(Path(path)).seconds for param in model.media_params for path in _paths(given.get(param.name))]
     known = [length for length in lengths if length is not None]
     price = catalog.estimate(model, catalog.validate(model, given), seconds=max(known, default=None))
-    return UNPRICED if price is None else price.amount
+    return DEFAULT.unpriced if price is None else price.amount
 
 
 def _paths(value: object) -> list[str]:

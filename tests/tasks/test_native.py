@@ -187,7 +187,7 @@ async def test_a_graph_that_is_cancelled_on_the_machine_is_cancelled(rh: Emulato
         await waiting
     observer.listeners.remove(take)
     assert (await platform.query_task.fn(task_id)).status == "CANCELLED"
-    assert rh.books.tasks[0].status == "CANCEL"
+    assert rh.books.tasks[0].status == "CANCELLED"
 
 
 async def until(holds: Callable[[], object]) -> None:

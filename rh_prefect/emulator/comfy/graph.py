@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Final
 
 Node = dict[str, object]
@@ -46,13 +45,6 @@ def class_type(node: Mapping[str, object]) -> str:
     return str(node.get("class_type") or "")
 
 
-def title(node: Mapping[str, object]) -> str:
-    """Returns what a node is called."""
-    meta = node.get("_meta")
-    named = meta.get("title") if isinstance(meta, Mapping) else None
-    return str(named or class_type(node))
-
-
 def link_of(value: object) -> tuple[str, int] | None:
     """Reads a link: a node and the number of its output."""
     if isinstance(value, list) and len(value) == 2 and isinstance(value[1], int) and not isinstance(value[1], bool):
@@ -84,23 +76,17 @@ def _set(graph: Graph, item: object) -> tuple[str, str]:
     node_id, name = str(item.get("nodeId", "")), str(item.get("fieldName") or "")
     node = graph.get(node_id)
     if node is None:
-        raise BadNodeInfo(f"node {node_id or '(none)'} does not exist; {_near_nodes(graph, node_id)}")
+        raise BadNodeInfo(f"node_not_found_in_workflow, nodeId {node_id or '(none)'}")
     inputs = inputs_of(node)
     where = f"node {node_id} ({class_type(node)})"
     if name not in inputs:
-        near = get_close_matches(name, inputs, n=1, cutoff=0.4)
-        raise BadNodeInfo(f"{where} has no field {name!r}; it has {', '.join(near or inputs) or 'none'}")
+        raise BadNodeInfo(f"{where} has no field {name!r}")
     if link_of(inputs[name]) is not None:
         raise BadNodeInfo(f"{where}: {name} is a link to another node and cannot be set")
     if item.get("fieldValue") is None:
         raise BadNodeInfo(f"{where}: fieldValue of {name} is missing")
     inputs[name] = item["fieldValue"]
     return node_id, name
-
-
-def _near_nodes(graph: Graph, node_id: str) -> str:
-    near = get_close_matches(node_id, list(graph), n=3, cutoff=0.3) or list(graph)[:3]
-    return "near: " + ", ".join(f"{other} ({title(graph[other])})" for other in near)
 
 
 def shake(graph: Graph, *, kept: set[tuple[str, str]], draw: Callable[[int], int]) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from rh_prefect.catalog import Model, Output, Param
-from rh_prefect.emulator import assumptions, views
+from rh_prefect.catalog.entry import Model, Output, Param
+from rh_prefect.emulator import views
+from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.comfy.graph import Graph, Node, class_type, inputs_of, link_of, upstream
 from rh_prefect.emulator.comfy.nodes import CLASSES, class_of
 from rh_prefect.emulator.tasks import Breakdown, Piece
@@ -50,10 +51,10 @@ class BadNode(Exception):
         self.words = words
         super().__init__(words)
 
-    def breakdown(self) -> Breakdown:
+    def breakdown(self, assumptions: Assumptions) -> Breakdown:
         """Tells it as the reason of a failed task."""
         reason = views.node_failure(self.node_id, self.name, self.words, exception="ValueError")
-        return Breakdown(*assumptions.RUN_FAILED, reason)
+        return Breakdown(*assumptions.failed_run, reason)
 
 
 def model_for(kind: Output = "image") -> Model:
@@ -130,7 +131,7 @@ def _files(node_id: str, node: Node, find: Find) -> Iterator[tuple[str, Path]]:
         try:
             yield from _checked(find(str(value)), item.media)
         except MediaError as error:
-            raise BadNode(node_id, class_type(node), error.message) from error
+            raise BadNode(node_id, class_type(node), f"Invalid {item.media} file: {value}") from error
 
 
 def _checked(path: Path, media: str) -> Iterator[tuple[str, Path]]:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from rh_prefect.catalog import Model
+from rh_prefect.catalog.entry import Model
 from rh_prefect.emulator.render import film, footage, motion, music, picture, solid, speech, upscale, words
 from rh_prefect.emulator.render.request import Limits, Request, number
 from rh_prefect.emulator.render.sound import write_sound
@@ -39,9 +40,22 @@ class Renderer:
         long_side: The longest side of pictures and videos, in pixels.
         fps: Frames per second of videos that are made of pictures.
         max_seconds: The longest sound or video; None for as long as a request asks.
+        id_answers: How a model answers whose result are ids.
+        lyrics_as_text: Whether a model of song words that is listed under audio answers in words.
     """
 
-    def __init__(self, folder: Path, *, long_side: int = 256, fps: int = 12, max_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        long_side: int = 256,
+        fps: int = 12,
+        max_seconds: float | None = None,
+        id_answers: Literal["json", "lines"] = "json",
+        lyrics_as_text: bool = True,
+    ) -> None:
+        self._id_answers: Literal["json", "lines"] = id_answers
+        self._lyrics_as_text = lyrics_as_text
         self._folder = folder
         self._limits = Limits(long_side=long_side, fps=fps, max_seconds=max_seconds)
         self._known: dict[str, Future[list[Rendered]]] = {}
@@ -90,11 +104,16 @@ class Renderer:
         try:
             with self._at_once:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                future.set_result(make(request, self._folder / key[:24]))
+                future.set_result(self._make(request, self._folder / key[:24]))
         except BaseException as error:
             with self._lock:
                 del self._known[key]
             future.set_exception(error)
+
+    def _make(self, request: Request, stem: Path) -> list[Rendered]:
+        if request.model.output == "text" or (request.names("lyrics") and self._lyrics_as_text):
+            return [Rendered(None, words.answer(request, ids_as=self._id_answers), "txt")]
+        return make(request, stem)
 
     def _key(self, request: Request) -> str:
         parts = [request.fingerprint]
@@ -113,14 +132,12 @@ class Renderer:
 
 
 def make(request: Request, stem: Path) -> list[Rendered]:
-    """Makes the outputs of a request.
+    """Makes the files of a request.
 
     Args:
         request: What is asked for.
         stem: Where the files go: a path without its extension.
     """
-    if request.model.output == "text" or request.names("lyrics"):
-        return [Rendered(None, words.answer(request), "txt")]
     if request.model.output == "image":
         return _pictures(request, stem)
     if request.model.output == "video":

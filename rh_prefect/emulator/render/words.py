@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -43,14 +44,20 @@ _IDS = (
     ("upload-media-asset", ("mediaAssetId",)),
     ("to-world", ("worldId",)),
 )
-"""Models that answer with ids which other models take; the shape of their answer is an assumption."""
+"""Models that answer with ids which other models take."""
 
 
-def answer(request: Request) -> str:
-    """Answers a request to a text model; requests that are equal, variant too, get equal answers."""
+def answer(request: Request, *, ids_as: Literal["json", "lines"] = "json") -> str:
+    """Answers a request to a text model; requests that are equal, variant too, get equal answers.
+
+    Args:
+        request: What is asked for.
+        ids_as: How ids are written.
+    """
     for part, ids in _IDS:
         if request.names(part):
-            return _with_ids(request, ids)
+            found = _with_ids(request, ids)
+            return json.dumps(found) if ids_as == "json" else "\n".join(f"{name}: {id_}" for name, id_ in found.items())
     if request.names("lyrics"):
         return lyrics(request.subject, variant=request.variant)
     seen = [*map(describe_video, request.videos), *map(describe_picture, request.images)]
@@ -143,10 +150,10 @@ def _short(text: str, most: int = 160) -> str:
     return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + "..."
 
 
-def _with_ids(request: Request, names: tuple[str, ...]) -> str:
+def _with_ids(request: Request, names: tuple[str, ...]) -> dict[str, object]:
     known = request.fingerprint + "".join(path.name for path in request.videos + request.images)
     ids: dict[str, object] = {name: str(10**17 + number(known + name, below=9 * 10**17)) for name in names}
     if request.videos and "sessionId" in ids:
         milliseconds = round(film.seconds_of(request.videos[0]) * 1000)
         ids |= {"startTime": 0, "endTime": milliseconds}
-    return json.dumps(ids)
+    return ids

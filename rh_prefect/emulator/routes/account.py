@@ -19,7 +19,7 @@ async def queue_status(call: Call) -> Response:
     counts = call.state.tasks.counts(call.key)
     return answers.success(
         {
-            "apiKeyType": call.key.tier,
+            "apiKeyType": call.state.assumptions.api_types[call.key.tier],
             "concurrentLimit": call.key.limit,
             "runningCount": str(counts["RUNNING"]),
             "queuedCount": str(counts["QUEUED"]),
@@ -38,7 +38,7 @@ async def account_status(call: Call) -> Response:
             "currentTaskCounts": str(sum(counts.values())),
             "remainMoney": f"{account.money.normalize():f}" if has_wallet else None,
             "currency": account.currency if has_wallet else None,
-            "apiType": call.key.tier,
+            "apiType": call.state.assumptions.api_types[call.key.tier],
         }
     )
 
@@ -69,11 +69,11 @@ async def resource_list(call: Call) -> Response:
     body = call.body
     kind, bases, tags = body.get("resourceType"), body.get("baseModels") or [], body.get("tags") or []
     if kind not in RESOURCE_TYPES:
-        raise Refused("301", f"resourceType must be one of {', '.join(RESOURCE_TYPES)}")
+        raise Refused(call.state.assumptions.list_refusal, f"resourceType must be one of {', '.join(RESOURCE_TYPES)}")
     if not isinstance(bases, list) or not isinstance(tags, list):
-        raise Refused("301", "baseModels and tags must be arrays")
+        raise Refused(call.state.assumptions.list_refusal, "baseModels and tags must be arrays")
     found = find(str(kind), name=str(body.get("resourceName") or ""), bases=bases, tags=tags)
-    return answers.success(page_of(body, [_resource(number, item) for number, item in enumerate(found)], size=10))
+    return answers.success(page_of(call, [_resource(number, item) for number, item in enumerate(found)], size=10))
 
 
 def _resource(number: int, resource: Resource) -> dict[str, object]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from starlette.responses import Response
 
-from rh_prefect.emulator import answers, assumptions, auth
+from rh_prefect.emulator import answers, auth
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.comfy.apps import App
 from rh_prefect.emulator.routes.workflows import needed, start_v1, start_v2, v1_start, v2_start
-from rh_prefect.emulator.runs import app_target, find_app
+from rh_prefect.emulator.runs import app_target, find_app, quick_target
 from rh_prefect.emulator.serving import Call, Endpoint
 
 _SORTS: Final = ("RECOMMEND", "HOTTEST", "NEWEST")
@@ -28,34 +29,31 @@ async def run_v1(call: Call) -> Response:
     """Starts an app by v1."""
     app_id = needed(call, "webappId")
     _need_list(call)
-    return await start_v1(call, app_target(call.state, app_id, call.body))
+    return await start_v1(call, "app", partial(app_target, app_id=app_id))
 
 
 async def run_v2(call: Call) -> Response:
     """Starts an app by v2."""
-    return await start_v2(call, app_target(call.state, call.request.path_params["app_id"], call.body))
+    return await start_v2(call, "app", partial(app_target, app_id=call.request.path_params["app_id"]))
 
 
 async def run_quick(call: Call) -> Response:
     """Starts a module of quick create."""
     app_id, code = needed(call, "webappId"), needed(call, "quickCreateCode")
     _need_list(call)
-    app = find_app(call.state, app_id)
-    if app.quick_code != code:
-        raise Refused(*assumptions.WRONG_QUICK_CODE)
-    return await start_v1(call, app_target(call.state, app_id, call.body))
+    return await start_v1(call, "app", partial(quick_target, app_id=app_id, code=code))
 
 
 def _need_list(call: Call) -> None:
     if not isinstance(call.body.get("nodeInfoList"), list):
-        raise Refused("301", assumptions.V1_BLANK.format(field="nodeInfoList"))
+        raise Refused("301", call.state.assumptions.v1_blank.format(field="nodeInfoList"))
 
 
 async def demo(call: Call) -> Response:
     """Shows what an app takes; the example call in it holds the caller's own key."""
     asked = call.request.query_params.get("webappId", "")
     if not asked.strip():
-        raise Refused("301", assumptions.V1_BLANK.format(field="webappId"))
+        raise Refused("301", call.state.assumptions.v1_blank.format(field="webappId"))
     app = find_app(call.state, asked)
     cover = f"{call.state.shelf.url}/covers/{app.id}.png"
     return answers.success(
@@ -84,11 +82,11 @@ async def browse(call: Call) -> Response:
     """Lists apps; an id is only inside the example call. Numbers are text."""
     sort = call.body.get("sort") or "RECOMMEND"
     if sort not in _SORTS:
-        raise Refused("301", f"sort must be one of {', '.join(_SORTS)}")
+        raise Refused(call.state.assumptions.list_refusal, f"sort must be one of {', '.join(_SORTS)}")
     found = list(call.state.apps)
     if sort != "RECOMMEND":
         found.sort(key=lambda app: app.id if sort == "NEWEST" else app.uses, reverse=True)
-    return answers.success(page_of(call.body, [_listed(call, app) for app in found], size=10))
+    return answers.success(page_of(call, [_listed(call, app) for app in found], size=10))
 
 
 def _listed(call: Call, app: App) -> dict[str, object]:
@@ -100,21 +98,22 @@ def _listed(call: Call, app: App) -> dict[str, object]:
     }
 
 
-def page_of(body: Mapping[str, object], rows: Sequence[object], *, size: int) -> dict[str, object]:
+def page_of(call: Call, rows: Sequence[object], *, size: int) -> dict[str, object]:
     """Cuts the page that a request asks for.
 
     Args:
-        body: The request, with `current` from 1 and `size`.
+        call: The request, with `current` from 1 and `size`.
         rows: All there are.
         size: How many, where the request does not say.
 
     Raises:
-        Refused: The numbers are none, or below 1.
+        Refused: These are not numbers, or below 1.
     """
+    known, body = call.state.assumptions, call.body
     current, asked = (body.get(name) or default for name, default in (("current", 1), ("size", size)))
     if not all(isinstance(number, int) and number > 0 for number in (current, asked)):
-        raise Refused("301", "current and size must be whole numbers from 1")
-    here, many = int(str(current)), min(int(str(asked)), assumptions.APP_PAGE)
+        raise Refused(known.list_refusal, "current and size must be whole numbers from 1")
+    here, many = int(str(current)), min(int(str(asked)), known.list_page)
     pages = -(-len(rows) // many)
     return {
         "records": list(rows[(here - 1) * many : here * many]),
@@ -140,7 +139,7 @@ async def params(call: Call) -> Response:
     """Lists the styles of a module of quick create."""
     kind = call.body.get("type")
     if not isinstance(kind, int) or isinstance(kind, bool):
-        raise Refused("301", assumptions.V1_BLANK.format(field="type"))
+        raise Refused("301", call.state.assumptions.v1_blank.format(field="type"))
     app = find_app(call.state, needed(call, "webappId"))
     rows = enumerate(_STYLES, start=1)
     return answers.success([_style(call, app.id, kind, number, *style) for number, style in rows])
@@ -166,14 +165,12 @@ def _style(
     }
 
 
-_PARAMS_AUTH: Final = auth.body_key if assumptions.QUICK_PARAMS_KEY else auth.in_handler
-
 ENDPOINTS: Final = (
     v1_start("/task/openapi/ai-app/run", run_v1),
     v1_start("/task/openapi/quick-ai-app/run", run_quick),
     v2_start("/openapi/v2/run/ai-app/{app_id}", run_v2),
     Endpoint("/api/webapp/apiCallDemo", demo, auth.query_key, answers.v1, on="app", reads="nothing", method="GET"),
     Endpoint("/openapi/v2/aiapp/list", browse, auth.header_key, answers.v1, on="apps"),
-    Endpoint("/api/fast/creation/model/params", params, _PARAMS_AUTH, answers.v1, on="quick-create"),
+    Endpoint("/api/fast/creation/model/params", params, auth.quick_params_key, answers.v1, on="quick-create"),
 )
 """The routes of this family."""

@@ -8,10 +8,10 @@ from typing import Final, cast, get_args
 
 from starlette.responses import Response
 
-from rh_prefect.emulator import answers, assumptions, auth
+from rh_prefect.emulator import answers, auth
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.assets import Asset, AssetType, Group, page
-from rh_prefect.emulator.inputs import Sources, local
+from rh_prefect.emulator.inputs import local
 from rh_prefect.emulator.serving import Call, Endpoint, Handler
 from rh_prefect.errors import MediaError
 from rh_prefect.media.probe import probe
@@ -24,15 +24,15 @@ async def create(call: Call) -> Response:
     group = _group(call)
     kind, url = _text(call, "assetType"), _text(call, "url")
     if kind not in get_args(AssetType):
-        raise Refused("1007", f"assetType must be one of {', '.join(get_args(AssetType))}")
+        raise _invalid(call, f"assetType must be one of {', '.join(get_args(AssetType))}")
     path = await asyncio.to_thread(_fetch, call, url, kind)
     asset = call.state.assets.create(group, name=_text(call, "name"), kind=cast(AssetType, kind), url=url, path=path)
-    return answers.success({"assetId": asset.id, "status": assumptions.ASSET_STATUSES["QUEUED"]})
+    return answers.success({"assetId": asset.id, "status": call.state.assumptions.asset_statuses["QUEUED"]})
 
 
 def _fetch(call: Call, url: str, kind: str) -> Path | None:
     try:
-        path = local(Sources(call.state.shelf, call.state.assets, call.key.account), url, "url")
+        path = local(call.state.sources(call.key), url, "url")
         return path if probe(path).kind == kind.lower() else None
     except (MediaError, Refused):
         return None
@@ -41,7 +41,7 @@ def _fetch(call: Call, url: str, kind: str) -> Path | None:
 async def query(call: Call) -> Response:
     """Tells how an asset stands; on a clock that counts looks, this is one."""
     asset = _asset(call)
-    return answers.success(_shown(asset, call.state.assets.look(asset)))
+    return answers.success(_shown(call, asset, call.state.assets.look(asset)))
 
 
 async def browse(call: Call) -> Response:
@@ -50,7 +50,7 @@ async def browse(call: Call) -> Response:
     found = call.state.assets.of(call.key.account, **filters)
     number, size = _page(call)
     return answers.success(
-        page(found, number=number, size=size, shown=lambda asset: _shown(asset, call.state.assets.status(asset)))
+        page(found, number=number, size=size, shown=lambda asset: _shown(call, asset, call.state.assets.status(asset)))
     )
 
 
@@ -110,33 +110,37 @@ _FILTERS: Final = {"group_id": "groupId", "name": "name", "status": "status"}
 def _text(call: Call, name: str) -> str:
     value = call.body.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise Refused("1007", f"Invalid parameters: {name} is required")
+        raise _invalid(call, f"{name} must not be blank")
     return value
+
+
+def _invalid(call: Call, words: str) -> Refused:
+    return Refused(call.state.assumptions.asset_invalid, words)
 
 
 def _asset(call: Call) -> Asset:
     asset = call.state.assets.find(call.key.account, _text(call, "assetId"))
     if asset is None:
-        raise Refused(*assumptions.ASSET_UNKNOWN)
+        raise Refused(*call.state.assumptions.asset_unknown)
     return asset
 
 
 def _group(call: Call) -> Group:
     group = call.state.assets.group(call.key.account, _text(call, "groupId"))
     if group is None:
-        raise Refused(assumptions.ASSET_UNKNOWN[0], "Asset group not found")
+        raise Refused(*call.state.assumptions.asset_group_unknown)
     return group
 
 
 def _page(call: Call) -> tuple[int, int]:
     number, size = (call.body.get(name) for name in ("pageNumber", "pageSize"))
     if not isinstance(number, int) or not isinstance(size, int) or number < 1 or not 1 <= size <= _MOST:
-        raise Refused("1007", "Invalid parameters: pageNumber from 1 and pageSize from 1 to 100 are required")
+        raise _invalid(call, "pageNumber must be at least 1, and pageSize between 1 and 100")
     return number, size
 
 
-def _shown(asset: Asset, status: str) -> dict[str, object]:
-    return {
+def _shown(call: Call, asset: Asset, status: str) -> dict[str, object]:
+    known = {
         "assetId": asset.id,
         "groupId": asset.group_id,
         "name": asset.name,
@@ -144,6 +148,7 @@ def _shown(asset: Asset, status: str) -> dict[str, object]:
         "previewUrl": asset.url,
         "assetType": asset.type,
     }
+    return {name: known[name] for name in call.state.assumptions.asset_fields}
 
 
 def _group_shown(group: Group) -> dict[str, object]:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from rh_prefect.catalog.entry import decode_model
 from rh_prefect.emulator.comfy.apps import AppField
 from rh_prefect.emulator.faults import fault_from_json
 from rh_prefect.emulator.state import State
@@ -86,6 +87,17 @@ async def add_workflow(request: Request) -> Response:
         raise InputError(f"A workflow needs a graph, and takes the arguments of Workflows.add: {error}") from error
 
 
+async def add_model(request: Request) -> Response:
+    """Adds a model: an object as in the catalogue's data, with at least `endpoint` and `output`."""
+    raw = await _json(request)
+    try:
+        model = decode_model({"name": raw["endpoint"], "family": raw["endpoint"].partition("/")[0], **raw})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"A model needs `endpoint` and `output`, and takes the catalogue's fields: {error}") from error
+    _state(request).models.add(model)
+    return JSONResponse({"endpoint": model.endpoint})
+
+
 async def add_app(request: Request) -> Response:
     """Publishes an app; takes the arguments of `Apps.add`, each field as a list, and answers its id."""
     raw = await _json(request)
@@ -133,6 +145,7 @@ ROUTES: Final = (
     Route("/_emulator/moderated", moderate, methods=["POST"]),
     Route("/_emulator/workflows", add_workflow, methods=["POST"]),
     Route("/_emulator/apps", add_app, methods=["POST"]),
+    Route("/_emulator/models", add_model, methods=["POST"]),
     Route("/_emulator/webhooks", events, methods=["GET"]),
     Route("/_emulator/switches", turn_switches, methods=["POST"]),
 )

@@ -6,24 +6,34 @@ import asyncio
 from typing import Final
 
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from rh_prefect.emulator import acceptance, answers, auth, views
+from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.orders import take_order
 from rh_prefect.emulator.serving import Call, Endpoint
 
 
 async def submit(call: Call) -> Response:
     """Accepts a task and charges for it."""
+    _check_path(call)
     order = await asyncio.to_thread(take_order, call.state, call.key, call.endpoint, call.body)
     task = acceptance.accept(call, order)
     status = await acceptance.first_status(call, task)
-    return JSONResponse(views.submitted(task, status, tips=acceptance.tips(call)))
+    return JSONResponse(views.submitted(call.state.assumptions, task, status, tips=acceptance.tips(call)))
+
+
+def _check_path(call: Call) -> None:
+    """Refuses a POST to a path that is only read, such as `queue/status`: it would pass for an endpoint."""
+    found = (route.matches(call.request.scope)[0] for route in call.request.app.routes)
+    if Match.PARTIAL in found:
+        raise Refused("1009")
 
 
 async def preview(call: Call) -> Response:
     """Prices a request without making a task of it."""
     order = await asyncio.to_thread(take_order, call.state, call.key, call.endpoint, call.body)
-    return answers.priced(float(order.charge.wallet))
+    return answers.priced(call.state.assumptions, order.charge.wallet)
 
 
 ENDPOINTS: Final = (

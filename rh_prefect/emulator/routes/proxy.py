@@ -13,10 +13,10 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from rh_prefect.emulator import assumptions, faults
-from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator import faults
+from rh_prefect.emulator.answers import Refused, words_of
 from rh_prefect.emulator.broken import Broken
-from rh_prefect.emulator.charges import Machine, run_charge
+from rh_prefect.emulator.charges import run_charge
 from rh_prefect.emulator.comfy.graph import Graph, parse
 from rh_prefect.emulator.comfy.nodes import object_info
 from rh_prefect.emulator.comfy.work import model_for
@@ -27,9 +27,9 @@ from rh_prefect.emulator.multipart import read_form
 from rh_prefect.emulator.proxy import Prompt, history
 from rh_prefect.emulator.runs import examine
 from rh_prefect.emulator.state import State
-from rh_prefect.emulator.tasks import Breakdown, Order, Piece, Task
+from rh_prefect.emulator.tasks import ACTIVE, Breakdown, Order, Piece, Task
 
-_MACHINES: Final[dict[str, Machine]] = {"proxy": "default", "proxy-plus": "plus"}
+_MACHINES: Final[dict[str, str]] = {"proxy": "default", "proxy-plus": "plus"}
 Handler = Callable[[Request], Awaitable[Response]]
 _GIGABYTE: Final = 1 << 30
 _MEMORY: Final[dict[str, int]] = {"default": 24 * _GIGABYTE, "plus": 48 * _GIGABYTE}
@@ -47,7 +47,7 @@ async def prompt(request: Request) -> Response:
     """Takes a graph on, as ComfyUI does: wrong ones are refused with 400, and prompts wait for each other."""
     state, key = _state(request), key_of(request)
     if key is None:
-        return _no_key()
+        return _no_key(request)
     body = await _json(request)
     graph = parse(body.get("prompt") if isinstance(body.get("prompt"), dict) else "")  # type: ignore[arg-type]
     if graph is None:
@@ -55,7 +55,12 @@ async def prompt(request: Request) -> Response:
     try:
         return await _take(request, state, key, graph, client_id=str(body.get("client_id") or ""))
     except Refused as refused:
-        error = {"type": refused.code, "message": refused.words, "details": "", "extra_info": {}}
+        error = {
+            "type": refused.code,
+            "message": words_of(state.assumptions, refused.code, refused.words),
+            "details": "",
+            "extra_info": {},
+        }
         return _invalid(error)
 
 
@@ -72,7 +77,7 @@ async def _take(request: Request, state: State, key: ApiKey, graph: Graph, *, cl
 def _order(request: Request, state: State, key: ApiKey, graph: Graph, pieces: tuple[Piece, ...]) -> Order:
     kind = _kind(request)
     queued, seconds = state.durations(pieces[0].model if pieces else model_for(), graph)
-    charge = run_charge(key.tier, seconds, _MACHINES[kind])
+    charge = run_charge(state.assumptions, key.tier, seconds, _MACHINES[kind])
     return Order(key, f"/{kind}", {"prompt": graph}, pieces, charge, seconds, queued, graph=dict(graph))
 
 
@@ -87,7 +92,7 @@ async def all_history(request: Request) -> Response:
     """Shows the prompts that have ended; on a clock that counts looks, this is one of each that is asked for."""
     state, key = _state(request), key_of(request)
     if key is None:
-        return _no_key()
+        return _no_key(request)
     asked = request.path_params.get("prompt_id")
     found = [item for item in state.proxy.of(key.account.name) if asked in (None, item.id)]
     return JSONResponse({item.id: shown for item in found if (shown := await _ended(state, item))})
@@ -98,18 +103,18 @@ async def _ended(state: State, item: Prompt) -> dict[str, object] | None:
     if state.clock.mode != "real" and status == "RUNNING":
         await state.workshop.settle(item.task)
         status = state.tasks.status(item.task)
-    return None if status in assumptions.COUNTED else history(item, status)
+    return None if status in ACTIVE else history(item, status)
 
 
 async def queue(request: Request) -> Response:
     """Shows the prompts that run and wait."""
     state, key = _state(request), key_of(request)
     if key is None:
-        return _no_key()
+        return _no_key(request)
     lists: dict[str, list[object]] = {"queue_running": [], "queue_pending": []}
     for item in state.proxy.of(key.account.name):
         status = state.tasks.status(item.task)
-        if status in assumptions.COUNTED:
+        if status in ACTIVE:
             lists["queue_running" if status == "RUNNING" else "queue_pending"].append([item.number, item.id])
     return JSONResponse(lists)
 
@@ -118,7 +123,7 @@ async def change_queue(request: Request) -> Response:
     """Takes prompts out of the queue: those that are named, or all that wait; what runs goes on."""
     state, key = _state(request), key_of(request)
     if key is None:
-        return _no_key()
+        return _no_key(request)
     body = await _json(request)
     named = body.get("delete")
     for item in state.proxy.of(key.account.name):
@@ -133,7 +138,7 @@ async def interrupt(request: Request) -> Response:
     """Stops the prompt that runs; one that is named only if it is that one."""
     state, key = _state(request), key_of(request)
     if key is None:
-        return _no_key()
+        return _no_key(request)
     named = (await _json(request)).get("prompt_id")
     for item in state.proxy.of(key.account.name):
         if named in (None, item.id) and state.tasks.status(item.task) == "RUNNING":
@@ -145,7 +150,7 @@ async def view(request: Request) -> Response:
     """Gives a file by its name: an output, or an input that was uploaded."""
     state, key = _state(request), key_of(request)
     if key is None:
-        return _no_key()
+        return _no_key(request)
     name = request.query_params.get("filename", "")
     if request.query_params.get("type", "output") == "input":
         path = state.shelf.named(name)
@@ -162,11 +167,12 @@ async def upload(request: Request) -> Response:
     """Takes a picture among the inputs, under the name that it comes with."""
     state, key = _state(request), key_of(request)
     if key is None:
-        return _no_key()
+        return _no_key(request)
+    limit, no_form = state.assumptions.upload_max_bytes, Refused(*state.assumptions.upload_no_file)
     try:
-        form = await read_form(request, state.shelf.folder, limit=assumptions.UPLOAD_MAX_BYTES)
+        form = await read_form(request, state.shelf.folder, limit=limit, no_form=no_form)
     except Refused as refused:
-        return Response(refused.words, 400)
+        return Response(words_of(state.assumptions, refused.code, refused.words), 400)
     try:
         received = next((file for file in form.files if file.field == "image"), None)
         extension = Path(received.file_name).suffix.lstrip(".").lower() if received else ""
@@ -191,7 +197,7 @@ async def info(request: Request) -> Response:
 async def stats(request: Request) -> Response:
     """Describes the machine."""
     if key_of(request) is None:
-        return _no_key()
+        return _no_key(request)
     memory = _MEMORY[_MACHINES[_kind(request)]]
     device = {"name": "cuda:0 emulated", "type": "cuda", "index": 0, "vram_total": memory, "vram_free": memory}
     system = {"os": "posix", "python_version": platform.python_version(), "comfyui_version": "0.3.0"}
@@ -215,8 +221,8 @@ async def _json(request: Request) -> dict[str, object]:
     return body if isinstance(body, dict) else {}
 
 
-def _no_key() -> Response:
-    return JSONResponse({"code": 412, "msg": "TOKEN_INVALID"}, status_code=assumptions.PROXY_BAD_KEY_STATUS)
+def _no_key(request: Request) -> Response:
+    return JSONResponse({"code": 412, "msg": "TOKEN_INVALID"}, status_code=_state(request).assumptions.proxy_key_status)
 
 
 def _invalid(error: object, node_errors: object = None) -> Response:

@@ -6,22 +6,35 @@ from typing import Final
 
 from starlette.responses import JSONResponse, Response
 
-from rh_prefect.emulator import answers, assumptions, auth, views
+from rh_prefect.emulator import answers, auth, views
 from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.faults import Fault
-from rh_prefect.emulator.serving import Call, Endpoint
+from rh_prefect.emulator.serving import NOT_POSITIVE, Call, Endpoint, is_positive
 from rh_prefect.emulator.tasks import Status, Task
 
 
 async def query(call: Call) -> Response:
     """Tells how a task stands; on a clock that counts looks, this is one."""
-    task_id = call.body.get("taskId")
-    if not isinstance(task_id, str) or not task_id:
-        raise Refused("1007", "Invalid parameters: taskId is required")
+    assumptions, task_id = call.state.assumptions, _task_id(call)
     task = call.state.tasks.find(task_id, key=call.key)
     if task is None:
-        raise Refused(*assumptions.UNKNOWN_TASK, envelope=_unknown(task_id))
-    return JSONResponse(_spoiled(views.queried(task, await look(call, task)), call.fault))
+        raise Refused(*assumptions.unknown_task, envelope=_unknown(task_id))
+    return JSONResponse(_spoiled(views.queried(assumptions, task, await look(call, task)), call.fault))
+
+
+def _task_id(call: Call) -> str:
+    """Reads the id of a v2 query, a text or a number.
+
+    Raises:
+        Refused: It is missing, or not a positive number.
+    """
+    sent = call.body.get("taskId")
+    if sent in (None, ""):
+        raise Refused(*call.state.assumptions.missing_task_id)
+    if not is_positive(sent):
+        raise Refused("1007", NOT_POSITIVE)
+    return str(sent)
 
 
 def _spoiled(told: dict[str, object], fault: Fault | None) -> dict[str, object]:
@@ -46,9 +59,9 @@ async def look(call: Call, task: Task) -> Status:
 
 
 def _unknown(task_id: str) -> answers.Envelope:
-    def refuse(code: str, words: str) -> Response:
-        body = {"taskId": task_id, "status": assumptions.UNKNOWN_TASK_STATUS, "errorCode": code, "errorMessage": words}
-        return JSONResponse({**assumptions.REFUSED_TASK, **body}, status_code=assumptions.REFUSAL_STATUS)
+    def refuse(assumptions: Assumptions, code: str, words: str) -> Response:
+        known = {"taskId": task_id, "status": assumptions.unknown_task_status}
+        return answers.task_refusal(assumptions, code, words, **known)
 
     return refuse
 
@@ -56,26 +69,31 @@ def _unknown(task_id: str) -> answers.Envelope:
 async def status(call: Call) -> Response:
     """Tells the status in one word; on a clock that counts looks, this is one."""
     word = await look(call, _named(call))
-    return answers.success(assumptions.V1_STATUSES.get(word, word), msg="")
+    return answers.success(views.v1_word_of(call.state.assumptions, word), msg="")
 
 
 async def outputs(call: Call) -> Response:
     """Gives the results, or a code that tells the status; on a clock that counts looks, this is one."""
-    task = _named(call)
+    known, task = call.state.assumptions, _named(call)
     word = await look(call, task)
     if word == "SUCCESS":
-        return answers.success(views.v1_outputs(task))
+        return answers.success(views.v1_outputs(known, task))
     if word == "QUEUED":
-        return answers.state("813", None)
+        return answers.state(known, "813", None)
     if word == "RUNNING":
-        return answers.state("804", {"netWssUrl": call.state.progress.url(task, word)})
-    return answers.state("805", views.v1_failure(task) if word == "FAILED" else None)
+        return answers.state(known, "804", {"netWssUrl": call.state.progress.url(task, word)})
+    if word == "FAILED":
+        return answers.state(known, "805", views.v1_failure(task))
+    return answers.state(known, known.v1_cancelled_outputs, None)
 
 
 async def cancel(call: Call) -> Response:
     """Cancels a task that is queued or running."""
-    if not call.state.tasks.cancel(_named(call)) and assumptions.CANCEL_FINISHED is not None:
-        raise Refused(*assumptions.CANCEL_FINISHED)
+    assumptions, task = call.state.assumptions, _named(call)
+    if task.order.graph is None and not assumptions.cancel_models:
+        raise Refused(*assumptions.v1_unknown_task)
+    if not call.state.tasks.cancel(task) and assumptions.cancel_finished is not None:
+        raise Refused(*assumptions.cancel_finished)
     return answers.success()
 
 
@@ -83,12 +101,12 @@ def _named(call: Call) -> Task:
     """Finds the task of a v1 request."""
     task_id = call.body.get("taskId")
     if task_id in (None, ""):
-        raise Refused("301", assumptions.V1_BLANK.format(field="taskId"))
+        raise Refused("301", call.state.assumptions.v1_blank.format(field="taskId"))
     if str(task_id) == "0":
         raise Refused("301", "taskId must be positive")
     task = call.state.tasks.find(str(task_id), key=call.key)
     if task is None:
-        raise Refused(*assumptions.V1_UNKNOWN_TASK)
+        raise Refused(*call.state.assumptions.v1_unknown_task)
     return task
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from rh_prefect.emulator import answers, assumptions, auth
+from rh_prefect.emulator import answers, auth
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.books import Upload
 from rh_prefect.emulator.keys import ApiKey
@@ -16,11 +16,14 @@ from rh_prefect.emulator.multipart import Form, Received, read_form
 from rh_prefect.emulator.serving import Call, Endpoint
 
 _MD5: Final = re.compile(r"[0-9a-fA-F]{32}")
+_LEGACY_MAX_BYTES: Final = 30 * 1024 * 1024
 
 
 async def upload(call: Call) -> Response:
     """Takes one file, in the field `file`."""
-    form = await read_form(call.request, call.state.shelf.folder, limit=assumptions.UPLOAD_MAX_BYTES)
+    known = call.state.assumptions
+    no_form = Refused(*known.upload_no_file)
+    form = await read_form(call.request, call.state.shelf.folder, limit=known.upload_max_bytes, no_form=no_form)
     received = next((file for file in form.files if file.field == "file"), None)
     try:
         return _shelve(call, received)
@@ -30,22 +33,24 @@ async def upload(call: Call) -> Response:
 
 
 def _shelve(call: Call, received: Received | None) -> Response:
+    known = call.state.assumptions
     if received is None:
-        raise Refused("1007", "Required request part 'file' is not present")
+        raise Refused(*known.upload_no_file)
     extension = Path(received.file_name).suffix.lstrip(".").lower()
-    kind = assumptions.UPLOAD_EXTENSIONS.get(extension)
+    kind = known.upload_extensions.get(extension)
     if kind is None or received.size == 0:
-        raise Refused(*assumptions.UPLOAD_REFUSED_TYPE)
+        raise Refused(*(known.upload_unsupported if kind is None else known.upload_empty))
     name, link = call.state.shelf.add_upload(received.path, sha256=received.sha256, extension=extension)
     call.state.books.uploaded(Upload(name, received.size, received.sha256, call.key.name, call.state.clock.now()))
-    return answers.uploaded({"type": kind, "download_url": link, "fileName": name, "size": str(received.size)})
+    return answers.uploaded(known, {"type": kind, "download_url": link, "fileName": name, "size": str(received.size)})
 
 
 async def legacy(call: Call) -> Response:
     """Takes one file for the nodes of a graph, with the key in the form."""
     too_large = Refused("809")
+    no_form = Refused(*call.state.assumptions.legacy_no_file)
     form = await read_form(
-        call.request, call.state.shelf.folder, limit=assumptions.LEGACY_MAX_BYTES, bad="301", large=too_large
+        call.request, call.state.shelf.folder, limit=_LEGACY_MAX_BYTES, no_form=no_form, large=too_large
     )
     try:
         key = auth.body_key(call.state.keys, call.request, dict(form.fields))
@@ -56,12 +61,13 @@ async def legacy(call: Call) -> Response:
 
 
 def _keep(call: Call, key: ApiKey, form: Form) -> Response:
+    known = call.state.assumptions
     received = next((file for file in form.files if file.field == "file"), None)
     if received is None or received.size == 0:
-        raise Refused("301", "Required request part 'file' is not present")
+        raise Refused(*known.legacy_no_file)
     extension = Path(received.file_name).suffix.lstrip(".").lower()
-    if extension not in assumptions.UPLOAD_EXTENSIONS:
-        raise Refused("301", "Unsupported file type")
+    if extension not in known.upload_extensions:
+        raise Refused(*known.legacy_unsupported)
     # A ZIP has a bare hash for its name, all else a folder and an extension.
     name = received.sha256 if extension == "zip" else f"api/{received.sha256}.{extension}"
     call.state.shelf.keep(received.path, name, sha256=received.sha256, extension=extension)
@@ -74,9 +80,9 @@ async def lora(call: Call) -> Response:
     name, md5 = (str(call.body.get(field) or "").strip() for field in ("loraName", "md5Hex"))
     for field, value in (("loraName", name), ("md5Hex", md5)):
         if not value:
-            raise Refused("301", assumptions.V1_BLANK.format(field=field))
+            raise Refused("301", call.state.assumptions.v1_blank.format(field=field))
     if not _MD5.fullmatch(md5):
-        raise Refused("301", "md5Hex must be 32 hexadecimal digits")
+        raise Refused(*call.state.assumptions.bad_md5)
     file_name, link = call.state.loras.announce(md5.lower())
     return answers.success({"fileName": file_name, **({} if link is None else {"url": link})})
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from rh_prefect.emulator import answers, assumptions, auth
+from rh_prefect.emulator import answers, auth
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.orders import webhook_of
 from rh_prefect.emulator.routes.workflows import needed
@@ -18,8 +18,8 @@ async def detail(call: Call) -> Response:
     task = call.state.tasks.find(needed(call, "taskId"), key=call.key)
     event = call.state.webhooks.event_of(task) if task else None
     if event is None:
-        raise Refused(*assumptions.WEBHOOK_UNKNOWN)
-    return answers.success(event.to_json())
+        raise Refused(*call.state.assumptions.webhook_unknown)
+    return answers.success(call.state.webhooks.shown(event))
 
 
 async def resend(call: Call) -> Response:
@@ -27,7 +27,7 @@ async def resend(call: Call) -> Response:
     url = webhook_of(call.body, code="301")
     event = call.state.webhooks.find(needed(call, "webhookId"), key=call.key)
     if event is None:
-        raise Refused(*assumptions.WEBHOOK_UNKNOWN)
+        raise Refused(*call.state.assumptions.webhook_unknown)
     call.state.webhooks.resend(event, url=url)
     return answers.success(msg="")
 

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Final
 
 from starlette.responses import JSONResponse, Response
 
-from rh_prefect.emulator import acceptance, answers, assumptions, auth, views
+from rh_prefect.emulator import acceptance, answers, auth, views
 from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.runs import V1, V2, Run, Target, prepare, workflow_target
-from rh_prefect.emulator.serving import Call, Endpoint, Handler
+from rh_prefect.emulator.runs import V1, V2, Family, FindTarget, Run, Start, Startable, prepare, workflow_target
+from rh_prefect.emulator.serving import NOT_POSITIVE, Call, Endpoint, Handler, is_positive
 from rh_prefect.emulator.tasks import Status, Task
 
 
 async def create(call: Call) -> Response:
     """Starts a workflow by v1, basic or advanced: the same path with more or fewer fields."""
-    workflow_id = needed(call, "workflowId")
-    return await start_v1(call, workflow_target(call.state, workflow_id, call.body))
+    return await start_v1(call, "workflow", partial(workflow_target, workflow_id=_positive(call, "workflowId")))
 
 
 async def run(call: Call) -> Response:
     """Starts a workflow by v2."""
     workflow_id = call.request.path_params["workflow_id"]
-    return await start_v2(call, workflow_target(call.state, workflow_id, call.body))
+    return await start_v2(call, "workflow", partial(workflow_target, workflow_id=workflow_id))
+
+
+def _positive(call: Call, name: str) -> str:
+    value = needed(call, name)
+    if not is_positive(value):
+        raise Refused("301", NOT_POSITIVE)
+    return value
 
 
 async def api_format(call: Call) -> Response:
@@ -37,20 +44,25 @@ async def api_format(call: Call) -> Response:
     return answers.success({"prompt": json.dumps(workflow.graph, ensure_ascii=False)}, msg="SUCCESS")
 
 
-async def start_v1(call: Call, target: Target) -> Response:
+async def start_v1(call: Call, kind: Startable, find: FindTarget) -> Response:
     """Starts a graph and answers as v1 does."""
-    run = await asyncio.to_thread(prepare, call.state, call.key, call.endpoint, call.body, target=target, family=V1)
+    run = await asyncio.to_thread(prepare, _start(call, kind, V1), find)
     task, status = await _accept(call, run)
     progress = call.state.progress.url(task, status)
     tips = acceptance.tips(call, run.verdict.tips())
-    return answers.success(views.started(task, status, tips=tips, progress=progress))
+    return answers.success(views.started(call.state.assumptions, task, status, tips=tips, progress=progress))
 
 
-async def start_v2(call: Call, target: Target) -> Response:
+async def start_v2(call: Call, kind: Startable, find: FindTarget) -> Response:
     """Starts a graph and answers with the v2 task object."""
-    run = await asyncio.to_thread(prepare, call.state, call.key, call.endpoint, call.body, target=target, family=V2)
+    run = await asyncio.to_thread(prepare, _start(call, kind, V2), find)
     task, status = await _accept(call, run)
-    return JSONResponse(views.submitted(task, status, tips=acceptance.tips(call, run.verdict.tips())))
+    tips = acceptance.tips(call, run.verdict.tips())
+    return JSONResponse(views.submitted(call.state.assumptions, task, status, tips=tips))
+
+
+def _start(call: Call, kind: Startable, family: Family) -> Start:
+    return Start(call.state, call.key, call.endpoint, call.body, kind, family)
 
 
 async def _accept(call: Call, run: Run) -> tuple[Task, Status]:
@@ -66,7 +78,7 @@ def needed(call: Call, name: str) -> str:
     """
     value = call.body.get(name)
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-        raise Refused("301", assumptions.V1_BLANK.format(field=name))
+        raise Refused("301", call.state.assumptions.v1_blank.format(field=name))
     return str(value)
 
 
