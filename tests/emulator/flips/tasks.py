@@ -1,0 +1,228 @@
+"""Flips of the life of a task and of its price."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from rh_prefect.emulator import DEFAULT, Fault
+from tests.emulator.caller import IMAGE, WORDS, Caller, Json
+from tests.emulator.flips.flip import Flips
+
+FLIPS = Flips()
+
+FAILS = [Fault("submit", kind="fail")]
+
+
+def ten_seconds(model: object, payload: object) -> tuple[float, float]:
+    return 0.0, 10.0
+
+
+def key_of(rh: Caller, tier: str) -> Caller:
+    return Caller(rh.rh, rh.rh.keys.add(tier.lower(), tier=tier).secret)  # type: ignore[arg-type]
+
+
+def account(rh: Caller) -> Json:
+    answer: Json = rh.http.post("/uc/openapi/accountStatus", json={"apikey": rh.key}).json()["data"]
+    return answer
+
+
+def usage(rh: Caller, task_id: str) -> Json:
+    answer: Json = rh.query(task_id)["usage"]
+    return answer
+
+
+def cancelled(rh: Caller) -> str:
+    task_id = str(rh.submit()["taskId"])
+    assert rh.cancel(task_id)["code"] == 0
+    return task_id
+
+
+@FLIPS("CANCELLED", ("CANCEL", "CANCEL"), ("CANCELLED", "CANCELLED"), clock="polls", polls=9)
+def cancelled_status(rh: Caller) -> object:
+    answer = rh.query(cancelled(rh))
+    return answer["status"], answer["taskUsageList"][0]["taskStatus"]
+
+
+@FLIPS("CANCEL", "FAILED", "CANCEL", clock="polls", polls=9)
+def v1_cancelled_status(rh: Caller) -> object:
+    return rh.v1("/task/openapi/status", taskId=cancelled(rh))["data"]
+
+
+@FLIPS("807", 805, 807, clock="polls", polls=9)
+def v1_cancelled_outputs(rh: Caller) -> object:
+    return rh.outputs(cancelled(rh))["code"]
+
+
+@FLIPS(("805", ""), 0, 805)
+def cancel_finished(rh: Caller) -> object:
+    task_id = rh.submit()["taskId"]
+    rh.query(task_id)
+    return rh.cancel(task_id)["code"]
+
+
+@FLIPS(False, (0, 0), (807, 0), clock="polls", polls=9)
+def cancel_models(rh: Caller) -> object:
+    return rh.cancel(rh.submit()["taskId"])["code"], rh.cancel(rh.started())["code"]
+
+
+@FLIPS("1005", "1015", "1005", faults=FAILS)
+def failed_model(rh: Caller) -> object:
+    return rh.query(rh.submit()["taskId"])["errorCode"]
+
+
+@FLIPS(("1015", "no"), ("1000", "unknown error"), ("1015", "no"), faults=FAILS)
+def failed_run(rh: Caller) -> object:
+    answer = rh.query(rh.started())
+    return answer["errorCode"], answer["errorMessage"]
+
+
+@FLIPS(("1505", ""), "1501", "1505", moderated=["lighthouse"])
+def moderated(rh: Caller) -> object:
+    return rh.submit()["errorCode"]
+
+
+@FLIPS(("1520", ""), "421", "1520", limit=1, clock="polls", polls=9)
+def queue_full_v2(rh: Caller) -> object:
+    rh.submit()
+    return rh.submit()["errorCode"]
+
+
+@FLIPS(("435", ""), 415, 435, clock="polls", polls=9)
+def machines_full(rh: Caller) -> object:
+    exclusive = key_of(rh, "EXCLUSIVE")
+    exclusive.started()
+    return exclusive.create()["code"]
+
+
+@FLIPS(1, 0, 814, clock="polls", polls=9)
+def personal_queue(rh: Caller) -> object:
+    exclusive = key_of(rh, "EXCLUSIVE")
+    return [exclusive.create(usePersonalQueue=True)["code"] for _ in range(3)][-1]
+
+
+@FLIPS(("RUNNING",), "421", "", limit=1, clock="polls", polls=9)
+def counted(rh: Caller) -> object:
+    rh.submit()
+    return rh.submit()["errorCode"]
+
+
+@FLIPS({**DEFAULT.default_limits, "NORMAL": 3}, 1, 3)
+def default_limits(rh: Caller) -> object:
+    return key_of(rh, "NORMAL").queue()["data"]["concurrentLimit"]
+
+
+@FLIPS({**DEFAULT.api_types, "SHARED": "ENTERPRISE"}, ("SHARED", "SHARED"), ("ENTERPRISE", "ENTERPRISE"))
+def api_types(rh: Caller) -> object:
+    return rh.queue()["data"]["apiKeyType"], account(rh)["apiType"]
+
+
+@FLIPS("3", "0", "3")
+def model_seconds(rh: Caller) -> object:
+    return usage(rh, rh.submit()["taskId"])["taskCostTime"]
+
+
+@FLIPS("clientJobId", 2, 1)
+def idempotency_field(rh: Caller) -> object:
+    named = {**WORDS, "clientJobId": "7"}
+    return len({rh.submit(body=named)["taskId"] for _ in range(2)})
+
+
+@FLIPS("USD", ("CNY", "CNY"), ("USD", "USD"))
+def currency(rh: Caller) -> object:
+    other = key_of(rh, "SHARED")
+    return account(other)["currency"], preview(rh, IMAGE, WORDS)["currency"]
+
+
+def preview(rh: Caller, endpoint: str, body: Json) -> Json:
+    answer: Json = rh.post(f"/openapi/v2/price-preview/{endpoint}", body).json()
+    return answer
+
+
+@FLIPS(Decimal(2), 1.0, 2.0)
+def unpriced(rh: Caller) -> object:
+    rh.rh.add_model("test/unpriced")
+    return preview(rh, "test/unpriced", {})["estimatedPrice"]
+
+
+@FLIPS(("416", ""), ("812", 812), ("416", 416), money=0)
+def empty_wallet(rh: Caller) -> object:
+    return rh.submit()["errorCode"], rh.create()["code"]
+
+
+@FLIPS((), 812, 380, money=0)
+def billing_gate_first(rh: Caller) -> object:
+    return rh.v1("/task/openapi/create", workflowId="1")["code"]
+
+
+@FLIPS(Decimal(1), "2", "10", durations=ten_seconds)
+def coins_per_second(rh: Caller) -> object:
+    consumer = key_of(rh, "NORMAL")
+    return usage(consumer, consumer.started())["consumeCoins"]
+
+
+@FLIPS(Decimal("0.002"), "0.01", "0.02", durations=ten_seconds)
+def money_per_second(rh: Caller) -> object:
+    return usage(rh, rh.started())["consumeMoney"]
+
+
+@FLIPS(Decimal("0.1"), "0.01", "0.1", durations=ten_seconds)
+def money_step(rh: Caller) -> object:
+    return usage(rh, rh.started())["consumeMoney"]
+
+
+@FLIPS({**DEFAULT.machine_factors, "plus": 3}, "0.02", "0.03", durations=ten_seconds)
+def machine_factors(rh: Caller) -> object:
+    return usage(rh, rh.started(instanceType="plus"))["consumeMoney"]
+
+
+@FLIPS("", 0, 301)
+def unknown_machine(rh: Caller) -> object:
+    return rh.create(instanceType="standard")["code"]
+
+
+@FLIPS((1, 180), 301, 0)
+def retain_seconds(rh: Caller) -> object:
+    return rh.create(retainSeconds=5)["code"]
+
+
+@FLIPS(Decimal(5), "10000", "5")
+def start_money(rh: Caller) -> object:
+    return account(key_of(rh, "SHARED"))["remainMoney"]
+
+
+@FLIPS({"NORMAL": 7}, "10000", "7")
+def start_coins(rh: Caller) -> object:
+    return account(key_of(rh, "NORMAL"))["remainCoins"]
+
+
+@FLIPS(False, None, "0.05", faults=FAILS)
+def refund_failed_models(rh: Caller) -> object:
+    return usage(rh, rh.submit()["taskId"])["thirdPartyConsumeMoney"]
+
+
+@FLIPS(True, "0.01", None, faults=FAILS, durations=ten_seconds)
+def refund_failed_runs(rh: Caller) -> object:
+    return usage(rh, rh.started())["consumeMoney"]
+
+
+@FLIPS({"QUEUED": False, "RUNNING": False}, None, "0.05", clock="polls", polls=9)
+def refund_cancelled(rh: Caller) -> object:
+    return usage(rh, cancelled(rh))["thirdPartyConsumeMoney"]
+
+
+@FLIPS(False, "0.005", "0.01", clock="real", factor=0, durations=ten_seconds)
+def cancel_stops_charging(rh: Caller) -> object:
+    task_id = rh.started()
+    rh.rh.clock.advance(5)
+    rh.cancel(task_id)
+    return usage(rh, task_id)["consumeMoney"]
+
+
+@FLIPS("{amount} {currency}", "¥0.05/次", "0.05 CNY")
+def price_text(rh: Caller) -> object:
+    return preview(rh, IMAGE, WORDS)["priceText"]
+
+
+@FLIPS("{amount}", "CNY 0.05 per call", "0.05")
+def price_text_en(rh: Caller) -> object:
+    return preview(rh, IMAGE, WORDS)["priceTextEn"]
