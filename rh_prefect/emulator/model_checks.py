@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from rh_prefect.catalog.entry import Model, Param, Rule
+from rh_prefect.catalog.entry import Model, Param, Rule, RuleKind
 from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.words import is_link, spelled
 
@@ -31,14 +32,18 @@ _WORDS: Final = {
 
 
 def sent_params(model: Model, body: Payload) -> dict[str, object]:
-    """Returns the parameters of a request; null, an empty string and an empty array count as not sent.
+    """Returns the parameters of a request; null, an empty string and an empty list count as not sent.
 
     Args:
         model: The model.
         body: The request's JSON object.
     """
-    given = {param.key: body.get(param.key) for param in model.params}
-    return {key: value for key, value in given.items() if value is not None and value != "" and value != []}
+    return {param.key: body[param.key] for param in model.params if not _is_empty(param, body.get(param.key))}
+
+
+def _is_empty(param: Param, value: object) -> bool:
+    is_list = param.multiple or param.shape == "list"
+    return value is None or value == "" or (is_list and value == [])
 
 
 def violations(assumptions: Assumptions, model: Model, body: Payload) -> list[str]:
@@ -54,7 +59,7 @@ def violations(assumptions: Assumptions, model: Model, body: Payload) -> list[st
     for param in model.params:
         if param.key in sent:
             found += _of_value(param, sent[param.key], is_strict=assumptions.strict_types)
-    return found or list(_of_rules(model, sent))
+    return found or list(_of_rules(_Request(model, sent, assumptions)))
 
 
 def _unknown(assumptions: Assumptions, model: Model, body: Payload) -> list[str]:
@@ -156,51 +161,77 @@ def _lenient(param: Param, value: object) -> object:
     return value
 
 
-def _of_rules(model: Model, sent: Payload) -> Iterator[str]:
-    for rule in model.rules:
-        flaw = _RULES[rule.kind](model, rule, sent)
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What the rules look at: the parameters that were sent, and the defaults of the others."""
+
+    model: Model
+    sent: Payload
+    assumptions: Assumptions
+
+    def default(self, key: str) -> object:
+        default = next((param.default for param in self.model.params if param.key == key), None)
+        return list(default) if isinstance(default, tuple) else default
+
+    def applies(self, rule: Rule) -> bool:
+        """Tells whether a rule's condition is met; what was not sent counts with its default."""
+        if not set(rule.given).isdisjoint(self.sent):
+            return True
+        if not rule.when:
+            return False
+        present = ((self.sent.get(key, self.default(key)), wanted) for key, wanted in rule.when)
+        return all(spelled(value) == spelled(wanted) for value, wanted in present)
+
+
+def _of_rules(request: _Request) -> Iterator[str]:
+    for rule in request.model.rules:
+        flaw = _RULES[rule.kind](request, rule)
         if flaw:
             yield flaw
 
 
-def _one(model: Model, rule: Rule, sent: Payload) -> str:  # noqa: ARG001 - one signature for all kinds
-    count = sum(key in sent for key in rule.params)
+def _one(request: _Request, rule: Rule) -> str:
+    count = sum(key in request.sent for key in rule.params)
     return "" if count == 1 else f"exactly one of {', '.join(rule.params)} must be set"
 
 
-def _any(model: Model, rule: Rule, sent: Payload) -> str:  # noqa: ARG001
-    return "" if any(key in sent for key in rule.params) else f"one of {', '.join(rule.params)} must be set"
+def _any(request: _Request, rule: Rule) -> str:
+    is_met = any(key in request.sent for key in rule.params)
+    return "" if is_met else f"one of {', '.join(rule.params)} must be set"
 
 
-def _needed(model: Model, rule: Rule, sent: Payload) -> str:
-    lacking = [key for key in rule.params if key not in sent and _default(model, key) is None]
-    return f"{', '.join(lacking)} must not be blank here" if lacking and _applies(model, rule, sent) else ""
+def _needed(request: _Request, rule: Rule) -> str:
+    is_strict = request.assumptions.missing_default_refused
+    absent = [key for key in rule.params if key not in request.sent]
+    lacking = [key for key in absent if is_strict or request.default(key) is None]
+    return f"{', '.join(lacking)} must not be blank here" if lacking and request.applies(rule) else ""
 
 
-def _only(model: Model, rule: Rule, sent: Payload) -> str:
-    if _applies(model, rule, sent):
+def _only(request: _Request, rule: Rule) -> str:
+    if request.applies(rule):
         return ""
     # A form sends its untouched defaults along.
-    changed = [key for key in rule.params if key in sent and sent[key] != _default(model, key)]
+    sent = request.sent
+    changed = [key for key in rule.params if key in sent and sent[key] != request.default(key)]
     return f"{', '.join(changed)} is not supported here" if changed else ""
 
 
-def _most(model: Model, rule: Rule, sent: Payload) -> str:  # noqa: ARG001
-    values = [sent[key] for key in rule.params if key in sent]
+def _most(request: _Request, rule: Rule) -> str:
+    values = [request.sent[key] for key in rule.params if key in request.sent]
     count = sum(len(value) if isinstance(value, list) else 1 for value in values)
     return f"{', '.join(rule.params)} must have at most {rule.limit} items together" if count > rule.limit else ""
 
 
-def _never(model: Model, rule: Rule, sent: Payload) -> str:
+def _never(request: _Request, rule: Rule) -> str:
     pairs = ", ".join(f"{key} {spelled(value)}" for key, value in rule.when)
-    return f"{pairs} is not a supported combination" if _applies(model, rule, sent) else ""
+    return f"{pairs} is not a supported combination" if request.applies(rule) else ""
 
 
-def _used(model: Model, rule: Rule, sent: Payload) -> str:  # noqa: ARG001
-    return ""  # without effect, and not refused
+def _used(request: _Request, rule: Rule) -> str:  # noqa: ARG001 - without effect, and not refused
+    return ""
 
 
-_RULES: Final[dict[str, Callable[[Model, Rule, Payload], str]]] = {
+_RULES: Final[dict[RuleKind, Callable[[_Request, Rule], str]]] = {
     "one": _one,
     "any": _any,
     "needed": _needed,
@@ -209,18 +240,3 @@ _RULES: Final[dict[str, Callable[[Model, Rule, Payload], str]]] = {
     "never": _never,
     "used": _used,
 }
-
-
-def _applies(model: Model, rule: Rule, sent: Payload) -> bool:
-    """Tells whether a rule's condition is met; what was not sent counts with its default."""
-    if not set(rule.given).isdisjoint(sent):
-        return True
-    if not rule.when:
-        return False
-    present = ((sent.get(key, _default(model, key)), wanted) for key, wanted in rule.when)
-    return all(spelled(value) == spelled(wanted) for value, wanted in present)
-
-
-def _default(model: Model, key: str) -> object:
-    default = next((param.default for param in model.params if param.key == key), None)
-    return list(default) if isinstance(default, tuple) else default

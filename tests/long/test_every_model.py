@@ -1,4 +1,4 @@
-"""Each model from its smallest valid input to the file in the storage, against the emulator."""
+"""Every model from its smallest valid input to the file in the storage, and its requests as both sides read them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
 from tests.support.smallest import run_all, small_emulator
+from tests.support.two_readings import requests
+from tests.support.wire_reading import WireReading
 
 pytestmark = pytest.mark.long
 
@@ -18,6 +20,37 @@ pytestmark = pytest.mark.long
 def small(tmp_path: Path) -> Iterator[Emulator]:
     with small_emulator(tmp_path) as emulator:
         yield emulator
+
+
+@pytest.fixture
+def asking(small: Emulator, tmp_path: Path) -> Iterator[WireReading]:
+    with WireReading(small, tmp_path) as reading:
+        yield reading
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("output", ["image", "video", "audio", "3d", "text"])
+def test_the_client_and_the_emulator_read_every_request_alike(asking: WireReading, output: str) -> None:
+    """The same verdict and the same price, over HTTP, on what the client sends."""
+    apart = [
+        (model.name, given, verdict)
+        for model in catalog.models()
+        if model.output == output
+        for given in requests(model, asking.links, every_option=False)
+        if (verdict := asking.disagreement(model, given))
+    ]
+    assert apart == []
+
+
+@pytest.mark.timeout(600)
+def test_the_client_and_the_emulator_take_the_same_files(asking: WireReading) -> None:
+    apart = [
+        (model.name, param.key, verdict)
+        for model in catalog.models()
+        for param in model.media_params
+        for verdict in asking.disagreements_on_files(model, param)
+    ]
+    assert apart == []
 
 
 @pytest.mark.timeout(300)

@@ -1,0 +1,53 @@
+"""The emulator's reading of a request against the client's, over every model; tests/long does it over HTTP."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from rh_prefect import catalog
+from rh_prefect.catalog import Model
+from rh_prefect.emulator import DEFAULT
+from rh_prefect.emulator.model_checks import sent_params, violations
+from rh_prefect.emulator.pricing import price_of
+from tests.support.two_readings import NOWHERE, client_reading, full_request, least_request, requests
+
+EVERY = pytest.mark.parametrize("model", catalog.models(), ids=lambda model: model.name)
+
+
+@EVERY
+def test_both_readings_agree(model: Model) -> None:
+    apart = []
+    for given in requests(model):
+        client = client_reading(model, given)
+        flaws = violations(DEFAULT, model, client.sent)
+        if client.accepts == bool(flaws):
+            apart.append((given, client.accepts, flaws))
+    assert apart == []
+
+
+@EVERY
+@pytest.mark.parametrize("seconds", [None, 0.0, 4.2, 11.0])
+def test_both_prices_agree(model: Model, seconds: float | None) -> None:
+    apart = []
+    for given in requests(model):
+        client = client_reading(model, given)
+        price = price_of(model, sent_params(model, client.sent), seconds=seconds)
+        if client.accepts and price != client.price(model, seconds=seconds):
+            apart.append((given, client.price(model, seconds=seconds), price))
+    assert apart == []
+
+
+@EVERY
+def test_the_least_and_the_full_request_are_accepted(model: Model) -> None:
+    for given in (least_request(model, NOWHERE), full_request(model, NOWHERE)):
+        assert client_reading(model, given).accepts
+
+
+def test_prices_differ_from_request_to_request() -> None:
+    """Otherwise the comparison would say little."""
+    seen: set[Decimal | None] = set()
+    for model in catalog.models():
+        seen |= {price_of(model, sent_params(model, given), seconds=4.2) for given in requests(model)}
+    assert len(seen) > 100
