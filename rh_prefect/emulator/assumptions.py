@@ -230,7 +230,10 @@ class Assumptions:
 
     billing_gate_first: tuple[str, ...] = ("workflow", "app")
     """Starts that ask for money before the lookup and the graph, and after the parameters. Evidence: measured for
-    workflows with a consumer key; none for apps and for enterprise keys."""
+    workflows; none for apps."""
+
+    billing_gate_tiers: tuple[str, ...] = ("NORMAL", "SHARED", "EXCLUSIVE")
+    """Whose keys are asked so early. Evidence: measured for consumer keys; none for enterprise keys."""
 
     coins_per_second: Decimal = Decimal("0.2")
     """Coins for a second of a 24 GB card, rounded up. Evidence: measured on three runs."""
@@ -304,7 +307,10 @@ class Assumptions:
     """What a legacy upload without a file, or of an empty one, is told. Evidence: none."""
 
     link_seconds: int = 86_400
-    """How long links of uploads and of results live. Evidence: measured for uploads; about a day for results."""
+    """How long links of uploads live. Evidence: documented, and measured by the window of a signature."""
+
+    result_seconds: int = 86_400
+    """How long links of results live. Evidence: 24 hours for models, second hand; none for graphs."""
 
     signed_results: bool = False
     """Whether links of results carry a signature. Evidence: observed links have none."""

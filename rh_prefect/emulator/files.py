@@ -110,8 +110,9 @@ class Shelf:
     def sign(self, place: str) -> str:
         """Makes a link that works for a day, or to send a LoRA to, for an hour."""
         known, start = self._assumptions, int(self._clock.now())
-        is_lora = place.startswith(f"/{known.lora_folder}/")
-        window = f"{start};{start + (known.lora_link_seconds if is_lora else known.link_seconds)}"
+        lives = {_RESULTS: known.result_seconds, f"/{known.lora_folder}/": known.lora_link_seconds}
+        life = next((seconds for folder, seconds in lives.items() if place.startswith(folder)), known.link_seconds)
+        window = f"{start};{start + life}"
         signature = self._signature(place, window)
         return f"{self.url}{place}?q-sign-algorithm=sha1&q-sign-time={window}&q-signature={signature}"
 
@@ -135,7 +136,7 @@ class Shelf:
             raise DeadLink(404, "NoSuchKey", "The specified key does not exist.")
         if place.startswith(_UPLOADS):
             self.check(link)
-        elif self._clock.now() > found.since + self._assumptions.link_seconds:
+        elif self._clock.now() > found.since + self._assumptions.result_seconds:
             raise DeadLink(self._assumptions.expired_result_status, "NoSuchKey", "The specified key does not exist.")
         return found
 

@@ -218,7 +218,7 @@ def prepare(start: Start, find: FindTarget) -> Run:
     machine, may_wait, retained = _options(start)
     stamps = _switch(body, "addMetadata", bad, default=True)
     webhook = webhook_of(body, code=bad)
-    if start.kind in start.assumptions.billing_gate_first:
+    if start.kind in start.assumptions.billing_gate_first and key.tier in start.assumptions.billing_gate_tiers:
         key.account.check(Charge(), tier=key.tier, assumptions=start.assumptions)
     target = find(start)
     graph = _changed(start, target)

@@ -18,6 +18,7 @@ from rh_prefect.jobs.sharing import ASKED
 from rh_prefect.media.ref import Media
 from rh_prefect.tasks import generate, generate_many
 from rh_prefect.tasks.generate import run_name
+from rh_prefect.tasks.platform import run_workflow
 from tests.support import samples
 
 
@@ -179,10 +180,18 @@ async def test_a_loop_that_tries_again_does_not_pay_beside_an_unknown_submit(rh:
     assert (await run(models.ZImageTurbo(prompt="another"))).media
 
 
-async def test_a_failed_task_says_which_node_failed(rh: Emulator) -> None:
+async def test_a_failed_graph_says_which_node_failed(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail"))
     with pytest.raises(JobFailed, match="KSampler"):
+        await run_workflow.fn(rh.workflows.id_of("text-to-image"), scope="test")
+    assert rh.books.charged > 0  # its seconds are billed
+
+
+async def test_a_failed_model_task_costs_nothing(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail"))
+    with pytest.raises(JobFailed, match="Generation failed, please try again"):
         await run(models.ZImageTurbo(prompt="a lighthouse"))
+    assert rh.books.charged == 0
 
 
 async def test_a_full_queue_waits_and_pays_once_each(rh: Emulator) -> None:

@@ -154,6 +154,12 @@ def billing_gate_first(rh: Caller) -> object:
     return rh.v1("/task/openapi/create", workflowId="1")["code"]
 
 
+@FLIPS(("NORMAL",), (812, 414), (380, 414), money=0)
+def billing_gate_tiers(rh: Caller) -> object:
+    poor = Caller(rh.rh, rh.rh.keys.add("poor", tier="NORMAL", coins=0).secret)
+    return tuple(caller.v1("/task/openapi/create", workflowId="1")["code"] for caller in (rh, poor))
+
+
 @FLIPS(Decimal(1), "2", "10", durations=ten_seconds)
 def coins_per_second(rh: Caller) -> object:
     consumer = key_of(rh, "NORMAL")

@@ -1,0 +1,67 @@
+"""Models that the catalogue lacks: an emulator can be given them, and an unknown endpoint stays 1001."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from rh_prefect.catalog import Param, PriceTable, Rule
+from tests.emulator.caller import IMAGE, WORDS, Caller
+
+NEW = "luma/uni-9/text-to-image"
+PROMPT = Param("prompt", "prompt", "string", required=True, max_length=20)
+
+
+def test_an_unknown_endpoint_is_1001(rh: Caller) -> None:
+    answer = rh.submit(NEW, {"prompt": "a pier"})
+    assert (answer["errorCode"], answer["errorMessage"]) == ("1001", "Invalid URL, please check your link")
+
+
+def test_a_model_that_was_added_runs_for_its_price(rh: Caller) -> None:
+    rh.rh.add_model(NEW, params=[PROMPT], price="0.25")
+    done = rh.query(rh.submit(NEW, {"prompt": "a pier"})["taskId"])
+    assert (done["status"], done["results"][0]["outputType"]) == ("SUCCESS", "png")
+    assert rh.rh.books.charged == Decimal("0.25")
+    assert rh.submit("luma/uni-9/other", {})["errorCode"] == "1001"
+
+
+def test_its_parameters_and_rules_are_checked(rh: Caller) -> None:
+    size, seed = Param("aspectRatio", "aspect_ratio", "enum", options=("1:1", "16:9")), Param("seed", "seed", "int")
+    rh.rh.add_model(NEW, params=[PROMPT, size, seed], rules=[Rule("one", ("aspectRatio", "seed"))])
+    said = {
+        "": {"prompt": "a pier", "seed": 7},
+        "prompt must not be blank": {"seed": 7},
+        "prompt size must be between 0 and 20": {"prompt": "x" * 21, "seed": 7},
+        "aspectRatio must be one of 1:1, 16:9": {"prompt": "a pier", "aspectRatio": "9:1"},
+        "seed must be an integer": {"prompt": "a pier", "seed": "7"},
+        "exactly one of aspectRatio, seed must be set": {"prompt": "a pier"},
+    }
+    assert [rh.submit(NEW, body)["errorMessage"] for body in said.values()] == list(said)
+
+
+def test_a_price_by_the_second_and_none(rh: Caller) -> None:
+    length = Param("duration", "duration", "int")
+    table = PriceTable("second", per="duration", fixed=Decimal("0.5"))
+    rh.rh.add_model(NEW, output="video", params=[length], price=table)
+    assert rh.post(f"/openapi/v2/price-preview/{NEW}", {"duration": 3}).json()["estimatedPrice"] == 1.5
+    rh.rh.add_model(NEW, output="video", params=[length])
+    assert rh.post(f"/openapi/v2/price-preview/{NEW}", {"duration": 3}).json()["estimatedPrice"] == 1.0
+
+
+def test_a_model_of_the_catalogue_can_be_replaced(rh: Caller) -> None:
+    assert rh.submit(IMAGE, {"prompt": "a pier"})["errorCode"] == "1007"
+    rh.rh.add_model(IMAGE, params=[PROMPT])
+    assert rh.submit(IMAGE, {"prompt": "a pier"})["errorCode"] == ""
+
+
+def test_a_model_is_added_over_http(rh: Caller) -> None:
+    about = {
+        "endpoint": NEW,
+        "output": "audio",
+        "params": [{"key": "prompt", "type": "string", "required": True}],
+        "price": {"unit": "call", "fixed": "0.30"},
+    }
+    assert rh.http.post("/_emulator/models", json=about).json() == {"endpoint": NEW}
+    task_id = rh.submit(NEW, WORDS)["taskId"]
+    assert rh.query(task_id)["results"][0]["outputType"] == "mp3"
+    assert rh.rh.books.charged == Decimal("0.30")
+    assert rh.http.post("/_emulator/models", json={"output": "audio"}).status_code == 400
