@@ -115,8 +115,13 @@ def _code(source: dict[str, object]) -> str:
     for name in ("errorCode", "error_code", "code"):
         code = text(source.get(name)).strip()
         if code.strip("0"):
-            return code
+            return "" if code == "200" and _is_upload(source) else code
     return ""
+
+
+def _is_upload(source: dict[str, object]) -> bool:
+    """Tells whether an answer holds an uploaded file: one reading of the documentation gives it the code 200."""
+    return bool(text(table(source.get("data")).get("download_url")))
 
 
 def _reason(source: dict[str, object]) -> str:

@@ -87,6 +87,15 @@ async def test_a_file_that_cannot_be_read_is_told(client: Client, wire: WireServ
     assert wire.asked == []
 
 
+async def test_an_upload_may_succeed_with_the_code_200(client: Client, wire: WireServer, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"x")
+    wire.plays(reply({**DONE, "code": 200}), reply({"code": 200, "message": "success", "data": None}))
+    assert (await client.upload(photo, name="a.png", mime="image/png")).url == LINK
+    with pytest.raises(RequestRefused, match="code 200"):
+        await client.upload(photo, name="a.png", mime="image/png")
+
+
 async def test_a_refused_upload_is_told(client: Client, wire: WireServer, tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(b"x")
