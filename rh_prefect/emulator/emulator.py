@@ -38,7 +38,7 @@ from rh_prefect.emulator.rate import Rate
 from rh_prefect.emulator.render import Renderer
 from rh_prefect.emulator.server import ServerThread, address, listen
 from rh_prefect.emulator.state import State
-from rh_prefect.emulator.switches import Switches
+from rh_prefect.emulator.switches import first_switches
 from rh_prefect.emulator.tasks import Tasks
 from rh_prefect.emulator.webhooks import Webhooks
 from rh_prefect.emulator.workshop import Workshop
@@ -85,8 +85,8 @@ class Emulator:
         clock: How tasks move: `instant` (done at the first query), `polls` (at the n-th), `real` (by time).
         factor: In the mode `real`: the emulator's seconds in one real second; 0 stands still until `clock.advance`.
         polls: In the mode `polls`: the query at which a task is done.
-        limit: How many tasks the key may have at once.
-        money: The wallet's content.
+        limit: How many tasks the key may have at once; default `Assumptions.default_limits`.
+        money: The wallet's content; default `Assumptions.start_money`.
         key: The key's value; default 32 random characters.
         long_side: The longest side of pictures and videos, in pixels.
         fps: Frames per second of videos.
@@ -101,6 +101,12 @@ class Emulator:
         assumptions: The answers to what RunningHub has not published.
     """
 
+    url = ""
+    files_url = ""
+    _folder: Path | None = None
+    _workshop: Workshop | None = None
+    _server: ServerThread | None = None
+
     def __init__(
         self,
         *,
@@ -110,8 +116,8 @@ class Emulator:
         clock: Mode = "instant",
         factor: float = 1.0,
         polls: int = 2,
-        limit: int = 50,
-        money: Decimal | str | int = 10_000,
+        limit: int | None = None,
+        money: Decimal | str | int | None = None,
         key: str | None = None,
         long_side: int = 256,
         fps: int = 12,
@@ -134,12 +140,7 @@ class Emulator:
         self._lock = threading.RLock()
         self._tasks = Tasks(self.clock, lock=self._lock, assumptions=assumptions)
         self.books = Books(self._tasks.rows, self.keys.mask, lock=self._lock)
-        self.switches = Switches(
-            assumptions.webhook_spacing,
-            assumptions.webhook_timeout,
-            assumptions.webhook_data,
-            deterministic=deterministic,
-        )
+        self.switches = first_switches(assumptions, deterministic=deterministic)
         self._chance = Chance(random_seed, switches=self.switches)
         self.random_seed = self._chance.seed
         self.workflows = Workflows()
@@ -151,20 +152,8 @@ class Emulator:
         )
         self._durations = durations
         self._least_bytes = least_bytes
-        self._renderer = partial(
-            Renderer,
-            long_side=long_side,
-            fps=fps,
-            max_seconds=max_seconds,
-            id_answers=assumptions.id_answers,
-            lyrics_as_text=assumptions.lyrics_as_text,
-        )
+        self._renderer = partial(Renderer, long_side=long_side, fps=fps, max_seconds=max_seconds)
         self._places = ((host, port), (host, files_port))
-        self._folder: Path | None = None
-        self._workshop: Workshop | None = None
-        self._server: ServerThread | None = None
-        self.url = ""
-        self.files_url = ""
 
     def __repr__(self) -> str:
         return f"Emulator({self.url or 'not started'}, random_seed={self.random_seed})"
@@ -249,7 +238,8 @@ class Emulator:
         for name in ("files", "renders"):
             (folder / name).mkdir()
         shelf = Shelf(folder / "files", url=self.files_url, clock=self.clock, assumptions=self.assumptions)
-        renderer = self._renderer(folder / "renders")
+        known = self.assumptions
+        renderer = self._renderer(folder / "renders", id_answers=known.id_answers, lyrics_as_text=known.lyrics_as_text)
         return State(
             url=self.url,
             assumptions=self.assumptions,

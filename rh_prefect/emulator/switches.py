@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.errors import InputError
 
 
@@ -38,3 +39,18 @@ class Switches:
             raise InputError(f"There is no switch {', '.join(sorted(unknown))}; see rh_prefect.emulator.switches.")
         for name, value in values.items():
             setattr(self, name, value)
+
+
+def first_switches(assumptions: Assumptions, *, deterministic: bool) -> Switches:
+    """Makes the switches of a new emulator.
+
+    Args:
+        assumptions: What stands where nothing was switched.
+        deterministic: Whether equal requests give equal results.
+    """
+    return Switches(
+        assumptions.webhook_spacing,
+        assumptions.webhook_timeout,
+        assumptions.webhook_data,
+        deterministic=deterministic,
+    )

@@ -106,9 +106,9 @@ def counted(rh: Caller) -> object:
     return rh.submit()["errorCode"]
 
 
-@FLIPS({**DEFAULT.default_limits, "NORMAL": 3}, 1, 3)
+@FLIPS({**DEFAULT.default_limits, "NORMAL": 3, "SHARED": 100}, (50, 1), (100, 3))
 def default_limits(rh: Caller) -> object:
-    return key_of(rh, "NORMAL").queue()["data"]["concurrentLimit"]
+    return tuple(caller.queue()["data"]["concurrentLimit"] for caller in (rh, key_of(rh, "NORMAL")))
 
 
 @FLIPS({**DEFAULT.api_types, "SHARED": "ENTERPRISE"}, ("SHARED", "SHARED"), ("ENTERPRISE", "ENTERPRISE"))
@@ -191,9 +191,9 @@ def retain_seconds(rh: Caller) -> object:
     return rh.create(retainSeconds=5)["code"]
 
 
-@FLIPS(Decimal(5), "10000", "5")
+@FLIPS(Decimal(5), ("10000", "10000"), ("5", "5"))
 def start_money(rh: Caller) -> object:
-    return account(key_of(rh, "SHARED"))["remainMoney"]
+    return tuple(account(caller)["remainMoney"] for caller in (rh, key_of(rh, "SHARED")))
 
 
 @FLIPS({"NORMAL": 7}, "10000", "7")
