@@ -79,13 +79,13 @@ class Assumptions:
     counts per key and minute; no number is known."""
 
     free_key: Refusal = ("801", "")
-    """What a free account's key is told in v1. Evidence: the table of codes."""
+    """The refusal of a free account's key in v1. Evidence: the table of codes."""
 
     free_key_v2: Refusal = ("801", "")
-    """What it is told in v2. Evidence: v2 carries other v1 numbers; none for this one."""
+    """The refusal of such a key in v2. Evidence: v2 carries other v1 numbers; none for this one."""
 
     upload_bad_key: Refusal = ("401", "ApiKey verification failed: invalid api key")
-    """What the new upload says of a missing or wrong key. Evidence: documented with another end of the text; a second
+    """The new upload's refusal of a missing or wrong key. Evidence: documented with another end of the text; a second
     client recorded a Chinese text."""
 
     account_key_fields: tuple[str, ...] = ("apikey", "apiKey")
@@ -93,27 +93,27 @@ class Assumptions:
     `apiKey`, and two clients in use send it."""
 
     wrong_host: Refusal | None = None
-    """What a Host header of another host is told; None accepts it. Evidence: the documentation calls the header
+    """The refusal of a Host header of another host; None accepts it. Evidence: the documentation calls the header
     mandatory; a client that sends a wrong one works on .cn; no refusal was recorded."""
 
     v1_blank: str = "{field} must not be blank"
-    """What a v1 body without a field is told, with code 301. Evidence: measured for `apiKey`."""
+    """The words for a missing field of a v1 body, with code 301. Evidence: measured for `apiKey`."""
 
     v1_no_route: Refusal = ("412", "TOKEN_INVALID")
-    """What an unknown path or a wrong method outside v2 is told. Evidence: 412 is documented for misspelt paths."""
+    """The answer to an unknown path or a wrong method outside v2. Evidence: 412 is documented for misspelt paths."""
 
     missing_task_id: Refusal = ("1007", "taskId must not be blank")
-    """What a v2 query without a task id is told. Evidence: a malformed id was measured as 1007."""
+    """The answer to a v2 query without a task id. Evidence: a malformed id was measured as 1007."""
 
     unknown_task: Refusal = ("1004", "")
-    """What a v2 query of an unknown or foreign task is told. Evidence: the table of codes; the shape was measured."""
+    """The answer to a v2 query of an unknown or foreign task. Evidence: the table of codes; the shape was measured."""
 
     unknown_task_status: str = ""
     """The status beside it. Evidence: none."""
 
     v1_unknown_task: Refusal = ("807", "APIKEY_TASK_NOT_FOUND")
-    """What a v1 request for an unknown task is told. Evidence: measured for the status; for the cancel the newer of two
-    documented answers."""
+    """The answer to a v1 request for an unknown task. Evidence: measured for the status; the newer of two documented
+    answers for the cancel."""
 
     list_refusal: str = "301"
     """The code for wrong paging, sorting or filters of the app and resource lists. Evidence: none."""
@@ -128,7 +128,7 @@ class Assumptions:
     workflows parameters come before money."""
 
     model_tiers: tuple[str, ...] = ("SHARED",)
-    """Which keys may run models and preview prices; the others are told 1014. Evidence: the text of 1014; measured for
+    """Which keys may run models and preview prices; the others get 1014. Evidence: the text of 1014; measured for
     consumer keys, and for exclusive ones not."""
 
     not_offered: tuple[str, ...] = ()
@@ -172,7 +172,7 @@ class Assumptions:
     """The code of the v1 outputs then, without a reason. Evidence: 805 is said to cover cancelled tasks."""
 
     cancel_finished: Refusal | None = None
-    """What cancelling an ended task is told; None is a success without effect. Evidence: none."""
+    """The refusal to cancel an ended task; None is a success without effect. Evidence: none."""
 
     cancel_models: bool = True
     """Whether the tasks of standard models can be cancelled; else the cancel does not find them. Evidence: none."""
@@ -188,10 +188,10 @@ class Assumptions:
     the submit's answer."""
 
     queue_full_v2: Refusal = ("421", "TASK_QUEUE_MAXED")
-    """What a v2 submit over the key's concurrency is told. Evidence: clients know 1520 as well."""
+    """The refusal of a v2 submit over the key's concurrency. Evidence: clients know 1520 as well."""
 
     machines_full: Refusal = ("415", "TASK_INSTANCE_MAXED")
-    """What an exclusive key is told whose machines are busy. Evidence: the table of codes."""
+    """The refusal of an exclusive key whose machines are busy. Evidence: the table of codes."""
 
     personal_queue: int = 1000
     """How many tasks wait in a personal queue before 814. Evidence: documented."""
@@ -226,14 +226,14 @@ class Assumptions:
     """What a model without a published price costs here. Evidence: none."""
 
     empty_wallet: Refusal = ("812", "")
-    """What a shared key is told that cannot pay. Evidence: recorded by a third party; 416 has the same meaning."""
+    """The refusal of a shared key that cannot pay. Evidence: recorded by a third party; 416 has the same meaning."""
 
     billing_gate_first: tuple[str, ...] = ("workflow", "app")
     """Starts that ask for money before the lookup and the graph, and after the parameters. Evidence: measured for
     workflows; none for apps."""
 
     billing_gate_tiers: tuple[str, ...] = ("NORMAL", "SHARED", "EXCLUSIVE")
-    """Whose keys are asked so early. Evidence: measured for consumer keys; none for enterprise keys."""
+    """The tiers for which money comes so early. Evidence: measured for consumer keys; none for enterprise keys."""
 
     coins_per_second: Decimal = Decimal("0.2")
     """Coins for a second of a 24 GB card, rounded up. Evidence: measured on three runs."""
@@ -255,10 +255,10 @@ class Assumptions:
     """The least and the most `retainSeconds`, besides 0. Evidence: three clients."""
 
     start_money: Decimal = Decimal(10_000)
-    """What a new account's wallet holds, where the test does not say. Evidence: none; it is a stand-in."""
+    """The money of a new account, where the test does not say. Evidence: none; it is a stand-in."""
 
     start_coins: Mapping[str, int] = field(default_factory=lambda: {"NORMAL": 10_000})
-    """What a new account has in coins, by the tier of its first key. Evidence: none; it is a stand-in."""
+    """The coins of a new account, by the tier of its first key. Evidence: none; it is a stand-in."""
 
     refund_failed_models: bool = True
     """Whether a failed standard-model task costs nothing. Evidence: published answers of failed tasks show no money."""
@@ -292,19 +292,19 @@ class Assumptions:
     """What may be uploaded, and the `type` in the answer. Evidence: the documented list, and what models accept."""
 
     upload_unsupported: Refusal = ("1007", "Unsupported file type")
-    """What a new upload of another type is told. Evidence: none."""
+    """The refusal of a new upload of another type. Evidence: none."""
 
     upload_empty: Refusal = ("1007", "The uploaded file is empty")
-    """What a new upload of an empty file is told. Evidence: none."""
+    """The refusal of a new upload of an empty file. Evidence: none."""
 
     upload_no_file: Refusal = ("1007", "Required request part 'file' is not present")
-    """What a new upload without a file is told. Evidence: the usual words of such a server."""
+    """The refusal of a new upload without a file. Evidence: the usual words of such a server."""
 
     legacy_unsupported: Refusal = ("301", "Unsupported file type")
-    """What a legacy upload of another type is told. Evidence: none."""
+    """The refusal of a legacy upload of another type. Evidence: none."""
 
     legacy_no_file: Refusal = ("301", "Required request part 'file' is not present")
-    """What a legacy upload without a file, or of an empty one, is told. Evidence: none."""
+    """The refusal of a legacy upload without a file, or of an empty one. Evidence: none."""
 
     link_seconds: int = 86_400
     """How long links of uploads live. Evidence: documented, and measured by the window of a signature."""
@@ -331,15 +331,15 @@ class Assumptions:
     """Whether the storage refuses a LoRA with another MD5 than announced. Evidence: none; it finds a wrong sum."""
 
     bad_md5: Refusal = ("301", "md5Hex must be 32 hexadecimal digits")
-    """What an `md5Hex` of another form is told. Evidence: none."""
+    """The refusal of an `md5Hex` of another form. Evidence: none."""
 
     # --- graphs and apps ---------------------------------------------------------------------------------------------
 
     node_info_v2: Refusal = ("1101", "")
-    """What a v2 start with a node list that does not fit is told. Evidence: the meaning of 1101."""
+    """The refusal of a v2 start with a node list that does not fit. Evidence: the meaning of 1101."""
 
     wrong_password: Refusal = ("301", "accessPassword is missing or wrong")
-    """What a start of a protected workflow or app without its password is told. Evidence: none; clients send it."""
+    """The refusal of a protected workflow or app without its password. Evidence: none; clients send it."""
 
     v2_reads_password: bool = True
     """Whether a v2 start reads `accessPassword`; otherwise what is protected starts by v1 only. Evidence: none."""
@@ -365,7 +365,7 @@ class Assumptions:
     """Whether an app's node list may set only the fields that the app shows. Evidence: none."""
 
     wrong_quick_code: Refusal = ("301", "quickCreateCode does not belong to this app")
-    """What a quick create with the code of another module is told. Evidence: none."""
+    """The refusal of a quick create with the code of another module. Evidence: none."""
 
     quick_params_key: bool = False
     """Whether the parameter data of quick create need a key. Evidence: the published page lists none."""
@@ -398,7 +398,7 @@ class Assumptions:
     """`callbackStatus` before the first try has ended. Evidence: a client's guess; FAILED and SUCCESS were seen."""
 
     webhook_unknown: Refusal = ("1", "webhook event not exists")
-    """What asking for an event that does not exist is told, and resending it. Evidence: measured for the detail."""
+    """The answer to a request for an unknown event. Evidence: measured for the detail."""
 
     webhook_zone_hours: int = 8
     """The time zone of an event's times, which carry none. Evidence: none; the company's own zone."""
@@ -422,13 +422,13 @@ class Assumptions:
 
     asset_invalid: str = "1007"
     """The code for a missing or wrong field in a request about assets. Evidence: a consumer's call without an asset id
-    was told of a parameter error."""
+    got a parameter error."""
 
     asset_unknown: Refusal = ("1004", "Asset not found")
-    """What asking for an unknown asset is told. Evidence: none."""
+    """The answer to a request for an unknown asset. Evidence: none."""
 
     asset_group_unknown: Refusal = ("1004", "Asset group not found")
-    """What asking for an unknown group is told. Evidence: none."""
+    """The answer to a request for an unknown group. Evidence: none."""
 
     asset_refused: str = "1013"
     """The code for a model's input that is an unknown asset, or one that is not ready. Evidence: none."""
