@@ -11,6 +11,7 @@ from rh_prefect import flow, models
 from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate
+from rh_prefect.tasks.platform import run_workflow
 
 MODULE = "tests.e2e.flows"
 
@@ -31,6 +32,11 @@ def picture(prompt: str) -> models.ModelInput:
 @flow
 async def one(prompt: str = "a lighthouse") -> Result:
     return await generate(picture(prompt))
+
+
+@flow
+async def graph(workflow_id: str) -> Result:
+    return await run_workflow(workflow_id)
 
 
 @flow(name="patient")

@@ -158,7 +158,7 @@ async def test_with_reuse_four_equal_calls_are_one_job(rh: Emulator) -> None:
 
 async def test_the_failing_node_is_named(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail", node="VAEDecode", exception="OutOfMemoryError"))
-    state = await flows.patient(retries=0, return_state=True)
+    state = await flows.graph(rh.workflows.id_of("text-to-image"), return_state=True)
     assert state.is_failed()
     assert "VAEDecode" in str(state.message)
     assert "OutOfMemoryError" in str(state.message)
