@@ -80,8 +80,8 @@ Kind = Literal[
 - `hold`: the answer waits for `Gate.release`, or `seconds` (default 30). `slow`: it takes `seconds` (default 1) longer.
 - `html`, `empty`: HTTP 200 with a web page, or with nothing. `429` and `50x`: that HTTP status.
 - `code`: RunningHub's error `code`, in the route's own form.
-- Only of a submit: `fail`: the task will fail, in the node `node`. `node-errors`: accepted, with `promptTips` that
-  name broken nodes; then it fails. `at-once`: the answer says SUCCESS already.
+- Only of a submit: `fail`: the task will fail; a graph fails in the node `node`. `node-errors`: accepted, with
+  `promptTips` that name broken nodes; then it fails. `at-once`: the answer says SUCCESS already.
 - Only of a download: `expired`: the link is dead. `wrong-length`: Content-Length promises more than comes. `short`:
   half of the file, with a Content-Length that fits. `changed`: another ETag, so that If-Range finds another file.
 - Only of a query: `no-results`: a success lists no results. `odd-link`: each result's `url` is `link`.
@@ -121,9 +121,9 @@ class Fault:
         prompt: Only of requests with this text in one of their values; links do not count, nor the webhook's address.
         phase: Default `after`; for `429` and `code` `before`.
         seconds: See `Kind`.
-        code: RunningHub's code, of `code` and `fail`.
+        code: RunningHub's code, of `code` and `fail`; `TASK_CREATE_TOO_FAST` has no known number.
         message: Its words; default the reference's own.
-        node: The node that fails, of `fail` and `node-errors`.
+        node: The node that fails, of `node-errors`, and of `fail` where a graph runs.
         exception: What it raises.
         at: Where a download is cut, as a share of what was asked for; or a connection at `netWssUrl`.
         link: What stands in a result's `url`, of `odd-link`.

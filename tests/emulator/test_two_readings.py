@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
-from rh_prefect import catalog
+from rh_prefect import catalog, emulator
 from rh_prefect.catalog import Model
 from rh_prefect.emulator import DEFAULT
 from rh_prefect.emulator.model_checks import sent_params, violations
@@ -43,6 +45,14 @@ def test_both_prices_agree(model: Model, seconds: float | None) -> None:
 def test_the_least_and_the_full_request_are_accepted(model: Model) -> None:
     for given in (least_request(model, NOWHERE), full_request(model, NOWHERE)):
         assert client_reading(model, given).accepts
+
+
+def test_the_emulator_uses_the_catalogue_as_data() -> None:
+    """The package `rh_prefect.catalog` gives its checks by name; only its modules of data are imported."""
+    sources = [source.read_text() for source in Path(emulator.__file__).parent.rglob("*.py")]
+    imports = {name for source in sources for name in re.findall(r"rh_prefect\.catalog(\S*)", source)}
+    assert imports == {".entry", ".price", ".registry"}
+    assert not any("import catalog" in source for source in sources)
 
 
 def test_prices_differ_from_request_to_request() -> None:
