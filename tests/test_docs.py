@@ -16,6 +16,7 @@ from cyclopts import App
 from prefect import Flow
 
 from rh_prefect import errors
+from rh_prefect.catalog import Param
 from rh_prefect.cli import app
 from rh_prefect.emulator import Emulator, faults
 from rh_prefect.emulator.routes import control
@@ -44,12 +45,16 @@ def test_the_python_blocks_of_a_page_run(
 ) -> None:
     """The blocks of a page run in order, in one module; its flows are called, see `call`.
 
-    They find a `photo.jpg` where they run, and the key of a second account. A page that starts an emulator of its own
-    looks into its books itself.
+    They find a `photo.jpg` where they run, the key of a second account, and a model that the catalogue lacks. A page
+    that starts an emulator of its own looks into its books itself.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SECOND_KEY", rh.keys.add("second").secret)
     samples.jpg(tmp_path / "photo.jpg", size=(640, 480))
+    pictures = Param(key="imageUrls", name="image_urls", type="image", multiple=True)
+    rh.add_model(
+        "luma/uni-9/image-edit", params=[Param(key="prompt", name="prompt", type="string"), pictures], price="0.30"
+    )
     used = "\n".join(blocks(page, "python"))
     names: dict[str, Any] = {"__name__": f"docs_{page.stem}"}
     for number, code in enumerate(blocks(page, "python"), 1):

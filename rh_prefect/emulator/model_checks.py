@@ -200,6 +200,11 @@ def _any(request: _Request, rule: Rule) -> str:
     return "" if is_met else f"one of {', '.join(rule.params)} must be set"
 
 
+def _either(request: _Request, rule: Rule) -> str:
+    count = sum(key in request.sent for key in rule.params)
+    return f"only one of {', '.join(rule.params)} can be set" if count > 1 else ""
+
+
 def _needed(request: _Request, rule: Rule) -> str:
     is_strict = request.assumptions.missing_default_refused
     absent = [key for key in rule.params if key not in request.sent]
@@ -234,6 +239,7 @@ def _used(request: _Request, rule: Rule) -> str:  # noqa: ARG001 - without effec
 _RULES: Final[dict[RuleKind, Callable[[_Request, Rule], str]]] = {
     "one": _one,
     "any": _any,
+    "either": _either,
     "needed": _needed,
     "only": _only,
     "most": _most,

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from rh_prefect.emulator import Fault
-from tests.emulator.caller import IMAGE, WORDS, Caller
+from tests.emulator.caller import IMAGE, IMAGE_PRICE, WORDS, Caller
 
 CANARY = "c" * 28 + "anry"
 
@@ -24,7 +24,7 @@ def test_books_over_http(rh: Caller) -> None:
     rh.submit(body={})
     httpx.get(str(rh.query(task_id)["results"][0]["url"]))
     books = rh.http.get("/_emulator/books").json()
-    assert books["charged"] == "0.05"
+    assert books["charged"] == IMAGE_PRICE
     first, second = books["submissions"]
     assert first | {"time": 0} == {
         "inputs": {},
@@ -34,7 +34,7 @@ def test_books_over_http(rh: Caller) -> None:
         "payload": WORDS,
         "key_name": "main",
         "accepted": True,
-        "charged": "0.05",
+        "charged": IMAGE_PRICE,
         "time": 0,
         "code": "",
         "coins": 0,

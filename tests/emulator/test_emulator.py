@@ -15,7 +15,7 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError
-from tests.emulator.caller import IMAGE, WORDS, Caller
+from tests.emulator.caller import IMAGE, IMAGE_PRICE, WORDS, Caller
 from tests.emulator.conftest import Emulate
 from tests.support import samples
 
@@ -100,7 +100,7 @@ def test_the_books_add_up_under_load(emulate: Emulate) -> None:
     books = rh.rh.books
     assert set(ends) <= {"SUCCESS", "421", "812"}
     assert ends.count("SUCCESS") == len(books.paid) == len({entry.task_id for entry in books.paid})
-    assert books.charged == Decimal("0.05") * len(books.paid) <= 1
+    assert books.charged == Decimal(IMAGE_PRICE) * len(books.paid) <= 1
     assert [entry.number for entry in books.submissions] == list(range(1, 41))
 
 

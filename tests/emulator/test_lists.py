@@ -6,7 +6,7 @@ import pytest
 
 from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
 from rh_prefect.emulator.faults import fault_from_json
-from tests.emulator.caller import Caller, Json
+from tests.emulator.caller import IMAGE_PRICE, Caller, Json
 
 
 def test_the_keys_of_the_account_are_listed_without_their_values(rh: Caller) -> None:
@@ -16,7 +16,7 @@ def test_the_keys_of_the_account_are_listed_without_their_values(rh: Caller) -> 
     answer = rh.http.get("/openapi/v2/api-key/list", headers=rh.bearer()).json()
     assert answer["code"] == 0
     first, second = answer["data"]
-    assert (first["apiKeyName"], first["status"], first["quotaUsed"]) == ("main", 1, 0.05)
+    assert (first["apiKeyName"], first["status"], first["quotaUsed"]) == ("main", 1, float(IMAGE_PRICE))
     assert second["apiKeyName"] == "sibling"
     assert first["key"].startswith(rh.key[:4])
     assert rh.key not in str(answer)

@@ -92,7 +92,7 @@ def test_a_moderated_word_is_1501_and_costs_nothing(emulate: Emulate) -> None:
 
 
 def test_an_empty_wallet(emulate: Emulate) -> None:
-    rh = emulate(money="0.07")
+    rh = emulate(money="0.09")
     assert rh.submit()["errorCode"] == ""
     answer = rh.submit()
     assert (answer["errorCode"], answer["errorMessage"]) == (
@@ -176,7 +176,7 @@ def test_the_price_is_the_catalogues(rh: Caller, tmp_path: Path) -> None:
     }
     rh.query(rh.submit()["taskId"])
     assert [entry.charged for entry in rh.rh.books.paid] == [Decimal("1.75"), Decimal(IMAGE_PRICE)]
-    assert rh.rh.books.charged == Decimal("1.80")
+    assert rh.rh.books.charged == Decimal("1.75") + Decimal(IMAGE_PRICE)
     balance = rh.http.post("/uc/openapi/accountStatus", json={"apikey": rh.key}).json()["data"]["remainMoney"]
     assert Decimal(balance) == 10_000 - rh.rh.books.charged
 

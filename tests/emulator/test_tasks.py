@@ -130,7 +130,7 @@ def test_the_queue_and_the_account_count_tasks(emulate: Emulate) -> None:
         "data": {
             "remainCoins": "0",
             "currentTaskCounts": "2",
-            "remainMoney": "4.9",
+            "remainMoney": "4.86",
             "currency": "CNY",
             "apiType": "SHARED",
         },

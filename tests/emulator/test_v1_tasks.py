@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from tests.emulator.caller import Caller, Json
+from tests.emulator.caller import IMAGE_PRICE, Caller, Json
 from tests.emulator.conftest import Emulate
 
 
@@ -69,7 +69,7 @@ def test_a_cancel_stops_the_charging(emulate: Emulate) -> None:
 
 def test_models_answer_v1_too(rh: Caller) -> None:
     task_id = rh.submit()["taskId"]
-    assert rh.outputs(task_id)["data"][0]["thirdPartyConsumeMoney"] == "0.05"
+    assert rh.outputs(task_id)["data"][0]["thirdPartyConsumeMoney"] == IMAGE_PRICE
 
 
 def exclusive(rh: Caller, **options: object) -> Caller:

@@ -201,7 +201,7 @@ def start_coins(rh: Caller) -> object:
     return account(key_of(rh, "NORMAL"))["remainCoins"]
 
 
-@FLIPS(False, None, "0.05", faults=FAILS)
+@FLIPS(False, None, "0.07", faults=FAILS)
 def refund_failed_models(rh: Caller) -> object:
     return usage(rh, rh.submit()["taskId"])["thirdPartyConsumeMoney"]
 
@@ -211,7 +211,7 @@ def refund_failed_runs(rh: Caller) -> object:
     return usage(rh, rh.started())["consumeMoney"]
 
 
-@FLIPS({"QUEUED": False, "RUNNING": False}, None, "0.05", clock="polls", polls=9)
+@FLIPS({"QUEUED": False, "RUNNING": False}, None, "0.07", clock="polls", polls=9)
 def refund_cancelled(rh: Caller) -> object:
     return usage(rh, cancelled(rh))["thirdPartyConsumeMoney"]
 
@@ -224,11 +224,11 @@ def cancel_stops_charging(rh: Caller) -> object:
     return usage(rh, task_id)["consumeMoney"]
 
 
-@FLIPS("{amount} {currency}", "¥0.05/次", "0.05 CNY")
+@FLIPS("{amount} {currency}", "¥0.07/次", "0.07 CNY")
 def price_text(rh: Caller) -> object:
     return preview(rh, IMAGE, WORDS)["priceText"]
 
 
-@FLIPS("{amount}", "CNY 0.05 per call", "0.05")
+@FLIPS("{amount}", "CNY 0.07 per call", "0.07")
 def price_text_en(rh: Caller) -> object:
     return preview(rh, IMAGE, WORDS)["priceTextEn"]
