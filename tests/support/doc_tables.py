@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rh_prefect import errors
 from rh_prefect.emulator import assumptions
-from tests.support import promises
+from tests.support import client_payloads, promises
 
 DOCS = Path(__file__).parents[2] / "docs"
 _LONGEST_VALUE = 60
@@ -94,10 +94,17 @@ def _proofs(row: str) -> str:
     return f"`{first}`" + (f" and {len(more)} more" if more else "")
 
 
+def payloads() -> str:
+    """Payloads as public clients make them, and what is said of each."""
+    head = ("client or list", "payloads", "accepted by the emulator", "refused, and why", "sent by this package")
+    return _table(head, client_payloads.table_rows())
+
+
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "tree": ("errors.md", tree),
     "codes": ("errors.md", codes),
     "assumptions": ("emulator.md", open_points),
+    "payloads": ("coverage.md", payloads),
     "money": ("never-pay-twice.md", promises_about_money),
     "security": ("../SECURITY.md", promises_about_security),
 }

@@ -82,7 +82,18 @@ async def test_a_value_that_is_newer_than_the_catalogue_is_sent(rh: Emulator) ->
 
 
 def test_the_command_line_calls_it(ahead: Emulator, photo: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rh_prefect.cli", "run", "model", ENDPOINT, "--set", "prompt=at night", "--set", "n=5"]
+    command = [
+        sys.executable,
+        "-m",
+        "rh_prefect.cli",
+        "run",
+        "model",
+        ENDPOINT,
+        "--set",
+        "prompt=at night",
+        "--set",
+        "n=5",
+    ]
     command += ["--set", f"imageUrls=@{photo}", "--set", f"imageUrls=@{photo}", "--price", "0.3", "--budget", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
