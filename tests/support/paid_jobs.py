@@ -11,72 +11,32 @@ the newest attempt: when it is looked at, the processes of earlier ones have die
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from typing import Any
 
-from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
-from rh_prefect.errors import (
-    BudgetExceeded,
-    JobCancelled,
-    JobFailed,
-    NoAnswer,
-    SubmissionUnknown,
-)
+from rh_prefect.errors import BudgetExceeded, JobCancelled, JobFailed, SubmissionUnknown
 from rh_prefect.jobs.cancel import CancelReport
-from rh_prefect.jobs.care import adopt, forget
-from rh_prefect.jobs.ledger.owner import is_surely_dead
-from rh_prefect.jobs.ledger.records import JobView, Submit
+from rh_prefect.jobs.ledger.records import Submit
 from rh_prefect.jobs.lifecycle import Policy, is_hopeless
 from tests.support.books import Books
-from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.operations import Failure, Operation
-from tests.support.stepped import SCOPE, Machine, Process, machines
-from tests.support.tiny_hub import PRICE, TinyHub, TinyTask
-from tests.support.virtual_time import VirtualLoop
+from tests.support.course import MOST_AT_WORK, ROUNDS, Course, numbers, pick
+from tests.support.stepped import SCOPE, Process
+from tests.support.tiny_hub import PRICE
 
 JOBS = ("job1", "job2", "job3")
 MOST_PROCESSES = 3
-MOST_AT_WORK = 5
-"""With those that cancel and bring tickets home."""
-
-ROUNDS = 12
-"""In so many more attempts, with nothing going wrong any more, every job must have come to its end."""
-
-numbers = st.integers(0, 11)
-"""Which of the processes, operations, tasks or jobs that there are just then."""
 
 
-class PaidJobs(RuleBasedStateMachine):
+class PaidJobs(Course):
     """See the module."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.loop = VirtualLoop()
-        # In memory where the system has that: a spool's flushes to a disk take longer than all else.
-        disk = "/dev/shm" if Path("/dev/shm").is_dir() else None
-        self._folder = tempfile.TemporaryDirectory(prefix="paid-jobs-", dir=disk)
-        self.machines = self.new_machines(Path(self._folder.name))
-        self.place, self.hub = self.new_place(), TinyHub()
-        self.journal = MemoryJournal(self.place, SCOPE)
-        self.processes: list[Process] = []
-        self.strays: list[Operation] = []
-        self.attempt = 1
-        logging.disable(logging.CRITICAL)  # what is tried here is logged by the thousand
-
-    def new_place(self) -> MemoryPlace:
-        return MemoryPlace()
-
-    def new_machines(self, folder: Path) -> list[Machine]:
-        return machines(folder)
+    @property
+    def keys(self) -> Iterable[str]:
+        """The jobs that every process of the run asks for."""
+        return JOBS
 
     @initialize(
         resubmit=st.sampled_from([False, False, True]),
@@ -96,112 +56,37 @@ class PaidJobs(RuleBasedStateMachine):
         self.books = Books(self.place, self.hub, self.policy)
         self.ends_by = ends_by
         for machine in range(1 + compete):
-            self._new_process(machine)
+            self._new_run(machine)
 
     # --- processes ---
 
     @precondition(lambda self: len(self.runs) < MOST_PROCESSES)
     @rule(machine=numbers)
     def start_a_second_process(self, machine: int) -> None:
-        self._new_process(machine)
+        self._new_run(machine)
 
     @precondition(lambda self: len(self.runs) < MOST_PROCESSES)
     @rule(machine=numbers)
     def start_the_next_attempt(self, machine: int) -> None:
         self.attempt += 1
-        self._new_process(machine)
+        self._new_run(machine)
 
     @precondition(lambda self: self.runs)
     @rule(which=numbers, job=numbers)
     def try_a_job_again(self, which: int, job: int) -> None:
-        self._call(_pick(self.runs, which), _pick(JOBS, job))
-
-    @precondition(lambda self: self.at_work)
-    @rule(which=numbers)
-    def kill(self, which: int) -> None:
-        process = _pick(self.at_work, which)
-        note(f"   {process} dies, waiting for {[one.name for one in process.operations]}")
-        process.crash()
-
-    @rule(which=numbers)
-    def lose_a_machine(self, which: int) -> None:
-        machine = _pick(self.machines, which)
-        for process in self.alive:
-            if process.machine is machine:
-                process.crash()
-        for entry in list(machine.spool.entries()):
-            machine.spool.drop(entry.scope, entry.key, entry.n)
-
-    @rule(seconds=st.sampled_from([1, 5, 29, 31, 61, 101, 600]))
-    def time_passes(self, seconds: int) -> None:
-        self._wait(seconds)
-
-    # --- their I/O ---
-
-    @precondition(lambda self: self.busy)
-    @rule(which=numbers, first=numbers, count=st.integers(1, 12))
-    def go_on(self, which: int, first: int, count: int) -> None:
-        process = _pick(self.busy, which)
-        for _ in range(count):
-            if process.operations:
-                self._deliver(process, _pick(process.operations, first))
-
-    @precondition(lambda self: self.busy)
-    @rule(which=numbers, count=st.integers(1, 12))
-    def go_on_by_turns(self, which: int, count: int) -> None:
-        for turn in range(count):
-            if self.busy:
-                process = _pick(self.busy, which + turn)
-                self._deliver(process, process.operations[0])
-
-    @precondition(lambda self: self.busy)
-    @rule(which=numbers, operation=numbers)
-    def take_effect_and_say_nothing(self, which: int, operation: int) -> None:
-        process = _pick(self.busy, which)
-        chosen = _pick(process.operations, operation)
-        note(f"   {process}: {chosen.name} takes effect")
-        chosen.take_effect()
-
-    @precondition(lambda self: self.busy)
-    @rule(which=numbers, operation=numbers, how=st.sampled_from(["before", "after", "later"]))
-    def fail(self, which: int, operation: int, how: Failure) -> None:
-        process = _pick(self.busy, which)
-        chosen = _pick(process.operations, operation)
-        if how == "later" and not chosen.name.startswith(("create", "submit")):
-            how = "after"
-        note(f"   {process}: {chosen.name} fails, {how}")
-        if how == "later":
-            self.strays.append(chosen)
-        process.release(chosen, lambda: chosen.fail(how))
-
-    @precondition(lambda self: self.strays)
-    @rule(which=numbers)
-    def a_stray_request_arrives(self, which: int) -> None:
-        stray = _pick(self.strays, which)
-        note(f"   {stray.name} arrives late")
-        self.strays.remove(stray)
-        stray.take_effect()
+        self._call(pick(self.runs, which), pick(JOBS, job))
 
     # --- RunningHub ---
 
     @precondition(lambda self: self.submitting)
     @rule(which=numbers, code=st.sampled_from(["421", "421", "1003", "416", "1501", "1000"]))
     def refuse(self, which: int, code: str) -> None:
-        process, submit = _pick(self.submitting, which)
-        _, job, n = submit.name.split()
-        note(f"   {process}: {submit.name} is refused with {code}")
-        error = self.hub.refuse(job, int(n), code)
-        process.release(submit, lambda: submit.refuse(error))
-
-    @precondition(lambda self: self.hub.live())
-    @rule(which=numbers)
-    def a_task_succeeds(self, which: int) -> None:
-        _pick(self.hub.live(), which).status = "SUCCESS"
+        self._refuse(which, code)
 
     @precondition(lambda self: self.hub.live())
     @rule(which=numbers, code=st.sampled_from(["805", "1504", "1501", "301", ""]))
     def a_task_fails(self, which: int, code: str) -> None:
-        task = _pick(self.hub.live(), which)
+        task = pick(self.hub.live(), which)
         # Without a code: somebody cancelled it on the site.
         task.status, task.code = "FAILED" if code else "CANCELLED", code
 
@@ -210,41 +95,7 @@ class PaidJobs(RuleBasedStateMachine):
     @precondition(lambda self: len(self.at_work) < MOST_AT_WORK)
     @rule()
     def cancel(self) -> None:
-        self._new_process(0, jobs=()).cancel()
-
-    @precondition(lambda self: self.unclear)
-    @rule(which=numbers)
-    def a_person_settles_what_is_unknown(self, which: int) -> None:
-        self._settle(_pick(self.unclear, which))
-
-    @precondition(lambda self: len(self.at_work) < MOST_AT_WORK)
-    @rule(which=numbers)
-    def a_spool_is_replayed(self, which: int) -> None:
-        self._new_process(which, jobs=()).replay_spool()
-
-    # --- what must hold ---
-
-    @invariant()
-    def nothing_is_wrong(self) -> None:
-        self.books.look_at_records()
-        assert not self.wrongs, self.wrongs
-
-    @invariant()
-    def every_paid_task_is_known_or_its_claim_says_that_nobody_knows(self) -> None:
-        for task in self.hub.tasks:
-            assert self.books.whereabouts(task, self.machines), f"{task} is lost: {self.books.view(task.job)}"
-
-    def teardown(self) -> None:
-        try:
-            if self.processes and not self.wrongs:
-                self._come_to_an_end()
-        finally:
-            for process in self.processes:
-                process.crash()
-            with asyncio.Runner(loop_factory=lambda: self.loop):
-                pass  # its end is that of all that still waits
-            self._folder.cleanup()
-            logging.disable(logging.NOTSET)
+        self._new_process(0).cancel()
 
     # --- the end ---
 
@@ -260,10 +111,10 @@ class PaidJobs(RuleBasedStateMachine):
         self.every_paid_task_is_known_or_its_claim_says_that_nobody_knows()
 
     def _all_is_cancelled(self) -> None:
-        canceller = self._new_process(0, jobs=())
+        canceller = self._new_process(0)
         canceller.cancel()
         # Who cancels is not the slowest: the others have something left to do when the record is there.
-        self._run_to_the_end([canceller, *(one for one in self.alive if one is not canceller)])
+        self._run_to_the_end([canceller, *(one for one in self.alive if one is not canceller)], succeed=False)
         report = canceller.outcomes["cancel"]
         assert isinstance(report, CancelReport), report
         unclear = {name.rpartition("/")[2] for name in report.failed}
@@ -273,7 +124,7 @@ class PaidJobs(RuleBasedStateMachine):
     def _all_is_finished(self) -> None:
         for _ in range(ROUNDS):
             self.attempt += 1
-            process = self._new_process(self.attempt)
+            process = self._new_run(self.attempt)
             self._run_to_the_end([process])
             ends = {job: process.outcomes[job] for job in JOBS}
             process.crash()
@@ -298,101 +149,26 @@ class PaidJobs(RuleBasedStateMachine):
             return is_hopeless(getattr(end, "code", ""))
         return isinstance(end, Submit | BudgetExceeded)
 
-    def _run_to_the_end(self, processes: list[Process]) -> None:
-        for _ in range(3000):
-            busy = [process for process in processes if process.operations]
-            if busy:
-                self._deliver(busy[0], busy[0].operations[0])
-            elif all(process.is_over for process in processes):
-                return
-            else:
-                for task in self.hub.live()[: self.ends_by == "finish"]:
-                    task.status = "SUCCESS"
-                self._wait(5)
-        raise AssertionError(f"{processes} never end")
-
     # --- how ---
-
-    @property
-    def alive(self) -> list[Process]:
-        return [process for process in self.processes if not process.is_dead]
 
     @property
     def runs(self) -> list[Process]:
         """The living processes of the run itself."""
         return [process for process in self.alive if process.task_attempts]
 
-    @property
-    def at_work(self) -> list[Process]:
-        return [process for process in self.alive if not process.is_over]
-
-    @property
-    def busy(self) -> list[Process]:
-        return [process for process in self.alive if process.operations]
-
-    @property
-    def unclear(self) -> list[JobView]:
-        """The jobs of whose last submit a person has to say what became of it."""
-        return [view for view in map(self.books.view, JOBS) if view.last and _is_unclear(view.last)]
-
-    @property
-    def wrongs(self) -> list[str]:
-        return self.books.wrongs + [wrong for process in self.processes for wrong in process.wrongs]
-
-    @property
-    def submitting(self) -> list[tuple[Process, Operation]]:
-        return [
-            (process, one)
-            for process in self.alive
-            for one in process.operations
-            if one.name.startswith("submit") and not one.is_done
-        ]
-
-    def _new_process(self, machine: int, *, jobs: Sequence[str] = JOBS) -> Process:
-        name, where = f"process{len(self.processes) + 1}", _pick(self.machines, machine)
-        told = self.books.is_about_to_be_accepted
-        process = Process(name, where, self.attempt, loop=self.loop, place=self.place, hub=self.hub, submits=told)
-        note(f"   {process} begins {where.name}")
-        self.processes.append(process)
-        for job in jobs:
+    def _new_run(self, machine: int) -> Process:
+        process = self._new_process(machine)
+        for job in JOBS:
             self._call(process, job)
         return process
 
     def _call(self, process: Process, job: str) -> None:
         task_attempt = process.task_attempts.get(job, 0) + 1
-        attempts = {"attempt": process.attempt, "first_attempt": process.attempt, "task_attempt": task_attempt}
-        said = {"job": f"{SCOPE}/{job}", **attempts}
-        process.call(job, replace(self.policy, **said))
-
-    def _deliver(self, process: Process, operation: Operation) -> None:
-        note(f"   {process}: {operation.name}")
-        process.release(operation, operation.deliver)
-
-    def _wait(self, seconds: float) -> None:
-        self._do(asyncio.sleep(seconds))
-        for process, submit in self.submitting:
-            if submit.expires is not None and submit.expires < self.loop.time():
-                note(f"   {process}: {submit.name} was never answered")
-                process.release(submit, partial(submit.refuse, NoAnswer("read timeout")))
-
-    def _settle(self, view: JobView) -> None:
-        assert view.last is not None
-        # A person looks when nothing of it is under way any more.
-        self.strays = [one for one in self.strays if one.name != f"submit {view.key} {view.last.n}"]
-        task = self.hub.find(view.key, view.last.n)
-        note(f"   a person says that {view.key} is {task}")
-        self._do(adopt(self.journal, view.key, task.task_id) if task else forget(self.journal, view.key))
-
-    def _is_given_up(self, task: TinyTask) -> bool:
-        return self.books.was_given_up(task.job, task.n)
-
-    def _do(self, coroutine: Any) -> Any:
-        return self.loop.run_until_complete(coroutine)
-
-
-def _is_unclear(submit: Submit) -> bool:
-    return submit.state == "unknown" or (submit.state == "open" and is_surely_dead(submit.intent.owner))
-
-
-def _pick(choices: Any, number: int) -> Any:
-    return choices[number % len(choices)]
+        policy = replace(
+            self.policy,
+            job=f"{SCOPE}/{job}",
+            attempt=process.attempt,
+            first_attempt=process.attempt,
+            task_attempt=task_attempt,
+        )
+        process.call(job, policy)
