@@ -76,7 +76,7 @@ class Course(RuleBasedStateMachine):
     @rule(which=numbers)
     def kill(self, which: int) -> None:
         process = pick(self.at_work, which)
-        note(f"   {process} dies, waiting for {[one.name for one in process.operations]}")
+        self._say(f"{process} dies, waiting for {[one.name for one in process.operations]}")
         process.crash()
 
     @rule(which=numbers)
@@ -115,7 +115,7 @@ class Course(RuleBasedStateMachine):
     def take_effect_and_say_nothing(self, which: int, operation: int) -> None:
         process = pick(self.busy, which)
         chosen = pick(process.operations, operation)
-        note(f"   {process}: {chosen.name} takes effect")
+        self._say(f"{process}: {chosen.name} takes effect")
         chosen.take_effect()
 
     @precondition(lambda self: self.busy)
@@ -125,7 +125,7 @@ class Course(RuleBasedStateMachine):
         chosen = pick(process.operations, operation)
         if how == "later" and not chosen.name.startswith(("create", "submit")):
             how = "after"
-        note(f"   {process}: {chosen.name} fails, {how}")
+        self._say(f"{process}: {chosen.name} fails, {how}")
         if how == "later":
             self.strays.append(chosen)
         process.release(chosen, lambda: chosen.fail(how))
@@ -134,7 +134,7 @@ class Course(RuleBasedStateMachine):
     @rule(which=numbers)
     def a_stray_request_arrives(self, which: int) -> None:
         stray = pick(self.strays, which)
-        note(f"   {stray.name} arrives late")
+        self._say(f"{stray.name} arrives late")
         self.strays.remove(stray)
         stray.take_effect()
 
@@ -193,10 +193,14 @@ class Course(RuleBasedStateMachine):
             elif all(process.is_over for process in processes):
                 return
             else:
-                for task in self.hub.live()[:succeed]:
-                    task.status = "SUCCESS"
-                self._wait(5)
+                self._time_goes_on(succeed=succeed)
         raise AssertionError(f"{processes} never end")
+
+    def _time_goes_on(self, *, succeed: bool = True) -> None:
+        """Lets some seconds pass, and the oldest task succeed."""
+        if succeed and self.hub.live():
+            self.hub.live()[0].status = "SUCCESS"
+        self._wait(5)
 
     # --- how ---
 
@@ -234,7 +238,7 @@ class Course(RuleBasedStateMachine):
         name, where = f"process{len(self.processes) + 1}", pick(self.machines, machine)
         told = self._is_about_to_be_accepted
         process = Process(name, where, self.attempt, loop=self.loop, place=self.place, hub=self.hub, submits=told)
-        note(f"   {process} begins {where.name}")
+        self._say(f"{process} begins {where.name}")
         self.processes.append(process)
         return process
 
@@ -244,19 +248,22 @@ class Course(RuleBasedStateMachine):
     def _refuse(self, which: int, code: str) -> None:
         process, submit = pick(self.submitting, which)
         _, job, n = submit.name.split()
-        note(f"   {process}: {submit.name} is refused with {code}")
+        self._say(f"{process}: {submit.name} is refused with {code}")
         error = self.hub.refuse(job, int(n), code)
         process.release(submit, lambda: submit.refuse(error))
 
+    def _say(self, text: str) -> None:
+        note(f"   {text}")
+
     def _deliver(self, process: Process, operation: Operation) -> None:
-        note(f"   {process}: {operation.name}")
+        self._say(f"{process}: {operation.name}")
         process.release(operation, operation.deliver)
 
     def _wait(self, seconds: float) -> None:
         self._do(asyncio.sleep(seconds))
         for process, submit in self.submitting:
             if submit.expires is not None and submit.expires < self.loop.time():
-                note(f"   {process}: {submit.name} was never answered")
+                self._say(f"{process}: {submit.name} was never answered")
                 process.release(submit, partial(submit.refuse, NoAnswer("read timeout")))
 
     def _settle(self, view: JobView) -> None:
@@ -264,7 +271,7 @@ class Course(RuleBasedStateMachine):
         # A person looks when nothing of it is under way any more.
         self.strays = [one for one in self.strays if one.name != f"submit {view.key} {view.last.n}"]
         task = self.hub.find(view.key, view.last.n)
-        note(f"   a person says that {view.key} is {task}")
+        self._say(f"a person says that {view.key} is {task}")
         self._do(adopt(self.journal, view.key, task.task_id) if task else forget(self.journal, view.key))
 
     def _is_given_up(self, task: TinyTask) -> bool:

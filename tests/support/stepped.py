@@ -182,15 +182,15 @@ class Process:
         may_be_new = job not in self.task_attempts
         self.task_attempts[job] = self.task_attempts.get(job, 0) + 1
         self.outcomes.pop(job, None)
-        self._start(job, self._work(job, policy, may_be_new=may_be_new))
+        self.start(job, self._work(job, policy, may_be_new=may_be_new))
 
     def cancel(self) -> None:
         """Cancels the run, as the cancellation hook does."""
-        self._start("cancel", self._cancel())
+        self.start("cancel", self._cancel())
 
     def replay_spool(self) -> None:
         """Brings this machine's tickets into the journal, as `rh-prefect jobs adopt --spool` does."""
-        self._start("replay", replay_spool(self.machine.spool, self.journal))
+        self.start("replay", replay_spool(self.machine.spool, self.journal))
 
     def release(self, operation: Operation, how: Callable[[], None]) -> None:
         """Lets an I/O end; `how` is one of the operation's methods."""
@@ -211,11 +211,12 @@ class Process:
             self.operations.append(operation)
         return await operation.answer
 
-    def post(self, job: str, n: int) -> TinyTask:
+    def post(self, job: str, n: int, prompt: str) -> TinyTask:
         self._submits(self, job, n)
-        return self.hub.accept(job, n)
+        return self.hub.accept(job, n, prompt)
 
-    def _start(self, what: str, work: Coroutine[Any, Any, Outcome]) -> None:
+    def start(self, what: str, work: Coroutine[Any, Any, Outcome]) -> None:
+        """Begins some work, whose end will be one of `outcomes`."""
         with self._at_work():
             self._tasks.append(self._loop.create_task(self._note(what, work)))
 
@@ -237,24 +238,50 @@ class Process:
         self._unposted = set(posting.UNPOSTED)
         posting.UNPOSTED.clear()
 
-    async def _work(self, job: str, policy: Policy, *, may_be_new: bool) -> Outcome:
-        is_new = may_be_new and await self._were_empty.get(SCOPE, lambda: is_empty(self.journal))
-        scope = Run(self.journal, self.attempt, self.task_attempts[job])
-        # There are no files, so no store is ever asked for one.
-        call = Call(order_of(job), job, scope, None, Options(), Silent(), callback=CALLBACK)  # type: ignore[arg-type]
+    async def was_empty(self) -> bool:
+        """Whether the scope had no job when this process came to it."""
+        return await self._were_empty.get(SCOPE, lambda: is_empty(self.journal))
+
+    async def run_job(
+        self,
+        order: Order,
+        key: str,
+        policy: Policy,
+        *,
+        is_new: bool,
+        task_attempt: int = 1,
+        recorded: Mapping[str, Any] | None = None,
+    ) -> Submit | None:
+        """Runs a job to its end.
+
+        Args:
+            order: What is asked for.
+            key: The job's key.
+            policy: What the call wants.
+            is_new: Whether nothing was recorded of it.
+            task_attempt: Which try of its task asks for it.
+            recorded: More of what its intents hold.
+        """
+        scope = Run(self.journal, self.attempt, task_attempt)
+        # What is downloaded is other tests' business, so no store is ever asked for a file.
+        call = Call(order, key, scope, None, Options(), Silent(), callback=CALLBACK)  # type: ignore[arg-type]
+        facts = {"owner": self._body.owner, "submit_timeout": SUBMIT_TIMEOUT, "attempt": self.attempt}
         runner = Runner(
             call,
             policy=policy,
             seat=_Seat(self._line),  # type: ignore[arg-type]  # slots and accounts are other tests' business
-            intent=lambda _: intent(
-                owner=self._body.owner, base=job, submit_timeout=SUBMIT_TIMEOUT, attempt=self.attempt
-            ),
+            intent=lambda _: intent(base=order.base, **facts, **(recorded or {})),
             check_store=_nothing,
             world=self._world,
             ledger=self._ledger,
             is_new=is_new,
         )
         return await runner.run()
+
+    async def _work(self, job: str, policy: Policy, *, may_be_new: bool) -> Outcome:
+        is_new = may_be_new and await self.was_empty()
+        task_attempt = self.task_attempts[job]
+        return await self.run_job(order_of(job), job, policy, is_new=is_new, task_attempt=task_attempt)
 
     async def _cancel(self) -> CancelReport:
         async def client_for(_: Intent) -> _Line:
@@ -317,7 +344,7 @@ class _Line:
         job, n = webhook_url.split("/")[-2:]
         task: TinyTask = await self._process.io(
             f"submit {job} {n}",
-            lambda: self._process.post(job, int(n)),
+            lambda: self._process.post(job, int(n), str(payload["prompt"])),
             lost=lambda: NoAnswer("no answer"),
             unsent=lambda: NotDelivered("no connection"),
             expires=now() + SUBMIT_TIMEOUT,

@@ -20,6 +20,7 @@ class TinyTask:
     task_id: str
     job: str
     n: int
+    prompt: str = ""
     status: Literal["RUNNING", "SUCCESS", "FAILED", "CANCELLED"] = "RUNNING"
     code: str = ""
 
@@ -45,9 +46,9 @@ class TinyHub:
         self.posts: list[tuple[str, int]] = []
         self.tasks: list[TinyTask] = []
 
-    def accept(self, job: str, n: int) -> TinyTask:
+    def accept(self, job: str, n: int, prompt: str) -> TinyTask:
         self.posts.append((job, n))
-        task = TinyTask(str(2_031_000_000_000_000_001 + len(self.tasks)), job, n)
+        task = TinyTask(str(2_031_000_000_000_000_001 + len(self.tasks)), job, n, prompt)
         self.tasks.append(task)
         return task
 

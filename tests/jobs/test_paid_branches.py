@@ -1,0 +1,61 @@
+"""Programs of branches that are broken off and resumed: what must hold, and that the search finds flaws.
+
+A longer search is in `tests/long/test_paid_branches.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis.stateful import run_state_machine_as_test
+
+from rh_prefect.jobs.ledger.address import Address, Place
+from rh_prefect.jobs.ledger.calls import Caller, CallRegistry, Found
+from rh_prefect.jobs.ledger.journal import Journal
+from tests.support.paid_branches import PaidBranches
+from tests.support.searching import first_finding, search
+
+
+def test_every_branch_keeps_its_own_results_and_every_call_is_paid_for_once() -> None:
+    run_state_machine_as_test(PaidBranches, settings=search(150))
+
+
+class CountsAlike(CallRegistry):
+    """The rule of 0.1.0: equal requests are numbered in the order in which they are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked: Counter[str] = Counter()
+
+    async def find(self, request: str, caller: Caller, *, journal: Journal, attempt: int, is_empty: bool) -> Found:
+        self._asked[request] += 1
+        place = Address(place=Place(in_order=True, number=self._asked[request]))
+        caller = replace(caller, address=place)
+        return await super().find(request, caller, journal=journal, attempt=attempt, is_empty=is_empty)
+
+
+class ForgetsPlaces(CallRegistry):
+    """Knows each run by its name and its arguments alone."""
+
+    async def find(self, request: str, caller: Caller, *, journal: Journal, attempt: int, is_empty: bool) -> Found:
+        steps = [step.model_copy(update={"place": Place()}) for step in caller.address.steps]
+        caller = replace(caller, address=Address(steps=tuple(steps), place=caller.address.place))
+        return await super().find(request, caller, journal=journal, attempt=attempt, is_empty=is_empty)
+
+
+@pytest.mark.parametrize(
+    ("registry", "finding"),
+    [
+        pytest.param(CountsAlike, "the result|was given what", id="counted in order"),
+        pytest.param(ForgetsPlaces, "no other call is like it", id="places are forgotten"),
+    ],
+)
+def test_where_calls_are_not_told_apart_the_search_finds_it(registry: type[CallRegistry], finding: str) -> None:
+    class WithAnotherRegistry(PaidBranches):
+        def new_registry(self) -> CallRegistry:
+            return registry()
+
+    with pytest.raises(AssertionError, match=finding):
+        run_state_machine_as_test(WithAnotherRegistry, settings=first_finding(1000))
