@@ -73,7 +73,7 @@ async def test_a_data_url_is_decoded_to_a_file(client: Client, tmp_path: Path, u
 
 @pytest.mark.parametrize("url", ["data:image/png;base64,a", "data:image/png", "http://[::1", "/a.png", "", " "])
 async def test_what_is_not_a_link_is_said_to_be_none(client: Client, tmp_path: Path, url: str) -> None:
-    """A13, A16: only our own errors come out of a malformed link."""
+    """Only our own errors come out of a malformed link."""
     with pytest.raises(LinkExpired):
         await client.download(url, tmp_path / "a.part")
 

@@ -356,7 +356,7 @@ def test_a_deliberate_rerun_has_fresh_attempts() -> None:
 
 
 def test_automatic_flow_retries_count_together() -> None:
-    """A10: retries that Prefect makes by itself do not pay for more than `max_attempts` tasks in all."""
+    """Retries that Prefect makes by itself do not pay for more than `max_attempts` tasks in all."""
     policy = replace(POLICY, attempt=4, first_attempt=1, max_attempts=3)
     Life(policy).raises(JobFailed, ReadJob(), view(*paid_and_failed(1, 2, 3)))
 

@@ -152,7 +152,7 @@ async def test_a_job_that_failed_is_submitted_again_with_the_bytes_of_its_record
 
 
 async def test_equal_contents_under_several_links_are_one_request(rh: Emulator, run: Run, links: LinkHost) -> None:
-    """A3: a link that is signed anew makes no other job."""
+    """A link that is signed anew makes no other job."""
     first = await run.pay(enlarge(links.put("photo.png?token=1", picture("1"))), reuse="always")
     again = await run.pay(enlarge(links.put("photo.png?token=2", picture("1"))), reuse="always")
     assert (len(rh.books.paid), again.task_id) == (1, first.task_id)
