@@ -86,9 +86,12 @@ class Address(BaseModel):
 
     def places_like(self, other: Address) -> Likeness:
         """Compares where the runs and the call stand; needs equal names."""
-        steps = zip(self.steps, other.steps, strict=True)
-        parts = [mine.place.likeness(theirs.place) for mine, theirs in steps]
-        return _whole([*parts, self.place.likeness(other.place)])
+        return _whole(self._compare_places(other))
+
+    def is_beside(self, other: Address) -> bool:
+        """Whether both stand in one and the same run, at two places of it; needs equal names."""
+        first = next((part for part in self._compare_places(other) if part != "same"), "same")
+        return first == "other"
 
     def arguments_like(self, other: Address, *, common_only: bool) -> Likeness:
         """Compares what the runs were given; needs as many runs.
@@ -99,6 +102,11 @@ class Address(BaseModel):
         """
         pairs = zip(self.steps, other.steps, strict=True)
         return _whole([_arguments_like(one.arguments, two.arguments, common_only) for one, two in pairs])
+
+    def _compare_places(self, other: Address) -> list[Likeness]:
+        steps = zip(self.steps, other.steps, strict=True)
+        parts = [mine.place.likeness(theirs.place) for mine, theirs in steps]
+        return [*parts, self.place.likeness(other.place)]
 
     def __str__(self) -> str:
         """The way to the call, as in `branch #2 > call #1`; a number with `?` is not one of program order."""

@@ -100,12 +100,16 @@ class _Compared:
     has_names: bool
     arguments: Likeness
     place: Likeness
+    is_beside: bool
     has_another_number: bool
     is_edited: bool
 
     @property
     def is_another_call(self) -> bool:
         """Whether it is surely not this call: a call with the same arguments, and another number among those."""
+        if self.arguments == "unclear":
+            # A run around both has arguments that cannot be compared, and is the same one by its place.
+            return self.is_beside and not self.is_edited
         return self.has_names and self.arguments == "same" and self.place == "other"
 
     @property
@@ -123,11 +127,13 @@ class _Compared:
 def _compare(call: Address, known: Known, version: str) -> _Compared:
     there, is_edited = known.address, known.version != version
     is_as_deep = len(there.steps) == len(call.steps)
+    has_names = there.names == call.names
     return _Compared(
         known=known,
-        has_names=there.names == call.names,
+        has_names=has_names,
         arguments=call.arguments_like(there, common_only=is_edited) if is_as_deep else "unclear",
         place=call.places_like(there) if is_as_deep else "unclear",
+        is_beside=has_names and call.is_beside(there),
         has_another_number=is_as_deep and call.numbers != there.numbers,
         is_edited=is_edited,
     )

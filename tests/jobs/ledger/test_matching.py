@@ -95,6 +95,14 @@ def test_a_call_whose_arguments_cannot_be_compared_is_new_at_a_place_of_which_no
     assert find(call, records, version=V2) == ("unclear", "job-1")
 
 
+def test_of_equal_parts_of_a_task_with_a_client_none_takes_what_another_has_paid_for() -> None:
+    around = Step(name="shot", place=place(1, given=None), arguments={"client": None})
+    records = known(at(around, step("take", 1)))
+    assert find(at(around, step("take", 2)), records) == ("new", "")
+    assert find(at(around, number=2), known(at(around))) == ("new", "")
+    assert find(at(around, step("take", 1)), records) == ("found", "job-1")
+
+
 def test_a_renamed_task_is_found_after_an_edit_only() -> None:
     records = known(at(step("branch", 1, x="1")), at(step("branch", 2, x="2")))
     renamed = at(step("shot", 2, x="2"))
