@@ -15,7 +15,7 @@ from tests.support.searching import first_finding, search
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
-COURSES = 350
+COURSES = 250
 
 
 @pytest.mark.parametrize("number", range(3))

@@ -5,6 +5,10 @@ before; equal requests give unlike results. So a branch that is once given anoth
 and pays for it. What a call's address is in a program is computed here as `rh_prefect.runs` does in Prefect's runs.
 
 Every I/O may fail, take effect without an answer, or come in another order, and the process may die between any two.
+
+Two things are left out, and are labelled here as users are told to: child flows without an argument of their own, which
+Prefect numbers together with all others of their name, and runs that are given a client. Where only one of several such
+branches was recorded, another one takes its result. No person makes a mistake either.
 """
 
 from __future__ import annotations
@@ -85,6 +89,7 @@ def branches(draw: st.DrawFn, *, depth: int = 1) -> Branch:
     kind: Any = draw(st.sampled_from([*NAMES]))
     is_run = kind != "calls"
     given: Any = draw(st.sampled_from(["nothing", "own", "client", "result"])) if is_run else "nothing"
+    # See the module.
     needs_label = given == "client" or (kind == "flow" and given != "own")
     return Branch(
         kind=kind,
@@ -315,10 +320,8 @@ class Attempt:
         files = self._shelf.files
         if (there := await self._ask_store(f"look for {key}", lambda: files.get(key))) is not None:
             return str(there)
-        await self._ask_store(f"download {key}", lambda: None)
-        return str(
-            await self._ask_store(f"publish {key}", lambda: files.setdefault(key, result_of(submit.task_id or "")))
-        )
+        file = str(await self._ask_store(f"download {key}", lambda: result_of(submit.task_id or "")))
+        return str(await self._ask_store(f"publish {key}", lambda: files.setdefault(key, file)))
 
     async def _ask_prefect(self, name: str, effect: Any) -> Any:
         return await self._process.io(name, effect, lost=lambda: JournalError(f"{name}: the Prefect API is away"))
