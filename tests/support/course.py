@@ -185,11 +185,11 @@ class Course(RuleBasedStateMachine):
         """What is still to be done when nothing goes wrong any more, and what must hold then."""
         raise NotImplementedError
 
-    def _run_to_the_end(self, processes: list[Process], *, succeed: bool = True) -> None:
+    def _run_to_the_end(self, processes: list[Process], *, succeed: bool = True, newest_first: bool = False) -> None:
         for _ in range(3000):
             busy = [process for process in processes if process.operations]
             if busy:
-                self._deliver(busy[0], busy[0].operations[0])
+                self._deliver(busy[0], busy[0].operations[-1 if newest_first else 0])
             elif all(process.is_over for process in processes):
                 return
             else:

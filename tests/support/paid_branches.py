@@ -95,7 +95,7 @@ def branches(draw: st.DrawFn, *, depth: int = 1) -> Branch:
         kind=kind,
         name=draw(st.sampled_from(NAMES[kind])),
         given=given,
-        asks=tuple(draw(st.lists(st.sampled_from("ab"), min_size=1, max_size=3))),
+        asks=tuple(draw(st.lists(st.sampled_from("aab"), min_size=1, max_size=3))),
         has_label=needs_label or draw(st.sampled_from([False, False, True])),
         at_once=draw(st.booleans()),
         is_kept=is_run and draw(st.sampled_from([False, False, True])),
@@ -111,7 +111,7 @@ def programs(draw: st.DrawFn) -> Program:
 
 
 def _several(draw: st.DrawFn, of: st.SearchStrategy[Branch], *, most: int) -> Program:
-    runs = draw(st.lists(st.tuples(of, st.integers(1, 2)), min_size=1, max_size=most))
+    runs = draw(st.lists(st.tuples(of, st.sampled_from([1, 2, 2, 3])), min_size=1, max_size=most))
     return tuple(branch for branch, times in runs for _ in range(times))
 
 
@@ -352,6 +352,17 @@ class PaidBranches(Course):
         self.attempt += 1
         self._run_program(machine)
 
+    @precondition(lambda self: self.runs[-1] in self.at_work)
+    @rule(machine=numbers, first=numbers, count=st.integers(1, 30))
+    def break_off_and_resume(self, machine: int, first: int, count: int) -> None:
+        run = self.runs[-1]
+        for turn in range(count):
+            if run.operations:
+                self._deliver(run, pick(run.operations, first * turn))
+            elif not run.is_over:
+                self._time_goes_on()
+        self.resume(machine)
+
     @precondition(lambda self: len([run for run in self.runs if not run.is_dead]) < MOST_RUNS)
     @rule(machine=numbers)
     def run_it_in_a_second_process(self, machine: int) -> None:
@@ -383,17 +394,17 @@ class PaidBranches(Course):
     def _come_to_an_end(self) -> None:
         for process in self.alive:
             process.crash()
-        self._resume_until_done()
-        self._resume_until_done()
+        self._resume_until_done(newest_first=True)
+        self._resume_until_done(newest_first=False)
         assert self.chains.results.keys() == self.chains.paid == set(calls_of(self.program))
         assert len(self.hub.tasks) == len(self.chains.paid)
         assert {result_of(task.task_id) for task in self.hub.tasks} == set(self.chains.results.values())
 
-    def _resume_until_done(self) -> None:
+    def _resume_until_done(self, *, newest_first: bool) -> None:
         for _ in range(ROUNDS):
             self.attempt += 1
             run = self._run_program(self.attempt)
-            self._run_to_the_end([run])
+            self._run_to_the_end([run], newest_first=newest_first)
             run.crash()
             self.nothing_is_wrong()
             if run.outcomes["program"] is None:
