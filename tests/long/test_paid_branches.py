@@ -11,7 +11,7 @@ from tests.support.searching import search
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
-COURSES = 500
+COURSES = 300
 
 
 @pytest.mark.parametrize("number", range(3))
