@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from prefect.flows import Flow, FlowDecorator, FlowStateHook
 
-from rh_prefect.runs.places import count_submits
+from rh_prefect.runs.places import count_calls, count_submits
 
 FlowEvent: TypeAlias = Literal["completion", "failure", "cancellation", "crashed", "running"]
 
@@ -39,6 +39,7 @@ class _HookedDecorator(FlowDecorator):
             return self._attach(super().__call__(fn, **options))
 
     def _attach(self, made: Flow[..., Any]) -> Flow[..., Any]:
+        count_calls(made)
         count_submits(made.task_runner)
         for event, hook in self._hooks.items():
             there = getattr(made, f"on_{event}_hooks")

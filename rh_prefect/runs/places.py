@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVa
 from uuid import UUID
 
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.flows import Flow
 from prefect.task_runners import TaskRunner
 from prefect.tasks import Task
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 _V = TypeVar("_V")
+_Called = TypeVar("_Called", bound="Task[Any, Any] | Flow[..., Any]")
 
 _ENGINES = frozenset({"prefect.flow_engine", "prefect.task_engine"})
 _RUNS = ("run_flow_sync", "run_flow_async", "run_task_sync", "run_task_async", "run_generator_")
@@ -155,8 +157,9 @@ def run_places(runs: Sequence[RunContext]) -> dict[UUID, Place]:
                 run.task_run.id, run.task.name, argument_hash(run.parameters), caller=caller
             )
         elif isinstance(around, TaskRunContext) and run.flow is not None and run.flow_run is not None:
-            given = argument_hash(run.parameters)
-            places[run.flow_run.id] = _counts[around].place_of_run(run.flow_run.id, run.flow.name, given, caller=caller)
+            places[run.flow_run.id] = place_carried(run.flow) or _counts[around].place_of_run(
+                run.flow_run.id, run.flow.name, argument_hash(run.parameters), caller=caller
+            )
     return places
 
 
@@ -184,17 +187,17 @@ def _caller() -> int:
     return serial_of[task or threading.current_thread()]
 
 
-def placed(task: Task[P, R], place: Place) -> Task[P, R]:
-    """A copy of a task that carries the place of one call."""
+def placed(called: _Called, place: Place) -> _Called:
+    """A copy of a task or flow that carries the place of one call."""
     # Not `copy`: a task may say in `__reduce__` where the one of its name is found.
-    made = object.__new__(type(task))
-    made.__dict__.update(task.__dict__, place=place)
+    made: _Called = object.__new__(type(called))
+    made.__dict__.update(called.__dict__, place=place)
     return made
 
 
-def place_carried(task: object) -> Place | None:
-    """The place that a task carries; None for one that was called without."""
-    place = getattr(task, "place", None)
+def place_carried(called: object) -> Place | None:
+    """The place that a task or flow carries; None for one that was called without."""
+    place = getattr(called, "place", None)
     return place if isinstance(place, Place) else None
 
 
@@ -267,12 +270,48 @@ class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
         return made  # type: ignore[no-any-return]  # of this class
 
 
-def _bound(task: Task[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+def _bound(task: Task[Any, Any] | Flow[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     """The arguments by their names; what the task does not take is an error of its own soon."""
     try:
         return inspect.signature(task.fn).bind_partial(*args, **kwargs).arguments
     except TypeError:
         return {"args": args, **kwargs}
+
+
+class PlacedFlow(Flow[P, R]):
+    """A flow that is counted where another flow calls it, by its arguments and in program order.
+
+    Prefect's own number counts the calls of a flow with any arguments. Of two calls with equal arguments it does
+    not tell which one a record belongs to, once the other is served from its persisted result and asks for nothing.
+    """
+
+    place: Place | None = None
+
+    # A type checker sees Prefect's own overloads.
+    if not TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Runs the flow; see `prefect.Flow`."""
+            if self.place is not None or FlowRunContext.get() is None:
+                return Flow.__call__(self, *args, **kwargs)
+            place = take_place(self.name, _given_of(self, _bound(self, args, kwargs)))
+            # Beside program order Prefect's number is the better one: its calls keep their order in the loop.
+            return Flow.__call__(placed(self, place) if place.in_order else self, *args, **kwargs)
+
+        def with_options(self, **options: Any) -> Self:
+            """The same flow with other options; see `prefect.Flow.with_options`."""
+            made = super().with_options(**options)
+            made.__class__ = type(self)
+            return made
+
+
+def count_calls(flow: Flow[..., Any]) -> None:
+    """Has a flow take its place at each call.
+
+    Args:
+        flow: The flow; it becomes a `PlacedFlow`.
+    """
+    flow.__class__ = PlacedFlow
 
 
 _counting: dict[type[TaskRunner[Any]], type[TaskRunner[Any]]] = {}
@@ -303,7 +342,7 @@ def _counting_class(kind: type[TaskRunner[Any]]) -> type[TaskRunner[Any]]:
     return type(kind.__name__, (kind,), body)
 
 
-def _given_of(task: Task[Any, Any], parameters: Mapping[str, Any]) -> dict[str, object]:
+def _given_of(task: Task[Any, Any] | Flow[..., Any], parameters: Mapping[str, Any]) -> dict[str, object]:
     """What a task was given beyond its defaults: a default that is added later makes no other call."""
     defaults = {name: param.default for name, param in inspect.signature(task.fn).parameters.items()}
     return {

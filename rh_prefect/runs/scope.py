@@ -243,7 +243,8 @@ def _steps(around: list[RunContext]) -> Iterator[Step]:
             place = places[run.task_run.id]
             yield Step(name=run.task.name, place=place, arguments=arguments_of(run.parameters))
         elif run.flow is not None and run.flow_run is not None and run.flow_run.id != root:
-            place = _place_of_flow(run.flow_run, places.get(run.flow_run.id, Place()))
+            counted = places.get(run.flow_run.id, Place())
+            place = place_carried(run.flow) or _place_of_flow(run.flow_run, counted)
             yield Step(name=run.flow.name, place=place, arguments=arguments_of(run.parameters or {}))
 
 

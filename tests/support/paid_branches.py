@@ -6,9 +6,10 @@ and pays for it. What a call's address is in a program is computed here as `rh_p
 
 Every I/O may fail, take effect without an answer, or come in another order, and the process may die between any two.
 
-Two things are left out, and are labelled here as users are told to: child flows without an argument of their own, which
-Prefect numbers together with all others of their name, and runs that are given a client. Where only one of several such
-branches was recorded, another one takes its result. No person makes a mistake either.
+Two things are left out, and are labelled here as users are told to: child flows without an argument of their own that a
+coroutine of the caller's calls, which Prefect numbers together with all others of their name, and runs that are given a
+client. Where only one of several such branches was recorded, another one takes its result. No person makes a mistake
+either.
 """
 
 from __future__ import annotations
@@ -90,14 +91,15 @@ def branches(draw: st.DrawFn, *, depth: int = 1) -> Branch:
     is_run = kind != "calls"
     given: Any = draw(st.sampled_from(["nothing", "own", "client", "result"])) if is_run else "nothing"
     # See the module.
-    needs_label = given == "client" or (kind == "flow" and given != "own")
+    at_once = draw(st.booleans())
+    needs_label = given == "client" or (kind == "flow" and given != "own" and at_once)
     return Branch(
         kind=kind,
         name=draw(st.sampled_from(NAMES[kind])),
         given=given,
         asks=tuple(draw(st.lists(st.sampled_from("aab"), min_size=1, max_size=3))),
         has_label=needs_label or draw(st.sampled_from([False, False, True])),
-        at_once=draw(st.booleans()),
+        at_once=at_once,
         is_kept=is_run and draw(st.sampled_from([False, False, True])),
         tries=draw(st.sampled_from([1, 1, 2])) if is_run else 1,
         parts=_several(draw, branches(depth=0), most=1) if depth and draw(st.booleans()) else (),
@@ -157,7 +159,7 @@ class Frame:
         )
 
     def _step(self, branch: Branch, arguments: dict[str, str | None]) -> Step:
-        if branch.kind == "flow" and self.is_flow:
+        if branch.kind == "flow" and self.is_flow and not self.in_order:
             # Prefect's own number, which counts all calls of a flow in the run around it.
             self.flows[branch.name] += 1
             return Step(
