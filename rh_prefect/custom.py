@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from rh_prefect.catalog import InputWarning
+from rh_prefect.catalog.registry import is_known
 from rh_prefect.errors import InputError
 from rh_prefect.media.ref import Media, MediaInput, as_media_input
 from rh_prefect.plain_values import flaw_of, snapshot
@@ -125,4 +128,12 @@ def custom(
     if twice:
         raise InputError(f"{endpoint}: {', '.join(twice)} is given twice. Nothing was sent.")
     exact = Decimal(str(price)) if isinstance(price, float) else price
-    return CustomInput(endpoint=endpoint, price=exact, params={**(params or {}), **more})
+    made = CustomInput(endpoint=endpoint, price=exact, params={**(params or {}), **more})
+    if is_known(made.endpoint):
+        warnings.warn(
+            f"The catalogue knows {made.endpoint}: `models.input_for({made.endpoint!r})` checks its parameters, which "
+            "`custom` does not.",
+            InputWarning,
+            stacklevel=2,
+        )
+    return made

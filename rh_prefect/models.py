@@ -14,7 +14,7 @@ from rh_prefect.catalog import Model, get, models
 from rh_prefect.catalog.inputs import InputBase, build_input
 from rh_prefect.catalog.registry import nearest, of_class
 from rh_prefect.custom import CustomInput, FileValue, custom
-from rh_prefect.errors import UnknownModelError
+from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.media.ref import MediaInput, as_media_input
 
 _log = logging.getLogger("rh_prefect")
@@ -71,7 +71,7 @@ def any_input(
         price: What a call of an unknown endpoint costs; see `custom`.
 
     Raises:
-        InputError: A parameter is not what the model takes.
+        InputError: A parameter is not what the model takes, or a price is given for a model of the catalogue.
         UnknownModelError: There is no such model, and it is no endpoint either.
     """
     try:
@@ -86,6 +86,8 @@ def any_input(
             ", ".join(error.nearest),
         )
         return custom(model, price=price, params=params)
+    if price is not None:
+        raise InputError(f"{model}: the catalogue knows this model's price. What to do: leave `price` out.")
     return known(**{name: _without_mark(value) for name, value in params.items()})
 
 

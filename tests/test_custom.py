@@ -11,6 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from rh_prefect import catalog, models
+from rh_prefect.cli.assignments import read_assignments
 from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.media.ref import Media
 from rh_prefect.models import CustomInput, FileValue, ModelInput
@@ -137,3 +138,34 @@ def test_a_required_parameter_can_go_unchecked() -> None:
     assert asked.model_dump(mode="json")["unchecked"] == {"prompt": long}
     film = models.input_for(name)(prompt="x", unchecked={"image_url": Path("a.avif")})
     assert film.params() == {"prompt": "x", "image_url": "a.avif"}
+
+
+def test_a_price_is_for_unknown_endpoints_only() -> None:
+    with pytest.raises(InputError, match="z-image/turbo: the catalogue knows this model's price"):
+        models.any_input("z-image/turbo", {"prompt": "x"}, price=1)
+
+
+def test_a_custom_call_of_a_known_endpoint_warns() -> None:
+    with pytest.warns(catalog.InputWarning, match="The catalogue knows rhart-image/z-image/turbo"):
+        models.custom("rhart-image/z-image/turbo", prompt="x")
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (["prompt=5"], {"prompt": 5}),
+        (["n=5", "n=6"], {"n": [5, 6]}),
+        (["image=@a.png"], {"image": {"file": "a.png"}}),
+        (['images=["@a.png"]'], {"images": [{"file": "a.png"}]}),
+        (["images=@a.png", "images=@b.png"], {"images": [{"file": "a.png"}, {"file": "b.png"}]}),
+        (["prompt=a = b"], {"prompt": "a = b"}),
+        (['deep={"a": [["@x"]]}'], {"deep": {"a": [["@x"]]}}),
+    ],
+)
+def test_assignments_on_a_command_line(given: list[str], read: dict[str, Any]) -> None:
+    assert read_assignments(ENDPOINT, given) == read
+
+
+def test_a_text_of_a_known_model_stays_one() -> None:
+    read = read_assignments("kling-v2.6-pro/image-to-video", ["prompt=5", "duration=5", "image_url=a.png"])
+    assert read == {"prompt": "5", "duration": "5", "image_url": {"file": "a.png"}}

@@ -119,6 +119,18 @@ def of_class(name: str) -> Model | None:
     return None if position is None else _model(position)
 
 
+def is_known(endpoint: str) -> bool:
+    """Tells whether the catalogue has a model with this endpoint, in any spelling of RunningHub's lists.
+
+    Args:
+        endpoint: Path below `/openapi/v2/`.
+    """
+    position = _index().get(endpoint.lower())
+    return position is not None and endpoint.lower() in {
+        spelling.lower() for spelling in (_model(position).endpoint, *_model(position).aliases)
+    }
+
+
 def get(name: str) -> Model:
     """Finds one model.
 

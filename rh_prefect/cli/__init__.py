@@ -17,7 +17,7 @@ app = App(
     version=lambda: _version(),
 )
 _run = App(name="run", help="Run a flow here and now; `--resume` goes on with a run that broke off.")
-_models = App(name="models", help="See what RunningHub can make, with limits and prices.")
+_models = App(name="models", help="List RunningHub's models with limits and prices.")
 _webhook = App(name="webhook", help="Be told by RunningHub when tasks end, instead of asking.")
 _jobs = App(name="jobs", help="See and settle paid jobs.")
 
@@ -35,7 +35,7 @@ app.command("rh_prefect.cli.batch:batch", help="Run a model on every row of a ma
 app.command(_models)
 _models.command("rh_prefect.cli.models:search", help="Find models by what they do, such as `lip sync`.")
 _models.command("rh_prefect.cli.models:show", help="Show a model's parameters, limits and price.")
-_models.command("rh_prefect.cli.refresh:refresh", help="Take newer models or prices from a public file, for this user.")
+_models.command("rh_prefect.cli.refresh:refresh", help="Update this user's models or prices from a public file.")
 app.command(_jobs)
 for _name, _help in {
     "list": "List the jobs of a run, or the latest runs that have jobs.",

@@ -61,12 +61,23 @@ def _param(model: str | None, name: str) -> Param | None:
 
 def _value(param: Param | None, text: str) -> Any:
     if text.startswith("@"):
-        return {"file": text[1:]}
+        return _file(text)
     if param is not None and param.is_media:
         return {"file": text}
     if param is not None and param.type in ("string", "enum"):
         return text
     try:
-        return json.loads(text)
+        return _with_files(json.loads(text))
     except ValueError:
         return text
+
+
+def _file(text: str) -> dict[str, str]:
+    return {"file": text[1:]}
+
+
+def _with_files(value: Any) -> Any:
+    """Finds the files in lists: `["@photo.jpg"]` is one file in a list."""
+    if isinstance(value, list):
+        return [_file(one) if isinstance(one, str) and one.startswith("@") else _with_files(one) for one in value]
+    return value

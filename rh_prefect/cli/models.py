@@ -18,25 +18,25 @@ from rh_prefect.catalog.tags import inputs_of, tags_of
 _SHOWN = 20
 """How many models the table shows, where nothing else is asked for."""
 
-Words = Annotated[str, Parameter(help="As in `lip sync` or `kling image to video`; none lists all.")]
+Words = Annotated[str, Parameter(help="Search words, such as `lip sync`. Without words, all models are listed.")]
 Makes = Annotated[
-    Literal["image", "video", "audio", "3d", "text"] | None, Parameter(help="Only models that make this.")
+    Literal["image", "video", "audio", "3d", "text"] | None, Parameter(help="Only models with this output type.")
 ]
 Takes = Annotated[
     Literal["image", "video", "audio", "text"] | None,
-    Parameter(name="--input", help="Only models that take this, required or not."),
+    Parameter(name="--input", help="Only models that accept this input type, required or optional."),
 ]
 MaxPrice = Annotated[
     float | None,
     Parameter(
-        help="Only models of which one unit (a call, a second, ...) costs at least this or less.",
+        help="Only models whose lowest price for one unit (a call, a second, ...) is at most this.",
         validator=validators.Number(gte=0),
     ),
 ]
-Old = Annotated[bool, Parameter(name="--all", help="Deprecated models, and those that are gone, too.", negative="")]
+Old = Annotated[bool, Parameter(name="--all", help="Include deprecated models and those that are gone.", negative="")]
 Limit = Annotated[
     int | None,
-    Parameter(help=f"How many to show; by default {_SHOWN}, with --json all.", validator=validators.Number(gte=1)),
+    Parameter(help=f"How many to show; default {_SHOWN}; with --json, all.", validator=validators.Number(gte=1)),
 ]
 Json = Annotated[bool, Parameter(name="--json", help="One JSON array, and nothing else on stdout.", negative="")]
 
@@ -46,7 +46,7 @@ def search(
     output: Makes = None,
     takes: Takes = None,
     max_price: MaxPrice = None,
-    sort: Annotated[Literal["relevance", "price", "date", "name"], Parameter(help="What comes first.")] = "relevance",
+    sort: Annotated[Literal["relevance", "price", "date", "name"], Parameter(help="Sort order.")] = "relevance",
     with_old: Old = False,
     limit: Limit = None,
     as_json: Json = False,

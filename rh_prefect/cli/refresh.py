@@ -22,10 +22,10 @@ _FORMS = {
 def refresh(
     file: Annotated[str | None, Parameter(help="Path or URL of a public list of models or prices.")] = None,
     *,
-    date: Annotated[str | None, Parameter(help="When the file is from (YYYY-MM-DD); default what it says.")] = None,
-    reset: Annotated[bool, Parameter(help="Go back to the package's own models.", negative=())] = False,
+    date: Annotated[str | None, Parameter(help="Date of the file (YYYY-MM-DD); default: its `version` field.")] = None,
+    reset: Annotated[bool, Parameter(help="Restore the package's models.", negative=())] = False,
 ) -> None:
-    """Take newer models or prices from a public file, for this user, and show what changed."""
+    """Update this user's models or prices from a public file, and show what changed."""
     from rh_prefect.catalog import user_models
     from rh_prefect.catalog.registry import user_file
 

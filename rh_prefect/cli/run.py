@@ -46,21 +46,22 @@ _FLOWS = {"model": "any_model"}
 
 
 def model(
-    name: Annotated[
-        str | None, Parameter(help="Any name of a model, or an endpoint such as luma/uni-1/text-to-image.")
-    ] = None,
+    name: Annotated[str | None, Parameter(help="Model name, or an endpoint.")] = None,
     *,
     set_: Annotated[
         list[str] | None,
         Parameter(
             name="--set",
             negative=(),
-            help="NAME=VALUE; repeat it. A value that is JSON is taken as such, and @PATH is a file.",
+            help="NAME=VALUE; may be repeated; one name several times makes a list. VALUE is parsed as JSON if "
+            "possible, except for text parameters; @PATH is a file.",
         ),
     ] = None,
     price: Annotated[
         float | None,
-        Parameter(help="What a call of an unknown endpoint costs, for the budget.", validator=validators.Number(gt=0)),
+        Parameter(
+            help="Price of one call of an unknown endpoint; used only for --budget.", validator=validators.Number(gt=0)
+        ),
     ] = None,
     label: Annotated[str | None, Parameter(help="A name for the output.")] = None,
     budget: Budget = None,
