@@ -21,6 +21,13 @@ _API = re.compile(r"^(https?://[^/]+)?/?(openapi/v2/)?")
 _ENDPOINT = re.compile(r"(?!\.)[\w.\[\]-]+(/(?!\.)[\w.\[\]-]+)*")
 
 
+_OF_THE_API = (
+    *("aiapp/", "api-key/", "api/", "assets/", "media/upload", "price-preview/"),
+    *("query", "queue/", "resource/", "run/", "task/", "uc/"),
+)
+"""How paths begin below `/openapi/v2/` that make no model run."""
+
+
 class FileValue(BaseModel):
     """A file among the parameters of a `CustomInput`; as JSON, `{"file": "photo.jpg"}`.
 
@@ -35,6 +42,8 @@ class FileValue(BaseModel):
 
 def _endpoint(given: object) -> object:
     path = _API.sub("", given.strip()).strip("/") if isinstance(given, str) else given
+    if isinstance(path, str) and path.startswith(_OF_THE_API):
+        raise ValueError(f"{given!r} is a call of RunningHub's API and no model")
     if not isinstance(path, str) or not _ENDPOINT.fullmatch(path):
         raise ValueError(f"{given!r} is no endpoint; write it as in 'luma/uni-1/text-to-image'")
     return path

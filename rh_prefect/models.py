@@ -5,7 +5,6 @@ The stub beside this file is generated from the catalogue and says what each cla
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from decimal import Decimal
 from threading import RLock
@@ -14,10 +13,9 @@ from rh_prefect.catalog import Model, get, models
 from rh_prefect.catalog.inputs import InputBase, build_input
 from rh_prefect.catalog.registry import nearest, of_class
 from rh_prefect.custom import CustomInput, FileValue, custom
-from rh_prefect.errors import InputError, UnknownModelError
+from rh_prefect.errors import InputError
 from rh_prefect.media.ref import MediaInput, as_media_input
 
-_log = logging.getLogger("rh_prefect")
 _LOCK = RLock()
 
 
@@ -61,38 +59,32 @@ def input_for(model: Model | str) -> type[ModelInput]:
 
 
 def any_input(
-    model: str, params: Mapping[str, object], *, price: Decimal | float | None = None
+    model: str, params: Mapping[str, object], *, is_custom: bool = False, price: Decimal | float | None = None
 ) -> ModelInput | CustomInput:
     """Makes the input of a model, or of an endpoint that the catalogue does not know.
 
     Args:
         model: Any name of a model, or an endpoint.
         params: Its parameters; a file may be written as `{"file": "photo.jpg"}`.
-        price: What a call of an unknown endpoint costs; see `custom`.
+        is_custom: Whether `model` is called as an endpoint; see `custom`. A resumed run must not decide this again:
+            with another catalogue the same parameters would be another request.
+        price: What a call of an endpoint costs; see `custom`.
 
     Raises:
         InputError: A parameter is not what the model takes, or a price is given for a model of the catalogue.
-        UnknownModelError: There is no such model, and it is no endpoint either.
+        UnknownModelError: There is no such model.
     """
-    try:
-        known = input_for(model)
-    except UnknownModelError as error:
-        if "/" not in model:
-            raise
-        _log.warning(
-            "The catalogue has no model %r (the nearest are %s). It is called as an endpoint; nothing but its files is "
-            "checked.",
-            model,
-            ", ".join(error.nearest),
-        )
-        return custom(model, price=price, params=params)
+    if is_custom:
+        return CustomInput(endpoint=model, params=dict(params), price=price if price is None else Decimal(str(price)))
+    known = input_for(model)
     if price is not None:
         raise InputError(f"{model}: the catalogue knows this model's price. What to do: leave `price` out.")
-    return known(**{name: _without_mark(value) for name, value in params.items()})
+    files = {name for param in known.entry.media_params for name in (param.name, param.key)}
+    return known(**{name: _without_mark(value) if name in files else value for name, value in params.items()})
 
 
 def _without_mark(value: object) -> object:
-    """The catalogue knows which parameters are files, so the mark of a file is not needed there."""
+    """The catalogue knows that this parameter is a file, so the mark of a file is not needed."""
     if isinstance(value, list):
         return [_without_mark(one) for one in value]
     return value["file"] if isinstance(value, Mapping) and value.keys() == {"file"} else value

@@ -80,18 +80,38 @@ def test_what_cannot_be_sent_is_refused_at_once(given: dict[str, Any], reason: s
     assert ENDPOINT in str(refused.value)
 
 
-def test_a_name_is_a_model_and_what_looks_like_an_endpoint_is_called(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_name_is_a_model_and_an_endpoint_is_called_on_demand() -> None:
     known = models.any_input("z-image/turbo", {"prompt": "x"})
     assert isinstance(known, ModelInput)
     photo = models.any_input("kling-v2.6-pro/image-to-video", {"image_url": {"file": "a.png"}, "prompt": "x"})
     assert isinstance(photo, ModelInput)
     assert photo.params()["image_url"] == "a.png"
-    assert not caplog.records
-    asked = models.any_input(ENDPOINT, {"image": {"file": "a.png"}}, price=1)
+    asked = models.any_input(ENDPOINT, {"image": {"file": "a.png"}}, is_custom=True, price=1)
     assert isinstance(asked, CustomInput)
-    assert "has no model 'luma/uni-9/text-to-image' (the nearest are" in caplog.text
     with pytest.raises(UnknownModelError, match="nearest"):
-        models.any_input("z-image-turb", {})
+        models.any_input(ENDPOINT, {"image": {"file": "a.png"}})
+
+
+def test_what_was_begun_as_a_custom_call_stays_one_when_the_catalogue_knows_it() -> None:
+    """Another kind of call would be another request of the same parameters, and be paid for again."""
+    asked = models.any_input("rhart-image/z-image/turbo", {"prompt": "x", "x": ""}, is_custom=True)
+    assert isinstance(asked, CustomInput)
+    assert asked.params == {"prompt": "x", "x": ""}
+
+
+@pytest.mark.parametrize("given", [{"styleImage": {"file": "a.png"}}, {"styleImage": [Path("a.png")]}])
+@pytest.mark.parametrize("is_unchecked", [False, True])
+def test_a_file_for_an_unknown_parameter_of_a_known_model_is_refused(given: dict[str, Any], is_unchecked: bool) -> None:
+    """It would go out as a local name, and be paid for."""
+    params = {"unchecked": given} if is_unchecked else given
+    with pytest.raises(InputError, match=r"styleImage holds a file.*models\.custom"):
+        models.any_input("z-image/turbo", {"prompt": "x", **params})
+
+
+@pytest.mark.parametrize("endpoint", ["query", "task/openapi/cancel", "run/workflow/1", "media/upload/binary"])
+def test_a_call_of_the_api_is_no_model(endpoint: str) -> None:
+    with pytest.raises(InputError, match="is a call of RunningHub's API and no model"):
+        models.custom(endpoint, prompt="x")
 
 
 def test_the_error_that_refuses_a_value_says_how_to_send_it() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -173,6 +174,7 @@ def check(
         elif param.key in checked.values:
             checked.problems.append(f"{param.name} is given twice, also as {param.key!r}")
         elif param.name in unchecked and not param.is_media:
+            checked.problems.extend(_holding_a_file(param.name, value))
             checked.values[param.key] = value
             tried.add(param.key)
         else:
@@ -244,11 +246,27 @@ def _article(kind: str) -> str:
 
 
 def _take_extra(model: Model, checked: Checked, name: str, value: object) -> None:
+    checked.problems.extend(_holding_a_file(name, value))
     if value is not None:
         checked.notices.append(
             f"The catalogue knows no parameter {name!r} of {model.name}; {model.hint(name)}. It is passed on as it is."
         )
         checked.extra[name] = value
+
+
+def _holding_a_file(name: str, value: object) -> list[str]:
+    """Refuses a file where it would go out as a local name: only known parameters of files are uploaded here."""
+    if not _holds_file(value):
+        return []
+    return [f"{name} holds a file, and the catalogue knows no file parameter of this name; `models.custom` uploads it"]
+
+
+def _holds_file(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return value.keys() == {"file"} or any(map(_holds_file, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_file, value))
+    return isinstance(value, os.PathLike) or hasattr(value, "media") or hasattr(value, "sha256")
 
 
 def _take(checked: Checked, param: Param, value: object, as_media: Callable[[object], object]) -> str:

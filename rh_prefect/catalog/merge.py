@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from rh_prefect.catalog.entry import decode_model
 from rh_prefect.catalog.names import class_name
 from rh_prefect.catalog.public_lists import TELLS, PublicList, Raw
-from rh_prefect.catalog.slim import slim_model, slim_price
+from rh_prefect.catalog.slim import is_slim, refuse_unusable, slim_model, slim_price
 from rh_prefect.errors import InputError
 
 _KEPT_OF_MODEL = ("name", "family", "groups", "in_docs", "replaced_by", "on_cn", "price", "price_seen", "price_note")
@@ -40,7 +41,7 @@ def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[
             models[endpoint] = _joined(listed, known, raw, date, content)
         except InputError as error:
             listed.flaws.append(f"{endpoint}: {error.message}")
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
             listed.flaws.append(f"{endpoint}: the entry cannot be read ({error!r})")
     for endpoint, price in listed.prices.items():
         _reprice(listed, models, endpoint, price, date)
@@ -54,7 +55,7 @@ def _joined(
     listed: PublicList, known: Mapping[str, Any] | None, raw: Raw, date: str, content: Mapping[str, Any]
 ) -> dict[str, Any]:
     if listed.form == "catalogue":
-        return _checked(slim_model(raw))
+        return _checked(dict(raw) if is_slim(raw) else slim_model(raw))
     before = known or {}
     fresh = {"provenance": "third-party", "family": _family(raw["endpoint"], content)}
     params = _params(listed, before, raw)
@@ -119,9 +120,8 @@ def _reprice(listed: PublicList, models: dict[str, Raw], endpoint: str, price: R
     elif price is not None and not (model.get("price") and seen and seen < model.get("price_seen", "")):
         try:
             made = slim_price({**model, "price": _spelled(price, model)})
-            repriced = {**model, "price": made, **({"price_seen": seen} if seen else {})}
-            models[endpoint] = _checked({key: value for key, value in repriced.items() if key != "price_note"})
-        except (InputError, StopIteration, KeyError) as error:
+            models[endpoint] = _checked({**model, "price": made, **({"price_seen": seen} if seen else {})})
+        except (InputError, StopIteration, KeyError, TypeError, ValueError, ArithmeticError) as error:
             listed.flaws.append(f"{endpoint}: its price cannot be used ({error})")
 
 
@@ -142,10 +142,7 @@ def _option(options: Mapping[str, str], value: object) -> object:
 
 
 def _checked(model: dict[str, Any]) -> dict[str, Any]:
-    """Refuses here what the run time could not read."""
-    from rh_prefect.catalog.entry import decode_model
-
-    decode_model(json.loads(json.dumps(model)))
+    refuse_unusable(decode_model(json.loads(json.dumps(model))))
     return model
 
 
@@ -153,9 +150,11 @@ def _ordered(models: Mapping[str, Raw]) -> list[Raw]:
     """Orders by name; a new model whose name in Python is taken is called by its endpoint."""
     taken: set[str] = set()
     named = []
+    endpoints = {endpoint.lower() for endpoint in models}
     for model in models.values():  # the known ones come first and keep their names
         name = model["name"]
-        if class_name(name).lower() in taken:
+        is_anothers = name.lower() in endpoints and name.lower() != model["endpoint"].lower()
+        if class_name(name).lower() in taken or is_anothers:
             name = model["endpoint"]
         while class_name(name).lower() in taken:
             name = f"{name}-2"

@@ -24,6 +24,10 @@ _PYDANTIC = {
     "validate",
 }
 
+_OF_MODULE = {"Any", "CustomInput", "Decimal", "FileValue", "InputBase", "InputError", "Mapping", "MediaInput", "Model"}
+_OF_MODULE |= {"ModelInput", "RLock"}
+"""What `rh_prefect.models` holds besides the classes of the models."""
+
 RUN_OPTIONS = (
     "label",
     "reuse",
@@ -51,7 +55,7 @@ def words(name: str) -> list[str]:
 def class_name(name: str) -> str:
     """Names the input class of a model: `kling-v2.6-pro-image-to-video` is `KlingV26ProImageToVideo`."""
     joined = "".join(word[0].upper() + word[1:] for word in words(name))
-    return joined if joined[:1].isalpha() else f"Model{joined}"
+    return joined if joined[:1].isalpha() and joined not in _OF_MODULE else f"Model{joined}"
 
 
 @lru_cache(maxsize=4096)

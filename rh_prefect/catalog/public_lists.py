@@ -8,15 +8,17 @@ the rest of the file is used.
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
 from rh_prefect.catalog.price import is_placeholder
 from rh_prefect.errors import InputError
+from rh_prefect.plain_values import flaw_of
 
 Raw = dict[str, Any]
 Form = Literal["registry", "capabilities", "prices", "catalogue"]
@@ -28,7 +30,8 @@ TELLS: dict[Form, frozenset[str]] = {
 }
 """What each form says of a parameter: what it lacks then does not hold. The rest it does not know."""
 
-_MARK = re.compile(r"-\[?deprecated\]?", re.IGNORECASE)
+_MARK = re.compile(r"-(\[deprecated\]|deprecated)$", re.IGNORECASE)
+_MARK_OF_NAME = re.compile(r"-(\[deprecated\]|deprecated\b).*$", re.IGNORECASE | re.DOTALL)
 _KEY = re.compile(r" ?[A-Za-z_]\w*")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _OUTPUTS = {"image": "image", "video": "video", "audio": "audio", "3d": "3d", "string": "text", "text": "text"}
@@ -85,6 +88,7 @@ class PublicList:
         models: Its models by endpoint, without what the form does not tell.
         prices: Its prices by endpoint; None stands for a price that the file names and that is not known.
         flaws: What could not be used, and why: an entry's endpoint and what is wrong.
+        marked: Endpoints that only an entry with a mark names; one without a mark goes before it.
     """
 
     form: Form
@@ -92,6 +96,15 @@ class PublicList:
     models: dict[str, Raw] = field(default_factory=dict)
     prices: dict[str, Raw | None] = field(default_factory=dict)
     flaws: list[str] = field(default_factory=list)
+    marked: set[str] = field(default_factory=set)
+
+    def takes(self, endpoint: str, literal: str, known: Collection[str]) -> bool:
+        """Tells whether an entry counts: the first of an endpoint does, or the first one without a mark."""
+        is_marked = endpoint != literal
+        if endpoint in known and (is_marked or endpoint not in self.marked):
+            return False
+        (self.marked.add if is_marked else self.marked.discard)(endpoint)
+        return True
 
 
 class _Unusable(Exception):  # carries what is wrong with an entry to where the flaws are listed
@@ -108,15 +121,20 @@ def read_list(content: object) -> PublicList:
         InputError: It has none of the known forms.
     """
     form = _form_of(content)
-    found = PublicList(form, _date_of(content))
+    found = PublicList(form)
+    found.date = _date_of(content, found.flaws)
     entries = content if isinstance(content, list) else content[_HOLDERS[form]]  # type: ignore[index]
     for number, entry in enumerate(_entries(entries), 1):
         place = f"entry {number}"
         try:
+            if flaw := flaw_of(entry):
+                raise _Unusable(f"it {flaw}")
             place = _endpoint(entry)
             _READERS[form](found, place, entry)
-        except _Unusable as flaw:
-            found.flaws.append(f"{place}: {flaw}")
+        except _Unusable as unusable:
+            found.flaws.append(f"{place}: {unusable}")
+        except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+            found.flaws.append(f"{place}: it cannot be read ({error})")
     return found
 
 
@@ -144,10 +162,25 @@ def _form_of(content: object) -> Form:
     )
 
 
-def _date_of(content: object) -> str:
+def _date_of(content: object, flaws: list[str]) -> str:
     version = str(content.get("version") or "") if isinstance(content, Mapping) else ""
     match = _DATE.search(version)
+    if match and not is_past_day(match[0]):
+        flaws.append(f"its version {version[:40]!r} is no day that has been; it counts as a list without a date")
+        return ""
     return match[0] if match else ""
+
+
+def is_past_day(text: str) -> bool:
+    """Tells whether a text as in `2026-09-13` is a day, and not one to come anywhere on earth.
+
+    Args:
+        text: The text.
+    """
+    try:
+        return datetime.date.fromisoformat(text) <= datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(1)
+    except ValueError:
+        return False
 
 
 def _entries(held: object) -> Iterable[object]:
@@ -156,9 +189,9 @@ def _entries(held: object) -> Iterable[object]:
 
 def _endpoint(entry: object) -> str:
     endpoint = entry.get("endpoint") if isinstance(entry, Mapping) else None
-    if not isinstance(endpoint, str) or not re.fullmatch(r"[\w.\[\]-]+(/[\w.\[\]-]+)*", endpoint.strip("/")):
+    if not isinstance(endpoint, str) or not re.fullmatch(r"[\w-][\w.\[\]-]*(/[\w-][\w.\[\]-]*)*", endpoint):
         raise _Unusable("it names no endpoint")
-    return endpoint.strip("/")
+    return endpoint
 
 
 def _read_public(found: PublicList, literal: str, entry: Any) -> None:
@@ -166,13 +199,13 @@ def _read_public(found: PublicList, literal: str, entry: Any) -> None:
     endpoint, output = _MARK.split(literal)[0], _OUTPUTS.get(str(entry.get("output_type", "")).lower())
     if output is None:
         raise _Unusable(f"output_type {entry.get('output_type')!r} is unknown")
-    if endpoint in found.models:
-        raise _Unusable("it is listed twice; the first entry is used")
     params = entry.get("params", [])
     if not isinstance(params, list):
         raise _Unusable("params is no list")
-    marked = endpoint != literal or bool(_MARK.search(str(entry.get("name_en", ""))))
-    name = _MARK.split(str(entry.get("name_en") or endpoint))[0].strip()
+    if not found.takes(endpoint, literal, found.models):
+        raise _Unusable("it is listed twice; the first entry is used")
+    marked = endpoint != literal or bool(_MARK_OF_NAME.search(str(entry.get("name_en", ""))))
+    name = _MARK_OF_NAME.sub("", str(entry.get("name_en") or endpoint)).strip()
     found.models[endpoint] = {
         "name": name or endpoint,
         "endpoint": endpoint,
@@ -180,8 +213,19 @@ def _read_public(found: PublicList, literal: str, entry: Any) -> None:
         "status": "deprecated" if marked else "current",
         **({"aliases": [literal]} if endpoint != literal else {}),
         **({} if params else {"incomplete": True}),
-        "params": [param for raw in params if (param := _param(found, literal, raw))],
+        "params": _params(found, literal, params),
     }
+
+
+def _params(found: PublicList, endpoint: str, raws: list[object]) -> list[Raw]:
+    params: dict[str, Raw] = {}
+    for raw in raws:
+        param = _param(found, endpoint, raw)
+        if param and param["key"] in params:
+            found.flaws.append(f"{endpoint}: {param['key'].strip()}: it is listed twice; the first one is used")
+        elif param:
+            params[param["key"]] = param
+    return [*params.values()]
 
 
 def _param(found: PublicList, endpoint: str, raw: object) -> Raw | None:
@@ -222,6 +266,8 @@ def _listed(param: Raw) -> None:
 def _chosen(param: Raw, flaws: list[str]) -> None:
     """Reads the options; `empty` stands for "do not send this"."""
     options = param.pop("options", [])
+    if not isinstance(options, list):
+        options = []
     values = [option.get("value") if isinstance(option, Mapping) else option for option in options]
     texts = [_text(value) for value in values if isinstance(value, str | int | float) and value not in ("", "empty")]
     if param["type"] != "enum":
@@ -238,15 +284,32 @@ def _limited(param: Raw, flaws: list[str]) -> None:
     if accept is not None:
         try:
             kinds = json.loads(accept) if isinstance(accept, str) else accept
-            param["accept"] = [str(kind).lower().lstrip(".") for kind in kinds]
-        except (ValueError, TypeError):
+            param["accept"] = _formats(kinds)
+        except ValueError:
             flaws.append(f"accepted formats {accept!r} cannot be read; any format is taken")
     whole = ("max_length", "max_items", "max_size_mb", *(("min", "max", "step") if param["type"] == "int" else ()))
     for name in ("min", "max", "step", "max_length", "max_items", "max_size_mb"):
-        if name in param and (number := _number(param[name], whole=name in whole)) is None:
-            flaws.append(f"{name} {param.pop(name)!r} is no number; no such limit is taken")
-        elif name in param:
+        if name not in param:
+            continue
+        number = _number(param[name], whole=name in whole)
+        if number is None or (name.startswith("max_") and number < 1):
+            flaws.append(f"{name} {param.pop(name)!r} is no limit that can be; none is taken")
+        else:
             param[name] = number
+    if param.get("min", 0) > param.get("max", param.get("min", 0)):
+        flaws.append(f"min {param.pop('min')} is above max {param.pop('max')}; neither is taken")
+
+
+def _formats(kinds: object) -> list[str]:
+    """Reads the accepted formats.
+
+    Raises:
+        ValueError: They are no list of extensions.
+    """
+    formats = [str(kind).lower().lstrip(".") for kind in kinds] if isinstance(kinds, list) else []
+    if not formats or not all(re.fullmatch(r"[a-z0-9]{1,8}", one) for one in formats):
+        raise ValueError(kinds)
+    return formats
 
 
 def _defaulted(param: Raw, flaws: list[str]) -> None:
@@ -279,11 +342,11 @@ def _default(param: Raw, value: object) -> object:
 def _number(value: object, *, whole: bool) -> int | float | None:
     try:
         number = float(value) if not isinstance(value, bool) else None  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    if number is None or not abs(number) < 1e18:
+    if number is None or not abs(number) < 1e18 or (whole and not number.is_integer()):
         return None
-    return int(number) if whole or number.is_integer() else number
+    return int(number) if number.is_integer() else number
 
 
 def _text(value: object) -> str:
@@ -293,15 +356,20 @@ def _text(value: object) -> str:
 def _read_price(found: PublicList, literal: str, entry: Any) -> None:
     """Reads a row of the price file; 0 and 9999 stand there for "not known"."""
     endpoint = _MARK.split(literal)[0]
+    if not found.takes(endpoint, literal, found.prices):
+        raise _Unusable("it is listed twice; the first price is used")
     found.prices[endpoint] = None
     amounts = _amounts(entry)
     unit = _UNITS.get(str(entry.get("unit", "")).strip().lstrip("/"))
     if amounts and unit is None:
-        raise _Unusable(f"unit {entry.get('unit')!r} is unknown; its price counts as unknown")
+        raise _Unusable(f"unit {entry.get('unit')!r} is unknown; the price is not taken")
+    currency = str(entry.get("currency") or "CNY")
+    if amounts and not re.fullmatch(r"[A-Z]{3}", currency):
+        raise _Unusable(f"currency {currency[:20]!r} is unknown; the price is not taken")
     if amounts:
         seen = _DATE.search(str(entry.get("updated_at") or ""))
-        price = {"currency": str(entry.get("currency") or "CNY"), "unit": unit, **amounts}
-        found.prices[endpoint] = price | ({"seen": seen[0]} if seen else {})
+        price = {"currency": currency, "unit": unit, **amounts}
+        found.prices[endpoint] = price | ({"seen": seen[0]} if seen and is_past_day(seen[0]) else {})
 
 
 def _amounts(entry: Any) -> Raw:
@@ -315,20 +383,20 @@ def _amounts(entry: Any) -> Raw:
         case "unparsed":
             return {}
         case kind:
-            raise _Unusable(f"pricing_type {kind!r} is unknown; its price counts as unknown")
+            raise _Unusable(f"pricing_type {kind!r} is unknown; the price is not taken")
 
 
 def _price_rules(rules: object) -> list[Raw]:
     found = [_price_rule(rule) for rule in (rules if isinstance(rules, list) else [])]
     if len({tuple(sorted(rule["when"])) for rule in found}) > 1:
-        raise _Unusable("its price depends now on one parameter, now on another; it counts as unknown")
+        raise _Unusable("its price depends now on one parameter, now on another; the price is not taken")
     return [rule for rule in found if rule["price"] is not None]
 
 
 def _price_rule(rule: object) -> Raw:
     when = rule.get("when") if isinstance(rule, Mapping) else None
     if not isinstance(rule, Mapping) or not isinstance(when, Mapping) or not when or "" in when.values():
-        raise _Unusable("its price depends on something that no rule can say; it counts as unknown")
+        raise _Unusable("its price depends on something that no rule can say; the price is not taken")
     return {"when": dict(when), "price": _amount(rule.get("price"))}
 
 

@@ -93,14 +93,16 @@ def _warn(what: str) -> None:
 
 @cache
 def _index() -> dict[str, int]:
-    """Every name of every model in lower case, and the model's position; of two that clash the documentation's wins."""
+    """Every name of every model in lower case, and the model's position; an endpoint is never another model's name."""
     found: dict[str, int] = {}
     for position, raw in enumerate(_raws()):
         found.update((alias.lower(), position) for alias in raw.get("aliases", ()))
     for name_of in (snake_name, class_name):
         found.update((name_of(raw["name"]).lower(), position) for position, raw in enumerate(_raws()))
-    for key in ("endpoint", "name"):
+    for key in ("name", "endpoint"):
         found.update((raw[key].lower(), position) for position, raw in enumerate(_raws()))
+    # Two endpoints may differ in case alone.
+    found.update((raw["endpoint"], position) for position, raw in enumerate(_raws()))
     return found
 
 
@@ -141,7 +143,8 @@ def get(name: str) -> Model:
     Raises:
         UnknownModelError: There is none; the message and `nearest` hold the three nearest names.
     """
-    position = _index().get(name.strip().strip("/").lower())
+    plain = name.strip().strip("/")
+    position = _index().get(plain, _index().get(plain.lower()))
     if position is not None:
         return _model(position)
     near = nearest(name)

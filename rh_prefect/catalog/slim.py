@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from rh_prefect.catalog.entry import Model, Output, ParamType, Status, decode_model
+from rh_prefect.catalog.entry import Model, Output, Param, ParamType, Status, decode_model
 from rh_prefect.catalog.names import class_name
 from rh_prefect.catalog.notes import extra_options, pattern_of, rules_of, shape_of
 from rh_prefect.catalog.price import Unit, text_of
 from rh_prefect.errors import InputError
 
 _FLAGS = ("groups", "in_docs", "aliases", "replaced_by", "incomplete", "seen", "price_seen", "price_note")
+_USUAL_SOURCE = "official-registry"
+CURRENCY = "CNY"
+"""Of RunningHub's price files."""
+
 _STATUSES = {"gone-from-newest-list": "gone"}
 _REGISTRY, _CN_PAGES = "registry-2026-09", "site-2026-09"
 """The lists that tell where a model is offered: of the models of the first, .cn shows those of the second."""
@@ -39,6 +45,68 @@ def slim(source: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"This is not a model registry: {error!r} while it was read. Give another file.") from error
     _refuse_twins(models)
     return {**facts, "models": sorted(models, key=lambda model: str(model["name"]).lower())}
+
+
+def is_slim(raw: Mapping[str, Any]) -> bool:
+    """Tells whether a model is in the slim form already, which leaves out what is the usual case."""
+    price = raw.get("price") or {}
+    is_full = raw.get("provenance") == _USUAL_SOURCE or "rules" in price or price.get("currency") == CURRENCY
+    return not is_full and all(param.get("required", True) is True for param in raw["params"])
+
+
+def refuse_unusable(model: Model) -> None:
+    """Refuses a model that would be read and break later: in an input class, a form or a search.
+
+    Args:
+        model: The model.
+
+    Raises:
+        InputError: It says something that cannot be.
+    """
+    texts = (
+        model.name,
+        model.endpoint,
+        model.family,
+        model.seen,
+        model.price_seen,
+        model.price_note,
+        model.replaced_by,
+    )
+    if not all(isinstance(text, str) for text in (*texts, *model.groups, *model.aliases)):
+        raise InputError("a name, family, group, alias, date or note is no text")
+    if not model.name or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", model.endpoint):
+        raise InputError(f"{model.endpoint!r} is no endpoint, or it has no name")
+    if len({param.key for param in model.params}) < len(model.params):
+        raise InputError("a parameter is listed twice")
+    for param in model.params:
+        flaw = _flaw(param)
+        if flaw:
+            raise InputError(f"parameter {param.key.strip()!r}: {flaw}")
+
+
+def _flaw(param: Param) -> str:
+    if not all(isinstance(text, str) for text in (param.note, param.pattern, *param.options, *param.accept)):
+        return "an option, format or note is no text"
+    limits = (param.min, param.max, param.step, param.max_length, param.max_items, param.max_size_mb)
+    if not all(limit is None or _is_number(limit) for limit in limits):
+        return "a limit is no number"
+    if any(limit is not None and limit < 1 for limit in (param.max_length, param.max_items, param.max_size_mb)):
+        return "a limit leaves room for nothing"
+    if param.min is not None and param.max is not None and param.min > param.max:
+        return "its least value is above its greatest"
+    return "it has no options" if param.type == "enum" and not param.options else _flaw_of_pattern(param.pattern)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _flaw_of_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return f"its pattern is not valid ({error})"
+    return ""
 
 
 def dumps(content: Mapping[str, Any]) -> str:
@@ -97,7 +165,7 @@ def _unusual(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"{raw['name']} has the status {status!r}, which this version does not know.")
     sources = raw.get("sources", ())
     facts = {
-        "provenance": raw["provenance"] if raw["provenance"] != "official-registry" else None,
+        "provenance": raw["provenance"] if raw["provenance"] != _USUAL_SOURCE else None,
         "status": status if status != "current" else None,
         "on_cn": False if raw.get("on_cn") is False or (_REGISTRY in sources and _CN_PAGES not in sources) else None,
     }
@@ -136,7 +204,7 @@ def slim_price(raw: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     if price["unit"] not in get_args(Unit):
         raise InputError(f"{raw['name']} is priced per {price['unit']!r}, which this version does not know.")
-    currency = {} if price["currency"] == "CNY" else {"currency": price["currency"]}
+    currency = {} if price["currency"] == CURRENCY else {"currency": price["currency"]}
     amounts = {"fixed": price["fixed"]} if "fixed" in price else _rows(price["rules"])
     return {"unit": price["unit"], **_quantity(price["unit"], raw["params"]), **amounts, **currency}
 

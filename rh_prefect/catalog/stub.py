@@ -43,7 +43,7 @@ class ModelInput(InputBase):
 
 def input_for(model: Model | str) -> type[ModelInput]: ...
 def any_input(
-    model: str, params: Mapping[str, object], *, price: Decimal | float | None = None
+    model: str, params: Mapping[str, object], *, is_custom: bool = False, price: Decimal | float | None = None
 ) -> ModelInput | CustomInput: ...
 '''
 _TASKS_HEAD = '''\

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
+import re
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from rh_prefect.catalog import registry
 from rh_prefect.catalog.changes import Changes, changes
 from rh_prefect.catalog.merge import merge
-from rh_prefect.catalog.public_lists import Form, PublicList, read_list
+from rh_prefect.catalog.public_lists import Form, PublicList, is_past_day, read_list
 from rh_prefect.catalog.slim import decoded, dumps
 from rh_prefect.errors import InputError
+
+_SILENCE = 30.0
+"""Seconds without a byte after which a download is given up."""
+
+_LONGEST = 120.0
+"""Seconds that a download may take in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +61,13 @@ def refresh(source: str, *, date: str | None = None) -> Refreshed:
     entries = len(listed.models) + len(listed.prices)
     if not entries:
         told = "".join(f"\n  {flaw}" for flaw in listed.flaws[:5])
-        raise InputError(f"{source} names no model that can be used. Nothing was changed.{told}")
+        raise InputError(f"{_shown(source)} names no model that can be used. Nothing was changed.{told}")
     found = changes(before, content)
-    after = {**content, "version": _version(str(before["version"]), date), "source": f"{before['source']}; {source}"}
+    after = {
+        **content,
+        "version": _version(str(before["version"]), date),
+        "source": f"{before['source']}; {_shown(source)}",
+    }
     if content["models"] != before["models"]:
         _write(after)
     is_older = bool(date) and date < str(before["version"])[:10]
@@ -87,24 +98,53 @@ def in_use() -> dict[str, Any]:
 
 
 def _read(source: str) -> PublicList:
-    import fsspec  # takes a fifth of a second, and only this command needs it
-
+    shown = _shown(source)
     try:
-        with fsspec.open(source, "rb") as file:
-            content = json.loads(file.read())
-        return read_list(content)
+        return read_list(json.loads(_bytes_of(source)))
     except (OSError, ImportError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(f"{source} cannot be read: {reason}. Nothing was changed.") from error
-    except (ValueError, InputError) as error:
-        raise InputError(f"{source} is no list of models: {error}. Nothing was changed.") from error
+        raise InputError(f"{shown} cannot be read: {reason.replace(source, shown)}. Nothing was changed.") from error
+    except (ValueError, RecursionError, InputError) as error:
+        raise InputError(f"{shown} is no list of models: {error}. Nothing was changed.") from error
+
+
+def _bytes_of(source: str) -> bytes:
+    if source.startswith(("http://", "https://")):
+        return _download(source)
+    import fsspec  # takes a fifth of a second, and only this command needs it
+
+    with fsspec.open(source, "rb") as file:
+        content: bytes = file.read()
+    return content
+
+
+def _download(url: str) -> bytes:
+    import httpx
+
+    began = time.monotonic()
+    try:
+        with httpx.stream("GET", url, follow_redirects=True, timeout=_SILENCE) as answer:
+            if answer.is_error:
+                raise OSError(f"HTTP status {answer.status_code}")
+            parts = []
+            for part in answer.iter_bytes():
+                parts.append(part)
+                if time.monotonic() - began > _LONGEST:
+                    raise OSError(f"it took more than {_LONGEST} s")
+            return b"".join(parts)
+    except httpx.HTTPError as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _shown(source: str) -> str:
+    """The path or URL without the user and password that a URL may hold."""
+    return re.sub(r"(?<=://)[^/@]*@", "", source)
 
 
 def _day(given: str) -> str:
-    try:
-        return datetime.date.fromisoformat(given).isoformat()
-    except ValueError:
-        raise InputError(f"{given!r} is no day. What to do: write it as YYYY-MM-DD. Nothing was changed.") from None
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", given) or not is_past_day(given):
+        raise InputError(f"{given!r} is no day that has been. What to do: write it as YYYY-MM-DD. Nothing was changed.")
+    return given
 
 
 def _version(before: str, date: str) -> str:

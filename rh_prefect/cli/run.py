@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
@@ -39,6 +40,23 @@ Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block, in
 Credentials = Annotated[
     str | None, Parameter(help="Name of the block of an account or of a pool, instead of RH_API_KEY.")
 ]
+
+
+def _is_known(name: str) -> bool:
+    """Whether the catalogue has a model of this name; if not, says that it is called as an endpoint."""
+    from rh_prefect.catalog import get
+    from rh_prefect.errors import UnknownModelError
+
+    try:
+        get(name)
+    except UnknownModelError as error:
+        print(
+            f"The catalogue has no model {name!r}; the nearest are {', '.join(error.nearest)}. It is called as an "
+            "endpoint: only its files are checked.",
+            file=sys.stderr,
+        )
+        return False
+    return True
 
 
 _FLOWS = {"model": "any_model"}
@@ -80,12 +98,14 @@ def model(
             "run model: no model is named. What to do: name one or an endpoint, or give `--resume RUN_ID`."
         )
     params = read_assignments(name, set_ or [])
+    is_custom = name is not None and "/" in name and not _is_known(name)
     if name is not None:  # what is wrong is told before a server is started
-        any_input(name, params, price=price)
+        any_input(name, params, is_custom=is_custom, price=price)
         check_call("run model", {"set": files_in(params)}, files=("set",))
     parameters = {
         "model": name,
         "params": params,
+        "is_custom": is_custom,
         "price": price,
         "label": label,
         "budget": budget,

@@ -17,6 +17,7 @@ from rh_prefect.tasks.generate import generate
 async def any_model(
     model: Annotated[str, Field(min_length=1)],
     params: dict[str, Any],
+    is_custom: bool = False,
     price: Annotated[float, Field(gt=0)] | None = None,
     label: str | None = None,
     budget: Budget | None = None,
@@ -27,8 +28,9 @@ async def any_model(
     """Runs one model.
 
     Args:
-        model: Any name of a model, or an endpoint that the catalogue does not know, as in luma/uni-1/text-to-image.
+        model: Any name of a model, or an endpoint, as in luma/uni-9/text-to-image.
         params: Its parameters. A file is written as {"file": "s3://bucket/photo.jpg"}.
+        is_custom: Whether it is an endpoint that the catalogue does not know; only its files are checked.
         price: What a call of such an endpoint costs, for the budget; empty asks RunningHub.
         label: A name for the output, in its file's name.
         budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
@@ -37,7 +39,7 @@ async def any_model(
         storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
     """
     return await generate(
-        any_input(model, params, price=price),
+        any_input(model, params, is_custom=is_custom, price=price),
         label=label,
         budget=budget,
         max_attempts=max_attempts,

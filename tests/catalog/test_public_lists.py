@@ -72,8 +72,8 @@ READ = [
     [
         ([node("acme/picture/draw", *PARAMS)], ""),
         (
-            {"version": "public-2031-02-03", "model_count": 1, "models": [node("acme/picture/draw", *PARAMS)]},
-            "2031-02-03",
+            {"version": "public-2026-02-03", "model_count": 1, "models": [node("acme/picture/draw", *PARAMS)]},
+            "2026-02-03",
         ),
     ],
 )
@@ -104,8 +104,8 @@ def test_capabilities_say_the_same_in_other_words() -> None:
         "params": params,
         "popularity": 99,
     }
-    found = read_list({"version": "2031-01-31", "total": 1, "endpoints": [entry]})
-    assert (found.form, found.date, found.flaws) == ("capabilities", "2031-01-31", [])
+    found = read_list({"version": "2026-01-31", "total": 1, "endpoints": [entry]})
+    assert (found.form, found.date, found.flaws) == ("capabilities", "2026-01-31", [])
     model = found.models["acme/film"]
     assert (model["name"], model["output"]) == ("acme-film", "text")
     assert model["params"] == [
@@ -138,7 +138,12 @@ def test_a_marked_endpoint_is_deprecated_and_an_alias(endpoint: str, name: str) 
         (field("mode", "LIST"), {"type": "string"}, "a choice without options"),
         (field("colour", "PALETTE"), {"type": "string"}, "type 'PALETTE' is unknown"),
         (field("n", "INT", min=1, max=4, defaultValue=9), {"type": "int", "min": 1, "max": 4}, "default 9"),
-        (field("n", "INT", max="many"), {"type": "int"}, "max 'many' is no number"),
+        (field("n", "INT", max="many"), {"type": "int"}, "max 'many' is no limit"),
+        (field("n", "INT", min=5, max=1), {"type": "int"}, "min 5 is above max 1"),
+        (field("p", "STRING", maxLength=-1), {"type": "string"}, "max_length -1 is no limit"),
+        (field("i", "IMAGE", maxSize=0.5), {"type": "image"}, "max_size_mb 0.5 is no limit"),
+        (field("i", "IMAGE", accept='"PNG"'), {"type": "image"}, "accepted formats"),
+        (field("m", "LIST", options=7), {"type": "string"}, "a choice without options"),
         (field("i", "IMAGE", accept="PNG, JPG"), {"type": "image"}, "accepted formats 'PNG, JPG'"),
     ],
 )
@@ -158,6 +163,12 @@ def test_a_part_that_cannot_be_used_is_named_and_the_parameter_kept(
         ({"endpoint": "a b"}, "entry 1: it names no endpoint"),
         (node("acme/a", output_type="smell"), "acme/a: output_type 'smell' is unknown"),
         ({**node("acme/a"), "params": "none"}, "acme/a: params is no list"),
+        (
+            node("acme/a", name_en="\ud800"),
+            "entry 1: it holds half of a character (a lone surrogate), which is not valid text",
+        ),
+        (node("acme/a", field("n", "INT", max=10**400)), "entry 1: it holds a number of more than 300 digits"),
+        (node("acme/../b"), "entry 1: it names no endpoint"),
         (node("acme/b"), "acme/b: it is listed twice; the first entry is used"),
         (node("acme/a", {"type": "INT"}), "acme/a: a parameter without a usable key (None) is left out"),
     ],
@@ -182,8 +193,8 @@ RULE = {"when": {"resolution": "1080P"}, "price": 2.5}
         ({"pricing_type": "fixed", "price": 3, "unit": "/秒起"}, {"unit": "second, from", "fixed": 3}),
         ({"pricing_type": "fixed", "price": 3, "unit": "/1000char"}, {"unit": "1000 characters", "fixed": 3}),
         (
-            {"pricing_type": "fixed", "price": 3, "updated_at": "2031-05-06T07:08:09"},
-            {"unit": "call", "fixed": 3, "seen": "2031-05-06"},
+            {"pricing_type": "fixed", "price": 3, "updated_at": "2026-05-06T07:08:09"},
+            {"unit": "call", "fixed": 3, "seen": "2026-05-06"},
         ),
         (
             {"pricing_type": "parameter_based", "depends_on": ["resolution"], "rules": [RULE]},
@@ -195,8 +206,8 @@ RULE = {"when": {"resolution": "1080P"}, "price": 2.5}
     ],
 )
 def test_a_price_is_read_and_a_placeholder_is_none(row: dict[str, Any], read: dict[str, Any] | None) -> None:
-    found = read_list({"version": "public-2031-02-03", "pricing": [price("acme/a", **row)]})
-    assert (found.form, found.date, found.flaws) == ("prices", "2031-02-03", [])
+    found = read_list({"version": "public-2026-02-03", "pricing": [price("acme/a", **row)]})
+    assert (found.form, found.date, found.flaws) == ("prices", "2026-02-03", [])
     assert found.prices == {"acme/a": None if read is None else {"currency": "CNY", **read}}
 
 
@@ -220,3 +231,34 @@ def test_a_price_that_cannot_be_read_counts_as_unknown(row: dict[str, Any], flaw
 def test_what_has_no_known_form_is_refused(content: object) -> None:
     with pytest.raises(InputError, match="no form that is known"):
         read_list(content)
+
+
+def test_an_entry_without_a_mark_goes_before_one_with_it() -> None:
+    old, new = node("acme/x-[Deprecated]", field("old", "INT")), node("acme/x", field("new", "INT"))
+    for entries in ([old, new], [new, old]):
+        model = read_list(entries).models["acme/x"]
+        assert (model["status"], [param["key"] for param in model["params"]]) == ("current", ["new"])
+    lora = read_list([node("acme/x-deprecated-lora/edit")]).models
+    assert list(lora) == ["acme/x-deprecated-lora/edit"]
+
+
+def test_the_first_price_of_an_endpoint_counts() -> None:
+    rows = [price("acme/a", pricing_type="fixed", price=amount) for amount in (0.77, 0.01)]
+    marked = price("acme/a-[Deprecated]", pricing_type="fixed", price=0.001)
+    found = read_list({"pricing": [marked, *rows]})
+    assert found.prices["acme/a"] == {"currency": "CNY", "unit": "call", "fixed": 0.77}
+    assert found.flaws == ["acme/a: it is listed twice; the first price is used"]
+
+
+@pytest.mark.parametrize("currency", ["x", "-1", ["CNY"], float("nan")])
+def test_a_price_in_no_currency_is_not_taken(currency: object) -> None:
+    found = read_list({"pricing": [price("acme/a", pricing_type="fixed", price=1, currency=currency)]})
+    assert found.prices.get("acme/a") is None
+    assert len(found.flaws) == 1
+
+
+@pytest.mark.parametrize("version", ["9999-99-99", "2999-01-01", "public-2026-13-01"])
+def test_a_day_that_has_not_been_is_no_date(version: str) -> None:
+    found = read_list({"version": version, "models": [node("acme/a")]})
+    assert found.date == ""
+    assert "no day that has been" in found.flaws[0]

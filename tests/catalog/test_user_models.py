@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +22,7 @@ from rh_prefect.catalog.registry import SLIM_FILE, is_older
 from rh_prefect.errors import InputError
 from tests.support.registry import registry as written
 
+TODAY = datetime.now(UTC).date().isoformat()
 OWN = json.loads(SLIM_FILE.read_bytes())
 COUNT = len(OWN["models"])
 SHOW = "from rh_prefect import catalog; m = catalog.get('z-image/turbo'); print(len(catalog.models()), m.price)"
@@ -66,7 +68,7 @@ def own(endpoint: str) -> dict[str, Any]:
     return next(model for model in OWN["models"] if model["endpoint"] == endpoint)
 
 
-def capabilities(*endpoints: dict[str, Any], version: str = "2099-01-01") -> dict[str, Any]:
+def capabilities(*endpoints: dict[str, Any], version: str = TODAY) -> dict[str, Any]:
     return {"version": version, "total": len(endpoints), "endpoints": list(endpoints)}
 
 
@@ -89,7 +91,7 @@ def changed(models: dict[str, Any]) -> None:
 
 def test_the_difference_is_told_and_the_next_process_has_it(file: Path, tmp_path: Path) -> None:
     user_models.refresh(str(written(tmp_path / "first.json")))
-    done = user_models.refresh(str(written(tmp_path / "second.json", version="2099-01-02", change=changed)))
+    done = user_models.refresh(str(written(tmp_path / "second.json", version=f"{TODAY}+1", change=changed)))
     assert list(done.changes.lines()) == [
         "+ z-image/ultra",
         "- suno-lyrics",
@@ -116,13 +118,13 @@ def test_a_newer_list_changes_what_it_tells_and_keeps_what_it_does_not_know(file
     new = entry("z-image/ultra", PROMPT)
     done = user_models.refresh(saved(tmp_path / "c.json", capabilities(entry(TURBO, PROMPT), new, entry(veo))))
     now = kept(file)
-    assert now[TURBO] == own(TURBO) | {"params": [now[TURBO]["params"][0]], "seen": "2099-01-01"}
+    assert now[TURBO] == own(TURBO) | {"params": [now[TURBO]["params"][0]], "seen": TODAY}
     assert now[TURBO]["params"][0] == {**own(TURBO)["params"][0], "max_length": 7}
     assert now["z-image/ultra"]["family"] == "z-image"
     assert {now[e].get("status", "current") for e in (TURBO, veo, "z-image/ultra")} == {"current"}
     assert now["rhart-audio/suno/lyrics"]["status"] == "gone"
     assert now[veo]["params"] == own(veo)["params"]
-    assert (done.form, done.date, done.is_older, done.flaws) == ("capabilities", "2099-01-01", False, ())
+    assert (done.form, done.date, done.is_older, done.flaws) == ("capabilities", TODAY, False, ())
     assert not done.changes.repriced
 
 
@@ -149,9 +151,10 @@ def test_an_older_list_adds_what_is_missing_and_changes_nothing_else(file: Path,
 def test_a_list_without_a_date_takes_nothing_for_gone_unless_its_date_is_given(file: Path, tmp_path: Path) -> None:
     listed = saved(tmp_path / "b.json", [{**entry(TURBO), "params": [{"fieldKey": "prompt", "type": "STRING"}]}])
     assert user_models.refresh(listed).changes.gone == []
-    assert len(user_models.refresh(listed, date="2099-01-01").changes.gone) > 400
-    with pytest.raises(InputError, match="'soon' is no day"):
-        user_models.refresh(listed, date="soon")
+    assert len(user_models.refresh(listed, date=TODAY).changes.gone) > 400
+    for day in ("soon", "2999-01-01", "20261101"):
+        with pytest.raises(InputError, match=f"'{day}' is no day that has been"):
+            user_models.refresh(listed, date=day)
 
 
 def test_prices_alone_are_taken_and_a_placeholder_changes_nothing(file: Path, tmp_path: Path) -> None:
@@ -160,20 +163,20 @@ def test_prices_alone_are_taken_and_a_placeholder_changes_nothing(file: Path, tm
         rows.append({"endpoint": endpoint, "pricing_type": "fixed", "unit": "/次", "price": amount})
     when = [{"when": {"resolution": "1080P", "duration": "5"}, "price": 9.5}]
     rows.append({"endpoint": kling["endpoint"], "pricing_type": "parameter_based", "unit": "/次", "rules": when})
-    done = user_models.refresh(saved(tmp_path / "p.json", {"version": "public-2099-01-01", "pricing": rows}))
+    done = user_models.refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": rows}))
     assert done.changes.repriced == {
         "alibaba/wan-2.6/image-to-video": "2.25 to 11.25 CNY per call -> 9.50 CNY per call",
         "z-image/turbo": "0.04 CNY per call -> 0.07 CNY per call",
     }
     assert kept(file)[kling["endpoint"]]["price"]["rows"] == [["1080p", "5", 9.5]]
-    assert kept(file)[TURBO]["price_seen"] == "2099-01-01"
+    assert kept(file)[TURBO]["price_seen"] == TODAY
     assert done.flaws == ("acme/none: a price of a model that the catalogue does not know",)
     assert done.changes.gone == []
 
 
 def test_an_older_price_does_not_replace_a_newer_one(file: Path, tmp_path: Path) -> None:
     row = {"endpoint": TURBO, "pricing_type": "fixed", "unit": "/次", "price": 0.01, "updated_at": "2020-01-01"}
-    done = user_models.refresh(saved(tmp_path / "p.json", {"version": "public-2099-01-01", "pricing": [row]}))
+    done = user_models.refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [row]}))
     assert not done.changes.repriced
 
 
@@ -196,7 +199,7 @@ def test_an_address_is_read_too(file: Path, tmp_path: Path) -> None:
     [
         ("{", "no list of models"),
         ("[]", "no list of models"),
-        ('{"version": "2099-01-01", "source": "x", "models": []}', "no form that is known"),
+        ('{"version": "2026-11-01", "source": "x", "models": []}', "no form that is known"),
         ('[{"name": "a"}]', "names no model that can be used"),
         ("", "no list of models"),
         (None, "cannot be read"),
@@ -244,3 +247,65 @@ def test_versions_are_compared_where_they_can_be(one: str, other: str, older: bo
 
 def test_the_packages_own_version_can_be_compared() -> None:
     assert is_older("2020-01-01", OWN["version"])
+
+
+def test_the_packages_own_data_file_is_a_list_too(file: Path) -> None:
+    """As for a worker on another machine, which is given this user's file."""
+    done = user_models.refresh(str(SLIM_FILE))
+    assert (done.form, done.flaws, str(done.changes)) == (
+        "catalogue",
+        (),
+        "0 new, 0 gone, 0 changed, 0 with another price",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "flaw"),
+    [
+        ({"aliases": [1, None]}, "is no text"),
+        ({"groups": [5]}, "is no text"),
+        ({"family": 5}, "is no text"),
+        ({"endpoint": "../etc"}, "names no endpoint"),
+        ({"price": {"unit": "call", "currency": "CNY", "fixed": "abc"}}, "cannot be read"),
+        ({"params": [{"key": "a", "type": "enum", "required": False}]}, "no options"),
+        ({"params": [{"key": "a", "type": "int", "required": False, "min": 5, "max": 1}]}, "above its greatest"),
+        ({"params": [{"key": "a", "type": "string", "required": False, "max_length": -1}]}, "room for nothing"),
+        ({"params": [{"key": "a", "type": "int", "required": False}] * 2}, "listed twice"),
+    ],
+)
+def test_an_entry_that_would_break_later_is_refused_now(
+    file: Path, tmp_path: Path, change: dict[str, Any], flaw: str
+) -> None:
+    facts = {"name": "new", "endpoint": "z-image/new", "output": "image", "family": "z-image", "params": []}
+    good = {**facts, "name": "good", "endpoint": "z-image/good", "provenance": "third-party"}
+    content = {"version": TODAY, "source": "x", "models": [{**facts, "provenance": "third-party", **change}, good]}
+    done = user_models.refresh(saved(tmp_path / "own.json", content))
+    assert done.changes.new == ["good"]
+    assert [flaw in told for told in done.flaws] == [True]
+
+
+@pytest.mark.parametrize("taken", ["CustomInput", "Decimal", "Mapping", "FileValue"])
+def test_a_model_is_not_called_like_what_the_module_holds(file: Path, tmp_path: Path, taken: str) -> None:
+    user_models.refresh(saved(tmp_path / "c.json", capabilities({**entry("z-image/odd", PROMPT), "name_en": taken})))
+    done = new_process("from rh_prefect import models; print(models.input_for('z-image/odd').entry.endpoint)")
+    assert done.stdout == "z-image/odd\n", done.stderr
+
+
+def test_a_name_does_not_hide_another_models_endpoint(file: Path, tmp_path: Path) -> None:
+    odd = {**entry("acme/q", PROMPT), "name_en": TURBO}
+    user_models.refresh(saved(tmp_path / "c.json", capabilities(odd, entry("Acme/Q", PROMPT), entry(TURBO, PROMPT))))
+    code = "from rh_prefect import catalog; print(*(catalog.get(one).endpoint for one in ('%s', 'acme/q', 'Acme/Q')))"
+    assert new_process(code % TURBO).stdout.split() == [TURBO, "acme/q", "Acme/Q"]
+
+
+def test_a_note_beside_a_price_stays(file: Path, tmp_path: Path) -> None:
+    noted = next(model for model in OWN["models"] if "price_note" in model and "fixed" in model.get("price", {}))
+    row = {"endpoint": noted["endpoint"], "pricing_type": "fixed", "unit": "/秒", "price": 77, "updated_at": TODAY}
+    user_models.refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [row]}))
+    assert kept(file)[noted["endpoint"]]["price_note"] == noted["price_note"]
+
+
+def test_a_password_in_an_address_is_told_nowhere(file: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        user_models.refresh("http://user:secret@127.0.0.1:9/list.json")
+    assert "secret" not in str(refused.value)

@@ -11,7 +11,7 @@ from rh_prefect.catalog.registry import SLIM_FILE
 
 
 def registry(
-    path: Path, *, version: str = "2099-01-01", change: Callable[[dict[str, Any]], None] | None = None
+    path: Path, *, version: str = "2026-11-01", change: Callable[[dict[str, Any]], None] | None = None
 ) -> Path:
     """Writes a registry of all models.
 
