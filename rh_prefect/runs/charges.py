@@ -15,8 +15,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from rh_prefect.connection import connect
 from rh_prefect.jobs.care import jobs_of
 from rh_prefect.jobs.ledger.costs import COINS, Charge, Costs, charge_of
-from rh_prefect.jobs.ledger.journal import FolderJournal, Journal, folder_scopes
-from rh_prefect.jobs.ledger.records import Submit, UnreadableRecord
+from rh_prefect.jobs.ledger.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
+from rh_prefect.jobs.ledger.records import Submit
 from rh_prefect.jobs.outputs import manifest
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore

@@ -21,7 +21,15 @@ from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.connection import connect, disconnect
 from rh_prefect.errors import JournalError
-from rh_prefect.jobs.ledger.journal import HEX_DIGITS, JSON, EndListener, by_job, check_key, run_together
+from rh_prefect.jobs.ledger.journal import (
+    HEX_DIGITS,
+    JSON,
+    EndListener,
+    UnreadableRecord,
+    by_job,
+    check_key,
+    run_together,
+)
 from rh_prefect.jobs.thread import LOOP
 from rh_prefect.runs import wakeups
 
@@ -188,7 +196,7 @@ class FlowRunJournal:
         try:
             return dict(json.loads(value))
         except (TypeError, ValueError) as error:
-            raise JournalError(
+            raise UnreadableRecord(
                 f"The record {key} of flow run {self.scope} is no JSON object: something else wrote an input of this "
                 "name. What to do: look at the flow run's inputs; no new task is submitted before that."
             ) from error

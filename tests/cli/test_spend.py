@@ -112,7 +112,13 @@ def test_a_run_whose_records_cannot_be_read_is_named_and_the_others_are_summed(
     url = str(tmp_path / "state" / "journal")
     asyncio.run(generate(models.ZImageTurbo(prompt="a lighthouse"), scope="old"))
     asyncio.run(FolderJournal(url, scope="new").create("0a1b-intent-1", {"token": "1", "colour": "blue"}))
+    broken = FolderJournal(url, scope="broken")
+    asyncio.run(broken.create("0a1b-intent-1", {"token": "1"}))
+    (record,) = (one for one in Path(url).rglob("*intent-1*") if "broken" in str(one))
+    record.write_text("no JSON")
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    with pytest.raises(JournalError, match="new: the record 0a1b-intent-1 has a form"):
+    with pytest.raises(JournalError) as failed:
         spend()
+    assert "new: the record 0a1b-intent-1 has a form" in str(failed.value)
+    assert "is not a JSON object" in str(failed.value)
     assert "0.04 CNY" in capsys.readouterr().out

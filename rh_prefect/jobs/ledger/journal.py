@@ -115,6 +115,10 @@ class TellingJournal(Protocol):
         ...
 
 
+class UnreadableRecord(JournalError):
+    """A record is there and has a form that this version does not know."""
+
+
 class NotExclusive(JournalError):
     """In a place two processes could create the same record."""
 
@@ -301,7 +305,7 @@ def _decode(data: bytes, where: str) -> JSON:
     except ValueError:
         record = None
     if not isinstance(record, dict):
-        raise JournalError(
+        raise UnreadableRecord(
             f"The record {where} is not a JSON object. What to do: look at the file; it was not written by this "
             "package as it stands. No new task is submitted for its job before it is mended."
         )

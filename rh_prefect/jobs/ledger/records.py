@@ -34,18 +34,15 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rh_prefect.errors import JournalError, Retry
+from rh_prefect.errors import Retry
 from rh_prefect.jobs.ledger.address import Address
+from rh_prefect.jobs.ledger.journal import UnreadableRecord
 from rh_prefect.jobs.ledger.owner import Owner
 
 RESUBMITTED = "on_unknown=resubmit"
 """Who forgets an unknown submit without having looked: it may have been paid for."""
 
 JobState = Literal["new", "open", "ticket", "refused", "unknown", "forgotten", "ended"]
-
-
-class UnreadableRecord(JournalError):
-    """A record of a job has a form that this version does not know."""
 
 
 def _token() -> str:
