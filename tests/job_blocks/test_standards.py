@@ -109,7 +109,7 @@ def test_the_docs_name_every_block_with_its_type_and_its_fields(name: str) -> No
     assert not missing
 
 
-OPTIONS = r"options of `generate`|takes its options, too"
+OPTIONS = r"options of `generate`|takes the same options"
 
 
 @pytest.mark.parametrize("block", JOB_BLOCKS)
