@@ -32,23 +32,23 @@ import pytest
 from benchmarks.mutants import ROOT, Mutant, mutants_of
 
 QUICK = {
-    "ledger/identity": ["jobs/ledger/test_identity.py", "jobs/ledger/test_matching.py"],
-    "ledger/address": ["jobs/ledger/test_address.py", "jobs/ledger/test_matching.py"],
-    "ledger/matching": ["jobs/ledger/test_matching.py"],
-    "ledger/calls": ["jobs/ledger/test_calls.py", "jobs/ledger/test_matching.py"],
-    "ledger/records": ["jobs/ledger/test_records.py", "jobs/test_lifecycle.py", "jobs/ledger/test_budget.py"],
-    "ledger/budget": ["jobs/ledger/test_budget.py"],
-    "ledger/costs": ["jobs/ledger/test_costs.py", "jobs/ledger/test_budget.py"],
-    "lifecycle": ["jobs/test_lifecycle.py", "jobs/ledger/test_budget.py"],
-    "posting": ["jobs/test_posting.py", "jobs/test_told.py"],
-    "opening": ["jobs/test_opening.py", "jobs/test_posting.py"],
-    "recovery": ["jobs/test_opening.py"],
-    "cancel": ["jobs/test_cancel.py", "jobs/test_leaving.py"],
-    "runner": ["jobs/test_runner.py", "jobs/ledger/test_budget.py", "jobs/test_waiting.py"],
+    "ledger/identity": ["jobs/journal/test_identity.py", "jobs/journal/test_matching.py"],
+    "ledger/address": ["jobs/journal/test_address.py", "jobs/journal/test_matching.py"],
+    "ledger/matching": ["jobs/journal/test_matching.py"],
+    "ledger/calls": ["jobs/journal/test_calls.py", "jobs/journal/test_matching.py"],
+    "ledger/records": ["jobs/journal/test_records.py", "jobs/test_lifecycle.py", "jobs/journal/test_budget.py"],
+    "ledger/budget": ["jobs/journal/test_budget.py"],
+    "ledger/costs": ["jobs/journal/test_costs.py", "jobs/journal/test_budget.py"],
+    "lifecycle": ["jobs/test_lifecycle.py", "jobs/journal/test_budget.py"],
+    "posting": ["jobs/test_submission.py", "jobs/test_told.py"],
+    "opening": ["jobs/test_scope_checks.py", "jobs/test_submission.py"],
+    "recovery": ["jobs/test_scope_checks.py"],
+    "cancel": ["jobs/test_cancel.py", "jobs/test_suspension.py"],
+    "runner": ["jobs/test_driver.py", "jobs/journal/test_budget.py", "jobs/test_completion.py"],
     "outputs/collect": ["jobs/outputs/test_collect.py"],
-    "outputs/published": ["jobs/outputs/test_published.py", "jobs/outputs/test_collect.py"],
+    "outputs/published": ["jobs/outputs/test_pending_outputs.py", "jobs/outputs/test_collect.py"],
     "outputs/manifest": ["jobs/outputs/test_manifest.py", "jobs/outputs/test_collect.py"],
-    "accounts/slots": ["jobs/accounts/test_slots.py", "jobs/accounts/test_first_free.py"],
+    "accounts/slots": ["jobs/accounts/test_limiter.py", "jobs/accounts/test_first_free.py"],
 }
 """Module -> the tests that are run first: those without a Prefect server and S3."""
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from rh_prefect import flow
 from rh_prefect.flows.film import FilmResult, film
-from rh_prefect.flows.parts import Aspect, Resolution
+from rh_prefect.flows.steps import Aspect, Resolution
 
 SUBJECTS = [
     "A lighthouse above a stormy sea at dawn",

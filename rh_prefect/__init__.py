@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from rh_prefect import models
     from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
     from rh_prefect.emulator import Emulator
+    from rh_prefect.flow_runs.flow import flow
+    from rh_prefect.flow_runs.resume import resume
     from rh_prefect.flows.batch.run import batch
     from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
-    from rh_prefect.jobs.outputs.answers import Face
     from rh_prefect.jobs.outputs.result import Result
-    from rh_prefect.media.ref import Media
+    from rh_prefect.jobs.outputs.typed_answers import Face
+    from rh_prefect.media.media import Media
     from rh_prefect.media.store import MediaStore
-    from rh_prefect.runs.flow import flow
-    from rh_prefect.runs.rerun import resume
     from rh_prefect.tasks.assemble import assemble
+    from rh_prefect.tasks.concurrent import generate_many
     from rh_prefect.tasks.generate import generate
-    from rh_prefect.tasks.many import generate_many
 
 _HOMES = {
     "Emulator": "rh_prefect.emulator",
-    "Face": "rh_prefect.jobs.outputs.answers",
-    "Media": "rh_prefect.media.ref",
+    "Face": "rh_prefect.jobs.outputs.typed_answers",
+    "Media": "rh_prefect.media.media",
     "MediaStorage": "rh_prefect.blocks",
     "MediaStore": "rh_prefect.media.store",
     "Result": "rh_prefect.jobs.outputs.result",
@@ -46,10 +46,10 @@ _HOMES = {
     "RunningHubWorkflow": "rh_prefect.job_blocks",
     "assemble": "rh_prefect.tasks.assemble",
     "batch": "rh_prefect.flows.batch.run",
-    "flow": "rh_prefect.runs.flow",
+    "flow": "rh_prefect.flow_runs.flow",
     "generate": "rh_prefect.tasks.generate",
-    "generate_many": "rh_prefect.tasks.many",
-    "resume": "rh_prefect.runs.rerun",
+    "generate_many": "rh_prefect.tasks.concurrent",
+    "resume": "rh_prefect.flow_runs.resume",
 }
 
 __all__ = [

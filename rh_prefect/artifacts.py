@@ -23,7 +23,7 @@ from prefect.context import FlowRunContext
 
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.jobs.ledger.costs import Costs
+from rh_prefect.jobs.journal.costs import Costs
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("rh_prefect.artifacts")

@@ -10,11 +10,11 @@ from decimal import Decimal
 from threading import RLock
 
 from rh_prefect.catalog import Model, get, models
-from rh_prefect.catalog.inputs import InputBase, build_input
+from rh_prefect.catalog.input_classes import InputBase, build_input
 from rh_prefect.catalog.registry import nearest, of_class
 from rh_prefect.custom import CustomInput, FileValue, custom
 from rh_prefect.errors import InputError
-from rh_prefect.media.ref import MediaInput, as_media_input
+from rh_prefect.media.media import MediaInput, as_media_input
 
 _LOCK = RLock()
 
@@ -31,7 +31,7 @@ class ModelInput(InputBase):
 
     @classmethod
     def as_media(cls, value: object) -> object:
-        """Reads what was given for a file; see `rh_prefect.media.ref.as_media_input`."""
+        """Reads what was given for a file; see `rh_prefect.media.media.as_media_input`."""
         return as_media_input(value)
 
     @classmethod

@@ -6,11 +6,11 @@ from os import PathLike
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from rh_prefect.catalog import Model
-from rh_prefect.catalog.inputs import InputBase
+from rh_prefect.catalog.input_classes import InputBase
 from rh_prefect.custom import CustomInput as CustomInput
 from rh_prefect.custom import FileValue as FileValue
 from rh_prefect.custom import custom as custom
-from rh_prefect.media.ref import Media
+from rh_prefect.media.media import Media
 
 class HasMedia(Protocol):
     """The result of a job, whose first file is meant."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.ref import Media, as_media_input
+from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.plain_values import flaw_of, snapshot
 
 InstanceType = Literal["default", "plus", "ultra"]

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.artifacts import Page, Progress, Step, contact_sheet, steps_table
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.ledger.costs import Costs
+from rh_prefect.jobs.journal.costs import Costs
 
 JPEG = b"\xff\xd8\xff" + b"x" * 30_000
 

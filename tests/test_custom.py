@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from rh_prefect import catalog, models
 from rh_prefect.cli.assignments import read_assignments
 from rh_prefect.errors import InputError, UnknownModelError
-from rh_prefect.media.ref import Media
+from rh_prefect.media.media import Media
 from rh_prefect.models import CustomInput, FileValue, ModelInput
 
 PHOTO = Media(uri="s3://b/a.png", kind="image", mime="image/png", size=3, sha256="0" * 64)

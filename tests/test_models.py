@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from rh_prefect import catalog, models
 from rh_prefect.catalog import InputWarning, Model
 from rh_prefect.errors import InputError
-from rh_prefect.media.ref import Media
+from rh_prefect.media.media import Media
 from rh_prefect.models import KlingV26ProImageToVideo, ModelInput
 
 ROOT = Path(__file__).parents[1]

@@ -16,10 +16,10 @@ from rh_prefect.blocks.credentials import RunningHubCredentials
 from rh_prefect.blocks.lookup import find_block, load_credentials
 from rh_prefect.blocks.pool import RunningHubPool
 from rh_prefect.errors import ConfigError
-from rh_prefect.jobs.keys import Key, payer
-from rh_prefect.jobs.ledger.records import Intent
-from rh_prefect.jobs.payer import Payer
-from rh_prefect.jobs.thread import LOOP
+from rh_prefect.jobs.account_registry import Key, payer
+from rh_prefect.jobs.engine import Payer
+from rh_prefect.jobs.journal.records import Intent
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.settings import get_settings
 
 BELIEVED = 60.0

@@ -11,7 +11,7 @@ from prefect.types import SecretDict
 from pydantic import ConfigDict, Field, field_validator
 
 from rh_prefect.media.names import DEFAULT_TEMPLATE
-from rh_prefect.media.place import has_password, is_local, local_path
+from rh_prefect.media.urls import has_password, is_local, local_path
 
 if TYPE_CHECKING:
     from prefect_aws import S3Bucket

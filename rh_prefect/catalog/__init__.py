@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rh_prefect.catalog.checks import InputWarning, Parameters, check_file, read_parameters, validate
-    from rh_prefect.catalog.costing import estimate
-    from rh_prefect.catalog.entry import Model, Output, Param, ParamType, Rule
+    from rh_prefect.catalog.descriptions import describe, summary
+    from rh_prefect.catalog.estimates import estimate
     from rh_prefect.catalog.examples import example
+    from rh_prefect.catalog.model import Model, Output, Param, ParamType, Rule
     from rh_prefect.catalog.price import Price, PriceTable
-    from rh_prefect.catalog.prose import describe, summary
     from rh_prefect.catalog.registry import get, models, nearest
     from rh_prefect.catalog.search import find
+    from rh_prefect.catalog.validation import InputWarning, Parameters, check_file, read_parameters, validate
 
 __all__ = [
     "InputWarning",
@@ -42,12 +42,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "checks": ("InputWarning", "Parameters", "check_file", "read_parameters", "validate"),
-    "entry": ("Model", "Output", "Param", "ParamType", "Rule"),
+    "validation": ("InputWarning", "Parameters", "check_file", "read_parameters", "validate"),
+    "model": ("Model", "Output", "Param", "ParamType", "Rule"),
     "examples": ("example",),
-    "costing": ("estimate",),
+    "estimates": ("estimate",),
     "price": ("Price", "PriceTable"),
-    "prose": ("describe", "summary"),
+    "descriptions": ("describe", "summary"),
     "registry": ("get", "models", "nearest"),
     "search": ("find",),
 }

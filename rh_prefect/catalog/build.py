@@ -19,9 +19,9 @@ from pathlib import Path
 
 from rh_prefect.catalog import stub
 from rh_prefect.catalog.changes import changes
-from rh_prefect.catalog.entry import Model
+from rh_prefect.catalog.data_file import decoded, dumps, slim
+from rh_prefect.catalog.model import Model
 from rh_prefect.catalog.registry import SLIM_FILE
-from rh_prefect.catalog.slim import decoded, dumps, slim
 from rh_prefect.errors import InputError
 
 STUB_FILE = SLIM_FILE.parent.parent / "models.pyi"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rh_prefect.catalog.entry import Model, Param
+from rh_prefect.catalog.model import Model, Param
 
 _EXTENSIONS = {"image": "png", "video": "mp4", "audio": "mp3"}
 

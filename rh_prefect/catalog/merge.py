@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rh_prefect.catalog.entry import decode_model
+from rh_prefect.catalog.data_file import is_slim, refuse_unusable, slim_model, slim_price
+from rh_prefect.catalog.model import decode_model
 from rh_prefect.catalog.names import class_name
 from rh_prefect.catalog.public_lists import TELLS, PublicList, Raw
-from rh_prefect.catalog.slim import is_slim, refuse_unusable, slim_model, slim_price
 from rh_prefect.errors import InputError
 
 _KEPT_OF_MODEL = ("name", "family", "groups", "in_docs", "replaced_by", "on_cn", "price", "price_seen", "price_note")

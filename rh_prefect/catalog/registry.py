@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rh_prefect.catalog.entry import Model, decode_model
+from rh_prefect.catalog.model import Model, decode_model
 from rh_prefect.catalog.names import class_name, snake_name, words
 from rh_prefect.errors import UnknownModelError
 

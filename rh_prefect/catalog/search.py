@@ -10,7 +10,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Literal, get_args
 
-from rh_prefect.catalog.entry import Model, Output
+from rh_prefect.catalog.model import Model, Output
 from rh_prefect.catalog.query import Query, Term, nearest_words, read_query
 from rh_prefect.catalog.registry import models
 from rh_prefect.catalog.tags import Input, inputs_of, spelled, tags_of

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Literal, get_args
 
-from rh_prefect.catalog.entry import Model
+from rh_prefect.catalog.model import Model
 from rh_prefect.catalog.names import words
 from rh_prefect.catalog.vocabulary import TAGS, Tag, split
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from rh_prefect.catalog import registry
 from rh_prefect.catalog.changes import Changes, changes
+from rh_prefect.catalog.data_file import decoded, dumps
 from rh_prefect.catalog.merge import merge
 from rh_prefect.catalog.public_lists import Form, PublicList, is_past_day, read_list
-from rh_prefect.catalog.slim import decoded, dumps
 from rh_prefect.errors import InputError
 
 _SILENCE = 30.0

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from rh_prefect.cli import servers
-from rh_prefect.cli.checks import is_flow_run_id
+from rh_prefect.cli import subprocesses
+from rh_prefect.cli.argument_checks import is_flow_run_id
 from rh_prefect.settings import get_settings
 
 
@@ -18,7 +18,7 @@ def prefect_api() -> Iterator[None]:
     if is_configured():
         yield
         return
-    with servers.prefect_server(_home()) as url:
+    with subprocesses.prefect_server(_home()) as url:
         os.environ["PREFECT_API_URL"] = url
         from prefect.context import refresh_global_settings_context
 
@@ -47,7 +47,7 @@ def _home() -> Path:
 def is_configured() -> bool:
     """Tells whether there is a Prefect API to talk to; the terminal is this command's from here on."""
     # Before Prefect is imported, which sets its logging up then.
-    for name, value in servers.QUIET.items():
+    for name, value in subprocesses.QUIET.items():
         os.environ.setdefault(name, value)
     from prefect.settings import PREFECT_API_URL
 

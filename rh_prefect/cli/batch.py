@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli.api import prefect_api
-from rh_prefect.cli.checks import check_batch
+from rh_prefect.cli.argument_checks import check_batch
 from rh_prefect.cli.run import Budget, Credentials, Out, Storage
 from rh_prefect.errors import InputError
 
@@ -99,7 +99,7 @@ def _pair(given: str) -> tuple[str, str]:
 
 
 def _run(parameters: dict[str, Any], words: Sequence[str]) -> BatchAccount:
-    from rh_prefect.cli.batch_watch import BatchWatch
+    from rh_prefect.cli.batch_console import BatchWatch
     from rh_prefect.errors import BatchUnfinished
 
     with BatchWatch(words) as watch:
@@ -113,8 +113,8 @@ def _run(parameters: dict[str, Any], words: Sequence[str]) -> BatchAccount:
 
 async def _in_flow_run(parameters: dict[str, Any], watch: Any) -> BatchAccount:
     from rh_prefect import flows
-    from rh_prefect.runs.drain import drain
-    from rh_prefect.runs.rerun import create, rerun
+    from rh_prefect.flow_runs.flush import drain
+    from rh_prefect.flow_runs.resume import create, rerun
 
     flow: Flow[..., Any] = flows.batch
     flow_run_id = str(await create(flow, parameters))

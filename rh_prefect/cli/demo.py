@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from rh_prefect.cli import servers
-from rh_prefect.cli.checks import check_call
+from rh_prefect.cli import subprocesses
+from rh_prefect.cli.argument_checks import check_call
 from rh_prefect.cli.run import Shots
 
 PROMPT = "A lighthouse above a stormy sea at dawn, gulls in the wind"
@@ -32,13 +32,13 @@ def demo(
     folder = folder.resolve()
     print(f"makes a film in {folder}, on Prefect's own server and an emulator of RunningHub")
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(servers.prefect_server(folder / "prefect"))
+        url = stack.enter_context(subprocesses.prefect_server(folder / "prefect"))
         settings = stack.enter_context(
-            servers.emulator(folder, "--clock", "real", "--factor", "20", "--long-side", "640", "--fps", "24")
+            subprocesses.emulator(folder, "--clock", "real", "--factor", "20", "--long-side", "640", "--fps", "24")
         )
         # Before Prefect is imported: it reads its settings once.
         os.environ.update(
-            servers.QUIET,
+            subprocesses.QUIET,
             PREFECT_API_URL=url,
             PREFECT_HOME=str(folder / "prefect"),
             RH_OUT=str(folder / "out"),

@@ -152,7 +152,7 @@ async def _storage(storage: str | None) -> str:
 
 
 async def _webhook() -> str:
-    from rh_prefect.jobs.callback import callback_of
+    from rh_prefect.jobs.webhook_address import callback_of
 
     settings = get_settings()
     callback = callback_of(settings)
@@ -167,7 +167,7 @@ async def _webhook() -> str:
 
 
 async def _machine() -> str:
-    from rh_prefect.jobs.ledger.spool import Spool
+    from rh_prefect.jobs.journal.spool import Spool
 
     folder = get_settings().state_dir
     waiting = list(Spool(folder / "spool").entries())

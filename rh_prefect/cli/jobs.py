@@ -10,18 +10,18 @@ from cyclopts import Parameter
 
 from rh_prefect.cli.api import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, RunningHubError, TaskNotFound
-from rh_prefect.jobs import care
+from rh_prefect.jobs import admin
 from rh_prefect.jobs.events import what_of
-from rh_prefect.jobs.ledger.journal import folder_scopes
-from rh_prefect.jobs.ledger.records import JobView
-from rh_prefect.jobs.ledger.spool import Spool
+from rh_prefect.jobs.journal.journal import folder_scopes
+from rh_prefect.jobs.journal.records import JobView
+from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
     from rh_prefect.jobs.cancel import CancelReport
-    from rh_prefect.jobs.ledger.journal import Journal
-    from rh_prefect.jobs.ledger.records import Submit
-    from rh_prefect.jobs.ledger.scope import Scope
+    from rh_prefect.jobs.journal.journal import Journal
+    from rh_prefect.jobs.journal.records import Submit
+    from rh_prefect.jobs.journal.scope import Scope
 
 
 def list_(run: str | None = None) -> None:
@@ -40,7 +40,7 @@ def show_(job: str) -> None:
     Args:
         job: `<run>/<key>`, as `list` shows it.
     """
-    scope, key = care.split_job(job)
+    scope, key = admin.split_job(job)
     with api_of_earlier_runs(scope):
         view = asyncio.run(_read(scope, key))
     for submit in view.submits:
@@ -74,7 +74,7 @@ def adopt_(
         raise InputError(
             "jobs adopt: a job and a task id are needed. What to do: `rh-prefect jobs adopt RUN/KEY TASK_ID`."
         )
-    scope, key = care.split_job(job)
+    scope, key = admin.split_job(job)
     with api_of_earlier_runs(scope):
         asyncio.run(_adopt(scope, key, task_id))
     print(
@@ -89,7 +89,7 @@ def forget_(job: str) -> None:
     Args:
         job: `<run>/<key>`, as the error names it.
     """
-    scope, key = care.split_job(job)
+    scope, key = admin.split_job(job)
     with api_of_earlier_runs(scope):
         asyncio.run(_forget(scope, key))
     print(f"{job}: forgotten. The next run of {scope} submits it anew and pays for it.")
@@ -151,7 +151,7 @@ async def _list_runs() -> None:
 
 
 async def _list_flow_runs() -> None:
-    from rh_prefect.runs.past import latest_runs
+    from rh_prefect.flow_runs.queries import latest_runs
 
     found = [one async for one in latest_runs()]
     print("flow runs with paid jobs, newest first:" if found else "none of the latest flow runs has a paid job")
@@ -170,10 +170,10 @@ async def _list_jobs(run: str) -> None:
 
 async def _jobs(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
     """A run's own jobs, and those of the batches that it goes on with, which belong to the run that began them."""
-    from rh_prefect.runs.past import scopes_of
+    from rh_prefect.flow_runs.queries import scopes_of
 
     for scope in await scopes_of(await _scope(run)):
-        async for view in care.jobs_of(scope.journal):
+        async for view in admin.jobs_of(scope.journal):
             yield scope, view
 
 
@@ -192,11 +192,11 @@ def _what(view: JobView) -> str:
 
 
 async def _adopt(scope: str, key: str, task_id: str) -> None:
-    from rh_prefect.jobs.thread import LOOP
-    from rh_prefect.runs.cancel import account_of
+    from rh_prefect.flow_runs.cancellation import account_of
+    from rh_prefect.jobs.loop_thread import LOOP
 
     journal = _journal(scope)
-    view = await care.read_job(journal, key)
+    view = await admin.read_job(journal, key)
     intent = view.submits[-1].intent
 
     async def look() -> None:
@@ -211,25 +211,25 @@ async def _adopt(scope: str, key: str, task_id: str) -> None:
         ) from error
     except RunningHubError as error:
         print(f"task {task_id} could not be looked at, so it is taken at your word: {error}")
-    await care.adopt(journal, key, task_id)
+    await admin.adopt(journal, key, task_id)
 
 
 async def _forget(scope: str, key: str) -> None:
     journal = _journal(scope)
     # The ticket that everybody looks for may lie on this very machine.
-    await care.replay_spool(_spool(), journal)
-    view = await care.read_job(journal, key)
+    await admin.replay_spool(_spool(), journal)
+    view = await admin.read_job(journal, key)
     if view.last is not None and view.last.state == "ticket":
         await _see_that_it_is_lost(scope, view.last)
-        await care.lose(journal, key)
+        await admin.lose(journal, key)
     else:
-        await care.forget(journal, key)
+        await admin.forget(journal, key)
 
 
 async def _see_that_it_is_lost(scope: str, submit: Submit) -> None:
     """A task was paid for, and only where the account that paid no longer knows it nothing can come of it."""
-    from rh_prefect.jobs.thread import LOOP
-    from rh_prefect.runs.cancel import account_of
+    from rh_prefect.flow_runs.cancellation import account_of
+    from rh_prefect.jobs.loop_thread import LOOP
 
     async def look() -> str:
         return (await (await account_of(submit.intent)).client.query(submit.task_id or "")).status
@@ -246,15 +246,15 @@ async def _see_that_it_is_lost(scope: str, submit: Submit) -> None:
 
 async def _recover(run: str, storage: str | None) -> list[str]:
     from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.jobs.recovery import recover
+    from rh_prefect.jobs.journal_recovery import recover
 
     scope, store = await _scope(run), await load_storage(storage)
     return await recover(scope.journal, store)
 
 
 async def _collect(run: str) -> None:
-    from rh_prefect.jobs.thread import LOOP
-    from rh_prefect.runs.hooks import bring_home
+    from rh_prefect.flow_runs.hooks import bring_home
+    from rh_prefect.jobs.loop_thread import LOOP
 
     failed = False
     async for scope, view in _jobs(run):
@@ -277,14 +277,14 @@ async def _collect(run: str) -> None:
 
 
 async def _cancel(run: str) -> CancelReport:
-    from rh_prefect.jobs.thread import LOOP
-    from rh_prefect.runs.cancel import cancel_run
+    from rh_prefect.flow_runs.cancellation import cancel_run
+    from rh_prefect.jobs.loop_thread import LOOP
 
     return await LOOP.call(cancel_run(await _scope(run), by="rh-prefect jobs cancel"))
 
 
 async def _read(scope: str, key: str) -> JobView:
-    return await care.read_job(_journal(scope), key)
+    return await admin.read_job(_journal(scope), key)
 
 
 async def _replay_spool() -> None:
@@ -293,7 +293,7 @@ async def _replay_spool() -> None:
     if not scopes:
         print("no ticket waits on this machine for its journal")
     for scope in scopes:
-        for task_id in await care.replay_spool(spool, _journal(scope)):
+        for task_id in await admin.replay_spool(spool, _journal(scope)):
             print(f"{scope}: task {task_id} is in its journal now")
 
 
@@ -303,12 +303,12 @@ def _spool() -> Spool:
 
 def _journal(scope: str) -> Journal:
     # Prefect takes a second to import, which `--help` need not wait for.
-    from rh_prefect.runs.past import journal_of
+    from rh_prefect.flow_runs.queries import journal_of
 
     return journal_of(scope)
 
 
 async def _scope(run: str) -> Scope:
-    from rh_prefect.runs.past import scope_named
+    from rh_prefect.flow_runs.queries import scope_named
 
     return await scope_named(run)

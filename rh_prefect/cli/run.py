@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli.api import prefect_api
-from rh_prefect.cli.checks import check_call
+from rh_prefect.cli.argument_checks import check_call
 from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def run_flow(  # returns what the flow returns
         What the flow returns.
     """
     from rh_prefect import flows
-    from rh_prefect.cli.show import Watch
+    from rh_prefect.cli.console import Watch
 
     flow: Flow[..., Any] = getattr(flows, _FLOWS.get(name, name))
     with Watch(command=_command(name, out)) as watch:
@@ -280,7 +280,7 @@ def run_flow(  # returns what the flow returns
 
 
 def _command(name: str, out: str | None) -> str:
-    from rh_prefect.media.place import locate, without_user
+    from rh_prefect.media.urls import locate, without_user
 
     there = f" --out {shlex.quote(without_user(locate(out)))}" if out else ""
     return name.replace("_", "-") + there
@@ -288,8 +288,8 @@ def _command(name: str, out: str | None) -> str:
 
 async def _go_on_where_its_files_are(flow_run_id: str) -> None:
     """Unless this command names a place, the run's files belong where they were: what is there is not fetched again."""
-    from rh_prefect.jobs.care import jobs_of
-    from rh_prefect.runs.journal import FlowRunJournal
+    from rh_prefect.flow_runs.journal import FlowRunJournal
+    from rh_prefect.jobs.admin import jobs_of
 
     if "RH_OUT" in os.environ:
         return
@@ -300,8 +300,8 @@ async def _go_on_where_its_files_are(flow_run_id: str) -> None:
 
 
 async def _in_flow_run(flow: Flow[..., Any], parameters: dict[str, Any], resume: str | None, watch: Any) -> Any:
-    from rh_prefect.runs.drain import drain
-    from rh_prefect.runs.rerun import create, find, rerun
+    from rh_prefect.flow_runs.flush import drain
+    from rh_prefect.flow_runs.resume import create, find, rerun
 
     flow_run_id = resume or str(await create(flow, parameters))
     if resume is not None:

@@ -17,8 +17,8 @@ from rh_prefect.errors import InputError, JournalError
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
+    from rh_prefect.flow_runs.spending import Charges, TaskCharge
     from rh_prefect.media.store import MediaStore
-    from rh_prefect.runs.charges import Charges, TaskCharge
 
 
 def spend(
@@ -51,7 +51,7 @@ def spend(
 
 async def _charges(storage: str | None) -> tuple[MediaStore, Charges]:
     from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.runs.charges import charges
+    from rh_prefect.flow_runs.spending import charges
 
     store = await load_storage(storage)
     url = get_settings().journal_url

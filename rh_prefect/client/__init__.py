@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rh_prefect.client.api import DEFAULT_BASE_URL, Client, V1Submit
 from rh_prefect.client.apps import AppSort
+from rh_prefect.client.comfyui_tasks import NativeSubmit
 from rh_prefect.client.download import discard_partial
-from rh_prefect.client.native import NativeSubmit
 from rh_prefect.client.platform import ResourceKind
-from rh_prefect.client.states import read_delivery
+from rh_prefect.client.task_states import read_delivery
 from rh_prefect.client.wire import (
     Account,
     ApiKey,

@@ -13,17 +13,17 @@ from typing import Final, Literal, Self, get_args
 import httpx
 from pydantic import SecretStr
 
-from rh_prefect.client import answers, wire
-from rh_prefect.client.answers import Ask
+from rh_prefect.client import responses, wire
 from rh_prefect.client.apps import Apps, QuickCreate
 from rh_prefect.client.assets import Assets
+from rh_prefect.client.comfyui import NativeProxy
+from rh_prefect.client.comfyui_tasks import NativeTasks
 from rh_prefect.client.core import PACE_SECONDS, V1_KEY, Core
 from rh_prefect.client.data_url import is_data_url, write_data
 from rh_prefect.client.download import Progress, download
 from rh_prefect.client.lora import upload_lora
-from rh_prefect.client.native import NativeTasks
 from rh_prefect.client.platform import Platform
-from rh_prefect.client.proxy import NativeProxy
+from rh_prefect.client.responses import Ask
 from rh_prefect.client.upload import FileBody
 from rh_prefect.client.webhooks import Webhooks
 from rh_prefect.client.workflows import Workflows
@@ -41,8 +41,8 @@ _ENDPOINT: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 class Client:
     """Talks to one RunningHub account.
 
-    It belongs to one event loop. The key is in no repr, log, error or value; `rh_prefect.client.pools` says how
-    connections are used, `rh_prefect.client.answers` how answers are judged.
+    It belongs to one event loop. The key is in no repr, log, error or value; `rh_prefect.client.connections` says how
+    connections are used, `rh_prefect.client.responses` how answers are judged.
 
     Args:
         api_key: The account's key.
@@ -143,7 +143,7 @@ class Client:
             answer = await self._core.submit(endpoint.lstrip("/"), body, ask, key_field=V1_KEY)
         else:
             answer = await self._core.submit(f"openapi/v2/{_path(endpoint)}", body, ask)
-        return answers.submitted(answer, ask)
+        return responses.submitted(answer, ask)
 
     async def query(self, task_id: str) -> wire.TaskView:
         """Asks how a task is.
@@ -160,7 +160,7 @@ class Client:
             return await machine.query(task_id)
         ask = Ask(f"query of task {task_id}")
         answer = await self._core.call("openapi/v2/query", {"taskId": task_id}, ask)
-        return answers.looked_at(answer, ask, task_id=task_id)
+        return responses.looked_at(answer, ask, task_id=task_id)
 
     async def cancel(self, task_id: str) -> None:
         """Cancels a queued or running task; a query tells what became of it.
@@ -174,7 +174,7 @@ class Client:
             await machine.cancel(task_id)
             return
         ask = Ask(f"cancel of task {task_id}")
-        answers.checked(await self._core.call_v1("task/openapi/cancel", {"taskId": task_id}, ask), ask)
+        responses.checked(await self._core.call_v1("task/openapi/cancel", {"taskId": task_id}, ask), ask)
 
     async def queue_status(self) -> wire.QueueStatus:
         """Asks how many tasks the key may run and runs; the cheapest check of a key.
@@ -187,7 +187,7 @@ class Client:
         # Who waits for a slot asks again by itself.
         ask = Ask("queue status", pace_seconds=2.0)
         answer = await self._core.call("openapi/v2/queue/status", None, ask)
-        return wire.read_queue_status(answers.with_data(answer, ask))
+        return wire.read_queue_status(responses.with_data(answer, ask))
 
     async def account(self) -> wire.Account:
         """Asks what the account holds.
@@ -200,7 +200,7 @@ class Client:
         ask = Ask("account status")
         # This endpoint alone spells the field in lower case.
         answer = await self._core.call("uc/openapi/accountStatus", {}, ask, key_field="apikey")
-        return wire.read_account(answers.with_data(answer, ask))
+        return wire.read_account(responses.with_data(answer, ask))
 
     async def price_preview(self, endpoint: str, payload: Mapping[str, object]) -> wire.PricePreview:
         """Asks what a submit would cost; nothing is created.
@@ -213,10 +213,10 @@ class Client:
         """
         ask = Ask(f"price preview of {endpoint}")
         answer = await self._core.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
-        answers.checked(answer, ask)
+        responses.checked(answer, ask)
         price = wire.read_price(answer.source) or wire.read_price(answer.data)
         if price is None:
-            raise answers.no_answer(ask, "the answer holds no price")
+            raise responses.no_answer(ask, "the answer holds no price")
         return price
 
     async def upload(self, path: Path, *, name: str, mime: str) -> wire.Upload:
@@ -283,9 +283,9 @@ class Client:
 
     async def _uploaded(self, path: str, body: FileBody, ask: Ask) -> wire.Upload:
         answer = await self._core.upload(path, body, ask)
-        upload = wire.read_upload(answers.with_data(answer, ask), size=body.size)
+        upload = wire.read_upload(responses.with_data(answer, ask), size=body.size)
         if upload is None:
-            raise answers.no_answer(ask, "the answer names no file")
+            raise responses.no_answer(ask, "the answer names no file")
         return upload
 
     async def download(self, url: str, to: Path, *, progress: Progress | None = None) -> wire.Download:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rh_prefect.client import answers, wire
-from rh_prefect.client.answers import Ask
+from rh_prefect.client import responses, wire
 from rh_prefect.client.core import Core, usable_id, usable_page
-from rh_prefect.client.masks import MASK
+from rh_prefect.client.redaction import MASK
+from rh_prefect.client.responses import Ask
 from rh_prefect.client.wire import App, AppListing, Page, Style
 
 AppSort = Literal["RECOMMEND", "HOTTEST", "NEWEST"]
@@ -31,7 +31,7 @@ class Apps:
         ask = Ask(f"call example of app {webapp_id}")
         query = f"apiKey={MASK}&webappId={usable_id(webapp_id, of='an AI app')}"
         answer = await self._core.call_with_key_in_query("api/webapp/apiCallDemo", query, ask)
-        return wire.read_app(answers.with_data(answer, ask), webapp_id=webapp_id)
+        return wire.read_app(responses.with_data(answer, ask), webapp_id=webapp_id)
 
     async def list(
         self, *, page: int = 1, size: int = 50, sort: AppSort = "RECOMMEND", days: int = 7
@@ -56,7 +56,7 @@ class Apps:
         if sort == "HOTTEST":
             body["days"] = days
         answer = await self._core.call("openapi/v2/aiapp/list", body, ask)
-        return wire.read_app_page(answers.with_data(answer, ask), number=page)
+        return wire.read_app_page(responses.with_data(answer, ask), number=page)
 
 
 class QuickCreate:
@@ -82,4 +82,4 @@ class QuickCreate:
         body = {"type": kind, "webappId": usable_id(webapp_id, of="a quick-create module")}
         # Whether it wants a key is not confirmed: it gets both, as every v1 endpoint does.
         answer = await self._core.call_v1("api/fast/creation/model/params", body, ask)
-        return wire.read_styles(answers.with_rows(answer, ask))
+        return wire.read_styles(responses.with_rows(answer, ask))

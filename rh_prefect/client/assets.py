@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from rh_prefect.client import answers, wire
-from rh_prefect.client.answers import Answer, Ask
+from rh_prefect.client import responses, wire
 from rh_prefect.client.core import Core, usable_id, usable_page
+from rh_prefect.client.responses import Answer, Ask
 from rh_prefect.client.wire import Asset, AssetGroup, AssetKind, Page
 from rh_prefect.errors import Busy, InputError, NoAnswer, NotDelivered, RequestRefused
 
@@ -88,7 +88,7 @@ class Assets:
                 if asset.state == "failed":
                     raise _refused(asset, ask)
                 if waited >= limit:
-                    raise answers.no_answer(ask, f"not ready after {waited:g} s (status {asset.status or 'unknown'})")
+                    raise responses.no_answer(ask, f"not ready after {waited:g} s (status {asset.status or 'unknown'})")
             await sleep(pause)
             waited += pause
 
@@ -109,7 +109,7 @@ class Assets:
         given = {"groupId": group_id and usable_id(group_id, of="an asset group"), "status": status, "name": name}
         body = {"pageNumber": page, "pageSize": size, **{key: value for key, value in given.items() if value}}
         answer = await self._core.call("openapi/v2/assets/list", body, ask)
-        return wire.read_asset_page(answers.with_data(answer, ask), number=page, size=size)
+        return wire.read_asset_page(responses.with_data(answer, ask), number=page, size=size)
 
     async def update(self, asset_id: str, *, name: str) -> Asset:
         """Renames an asset."""
@@ -123,7 +123,7 @@ class Assets:
         """Deletes an asset."""
         ask = Ask(f"deletion of asset {asset_id}")
         body = {"assetId": usable_id(asset_id, of="an asset")}
-        answers.checked(await self._core.call("openapi/v2/assets/delete", body, ask), ask)
+        responses.checked(await self._core.call("openapi/v2/assets/delete", body, ask), ask)
 
 
 class AssetGroups:
@@ -145,7 +145,7 @@ class AssetGroups:
         ask = Ask(f"page {page} of the asset groups")
         body = {"pageNumber": page, "pageSize": size, **({"name": name} if name else {})}
         answer = await self._core.call("openapi/v2/assets/groups/list", body, ask)
-        return wire.read_group_page(answers.with_data(answer, ask), number=page, size=size)
+        return wire.read_group_page(responses.with_data(answer, ask), number=page, size=size)
 
     async def query(self, group_id: str) -> AssetGroup:
         """Asks about a group."""
@@ -168,20 +168,20 @@ class AssetGroups:
         """Deletes a group."""
         ask = Ask(f"deletion of asset group {group_id}")
         body = {"groupId": usable_id(group_id, of="an asset group")}
-        answers.checked(await self._core.call("openapi/v2/assets/groups/delete", body, ask), ask)
+        responses.checked(await self._core.call("openapi/v2/assets/groups/delete", body, ask), ask)
 
 
 def _asset(answer: Answer, ask: Ask, *, known: Asset) -> Asset:
-    asset = wire.read_asset(answers.checked(answer, ask).data, known=known)
+    asset = wire.read_asset(responses.checked(answer, ask).data, known=known)
     if asset is None:
-        raise answers.no_answer(ask, "the answer names no asset")
+        raise responses.no_answer(ask, "the answer names no asset")
     return asset
 
 
 def _group(answer: Answer, ask: Ask, *, known: AssetGroup) -> AssetGroup:
-    group = wire.read_group(answers.checked(answer, ask).data, known=known)
+    group = wire.read_group(responses.checked(answer, ask).data, known=known)
     if group is None:
-        raise answers.no_answer(ask, "the answer names no group")
+        raise responses.no_answer(ask, "the answer names no group")
     return group
 
 

@@ -11,15 +11,15 @@ from typing import Any, Final
 import httpx
 from pydantic import SecretStr
 
-from rh_prefect.client import answers
-from rh_prefect.client.answers import Answer, Ask
-from rh_prefect.client.delivery import FOREIGN, Delivery
-from rh_prefect.client.hidden import HIDDEN, KEY_FIELD, KeyField, behind_mask, hide_signature
-from rh_prefect.client.masks import mask_key
-from rh_prefect.client.pace import Pace
-from rh_prefect.client.pools import open_pools
-from rh_prefect.client.retry import RESEND
+from rh_prefect.client import responses
+from rh_prefect.client.backoff import Pace
+from rh_prefect.client.connections import open_pools
+from rh_prefect.client.redaction import mask_key
+from rh_prefect.client.responses import Answer, Ask
+from rh_prefect.client.transport_errors import FOREIGN, Delivery
+from rh_prefect.client.transports import RESEND
 from rh_prefect.client.upload import FileBody, RawBody
+from rh_prefect.client.url_masking import HIDDEN, KEY_FIELD, KeyField, behind_mask, hide_signature
 from rh_prefect.errors import InputError
 
 _AT_ONCE: Final = 16
@@ -102,7 +102,7 @@ class Core:
             request = self._json_request(client, path, body, ask)
             answer = await self.send(client, request, ask, deadline=_CALL_SECONDS)
             if answer.status >= 500:
-                answers.checked(answer, ask)  # something broke on the way, so that it may have been made
+                responses.checked(answer, ask)  # something broke on the way, so that it may have been made
             return answer
 
         return await self.paced(once, ask)
@@ -129,7 +129,7 @@ class Core:
             request = client.build_request("PUT", url, content=body, headers=body.headers, extensions={RESEND: True})
             hide_signature(request)
         except FOREIGN as error:
-            raise answers.no_answer(ask, "the address to send it to is none") from error
+            raise responses.no_answer(ask, "the address to send it to is none") from error
         async with self._uploads:
             # Not redirected: by most redirects a PUT becomes a GET, whose success would mean nothing.
             status, _ = await self.exchange(client, request, ask, redirects=False)
@@ -175,10 +175,10 @@ class Core:
         Raises:
             NotDelivered: It never left this machine.
             NoAnswer: It may have arrived; there is no readable answer.
-            ApiError: See `answers.read`.
+            ApiError: See `responses.read`.
         """
         status, body = await self.exchange(client, request, ask, deadline=deadline, auth=auth)
-        return answers.read(status, body, ask)
+        return responses.read(status, body, ask)
 
     async def exchange(
         self,

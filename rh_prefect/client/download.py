@@ -15,13 +15,13 @@ from typing import BinaryIO, Final, Literal
 
 import httpx
 
-from rh_prefect.client.answers import Ask, no_answer
-from rh_prefect.client.delivery import FOREIGN, Delivery
-from rh_prefect.client.hidden import HIDDEN, Hidden, without_query
-from rh_prefect.client.lenient import loads
-from rh_prefect.client.masks import bare, mask
-from rh_prefect.client.retry import RESEND
-from rh_prefect.client.streams import ThreadedStream
+from rh_prefect.client.parsing import loads
+from rh_prefect.client.redaction import bare, mask
+from rh_prefect.client.responses import Ask, no_answer
+from rh_prefect.client.threaded_backend import ThreadedStream
+from rh_prefect.client.transport_errors import FOREIGN, Delivery
+from rh_prefect.client.transports import RESEND
+from rh_prefect.client.url_masking import HIDDEN, Hidden, without_query
 from rh_prefect.client.wire import Download
 from rh_prefect.errors import LinkExpired, StoreError, TransportError
 from rh_prefect.private_files import make_folder, make_public, overwrite

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from rh_prefect.client import answers
-from rh_prefect.client.answers import Ask
+from rh_prefect.client import responses
 from rh_prefect.client.core import Core
-from rh_prefect.client.lenient import first_text
+from rh_prefect.client.parsing import first_text
+from rh_prefect.client.responses import Ask
 from rh_prefect.client.upload import RawBody, readable
 from rh_prefect.errors import InputError, LinkExpired
 
@@ -25,12 +25,12 @@ async def upload_lora(core: Core, path: Path, *, name: str) -> str:
     ask = Ask(f"upload of LoRA {path}")
     body = await asyncio.to_thread(RawBody, path)
     wanted = {"loraName": name, "md5Hex": await asyncio.to_thread(_md5, path)}
-    data = answers.with_data(await core.call_v1("api/openapi/getLoraUploadUrl", wanted, ask), ask)
+    data = responses.with_data(await core.call_v1("api/openapi/getLoraUploadUrl", wanted, ask), ask)
     file_name, url = first_text(data, "fileName"), first_text(data, "url")
     if not file_name:
-        raise answers.no_answer(ask, "the answer names no file")
+        raise responses.no_answer(ask, "the answer names no file")
     if url and not url.startswith(("http://", "https://")):
-        raise answers.no_answer(ask, "the address to send it to is none")
+        raise responses.no_answer(ask, "the address to send it to is none")
     if url:  # without one, RunningHub has the file already
         _check(await core.put(url, body, ask), ask)
     return file_name
@@ -47,4 +47,4 @@ def _check(status: int, ask: Ask) -> None:
         advice = "Upload it again for a new one"
         raise LinkExpired(f"{ask.doing}: the signed address was refused (HTTP {status}). {advice}.")
     if not 200 <= status < 300:
-        raise answers.no_answer(ask, f"the file host answered HTTP {status}")
+        raise responses.no_answer(ask, f"the file host answered HTTP {status}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from rh_prefect.client import answers, wire
-from rh_prefect.client.answers import Ask
+from rh_prefect.client import responses, wire
 from rh_prefect.client.core import Core, usable_page
+from rh_prefect.client.responses import Ask
 from rh_prefect.client.wire import ApiKey, Page, Resource
 
 ResourceKind = Literal["UNET", "CHECKPOINT", "LORA", "GGUF"]
@@ -28,7 +28,7 @@ class Platform:
             ApiError: By the table of codes.
         """
         ask = Ask("list of API keys")
-        return wire.read_api_keys(answers.with_rows(await self._core.call("openapi/v2/api-key/list", None, ask), ask))
+        return wire.read_api_keys(responses.with_rows(await self._core.call("openapi/v2/api-key/list", None, ask), ask))
 
     async def resources(
         self,
@@ -61,7 +61,7 @@ class Platform:
         given: dict[str, object] = {"resourceName": name, "baseModels": list(base_models), "tags": _tag_ids(tags)}
         body = {"resourceType": kind, "current": page, "size": size, **{k: v for k, v in given.items() if v}}
         answer = await self._core.call("openapi/v2/resource/list", body, ask)
-        return wire.read_resource_page(answers.with_data(answer, ask), number=page)
+        return wire.read_resource_page(responses.with_data(answer, ask), number=page)
 
 
 def _tag_ids(tags: Sequence[str]) -> list[int | str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rh_prefect.client import answers, wire
-from rh_prefect.client.answers import Ask
+from rh_prefect.client import responses, wire
 from rh_prefect.client.core import Core, usable_id
-from rh_prefect.client.states import told_by_event
+from rh_prefect.client.responses import Ask
+from rh_prefect.client.task_states import told_by_event
 from rh_prefect.client.wire import WebhookEvent
 
 
@@ -26,11 +26,11 @@ class Webhooks:
         """
         ask = Ask(f"webhook of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
-        data = answers.with_data(await self._core.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
+        data = responses.with_data(await self._core.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
         view = told_by_event(data.get("eventData"), task_id=task_id)
         event = wire.read_webhook_event(data, task_id=task_id, view=view)
         if event is None:
-            raise answers.no_answer(ask, "the answer names no event")
+            raise responses.no_answer(ask, "the answer names no event")
         return event
 
     async def resend(self, event_id: str, *, url: str | None = None) -> None:
@@ -50,4 +50,4 @@ class Webhooks:
         body: dict[str, object] = {"webhookId": usable_id(event_id, of="a webhook event")}
         if url is not None:
             body["webhookUrl"] = url
-        answers.checked(await self._core.call_v1("task/openapi/retryWebhook", body, ask), ask)
+        responses.checked(await self._core.call_v1("task/openapi/retryWebhook", body, ask), ask)

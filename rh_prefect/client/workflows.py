@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rh_prefect.client import answers, states
-from rh_prefect.client.answers import Ask
+from rh_prefect.client import responses, task_states
 from rh_prefect.client.core import Core, usable_id
-from rh_prefect.client.lenient import plain, table
+from rh_prefect.client.parsing import plain, table
+from rh_prefect.client.responses import Ask
 from rh_prefect.client.wire import TaskView
 
 
@@ -28,10 +28,10 @@ class Workflows:
         """
         ask = Ask(f"graph of workflow {workflow_id}")
         body = {"workflowId": usable_id(workflow_id, of="a workflow")}
-        data = answers.with_data(await self._core.call_v1("api/openapi/getJsonApiFormat", body, ask), ask)
+        data = responses.with_data(await self._core.call_v1("api/openapi/getJsonApiFormat", body, ask), ask)
         graph = plain(table(data.get("prompt")))
         if not isinstance(graph, dict) or not graph:
-            raise answers.no_answer(ask, "the answer holds no graph")
+            raise responses.no_answer(ask, "the answer holds no graph")
         return graph
 
     async def status_v1(self, task_id: str) -> TaskView:
@@ -46,7 +46,7 @@ class Workflows:
         ask = Ask(f"v1 status of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         answer = await self._core.call_v1("task/openapi/status", body, ask)
-        return states.told_by_status(answer, ask, task_id=task_id)
+        return task_states.told_by_status(answer, ask, task_id=task_id)
 
     async def outputs_v1(self, task_id: str) -> TaskView:
         """Asks for a task's results by the deprecated outputs endpoint (api.md 3.11).
@@ -63,4 +63,4 @@ class Workflows:
         ask = Ask(f"v1 outputs of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         answer = await self._core.call_v1("task/openapi/outputs", body, ask)
-        return states.told_by_outputs(answer, ask, task_id=task_id)
+        return task_states.told_by_outputs(answer, ask, task_id=task_id)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from rh_prefect.emulator import views
-from rh_prefect.emulator.books import Submission
 from rh_prefect.emulator.charges import Charge
 from rh_prefect.emulator.faults import Fault
+from rh_prefect.emulator.recorder import Submission
 from rh_prefect.emulator.serving import Call
 from rh_prefect.emulator.tasks import Breakdown, Order, Status, Task
 

@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rh_prefect.emulator import answers, auth
 from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.books import Books
-from rh_prefect.emulator.broken import is_closing
+from rh_prefect.emulator.corruption import is_closing
+from rh_prefect.emulator.recorder import Books
 from rh_prefect.emulator.routes import (
     account,
     apps,

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from rh_prefect.catalog.entry import Model, Output
+from rh_prefect.catalog.model import Model, Output
 
 Durations = Callable[[Model, Mapping[str, object]], tuple[float, float]]
 """Tells the seconds that a request is queued and then runs."""

@@ -14,13 +14,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self, TypedDict, Unpack
 
-from rh_prefect.catalog.entry import Model, Output, Param, Rule
+from rh_prefect.catalog.model import Model, Output, Param, Rule
 from rh_prefect.catalog.price import PriceTable
 from rh_prefect.emulator.app import api_app
 from rh_prefect.emulator.assets import Assets
 from rh_prefect.emulator.assumptions import DEFAULT, Assumptions
-from rh_prefect.emulator.books import Books
-from rh_prefect.emulator.chance import Chance
 from rh_prefect.emulator.clock import Clock, Mode
 from rh_prefect.emulator.comfy.apps import Apps
 from rh_prefect.emulator.comfy.library import Workflows
@@ -28,20 +26,22 @@ from rh_prefect.emulator.durations import Durations, typical
 from rh_prefect.emulator.faults import Fault, Faults
 from rh_prefect.emulator.filehost import file_app
 from rh_prefect.emulator.files import Shelf
-from rh_prefect.emulator.gate import Gate
+from rh_prefect.emulator.hold import Gate
 from rh_prefect.emulator.keys import KeyRing
 from rh_prefect.emulator.loras import Loras
 from rh_prefect.emulator.models import Models, new_model
+from rh_prefect.emulator.options import first_switches
 from rh_prefect.emulator.progress import Progress
 from rh_prefect.emulator.proxy import Proxy
-from rh_prefect.emulator.rate import Rate
+from rh_prefect.emulator.random_source import Chance
+from rh_prefect.emulator.rate_limit import Rate
+from rh_prefect.emulator.recorder import Books
 from rh_prefect.emulator.render import Renderer
+from rh_prefect.emulator.render_queue import Workshop
 from rh_prefect.emulator.server import ServerThread, address, listen
 from rh_prefect.emulator.state import State
-from rh_prefect.emulator.switches import first_switches
 from rh_prefect.emulator.tasks import Tasks
 from rh_prefect.emulator.webhooks import Webhooks
-from rh_prefect.emulator.workshop import Workshop
 from rh_prefect.errors import ConfigError
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Final, Literal, get_args
 
-from rh_prefect.emulator.words import words
+from rh_prefect.emulator.request_texts import words
 from rh_prefect.errors import InputError
 
 Route = Literal[

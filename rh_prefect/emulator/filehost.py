@@ -15,10 +15,10 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from rh_prefect.emulator.books import Upload
-from rh_prefect.emulator.broken import STALL_SECONDS, Broken, hang_up, is_closing, until_gone
+from rh_prefect.emulator.corruption import STALL_SECONDS, Broken, hang_up, is_closing, until_gone
 from rh_prefect.emulator.faults import Fault, Subject
 from rh_prefect.emulator.files import DeadLink, Shelved
+from rh_prefect.emulator.recorder import Upload
 from rh_prefect.emulator.state import State
 
 _ERROR: Final = "<?xml version='1.0' encoding='utf-8' ?>\n<Error><Code>{code}</Code><Message>{words}</Message></Error>"

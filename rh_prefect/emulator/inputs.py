@@ -13,13 +13,13 @@ from typing import Final
 
 import httpx
 
-from rh_prefect.catalog.entry import Model, Param
+from rh_prefect.catalog.model import Model, Param
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.assets import Assets
 from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.files import DeadLink, Shelf
 from rh_prefect.emulator.keys import Account
-from rh_prefect.emulator.words import texts
+from rh_prefect.emulator.request_texts import texts
 from rh_prefect.errors import MediaError
 from rh_prefect.media.probe import Facts, probe
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rh_prefect.catalog.entry import Model, Param, Rule, RuleKind
+from rh_prefect.catalog.model import Model, Param, Rule, RuleKind
 from rh_prefect.emulator.assumptions import Assumptions
-from rh_prefect.emulator.words import is_link, spelled
+from rh_prefect.emulator.request_texts import is_link, spelled
 
 Payload = Mapping[str, object]
 

@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from rh_prefect.emulator.broken import TRANSPORT
+from rh_prefect.emulator.corruption import TRANSPORT
 from rh_prefect.errors import ConfigError
 
 _KEEP_ALIVE = 75

@@ -16,7 +16,7 @@ from starlette.routing import Route as StarletteRoute
 from rh_prefect.emulator import faults
 from rh_prefect.emulator.answers import Envelope, Refused
 from rh_prefect.emulator.auth import Auth
-from rh_prefect.emulator.broken import Broken
+from rh_prefect.emulator.corruption import Broken
 from rh_prefect.emulator.faults import Fault, Subject
 from rh_prefect.emulator.keys import ApiKey
 from rh_prefect.emulator.state import State

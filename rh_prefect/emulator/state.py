@@ -7,26 +7,26 @@ from dataclasses import dataclass, field
 
 from rh_prefect.emulator.assets import Assets
 from rh_prefect.emulator.assumptions import Assumptions
-from rh_prefect.emulator.books import Books
-from rh_prefect.emulator.chance import Chance
 from rh_prefect.emulator.clock import Clock
 from rh_prefect.emulator.comfy.apps import Apps
 from rh_prefect.emulator.comfy.library import Workflows
 from rh_prefect.emulator.durations import Durations
 from rh_prefect.emulator.faults import Faults
 from rh_prefect.emulator.files import Shelf
-from rh_prefect.emulator.gate import Gate
+from rh_prefect.emulator.hold import Gate
 from rh_prefect.emulator.inputs import Sources
 from rh_prefect.emulator.keys import ApiKey, KeyRing
 from rh_prefect.emulator.loras import Loras
 from rh_prefect.emulator.models import Models
+from rh_prefect.emulator.options import Switches
 from rh_prefect.emulator.progress import Progress
 from rh_prefect.emulator.proxy import Proxy
-from rh_prefect.emulator.rate import Rate
-from rh_prefect.emulator.switches import Switches
+from rh_prefect.emulator.random_source import Chance
+from rh_prefect.emulator.rate_limit import Rate
+from rh_prefect.emulator.recorder import Books
+from rh_prefect.emulator.render_queue import Workshop
 from rh_prefect.emulator.tasks import Tasks
 from rh_prefect.emulator.webhooks import Webhooks
-from rh_prefect.emulator.workshop import Workshop
 
 
 @dataclass(slots=True)

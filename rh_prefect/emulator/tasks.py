@@ -12,13 +12,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final, Literal
 
-from rh_prefect.catalog.entry import Model
+from rh_prefect.catalog.model import Model
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.assumptions import Assumptions, Refusal
-from rh_prefect.emulator.books import TaskRow
 from rh_prefect.emulator.charges import Charge
 from rh_prefect.emulator.clock import Clock, Timing
 from rh_prefect.emulator.keys import ApiKey
+from rh_prefect.emulator.recorder import TaskRow
 
 Status = Literal["QUEUED", "RUNNING", "SUCCESS", "FAILED", "CANCELLED"]
 """The emulator's own words; `views` puts the last one into RunningHub's."""

@@ -16,11 +16,11 @@ import httpx
 from rh_prefect.emulator import views
 from rh_prefect.emulator.answers import words_of
 from rh_prefect.emulator.assumptions import Assumptions
-from rh_prefect.emulator.books import Books, Delivery
 from rh_prefect.emulator.clock import Clock
 from rh_prefect.emulator.faults import Fault, Faults, Subject
 from rh_prefect.emulator.keys import ApiKey
-from rh_prefect.emulator.switches import Switches
+from rh_prefect.emulator.options import Switches
+from rh_prefect.emulator.recorder import Books, Delivery
 from rh_prefect.emulator.tasks import ACTIVE, Task, Tasks
 from rh_prefect.errors import InputError
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from rh_prefect.flows.parts import Budget, MaxAttempts
+from rh_prefect.flow_runs.flow import flow
+from rh_prefect.flows.steps import Budget, MaxAttempts
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.models import any_input
-from rh_prefect.runs.flow import flow
 from rh_prefect.tasks.generate import generate
 
 

@@ -6,7 +6,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rh_prefect.flows.parts import (
+from rh_prefect.flow_runs.flow import flow
+from rh_prefect.flow_runs.job_observer import expect_jobs
+from rh_prefect.flows.steps import (
     FRAMINGS,
     LONGEST_MUSIC,
     MOVES,
@@ -25,11 +27,9 @@ from rh_prefect.flows.parts import (
     speak,
     together,
 )
-from rh_prefect.jobs.ledger.costs import Costs
+from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.media.ref import Media
-from rh_prefect.runs.flow import flow
-from rh_prefect.runs.observer import expect_jobs
+from rh_prefect.media.media import Media
 from rh_prefect.tasks.assemble import assemble
 
 

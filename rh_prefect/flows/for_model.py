@@ -12,11 +12,11 @@ from prefect import Flow
 from pydantic import WithJsonSchema
 
 from rh_prefect.catalog import Model, Param, get
-from rh_prefect.catalog.inputs import type_of
-from rh_prefect.catalog.prose import docstring
+from rh_prefect.catalog.descriptions import docstring
+from rh_prefect.catalog.input_classes import type_of
+from rh_prefect.flow_runs.flow import flow
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.media.ref import MediaInput
-from rh_prefect.runs.flow import flow
+from rh_prefect.media.media import MediaInput
 from rh_prefect.tasks import endpoints
 from rh_prefect.tasks.for_model import RETURNS, Endpoint, option_docs, options
 

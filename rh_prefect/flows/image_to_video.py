@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rh_prefect.flows.parts import Blocks, Budget, ClipSeconds, MaxAttempts, Resolution, animate, enlarge
+from rh_prefect.flow_runs.flow import flow
+from rh_prefect.flows.steps import Blocks, Budget, ClipSeconds, MaxAttempts, Resolution, animate, enlarge
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.runs.flow import flow
 
 
 @flow(name="image-to-video")

@@ -13,9 +13,9 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from rh_prefect import artifacts
-from rh_prefect.jobs.thread import LOOP
-from rh_prefect.runs.reconcile import Finding, Reconciled, reconcile_runs
-from rh_prefect.runs.suspended import wake_suspended
+from rh_prefect.flow_runs.reconciliation import Finding, Reconciled, reconcile_runs
+from rh_prefect.flow_runs.suspended_runs import wake_suspended
+from rh_prefect.jobs.loop_thread import LOOP
 
 _STUCK = {
     "NOT cancelled": "could not be cancelled and may go on and cost",

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect.errors import InputError
-from rh_prefect.flows.parts import Blocks, Budget, MaxAttempts, Music, compose, speak, together
-from rh_prefect.runs.flow import flow
+from rh_prefect.flow_runs.flow import flow
+from rh_prefect.flows.steps import Blocks, Budget, MaxAttempts, Music, compose, speak, together
 from rh_prefect.tasks.assemble import Film, assemble, check_video
 
 

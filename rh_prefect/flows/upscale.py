@@ -7,12 +7,12 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect import models
-from rh_prefect.flows.parts import Budget, MaxAttempts, Resolution
+from rh_prefect.flow_runs.flow import flow
+from rh_prefect.flow_runs.suspension import Wait
+from rh_prefect.flows.steps import Budget, MaxAttempts, Resolution
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.runs.flow import flow
-from rh_prefect.runs.rounds import Wait
+from rh_prefect.tasks.concurrent import generate_many
 from rh_prefect.tasks.generate import check_job
-from rh_prefect.tasks.many import generate_many
 
 
 @flow(name="upscale")

@@ -10,12 +10,12 @@ from prefect.blocks.abstract import JobBlock
 from pydantic import ConfigDict, Field, model_validator
 
 from rh_prefect.errors import InputError
-from rh_prefect.job_blocks.run import RunningHubJobRun
+from rh_prefect.job_blocks.job_run import RunningHubJobRun
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.thread import LOOP
 
 if TYPE_CHECKING:
-    from rh_prefect.jobs.ledger.address import Place
+    from rh_prefect.jobs.journal.call_path import Place
     from rh_prefect.jobs.options import Asked, Options
 
 LOGO = "https://www.runninghub.cn/favicon.png"
@@ -64,7 +64,7 @@ class RunningHubJob(JobBlock[Result], ABC):
 
     def _place(self, overrides: Mapping[str, Any]) -> Place:
         """The place of this call in its run, which only the caller's own thread can tell."""
-        from rh_prefect.runs.places import NOT_OF_THE_REQUEST, take_place
+        from rh_prefect.flow_runs.call_positions import NOT_OF_THE_REQUEST, take_place
 
         saved = {name: getattr(self, name) for name in type(self).model_fields}
         given = {name: value for name, value in {**saved, **overrides}.items() if name not in NOT_OF_THE_REQUEST}
@@ -72,7 +72,7 @@ class RunningHubJob(JobBlock[Result], ABC):
 
     async def _start(self, overrides: Mapping[str, Any], place: Place) -> RunningHubJobRun:
         # Heavy, and needed by none who only looks a block type up, as Prefect's server does at its start.
-        from rh_prefect.job_blocks.start import start
+        from rh_prefect.job_blocks.job_start import start
         from rh_prefect.tasks.platform import JobOptions
 
         given = dict(overrides)

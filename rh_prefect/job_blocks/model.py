@@ -10,7 +10,7 @@ from pydantic import Field
 from rh_prefect import catalog
 from rh_prefect.errors import InputError
 from rh_prefect.job_blocks.block import DOCUMENTATION, LOGO, RunningHubJob
-from rh_prefect.job_blocks.run import RunningHubJobRun
+from rh_prefect.job_blocks.job_run import RunningHubJobRun
 
 if TYPE_CHECKING:
     from rh_prefect.models import ModelInput

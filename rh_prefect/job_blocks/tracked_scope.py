@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rh_prefect.jobs.ledger.calls import CallRegistry, Found
-from rh_prefect.jobs.ledger.identity import explicit_key
-from rh_prefect.jobs.ledger.journal import Journal
-from rh_prefect.jobs.ledger.scope import Scope
-from rh_prefect.jobs.sharing import ASKED
+from rh_prefect.jobs.in_flight import ASKED
+from rh_prefect.jobs.journal.call_registry import CallRegistry, Found
+from rh_prefect.jobs.journal.identity import explicit_key
+from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.jobs.journal.scope import Scope
 
 
 @dataclass(slots=True)
 class TrackedScope:
-    """A scope that remembers which job was asked for; see `rh_prefect.jobs.ledger.scope.Scope`.
+    """A scope that remembers which job was asked for; see `rh_prefect.jobs.journal.scope.Scope`.
 
     Attributes:
         key: The job's key, as soon as it is known.

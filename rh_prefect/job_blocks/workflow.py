@@ -9,7 +9,7 @@ from pydantic import Field
 
 from rh_prefect.job_blocks.block import DOCUMENTATION, LOGO
 from rh_prefect.job_blocks.graph import RunningHubGraphJob
-from rh_prefect.job_blocks.run import RunningHubJobRun
+from rh_prefect.job_blocks.job_run import RunningHubJobRun
 from rh_prefect.workflows import WorkflowInput
 
 if TYPE_CHECKING:

@@ -9,16 +9,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from rh_prefect.cache import LruCache
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.jobs.accounts.poller import is_settled
-from rh_prefect.jobs.care import jobs_of, read_job
-from rh_prefect.jobs.ending import end_of
-from rh_prefect.jobs.ledger.journal import Journal
-from rh_prefect.jobs.ledger.owner import is_surely_dead
-from rh_prefect.jobs.ledger.records import Cancelled, End, Intent, JobView, Submit
-from rh_prefect.jobs.ledger.scope import FolderScope, Scope, last_attempt
+from rh_prefect.jobs.admin import jobs_of, read_job
+from rh_prefect.jobs.end_record import end_of
+from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.jobs.journal.process import is_surely_dead
+from rh_prefect.jobs.journal.records import Cancelled, End, Intent, JobView, Submit
+from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
+from rh_prefect.memory_cache import LruCache
 
 REMEMBER = 2.0
 """Seconds for which "not cancelled" is believed where a fresh look is not needed."""

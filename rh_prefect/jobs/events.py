@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal, Protocol
 
-from rh_prefect.jobs.ledger.costs import Costs
+from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.media.ref import Media
+from rh_prefect.media.media import Media
 
 JobEventState = Literal[
     "uploading",

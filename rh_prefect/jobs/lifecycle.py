@@ -36,8 +36,8 @@ from rh_prefect.errors import (
     api_error,
     explain,
 )
-from rh_prefect.jobs.ledger.budget import Shortfall, exceeded
-from rh_prefect.jobs.ledger.records import Answer, End, Intent, JobView, Submit
+from rh_prefect.jobs.journal.budget import Shortfall, exceeded
+from rh_prefect.jobs.journal.records import Answer, End, Intent, JobView, Submit
 from rh_prefect.jobs.steps import (
     AwaitEnd,
     AwaitSlot,

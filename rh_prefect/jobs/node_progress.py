@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from rh_prefect.client import Client, TaskView, V1Submit
 from rh_prefect.client.progress import ProgressEvent, watch_progress
-from rh_prefect.jobs.call import Call
+from rh_prefect.jobs.context import Call
 
 EVERY = 3.0
 """Seconds between two lines about one job; the newest one is never lost."""

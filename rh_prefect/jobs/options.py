@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias, get_args
 
 from rh_prefect.custom import CustomInput
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.ledger.scope import Scope
+from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.orders.order import Order
+from rh_prefect.jobs.requests.request import Order
 from rh_prefect.media.names import is_text
 from rh_prefect.models import ModelInput
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeAlias
 
-from rh_prefect.jobs.ledger.records import Answer, Intent, Submit
+from rh_prefect.jobs.journal.records import Answer, Intent, Submit
 
 
 @dataclass(frozen=True, slots=True)

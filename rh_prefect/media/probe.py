@@ -12,11 +12,11 @@ from av.container import InputContainer
 from PIL import Image
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media import sniff as types
-from rh_prefect.media.ref import Kind
-from rh_prefect.media.refusal import as_media_error
-from rh_prefect.media.sniff import FileType, sniff
-from rh_prefect.media.whole import missing_bytes, size_of
+from rh_prefect.media import file_types as types
+from rh_prefect.media.file_types import FileType, sniff
+from rh_prefect.media.media import Kind
+from rh_prefect.media.storage_errors import as_media_error
+from rh_prefect.media.truncation import missing_bytes, size_of
 
 _FULL_DECODE = 16_000_000
 """Pixels up to which a picture is decoded whole, to be sure of it; more would take too much memory."""

@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rh_prefect.tasks.assemble import Film, assemble
+from rh_prefect.tasks.concurrent import generate_many
 from rh_prefect.tasks.generate import generate
-from rh_prefect.tasks.many import generate_many
 
 if TYPE_CHECKING:
     from rh_prefect.tasks.platform import (

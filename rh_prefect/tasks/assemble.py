@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict
 from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import InputError, MediaError
+from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media import edit
+from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import probe
-from rh_prefect.media.ref import Media, as_media_input
 from rh_prefect.media.source import fetch, shown
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs.scope import current_scope
 
 SHEET_COLUMNS = 4
 

@@ -21,14 +21,14 @@ from typing import (
 )
 
 from rh_prefect.catalog import Model, Param
-from rh_prefect.catalog.inputs import item_type
-from rh_prefect.catalog.prose import docstring
-from rh_prefect.jobs.ledger.address import Place
+from rh_prefect.catalog.descriptions import docstring
+from rh_prefect.catalog.input_classes import item_type
+from rh_prefect.flow_runs.call_positions import PaidTask, placed
+from rh_prefect.jobs.journal.call_path import Place
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.media.ref import Media
+from rh_prefect.media.media import Media
 from rh_prefect.models import input_for
-from rh_prefect.runs.places import PaidTask, placed
 from rh_prefect.tasks.generate import generate, run_job, titled
 
 P = ParamSpec("P")

@@ -19,18 +19,18 @@ from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.blocks.paying import load_payer
 from rh_prefect.custom import CustomInput
 from rh_prefect.errors import ConfigError, InputError, JobFailed, JournalError, StoreError, TransportError
-from rh_prefect.jobs.leaving import Left, Round
-from rh_prefect.jobs.ledger.journal import FolderJournal
-from rh_prefect.jobs.ledger.scope import FolderScope, Scope, loose_scope, open_scope
+from rh_prefect.flow_runs.call_positions import PaidTask
+from rh_prefect.flow_runs.job_observer import run_observer
+from rh_prefect.flow_runs.run_contexts import flow_running_elsewhere
+from rh_prefect.flow_runs.scope import current_caller, current_scope
+from rh_prefect.flow_runs.scope_override import borrowed_scope
+from rh_prefect.flow_runs.suspension import current_round
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.scope import FolderScope, Scope, loose_scope, open_scope
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Asked, Options, Reuse
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.thread import LOOP
-from rh_prefect.runs.borrowed import borrowed_scope
-from rh_prefect.runs.contexts import flow_running_elsewhere
-from rh_prefect.runs.observer import run_observer
-from rh_prefect.runs.places import PaidTask
-from rh_prefect.runs.rounds import current_round
-from rh_prefect.runs.scope import current_caller, current_scope
+from rh_prefect.jobs.suspension import Left, Round
 from rh_prefect.settings import get_settings
 
 P = ParamSpec("P")

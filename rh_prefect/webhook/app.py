@@ -24,11 +24,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rh_prefect.client import read_delivery
 from rh_prefect.errors import ConfigError
-from rh_prefect.jobs.callback import usable_token
-from rh_prefect.jobs.thread import LOOP
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.webhook_address import usable_token
 from rh_prefect.settings import get_settings
-from rh_prefect.webhook.confirm import Confirmer, Told
-from rh_prefect.webhook.watchman import Watchman
+from rh_prefect.webhook.resumer import Watchman
+from rh_prefect.webhook.verification import Confirmer, Told
 
 LARGEST_BODY: Final = 1024 * 1024
 """Bytes; a task with a hundred outputs tells of them in less than a tenth of it."""

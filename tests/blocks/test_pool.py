@@ -15,7 +15,7 @@ from rh_prefect.blocks.lookup import load_credentials
 from rh_prefect.blocks.paying import load_payer
 from rh_prefect.client import Client
 from rh_prefect.errors import ConfigError
-from rh_prefect.jobs.payer import Payer
+from rh_prefect.jobs.engine import Payer
 
 SITE = "https://www.runninghub.ai"
 

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from rh_prefect import catalog
-from rh_prefect.catalog.entry import Output
+from rh_prefect.catalog.model import Output
 from rh_prefect.catalog.query import _LONGEST, _phrases
 from rh_prefect.catalog.search import Filter, search
 from rh_prefect.catalog.tags import inputs_of, tags_of

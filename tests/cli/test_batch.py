@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.cli.batch_watch import line_of
-from rh_prefect.cli.checks import check_batch, check_call
+from rh_prefect.cli.argument_checks import check_batch, check_call
+from rh_prefect.cli.batch_console import line_of
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError
-from rh_prefect.flows.batch.account import Item
 from rh_prefect.flows.batch.progress import Progress
+from rh_prefect.flows.batch.report import Item
 from rh_prefect.jobs.events import JobEvent
-from rh_prefect.jobs.ledger.costs import Costs
+from rh_prefect.jobs.journal.costs import Costs
 from tests.support.prefect_server import PrefectServer
 from tests.support.rh import environment
 

@@ -17,8 +17,8 @@ import pytest
 
 from rh_prefect.client import Client, Download, discard_partial
 from rh_prefect.client.download import CHUNK, download, resume_note
-from rh_prefect.client.retry import EnvironmentTransport
-from rh_prefect.client.streams import FileTransport
+from rh_prefect.client.threaded_backend import FileTransport
+from rh_prefect.client.transports import EnvironmentTransport
 from rh_prefect.errors import LinkExpired, NoAnswer, NotDelivered, StoreError
 from tests.support.wire_server import Asked, Step, WireServer, cut, raw, reply
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from rh_prefect.client import TaskView, answers, wire
-from rh_prefect.client.answers import Ask
-from rh_prefect.client.masks import mask, mask_key
+from rh_prefect.client import TaskView, responses, wire
+from rh_prefect.client.redaction import mask, mask_key
+from rh_prefect.client.responses import Ask
 from rh_prefect.errors import ApiError, NoAnswer, RunningHubError
 from tests.support.searching import search
 from tests.support.wire_server import task
@@ -55,15 +55,15 @@ def everything_that_is_read(status: int, body: bytes) -> list[Any]:
     made: list[Any] = []
     for ask in (paid, free):
         try:
-            answer = answers.read(status, body, ask)
+            answer = responses.read(status, body, ask)
         except RunningHubError:
             continue
         made += [wire.read_upload(answer.data, size=1), wire.read_queue_status(answer.data)]
         made += [wire.read_account(answer.data), wire.read_price(answer.source)]
         for reading in (
-            lambda answer=answer: answers.submitted(answer, paid),
-            lambda answer=answer: answers.looked_at(answer, free, task_id="1"),
-            lambda answer=answer: answers.with_data(answer, free),
+            lambda answer=answer: responses.submitted(answer, paid),
+            lambda answer=answer: responses.looked_at(answer, free, task_id="1"),
+            lambda answer=answer: responses.with_data(answer, free),
         ):
             try:
                 made.append(reading())
@@ -92,7 +92,9 @@ def test_one_mangled_field_never_loses_a_paid_id(field: str, value: Any) -> None
     source = {**task(), field: value}
     if field in {"taskId", "task_id"}:
         return
-    view = answers.submitted(answers.read(200, json.dumps(source).encode(), Ask("s", paid=True)), Ask("s", paid=True))
+    view = responses.submitted(
+        responses.read(200, json.dumps(source).encode(), Ask("s", paid=True)), Ask("s", paid=True)
+    )
     assert view.task_id == "2031112223334445057"
 
 
@@ -102,7 +104,7 @@ def test_a_cut_answer_to_a_submit_is_no_answer_or_whole(noise: bytes, at: int) -
     whole = json.dumps(task()).encode()
     cut = whole[: at % len(whole)]
     with pytest.raises(NoAnswer):
-        answers.read(200, cut, Ask("s", paid=True))
+        responses.read(200, cut, Ask("s", paid=True))
 
 
 @quick
@@ -110,7 +112,7 @@ def test_a_cut_answer_to_a_submit_is_no_answer_or_whole(noise: bytes, at: int) -
 def test_ids_keep_all_their_digits(number: int, form: str) -> None:
     body = b'{"status": "RUNNING", "taskId": ' + form.format(number).encode() + b"}"
     ask = Ask("s", paid=True)
-    assert answers.submitted(answers.read(200, body, ask), ask).task_id == str(number)
+    assert responses.submitted(responses.read(200, body, ask), ask).task_id == str(number)
 
 
 DEEP = 100_000

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from rh_prefect.client import answers, proxy, read_delivery, states, wire
-from rh_prefect.client.answers import Ask
-from rh_prefect.client.lenient import loads, plain, table
+from rh_prefect.client import comfyui, read_delivery, responses, task_states, wire
+from rh_prefect.client.parsing import loads, plain, table
 from rh_prefect.client.progress import ProgressEvent, read_frame
+from rh_prefect.client.responses import Ask
 from rh_prefect.errors import RunningHubError
 from tests.client.test_mangled import DEEP, json_values, statuses
 from tests.support.searching import search
@@ -65,12 +65,12 @@ OF_DATA: list[Callable[[dict[str, object]], object]] = [
     lambda data: json.dumps(plain(data), allow_nan=False),
 ]
 
-OF_ANSWER: list[Callable[[answers.Answer], object]] = [
-    lambda answer: states.told_by_outputs(answer, ASK, task_id=ID),
-    lambda answer: states.told_by_status(answer, ASK, task_id=ID),
-    lambda answer: answers.submitted(answer, PAID),
-    lambda answer: wire.read_styles(answers.with_rows(answer, ASK)),
-    lambda answer: wire.read_api_keys(answers.with_rows(answer, ASK)),
+OF_ANSWER: list[Callable[[responses.Answer], object]] = [
+    lambda answer: task_states.told_by_outputs(answer, ASK, task_id=ID),
+    lambda answer: task_states.told_by_status(answer, ASK, task_id=ID),
+    lambda answer: responses.submitted(answer, PAID),
+    lambda answer: wire.read_styles(responses.with_rows(answer, ASK)),
+    lambda answer: wire.read_api_keys(responses.with_rows(answer, ASK)),
 ]
 
 
@@ -90,17 +90,17 @@ def read_everything(status: int, body: bytes) -> None:
     check(read_delivery(body))
     check(read_frame(body))
     try:
-        check(proxy.judged(status, body, PAID))
+        check(comfyui.judged(status, body, PAID))
     except RunningHubError as error:
         str(error).encode()
     try:
-        answer = answers.read(status, body, ASK)
+        answer = responses.read(status, body, ASK)
     except RunningHubError:
         return
     for of_data in OF_DATA:
         for data in (answer.data, answer.source):
             check(of_data(data))
-    check(states.told_by_event(answer.source, task_id=ID))
+    check(task_states.told_by_event(answer.source, task_id=ID))
     for of_answer in OF_ANSWER:
         try:
             check(of_answer(answer))
@@ -176,6 +176,6 @@ def test_ids_keep_all_their_digits(number: int, form: str) -> None:
 @given(st.sampled_from(["netWssUrl", "clientId", "taskStatus", "promptTips"]), json_values)
 def test_one_mangled_field_never_loses_a_paid_id(field: str, value: Any) -> None:
     source = {"code": 0, "msg": "success", "data": {"taskId": ID, "taskStatus": "RUNNING", field: value}}
-    view = answers.submitted(answers.read(200, json.dumps(source).encode(), PAID), PAID)
+    view = responses.submitted(responses.read(200, json.dumps(source).encode(), PAID), PAID)
     assert view.task_id == ID
     assert view.progress_url is None or isinstance(view.progress_url, SecretStr)

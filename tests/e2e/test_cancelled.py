@@ -13,13 +13,13 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobCancelled
-from rh_prefect.jobs.keys import Key, payer
-from rh_prefect.jobs.ledger.calls import Caller, CallRegistry
-from rh_prefect.jobs.ledger.scope import Scope
-from rh_prefect.jobs.thread import LOOP
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.jobs.account_registry import Key, payer
+from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry
+from rh_prefect.jobs.journal.scope import Scope
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs.journal import FlowRunJournal
-from rh_prefect.runs.rerun import rerun
 from rh_prefect.settings import get_settings
 from tests.e2e import flows
 from tests.support.children import Child

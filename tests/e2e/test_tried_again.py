@@ -11,10 +11,10 @@ from rh_prefect import catalog, models
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobFailed, ModerationError
+from rh_prefect.flow_runs import job_observer
+from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.runs import observer
-from rh_prefect.runs.rerun import rerun
 from tests.e2e import flows, runs
 from tests.support.rh import environment
 from tests.support.stage import Stage
@@ -67,13 +67,13 @@ async def test_a_retry_after_a_store_that_refused_collects_what_was_paid(rh: Emu
         if event.state == "failed":
             in_the_way.unlink()
 
-    observer.listeners.append(take)
+    job_observer.listeners.append(take)
     try:
         in_the_way.parent.mkdir(parents=True)
         in_the_way.write_text("a file where the folder should be")
         result: Result = await rerun(flows.patient, run)
     finally:
-        observer.listeners.remove(take)
+        job_observer.listeners.remove(take)
     assert states.count("failed") == 1
     assert Path(result.media.uri).is_file()
     assert len(rh.books.submissions) == 1

@@ -6,9 +6,9 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, TaskNotFound
-from rh_prefect.jobs.care import jobs_of
-from rh_prefect.runs.journal import FlowRunJournal
-from rh_prefect.runs.rerun import rerun
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.jobs.admin import jobs_of
 from tests.e2e import flows, runs
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]

@@ -51,7 +51,7 @@ def test_the_emulator_uses_the_catalogue_as_data() -> None:
     """The package `rh_prefect.catalog` gives its checks by name; only its modules of data are imported."""
     sources = [source.read_text() for source in Path(emulator.__file__).parent.rglob("*.py")]
     imports = {name for source in sources for name in re.findall(r"rh_prefect\.catalog(\S*)", source)}
-    assert imports == {".entry", ".price", ".registry"}
+    assert imports == {".model", ".price", ".registry"}
     assert not any("import catalog" in source for source in sources)
 
 

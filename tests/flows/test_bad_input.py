@@ -10,7 +10,7 @@ from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import MediaError
 from rh_prefect.flows import film, score, upscale
-from rh_prefect.flows.parts import LONGEST_MUSIC
+from rh_prefect.flows.steps import LONGEST_MUSIC
 from tests.support import samples
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]

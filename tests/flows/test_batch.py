@@ -24,16 +24,16 @@ from rh_prefect import batch as batch_in_a_flow
 from rh_prefect import catalog, flow
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BatchUnfinished, ConfigError, InputError
+from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.queries import past_scope
+from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows import batch
 from rh_prefect.flows.batch import BatchAccount
 from rh_prefect.flows.batch.plan import Bad, Plan, Work, make_plan
-from rh_prefect.flows.batch.source import open_source
-from rh_prefect.jobs.ledger.costs import Costs
-from rh_prefect.jobs.thread import LOOP
+from rh_prefect.flows.batch.row_source import open_source
+from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs.cancel import cancel_run
-from rh_prefect.runs.past import past_scope
-from rh_prefect.runs.rerun import create, rerun
 from tests.support import samples
 from tests.support.rh import environment
 from tests.support.s3 import S3Server

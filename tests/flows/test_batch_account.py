@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.flows.batch.account import BatchAccount, Item, earlier, summed_up, write
-from rh_prefect.jobs.ledger.costs import COINS, Costs
+from rh_prefect.flows.batch.report import BatchAccount, Item, earlier, summed_up, write
+from rh_prefect.jobs.journal.costs import COINS, Costs
 from rh_prefect.media.store import MediaStore
 
 FORMULAS = ['=HYPERLINK("https://x")', "+1+1", "-2", "@SUM(A1)", "\tx", "\r=1"]

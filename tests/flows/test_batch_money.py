@@ -14,14 +14,14 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BatchUnfinished, JournalError, StoreError
+from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.queries import past_scope
 from rh_prefect.flows import batch
 from rh_prefect.flows.batch import BatchAccount
 from rh_prefect.flows.batch import progress as batches
-from rh_prefect.flows.batch.account import Item
-from rh_prefect.jobs.ledger.costs import Costs
-from rh_prefect.jobs.thread import LOOP
-from rh_prefect.runs.cancel import cancel_run
-from rh_prefect.runs.past import past_scope
+from rh_prefect.flows.batch.report import Item
+from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.loop_thread import LOOP
 from tests.support import samples
 from tests.support.link_host import LinkHost
 from tests.support.rh import environment

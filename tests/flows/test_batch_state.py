@@ -13,7 +13,7 @@ from fsspec.registry import _registry
 
 from rh_prefect.errors import ConfigError
 from rh_prefect.flows.batch.state import find_state_place
-from rh_prefect.jobs.ledger.journal import FolderJournal, NotExclusive
+from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
 from rh_prefect.media.store import MediaStore
 
 

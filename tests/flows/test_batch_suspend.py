@@ -11,11 +11,11 @@ import pytest
 
 from rh_prefect.emulator import Fault
 from rh_prefect.errors import BatchUnfinished
+from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.flows import batch, upscale
-from rh_prefect.jobs.thread import LOOP
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs.rerun import rerun
-from rh_prefect.runs.suspended import wake_suspended
 from tests.support import samples
 from tests.support.resting import Desk, until_woken
 

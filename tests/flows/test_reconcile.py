@@ -17,13 +17,13 @@ from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running
 
 from rh_prefect import RunningHubCredentials
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.reconciliation import Finding, reconcile_runs
+from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flows.reconcile import reconcile
-from rh_prefect.jobs.care import jobs_of
-from rh_prefect.jobs.ledger.records import JobView
-from rh_prefect.jobs.thread import LOOP
-from rh_prefect.runs.journal import FlowRunJournal
-from rh_prefect.runs.reconcile import Finding, reconcile_runs
-from rh_prefect.runs.rerun import rerun
+from rh_prefect.jobs.admin import jobs_of
+from rh_prefect.jobs.journal.records import JobView
+from rh_prefect.jobs.loop_thread import LOOP
 from tests.e2e import flows
 from tests.e2e.runs import begin
 from tests.support.rh import environment

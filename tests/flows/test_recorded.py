@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.flows.batch.account import Item
-from rh_prefect.flows.batch.recorded import filled_in
-from rh_prefect.jobs.ledger.budget import ledger_of
-from rh_prefect.jobs.ledger.costs import Costs
-from rh_prefect.jobs.ledger.journal import FolderJournal
-from rh_prefect.jobs.ledger.records import End, Record
+from rh_prefect.flows.batch.journal_lookup import filled_in
+from rh_prefect.flows.batch.report import Item
+from rh_prefect.jobs.journal.budget import ledger_of
+from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.records import End, Record
 from tests.support.job_records import TASK, intent, ticket, write
 
 FIRST, SECOND = "a" * 24, "b" * 24

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from rh_prefect.catalog import Model
 from rh_prefect.emulator import Emulator
-from rh_prefect.emulator.books import Submission
+from rh_prefect.emulator.recorder import Submission
 from tests.support.attempts import Attempt, Attempts
 from tests.support.rh import environment
 

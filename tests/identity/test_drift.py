@@ -12,9 +12,9 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from rh_prefect.catalog import registry
-from rh_prefect.jobs.recovery import recover
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.jobs.journal_recovery import recover
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs.journal import FlowRunJournal
 from tests.identity.harness import Form, Shape, Stage, World
 from tests.support import samples
 

@@ -14,14 +14,14 @@ from rh_prefect.blocks import MediaStorage, RunningHubCredentials
 from rh_prefect.connection import connect
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, JobCancelled
+from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.queries import past_scope
+from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.job_blocks import RunningHubModel
-from rh_prefect.jobs.care import jobs_of
-from rh_prefect.jobs.ledger.records import JobView
-from rh_prefect.jobs.thread import LOOP
-from rh_prefect.runs.cancel import cancel_run
-from rh_prefect.runs.journal import FlowRunJournal
-from rh_prefect.runs.past import past_scope
-from rh_prefect.runs.scope import current_scope
+from rh_prefect.jobs.admin import jobs_of
+from rh_prefect.jobs.journal.records import JobView
+from rh_prefect.jobs.loop_thread import LOOP
 from tests.job_blocks.flows import MODULE, at_once, in_sync, tried_again
 from tests.support.children import nursery
 from tests.support.prefect_server import PrefectServer

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.jobs.ledger.journal import FolderJournal
+from rh_prefect.jobs.journal.journal import FolderJournal
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import pytest
 
 from rh_prefect.client.wire import RemoteOutput, TaskView, Usage
 from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, NoAnswer, TaskNotFound, api_error
+from rh_prefect.jobs.admin import read_job
 from rh_prefect.jobs.cancel import LOOKS_FOR_OUTPUTS, PATIENCE, REMEMBER, CancelWatch, cancel_scope, cancel_task
-from rh_prefect.jobs.care import read_job
-from rh_prefect.jobs.ledger.journal import JSON, FolderJournal
-from rh_prefect.jobs.ledger.owner import current_owner
-from rh_prefect.jobs.ledger.records import Answer, End, Intent, Record
-from rh_prefect.jobs.ledger.scope import FolderScope
+from rh_prefect.jobs.journal.journal import JSON, FolderJournal
+from rh_prefect.jobs.journal.process import current_owner
+from rh_prefect.jobs.journal.records import Answer, End, Intent, Record
+from rh_prefect.jobs.journal.scope import FolderScope
 from tests.support.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 from tests.support.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.reachable import count_of

@@ -14,13 +14,13 @@ from websockets.asyncio.server import ServerConnection, serve
 from rh_prefect.client import Client, TaskView
 from rh_prefect.client.progress import ProgressEvent
 from rh_prefect.jobs import node_progress
-from rh_prefect.jobs.call import Call
+from rh_prefect.jobs.context import Call
 from rh_prefect.jobs.events import JobEvent
-from rh_prefect.jobs.ledger.journal import FolderJournal
-from rh_prefect.jobs.ledger.scope import FolderScope
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.node_progress import AT_ONCE, Lines, NodeProgress
 from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.orders.order import Order
+from rh_prefect.jobs.requests.request import Order
 from rh_prefect.media.store import MediaStore
 
 NAMES = {"6": "CLIPTextEncode", "3": "KSampler", "8": "VAEDecode"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from rh_prefect.jobs.ledger.journal import JSON
+from rh_prefect.jobs.journal.journal import JSON
 from tests.support.memory_journal import MemoryPlace
 from tests.support.paid_jobs import PaidJobs
 from tests.support.searching import first_finding, search

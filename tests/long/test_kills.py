@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.media.ref import Media
+from rh_prefect.media.media import Media
 from tests.support import samples
 from tests.support.children import Child
 from tests.support.prefect_server import PrefectServer

@@ -24,7 +24,7 @@ from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.journal import FlowRunJournal
 from tests.e2e import flows
 from tests.support import samples
 from tests.support.children import ROOT, Child

@@ -21,9 +21,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.states import Scheduled
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.jobs.care import adopt, forget
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.jobs.admin import adopt, forget
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs.journal import FlowRunJournal
 from tests.support import invariants
 from tests.support.invariants import Place
 from tests.support.postgres import PROGRAMS, WHY_NOT, dump, postgres

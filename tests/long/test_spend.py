@@ -17,13 +17,13 @@ import pytest
 
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.jobs import care
+from rh_prefect.jobs import admin
 from rh_prefect.jobs.cancel import cancel_scope
-from rh_prefect.jobs.ledger.journal import FolderJournal
-from rh_prefect.jobs.ledger.records import RESUBMITTED, Intent, JobView
-from rh_prefect.jobs.ledger.scope import FolderScope
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.records import RESUBMITTED, Intent, JobView
+from rh_prefect.jobs.journal.scope import FolderScope
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Asked
-from rh_prefect.jobs.thread import LOOP
 from rh_prefect.workflows import WorkflowInput
 from tests.support.pooled import PooledRun, pictures
 
@@ -64,7 +64,7 @@ async def cancel(runs: Sequence[PooledRun], attempt: int) -> None:
 
 
 async def settled(journal: FolderJournal, state: str) -> list[JobView]:
-    return [view async for view in care.jobs_of(journal) if view.state == state]
+    return [view async for view in admin.jobs_of(journal) if view.state == state]
 
 
 def spent(folder: Path, *options: str) -> dict[str, tuple[int, str]]:
@@ -112,7 +112,7 @@ async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) ->
     for view in await settled(journal, "unknown"):
         # Of the others some stay unknown, after as many attempts as a job may have: these were accepted.
         if "never" in str(view.submits[0].intent.payload["prompt"]):
-            await care.forget(journal, view.key)
+            await admin.forget(journal, view.key)
 
     # Cancelled while they run.
     half = JOBS["cancelled"] // 2
@@ -126,12 +126,12 @@ async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) ->
     lost = replace(cny, attempt=4)
     await lost.all(pictures(JOBS["lost"], "lost"), deadline=1.0)
     for view in await settled(journal, "ticket"):
-        await care.lose(journal, view.key)
+        await admin.lose(journal, view.key)
     rh.clock.factor = RUNS_FAST
     await replace(cny, attempt=5).all(pictures(JOBS["lost"], "lost"))
 
     assert sum(JOBS.values()) >= 200
-    views = [view async for view in care.jobs_of(journal)]
+    views = [view async for view in admin.jobs_of(journal)]
     submits = [submit for view in views for submit in view.submits]
     assert len(views) == sum(JOBS.values())
     assert sum(submit.resolution is not None and submit.resolution.by == RESUBMITTED for submit in submits) >= 5

@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.journal import FlowRunJournal
 from tests.support.receiver import TOKEN, ReceiverProcess
 from tests.support.rh import environment
 from tests.support.workplace import Worker, Workplace, workplace

@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media.ref import Media
+from rh_prefect.media.media import Media
 from rh_prefect.media.source import fetch, identity_uri, look, open_input, shown, unsigned_uri
 from rh_prefect.media.store import MediaStore
 from tests.support import samples

@@ -13,11 +13,11 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator
-from rh_prefect.jobs.ledger.journal import FolderJournal
-from rh_prefect.jobs.ledger.records import Answer, End, JobView, Resolution, Submit
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.records import Answer, End, JobView, Resolution, Submit
 from rh_prefect.jobs.outputs.manifest import Manifest
+from rh_prefect.media.media import Media
 from rh_prefect.media.names import PART
-from rh_prefect.media.ref import Media
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from tests.support.invariants import Evidence, Paid, Place, Told, broken, gather

@@ -10,10 +10,10 @@ import pytest
 
 from rh_prefect.client import Client
 from rh_prefect.errors import NoAnswer
-from rh_prefect.jobs.ledger.journal import FolderJournal
-from rh_prefect.jobs.ledger.spool import Spool, Spooled
-from rh_prefect.jobs.outputs.parts import part_file
-from rh_prefect.jobs.scratch import check_folder
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.spool import Spool, Spooled
+from rh_prefect.jobs.outputs.partial_files import part_file
+from rh_prefect.jobs.workdir import check_folder
 from rh_prefect.media.store import MediaStore
 from tests.support.job_records import KEY, ticket
 from tests.support.wire_server import WireServer, reply

@@ -23,11 +23,11 @@ from pydantic import TypeAdapter
 
 from rh_prefect import flows, tasks  # noqa: F401 - all that a run needs is imported before the child says `ready`
 from rh_prefect.connection import connect
+from rh_prefect.flow_runs import job_observer
+from rh_prefect.flow_runs.flush import drain
+from rh_prefect.flow_runs.hooks import cancel_remote_jobs
+from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.jobs.events import JobEvent
-from rh_prefect.runs import observer
-from rh_prefect.runs.drain import drain
-from rh_prefect.runs.hooks import cancel_remote_jobs
-from rh_prefect.runs.rerun import create, rerun
 
 _lock = threading.Lock()
 _out = sys.stdout
@@ -88,7 +88,7 @@ def main() -> None:
     if order is None:
         return
     os.environ.update(order.get("env", {}))
-    observer.listeners.append(take)
+    job_observer.listeners.append(take)
     module, _, name = order["flow"].partition(":")
     flow = getattr(importlib.import_module(module), name)
     asyncio.run({"run": run, "cancel": cancel}[order["do"]](flow, order))

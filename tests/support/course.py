@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rh_prefect.errors import NoAnswer
-from rh_prefect.jobs.care import adopt, forget
-from rh_prefect.jobs.ledger.owner import is_surely_dead
-from rh_prefect.jobs.ledger.records import JobView, Submit
+from rh_prefect.jobs.admin import adopt, forget
+from rh_prefect.jobs.journal.process import is_surely_dead
+from rh_prefect.jobs.journal.records import JobView, Submit
 from rh_prefect.jobs.lifecycle import Policy
 from tests.support.books import Books
 from tests.support.memory_journal import MemoryJournal, MemoryPlace

@@ -13,7 +13,7 @@ from typing import Any
 
 import fsspec.asyn
 
-from rh_prefect.jobs.thread import LOOP
+from rh_prefect.jobs.loop_thread import LOOP
 
 
 def standing() -> str:

@@ -2,7 +2,7 @@
 
 A program is a tree of branches. Each makes a chain of calls, in which every request contains the result of the call
 before; equal requests give unlike results. So a branch that is once given another one's result asks for something new,
-and pays for it. What a call's address is in a program is computed here as `rh_prefect.runs` does in Prefect's runs.
+and pays for it. The address of a call is computed here as `rh_prefect.flow_runs` does in Prefect's runs.
 
 Every I/O may fail, take effect without an answer, or come in another order, and the process may die between any two.
 
@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from rh_prefect.errors import AmbiguousCall, JournalError, RunningHubError, StoreError
-from rh_prefect.jobs.ledger.address import Address, Place, Step
-from rh_prefect.jobs.ledger.calls import Caller, CallRegistry, Try
-from rh_prefect.jobs.ledger.matching import Equal
-from rh_prefect.jobs.ledger.records import Submit
+from rh_prefect.jobs.journal.call_matching import Equal
+from rh_prefect.jobs.journal.call_path import Address, Place, Step
+from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
+from rh_prefect.jobs.journal.records import Submit
 from rh_prefect.jobs.lifecycle import Policy
 from tests.support.books import Books
 from tests.support.course import ROUNDS, Course, numbers, pick

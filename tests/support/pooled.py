@@ -14,17 +14,17 @@ from pydantic import SecretStr
 from rh_prefect import models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.jobs.care import jobs_of
+from rh_prefect.jobs.account_registry import Key, payer
+from rh_prefect.jobs.admin import jobs_of
 from rh_prefect.jobs.events import JobEvent
-from rh_prefect.jobs.keys import Key, payer
-from rh_prefect.jobs.ledger.address import Address, Place
-from rh_prefect.jobs.ledger.calls import Caller
-from rh_prefect.jobs.ledger.journal import FolderJournal
-from rh_prefect.jobs.ledger.records import Intent
-from rh_prefect.jobs.ledger.scope import FolderScope
+from rh_prefect.jobs.journal.call_path import Address, Place
+from rh_prefect.jobs.journal.call_registry import Caller
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.records import Intent
+from rh_prefect.jobs.journal.scope import FolderScope
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Asked, Options
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import uvicorn
 from pydantic import SecretStr
 
-from rh_prefect.jobs.callback import Callback
-from rh_prefect.jobs.thread import LOOP
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.webhook_address import Callback
 from rh_prefect.webhook import create_app
-from rh_prefect.webhook.confirm import Confirmer
-from rh_prefect.webhook.watchman import SHORTEST, Watchman
+from rh_prefect.webhook.resumer import SHORTEST, Watchman
+from rh_prefect.webhook.verification import Confirmer
 from tests.support.prefect_server import free_port
 
 TOKEN = "canary-token-of-the-receiver"

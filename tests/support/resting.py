@@ -17,7 +17,7 @@ from prefect.exceptions import Pause
 from prefect.states import Completed
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.runs.rerun import rerun
+from rh_prefect.flow_runs.resume import rerun
 from tests.support.prefect_server import PrefectServer, free_port
 from tests.support.receiver import TOKEN, receiver
 from tests.support.rh import environment

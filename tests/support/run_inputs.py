@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from rh_prefect.jobs.ledger.records import Record
+from rh_prefect.jobs.journal.records import Record
 from tests.support.job_records import intent, ticket
 
 RUN = UUID("11111111-2222-4333-8444-555555555555")

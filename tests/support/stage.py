@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.jobs.care import jobs_of
-from rh_prefect.jobs.ledger.records import JobView
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.jobs.admin import jobs_of
+from rh_prefect.jobs.journal.records import JobView
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs.journal import FlowRunJournal
 from tests.support.children import Child, Nursery, Said, command, nursery
 from tests.support.cuts import play
 from tests.support.prefect_server import PrefectServer

@@ -19,27 +19,27 @@ from typing import Any, TypeAlias
 
 from pydantic import SecretStr
 
-from rh_prefect.cache import SingleFlight
 from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import JournalError, NoAnswer, NotDelivered, RunningHubError
-from rh_prefect.jobs import posting
+from rh_prefect.jobs import submission
 from rh_prefect.jobs.accounts.poller import is_settled
-from rh_prefect.jobs.call import Call
-from rh_prefect.jobs.callback import Callback
+from rh_prefect.jobs.admin import replay_spool
 from rh_prefect.jobs.cancel import CancelReport, CancelWatch, cancel_scope
-from rh_prefect.jobs.care import replay_spool
+from rh_prefect.jobs.context import Call
+from rh_prefect.jobs.driver import Runner, World
 from rh_prefect.jobs.events import Silent
-from rh_prefect.jobs.ledger.budget import Ledger, Money
-from rh_prefect.jobs.ledger.calls import CallRegistry
-from rh_prefect.jobs.ledger.journal import JSON
-from rh_prefect.jobs.ledger.owner import Owner, is_surely_dead
-from rh_prefect.jobs.ledger.records import Intent, Submit
-from rh_prefect.jobs.ledger.spool import Spool, Spooled
+from rh_prefect.jobs.journal.budget import Ledger, Money
+from rh_prefect.jobs.journal.call_registry import CallRegistry
+from rh_prefect.jobs.journal.journal import JSON
+from rh_prefect.jobs.journal.process import Owner, is_surely_dead
+from rh_prefect.jobs.journal.records import Intent, Submit
+from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.opening import is_empty
 from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.orders.order import Order
-from rh_prefect.jobs.runner import Runner, World
+from rh_prefect.jobs.requests.request import Order
+from rh_prefect.jobs.scope_checks import is_empty
+from rh_prefect.jobs.webhook_address import Callback
+from rh_prefect.memory_cache import SingleFlight
 from tests.support.job_records import SOMEWHERE_ELSE, intent, owner_of
 from tests.support.memory_journal import MemoryPlace
 from tests.support.operations import Operation
@@ -103,7 +103,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Run:
-    """A scope as one process sees it; see `rh_prefect.jobs.ledger.scope.Scope`."""
+    """A scope as one process sees it; see `rh_prefect.jobs.journal.scope.Scope`."""
 
     journal: Any
     attempt: int
@@ -231,12 +231,12 @@ class Process:
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         # What one process remembers for itself must not be another's knowledge.
-        posting.UNPOSTED.clear()
-        posting.UNPOSTED.update(self._unposted)
+        submission.UNPOSTED.clear()
+        submission.UNPOSTED.update(self._unposted)
         yield
         self._loop.run_ready()
-        self._unposted = set(posting.UNPOSTED)
-        posting.UNPOSTED.clear()
+        self._unposted = set(submission.UNPOSTED)
+        submission.UNPOSTED.clear()
 
     async def was_empty(self) -> bool:
         """Whether the scope had no job when this process came to it."""

@@ -19,21 +19,21 @@ from pydantic import SecretStr
 from rh_prefect import flow, models
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator
+from rh_prefect.flow_runs.job_observer import run_observer
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.queries import PastScope
+from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flow_runs.scope import current_scope
+from rh_prefect.jobs.account_registry import Key, member, payer
+from rh_prefect.jobs.admin import adopt, forget
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
-from rh_prefect.jobs.care import adopt, forget
+from rh_prefect.jobs.engine import Payer
 from rh_prefect.jobs.events import JobEvent, Observer
-from rh_prefect.jobs.keys import Key, member, payer
-from rh_prefect.jobs.ledger.records import Intent
+from rh_prefect.jobs.journal.records import Intent
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.payer import Payer
-from rh_prefect.jobs.thread import LOOP
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs.journal import FlowRunJournal
-from rh_prefect.runs.observer import run_observer
-from rh_prefect.runs.past import PastScope
-from rh_prefect.runs.rerun import create, rerun
-from rh_prefect.runs.scope import current_scope
 from rh_prefect.settings import Settings
 from tests.support import samples
 from tests.support.invariants import Evidence, Place, Told, broken, gather, plain

@@ -21,9 +21,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from rh_prefect.jobs.care import jobs_of
-from rh_prefect.jobs.ledger.records import JobView
-from rh_prefect.runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.jobs.admin import jobs_of
+from rh_prefect.jobs.journal.records import JobView
 from tests.support.children import ROOT
 from tests.support.prefect_server import PrefectServer
 

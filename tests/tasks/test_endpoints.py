@@ -21,12 +21,12 @@ from prefect.exceptions import ParameterBindError
 
 from rh_prefect import catalog, models
 from rh_prefect.catalog import Model, Param
-from rh_prefect.catalog.entry import decode_model
+from rh_prefect.catalog.model import decode_model
 from rh_prefect.catalog.names import RUN_OPTIONS
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.media.ref import Media
+from rh_prefect.media.media import Media
 from rh_prefect.tasks import endpoints, generate
 from rh_prefect.tasks.for_model import Omitted, build, options, signature
 from tests.support import samples

@@ -13,9 +13,9 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import AmbiguousCall, InputError, JobFailed, SubmissionUnknown
+from rh_prefect.jobs.in_flight import ASKED
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.sharing import ASKED
-from rh_prefect.media.ref import Media
+from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many
 from rh_prefect.tasks.generate import run_name
 from rh_prefect.tasks.platform import run_workflow

@@ -13,9 +13,9 @@ from prefect.exceptions import Pause
 from rh_prefect import flow, generate_many, models
 from rh_prefect.emulator import Fault
 from rh_prefect.errors import InputError, JobFailed
-from rh_prefect.jobs.thread import LOOP
-from rh_prefect.runs.rerun import create, rerun
-from rh_prefect.runs.suspended import wake_suspended
+from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flow_runs.suspended_runs import wake_suspended
+from rh_prefect.jobs.loop_thread import LOOP
 from tests.support.resting import Desk, state_of, until, until_woken
 
 pytestmark = pytest.mark.prefect

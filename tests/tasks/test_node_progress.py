@@ -11,10 +11,10 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
+from rh_prefect.flow_runs import job_observer
+from rh_prefect.flow_runs.run_status import Board
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.runs import observer
-from rh_prefect.runs.board import Board
 from rh_prefect.tasks import platform
 from tests.support.rh import environment
 
@@ -24,9 +24,9 @@ QUEUED, RUNNING = 1.0, 100.0
 @pytest.fixture
 def told() -> Iterator[list[JobEvent]]:
     events: list[JobEvent] = []
-    observer.listeners.append(events.append)
+    job_observer.listeners.append(events.append)
     yield events
-    observer.listeners.remove(events.append)
+    job_observer.listeners.remove(events.append)
 
 
 @pytest.fixture

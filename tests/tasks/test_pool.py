@@ -18,12 +18,12 @@ from rh_prefect import flow, generate_many, models
 from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, InputError, SubmissionUnknown
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel
-from rh_prefect.jobs.care import jobs_of
-from rh_prefect.jobs.ledger.journal import FolderJournal, Journal
+from rh_prefect.jobs.admin import jobs_of
+from rh_prefect.jobs.journal.journal import FolderJournal, Journal
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.runs.journal import FlowRunJournal
-from rh_prefect.runs.rerun import create, rerun
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from tests.support.children import command

@@ -17,12 +17,12 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.jobs.ledger.journal import FolderJournal
-from rh_prefect.jobs.ledger.scope import last_attempt, open_scope
-from rh_prefect.jobs.thread import LOOP
-from rh_prefect.runs.cancel import cancel_run
-from rh_prefect.runs.contexts import flow_running_elsewhere
-from rh_prefect.runs.past import scope_named
+from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.queries import scope_named
+from rh_prefect.flow_runs.run_contexts import flow_running_elsewhere
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.scope import last_attempt, open_scope
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.tasks.generate import scope_for

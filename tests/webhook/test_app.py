@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from rh_prefect.errors import ConfigError
 from rh_prefect.webhook import create_app
 from rh_prefect.webhook.app import LARGEST_BODY
-from rh_prefect.webhook.confirm import Confirmer, Told
+from rh_prefect.webhook.verification import Confirmer, Told
 from tests.support.searching import search
 
 TOKEN = "a-token-of-24-characters"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from rh_prefect.client.lenient import amount, count, first_text
+from rh_prefect.client.parsing import amount, count, first_text
 from rh_prefect.client.wire.value import Value
 
 

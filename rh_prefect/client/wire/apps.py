@@ -9,7 +9,7 @@ import re
 from decimal import Decimal
 from typing import Final, Literal
 
-from rh_prefect.client.lenient import amount, compact, count, first_text, flag, rows, shown, table, text, unfold
+from rh_prefect.client.parsing import amount, compact, count, first_text, flag, rows, shown, table, text, unfold
 from rh_prefect.client.wire.value import Page, Value
 
 _APP_IN_CURL: Final = re.compile(r"""run\\?/ai-app\\?/(\d+)|webapp_?id\\?["']?\s*[:=]\s*\\?["']?(\d+)""", re.IGNORECASE)

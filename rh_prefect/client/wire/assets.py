@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from rh_prefect.client.lenient import count, first_text, rows, table
+from rh_prefect.client.parsing import count, first_text, rows, table
 from rh_prefect.client.wire.value import Page, Value
 
 AssetKind = Literal["Image", "Video", "Audio"]

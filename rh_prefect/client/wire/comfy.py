@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rh_prefect.client.lenient import first_text, flag, rows, table, text
+from rh_prefect.client.parsing import first_text, flag, rows, table, text
 from rh_prefect.client.wire.task import Failure, read_failure, read_node_errors
 from rh_prefect.client.wire.value import Value
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rh_prefect.client.lenient import count, first_text, rows
-from rh_prefect.client.masks import mask
+from rh_prefect.client.parsing import count, first_text, rows
+from rh_prefect.client.redaction import mask
 from rh_prefect.client.wire.task import TaskView
 from rh_prefect.client.wire.value import Value
 

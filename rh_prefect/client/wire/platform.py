@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from rh_prefect.client.lenient import amount, count, first_text, flag, rows, table, text
-from rh_prefect.client.masks import MASK
+from rh_prefect.client.parsing import amount, count, first_text, flag, rows, table, text
+from rh_prefect.client.redaction import MASK
 from rh_prefect.client.wire.value import Page, Value
 
 

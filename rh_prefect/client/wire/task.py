@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
-from rh_prefect.client.lenient import amount, compact, first_text, rows, table, text, unfold
-from rh_prefect.client.masks import mask
+from rh_prefect.client.parsing import amount, compact, first_text, rows, table, text, unfold
+from rh_prefect.client.redaction import mask
 from rh_prefect.client.wire.value import Value
 
 _log = logging.getLogger("rh_prefect.client")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from rh_prefect.catalog.entry import Model, Output, Param
+from rh_prefect.catalog.model import Model, Output, Param
 from rh_prefect.emulator import views
 from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.comfy.graph import Graph, Node, class_type, inputs_of, link_of, upstream

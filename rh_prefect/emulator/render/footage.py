@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from rh_prefect.emulator.render import film
+from rh_prefect.emulator.render import video
 from rh_prefect.emulator.render.caption import label
 from rh_prefect.emulator.render.music import pad_of
 from rh_prefect.emulator.render.picture import inset, load
@@ -26,16 +26,16 @@ def rework(request: Request, to: Path) -> None:
     a corner. The sound is the request's own sound file, else the video's own.
     """
     source = request.videos[0]
-    about = film.facts(source)
+    about = video.facts(source)
     size = even(fit(about.size, min(max(about.size), _LARGEST * request.limits.long_side)))
     seconds = _length(request, about)
     frames = _captioned(request, _scenes(source, size, about.fps, seconds), size)
-    film.write_film(
+    video.write_film(
         to, frames, size=size, fps=about.fps, sound=_sound(request, about, seconds), variant=request.variant
     )
 
 
-def _length(request: Request, about: film.Facts) -> float:
+def _length(request: Request, about: video.Facts) -> float:
     if request.names("exten"):
         return request.limits.cut(about.seconds) + (request.seconds or request.limits.cut(5.0))
     return request.seconds or request.limits.cut(about.seconds)
@@ -44,7 +44,7 @@ def _length(request: Request, about: film.Facts) -> float:
 def _scenes(source: Path, size: Size, fps: Fraction, seconds: float) -> Iterator[Image.Image]:
     """Plays the video; where it is too short, comes slowly nearer to its last picture."""
     count, last = 0, None
-    for frame in film.frames_of(source, fps, most=seconds):
+    for frame in video.frames_of(source, fps, most=seconds):
         last = ImageOps.fit(frame, size, Image.Resampling.BICUBIC) if frame.size != size else frame
         count += 1
         yield last
@@ -70,9 +70,9 @@ def _captioned(request: Request, frames: Iterator[Image.Image], size: Size) -> I
         yield shown
 
 
-def _sound(request: Request, about: film.Facts, seconds: float) -> Iterator[Array] | None:
+def _sound(request: Request, about: video.Facts, seconds: float) -> Iterator[Array] | None:
     if request.audios:
-        return film.sound_of(request.audios[0])
+        return video.sound_of(request.audios[0])
     if about.has_sound and str(request.value("keepOriginalSound")).lower() not in {"no", "false"}:
-        return film.sound_of(request.videos[0])
+        return video.sound_of(request.videos[0])
     return iter([pad_of(request, seconds)]) if request.wants_sound else None

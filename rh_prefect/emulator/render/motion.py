@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from rh_prefect.emulator.render import film
+from rh_prefect.emulator.render import video
 from rh_prefect.emulator.render.music import pad_of
 from rh_prefect.emulator.render.picture import draw, fill, load
 from rh_prefect.emulator.render.request import Request, Size, even, number
@@ -31,7 +31,7 @@ def animate(request: Request, to: Path) -> None:
     if request.is_on("loop"):
         pictures.append(pictures[0])
     frames = pan(pictures, size=size, count=max(1, round(seconds * fps)), seed=request.fingerprint)
-    film.write_film(to, frames, size=size, fps=fps, sound=_sound(request, seconds), variant=request.variant)
+    video.write_film(to, frames, size=size, fps=fps, sound=_sound(request, seconds), variant=request.variant)
 
 
 def pan(pictures: Sequence[Image.Image], *, size: Size, count: int, seed: str) -> Iterator[Image.Image]:
@@ -80,11 +80,11 @@ def _fade(place: float, count: int) -> tuple[int, float]:
 
 def _length(request: Request) -> float:
     if request.seconds is None and request.audios:
-        return max(0.2, request.limits.cut(film.seconds_of(request.audios[0])))
+        return max(0.2, request.limits.cut(video.seconds_of(request.audios[0])))
     return request.seconds or request.limits.cut(5.0)
 
 
 def _sound(request: Request, seconds: float) -> Iterator[Array] | None:
     if request.audios:
-        return film.sound_of(request.audios[0])
+        return video.sound_of(request.audios[0])
     return iter([pad_of(request, seconds)]) if request.wants_sound else None

@@ -8,9 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from rh_prefect.emulator.render.film import SOUND_RATE
 from rh_prefect.emulator.render.request import Request, has_any, number
 from rh_prefect.emulator.render.terrain import Array
+from rh_prefect.emulator.render.video import SOUND_RATE
 
 _SAD = ("sad", "dark", "minor", "melanchol", "moody", "tense", "night", "rain", "drama", "悲", "暗")
 _FAST = ("fast", "upbeat", "happy", "dance", "energ", "epic", "pop", "rock", "electro", "欢", "快")

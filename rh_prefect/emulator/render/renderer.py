@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rh_prefect.catalog.entry import Model
-from rh_prefect.emulator.render import film, footage, motion, music, picture, solid, speech, upscale, words
+from rh_prefect.catalog.model import Model
+from rh_prefect.emulator.render import answers, footage, motion, music, picture, solid, speech, upscale, video
 from rh_prefect.emulator.render.request import Limits, Request, number
 from rh_prefect.emulator.render.sound import write_sound
 
@@ -112,7 +112,7 @@ class Renderer:
 
     def _make(self, request: Request, stem: Path) -> list[Rendered]:
         if request.model.output == "text" or (request.names("lyrics") and self._lyrics_as_text):
-            return [Rendered(None, words.answer(request, ids_as=self._id_answers), "txt")]
+            return [Rendered(None, answers.answer(request, ids_as=self._id_answers), "txt")]
         return make(request, stem)
 
     def _key(self, request: Request) -> str:
@@ -171,7 +171,7 @@ def _video(request: Request, stem: Path) -> list[Rendered]:
     if not request.is_on("returnLastFrame"):
         return [_file(to)]
     last = stem.with_name(f"{stem.name}-last.png")
-    *_, frame = film.frames_of(to, film.facts(to).fps)
+    *_, frame = video.frames_of(to, video.facts(to).fps)
     picture.save(picture.grain(frame, request.variant), last)
     return [_file(to), _file(last)]
 
@@ -180,7 +180,7 @@ def _sound(request: Request, stem: Path) -> Rendered:
     asked = str(request.value("format", "outputFormat", "audio_format") or "mp3").lower()
     to = stem.with_suffix(f".{asked if asked in {'mp3', 'wav', 'flac'} else 'mp3'}")
     if request.names("music", "suno"):
-        write_sound(to, music.play(request), rate=film.SOUND_RATE, bit_rate=192_000, comment=request.variant)
+        write_sound(to, music.play(request), rate=video.SOUND_RATE, bit_rate=192_000, comment=request.variant)
     else:
         write_sound(to, speech.speak(request), rate=speech.SPEECH_RATE, bit_rate=96_000, comment=request.variant)
     return _file(to)

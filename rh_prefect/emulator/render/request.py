@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from rh_prefect.catalog.entry import Model
+from rh_prefect.catalog.model import Model
 
 Kind = Literal["image", "video", "audio"]
 Size = tuple[int, int]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
-from rh_prefect.emulator.render import film
+from rh_prefect.emulator.render import video
 from rh_prefect.emulator.render.picture import load
 from rh_prefect.emulator.render.request import Request, Size, even
 
@@ -35,12 +35,12 @@ def enlarge_picture(request: Request) -> Image.Image:
 def enhance_video(request: Request, to: Path) -> None:
     """Makes that very video larger, smoother, or both, as the model does; its sound is kept."""
     source = request.videos[0]
-    about = film.facts(source)
+    about = video.facts(source)
     size = _larger(request, about.size)
     fps = _faster(request, about.fps)
-    frames = film.steady(source, fps, blend=fps != about.fps, most=request.limits.max_seconds)
-    sound = film.sound_of(source) if about.has_sound else None
-    film.write_film(to, frames, size=size, fps=fps, sound=sound, variant=request.variant)
+    frames = video.steady(source, fps, blend=fps != about.fps, most=request.limits.max_seconds)
+    sound = video.sound_of(source) if about.has_sound else None
+    video.write_film(to, frames, size=size, fps=fps, sound=sound, variant=request.variant)
 
 
 def _larger(request: Request, size: Size) -> Size:

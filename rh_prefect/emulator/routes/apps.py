@@ -12,8 +12,8 @@ from starlette.responses import Response
 from rh_prefect.emulator import answers, auth
 from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.comfy.apps import App
+from rh_prefect.emulator.graph_submits import app_target, find_app, quick_target
 from rh_prefect.emulator.routes.workflows import needed, start_v1, start_v2, v1_start, v2_start
-from rh_prefect.emulator.runs import app_target, find_app, quick_target
 from rh_prefect.emulator.serving import Call, Endpoint
 
 _SORTS: Final = ("RECOMMEND", "HOTTEST", "NEWEST")

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from rh_prefect.catalog.entry import decode_model
+from rh_prefect.catalog.model import decode_model
 from rh_prefect.emulator.comfy.apps import AppField
 from rh_prefect.emulator.faults import fault_from_json
 from rh_prefect.emulator.state import State

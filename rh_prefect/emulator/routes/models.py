@@ -10,7 +10,7 @@ from starlette.routing import Match
 
 from rh_prefect.emulator import acceptance, answers, auth, views
 from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.orders import take_order
+from rh_prefect.emulator.model_submits import take_order
 from rh_prefect.emulator.serving import Call, Endpoint
 
 

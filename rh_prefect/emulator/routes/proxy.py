@@ -15,17 +15,17 @@ from starlette.routing import BaseRoute, Route
 
 from rh_prefect.emulator import faults
 from rh_prefect.emulator.answers import Refused, words_of
-from rh_prefect.emulator.broken import Broken
 from rh_prefect.emulator.charges import run_charge
 from rh_prefect.emulator.comfy.graph import Graph, parse
 from rh_prefect.emulator.comfy.nodes import object_info
 from rh_prefect.emulator.comfy.work import model_for
+from rh_prefect.emulator.corruption import Broken
 from rh_prefect.emulator.faults import Subject
 from rh_prefect.emulator.files import DeadLink
+from rh_prefect.emulator.graph_submits import examine
 from rh_prefect.emulator.keys import ApiKey
 from rh_prefect.emulator.multipart import read_form
 from rh_prefect.emulator.proxy import Prompt, history
-from rh_prefect.emulator.runs import examine
 from rh_prefect.emulator.state import State
 from rh_prefect.emulator.tasks import ACTIVE, Breakdown, Order, Piece, Task
 

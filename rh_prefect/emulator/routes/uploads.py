@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from rh_prefect.emulator import answers, auth
 from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.books import Upload
 from rh_prefect.emulator.keys import ApiKey
 from rh_prefect.emulator.multipart import Form, Received, read_form
+from rh_prefect.emulator.recorder import Upload
 from rh_prefect.emulator.serving import Call, Endpoint
 
 _MD5: Final = re.compile(r"[0-9a-fA-F]{32}")

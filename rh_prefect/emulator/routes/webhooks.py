@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from rh_prefect.emulator import answers, auth
 from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.orders import webhook_of
+from rh_prefect.emulator.model_submits import webhook_of
 from rh_prefect.emulator.routes.workflows import needed
 from rh_prefect.emulator.serving import Call, Endpoint
 

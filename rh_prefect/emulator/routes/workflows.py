@@ -11,7 +11,17 @@ from starlette.responses import JSONResponse, Response
 
 from rh_prefect.emulator import acceptance, answers, auth, views
 from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.runs import V1, V2, Family, FindTarget, Run, Start, Startable, prepare, workflow_target
+from rh_prefect.emulator.graph_submits import (
+    V1,
+    V2,
+    Family,
+    FindTarget,
+    Run,
+    Start,
+    Startable,
+    prepare,
+    workflow_target,
+)
 from rh_prefect.emulator.serving import NOT_POSITIVE, Call, Endpoint, Handler, is_positive
 from rh_prefect.emulator.tasks import Status, Task
 

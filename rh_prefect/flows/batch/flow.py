@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from rh_prefect.errors import BatchUnfinished
-from rh_prefect.flows.batch.account import BatchAccount
+from rh_prefect.flow_runs.flow import flow
+from rh_prefect.flow_runs.suspension import Wait
+from rh_prefect.flows.batch.report import BatchAccount
 from rh_prefect.flows.batch.run import batch as run_batch
-from rh_prefect.flows.parts import Budget
+from rh_prefect.flows.steps import Budget
 from rh_prefect.jobs.options import Reuse
-from rh_prefect.runs.flow import flow
-from rh_prefect.runs.rounds import Wait
 
 
 @flow(name="batch")

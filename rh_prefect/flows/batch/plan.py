@@ -15,11 +15,11 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
 from rh_prefect.errors import InputError
-from rh_prefect.flows.batch.source import Row, Source, trouble
+from rh_prefect.flows.batch.row_source import Row, Source, trouble
 from rh_prefect.jobs.options import Options
-from rh_prefect.media.place import is_local, local_path
-from rh_prefect.media.ref import Media, as_media_input
+from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.source import identity_uri, shown
+from rh_prefect.media.urls import is_local, local_path
 from rh_prefect.models import ModelInput, input_for
 
 ChainStep = str | Mapping[str, Any]

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from rh_prefect.flows.batch.account import Item, ItemState
+from rh_prefect.flows.batch.report import Item, ItemState
 from rh_prefect.jobs.events import JobEvent, JobEventState
-from rh_prefect.jobs.ledger.costs import Costs
+from rh_prefect.jobs.journal.costs import Costs
 
 _RUNNING: frozenset[JobEventState] = frozenset({"submitted", "adopted", "running", "collecting"})
 

@@ -12,29 +12,29 @@ from typing import Any
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.blocks.paying import load_payer
 from rh_prefect.errors import ConfigError, InputError, StoreError
-from rh_prefect.flows.batch import account as accounts
-from rh_prefect.flows.batch.account import BatchAccount, Item
-from rh_prefect.flows.batch.files import mark_of
+from rh_prefect.flow_runs import job_observer
+from rh_prefect.flow_runs.job_observer import expect_jobs
+from rh_prefect.flow_runs.queries import PastScope
+from rh_prefect.flow_runs.scope import FlowScope, current_scope
+from rh_prefect.flow_runs.scope_override import borrow
+from rh_prefect.flow_runs.suspension import Wait, open_round
+from rh_prefect.flows.batch import report as accounts
+from rh_prefect.flows.batch.executor import Crew
+from rh_prefect.flows.batch.file_stamps import mark_of
+from rh_prefect.flows.batch.journal_lookup import filled_in
 from rh_prefect.flows.batch.plan import Bad, ChainStep, Plan, Work, make_plan
 from rh_prefect.flows.batch.progress import Progress
-from rh_prefect.flows.batch.recorded import filled_in
-from rh_prefect.flows.batch.source import Given, Source, open_source
+from rh_prefect.flows.batch.report import BatchAccount, Item
+from rh_prefect.flows.batch.row_source import Given, Source, open_source
 from rh_prefect.flows.batch.state import batch_id, enter, find_state_place
-from rh_prefect.flows.batch.work import Crew
-from rh_prefect.jobs.leaving import Round
-from rh_prefect.jobs.ledger.budget import Ledger, ledger_of
-from rh_prefect.jobs.ledger.journal import Journal
+from rh_prefect.jobs.in_flight import ASKED
+from rh_prefect.jobs.journal.budget import Ledger, ledger_of
+from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options, Reuse
-from rh_prefect.jobs.sharing import ASKED
-from rh_prefect.jobs.thread import LOOP
-from rh_prefect.media.access import allow_below
+from rh_prefect.jobs.suspension import Round
+from rh_prefect.media.input_access import allow_below
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs import observer
-from rh_prefect.runs.borrowed import borrow
-from rh_prefect.runs.observer import expect_jobs
-from rh_prefect.runs.past import PastScope
-from rh_prefect.runs.rounds import Wait, open_round
-from rh_prefect.runs.scope import FlowScope, current_scope
 
 _TOLD = 10
 """How many rows of one reason, and how many reasons, an error names."""
@@ -229,7 +229,7 @@ class _Run:
         self, crew: Crew, turns: Sequence[Sequence[Work]], together: Round | None
     ) -> tuple[BatchAccount, list[Work]]:
         """Runs rows in turns, gives the account, and says which are to be run again when their tasks have ended."""
-        observer.listeners.append(crew.progress.hear)
+        job_observer.listeners.append(crew.progress.hear)
         try:
             with borrow(self.scope):
                 left = [work for works in turns for work in await crew.run(works, together)]
@@ -238,7 +238,7 @@ class _Run:
             await asyncio.shield(LOOP.call(LOOP.settle(_SETTLE)))
             raise
         finally:
-            observer.listeners.remove(crew.progress.hear)
+            job_observer.listeners.remove(crew.progress.hear)
             # Also when it is interrupted: what is known by then is what the next person wants to see.
             done = await asyncio.shield(self._account(crew))
         return done, left

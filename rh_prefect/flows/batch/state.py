@@ -19,11 +19,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rh_prefect.errors import ConfigError, JournalError
-from rh_prefect.jobs.ledger.journal import FolderJournal, NotExclusive
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.queries import BATCH, FIRST_OF_A_BATCH, PastScope, past_scope
+from rh_prefect.flow_runs.scope import FlowScope
+from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
 from rh_prefect.media.store import MediaStore
-from rh_prefect.runs.journal import FlowRunJournal
-from rh_prefect.runs.past import BATCH, FIRST_OF_A_BATCH, PastScope, past_scope
-from rh_prefect.runs.scope import FlowScope
 from rh_prefect.settings import get_settings
 
 FOLDER = "batches"

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rh_prefect.client import Client
+from rh_prefect.jobs.accounts.limiter import Slots
 from rh_prefect.jobs.accounts.poller import Poller
-from rh_prefect.jobs.accounts.slots import Slots
 from rh_prefect.jobs.accounts.uploads import Uploads
-from rh_prefect.jobs.ledger.budget import Prices
-from rh_prefect.jobs.ledger.identity import file_mark
+from rh_prefect.jobs.journal.budget import Prices
+from rh_prefect.jobs.journal.identity import file_mark
 from rh_prefect.jobs.named_locks import NamedLocks
-from rh_prefect.jobs.orders.copies import Copies
-from rh_prefect.jobs.orders.inputs import Input, check_unchanged, fetched
-from rh_prefect.jobs.orders.order import Order
+from rh_prefect.jobs.requests.input_copies import Copies
+from rh_prefect.jobs.requests.inputs import Input, check_unchanged, fetched
+from rh_prefect.jobs.requests.request import Order
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 

@@ -23,8 +23,8 @@ from typing import TypeAlias
 
 from rh_prefect.client.wire import TaskView
 from rh_prefect.errors import AccountError, KeyRejected, RunningHubError, TaskNotFound
-from rh_prefect.jobs.accounts.likely import Lengths, Search, counting_gap
-from rh_prefect.jobs.accounts.slots import Count
+from rh_prefect.jobs.accounts.completion_estimator import Lengths, Search, counting_gap
+from rh_prefect.jobs.accounts.limiter import Count
 
 AGE_FRACTION = 0.05
 LONGEST_GAP = 30.0

@@ -15,9 +15,9 @@ from typing import Literal, TypeVar
 
 from rh_prefect.errors import AccountError, ApiError, ConfigError, KeyRejected, TaskNotFound, explain
 from rh_prefect.jobs.accounts.account import Member
-from rh_prefect.jobs.accounts.machine import at_machine, is_native
-from rh_prefect.jobs.ledger.records import Answer, Intent
-from rh_prefect.jobs.ledger.scope import Scope
+from rh_prefect.jobs.accounts.comfy_account import at_machine, is_native
+from rh_prefect.jobs.journal.records import Answer, Intent
+from rh_prefect.jobs.journal.scope import Scope
 
 T = TypeVar("T")
 

@@ -13,16 +13,16 @@ from urllib.parse import urlsplit
 
 from rh_prefect.client import Download, TaskView, discard_partial
 from rh_prefect.errors import LinkExpired, NoAnswer, OutputsLost, RunningHubError, TransportError
-from rh_prefect.jobs.ledger.records import End, Link, Submit
-from rh_prefect.jobs.ledger.scope import Scope
-from rh_prefect.jobs.orders.order import Order
+from rh_prefect.jobs.journal.records import End, Link, Submit
+from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest
-from rh_prefect.jobs.outputs.parts import part_file, remove
-from rh_prefect.jobs.outputs.published import drop_record, find_published, write_record
+from rh_prefect.jobs.outputs.partial_files import part_file, remove
+from rh_prefect.jobs.outputs.pending_outputs import drop_record, find_published, write_record
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.media.arrival import Flaw, flaw_of
-from rh_prefect.media.ref import Media
+from rh_prefect.jobs.requests.request import Order
+from rh_prefect.media.integrity import Flaw, flaw_of
+from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 
 _log = logging.getLogger("rh_prefect")

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.ref import Media
+from rh_prefect.media.media import Media
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 

@@ -11,8 +11,9 @@ from av.container import OutputContainer
 from av.filter import Graph
 
 from rh_prefect.errors import InputError
+from rh_prefect.media.edit.atomic_output import create_mp4, product
+from rh_prefect.media.edit.audio_stream import Track
 from rh_prefect.media.edit.loudness import Level, audio_level
-from rh_prefect.media.edit.product import create_mp4, product
 from rh_prefect.media.edit.sound import (
     PIECE,
     RATE,
@@ -27,7 +28,6 @@ from rh_prefect.media.edit.sound import (
     pulled,
     spoken,
 )
-from rh_prefect.media.edit.track import Track
 
 LOUDNESS = -16.0
 """LUFS that a finished track is near: what video sites and podcasts ask for."""

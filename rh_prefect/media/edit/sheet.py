@@ -11,7 +11,7 @@ from statistics import median
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit.product import image_format, write_image
+from rh_prefect.media.edit.atomic_output import image_format, write_image
 from rh_prefect.media.edit.still import BACKGROUND, still
 
 _MOST_COLUMNS = 4

@@ -17,7 +17,7 @@ from av.filter.context import FilterContext
 from numpy.typing import NDArray
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media.edit.footage import opened, picture_of, reading
+from rh_prefect.media.edit.video_reader import opened, picture_of, reading
 
 RATE = 48_000
 """Samples a second of everything that is edited."""

@@ -12,8 +12,8 @@ from av.video.stream import VideoStream
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.media.edit.footage import frames_of, opened, picture_of, reading
-from rh_prefect.media.edit.product import image_format, write_image
+from rh_prefect.media.edit.atomic_output import image_format, write_image
+from rh_prefect.media.edit.video_reader import frames_of, opened, picture_of, reading
 
 BACKGROUND = (24, 24, 27)
 """What shows through a picture's transparent parts, and between pictures."""

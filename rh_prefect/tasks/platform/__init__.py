@@ -13,13 +13,13 @@ from rh_prefect.tasks.platform.assets import (
     update_asset,
     update_asset_group,
 )
-from rh_prefect.tasks.platform.graphs import app_call_example, list_apps, quick_create_styles, workflow_json
-from rh_prefect.tasks.platform.native import run_graph
+from rh_prefect.tasks.platform.comfyui import run_graph
 from rh_prefect.tasks.platform.prices import price_preview
 from rh_prefect.tasks.platform.runs import JobOptions, quick_create, run_app, run_workflow
-from rh_prefect.tasks.platform.standing import cancel_task, query_task, task_outputs_v1, task_status_v1
+from rh_prefect.tasks.platform.task_status import cancel_task, query_task, task_outputs_v1, task_status_v1
 from rh_prefect.tasks.platform.uploads import upload_file, upload_file_legacy, upload_lora
 from rh_prefect.tasks.platform.webhooks import resend_webhook, webhook_detail
+from rh_prefect.tasks.platform.workflows import app_call_example, list_apps, quick_create_styles, workflow_json
 
 __all__ = [
     "JobOptions",

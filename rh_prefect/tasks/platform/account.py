@@ -7,7 +7,7 @@ from typing import get_args
 
 from rh_prefect.client import Account as AccountFacts
 from rh_prefect.client import ApiKey, Page, QueueStatus, Resource, ResourceKind
-from rh_prefect.tasks.platform.ask import ask, one_of, repeatable
+from rh_prefect.tasks.platform.base import ask, one_of, repeatable
 
 
 @repeatable("account status")

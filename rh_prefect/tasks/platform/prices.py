@@ -14,7 +14,7 @@ from rh_prefect.client import Client, PricePreview
 from rh_prefect.errors import InputError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
-from rh_prefect.tasks.platform.ask import ask, repeatable
+from rh_prefect.tasks.platform.base import ask, repeatable
 from rh_prefect.tasks.platform.uploads import Local, Source, link_to
 
 

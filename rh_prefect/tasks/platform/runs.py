@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.generate import run_job
-from rh_prefect.tasks.platform.ask import paid
+from rh_prefect.tasks.platform.base import paid
 from rh_prefect.workflows import AppInput, InstanceType, QuickCreateInput, WorkflowInput
 
 

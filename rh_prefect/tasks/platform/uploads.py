@@ -14,13 +14,13 @@ from prefect.runtime import task_run
 
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.client import Client, Upload
-from rh_prefect.jobs.orders.inputs import fetched
+from rh_prefect.jobs.requests.inputs import fetched
+from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import Facts, probe
-from rh_prefect.media.ref import Media, as_media_input
 from rh_prefect.media.source import shown
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
-from rh_prefect.tasks.platform.ask import ask, one_of, repeatable, words
+from rh_prefect.tasks.platform.base import ask, one_of, repeatable, words
 
 Source: TypeAlias = Media | str | os.PathLike[str]
 LegacyType = Literal["input", "image", "video", "audio"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rh_prefect.client import WebhookEvent
 from rh_prefect.errors import InputError
 from rh_prefect.settings import get_settings
-from rh_prefect.tasks.platform.ask import ask, once, repeatable
-from rh_prefect.tasks.platform.standing import storable
+from rh_prefect.tasks.platform.base import ask, once, repeatable
+from rh_prefect.tasks.platform.task_status import storable
 
 
 @repeatable("webhook of task {task_id}")

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from rh_prefect.errors import NoAnswer
-from rh_prefect.jobs.accounts.slots import ASK_EVERY, Slots, first_free
+from rh_prefect.jobs.accounts.limiter import ASK_EVERY, Slots, first_free
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 SECONDS = 10.0

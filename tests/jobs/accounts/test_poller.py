@@ -16,8 +16,8 @@ from rh_prefect.errors import (
     NotDelivered,
     TaskNotFound,
 )
+from rh_prefect.jobs.accounts.limiter import Count
 from rh_prefect.jobs.accounts.poller import DENIALS_THAT_COUNT, GRACE, IN_FLIGHT, LONGEST_GAP, Poller, is_settled
-from rh_prefect.jobs.accounts.slots import Count
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 OUTPUT = RemoteOutput(url="http://files/1.png")

@@ -23,7 +23,7 @@ from rh_prefect.errors import (
     SubmissionUnknown,
 )
 from rh_prefect.jobs.accounts.pool import NOT_HERE, own_trouble
-from rh_prefect.jobs.ledger.records import Answer
+from rh_prefect.jobs.journal.records import Answer
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.workflows import WorkflowInput
 from tests.support import samples

@@ -14,9 +14,9 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, MediaError, NoAnswer
 from rh_prefect.jobs.accounts.account import Account
 from rh_prefect.jobs.accounts.uploads import AT_ONCE, LIFETIME, Uploads
-from rh_prefect.jobs.ledger.journal import FolderJournal
-from rh_prefect.jobs.orders.inputs import Input, Inputs
-from rh_prefect.jobs.orders.order import Order
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.requests.inputs import Input, Inputs
+from rh_prefect.jobs.requests.request import Order
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 from tests.support import samples

@@ -11,14 +11,14 @@ from rh_prefect import models
 from rh_prefect.client import Client, Download, RemoteOutput, TaskView
 from rh_prefect.errors import InputError, LinkExpired, NoAnswer, OutputsLost
 from rh_prefect.jobs.events import event_of, what_of
-from rh_prefect.jobs.ledger.journal import FolderJournal
-from rh_prefect.jobs.ledger.records import End, Link, Submit
-from rh_prefect.jobs.ledger.scope import FolderScope
-from rh_prefect.jobs.orders.order import Order
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.records import End, Link, Submit
+from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.outputs import manifest as manifests
-from rh_prefect.jobs.outputs import published
+from rh_prefect.jobs.outputs import pending_outputs
 from rh_prefect.jobs.outputs.collect import LONGEST_PAUSE, TRIES, Collector
 from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.requests.request import Order
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
 from tests.support.job_records import KEY, TASK, intent, ticket
@@ -261,13 +261,13 @@ async def test_a_file_that_was_published_before_a_crash_is_found_by_its_record(
 ) -> None:
     store = store_in(tmp_path)
     first = await collect(FileHost(PICTURE), journal, tmp_path)
-    assert store.list(published.FOLDER) == []
+    assert store.list(pending_outputs.FOLDER) == []
     for name_of_manifest in store.list(manifests.FOLDER):
         store.delete(name_of_manifest)
-    published.write_record(store, TASK, 0, first.media)
+    pending_outputs.write_record(store, TASK, 0, first.media)
     result = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
     assert (result, host.times) == (first, 0)
-    assert store.list(published.FOLDER) == []
+    assert store.list(pending_outputs.FOLDER) == []
 
 
 async def test_a_file_that_is_broken_in_another_way_each_time_is_not(journal: FolderJournal, tmp_path: Path) -> None:

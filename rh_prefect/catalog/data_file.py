@@ -1,0 +1,231 @@
+"""The slim form of a registry: what the package reads at run time, without what is the usual case."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from rh_prefect.catalog.model import Model, Output, Param, ParamType, Status, decode_model
+from rh_prefect.catalog.names import class_name
+from rh_prefect.catalog.note_rules import extra_options, pattern_of, rules_of, shape_of
+from rh_prefect.catalog.price import Unit, text_of
+from rh_prefect.errors import InputError
+
+_FLAGS = ("groups", "in_docs", "aliases", "replaced_by", "incomplete", "seen", "price_seen", "price_note")
+_USUAL_SOURCE = "official-registry"
+CURRENCY = "CNY"
+"""Of RunningHub's price files."""
+
+_STATUSES = {"gone-from-newest-list": "gone"}
+_REGISTRY, _CN_PAGES = "registry-2026-09", "site-2026-09"
+"""The lists that tell where a model is offered: of the models of the first, .cn shows those of the second."""
+_COUNTS = ("imageNum", "n", "maxImages")
+_KEPT = ("key", "type", "default", "min", "max", "max_length", "max_items", "accept", "max_size_mb", "note")
+
+
+def slim(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes the slim form of a registry.
+
+    Args:
+        source: The registry file's content.
+
+    Returns:
+        The slim file's content: models by name, nothing that is the usual case.
+
+    Raises:
+        InputError: It is no registry, or two models would share a Python name.
+    """
+    try:
+        models = [slim_model(raw) for raw in source["models"]]
+        facts = {"version": source["version"], "source": source["source"]}
+    except (KeyError, TypeError) as error:
+        raise InputError(f"This is not a model registry: {error!r} while it was read. Give another file.") from error
+    _refuse_twins(models)
+    return {**facts, "models": sorted(models, key=lambda model: str(model["name"]).lower())}
+
+
+def is_slim(raw: Mapping[str, Any]) -> bool:
+    """Tells whether a model is in the slim form already, which leaves out what is the usual case."""
+    price = raw.get("price") or {}
+    is_full = raw.get("provenance") == _USUAL_SOURCE or "rules" in price or price.get("currency") == CURRENCY
+    return not is_full and all(param.get("required", True) is True for param in raw["params"])
+
+
+def refuse_unusable(model: Model) -> None:
+    """Refuses a model that would be read and break later: in an input class, a form or a search.
+
+    Args:
+        model: The model.
+
+    Raises:
+        InputError: It says something that cannot be.
+    """
+    texts = (
+        model.name,
+        model.endpoint,
+        model.family,
+        model.seen,
+        model.price_seen,
+        model.price_note,
+        model.replaced_by,
+    )
+    if not all(isinstance(text, str) for text in (*texts, *model.groups, *model.aliases)):
+        raise InputError("a name, family, group, alias, date or note is no text")
+    if not model.name or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", model.endpoint):
+        raise InputError(f"{model.endpoint!r} is no endpoint, or it has no name")
+    if len({param.key for param in model.params}) < len(model.params):
+        raise InputError("a parameter is listed twice")
+    for param in model.params:
+        flaw = _flaw(param)
+        if flaw:
+            raise InputError(f"parameter {param.key.strip()!r}: {flaw}")
+
+
+def _flaw(param: Param) -> str:
+    if not all(isinstance(text, str) for text in (param.note, param.pattern, *param.options, *param.accept)):
+        return "an option, format or note is no text"
+    limits = (param.min, param.max, param.step, param.max_length, param.max_items, param.max_size_mb)
+    if not all(limit is None or _is_number(limit) for limit in limits):
+        return "a limit is no number"
+    if any(limit is not None and limit < 1 for limit in (param.max_length, param.max_items, param.max_size_mb)):
+        return "a limit leaves room for nothing"
+    if param.min is not None and param.max is not None and param.min > param.max:
+        return "its least value is above its greatest"
+    return "it has no options" if param.type == "enum" and not param.options else _flaw_of_pattern(param.pattern)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _flaw_of_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return f"its pattern is not valid ({error})"
+    return ""
+
+
+def dumps(content: Mapping[str, Any]) -> str:
+    """Writes the slim file: one model a line, so that a change shows as one line.
+
+    Args:
+        content: What `slim` made.
+    """
+    head = {key: value for key, value in content.items() if key != "models"}
+    lines = ",\n".join(json.dumps(model, ensure_ascii=False, separators=(",", ":")) for model in content["models"])
+    return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "models": [\n{lines}\n]}}\n'
+
+
+def decoded(content: Mapping[str, Any]) -> list[Model]:
+    """Reads all models of a slim file.
+
+    Args:
+        content: What `slim` made.
+    """
+    return [decode_model(raw) for raw in content["models"]]
+
+
+def _refuse_twins(models: list[dict[str, Any]]) -> None:
+    seen: dict[str, str] = {}
+    for model in models:
+        name = class_name(model["name"])
+        if name in seen:
+            raise InputError(f"The models {seen[name]!r} and {model['name']!r} would both be called {name} in Python.")
+        seen[name] = model["name"]
+
+
+def slim_model(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes the slim form of one model.
+
+    Args:
+        raw: The model, as a registry file has it.
+
+    Raises:
+        InputError: It says something that this version does not know.
+        KeyError: It lacks something.
+    """
+    if raw["output"] not in get_args(Output):
+        raise InputError(f"{raw['name']} makes {raw['output']!r}, which this version does not know.")
+    made = {key: raw[key] for key in ("name", "endpoint", "output", "family")}
+    made |= {key: raw[key] for key in _FLAGS if raw.get(key)} | _unusual(raw)
+    made["params"] = [_param(param) for param in raw["params"]]
+    parts = {"rules": rules_of(raw["params"]), "price": slim_price(raw)}
+    return made | {key: part for key, part in parts.items() if part}
+
+
+def _unusual(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a model only where it is not the usual case."""
+    listed = raw.get("status") or ("deprecated" if raw.get("deprecated") else "current")
+    status = _STATUSES.get(listed, listed)
+    if status not in get_args(Status):
+        raise InputError(f"{raw['name']} has the status {status!r}, which this version does not know.")
+    sources = raw.get("sources", ())
+    facts = {
+        "provenance": raw["provenance"] if raw["provenance"] != _USUAL_SOURCE else None,
+        "status": status if status != "current" else None,
+        "on_cn": False if raw.get("on_cn") is False or (_REGISTRY in sources and _CN_PAGES not in sources) else None,
+    }
+    return {key: fact for key, fact in facts.items() if fact is not None}
+
+
+def _param(raw: Mapping[str, Any]) -> dict[str, Any]:
+    if raw["type"] not in get_args(ParamType):
+        raise InputError(
+            f"The parameter {raw['key']!r} has the type {raw['type']!r}, which this version does not know."
+        )
+    made = {key: raw[key] for key in _KEPT if key in raw}
+    options = [*raw.get("options", ()), *extra_options(raw)]
+    parts = {
+        "required": raw["required"],
+        "options": options,
+        "multiple": raw.get("multiple", False),
+        "step": raw.get("step") if raw.get("step") != 1 else None,
+        "shape": shape_of(raw),
+        "pattern": pattern_of(raw),
+    }
+    return made | {key: part for key, part in parts.items() if part}
+
+
+def slim_price(raw: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Makes the slim form of a model's price; None where it has none.
+
+    Args:
+        raw: The model, as a registry file has it; of its parameters only the keys count.
+
+    Raises:
+        InputError: The price is in a form that this version does not know.
+    """
+    price = raw.get("price")
+    if not price:
+        return None
+    if price["unit"] not in get_args(Unit):
+        raise InputError(f"{raw['name']} is priced per {price['unit']!r}, which this version does not know.")
+    currency = {} if price["currency"] == CURRENCY else {"currency": price["currency"]}
+    amounts = {"fixed": price["fixed"]} if "fixed" in price else _rows(price["rules"])
+    return {"unit": price["unit"], **_quantity(price["unit"], raw["params"]), **amounts, **currency}
+
+
+def _rows(rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    by = list(rules[0]["when"])
+    if any(rule["when"].keys() != set(by) for rule in rules):
+        raise InputError(f"A price depends now on {', '.join(by)}, now on others; this version cannot read that.")
+    return {"by": by, "rows": [[*(text_of(rule["when"][key]) for key in by), rule["price"]] for rule in rules]}
+
+
+def _quantity(unit: str, params: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Which parameter says how many units a call takes."""
+    keys = [param["key"] for param in params]
+    if unit in ("second", "second, from", "5 seconds"):
+        return {"per": "duration"} if "duration" in keys else {}
+    if unit == "1000 characters":
+        return {"per": next(key for key in ("text", "prompt") if key in keys)}
+    counts = [key for key in _COUNTS if key in keys]
+    if unit != "image" or not counts:
+        return {}
+    # A series is made only on demand; without it `maxImages` counts for nothing.
+    series = {"per_when": {"sequentialImageGeneration": "auto"}} if "sequentialImageGeneration" in keys else {}
+    return {"per": counts[0], **series}

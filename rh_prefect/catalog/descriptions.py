@@ -1,0 +1,125 @@
+"""Says in words what a model and its parameters are: for docstrings, forms and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rh_prefect.catalog.model import Model, Param, ParamType
+
+_MAKES = {
+    "image": "Makes an image",
+    "video": "Makes a video",
+    "audio": "Makes audio",
+    "3d": "Makes a 3D model",
+    "text": "Answers with text",
+}
+_KINDS: dict[ParamType, str] = {
+    "string": "Text",
+    "enum": "One of the choices",
+    "bool": "Whether to do so",
+    "int": "A whole number",
+    "float": "A number",
+    "image": "An image",
+    "video": "A video",
+    "audio": "A sound",
+    "json": "Objects, or JSON of them",
+}
+
+
+def summary(model: Model) -> str:
+    """Says what a model makes, what it costs and where it is.
+
+    Args:
+        model: The model.
+
+    Returns:
+        One or two sentences, as in "Makes a video with kling-v2.6-pro-image-to-video. Price: ...".
+    """
+    return " ".join([_what(model), *_facts(model)])
+
+
+def docstring(model: Model, *, options: Mapping[str, str], returns: str = "") -> str:
+    """Documents the task or the flow of a model, in Google's style.
+
+    Args:
+        model: The model.
+        options: What is taken beside the model's parameters, each with its description.
+        returns: What comes back; nothing leaves that section out.
+    """
+    lines = [_what(model), "", *_facts(model), "", "Args:"]
+    lines += [f"    {param.name}: {explain(param)}." for param in model.params]
+    lines += [f"    {name}: {text}" for name, text in options.items()]
+    return "\n".join([*lines, *(["", "Returns:", f"    {returns}"] if returns else [])])
+
+
+def explain(param: Param) -> str:
+    """Says what a parameter takes; more than `describe`, for a reader who sees neither its type nor its limits.
+
+    Args:
+        param: The parameter.
+
+    Returns:
+        Clauses; never nothing.
+    """
+    low, high = (None if bound is None else f"{bound:.10g}" for bound in (param.min, param.max))
+    span = f"{low} to {high}" if low and high else f"{low} or more" if low else f"up to {high}" if high else ""
+    clauses = [describe(param).rstrip("."), span]
+    return "; ".join(clause for clause in clauses if clause) or _KINDS[param.type]
+
+
+def _what(model: Model) -> str:
+    return f"{_MAKES[model.output]} with {model.name}."
+
+
+def _facts(model: Model) -> list[str]:
+    sentences = [_price(model), f"Endpoint: {model.endpoint}."]
+    if model.status != "current":
+        sentences.append(f"{standing(model)}.")
+    if not model.on_cn:
+        sentences.append("The open pages of runninghub.cn do not list it; it may need a key of runninghub.ai.")
+    if model.incomplete:
+        sentences.append("Its published parameter list is not complete; others pass with a warning.")
+    return sentences
+
+
+def _price(model: Model) -> str:
+    seen = f" (listed {model.price_seen})" if model.price and model.price_seen else ""
+    price = f"Price: {model.price}{seen}." if model.price else "Its price is not published."
+    return f"{price} {model.price_note}" if model.price_note else price
+
+
+def standing(model: Model) -> str:
+    """Says what RunningHub's newest lists say about a model that is not current, and what to use in its place.
+
+    Args:
+        model: The model.
+    """
+    what = "Deprecated" if model.status == "deprecated" else "Gone from RunningHub's newest lists; it may still answer"
+    return f"{what}; use {model.replaced_by}" if model.replaced_by else what
+
+
+def describe(param: Param) -> str:
+    """Says what a parameter takes, beyond its type, default and options.
+
+    Args:
+        param: The parameter.
+
+    Returns:
+        Clauses, or nothing where there is nothing to say.
+    """
+    clauses = [param.note, *_file_limits(param)]
+    if param.max_length is not None:
+        clauses.append(f"up to {param.max_length} characters")
+    if param.step is not None and param.step != 1:
+        clauses.append(f"in steps of {param.step:g}")
+    text = "; ".join(clause for clause in clauses if clause)
+    return text[:1].upper() + text[1:] if text else ""
+
+
+def _file_limits(param: Param) -> list[str]:
+    clauses = [f"one or a list of up to {param.max_items}"] if param.max_items else []
+    if param.accept:
+        clauses.append(", ".join(param.accept).upper())
+    if param.max_size_mb is not None:
+        clauses.append(f"up to {param.max_size_mb} MB{' each' if param.multiple else ''}")
+    return clauses

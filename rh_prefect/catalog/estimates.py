@@ -1,0 +1,79 @@
+"""What a call costs, as far as that can be known before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
+
+from rh_prefect.catalog.model import Model
+from rh_prefect.catalog.price import Price, PriceTable, text_of
+
+
+def estimate(model: Model, payload: Mapping[str, object], *, seconds: float | None = None) -> Price | None:
+    """Says what a call will cost.
+
+    Args:
+        model: The model.
+        payload: The request as it will be sent, by wire keys; what it leaves out counts with its default.
+        seconds: How long the input is, for models that are priced by that (upscalers, motion control, lip sync).
+
+    Returns:
+        The price, or None where it is not known: no published price, a combination without one, a length that the
+        model chooses itself, or an input whose length was not given.
+    """
+    table = model.price
+    if table is None:
+        return None
+    unit = _unit_price(table, model, payload)
+    units = _units(table, model, payload, seconds)
+    if unit is None or units is None:
+        return None
+    # A note beside a price names what is billed besides, or says that the price is older than others: it may cost more.
+    return Price(unit * units, table.currency, lower_bound=table.unit == "second, from" or bool(model.price_note))
+
+
+def _unit_price(table: PriceTable, model: Model, payload: Mapping[str, object]) -> Decimal | None:
+    if table.fixed is not None:
+        return table.fixed
+    wanted = tuple(text_of(_value(model, payload, key)) for key in table.by)
+    return next((amount for values, amount in table.rows if values == wanted), None)
+
+
+def _units(table: PriceTable, model: Model, payload: Mapping[str, object], seconds: float | None) -> Decimal | None:
+    """How many units a call takes."""
+    value = _value(model, payload, table.per) if table.per else seconds
+    match table.unit:
+        case "call":
+            return Decimal(1)
+        case "image":
+            return _number(value) if table.per and _counts(table, model, payload) else Decimal(1)
+        case "second" | "second, from":
+            return _number(value)
+        case "1000 characters":
+            return Decimal(len(value)) / 1000 if isinstance(value, str) else None
+        case "5 seconds":  # begun ones count whole
+            length = _number(value)
+            return None if length is None else (length / 5).to_integral_value(ROUND_CEILING)
+
+
+def _counts(table: PriceTable, model: Model, payload: Mapping[str, object]) -> bool:
+    return all(text_of(_value(model, payload, key)) == value for key, value in table.per_when)
+
+
+def _value(model: Model, payload: Mapping[str, object], key: str) -> object:
+    value = payload.get(key)
+    if value is not None:
+        return value
+    param = model.find_param(key)
+    return None if param is None else param.default
+
+
+def _number(value: object) -> Decimal | None:
+    """Reads a positive number; `auto`, `-1` and `0` leave it to the model or to the input, so there is none."""
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() and number > 0 else None

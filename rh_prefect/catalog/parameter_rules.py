@@ -1,0 +1,147 @@
+"""What a model says about several of its parameters together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import assert_never
+
+from rh_prefect.catalog.model import Model, Rule
+from rh_prefect.catalog.price import text_of
+
+
+def problems(model: Model, values: Mapping[str, object], *, unchecked: Collection[str] = ()) -> list[str]:
+    """Finds the rules that an input breaks.
+
+    Args:
+        model: The model.
+        values: What was given, by wire keys.
+        unchecked: The Python names of parameters that no rule is applied to.
+
+    Returns:
+        One clause for each broken rule.
+    """
+    applied = (rule for rule in model.rules if not {_name(model, key) for key in _keys(rule)} & {*unchecked})
+    found = (_problem(model, rule, values) for rule in applied)
+    return [problem for problem in found if problem]
+
+
+def notices(model: Model, values: Mapping[str, object]) -> list[str]:
+    """Finds what was given and has no effect.
+
+    Args:
+        model: The model.
+        values: What was given, by wire keys.
+
+    Returns:
+        One clause for each such parameter.
+    """
+    return [
+        f"{_name(model, key)} has no effect unless {_condition(model, rule)}"
+        for rule in model.rules
+        if rule.kind == "used"
+        for key in _idle(model, rule, values)
+    ]
+
+
+def complete(model: Model, values: dict[str, object]) -> None:
+    """Adds the defaults that become necessary, and takes out what may only be sent with something that is not there.
+
+    Args:
+        model: The model.
+        values: What was given, by wire keys; changed in place. It must have passed `problems`.
+    """
+    for rule in model.rules:
+        if rule.kind == "needed" and holds(model, rule, values):
+            for key in rule.params:
+                values.setdefault(key, model.param(key).wire_default)
+        elif rule.kind == "only" and not holds(model, rule, values):
+            for key in rule.params:
+                values.pop(key, None)
+
+
+def holds(model: Model, rule: Rule, values: Mapping[str, object]) -> bool:
+    """Says whether a rule's condition is met.
+
+    Args:
+        model: The model.
+        rule: One of its rules.
+        values: What was given, by wire keys; what was not counts with its default.
+    """
+    if any(key in values for key in rule.given):
+        return True
+    return bool(rule.when) and all(
+        text_of(values.get(key, model.param(key).default)) == text_of(wanted) for key, wanted in rule.when
+    )
+
+
+def _problem(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
+    given = [key for key in rule.params if key in values]
+    match rule.kind:
+        case "one":
+            return _choice(model, rule, given)
+        case "any":
+            return "" if given else f"one of {_names(model, rule.params, 'and')} is needed"
+        case "either":
+            return _choice(model, rule, given) if given else ""
+        case "needed":
+            return _needed(model, rule, values)
+        case "only":
+            idle = _names(model, _idle(model, rule, values), "and")
+            return f"{idle} goes only where {_condition(model, rule)}" if idle else ""
+        case "most":
+            count = sum(_count(values[key]) for key in given)
+            together = f"{_names(model, rule.params, 'and')} hold at most {rule.limit} together, not {count}"
+            return together if count > rule.limit else ""
+        case "never":
+            pairs = " with ".join(f"{_name(model, key)} {text_of(value)}" for key, value in rule.when)
+            return f"{pairs} is not offered" if holds(model, rule, values) else ""
+        case "used":
+            return ""
+    assert_never(rule.kind)
+
+
+def _keys(rule: Rule) -> tuple[str, ...]:
+    return (*rule.params, *rule.given, *(key for key, _ in rule.when))
+
+
+def _choice(model: Model, rule: Rule, given: list[str]) -> str:
+    if len(given) == 1:
+        return ""
+    if not given:
+        return f"one of {_names(model, rule.params, 'and')} is needed"
+    return f"{_names(model, given, 'and')} exclude each other; give one of them"
+
+
+def _needed(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
+    missing = [key for key in rule.params if key not in values and model.param(key).default is None]
+    if not missing or not holds(model, rule, values):
+        return ""
+    return f"{_names(model, missing, 'and')} is needed where {_condition(model, rule)}"
+
+
+def _idle(model: Model, rule: Rule, values: Mapping[str, object]) -> list[str]:
+    """The rule's parameters that were given with its condition not met; a form's untouched defaults do no harm."""
+    return [] if holds(model, rule, values) else _changed(model, rule.params, values)
+
+
+def _changed(model: Model, keys: tuple[str, ...] | list[str], values: Mapping[str, object]) -> list[str]:
+    return [key for key in keys if key in values and values[key] != model.param(key).wire_default]
+
+
+def _condition(model: Model, rule: Rule) -> str:
+    if rule.given:
+        return f"{_names(model, rule.given, 'or')} is given"
+    return " and ".join(f"{_name(model, key)} is {text_of(value)}" for key, value in rule.when)
+
+
+def _count(value: object) -> int:
+    return len(value) if isinstance(value, list) else 1
+
+
+def _name(model: Model, key: str) -> str:
+    return model.param(key).name
+
+
+def _names(model: Model, keys: tuple[str, ...] | list[str], last: str) -> str:
+    names = [_name(model, key) for key in keys]
+    return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else "".join(names)

@@ -1,0 +1,391 @@
+"""Checks an input against its model and makes the request's parameters of it.
+
+The one place that knows how values look on the wire: strings stay strings (`"5"`, `"true"`), lists and objects of
+`json` parameters go as JSON arrays and objects (not as strings that hold JSON), files go as URLs, and keys get back
+their own spelling.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from rh_prefect.catalog import parameter_rules
+from rh_prefect.catalog.descriptions import standing
+from rh_prefect.catalog.model import Model, Param
+from rh_prefect.catalog.price import text_of
+from rh_prefect.errors import InputError, MediaError
+from rh_prefect.plain_values import flaw_of
+
+MIB = 1024 * 1024
+_SAME_FORMAT = {"jpeg": "jpg", "tiff": "tif"}
+
+
+class InputWarning(UserWarning):
+    """Something in an input is unknown or has no effect; it is sent all the same."""
+
+
+class _Wrong(Exception):  # carries a clause from where a value is looked at to where all problems are listed
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An input after all its parts were looked at.
+
+    Attributes:
+        values: What was given, by wire keys in the model's order, each as the API needs it.
+        extra: What the catalogue does not know, as it was given.
+        problems: What is wrong, one clause each.
+        notices: What is unknown or has no effect, one sentence each.
+    """
+
+    values: dict[str, object] = field(default_factory=dict)
+    extra: dict[str, object] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+    def warn(self, *, stacklevel: int) -> None:
+        """Warns of all notices.
+
+        Args:
+            stacklevel: How many calls above the caller of this the user's own line is.
+        """
+        for notice in self.notices:
+            warnings.warn(notice, InputWarning, stacklevel=stacklevel + 2)
+
+    def error(self, model: Model) -> InputError:
+        """Lists all problems in one error.
+
+        Args:
+            model: The model.
+        """
+        return InputError(complaint(model, self.problems), model=model.name, problems=tuple(self.problems))
+
+
+def complaint(model: Model, problems: list[str]) -> str:
+    """Puts the problems of an input into one message.
+
+    Args:
+        model: The model.
+        problems: One clause each.
+    """
+    return f"{model.name}: {'; '.join(problems)}. Nothing was sent; correct the input and call again."
+
+
+def validate(model: Model, params: Mapping[str, object]) -> dict[str, object]:
+    """Checks an input and makes the request's parameters of it.
+
+    Args:
+        model: The model.
+        params: Plain JSON values by Python names or wire keys; files are URLs. None and empty optional values count as
+            not given. A number or boolean is taken for the string option that it spells.
+
+    Returns:
+        The parameters by wire keys, with the defaults of required ones filled in.
+
+    Raises:
+        InputError: Something is wrong; every problem is listed, with the allowed values.
+    """
+    return _filled(model, _valid(model, params))
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The parameters of one request, by wire keys in the model's order.
+
+    Attributes:
+        given: What the caller gave, each value as the API needs it; no default of the catalogue is in it.
+        sent: What is sent: `given`, with the defaults of required parameters filled in.
+    """
+
+    given: dict[str, object]
+    sent: dict[str, object]
+
+
+def read_parameters(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> Parameters:
+    """Checks an input as `validate` does, and keeps apart what was given and what is sent.
+
+    Args:
+        model: The model.
+        params: As for `validate`.
+        unchecked: The Python names of parameters whose values are sent as they are.
+
+    Raises:
+        InputError: As for `validate`.
+    """
+    checked = _valid(model, params, unchecked)
+    return Parameters(_in_order(model, checked.values) | checked.extra, _filled(model, checked))
+
+
+def _valid(model: Model, params: Mapping[str, object], unchecked: Collection[str] = ()) -> Checked:
+    checked = check(model, params, unchecked=unchecked)
+    checked.warn(stacklevel=2)
+    if checked.problems:
+        raise checked.error(model)
+    return checked
+
+
+def _filled(model: Model, checked: Checked) -> dict[str, object]:
+    values = dict(checked.values)
+    for param in model.params:
+        if param.required and param.default is not None:
+            values.setdefault(param.key, param.wire_default)
+    parameter_rules.complete(model, values)
+    return _in_order(model, values) | checked.extra
+
+
+def _in_order(model: Model, values: Mapping[str, object]) -> dict[str, object]:
+    return {param.key: values[param.key] for param in model.params if param.key in values}
+
+
+def check(
+    model: Model,
+    params: Mapping[str, object],
+    *,
+    as_media: Callable[[object], object] | None = None,
+    unchecked: Collection[str] = (),
+) -> Checked:
+    """Looks at every part of an input.
+
+    Args:
+        model: The model.
+        params: As for `validate`.
+        as_media: Reads one file of a media parameter and raises InputError for what is none; by default only URLs pass.
+        unchecked: The Python names of parameters whose values are sent as they are: the catalogue may be behind.
+
+    Returns:
+        The values, none filled in, all problems, and what to warn of.
+    """
+    checked, tried = Checked(), set[str]()
+    for name, value in params.items():
+        param = model.find_param(name)
+        flaw = "" if param is not None and param.is_media else flaw_of(value)
+        if flaw:
+            checked.problems.append(f"{param.name if param is not None else ascii(name)} {flaw}")
+            tried.update([param.key] if param is not None else [])
+        elif param is None:
+            _take_extra(model, checked, name, value)
+        elif param.key in checked.values:
+            checked.problems.append(f"{param.name} is given twice, also as {param.key!r}")
+        elif param.name in unchecked and not param.is_media:
+            checked.problems.extend(_holding_a_file(param.name, value))
+            checked.values[param.key] = value
+            tried.add(param.key)
+        else:
+            problem = _take(checked, param, value, as_media or _media_text)
+            tried.update([param.key] if problem or param.key in checked.values else [])
+            checked.problems.extend([problem] if problem else [])
+    checked.problems.extend(
+        f"{param.name} is missing{_allowed(param)}"
+        for param in model.params
+        if param.required and param.default is None and param.key not in tried
+    )
+    checked.problems.extend(parameter_rules.problems(model, checked.values, unchecked=unchecked))
+    checked.notices.extend(f"{model.name}: {notice}." for notice in parameter_rules.notices(model, checked.values))
+    if model.status != "current":
+        checked.notices.append(f"{model.name}: {standing(model)}.")
+    return checked
+
+
+def check_file(
+    model: Model,
+    param: Param | str,
+    *,
+    extension: str | None,
+    size: int,
+    kind: str | None = None,
+    source: str = "the file",
+) -> None:
+    """Checks a file against a parameter's limits.
+
+    Args:
+        model: The model.
+        param: The parameter, or its name or key.
+        extension: Of the file's real format, as in `png`; None where that is not known.
+        size: Bytes.
+        kind: What the file is by its content: image, video, audio, ...; None where that is not known.
+        source: How to name the file in the message.
+
+    Raises:
+        MediaError: It is of the wrong kind or format, or too large.
+    """
+    param = model.param(param) if isinstance(param, str) else param
+    wrong = _wrong_file(param, extension, size, kind)
+    if wrong:
+        raise MediaError(
+            f"{model.name}: {param.name} {wrong}: {source}. Nothing was sent; give another file.",
+            model=model.name,
+            param=param.name,
+        )
+
+
+def _wrong_file(param: Param, extension: str | None, size: int, kind: str | None) -> str:
+    if kind is not None and kind != param.type:
+        return f"takes {_article(param.type)}, and this is {_article(kind)}"
+    accepted = {_format(one) for one in param.accept}
+    if accepted and extension is not None and _format(extension) not in accepted:
+        return f"takes {', '.join(param.accept)}, and this is {extension or 'of no known format'}"
+    if param.max_size_mb is not None and size > param.max_size_mb * MIB:
+        return f"takes at most {param.max_size_mb} MB, and this has {size / MIB:.1f} MB"
+    return "takes a file with something in it, and this is empty" if size == 0 else ""
+
+
+def _format(extension: str) -> str:
+    plain = extension.lower().lstrip(".")
+    return _SAME_FORMAT.get(plain, plain)
+
+
+def _article(kind: str) -> str:
+    return f"an {kind} file" if kind[0] in "aeiou" else f"a {kind} file"
+
+
+def _take_extra(model: Model, checked: Checked, name: str, value: object) -> None:
+    checked.problems.extend(_holding_a_file(name, value))
+    if value is not None:
+        checked.notices.append(
+            f"The catalogue knows no parameter {name!r} of {model.name}; {model.hint(name)}. It is passed on as it is."
+        )
+        checked.extra[name] = value
+
+
+def _holding_a_file(name: str, value: object) -> list[str]:
+    """Refuses a file where it would go out as a local name: only known parameters of files are uploaded here."""
+    if not _holds_file(value):
+        return []
+    return [f"{name} holds a file, and the catalogue knows no file parameter of this name; `models.custom` uploads it"]
+
+
+def _holds_file(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return value.keys() == {"file"} or any(map(_holds_file, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_file, value))
+    return isinstance(value, os.PathLike) or hasattr(value, "media") or hasattr(value, "sha256")
+
+
+def _take(checked: Checked, param: Param, value: object, as_media: Callable[[object], object]) -> str:
+    """Puts one value in its place, or says what is wrong with it."""
+    try:
+        read = _list(param, value, as_media) if param.multiple else _one(param, value, as_media)
+    except _Wrong as wrong:
+        return f"{param.name} {wrong}"
+    if read is not None:
+        checked.values[param.key] = read
+    return ""
+
+
+def _list(param: Param, value: object, as_media: Callable[[object], object]) -> list[object] | None:
+    given = list(value) if isinstance(value, list | tuple) else [value]
+    items = [item for item in (_one(param, item, as_media) for item in given) if item is not None]
+    if param.max_items is not None and len(items) > param.max_items:
+        raise _Wrong(f"holds at most {param.max_items}, not {len(items)}")
+    return items or None
+
+
+def _one(param: Param, value: object, as_media: Callable[[object], object]) -> object:
+    """Reads one value; None means that it counts as not given."""
+    if value is None or (isinstance(value, str) and not value):
+        return None
+    if param.is_media:
+        return _media(value, as_media)
+    match param.type:
+        case "enum":
+            return _enum(param, value)
+        case "bool":
+            return _bool(value)
+        case "int" | "float":
+            return _number(param, value)
+        case "json":
+            return _json(param, value)
+        case _:
+            return _text(param, value)
+
+
+def _media(value: object, as_media: Callable[[object], object]) -> object:
+    try:
+        return as_media(value)
+    except InputError as error:
+        raise _Wrong(f"is no file: {error.message.rstrip('.')}") from None
+
+
+def _media_text(value: object) -> str:
+    if isinstance(value, str) and value.strip():
+        return value
+    raise InputError(f"a URL was expected, not {_show(value)}")
+
+
+def _enum(param: Param, value: object) -> str:
+    text = text_of(value) if isinstance(value, str | int | float) else None
+    if text in param.options:
+        return text
+    newer = f"a newer value can go into unchecked={{'{param.name}': {value!r}}}" if isinstance(value, str) else ""
+    raise _Wrong(f"must be one of {_options(param)}, not {_show(value)}{f' ({newer})' if newer else ''}")
+
+
+def _bool(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise _Wrong(f"must be true or false, not {_show(value)}")
+
+
+def _number(param: Param, value: object) -> int | float:
+    kind = "a whole number" if param.type == "int" else "a number"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _Wrong(f"must be {kind}, not {_show(value)}")
+    if param.type == "int" and value != int(value):
+        raise _Wrong(f"must be {kind}, not {_show(value)}")
+    low, high = param.min, param.max
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise _Wrong(f"must be {_range(low, high)}, not {_show(value)}")
+    return int(value) if param.type == "int" else value
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f"between {low:g} and {high:.10g}"
+    return f"at least {low:g}" if low is not None else f"at most {high:.10g}"
+
+
+def _text(param: Param, value: object) -> str:
+    if not isinstance(value, str):
+        raise _Wrong(f"must be a string, not {_show(value)}")
+    if param.max_length is not None and len(value) > param.max_length:
+        raise _Wrong(f"has {len(value)} characters; at most {param.max_length} are allowed")
+    if param.pattern and not re.fullmatch(param.pattern, value):
+        raise _Wrong(f"must have {param.note}; {_show(value)} has not")
+    return value
+
+
+def _json(param: Param, value: object) -> object:
+    """Reads a list or an object, or a string that holds one as JSON; it is sent as itself, not as a string."""
+    kind = "a list of objects" if param.shape == "list" else "an object"
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise _Wrong(f"must be {kind}, or JSON of it; {_show(value)} is not JSON") from None
+    items = list(value) if isinstance(value, list | tuple) else [value]
+    several = isinstance(value, list | tuple)
+    fits = several if param.shape == "list" else not several or len(items) == 1
+    if not fits or not all(isinstance(item, Mapping) for item in items):
+        raise _Wrong(f"must be {kind}, not {_show(value)}")
+    return (items or None) if several else value
+
+
+def _options(param: Param) -> str:
+    return ", ".join(f'"{option}"' for option in param.options)
+
+
+def _allowed(param: Param) -> str:
+    return f"; it is one of {_options(param)}" if param.options else ""
+
+
+def _show(value: object) -> str:
+    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,139 @@
+"""What is wrong with a command, as far as it can be told before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from rh_prefect.errors import InputError, MediaError
+
+
+def check_call(
+    command: str,
+    parameters: Mapping[str, Any],
+    *,
+    needs: Iterable[str] = (),
+    files: Iterable[str] = (),
+    resume: str | None = None,
+) -> None:
+    """Checks a call of one of the package's flows.
+
+    Args:
+        command: The command, as in `run film`.
+        parameters: The flow's parameters, by name.
+        needs: Those that must be given.
+        files: Those that are files.
+        resume: Id of the flow run to go on with.
+
+    Raises:
+        InputError: Something is missing, or cannot be used.
+    """
+    missing = [need for need in needs if not _is_given(parameters[need])]
+    if missing:
+        or_resume = ", or `--resume RUN_ID`" if command.startswith("run ") else ""
+        options = " and ".join("a video" if need == "videos" else f"--{need}" for need in missing)
+        raise InputError(f"{command}: {options} is missing. What to do: give it{or_resume}.")
+    if resume is not None:
+        _check_id(command, resume)
+    for option, value in parameters.items():
+        for one in _texts(value):
+            _check_text(f"{command}: --{option}", one)
+    if "out" in parameters:
+        _check_out(command, parameters["out"], parameters.get("storage"))
+    for option in files:
+        for one in _texts(parameters[option]):
+            _check_file(command, one)
+
+
+def check_batch(rows: str, models: Iterable[str], *, out: str | None = None, storage: str | None = None) -> None:
+    """Checks a call of the batch flow.
+
+    Args:
+        rows: Where its rows are.
+        models: The models that they go through.
+        out: Where files go.
+        storage: Name of a block that says so.
+
+    Raises:
+        InputError: There are no such rows, or there is no such model.
+    """
+    from rh_prefect import catalog
+
+    _check_text("batch", rows)
+    for one in _texts(out):
+        _check_text("batch: --out", one)
+    _check_out("batch", out, storage)
+    for model in models:
+        catalog.get(model)
+    if _is_missing(rows) and not set(rows) & set("*?["):
+        raise InputError(f"batch: there is no file or folder {rows}. What to do: check the path. Nothing was sent.")
+
+
+def _check_id(command: str, flow_run_id: str) -> None:
+    if not is_flow_run_id(flow_run_id):
+        raise InputError(
+            f"{command}: {flow_run_id!r} is no flow run's id. What to do: take it from `rh-prefect jobs list` or from "
+            "the dashboard."
+        )
+
+
+def is_flow_run_id(text: str) -> bool:
+    """Tells whether a text can be a flow run's id."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_given(value: object) -> bool:
+    return any(text.strip() for text in _texts(value))
+
+
+def _texts(value: object) -> list[str]:
+    found = value if isinstance(value, list) else [value]
+    return [one for one in found if isinstance(one, str)]
+
+
+def _check_text(what: str, text: str) -> None:
+    from rh_prefect.media.names import is_text
+
+    if "\0" in text:
+        raise InputError(
+            f"{what}: {text!r} holds a NUL byte, which no path and no prompt can. What to do: leave it out."
+        )
+    if not is_text(text):
+        raise InputError(
+            f"{what}: {text!a} is not UTF-8, which is all that Prefect and RunningHub take. "
+            "What to do: write it, or name the file, in UTF-8."
+        )
+
+
+def _check_out(command: str, out: str | None, storage: str | None) -> None:
+    from rh_prefect.media.urls import protocol_of
+    from rh_prefect.settings import get_settings
+
+    if out is None and storage is not None:
+        return
+    said, place = ("RH_OUT=", get_settings().out) if out is None else ("--out ", out)
+    if protocol_of(place) == "memory":
+        raise InputError(
+            f"{command}: {said}{place} is this process's memory: what was paid for would be gone with the command, and "
+            "be paid for again. What to do: name a folder, or a place such as s3://bucket/prefix. Nothing was sent."
+        )
+
+
+def _check_file(command: str, source: str) -> None:
+    if _is_missing(source):
+        raise MediaError(f"{command}: there is no file {source}. What to do: check the path. Nothing was sent.")
+
+
+def _is_missing(source: str) -> bool:
+    from rh_prefect.media.urls import is_local, local_path
+
+    try:
+        return is_local(source) and not Path(local_path(source)).exists()
+    except OSError:  # a name that is too long, or a folder that may not be looked into
+        return True

@@ -1,0 +1,225 @@
+"""ComfyUI's own API on one of RunningHub's machines (api.md 3.25): no saved workflow, no webhook, no record of costs.
+
+The key is a part of every address here, and goes nowhere else: logs, errors and requests show `***` for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlencode
+
+import httpx
+
+from rh_prefect.client import responses, wire
+from rh_prefect.client.core import Core, json_bytes, usable_id
+from rh_prefect.client.download import discard_note, discard_partial, download
+from rh_prefect.client.parsing import loads, table
+from rh_prefect.client.redaction import MASK, bare, mask
+from rh_prefect.client.responses import Answer, Ask
+from rh_prefect.client.upload import FileBody
+from rh_prefect.client.url_masking import HIDDEN, behind_mask
+from rh_prefect.client.wire import ComfyFile, ComfyPrompt, ComfyQueue, ComfyRun, Download
+from rh_prefect.errors import LinkExpired, api_error
+
+Family = Literal["proxy", "proxy-plus"]
+
+_CHANGE_SECONDS: Final = 90.0
+
+
+class NativeProxy:
+    """Runs graphs as on a ComfyUI of one's own.
+
+    One graph at a time is the safe assumption. A wrong key is not always refused here: check it with
+    `Client.queue_status`.
+
+    Args:
+        core: The account.
+        family: The size of the machine: `proxy` has 24 GB, `proxy-plus` 48 GB.
+
+    Attributes:
+        family: As given.
+    """
+
+    def __init__(self, core: Core, family: Family) -> None:
+        self._core = core
+        self.family = family
+        self._view = str(self._request(core.pools.calls, "GET", "view").url)
+
+    async def prompt(self, graph: Mapping[str, object], *, client_id: str = "") -> ComfyPrompt:
+        """Runs a graph in API format, which costs machine time. It is sent once and never again by itself.
+
+        Raises:
+            InputError: The graph cannot be written; nothing was sent.
+            RequestRefused: ComfyUI says that the graph is not valid; the message names the nodes.
+            NotDelivered: It never left this machine.
+            NoAnswer: It may be running.
+            ApiError: By the table of codes.
+        """
+        ask = Ask(f"prompt to ComfyUI at /{self.family}", paid=True)
+        body = {"prompt": graph, **({"client_id": client_id} if client_id else {})}
+        client = self._core.pools.submits
+        request = self._request(
+            client, "POST", "prompt", content=json_bytes(body, ask), headers={"Content-Type": "application/json"}
+        )
+        status, answer = await self._core.exchange(client, request, ask, deadline=self._core.submit_timeout, auth=False)
+        return judged(status, answer, ask)
+
+    async def history(self, prompt_id: str) -> ComfyRun:
+        """Asks how a graph is.
+
+        Raises:
+            InputError: The id is none.
+            NotDelivered: No connection.
+            NoAnswer: No readable answer.
+            ApiError: By the table of codes.
+        """
+        ask = Ask(f"history of prompt {prompt_id}")
+        path = f"history/{usable_id(prompt_id, of='a prompt')}"
+        client = self._core.pools.calls
+        answer = await self._core.resent(client, self._request(client, "GET", path), ask, auth=False)
+        responses.checked(answer, ask)
+        entry = table(answer.source.get(prompt_id.strip()))
+        return wire.read_comfy_run(entry, prompt_id=prompt_id.strip())
+
+    async def queue(self) -> ComfyQueue:
+        """Asks which graphs run and which wait; those of others on the machine are among them.
+
+        Raises:
+            NotDelivered: No connection.
+            NoAnswer: No readable answer.
+            ApiError: By the table of codes.
+        """
+        ask = Ask(f"queue of ComfyUI at /{self.family}")
+        client = self._core.pools.calls
+        answer = await self._core.resent(client, self._request(client, "GET", "queue"), ask, auth=False)
+        return wire.read_comfy_queue(responses.checked(answer, ask).source)
+
+    async def cancel(self, prompt_id: str) -> None:
+        """Takes a graph out of the queue, or stops it where it runs; nothing happens to one that has ended.
+
+        Raises:
+            InputError: The id is none.
+            NotDelivered: No connection.
+            NoAnswer: The machine did not say that it did it.
+            ApiError: By the table of codes.
+        """
+        found = usable_id(prompt_id, of="a prompt")
+        ask = Ask(f"cancel of prompt {found}")
+        queue = await self.queue()
+        if found in queue.waiting:
+            await self._change("queue", {"delete": [found]}, ask)
+        elif found in queue.running:
+            # Older ComfyUIs know no id here and stop whatever runs: hence the look at the queue before.
+            await self._change("interrupt", {"prompt_id": found}, ask)
+
+    async def _change(self, path: str, body: Mapping[str, object], ask: Ask) -> None:
+        """Asks for a change to which ComfyUI answers with an empty body."""
+        client = self._core.pools.calls
+        request = self._request(
+            client, "POST", path, content=json_bytes(body, ask), headers={"Content-Type": "application/json"}
+        )
+
+        async def once() -> Answer:
+            status, body = await self._core.exchange(client, request, ask, deadline=_CHANGE_SECONDS, auth=False)
+            is_done = 200 <= status < 300 and not body.strip()
+            return Answer({}, "", "") if is_done else responses.read(status, body, ask)
+
+        responses.checked(await self._core.paced(once, ask), ask)
+
+    async def view(self, file: ComfyFile, to: Path) -> Download:
+        """Fetches a file of a run, whole.
+
+        Raises:
+            LinkExpired: There is no such file any more.
+            NotDelivered: No connection.
+            NoAnswer: The file was cut.
+            StoreError: The bytes cannot be written.
+        """
+        return await self.fetch(self.link(file), to)
+
+    def link(self, file: ComfyFile) -> str:
+        """The address of a file of a run, with a mask in place of the key."""
+        return f"{self._view}?{urlencode({'filename': file.name, 'subfolder': file.subfolder, 'type': file.kind})}"
+
+    def is_link(self, url: str) -> bool:
+        """Tells whether a link is of this kind, and of this machine."""
+        return url.startswith(f"{self._view}?")
+
+    async def fetch(self, link: str, to: Path) -> Download:
+        """Fetches a file by its `link`; see `view`.
+
+        Raises:
+            LinkExpired: There is no such file any more, or this is none of this machine's links.
+        """
+        if not self.is_link(link):
+            raise LinkExpired(
+                f"{mask(bare(link))} is no link to a file of ComfyUI at /{self.family}. Ask for the task again."
+            )
+        client = self._core.pools.calls
+        request = self._request(client, "GET", f"view?{link.partition('?')[2]}")
+        # All files have one address but for the query, so what is there could be a part of another one.
+        await asyncio.to_thread(discard_partial, to)
+        async with self._core.downloads:
+            shown = str(request.url)
+            got = await download(self._core.pools.files, shown, to, hidden=request.extensions[HIDDEN])
+        await asyncio.to_thread(discard_note, to)
+        return got
+
+    async def upload(self, path: Path, *, name: str, mime: str, subfolder: str = "") -> ComfyFile:
+        """Sends a file to the machine; loader nodes take its `name`, behind its `subfolder` and a slash if it has one.
+
+        Raises:
+            MediaError: The file cannot be read, or changed on the way.
+            NotDelivered: No connection.
+            NoAnswer: No readable answer.
+            ApiError: By the table of codes.
+        """
+        ask = Ask(f"upload of {path} to ComfyUI at /{self.family}")
+        # Resending it must not leave a second copy under another name.
+        fields = {"type": "input", "overwrite": "true", **({"subfolder": subfolder} if subfolder else {})}
+        body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, field="image", fields=fields)
+        client = self._core.pools.uploads
+        request = self._request(client, "POST", "upload/image", content=body, headers=body.headers)
+        answer = await self._core.send_file(client, request, ask, auth=False)
+        file = wire.read_comfy_file(responses.checked(answer, ask).source)
+        if file is None:
+            raise responses.no_answer(ask, "the answer names no file")
+        return file
+
+    def _request(
+        self,
+        client: httpx.AsyncClient,
+        method: str,
+        path: str,
+        *,
+        content: bytes | FileBody | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Request:
+        request = client.build_request(method, f"{self.family}/{MASK}/{path}", content=content, headers=headers)
+        request.extensions[HIDDEN] = behind_mask(request.url, key=self._core.key)
+        return request
+
+
+def judged(status: int, body: bytes, ask: Ask) -> ComfyPrompt:
+    """Reads the answer to a prompt, which is ComfyUI's own, or a gateway's.
+
+    Raises:
+        RequestRefused: ComfyUI says that the graph is not valid.
+        NoAnswer: There is no valid id and no error.
+        ApiError: By the table of codes.
+    """
+    source = loads(body)
+    taken = wire.read_comfy_prompt(source) if isinstance(source, dict) else None
+    if taken is not None and not wire.is_task_id(f"proxy.{taken.prompt_id}"):
+        raise responses.no_answer(ask, f"the answer names a prompt id that is not valid, {taken.prompt_id[:40]!r}")
+    if taken is not None:
+        return taken  # also under an error: the id says that it is there
+    errors = wire.read_node_errors(source) if status == 400 else {}
+    if errors:
+        said = "; ".join(f"node {node}: {error}" if node else error for node, error in errors.items())
+        raise api_error("433", said[:600], doing=ask.doing, submitting=True)
+    responses.checked(responses.read(status, body, ask), ask)
+    raise responses.no_answer(ask, "the answer holds neither a prompt id nor an error code")

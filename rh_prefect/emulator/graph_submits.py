@@ -1,0 +1,328 @@
+"""Checks the start of a graph as the service does, of a workflow or of an AI app, and prices it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from rh_prefect.emulator.acceptance import plain
+from rh_prefect.emulator.answers import Refused, words_of
+from rh_prefect.emulator.assumptions import Assumptions, Refusal
+from rh_prefect.emulator.charges import Charge, run_charge
+from rh_prefect.emulator.comfy import graph as graphs
+from rh_prefect.emulator.comfy.apps import App
+from rh_prefect.emulator.comfy.builtin import SAMPLE_PICTURE
+from rh_prefect.emulator.comfy.graph import Graph
+from rh_prefect.emulator.comfy.validate import Files, Verdict, validate
+from rh_prefect.emulator.comfy.work import BadNode, model_for, pieces_of
+from rh_prefect.emulator.inputs import local
+from rh_prefect.emulator.keys import ApiKey
+from rh_prefect.emulator.model_submits import check_content, webhook_of
+from rh_prefect.emulator.render.picture import sample
+from rh_prefect.emulator.tasks import Breakdown, Order, Piece
+from rh_prefect.errors import MediaError
+
+if TYPE_CHECKING:
+    from rh_prefect.emulator.state import State
+
+_TRUTHS: Final[dict[object, bool]] = {True: True, False: False, "true": True, "false": False}
+_BAD_GRAPH: Final = ("433", "")
+_LINKS: Final = ("http://", "https://", "data:")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is started.
+
+    Attributes:
+        graph: A copy of its own.
+        items: The request's node list.
+        fields: What the list may set, as (nodeId, fieldName); None for every field.
+        keeps_seeds: Whether no seed is drawn anew.
+        may_stamp: Whether pictures can carry the graph; those of apps never do.
+    """
+
+    graph: Graph
+    items: object = field(default_factory=list)
+    fields: frozenset[tuple[str, str]] | None = None
+    keeps_seeds: bool = False
+    may_stamp: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A start that was checked.
+
+    Attributes:
+        order: What it asks for.
+        verdict: What validation found.
+        breakdown: Why it will fail.
+        may_wait: Whether it goes into the personal queue where there is no room.
+    """
+
+    order: Order
+    verdict: Verdict
+    breakdown: Breakdown | None
+    may_wait: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How v1 and v2 starts refuse a wrong parameter: each has a code of its own."""
+
+    is_v1: bool
+    bad: str
+
+
+V1: Final = Family(True, "301")
+V2: Final = Family(False, "1007")
+
+Startable = Literal["workflow", "app"]
+"""What a start can name; quick create starts an app."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The request of a start.
+
+    Attributes:
+        state: The emulator.
+        key: Whose request it is.
+        endpoint: What the books call it.
+        body: The request's JSON object.
+        kind: What it starts.
+        family: How it refuses.
+    """
+
+    state: State
+    key: ApiKey
+    endpoint: str
+    body: Mapping[str, object]
+    kind: Startable
+    family: Family
+
+    @property
+    def assumptions(self) -> Assumptions:
+        """What is decided by the emulator itself."""
+        return self.state.assumptions
+
+    @property
+    def node_info(self) -> Refusal:
+        """The refusal of a node list that does not fit."""
+        return ("803", "") if self.family.is_v1 else self.assumptions.node_info_v2
+
+    @property
+    def items(self) -> object:
+        """The node list; an empty one where there is none."""
+        sent = self.body.get("nodeInfoList")
+        return [] if sent is None else sent
+
+    def refused(self, refusal: Refusal, reason: str) -> Refused:
+        """Makes a refusal that says why."""
+        code, words = refusal
+        return Refused(code, f"{words_of(self.assumptions, code, words)}: {reason}")
+
+
+FindTarget = Callable[[Start], Target]
+"""Finds what a start names, or raises `Refused`."""
+
+
+def workflow_target(start: Start, *, workflow_id: str) -> Target:
+    """Finds the workflow of a start.
+
+    Raises:
+        Refused: It does not exist, it was never run, or it is protected.
+    """
+    known = start.assumptions
+    sent = start.body.get("workflow") if start.family.is_v1 or known.v2_reads_workflow else None
+    workflow = start.state.workflows.find(workflow_id)
+    if workflow is None:
+        if not sent or workflow_id not in known.placeholder_ids:
+            raise Refused("380")
+        return _own_graph(start, sent, beside={})
+    if not workflow.saved:
+        raise Refused("810")
+    _check_password(start, workflow.password)
+    if sent:
+        return _own_graph(start, sent, beside=workflow.graph)
+    keeps_seeds = known.reads_random_seed and start.body.get("randomSeed") is False
+    return Target(copy.deepcopy(workflow.graph), start.items, keeps_seeds=keeps_seeds)
+
+
+def _own_graph(start: Start, sent: object, *, beside: Graph) -> Target:
+    """Takes the graph of the request; its node list is about the saved graph beside it, and changes neither."""
+    graph = graphs.parse(sent) if isinstance(sent, str) else None
+    if not graph:
+        raise start.refused(_BAD_GRAPH, "workflow must be the JSON text of a graph in API format")
+    if start.assumptions.node_list_beside_graph:
+        _applied(start, copy.deepcopy(beside), start.items)
+    return Target(graph, keeps_seeds=start.assumptions.override_keeps_seeds)
+
+
+def app_target(start: Start, *, app_id: str) -> Target:
+    """Finds the app of a start.
+
+    Raises:
+        Refused: It does not exist, or it is protected.
+    """
+    app = find_app(start.state, app_id)
+    _check_password(start, app.password)
+    fields = frozenset((item.node_id, item.field_name) for item in app.fields)
+    shown = fields if start.assumptions.app_fields_only else None
+    return Target(copy.deepcopy(app.graph), start.items, shown, may_stamp=False)
+
+
+def quick_target(start: Start, *, app_id: str, code: str) -> Target:
+    """Finds the module of a quick create.
+
+    Raises:
+        Refused: It does not exist, or the code is that of another.
+    """
+    if find_app(start.state, app_id).quick_code != code:
+        raise Refused(*start.assumptions.wrong_quick_code)
+    return app_target(start, app_id=app_id)
+
+
+def find_app(state: State, app_id: object) -> App:
+    """Finds an app.
+
+    Raises:
+        Refused: It does not exist.
+    """
+    app = state.apps.find(app_id)
+    if app is None:
+        raise Refused("901")
+    return app
+
+
+def _check_password(start: Start, password: str) -> None:
+    reads = start.family.is_v1 or start.assumptions.v2_reads_password
+    sent = start.body.get("accessPassword") if reads else None
+    if password and sent != password:
+        raise Refused(*start.assumptions.wrong_password)
+
+
+def prepare(start: Start, find: FindTarget) -> Run:
+    """Checks a start and prices it; call it from a thread.
+
+    The order is parameters, money, lookup, node list, content, graph; where money comes is an assumption.
+
+    Raises:
+        Refused: The service would refuse it.
+    """
+    state, key, body, bad = start.state, start.key, start.body, start.family.bad
+    machine, may_wait, retained = _options(start)
+    stamps = _switch(body, "addMetadata", bad, default=True)
+    webhook = webhook_of(body, code=bad)
+    if start.kind in start.assumptions.billing_gate_first and key.tier in start.assumptions.billing_gate_tiers:
+        key.account.check(Charge(), tier=key.tier, assumptions=start.assumptions)
+    target = find(start)
+    graph = _changed(start, target)
+    check_content(state, {"graph": [graphs.inputs_of(node) for node in graph.values()]})
+    verdict, pieces, breakdown = examine(state, key, graph, metadata=stamps and target.may_stamp)
+    model = pieces[0].model if pieces else model_for()
+    queued, seconds = state.durations(model, plain(body))
+    charge = run_charge(start.assumptions, key.tier, seconds, machine, retained=retained)
+    is_v1, sent = start.family.is_v1, plain(body)
+    order = Order(key, start.endpoint, sent, pieces, charge, seconds, queued, webhook, is_v1=is_v1, graph=dict(graph))
+    return Run(order, verdict, breakdown, may_wait)
+
+
+def _options(start: Start) -> tuple[str, bool, int]:
+    """Reads the machine, whether to wait in the personal queue, and for how long the machine is kept."""
+    key, body, bad = start.key, start.body, start.family.bad
+    least, most = start.assumptions.retain_seconds
+    waits = _switch(body, "usePersonalQueue", bad, default=False) and key.tier == "EXCLUSIVE"
+    retained = body.get("retainSeconds") or 0
+    if not isinstance(retained, int) or (retained and not least <= retained <= most):
+        raise Refused(bad, f"retainSeconds must be between {least} and {most}")
+    return _machine(start), waits, retained if key.tier == "SHARED" else 0
+
+
+def _machine(start: Start) -> str:
+    known, asked = start.assumptions.machine_factors, start.body.get("instanceType") or "default"
+    if asked in known:
+        return str(asked)
+    if not isinstance(asked, str) or not start.assumptions.unknown_machine:
+        raise Refused(start.family.bad, f"instanceType must be one of {', '.join(known)}")
+    return start.assumptions.unknown_machine
+
+
+def _switch(body: Mapping[str, object], name: str, bad: str, *, default: bool) -> bool:
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool | str) or value not in _TRUTHS:
+        raise Refused(bad, f"{name} must be true or false")
+    return _TRUTHS[value]
+
+
+def _changed(start: Start, target: Target) -> Graph:
+    """Sets the values of the node list, and draws the other seeds anew."""
+    try:
+        _check_fields(target)
+    except graphs.BadNodeInfo as bad:
+        raise start.refused(start.node_info, str(bad)) from bad
+    touched = _applied(start, target.graph, target.items)
+    if not target.keeps_seeds:
+        graphs.shake(target.graph, kept=touched, draw=partial(start.state.chance.node_seed, start.endpoint))
+    return target.graph
+
+
+def _applied(start: Start, graph: Graph, items: object) -> set[tuple[str, str]]:
+    try:
+        return graphs.apply(graph, items)
+    except graphs.BadNodeInfo as bad:
+        raise start.refused(start.node_info, str(bad)) from bad
+
+
+def _check_fields(target: Target) -> None:
+    if target.fields is None or not isinstance(target.items, list):
+        return
+    for item in target.items:
+        where = (str(item.get("nodeId")), str(item.get("fieldName"))) if isinstance(item, dict) else ("", "")
+        if where not in target.fields and where[0] in target.graph:
+            raise graphs.BadNodeInfo(f"the app has no field {where[1]} of node {where[0]}")
+
+
+def examine(
+    state: State, key: ApiKey, graph: Graph, *, metadata: bool = False
+) -> tuple[Verdict, tuple[Piece, ...], Breakdown | None]:
+    """Validates a graph and finds its files.
+
+    Returns:
+        What validation found, what is to be made, and why it will fail if it will.
+
+    Raises:
+        Refused: ComfyUI would refuse the whole.
+    """
+    foreign = state.workflows.foreign | state.apps.foreign
+    verdict = validate(graph, Files(partial(_has_media, state), state.loras.has, foreign))
+    if verdict.is_hopeless:
+        code, error = _BAD_GRAPH[0], verdict.error or {}
+        reason = f"{error.get('message')} {error.get('details')}".strip()
+        raise Refused(code, f"{words_of(state.assumptions, code)}: {reason}")
+    if not verdict.outputs:
+        return verdict, (), BadNode(*verdict.first()).breakdown(state.assumptions)
+    find = partial(_find, state, key)
+    try:
+        return verdict, pieces_of(graph, verdict.outputs, find, foreign=foreign, metadata=metadata), None
+    except BadNode as bad:
+        return verdict, (), bad.breakdown(state.assumptions)
+
+
+def _has_media(state: State, name: str) -> bool:
+    return name.startswith(_LINKS) or name == SAMPLE_PICTURE or state.shelf.named(name) is not None
+
+
+def _find(state: State, key: ApiKey, name: str) -> Path:
+    if name.startswith(_LINKS):
+        try:
+            return local(state.sources(key), name, "file")
+        except Refused as refused:
+            raise MediaError(refused.words) from refused
+    return state.shelf.named(name) or sample(state.shelf.folder / SAMPLE_PICTURE)

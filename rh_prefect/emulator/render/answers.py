@@ -1,0 +1,159 @@
+"""Text models: an answer that uses the prompt, the facts of a file, a song's words, or an id."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from rh_prefect.emulator.render import video
+from rh_prefect.emulator.render.picture import load
+from rh_prefect.emulator.render.request import Request, number
+
+_NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
+_LISTED = re.compile(
+    rf"\b(\d{{1,2}}|{'|'.join(_NUMBERS)})\s+(?:\w+\s+){{0,3}}?"
+    r"(shots?|scenes?|prompts?|ideas?|lines?|items?|titles?|sentences?|steps?|names?|versions?|captions?|bullets?)\b",
+    re.IGNORECASE,
+)
+_ABOUT = re.compile(r"\b(?:about|of|for|showing|describing)\s+(.+)", re.IGNORECASE | re.DOTALL)
+_VIEWS = (
+    "Wide shot, {subject}, the camera glides in slowly.",
+    "Close-up, {subject}, soft light from the left.",
+    "Low angle, {subject}, clouds drift behind.",
+    "View from above, {subject}, long shadows.",
+    "Medium shot, {subject}, the colours turn warm.",
+    "Long shot against the light, {subject}, a breath of mist.",
+    "Slow pan to the right, {subject}, dust in the air.",
+    "Still frame, {subject}, the last light fades.",
+)
+_COLOURS = {
+    "black": (20, 20, 24), "white": (240, 240, 240), "grey": (128, 132, 136), "red": (200, 50, 50),
+    "orange": (225, 140, 70), "gold": (235, 200, 120), "green": (70, 150, 90), "teal": (60, 140, 140),
+    "blue": (60, 100, 180), "night blue": (20, 30, 70), "violet": (120, 80, 150), "pink": (235, 170, 180),
+}  # fmt: skip
+_IDS = (
+    ("identify-face", ("sessionId", "faceId")),
+    ("lip-sync/tts", ("audioId",)),
+    ("kling-elements", ("elementId",)),
+    ("upload-character", ("characterId",)),
+    ("upload-media-asset", ("mediaAssetId",)),
+    ("to-world", ("worldId",)),
+)
+"""Models that answer with ids which other models take."""
+
+
+def answer(request: Request, *, ids_as: Literal["json", "lines"] = "json") -> str:
+    """Answers a request to a text model; requests that are equal, variant too, get equal answers.
+
+    Args:
+        request: What is asked for.
+        ids_as: How ids are written.
+    """
+    for part, ids in _IDS:
+        if request.names(part):
+            found = _with_ids(request, ids)
+            return json.dumps(found) if ids_as == "json" else "\n".join(f"{name}: {id_}" for name, id_ in found.items())
+    if request.names("lyrics"):
+        return lyrics(request.subject, variant=request.variant)
+    seen = [*map(describe_video, request.videos), *map(describe_picture, request.images)]
+    if seen:
+        asked = f' You asked: "{_short(request.words)}"' if request.words else ""
+        return " ".join(seen) + asked + (f" (Answer {request.variant}.)" if request.variant else "")
+    return write(request.subject, variant=request.variant)
+
+
+def write(prompt: str, *, variant: str = "") -> str:
+    """Writes a text: a list where so many things are asked for, JSON where that is asked for, else a paragraph.
+
+    Args:
+        prompt: What is asked for.
+        variant: What stands in the text, so that another answer to the same prompt is another text.
+    """
+    subject = subject_of(prompt)
+    found = _LISTED.search(prompt)
+    if found is None and "json" not in prompt.lower():
+        return _paragraph(prompt, subject, variant)
+    count = 3 if found is None else min(50, _NUMBERS.get(found[1].lower()) or int(found[1]))
+    first = number(prompt + variant, below=len(_VIEWS))
+    items = [_VIEWS[(first + index) % len(_VIEWS)].format(subject=subject) for index in range(max(1, count))]
+    items[0] += f" Take {variant}." if variant else ""
+    if "json" in prompt.lower():
+        return json.dumps(items, ensure_ascii=False, indent=2)
+    return "\n".join(f"{index}. {item}" for index, item in enumerate(items, 1))
+
+
+def subject_of(prompt: str) -> str:
+    """Finds what a prompt is about: what it quotes, what follows its last colon, or the word "about"."""
+    if (quoted := re.search(r"[\"“「](.{3,}?)[\"”」]", prompt)) is not None:
+        return _short(quoted[1])
+    after = re.split(r"[:：]\s", prompt)[-1]
+    if after == prompt and (about := _ABOUT.search(prompt)) is not None:
+        after = about[1]
+    return _short(re.split(r"(?<=\w)[.!?。]\s", after.strip())[0].strip(" .!?\n"))
+
+
+def lyrics(subject: str, *, variant: str = "") -> str:
+    """Writes the words of a song, with the section tags that the music models read."""
+    theme = subject_of(subject)
+    return (
+        f"[Verse]\nMorning opens slowly over {theme},\nevery window holds a little light.\n"
+        "I have walked the long road round to meet you,\nand the day is leaning into night.\n\n"
+        f"[Chorus]\nOh, {theme}, carry me along,\nturn the quiet into song.\n"
+        f"Oh, {theme}, stay a while with me,\nas the river finds the sea.\n\n"
+        "[Outro]\nLet it fade, let it fade, let it be." + (f"\n{variant}, let it be." if variant else "")
+    )
+
+
+def describe_picture(path: Path) -> str:
+    """Says what is plain to see of a picture: its size, its shape, its colours."""
+    picture = load(path)
+    return f"A {_shape(picture.size)} picture of {picture.width} x {picture.height} pixels, mostly {_colours(picture)}."
+
+
+def describe_video(path: Path) -> str:
+    """Says what is plain to see of a video: its length, its size, its rate, its colours."""
+    about = video.facts(path)
+    first = next(video.frames_of(path, about.fps))
+    sound = "with sound" if about.has_sound else "without sound"
+    size = f"{about.size[0]} x {about.size[1]} pixels at {float(about.fps):g} frames per second"
+    opens = f"it opens mostly {_colours(first)}"
+    return f"A {_shape(about.size)} video of {about.seconds:.1f} seconds, {size}, {sound}; {opens}."
+
+
+def _shape(size: tuple[int, int]) -> str:
+    width, height = size
+    return "wide" if width > 1.1 * height else "tall" if height > 1.1 * width else "square"
+
+
+def _colours(picture: Image.Image) -> str:
+    """Names the colours of the upper and the lower half."""
+    halves = np.asarray(picture.resize((1, 2), Image.Resampling.BOX), np.float32)[:, 0]
+    named = [min(_COLOURS, key=lambda name: float(np.abs(half - np.array(_COLOURS[name])).sum())) for half in halves]
+    return " and ".join(dict.fromkeys(named))
+
+
+def _paragraph(prompt: str, subject: str, variant: str) -> str:
+    return (
+        f"{subject[:1].upper()}{subject[1:]}: that is the heart of it. It begins in a quiet, wide view, comes close "
+        "enough for one telling detail, and ends on a light that is a little warmer than the one it began with. "
+        f'(This is the emulator\'s answer {variant + " " if variant else ""}to "{_short(prompt)}".)'
+    )
+
+
+def _short(text: str, most: int = 160) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + "..."
+
+
+def _with_ids(request: Request, names: tuple[str, ...]) -> dict[str, object]:
+    known = request.fingerprint + "".join(path.name for path in request.videos + request.images)
+    ids: dict[str, object] = {name: str(10**17 + number(known + name, below=9 * 10**17)) for name in names}
+    if request.videos and "sessionId" in ids:
+        milliseconds = round(video.seconds_of(request.videos[0]) * 1000)
+        ids |= {"startTime": 0, "endTime": milliseconds}
+    return ids

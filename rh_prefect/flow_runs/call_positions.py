@@ -1,0 +1,352 @@
+"""Which of its run's calls a call is: counted in program order, in the caller's thread, without I/O.
+
+The place travels with the task object: Prefect hands it to the thread or process that runs the task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from types import FrameType, MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, overload
+from uuid import UUID
+
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.flows import Flow
+from prefect.task_runners import TaskRunner
+from prefect.tasks import Task
+
+from rh_prefect.flow_runs.argument_hashes import argument_hash
+from rh_prefect.flow_runs.run_contexts import RunContext, run_contexts
+from rh_prefect.jobs.journal.call_path import Place
+from rh_prefect.jobs.outputs.result import Result
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+    from prefect.futures import PrefectFuture
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_V = TypeVar("_V")
+_Called = TypeVar("_Called", bound="Task[Any, Any] | Flow[..., Any]")
+
+_ENGINES = frozenset({"prefect.flow_engine", "prefect.task_engine"})
+_RUNS = ("run_flow_sync", "run_flow_async", "run_task_sync", "run_task_async", "run_generator_")
+"""How Prefect's functions begin that run one flow run or task run."""
+
+_BORDERS = ("asyncio.", "concurrent.futures.", "threading", "uvloop")
+"""Modules whose frames begin what the caller started beside its run: an asyncio task, a thread, a loop of its own."""
+
+NOT_OF_THE_REQUEST = frozenset(
+    {"budget", "credentials", "deadline", "max_attempts", "on_unknown", "return_state", "storage", "wait_for"}
+)
+"""Options that say how a job is run, not what it is."""
+
+
+class PerObject(Generic[_V]):
+    """A value for each object, found by identity and dropped with the object; it need not be hashable."""
+
+    def __init__(self, make: Callable[[], _V]) -> None:
+        self._make = make
+        self._values: dict[int, _V] = {}
+        self._lock = threading.RLock()
+
+    def __getitem__(self, owner: object) -> _V:
+        with self._lock:
+            if id(owner) not in self._values:
+                self._values[id(owner)] = self._make()
+                # Runs before the id can be given to another object.
+                weakref.finalize(owner, self._values.pop, id(owner), None).atexit = False
+            return self._values[id(owner)]
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class _Serials:
+    """Numbers that are never used twice in this process."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> int:
+        with self._lock:
+            self._last += 1
+            return self._last
+
+
+serial_of: PerObject[int] = PerObject(_Serials())
+"""A number for each object, as long as it lives; `id` alone is used again."""
+
+
+class _Counts:
+    """The calls of one attempt of one run."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._numbers: Counter[tuple[int, str, str | None]] = Counter()
+        self._of_runs: dict[object, Place] = {}
+
+    def place(self, name: str, given: str | None, *, caller: int) -> Place:
+        """The place of a call that is made now; `caller` is 0 for the run itself."""
+        with self._lock:
+            return self._next(name, given, caller)
+
+    def place_of_run(self, run_id: object, name: str, given: str | None, *, caller: int) -> Place:
+        """The place of a run that this one has begun: the same one each time that it is tried."""
+        with self._lock:
+            if run_id not in self._of_runs:
+                self._of_runs[run_id] = self._next(name, given, caller)
+            return self._of_runs[run_id]
+
+    def _next(self, name: str, given: str | None, caller: int) -> Place:
+        self._numbers[caller, name, given] += 1
+        return Place(in_order=caller == 0, given=given, number=self._numbers[caller, name, given])
+
+
+class _Outside:
+    """Stands for the program where there is no run around a call."""
+
+
+_counts: PerObject[_Counts] = PerObject(_Counts)
+_OUTSIDE = _Outside()
+
+
+def take_place(name: str, given: object) -> Place:
+    """Takes the place of a call that the caller makes now.
+
+    Args:
+        name: What is called.
+        given: The arguments that say what is asked for.
+    """
+    runs = run_contexts()
+    run_places(runs)
+    caller = 0 if next(_in_order(sys._getframe(1)), False) else _caller()
+    return _counts[runs[0] if runs else _OUTSIDE].place(name, argument_hash(given), caller=caller)
+
+
+def run_places(runs: Sequence[RunContext]) -> dict[UUID, Place]:
+    """The places of the task runs that a call is in, and of the flows that tasks have called.
+
+    A run that no task runner of ours has started has the place of its call; it is taken here, once, which is why the
+    first call of this must come from the caller's own thread.
+
+    Args:
+        runs: The runs that the call is in, innermost first.
+
+    Returns:
+        Id of the run -> place.
+    """
+    in_order = _in_order(sys._getframe(1))
+    places: dict[UUID, Place] = {}
+    is_own = next(in_order, False)
+    for run, around in zip_longest(runs, runs[1:]):
+        # A run is in program order where all that lies between it and this call is.
+        is_own = next(in_order, False) and is_own
+        caller = 0 if is_own else _caller()
+        if isinstance(run, TaskRunContext):
+            carried = place_carried(run.task)
+            places[run.task_run.id] = carried or _counts[around or _OUTSIDE].place_of_run(
+                run.task_run.id, run.task.name, argument_hash(run.parameters), caller=caller
+            )
+        elif isinstance(around, TaskRunContext) and run.flow is not None and run.flow_run is not None:
+            places[run.flow_run.id] = place_carried(run.flow) or _counts[around].place_of_run(
+                run.flow_run.id, run.flow.name, argument_hash(run.parameters), caller=caller
+            )
+    return places
+
+
+def _in_order(frame: FrameType | None) -> Iterator[bool]:
+    """For each Prefect run on the stack, innermost first: whether it makes this call itself.
+
+    It does not where something lies between that the caller has started beside its run.
+    """
+    is_own = True
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module in _ENGINES and frame.f_code.co_name.startswith(_RUNS):
+            yield is_own
+        elif module.startswith(_BORDERS):
+            is_own = False
+        frame = frame.f_back
+
+
+def _caller() -> int:
+    """A number of the asyncio task or thread that makes the call."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return serial_of[task or threading.current_thread()]
+
+
+def placed(called: _Called, place: Place) -> _Called:
+    """A copy of a task or flow that carries the place of one call."""
+    # Not `copy`: a task may say in `__reduce__` where the one of its name is found.
+    made: _Called = object.__new__(type(called))
+    made.__dict__.update(called.__dict__, place=place)
+    return made
+
+
+def place_carried(called: object) -> Place | None:
+    """The place that a task or flow carries; None for one that was called without."""
+    place = getattr(called, "place", None)
+    return place if isinstance(place, Place) else None
+
+
+class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
+    """A task that makes a paid call: each call takes its place at once, in the caller's thread."""
+
+    place: Place | None = None
+    changed: Mapping[str, Any] = MappingProxyType({})
+    """The options that `with_options` has changed."""
+
+    # Prefect's own overloads type the future of an async task as a future of a coroutine.
+    if TYPE_CHECKING:
+
+        @overload  # type: ignore[override]
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]: ...
+        @overload
+        def __call__(
+            self, *args: Any, wait_for: Any, return_state: Literal[False] = False, **kwargs: Any
+        ) -> Coroutine[Any, Any, Result]: ...
+        @overload
+        def __call__(
+            self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+        ) -> Coroutine[Any, Any, State[Result]]: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Runs the job as one task run, in a flow or alone."""
+
+        @overload  # type: ignore[override]
+        def submit(self, *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[Result]: ...
+        @overload
+        def submit(
+            self, *args: Any, wait_for: Any, return_state: Literal[False] = False, **kwargs: Any
+        ) -> PrefectFuture[Result]: ...
+        @overload
+        def submit(
+            self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+        ) -> State[Result]: ...
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            """Starts the job as one task run and returns its future at once."""
+    else:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Runs the task; see `prefect.Task`."""
+            return Task.__call__(self.at_its_place(*args, **kwargs), *args, **kwargs)
+
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            """Starts the task; see `prefect.Task.submit`."""
+            return Task.submit(self.at_its_place(*args, **kwargs), *args, **kwargs)
+
+        def map(self, *args: Any, **kwargs: Any) -> Any:
+            """Starts the task for each of several values; see `prefect.Task.map`."""
+            flow = FlowRunContext.get()
+            if flow is not None:
+                # The base class goes past `submit`, to the runner, which in a plain flow does not count.
+                count_submits(flow.task_runner)
+            return Task.map(self, *args, **kwargs)
+
+    def with_options(self, **options: Any) -> Self:
+        """The same task with other options; see `prefect.Task.with_options`."""
+        made: Any = super().with_options(**options)
+        # Prefect's own returns a plain task, whose calls take no places.
+        made.__class__ = type(self)
+        made.__dict__["changed"] = {**self.changed, **options}
+        return made  # type: ignore[no-any-return]  # of this class
+
+    def at_its_place(self, *args: Any, **kwargs: Any) -> PaidTask[P]:
+        """The task as it is called now with these arguments; calling it again takes no other place."""
+        if self.place is not None:
+            return self
+        made: Any = placed(self, take_place(self.name, _given_of(self, _bound(self, args, kwargs))))
+        return made  # type: ignore[no-any-return]  # of this class
+
+
+def _bound(task: Task[Any, Any] | Flow[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments by their names; what the task does not take is an error of its own soon."""
+    try:
+        return inspect.signature(task.fn).bind_partial(*args, **kwargs).arguments
+    except TypeError:
+        return {"args": args, **kwargs}
+
+
+class PlacedFlow(Flow[P, R]):
+    """A flow that is counted where another flow calls it, by its arguments and in program order.
+
+    Prefect's own number counts the calls of a flow with any arguments. Of two calls with equal arguments it does
+    not tell which one a record belongs to, once the other is served from its persisted result and asks for nothing.
+    """
+
+    place: Place | None = None
+
+    # A type checker sees Prefect's own overloads.
+    if not TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Runs the flow; see `prefect.Flow`."""
+            if self.place is not None or FlowRunContext.get() is None:
+                return Flow.__call__(self, *args, **kwargs)
+            place = take_place(self.name, _given_of(self, _bound(self, args, kwargs)))
+            # Beside program order Prefect's number is the better one: its calls keep their order in the loop.
+            return Flow.__call__(placed(self, place) if place.in_order else self, *args, **kwargs)
+
+        def with_options(self, **options: Any) -> Self:
+            """The same flow with other options; see `prefect.Flow.with_options`."""
+            made = super().with_options(**options)
+            made.__class__ = type(self)
+            return made
+
+
+def count_calls(flow: Flow[..., Any]) -> None:
+    """Has a flow take its place at each call.
+
+    Args:
+        flow: The flow; it becomes a `PlacedFlow`.
+    """
+    flow.__class__ = PlacedFlow
+
+
+_counting: dict[type[TaskRunner[Any]], type[TaskRunner[Any]]] = {}
+
+
+def count_submits(runner: TaskRunner[Any]) -> None:
+    """Has a task runner give each task that is submitted its place.
+
+    Args:
+        runner: The runner; it becomes one of a subclass of its own class, and so do those that it is duplicated as.
+    """
+    kind = type(runner)
+    if not getattr(kind, "counts_submits", False):
+        if kind not in _counting:
+            _counting[kind] = _counting_class(kind)
+        runner.__class__ = _counting[kind]
+
+
+def _counting_class(kind: type[TaskRunner[Any]]) -> type[TaskRunner[Any]]:
+    def submit(self: Any, task: Task[Any, Any], parameters: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if place_carried(task) is None:
+            task = placed(task, take_place(task.name, _given_of(task, parameters)))
+        return kind.submit(self, task, parameters, *args, **kwargs)
+
+    # `map` calls `submit` too, in the caller's thread. A single base, since an object's class can only become one of
+    # the same layout.
+    body = {"submit": submit, "counts_submits": True, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind,), body)
+
+
+def _given_of(task: Task[Any, Any] | Flow[..., Any], parameters: Mapping[str, Any]) -> dict[str, object]:
+    """What a task was given beyond its defaults: a default that is added later makes no other call."""
+    defaults = {name: param.default for name, param in inspect.signature(task.fn).parameters.items()}
+    return {
+        name: value
+        for name, value in parameters.items()
+        if name not in NOT_OF_THE_REQUEST and value is not defaults.get(name)
+    }

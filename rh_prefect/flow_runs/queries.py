@@ -1,0 +1,172 @@
+"""Flow runs that are looked at from outside: their scopes, and which of them have paid jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
+
+from rh_prefect.connection import connect
+from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.jobs.journal.call_registry import CallRegistry
+from rh_prefect.jobs.journal.journal import FolderJournal, Journal, folder_scopes
+from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
+from rh_prefect.settings import get_settings
+
+BATCH = "batch"
+"""Begins the keys of a flow run's records of the batches that it runs: in which scope, and as which attempt."""
+
+FIRST_OF_A_BATCH = 1001
+"""A batch's first attempt: the flow run that lends its journal has attempts of its own there, small numbers."""
+
+
+@dataclass(frozen=True)
+class PastScope:
+    """The scope of a flow run that is looked at from outside: for hooks and for the command line."""
+
+    journal: FlowRunJournal
+    run: str
+    flow: str
+    attempt: int
+    task_attempt: int = 1
+    first: int | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+    calls: CallRegistry = field(default_factory=CallRegistry, compare=False, repr=False)
+
+    @property
+    def first_attempt(self) -> int:
+        """The first attempt whose payments count together with this one's."""
+        return self.attempt if self.first is None else self.first
+
+
+def scope_of(flow_run: FlowRun, flow_name: str) -> PastScope:
+    """The scope of a flow run, from outside of it.
+
+    Args:
+        flow_run: The root flow run.
+        flow_name: Its flow's name.
+    """
+    return PastScope(
+        journal=FlowRunJournal(flow_run.id),
+        run=flow_run.id.hex[-12:],
+        flow=flow_name,
+        attempt=max(flow_run.run_count, 1),
+        details={"flow_run": str(flow_run.id), "flow_run_name": flow_run.name},
+    )
+
+
+async def past_scope(flow_run_id: str) -> PastScope:
+    """The scope of a flow run, by its id.
+
+    Args:
+        flow_run_id: The root flow run.
+
+    Raises:
+        ConfigError: There is no such flow run.
+    """
+    connection = await connect()
+    try:
+        async with connection.gate:
+            flow_run = await connection.client.read_flow_run(UUID(flow_run_id))
+            flow = await connection.client.read_flow(flow_run.flow_id)
+    except ObjectNotFound as error:
+        raise ConfigError(
+            f"There is no flow run {flow_run_id}. What to do: see `rh-prefect jobs list`, and check PREFECT_API_URL."
+        ) from error
+    return scope_of(flow_run, flow.name)
+
+
+def is_flow_run(scope: str) -> bool:
+    """Tells whether a scope is a flow run, or the name of a folder."""
+    try:
+        UUID(scope)
+    except ValueError:
+        return False
+    return True
+
+
+def journal_of(scope: str) -> Journal:
+    """The journal of a scope by its name: a flow run's, or a folder below RH_JOURNAL.
+
+    Raises:
+        ConfigError: It is a flow run's, and no Prefect API is configured.
+    """
+    if not is_flow_run(scope):
+        return FolderJournal(get_settings().journal_url, scope=scope)
+    if not PREFECT_API_URL.value():
+        raise ConfigError(
+            f"The journal of flow run {scope} is in the Prefect API, and no PREFECT_API_URL is set. "
+            "What to do: set it to the API that your flows use."
+        )
+    return FlowRunJournal(scope)
+
+
+async def scope_named(scope: str) -> Scope:
+    """A scope by its name, from outside of it; see `journal_of`.
+
+    Raises:
+        ConfigError: There is no such flow run, or no Prefect API.
+        InputError: There is no such scope.
+    """
+    journal = journal_of(scope)
+    if not isinstance(journal, FolderJournal):
+        return await past_scope(scope)
+    url = get_settings().journal_url
+    if scope not in await asyncio.to_thread(folder_scopes, url):
+        raise InputError(
+            f"{scope}: there is no such run, and no such scope in {journal.url}. "
+            "What to do: see `rh-prefect jobs list`, and check RH_JOURNAL and RH_STATE_DIR."
+        )
+    return FolderScope(journal, attempt=max(await last_attempt(journal), 1))
+
+
+async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, str, int]]:
+    """Finds the latest flow runs that have paid jobs.
+
+    Args:
+        limit: How many of the latest flow runs to look at.
+
+    Yields:
+        Flow run, its flow's name, and its number of jobs.
+    """
+    connection = await connect()
+    names: dict[UUID, str] = {}
+    async with connection.gate:
+        runs = await connection.client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=limit)
+    for flow_run in runs:
+        jobs = [key async for key in FlowRunJournal(flow_run.id).keys()]  # noqa: SIM118, no dict
+        if not jobs:
+            continue
+        if flow_run.flow_id not in names:
+            async with connection.gate:
+                names[flow_run.flow_id] = (await connection.client.read_flow(flow_run.flow_id)).name
+        yield flow_run, names[flow_run.flow_id], len(jobs)
+
+
+async def scopes_of(scope: Scope) -> list[Scope]:
+    """The scopes that a run works in: its own, and those of the batches that it goes on with, as its newest attempt.
+
+    Args:
+        scope: The run.
+    """
+    found = {scope.journal.scope: scope}
+    for batch in await batches_of(scope):
+        known = found.get(batch.journal.scope)
+        if known is None or known.attempt < batch.attempt:
+            found[batch.journal.scope] = batch
+    return list(found.values())
+
+
+async def batches_of(scope: Scope) -> list[Scope]:
+    """What a run's batches count as: another run's scope, or its own, as one of the attempts there."""
+    if not isinstance(scope, PastScope):
+        return []
+    records = (await scope.journal.job(BATCH)).values()
+    return [replace(scope, journal=FlowRunJournal(one["scope"]), attempt=one["attempt"]) for one in records]

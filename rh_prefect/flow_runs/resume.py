@@ -1,0 +1,191 @@
+"""Runs a flow run once more under its own id, so that it finds what it has paid for already."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar, cast, overload
+from uuid import UUID
+
+import httpx
+from prefect import Flow
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound, ParameterTypeError
+from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled, Pending, Scheduled
+
+from rh_prefect.connection import connect
+from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.flow_runs.scope import equal_calls
+from rh_prefect.jobs.journal.call_matching import Equal
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.settings import get_settings
+
+R = TypeVar("R")
+
+
+async def rerun(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> R:
+    """Runs a flow run again in this process, after a crash that no worker saw or after a failure.
+
+    `prefect flow-run retry` cannot do this: it refuses a run that a killed process left "Running".
+
+    Args:
+        flow: The flow, as it was; its parameters are taken from the flow run.
+        flow_run_id: The flow run.
+        equal: What to do about calls that may be one of several recorded ones; see `resume`.
+
+    Returns:
+        What the flow returns.
+
+    Raises:
+        ConfigError: There is no such flow run, or it is one of another flow.
+    """
+    flow_run = await _prepare(flow, flow_run_id)
+    try:
+        with equal_calls(equal):
+            result: Any = run_flow(flow, flow_run=flow_run)
+            return cast("R", await result if inspect.isawaitable(result) else result)
+    finally:
+        await _end_cancellation(flow_run.id)
+
+
+async def _end_cancellation(flow_run_id: UUID) -> None:
+    """What a worker does for its runs, nobody does for one without: a cancelled run would be `Cancelling` for ever."""
+    # It ends as it does, whatever becomes of this.
+    with suppress(httpx.HTTPError, ConfigError, ObjectNotFound):
+        connection = await connect()
+        async with connection.gate:
+            flow_run = await connection.client.read_flow_run(flow_run_id)
+            if flow_run.state is not None and flow_run.state.is_cancelling():
+                await connection.client.set_flow_run_state(flow_run_id, Cancelled(), force=True)
+
+
+@overload
+def resume(
+    flow: Flow[..., Coroutine[Any, Any, R]], flow_run_id: UUID | str, *, equal: Equal = "refuse"
+) -> Coroutine[Any, Any, R]: ...
+
+
+@overload
+def resume(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> R: ...
+
+
+def resume(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> Any:
+    """Goes on with a run of a flow of your own that broke off or failed, and pays for nothing twice.
+
+    The flow run keeps its id, so that its jobs are found again: what is paid for is fetched, what is missing is made.
+    Call it as you call the flow, with `await` where it is async:
+
+        await resume(lighthouse, "6d6ba215-c5be-4f88-8824-26faa747bb74")
+
+    Args:
+        flow: The flow, as it was; its parameters are taken from the flow run.
+        flow_run_id: The flow run, as the dashboard and `rh-prefect jobs list` show it.
+        equal: What to do about a call that may be one of several recorded ones, as after an edit that wraps equal
+            calls into a helper: `refuse` pays nothing and says so; `by place` takes the one at the same place, `by
+            order` the next one in the order in which they were asked for; `new` pays for a new job.
+
+    Returns:
+        What the flow returns.
+
+    Raises:
+        ConfigError: There is no such flow run, or it is one of another flow, or this is called inside a flow.
+    """
+    if FlowRunContext.get() is not None:
+        raise ConfigError(
+            f"A run of {flow.name!r} cannot be gone on with inside of another flow: its jobs would be looked for in "
+            "that one's run. What to do: call `resume` outside of flows."
+        )
+    if inspect.iscoroutinefunction(flow.fn):
+        return rerun(flow, flow_run_id, equal=equal)
+    with equal_calls(equal):
+        return run_flow(flow, flow_run=LOOP.call_sync(_prepare(flow, flow_run_id)))
+
+
+async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:
+    """Creates a flow run before it runs, so that its id is known should this process die at once.
+
+    Args:
+        flow: The flow.
+        parameters: Its parameters.
+
+    Returns:
+        The flow run's id, for `rerun`.
+
+    Raises:
+        InputError: The parameters are not what the flow takes.
+    """
+    try:
+        given = flow.validate_parameters(parameters)
+    except ParameterTypeError as error:
+        raise InputError(
+            f"The flow {flow.name} does not take these parameters: {_wrong(error)}. Nothing was sent. "
+            "What to do: correct what is named."
+        ) from None
+    connection = await connect()
+    async with connection.gate:
+        return (await connection.client.create_flow_run(flow, parameters=given, state=Pending())).id
+
+
+def _wrong(error: ParameterTypeError) -> str:
+    """What Prefect found wrong, without its heading and on one line."""
+    heading, *found = str(error).split("\n - ")
+    return " ".join("; ".join(found or [heading]).split()).rstrip(".")
+
+
+async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
+    """Finds a run of a flow.
+
+    Args:
+        flow: The flow.
+        flow_run_id: The flow run.
+
+    Raises:
+        ConfigError: There is no such flow run, or it is one of another flow.
+    """
+    connection = await connect()
+    async with connection.gate:
+        flow_run = await _read(connection.client, flow_run_id)
+        name = (await connection.client.read_flow(flow_run.flow_id)).name
+    if name != flow.name:
+        raise ConfigError(
+            f"The flow run {flow_run_id} is one of the flow {name!r}, not of {flow.name!r}. "
+            "What to do: go on with it by its own flow."
+        )
+    return flow_run
+
+
+async def _prepare(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
+    flow_run = await find(flow, flow_run_id)
+    if flow_run.state is None or not flow_run.state.is_final():
+        return flow_run
+    connection = await connect()
+    async with connection.gate:
+        client = connection.client
+        # A final state is left only by force; the name is Prefect's own for a run that waits to be run again.
+        await client.set_flow_run_state(flow_run.id, Scheduled(name="AwaitingRetry"), force=True)
+        return await client.read_flow_run(flow_run.id)
+
+
+async def _read(client: PrefectClient, flow_run_id: UUID | str) -> FlowRun:
+    try:
+        return await client.read_flow_run(UUID(str(flow_run_id)))
+    except (ObjectNotFound, ValueError) as error:
+        raise ConfigError(
+            f"There is no flow run {flow_run_id}. What to do: take its id from the dashboard or from "
+            f"`prefect flow-run ls`, and check that PREFECT_API_URL names the server that it ran on.{_or_there()}"
+        ) from error
+
+
+def _or_there() -> str:
+    """Names the server that the command line starts for itself, where it has left runs that the set one has not."""
+    if not PREFECT_API_URL.value() or not (get_settings().state_dir / "prefect" / "prefect.db").exists():
+        return ""
+    return (
+        " What `rh-prefect` ran while no PREFECT_API_URL was set is on its own server: unset PREFECT_API_URL to go on "
+        "with it."
+    )

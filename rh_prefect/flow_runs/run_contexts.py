@@ -1,0 +1,95 @@
+"""Prefect's run contexts: which flow runs and task runs a call is in, innermost first."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from contextvars import Token
+from typing import TypeAlias, TypeVar
+from uuid import UUID
+
+from prefect.context import FlowRunContext, TaskRunContext
+
+from rh_prefect.media.input_access import ask_whether_deployed
+
+RunContext: TypeAlias = FlowRunContext | TaskRunContext
+_C = TypeVar("_C", FlowRunContext, TaskRunContext)
+
+
+def flow_contexts() -> list[FlowRunContext]:
+    """The flow runs that the caller is in, innermost first."""
+    flow = FlowRunContext.get()
+    if flow is None:
+        return []
+    # Prefect enters two contexts for one run (the outer one to name it); the inner one is that of the attempt.
+    return _first_each(_outwards(flow), lambda context: context.flow_run.id if context.flow_run else None)
+
+
+def task_contexts() -> list[TaskRunContext]:
+    """The task runs that the caller is in, innermost first."""
+    task = TaskRunContext.get()
+    return _first_each(_outwards(task), lambda context: context.task_run.id) if task is not None else []
+
+
+def run_contexts() -> list[RunContext]:
+    """All runs that the caller is in, innermost first: each flow run after the task runs that are directly in it."""
+    flows, tasks = flow_contexts(), task_contexts()
+    if not flows:
+        return [*tasks]
+    found: list[RunContext] = []
+    for flow in flows:
+        flow_run_id = flow.flow_run.id if flow.flow_run is not None else None
+        found += [task for task in tasks if task.task_run.flow_run_id == flow_run_id]
+        found.append(flow)
+    return found
+
+
+def is_deployed() -> bool:
+    """Whether the caller runs in a deployment: one of its flow runs belongs to one, or a runner started its process."""
+    if "PREFECT__FLOW_RUN_ID" in os.environ:
+        return True
+    return any(run.flow_run is not None and run.flow_run.deployment_id is not None for run in flow_contexts())
+
+
+ask_whether_deployed(is_deployed)
+
+
+def flow_running_elsewhere() -> str | None:
+    """Finds a flow run that is going on in this process, for a caller whose own context knows of none.
+
+    A context variable tells nothing of other threads, so this looks at all objects that there are: some 15 ms, spent
+    only where a call would otherwise belong to nothing. Prefect enters a context for as long as its flow run goes on.
+
+    Returns:
+        The name of one such run, or None: no flow runs in this process.
+    """
+    for one in gc.get_objects():
+        if type(one) is FlowRunContext and is_entered(one) and one.flow_run is not None:
+            return one.flow_run.name
+    return None
+
+
+def is_entered(context: RunContext) -> bool:
+    """Whether the run still goes on."""
+    try:
+        return context._token is not None
+    except (AttributeError, TypeError):  # another thread is making it this very moment
+        return False
+
+
+def _outwards(context: _C) -> Iterator[_C]:
+    """Walks from a context to those that it was entered in: each remembers, in its token, the one that it replaced."""
+    inner: _C | None = context
+    while inner is not None:
+        yield inner
+        token = inner._token
+        outer = token.old_value if token is not None else None
+        inner = None if outer is Token.MISSING else outer
+
+
+def _first_each(contexts: Iterator[_C], key: Callable[[_C], UUID | None]) -> list[_C]:
+    found: dict[UUID | None, _C] = {}
+    for context in contexts:
+        found.setdefault(key(context), context)
+    return list(found.values())

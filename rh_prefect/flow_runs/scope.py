@@ -1,0 +1,262 @@
+"""`FlowScope`: the root flow run, which all paid jobs of a run belong to; and who makes a paid call in it.
+
+The root and not the innermost flow run, because a completed child flow gets a new flow-run id when its parent is run
+again. A flow that was started with `run_deployment` is its own root.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TypeVar
+from uuid import UUID
+
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext, TaskRunContext
+
+from rh_prefect.connection import connect
+from rh_prefect.errors import ConfigError
+from rh_prefect.flow_runs.argument_hashes import arguments_of
+from rh_prefect.flow_runs.call_positions import PaidTask, PerObject, place_carried, run_places, serial_of, take_place
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.run_contexts import RunContext, flow_contexts, is_entered, run_contexts, task_contexts
+from rh_prefect.jobs.journal.call_matching import Equal
+from rh_prefect.jobs.journal.call_path import Address, Place, Step
+from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
+from rh_prefect.jobs.loop_thread import LOOP
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+_KEPT = 1000
+"""How many child flow runs one process remembers the places of; one that was forgotten is asked for again."""
+
+_registries: PerObject[CallRegistry] = PerObject(CallRegistry)
+"""By the root's context, an object that is new in every attempt; after a resume Prefect's own run count is not."""
+
+_detached: OrderedDict[tuple[UUID, int], CallRegistry] = OrderedDict()
+"""The same in worker processes, where each task has a context object of its own: by flow run and attempt."""
+
+_NOT_COUNTED = Place()
+_equal: ContextVar[Equal] = ContextVar("rh_prefect_equal_calls", default="refuse")
+
+
+@dataclass
+class FlowScope:
+    """The scope of a call inside a flow run; see `rh_prefect.jobs.journal.scope.Scope`.
+
+    Attributes:
+        journal: The root flow run's journal.
+        run: A short name of the run, for file names: the end of the flow run's id.
+        flow: The root flow's name.
+        attempt: Which attempt of the root flow run this is, from 1.
+        task_attempt: Which attempt of the calling task run this is, from 1.
+        first_attempt: The first attempt whose payments count together with this one's.
+        details: What a manifest says of the run.
+        calls: The calls of this attempt.
+    """
+
+    journal: FlowRunJournal
+    run: str
+    flow: str
+    attempt: int
+    task_attempt: int
+    first_attempt: int
+    details: Mapping[str, str]
+    calls: CallRegistry = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """How a child flow run was called.
+
+    Attributes:
+        flow_run_id: The parent.
+        number: Which of the parent's calls of this flow it is, from 1; None where Prefect does not count them.
+    """
+
+    flow_run_id: UUID
+    number: int | None
+
+
+_calls: OrderedDict[UUID, _Call] = OrderedDict()
+_outer: OrderedDict[UUID, tuple[FlowRun, str]] = OrderedDict()
+"""Flow runs that lie beyond what the context of a worker process knows, with their flows' names."""
+
+
+def current_scope() -> FlowScope | None:
+    """Finds the scope that the caller is in.
+
+    Returns:
+        The scope, or None outside of flows.
+
+    Raises:
+        ConfigError: The caller is a task that outlived the child flow that it belongs to.
+    """
+    flows, tasks = flow_contexts(), task_contexts()
+    if not flows:
+        return None
+    root = flows[-1]
+    if root.flow_run is None or root.flow is None:
+        raise ConfigError("The call is in a flow that is not running. What to do: await the call inside the flow.")
+    _check_alive(root)
+    *_, (flow_run, name) = _outwards(root.flow_run, root.flow.name)
+    return FlowScope(
+        journal=FlowRunJournal(flow_run.id),
+        # The end: the start of an id may be a time stamp that runs started together share.
+        run=flow_run.id.hex[-12:],
+        flow=name,
+        attempt=max(flow_run.run_count, 1),
+        task_attempt=max(tasks[0].task_run.run_count, 1) if tasks else 1,
+        # Prefect retries a flow by itself in the first attempts only; a person's Retry is of another type.
+        first_attempt=1 if flow_run.empirical_policy.retry_type == "in_process" else max(flow_run.run_count, 1),
+        details={"flow_run": str(flow_run.id), "flow_run_name": flow_run.name},
+        calls=_registry(root, flow_run),
+    )
+
+
+async def current_caller(place: Place | None = None) -> Caller:
+    """Describes the paid call that is made in the present task run, or right here.
+
+    Args:
+        place: Its place, where it is not made by a task of ours, which carries it.
+
+    Raises:
+        JournalError: The Prefect API does not tell where a child flow was called.
+    """
+    runs = run_contexts()
+    own = runs[0] if runs and isinstance(runs[0], TaskRunContext) and isinstance(runs[0].task, PaidTask) else None
+    here = place if own is None else place_carried(own.task)
+    if own is None and here is None:
+        here = take_place("call", None)
+    flows = [run for run in runs if isinstance(run, FlowRunContext)]
+    for flow in flows:
+        is_outermost = flow is flows[-1]
+        # The outermost run that a process knows is the root, unless the process was given a part of the context.
+        if flow.flow_run is not None and (flow.detached or not is_outermost):
+            await LOOP.call(_learn_calls(flow.flow_run, to_root=is_outermost))
+    around = runs[1:] if own is not None else runs
+    return Caller(
+        address=Address(steps=tuple(_steps(around)), place=here or Place()),
+        tries=tuple(_try(run) for run in runs if not flows or run is not flows[-1]),
+        version=(flows[-1].flow.version or "") if flows and flows[-1].flow is not None else "",
+        is_detached=any(flow.detached for flow in flows),
+        equal=_equal.get(),
+    )
+
+
+@contextmanager
+def equal_calls(equal: Equal) -> Iterator[None]:
+    """Decides what becomes of calls that may be one of several recorded ones.
+
+    Args:
+        equal: What to do; see `resume`.
+    """
+    token = _equal.set(equal)
+    try:
+        yield
+    finally:
+        _equal.reset(token)
+
+
+def _check_alive(root: FlowRunContext) -> None:
+    is_nested = root.flow_run is not None and root.flow_run.parent_task_run_id is not None
+    if is_nested and not root.detached and not is_entered(root):
+        raise ConfigError(
+            "A task called RunningHub after the child flow that started it had returned, so that the run of "
+            "the job cannot be determined; nothing was sent. What to do: wait for the task's result inside its flow."
+        )
+
+
+def _registry(root: FlowRunContext, flow_run: FlowRun) -> CallRegistry:
+    if not root.detached:
+        return _registries[root]
+    key = (flow_run.id, flow_run.run_count)
+    if key not in _detached:
+        _keep(_detached, key, CallRegistry())
+    return _detached[key]
+
+
+def _outwards(flow_run: FlowRun, name: str) -> Iterator[tuple[FlowRun, str]]:
+    """A flow run and those around it, as far as the Prefect API was asked for them; the last one is the root."""
+    yield flow_run, name
+    while (call := _calls.get(flow_run.id)) is not None and call.flow_run_id in _outer:
+        flow_run, name = _outer[call.flow_run_id]
+        yield flow_run, name
+
+
+async def _learn_calls(flow_run: FlowRun, *, to_root: bool) -> None:
+    """Asks where a child flow run was called; and for all around it, where the context does not reach to the root."""
+    # What `run_deployment` has started is a root of its own.
+    while flow_run.parent_task_run_id is not None and flow_run.deployment_id is None:
+        if flow_run.id not in _calls:
+            _keep(_calls, flow_run.id, await _read_call(flow_run.parent_task_run_id))
+        if not to_root:
+            return
+        parent = _calls[flow_run.id].flow_run_id
+        if parent not in _outer:
+            _keep(_outer, parent, await _read_flow_run(parent))
+        flow_run, _ = _outer[parent]
+
+
+def _keep(kept: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+    kept[key] = value
+    while len(kept) > _KEPT:
+        kept.popitem(last=False)
+
+
+async def _read_call(task_run_id: UUID) -> _Call:
+    connection = await connect()
+    async with connection.gate:
+        task_run = await connection.client.read_task_run(task_run_id)
+    if task_run.flow_run_id is None:
+        raise ConfigError(
+            f"The task run {task_run_id} started a flow and belongs to no flow run, so that the run of "
+            "the job cannot be determined; nothing was sent. What to do: give the call a `scope`."
+        )
+    # By this number Prefect finds the child again. For flows that a task calls it is a random id.
+    number = 1 + int(task_run.dynamic_key) if task_run.dynamic_key.isdecimal() else None
+    return _Call(task_run.flow_run_id, number)
+
+
+async def _read_flow_run(flow_run_id: UUID) -> tuple[FlowRun, str]:
+    connection = await connect()
+    async with connection.gate:
+        flow_run = await connection.client.read_flow_run(flow_run_id)
+        return flow_run, (await connection.client.read_flow(flow_run.flow_id)).name
+
+
+def _steps(around: list[RunContext]) -> Iterator[Step]:
+    """The runs between the root and a call, outermost first."""
+    flows = [run for run in around if isinstance(run, FlowRunContext)]
+    root: UUID | None = None
+    if flows and flows[-1].flow_run is not None:
+        known, *beyond = _outwards(flows[-1].flow_run, "")
+        root = (beyond or [known])[-1][0].id
+        for flow_run, name in reversed(beyond[:-1]):
+            yield Step(name=name, place=_place_of_flow(flow_run), arguments=arguments_of(flow_run.parameters))
+    places = run_places(around)
+    for run in reversed(around):
+        if isinstance(run, TaskRunContext):
+            place = places[run.task_run.id]
+            yield Step(name=run.task.name, place=place, arguments=arguments_of(run.parameters))
+        elif run.flow is not None and run.flow_run is not None and run.flow_run.id != root:
+            counted = places.get(run.flow_run.id, Place())
+            place = place_carried(run.flow) or _place_of_flow(run.flow_run, counted)
+            yield Step(name=run.flow.name, place=place, arguments=arguments_of(run.parameters or {}))
+
+
+def _place_of_flow(flow_run: FlowRun, counted: Place = _NOT_COUNTED) -> Place:
+    """The place of a child flow's call: by Prefect's number, or as it was counted where a task calls the flow."""
+    call = _calls.get(flow_run.id)
+    return counted if call is None or call.number is None else Place(in_order=True, number=call.number)
+
+
+def _try(run: RunContext) -> Try:
+    if isinstance(run, TaskRunContext):
+        return Try(f"task-{run.task_run.id}", serial_of[run])
+    flow_run_id = run.flow_run.id if run.flow_run is not None else None
+    number = run.flow_run.run_count if run.detached and run.flow_run is not None else serial_of[run]
+    return Try(f"flow-{flow_run_id}", number)

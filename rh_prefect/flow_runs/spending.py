@@ -1,0 +1,166 @@
+"""What tasks have cost: by the journals of all runs, and by the manifests of a storage; each task once.
+
+The journals know of what failed, was cancelled, was lost or was an earlier attempt. The manifests outlive the journals,
+which are deleted with their flow runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from prefect.client.schemas.sorting import FlowRunSort
+
+from rh_prefect.connection import connect
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.jobs.admin import jobs_of
+from rh_prefect.jobs.journal.costs import COINS, Charge, Costs, charge_of
+from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
+from rh_prefect.jobs.journal.records import Submit
+from rh_prefect.jobs.outputs import manifest
+from rh_prefect.jobs.outputs.manifest import Manifest
+from rh_prefect.media.store import MediaStore
+
+_PAGE = 200
+"""Prefect's default limit of a page: a longer one may be refused."""
+
+_AT_ONCE = 16
+"""How many journals are read together."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCharge:
+    """What one task cost, or may have cost.
+
+    Attributes:
+        run: The scope of its job: a flow run's id, or a name.
+        model: The model's name.
+        account: Who paid.
+        at: When it ended; of one without an end, when it was submitted. ISO 8601, UTC.
+        charge: How much.
+        site: RunningHub's host.
+        task_id: None where it is not known.
+        store: URL of the place for its outputs.
+    """
+
+    run: str
+    model: str
+    account: str
+    at: str
+    charge: Charge
+    site: str
+    task_id: str | None
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """What all tasks cost, as far as it can be read.
+
+    Attributes:
+        tasks: Each task once.
+        unread: Why a journal could not be read, by its scope: what it holds is missing from `tasks`, unless a manifest
+            tells of it.
+    """
+
+    tasks: tuple[TaskCharge, ...]
+    unread: Mapping[str, str]
+
+
+async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str) -> Charges:
+    """Lists all that was paid for, or may have been, wherever its outputs are.
+
+    Args:
+        store: Whose manifests are read.
+        with_prefect: Whether there is a Prefect API, which holds the journals of flow runs.
+        journal_url: Where the journals of named scopes are.
+
+    Raises:
+        JournalError: The place of the journals cannot be read.
+    """
+    journals: list[Journal] = [FlowRunJournal(run) async for run in _flow_runs()] if with_prefect else []
+    scopes = await asyncio.to_thread(folder_scopes, journal_url)
+    journals += [FolderJournal(journal_url, scope=scope) for scope in scopes]
+    recorded: list[TaskCharge] = []
+    unread: dict[str, str] = {}
+
+    async def read(journal: Journal) -> None:
+        try:
+            recorded.extend(await _recorded(journal))
+        except UnreadableRecord as error:
+            unread[journal.scope] = error.message
+
+    for start in range(0, len(journals), _AT_ONCE):
+        await asyncio.gather(*map(read, journals[start : start + _AT_ONCE]))
+    made = await asyncio.to_thread(lambda: [_of_manifest(one, store) for one in manifest.everything(store)])
+    return Charges(tuple(once_each(recorded, made)), unread)
+
+
+def once_each(recorded: Sequence[TaskCharge], made: Iterable[TaskCharge]) -> list[TaskCharge]:
+    """Joins what journals and manifests say, by the task's id.
+
+    Args:
+        recorded: By the journals.
+        made: By the manifests.
+    """
+    unnamed = [one for one in recorded if one.task_id is None]
+    found: dict[tuple[str, str], TaskCharge] = {}
+    for one in (*recorded, *made):
+        if one.task_id is None:
+            continue
+        known = found.setdefault((one.site, one.task_id), one)
+        # What RunningHub reports stands for more than a price from before the submit, and that for more than nothing.
+        if _is_better(one.charge, known.charge):
+            found[one.site, one.task_id] = one
+    return [*unnamed, *found.values()]
+
+
+def _is_better(charge: Charge, known: Charge) -> bool:
+    return (bool(known.costs.unknown), known.is_estimate) > (bool(charge.costs.unknown), charge.is_estimate)
+
+
+async def _recorded(journal: Journal) -> list[TaskCharge]:
+    found = [(journal.scope, submit) async for view in jobs_of(journal) for submit in view.submits]
+    return [one for scope, submit in found if (one := _of_submit(scope, submit)) is not None]
+
+
+def _of_submit(scope: str, submit: Submit) -> TaskCharge | None:
+    charge, intent = charge_of(submit), submit.intent
+    if charge is None:
+        return None
+    return TaskCharge(
+        run=scope,
+        model=intent.model,
+        account=intent.account,
+        at=submit.end.at if submit.end is not None else intent.at,
+        charge=charge,
+        site=intent.site,
+        task_id=submit.task_id or submit.late_task_id,
+        store=intent.store,
+    )
+
+
+def _of_manifest(one: Manifest, store: MediaStore) -> TaskCharge:
+    costs = Costs.of(one.cost, one.currency)
+    return TaskCharge(
+        run=one.job.rpartition("/")[0],
+        model=one.model,
+        account=one.account,
+        at=one.ended_at,
+        charge=Charge(costs if one.coins is None else costs + Costs.of(one.coins, COINS)),
+        site=one.site,
+        task_id=one.task_id,
+        store=store.url,
+    )
+
+
+async def _flow_runs() -> AsyncIterator[str]:
+    connection = await connect()
+    offset, full = 0, True
+    while full:
+        async with connection.gate:
+            page = await connection.client.read_flow_runs(sort=FlowRunSort.START_TIME_ASC, limit=_PAGE, offset=offset)
+        for flow_run in page:
+            yield str(flow_run.id)
+        full, offset = len(page) == _PAGE, offset + _PAGE

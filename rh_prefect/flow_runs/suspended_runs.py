@@ -1,0 +1,207 @@
+"""Suspended runs, seen from outside: what they wait for, and who of them can be woken.
+
+A run that is about to suspend writes down the tasks that it waits for, as `suspend-<n>` in its own journal, and then
+suspends with a pause key that names this record. So whoever looks at suspended runs tells ours from others, and knows
+what to ask for. A run is woken when all these tasks have ended, or when its time has come; then it finds its jobs in
+the journal and collects them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.client.schemas.sorting import FlowRunSort
+
+from rh_prefect.connection import connect
+from rh_prefect.errors import RunningHubError, TaskNotFound
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.queries import journal_of
+from rh_prefect.flow_runs.remote_task import confirmed_end
+from rh_prefect.jobs.admin import split_job
+from rh_prefect.jobs.journal.records import JobView, Record
+from rh_prefect.jobs.suspension import Left
+
+SUSPEND: Final = "suspend"
+"""Begins the keys of a run's records of its suspensions."""
+
+PAUSE_KEY: Final = "rh-suspend-"
+"""Begins the pause keys of our suspensions; the number of the record follows."""
+
+_PAGE: Final = 200
+"""Prefect's default limit of a page: a longer one may be refused."""
+_log = logging.getLogger("rh_prefect")
+
+
+class Suspension(Record):
+    """Written right before a run suspends itself.
+
+    Attributes:
+        tasks: What it waits for.
+        wake_by: When it is to be woken at the latest.
+    """
+
+    tasks: tuple[Left, ...]
+    wake_by: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Sleeper:
+    """A flow run that has suspended itself until its tasks have ended.
+
+    Attributes:
+        flow_run_id: The flow run.
+        name: Its name.
+        n: Which of its suspensions it is.
+    """
+
+    flow_run_id: UUID
+    name: str
+    n: int
+
+    @property
+    def record(self) -> str:
+        """The key of its record."""
+        return f"{SUSPEND}-{self.n}"
+
+
+async def wake_suspended() -> list[UUID]:
+    """Wakes every suspended run whose tasks have all ended, or whose time has come; runs on the loop thread.
+
+    RunningHub itself is asked, so that a webhook that never came costs time and nothing else. Of each run's tasks only
+    as many are asked for as have ended, and one more. It can be done at any time, by several at once, and as often as
+    one likes: a run is woken once.
+
+    Returns:
+        The flow runs that were woken.
+    """
+    return await Waker().look(asks=True)
+
+
+async def sleepers() -> AsyncIterator[Sleeper]:
+    """Finds the flow runs that have suspended themselves until their tasks have ended."""
+    async for flow_run in _suspended():
+        state = flow_run.state
+        key = state.state_details.pause_key if state is not None else None
+        n = (key or "").removeprefix(PAUSE_KEY)
+        if key is not None and key != n and n.isdecimal():
+            yield Sleeper(flow_run.id, flow_run.name, int(n))
+
+
+async def _suspended() -> AsyncIterator[FlowRun]:
+    wanted = FlowRunFilter(
+        state=FlowRunFilterState(
+            type=FlowRunFilterStateType(any_=[StateType.PAUSED]), name=FlowRunFilterStateName(any_=["Suspended"])
+        )
+    )
+    connection = await connect()
+    offset, full = 0, True
+    while full:
+        async with connection.gate:
+            page = await connection.client.read_flow_runs(
+                flow_run_filter=wanted, sort=FlowRunSort.ID_DESC, limit=_PAGE, offset=offset
+            )
+        for flow_run in page:
+            yield flow_run
+        full, offset = len(page) == _PAGE, offset + _PAGE
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A suspension, and which of its tasks have not ended as far as is known."""
+
+    suspension: Suspension
+    running: list[Left] = field(default_factory=list)
+
+
+class Waker:
+    """Wakes suspended runs, and remembers from one look to the next which tasks have ended; on the loop thread."""
+
+    def __init__(self) -> None:
+        """Starts with nothing known."""
+        self._watched: dict[Sleeper, _Watched] = {}
+
+    async def look(self, *, asks: bool) -> list[UUID]:
+        """Looks once.
+
+        Args:
+            asks: Whether RunningHub is asked, or only the journals.
+
+        Returns:
+            The flow runs that were woken.
+        """
+        found = [sleeper async for sleeper in sleepers()]
+        self._watched = {one: known for one, known in self._watched.items() if one in found}
+        return [sleeper.flow_run_id for sleeper in found if await self._can_wake(sleeper, asks=asks)]
+
+    async def _can_wake(self, sleeper: Sleeper, *, asks: bool) -> bool:
+        try:
+            why = await self._reason(sleeper, asks=asks)
+            return why is not None and await _wake(sleeper, why)
+        except RunningHubError as error:
+            _log.warning("the suspended run %s cannot be looked after: %s", sleeper.name, error)
+        except Exception:  # whatever it is: the other runs shall be woken
+            _log.exception("the suspended run %s cannot be looked after", sleeper.name)
+        return False
+
+    async def _reason(self, sleeper: Sleeper, *, asks: bool) -> str | None:
+        """Why a run is to be woken; None where it may sleep on."""
+        watched = self._watched.get(sleeper) or await self._begin(sleeper)
+        if watched is None:
+            return None
+        tasks = len(watched.suspension.tasks)
+        # First of all: it must not depend on whether RunningHub can be asked, by whoever looks here.
+        if datetime.now(UTC) >= watched.suspension.wake_by:
+            return f"it is time, and {len(watched.running)} of its {tasks} tasks may run still"
+        while watched.running and await _has_ended(watched.running[-1], asks=asks):
+            watched.running.pop()
+        return None if watched.running else f"all of its {tasks} tasks have ended"
+
+    async def _begin(self, sleeper: Sleeper) -> _Watched | None:
+        record = await FlowRunJournal(sleeper.flow_run_id).read(sleeper.record)
+        if record is None:
+            return None
+        suspension = Suspension.model_validate(record)
+        self._watched[sleeper] = _Watched(suspension, list(suspension.tasks))
+        return self._watched[sleeper]
+
+
+async def _has_ended(task: Left, *, asks: bool) -> bool:
+    scope, key = split_job(task.job)
+    journal = journal_of(scope)
+    if await journal.read(f"{key}-end-{task.n}") is not None:
+        return True
+    if not asks:
+        return False
+    view = JobView.parse(key, await journal.job(key))
+    submit = next((one for one in view.submits if one.n == task.n), None)
+    if submit is None:
+        return True  # without its record nobody can tell; the run itself will say what is wrong
+    try:
+        return await confirmed_end(submit, task.task_id, key=key, journal=journal) is not None
+    except TaskNotFound as error:
+        _log.warning("%s: nobody can wait for it: %s", task.job, error)
+        return True  # the run itself will say so
+
+
+async def _wake(sleeper: Sleeper, why: str) -> bool:
+    connection = await connect()
+    async with connection.gate:
+        done = await connection.client.resume_flow_run(sleeper.flow_run_id)
+    # A second time is refused: somebody else has woken it, or it was cancelled.
+    is_woken = done.status == SetStateStatus.ACCEPT
+    if is_woken:
+        _log.info("woke the suspended run %s: %s", sleeper.name, why)
+    return is_woken

@@ -1,0 +1,125 @@
+"""Tells processes that wait when a task has ended, by Prefect's events: the receiver announces, waiters subscribe.
+
+An event is a reason to look, never a fact: whoever is woken reads the journal, or asks RunningHub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Final
+from weakref import WeakSet
+
+from prefect.events import emit_event
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.settings import PREFECT_API_URL
+
+from rh_prefect.jobs.journal.journal import EndListener
+from rh_prefect.jobs.loop_thread import LOOP
+
+FINISHED: Final = "runninghub.task.finished"
+_RESOURCE: Final = "runninghub.task."
+_LONGEST_PAUSE: Final = 30.0
+_NAMES: Final = uuid.UUID("6f1c2b0e-5d0f-4f52-9f0b-6f3a1f1f6c55")
+_log = logging.getLogger("rh_prefect")
+
+
+def announce(task_id: str, *, job: str, model: str, status: str, flow_run: str | None) -> None:
+    """Emits the event that a task has ended; twice the same is one event to Prefect.
+
+    Does nothing where no Prefect API is configured: an event would start a throw-away server for itself.
+
+    Args:
+        task_id: RunningHub's task id.
+        job: `<scope>/<key>`.
+        model: The model's name.
+        status: `SUCCESS`, `FAILED` or `CANCELLED`.
+        flow_run: The flow run that the job belongs to, which then shows the event.
+    """
+    if not PREFECT_API_URL.value():
+        return
+    related = {"prefect.resource.id": f"prefect.flow-run.{flow_run}", "prefect.resource.role": "flow-run"}
+    emit_event(
+        event=FINISHED,
+        id=uuid.uuid5(_NAMES, f"{job}/{task_id}"),
+        resource={"prefect.resource.id": f"{_RESOURCE}{task_id}", "prefect.resource.name": model},
+        related=[related] if flow_run else None,
+        payload={"job": job, "task_id": task_id, "status": status},
+    )
+
+
+def subscribe(listener: EndListener) -> None:
+    """Has a listener told of ends, through this process's one subscription at the Prefect API; on the loop thread.
+
+    The API is the one of the caller's settings. While the subscription does not stand, the listener is told so.
+    """
+    url = PREFECT_API_URL.value()
+    if not url:
+        return
+    # By loop: the child of a fork has another one, on which its parent's subscription does not run.
+    key = (asyncio.get_running_loop(), url)
+    if key not in _open:
+        _open[key] = Subscription()
+        LOOP.on_close(_open[key].close)
+    _open[key].add(listener)
+
+
+class Subscription:
+    """Listens at one Prefect API, anew after every break."""
+
+    def __init__(self, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Starts with nobody to tell, and not connected."""
+        self._listeners: WeakSet[EndListener] = WeakSet()
+        self._filter = EventFilter(event=EventNameFilter(name=[FINISHED]))
+        self._sleep = sleep
+        self._task: asyncio.Task[None] | None = None
+        # From the start: Prefect sends what was emitted while the connection was being made, a minute back.
+        self._is_on = True
+
+    def add(self, listener: EndListener) -> None:
+        """Tells one more; the first one starts the connection."""
+        if listener not in self._listeners:
+            self._listeners.add(listener)
+            listener.hears(is_on=self._is_on)
+        if self._task is None or self._task.done():
+            self._task = asyncio.ensure_future(self._listen())
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _listen(self) -> None:
+        breaks = 0
+        while True:
+            try:
+                async with get_events_subscriber(filter=self._filter, reconnection_attempts=0) as events:
+                    breaks = 0
+                    self._turn(is_on=True)
+                    async for event in events:
+                        self._tell(event.resource.id)
+                why = "it was closed"
+            except Exception as error:  # whatever it is: waiting goes on without
+                why = f"{type(error).__name__}: {error}"
+            self._turn(is_on=False)
+            breaks += 1
+            if breaks == 2:  # one break is nothing: servers are restarted
+                _log.warning("ends of tasks are not told of, only polled for: Prefect's events do not come: %s", why)
+            await self._sleep(min(_LONGEST_PAUSE, 0.25 * 2**breaks))
+
+    def _turn(self, *, is_on: bool) -> None:
+        self._is_on = is_on
+        for listener in tuple(self._listeners):
+            listener.hears(is_on=is_on)
+
+    def _tell(self, resource: str) -> None:
+        if resource.startswith(_RESOURCE):
+            for listener in tuple(self._listeners):
+                listener.wake(resource.removeprefix(_RESOURCE))
+
+
+_open: dict[tuple[asyncio.AbstractEventLoop, str], Subscription] = {}

@@ -1,0 +1,283 @@
+"""Runs the rows of a batch: in order, in waves, each to an end that its account can name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from rh_prefect.blocks.paying import load_payer
+from rh_prefect.errors import (
+    BudgetExceeded,
+    InputError,
+    JobCancelled,
+    JobFailed,
+    RunningHubError,
+    SubmissionUnknown,
+)
+from rh_prefect.flow_runs.queries import PastScope
+from rh_prefect.flow_runs.suspension import in_round, party
+from rh_prefect.flows.batch.plan import Plan, Work
+from rh_prefect.flows.batch.progress import Progress
+from rh_prefect.flows.batch.report import Item, ItemState
+from rh_prefect.jobs.events import what_of
+from rh_prefect.jobs.journal.budget import Ledger
+from rh_prefect.jobs.journal.costs import CURRENCY, Costs
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.requests.request import REQUEST
+from rh_prefect.jobs.suspension import Left, Round
+from rh_prefect.media.store import MediaStore
+from rh_prefect.models import ModelInput
+from rh_prefect.tasks.concurrent import WAVE, run_or_leave
+from rh_prefect.tasks.generate import can_help, generate
+
+
+async def _costs_nothing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Tells whether trying again can help and pays for nothing.
+
+    Whether a failed row is worth another task is decided by whoever runs the batch again: a budget may be needed more
+    by other rows.
+    """
+    failed = isinstance(await state.aresult(raise_on_failure=False), JobFailed)
+    return not failed and await can_help(task, run, state)
+
+
+_paid_once = generate.with_options(retry_condition_fn=_costs_nothing)
+
+WIDTH = 500
+"""How many rows are under way at a time, most of them in line for a slot: what waits beyond them costs no memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Short:
+    """A row that the budget had too little left for."""
+
+    work: Work
+    results: list[Result]
+    error: BudgetExceeded
+
+
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    """A row whose task goes on while nobody waits for it."""
+
+    work: Work
+
+
+@dataclass(frozen=True)
+class Crew:
+    """What all rows of one run of a batch share.
+
+    Attributes:
+        batch: The batch's id.
+        plan: What is done with each row.
+        options: Of each paid call, as `generate` takes them.
+        scope: The scope of their jobs.
+        store: Where their outputs go.
+        ledger: What they have cost.
+        progress: Is told of each row's end.
+        items: What became of each row, by its number.
+    """
+
+    batch: str
+    plan: Plan
+    options: Mapping[str, Any]
+    scope: PastScope
+    store: MediaStore
+    ledger: Ledger
+    progress: Progress
+    items: dict[int, Item]
+    _keys: dict[str, list[str]] = field(default_factory=dict)
+    _owners: dict[str, int] = field(default_factory=dict)
+
+    def know(self, item: Item) -> None:
+        """Takes over from an earlier run's account which jobs a row has."""
+        self._keys[item.id] = [job.rpartition("/")[2] for job in item.jobs]
+
+    def keep(self, work: Work) -> None:
+        """Leaves a row's jobs to it: it is done, and an equal row is another job."""
+        self._owners.update(dict.fromkeys(self.keys(work.id), work.number))
+
+    async def run(self, works: Iterable[Work], together: Round | None = None) -> list[Work]:
+        """Runs all rows; none of their failures stops the others.
+
+        A row that the budget had too little left for is tried again where money that was set aside for others has come
+        back: they were refused, or cost less.
+
+        Args:
+            works: The rows, in order.
+            together: The round that they are parties of, if the run may be suspended.
+
+        Returns:
+            The rows that are still to be run when what was left has ended.
+        """
+        waiting = list(works)
+        while waiting:
+            short, gone = await self._pass(waiting, together)
+            if gone:
+                later = [one.work for one in gone] + [one.work for one in short]
+                return sorted(later, key=lambda work: work.number)
+            affordable = self._affordable(short) if 0 < len(short) < len(waiting) else set()
+            waiting = [one.work for one in short if one.work.number in affordable]
+            self.progress.set_aside = 0
+            for one in short:
+                if one.work.number not in affordable:
+                    price = Costs.of(one.error.price, one.error.currency)
+                    self._end(one.work, one.results, *self._told(one.error, one.work, len(one.results)), price=price)
+        return []
+
+    async def _pass(self, works: Sequence[Work], together: Round | None) -> tuple[list[_Short], list[_Gone]]:
+        """Runs rows; those that the budget had too little left for, or that were left, are not ended but returned."""
+        open_: list[_Short | _Gone] = []
+        room = asyncio.Semaphore(WIDTH)
+        if together is not None:
+            await LOOP.call(together.expect(len(works)))
+
+        async def one(work: Work) -> None:
+            try:
+                async with party(together):
+                    open_.extend(filter(None, [await self._run(work)]))
+            finally:
+                room.release()
+
+        with in_round(together):
+            await self._start_all(works, one, room)
+        short = [one for one in open_ if isinstance(one, _Short)]
+        short.sort(key=lambda one: one.work.number)
+        return short, [one for one in open_ if isinstance(one, _Gone)]
+
+    async def _start_all(
+        self, works: Sequence[Work], one: Callable[[Work], Coroutine[Any, Any, None]], room: asyncio.Semaphore
+    ) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number, work in enumerate(works):
+                await room.acquire()
+                if number % WAVE == 0:
+                    await asyncio.sleep(0)
+                group.create_task(one(work))
+
+    def _affordable(self, short: Iterable[_Short]) -> set[int]:
+        """The rows, by number, that what is left now suffices for, the first ones first."""
+        budget, taken = Decimal(str(self.options["budget"])), defaultdict[str, Decimal](Decimal)
+        found: set[int] = set()
+        for one in short:
+            price, currency = one.error.price, one.error.currency or CURRENCY
+            left = budget - self.ledger.counted(currency) - taken[currency]
+            if price is not None and price <= left:
+                taken[currency] += price
+                found.add(one.work.number)
+        return found
+
+    def keys(self, row: str) -> list[str]:
+        """The names of a row's jobs in their scope, in the order of its steps, as far as it came.
+
+        Args:
+            row: The row's id.
+        """
+        return self._keys.get(row, [])
+
+    async def _key(self, work: Work, step: int, asked: ModelInput, label: str | None) -> str:
+        """The key of a row's step: by what it asks for, files by content, and which of the equal ones it is."""
+        number = work.copy
+        while True:
+            key = f"batch {self.batch} step {step + 1} label {label!r} number {number} request {REQUEST}"
+            try:
+                payer = await load_payer(self.options["credentials"])
+                job = await LOOP.call(payer.key_of(asked, scope=self.scope, store=self.store, label=label, key=key))
+            except RunningHubError:
+                return key  # its task meets the same, and tries again what may pass
+            if self._owners.setdefault(job, work.number) == work.number:
+                self._keys[work.id] = [*self.keys(work.id)[:step], job]
+                return key
+            number += 1
+
+    async def _run(self, work: Work) -> _Short | _Gone | None:
+        results: list[Result] = []
+        try:
+            left = await self._chain(work, results)
+            if left is not None:
+                self._leave(work, results, left)
+                return _Gone(work)
+            ended: tuple[ItemState, str] = ("failed", what_of(results[-1])) if results[-1].damaged else ("done", "")
+        except BudgetExceeded as error:
+            self.progress.set_aside += 1
+            return _Short(work, results, error)
+        except Exception as error:  # whatever it is: it is this row's alone, and the account says so
+            ended = self._told(error, work, len(results))
+        self._end(work, results, *ended)
+        return None
+
+    async def _chain(self, work: Work, results: list[Result]) -> Left | None:
+        stages = self.plan.stages
+        for step, stage in enumerate(stages):
+            asked = stage.asked(work.params[step], before=results[-1].media if results else None)
+            # Only the last step's output bears the name alone; the others say whose they are.
+            label = work.label if step == len(stages) - 1 else f"{work.label or 'item'}-step-{step + 1}"
+            key = await self._key(work, step, asked, label)
+            done = await run_or_leave(asked, by=_paid_once, label=label, key=key, **self.options)
+            if isinstance(done, Left):
+                return done
+            results.append(done)
+        return None
+
+    def _leave(self, work: Work, results: list[Result], left: Left) -> None:
+        """Says how a row stands while the run is suspended."""
+        self.items[work.number] = self.items[work.number].model_copy(
+            update={
+                "why": f"task {left.task_id} runs; the run is suspended, and goes on when it has ended",
+                "tasks": (*(result.task_id for result in results), left.task_id),
+                "jobs": (*(result.job for result in results), left.job),
+            }
+        )
+
+    def _told(self, error: Exception, work: Work, step: int) -> tuple[ItemState, str]:
+        """How an item stands whose step has raised this."""
+        state = _state(error)
+        why = error.message if isinstance(error, RunningHubError) else f"{type(error).__name__}: {error}"
+        # The item names its job and says how it stands: without them, what ends many rows reads the same for each.
+        for key in self.keys(work.id)[step : step + 1]:
+            why = why.removeprefix(f"{self.scope.journal.scope}/{key}: ").removeprefix(f"{state}: ")
+        if isinstance(error, InputError):
+            why = f"bad input: {why}"
+        return state, f"step {step + 1} of {len(self.plan.stages)}: {why}" if len(self.plan.stages) > 1 else why
+
+    def _end(
+        self, work: Work, results: list[Result], state: ItemState, why: str, *, price: Costs | None = None
+    ) -> None:
+        keys = self.keys(work.id)
+        last = results[-1] if results else None
+        item = Item(
+            row=work.number,
+            id=work.id,
+            label=work.label,
+            state=state,
+            why=why,
+            costs=Costs.total(filter(None, map(self.ledger.spent_on, keys))),
+            price=price or Costs(),
+            outputs=tuple(file.uri for file in last.outputs) if last and state == "done" else (),
+            files=self.items[work.number].files,
+            manifest=last.manifest if last and state == "done" else "",
+            tasks=tuple(result.task_id for result in results),
+            jobs=tuple(f"{self.scope.journal.scope}/{key}" for key in keys[: len(results) + (state != "done")]),
+        )
+        self.items[work.number] = item
+        self.progress.end(item)
+
+
+def _state(error: Exception) -> ItemState:
+    match error:
+        case BudgetExceeded():
+            return "not started"
+        case SubmissionUnknown():
+            return "unknown"
+        case JobCancelled():
+            return "cancelled"
+        case _:
+            return "failed"

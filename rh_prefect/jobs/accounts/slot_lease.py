@@ -1,0 +1,180 @@
+"""Where one job is paid: its account, and its slot there."""
+
+from __future__ import annotations
+
+from rh_prefect.errors import ApiError, TaskNotFound
+from rh_prefect.jobs.accounts.account import Account, Member
+from rh_prefect.jobs.accounts.limiter import Slots, counted, first_free
+from rh_prefect.jobs.accounts.pool import Pool, Standing, own_trouble, refusal
+from rh_prefect.jobs.journal.records import Answer, Intent
+
+
+class Seat:
+    """One job's place at an account of a pool; it is chosen as late as can be, and given back at the end."""
+
+    def __init__(self, pool: Pool, standing: Standing, *, model: str, job: str) -> None:
+        """Starts with no slot.
+
+        Args:
+            pool: The accounts that may pay.
+            standing: Which of them are left out in this run.
+            model: What is asked for.
+            job: The job's full name, for messages.
+        """
+        self._pool = pool
+        self._standing = standing
+        self._model = model
+        self._job = job
+        self._slots: Slots | None = None
+        self._home: Slots | None = None
+        self._refused: dict[Member, Answer] = {}
+        self._is_on_its_way = False
+        self.member: Member = pool.members[0]
+
+    @property
+    def account(self) -> Account:
+        """The account that pays, as far as that is known by now."""
+        return self.member.account
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether it holds a slot."""
+        return self._slots is not None
+
+    async def expect(self) -> None:
+        """Settles on the account that will most likely pay, so that inputs get there while the job waits in line.
+
+        Raises:
+            ApiError: No account is left.
+        """
+        if self._pool.is_one or self.is_taken or self._home is not None:
+            return
+        able = self._able()
+        await counted(one.account.slots for one in able)
+        self.member = min(able, key=lambda one: one.account.slots.load)
+        self._home = self.account.slots
+        self._home.expect()
+
+    async def take(self) -> None:
+        """Waits until one of the accounts may take one more task, and takes the slot there.
+
+        Raises:
+            ApiError: No account is left.
+        """
+        # One that was answered with "unknown" and is resubmitted has its slot still.
+        while self._slots is None:
+            able = {one.account.slots: one for one in self._able()}
+            slots = await first_free(list(able), home=self._home)
+            self._slots, self._is_on_its_way = slots, True
+            self._leave_home()
+            self.member = able[slots]
+            if self._why_not(self.member) is not None:
+                # It was left out while this job stood in line.
+                self.free()
+
+    def arrived(self) -> None:
+        """Learns that the submit is answered, or will not be made."""
+        if self._slots is not None and self._is_on_its_way:
+            self._is_on_its_way = False
+            self._slots.posted()
+
+    def free(self, *, full: bool = False) -> None:
+        """Gives the slot back, if there is one.
+
+        Args:
+            full: RunningHub refused for want of one.
+        """
+        self._leave_home()
+        slots, self._slots = self._slots, None
+        if slots is None:
+            return
+        slots.release(full=full)
+        # Only now: a refusal closes the door before the next ones go out.
+        if self._is_on_its_way:
+            self._is_on_its_way = False
+            slots.posted()
+
+    async def paid_on(self, intent: Intent) -> Account:
+        """Moves to the account that has a task of this job already.
+
+        Args:
+            intent: The record of its submit.
+
+        Raises:
+            ConfigError: Nobody knows that account any more.
+        """
+        member = await self._pool.of(intent)
+        if member != self.member:
+            self.free()
+            self.member = member
+        return self.account
+
+    def hold(self) -> None:
+        """Counts a task that already runs: over the limit if need be, never waiting."""
+        if self._slots is None:
+            self._leave_home()
+            self._slots = self.account.slots
+            self._slots.hold()
+
+    def move_on(self, why: Answer) -> str | None:
+        """Looks for another account after one has refused for reasons of its own; call it when the slot is free again.
+
+        Args:
+            why: The refusal.
+
+        Returns:
+            What the run's log should say, once; empty where it was said. None where there is nothing to try: the
+            refusal is about the request, or the account stands alone.
+
+        Raises:
+            ApiError: No account is left.
+        """
+        trouble = None if self._pool.is_one else own_trouble(why)
+        if trouble is None:
+            return None
+        refused, is_news = self.member, False
+        self._refused[refused] = why
+        if trouble != "job":
+            is_news = self._standing.leave_out(refused, None if trouble == "account" else self._model, why)
+        others = ", ".join(map(str, self._able()))
+        what = "" if trouble == "account" else f" for {self._model}"
+        news = f"account {refused} is left out of this run{what}: {refusal(why)}. Nothing was paid; the others go on: "
+        return news + others if is_news else ""
+
+    def untold(self, task_id: str, error: ApiError) -> ApiError:
+        """Says of which account's task nothing can be learned.
+
+        Args:
+            task_id: RunningHub's task id.
+            error: Why not.
+        """
+        advice = "Then run again: the task is waited for, and nothing is paid for it twice."
+        if isinstance(error, TaskNotFound):
+            advice += f" Should it stay lost: rh-prefect jobs forget {self._job}, and run again to pay for a new one."
+        return type(error)(
+            f"{self._job}: task {task_id} was paid for on account {self.member}, which tells nothing of it now: "
+            f"{error.message} {advice}",
+            code=error.code,
+            reason=error.reason,
+            retry=error.retry,
+            advice=error.advice,
+        )
+
+    def _able(self) -> list[Member]:
+        """The accounts that may be asked; the one that stands alone always may."""
+        if self._pool.is_one:
+            return list(self._pool.members)
+        whys = {one: self._why_not(one) for one in self._pool.members}
+        able = [one for one, why in whys.items() if why is None]
+        if not able:
+            known = {one: why for one, why in whys.items() if why is not None}
+            raise self._pool.exhausted(known, self._model, job=self._job)
+        return able
+
+    def _why_not(self, member: Member) -> Answer | None:
+        return self._refused.get(member) or self._standing.why(member, self._model)
+
+    def _leave_home(self) -> None:
+        home, self._home = self._home, None
+        if home is not None:
+            home.expect_no_more()

@@ -1,0 +1,180 @@
+"""What a person does about jobs: settle what is unknown, see what was paid for, and bring it home."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Collection
+
+from rh_prefect.client import is_task_id
+from rh_prefect.errors import InputError
+from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.jobs.journal.process import is_surely_dead
+from rh_prefect.jobs.journal.records import Answer, JobView, Lost, Resolution, Submit
+from rh_prefect.jobs.journal.spool import Spool, Spooled
+
+_log = logging.getLogger("rh_prefect")
+
+
+def split_job(name: str) -> tuple[str, str]:
+    """Splits a job's full name.
+
+    Args:
+        name: `<scope>/<key>`, as messages and `rh-prefect jobs list` show it.
+
+    Returns:
+        Scope and key.
+
+    Raises:
+        InputError: It is not of this form.
+    """
+    scope, slash, key = name.rpartition("/")
+    if not (scope and slash and key):
+        raise InputError(
+            f"{name!r} is no job's name. What to do: give <run>/<key>, as `rh-prefect jobs list` shows it."
+        )
+    return scope, key
+
+
+async def read_job(journal: Journal, key: str) -> JobView:
+    """Reads one job.
+
+    Raises:
+        InputError: The scope has no such job.
+    """
+    view = JobView.parse(key, await journal.job(key))
+    if view.last is None:
+        raise InputError(
+            f"{journal.scope}/{key}: no such job is recorded. What to do: see `rh-prefect jobs list {journal.scope}`."
+        )
+    return view
+
+
+async def jobs_of(journal: Journal) -> AsyncIterator[JobView]:
+    """Reads all jobs of a scope."""
+    async for key, records in journal.jobs():
+        yield JobView.parse(key, records)
+
+
+async def adopt(journal: Journal, key: str, task_id: str) -> None:
+    """Says that an unknown submit became a task, which the next run waits for without paying.
+
+    Args:
+        journal: The scope's journal.
+        key: The job's key.
+        task_id: RunningHub's task id.
+
+    Raises:
+        InputError: The job is not in a state in which this can be said, or the task is another submit's.
+    """
+    if not is_task_id(task_id):
+        raise InputError(
+            f"{task_id!r} is no task id: RunningHub's ids are digits only, and one of ComfyUI's own gets its machine "
+            "before it, as in proxy.PROMPT_ID. Nothing was recorded."
+        )
+    async for view in jobs_of(journal):
+        if any(submit.task_id == task_id for submit in view.submits):
+            raise InputError(
+                f"{journal.scope}/{key}: task {task_id} is already that of {journal.scope}/{view.key}, and one task "
+                "cannot be two. What to do: look for another one in RunningHub's call log, near the time that the "
+                f"error names; if there is none, `rh-prefect jobs forget {journal.scope}/{key}`. Nothing was recorded."
+            )
+    await _resolve(journal, key, Resolution(outcome="adopted", task_id=task_id, by="a person"))
+
+
+async def forget(journal: Journal, key: str) -> None:
+    """Says that an unknown submit came to nothing, so that the next run pays (again).
+
+    Args:
+        journal: The scope's journal.
+        key: The job's key.
+
+    Raises:
+        InputError: The job is not in a state in which this can be said.
+    """
+    await _resolve(journal, key, Resolution(outcome="forgotten", by="a person"))
+
+
+async def lose(journal: Journal, key: str) -> None:
+    """Says that RunningHub no longer knows a job's task, so that the next run pays for a new one.
+
+    Args:
+        journal: The scope's journal.
+        key: The job's key, whose task the account that paid for it was asked for.
+
+    Raises:
+        InputError: Its last submit is no task that is waited for.
+    """
+    submit = (await read_job(journal, key)).last
+    if submit is None or submit.state != "ticket":
+        raise InputError(f"{journal.scope}/{key}: there is no task that is waited for. See `rh-prefect jobs show`.")
+    await journal.create(f"{key}-lost-{submit.n}", Lost(by="a person").model_dump(mode="json"))
+
+
+async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
+    view = await read_job(journal, key)
+    submit = view.last
+    if submit is not None and submit.state == "open":
+        submit = await _call_unknown(journal, view, submit)
+    if submit is None or submit.state != "unknown":
+        raise InputError(
+            f"{journal.scope}/{key}: there is nothing to settle, its last submit is {view.state!r}"
+            f"{f' (task {view.last.task_id})' if view.last and view.last.task_id else ''}. What to do: run it again."
+        )
+    if not await journal.create(f"{key}-resolution-{submit.n}", resolution.model_dump(mode="json")):
+        raise InputError(f"{journal.scope}/{key}: somebody else has just settled it. See `rh-prefect jobs show`.")
+
+
+async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Submit | None:
+    if not is_surely_dead(submit.intent.owner):
+        owner = submit.intent.owner
+        raise InputError(
+            f"{journal.scope}/{view.key}: its submit may still be in flight, in process {owner.pid} on {owner.host}. "
+            "What to do: run it again; once that process is known to be gone, it says what can be done."
+        )
+    answer = Answer(outcome="unknown", reason="the process that posted it has died", retry="unknown")
+    await journal.create(f"{view.key}-answer-{submit.n}", answer.model_dump(mode="json"))
+    return (await read_job(journal, view.key)).last
+
+
+async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
+    """Brings the tickets of a scope that wait on this machine into its journal.
+
+    Args:
+        spool: This machine's spool.
+        journal: The scope's journal.
+
+    Returns:
+        The task ids that the journal has now.
+    """
+    replayed: list[str] = []
+    for entry in [one for one in spool.entries() if one.scope == journal.scope]:
+        task_id = entry.answer.task_id or ""
+        if await _replay(entry, journal):
+            replayed.append(task_id)
+        else:
+            await journal.create(f"{entry.key}-late-{entry.n}", entry.answer.model_dump(mode="json"))
+            job = f"{journal.scope}/{entry.key}"
+            _log.error("%s: task %s was paid for, and its submit has been settled without it meanwhile", job, task_id)
+        spool.drop(entry.scope, entry.key, entry.n)
+    return replayed
+
+
+async def _replay(entry: Spooled, journal: Journal) -> bool:
+    """Records a ticket; False where its submit was settled otherwise."""
+    if await journal.create(f"{entry.key}-answer-{entry.n}", entry.answer.model_dump(mode="json")):
+        return True
+    settled = Resolution(outcome="adopted", task_id=entry.answer.task_id, by="this machine's spool")
+    await journal.create(f"{entry.key}-resolution-{entry.n}", settled.model_dump(mode="json"))
+    view = JobView.parse(entry.key, await journal.job(entry.key))
+    return any(submit.n == entry.n and submit.task_id == entry.answer.task_id for submit in view.submits)
+
+
+async def orphans(journal: Journal, asked: Collection[str]) -> list[JobView]:
+    """Finds what was paid for in a scope and not asked for this time, as by a flow that draws its prompts.
+
+    Args:
+        journal: The scope's journal.
+        asked: Keys that were asked for in this attempt.
+    """
+    views = [JobView.parse(key, records) async for key, records in journal.jobs() if key not in asked]
+    return [view for view in views if view.tickets]

@@ -1,0 +1,360 @@
+"""The budget of a run: what its jobs have cost and may still cost, so that none starts that would exceed it.
+
+All jobs of a scope share one `Ledger` in a process, those without a budget too. It is rebuilt from the journal when a
+budget is first asked for: an ended job counts with its cost, whatever may still be paid for with its estimate. Each
+currency has sums of its own. The ledger lives on the loop thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+from rh_prefect.catalog.price import is_placeholder
+from rh_prefect.client import Client
+from rh_prefect.errors import BudgetExceeded, RunningHubError, Transient
+from rh_prefect.jobs.journal.costs import COINS, CURRENCY, Costs, charge_of
+from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.jobs.journal.records import JobView, Submit
+
+_KEPT = 200
+"""How many ledgers one process remembers; one that was forgotten is rebuilt from its journal."""
+
+_NEXT = 0
+"""The number of a submit that has no number yet: of a call without a budget, before its claim."""
+
+_ASK_AGAIN = 5.0
+"""Seconds after which an account that did not answer is asked for its currency again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What a job is expected to cost."""
+
+    amount: Decimal
+    currency: str | None
+
+
+Ask: TypeAlias = Callable[[], Awaitable[Money | None]]
+"""Asks RunningHub for a job's price; None where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """Why a job may not start.
+
+    Attributes:
+        price: What it would cost; None where nobody knows.
+        spent: What the run's ended jobs have cost, in the currency of the price.
+        reserved: What its other jobs may still cost, in the same currency.
+    """
+
+    price: Money | None
+    spent: Decimal
+    reserved: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one submit counts for.
+
+    Attributes:
+        amount: In a budget; None where neither a cost nor a price is known.
+        is_spent: Whether its task has ended.
+        currency: Of the amount.
+        costs: What RunningHub reports of the ended task.
+    """
+
+    amount: Decimal | None
+    is_spent: bool
+    currency: str = CURRENCY
+    costs: Costs = field(default_factory=Costs, compare=False)
+
+
+def entry_of(submit: Submit) -> Entry | None:
+    """Tells what a submit counts for in its run's budget; None where it cost nothing for sure.
+
+    Args:
+        submit: As the journal has it.
+    """
+    charge, intent, end = charge_of(submit), submit.intent, submit.end
+    if charge is None:
+        return None
+    units = [unit for unit in charge.costs.amounts if unit != COINS]
+    currency = units[0] if units else intent.currency or CURRENCY
+    # Coins are not money, and an end without a price may have cost its estimate.
+    amount = charge.costs.amounts.get(currency, intent.estimate)
+    return Entry(amount, end is not None, currency, charge.costs if end is not None else Costs())
+
+
+class Ledger:
+    """What one scope's jobs have cost and may still cost."""
+
+    def __init__(self, journal: Journal) -> None:
+        """Starts with nothing known; the journal is read when a budget is first asked for.
+
+        Args:
+            journal: The scope's records.
+        """
+        self._journal = journal
+        self._lock = asyncio.Lock()
+        self._entries: dict[str, dict[int, Entry]] = {}
+        self._asks: dict[tuple[str, int], Ask] = {}
+        # Running sums: a scope may have thousands of jobs, and each of them asks.
+        self._sums: defaultdict[tuple[str, bool], Decimal] = defaultdict(Decimal)
+        self._is_complete = False
+        self.is_limited = False
+        """Whether a call of the scope has a budget; the others find their price before they claim then."""
+
+    def spent(self, currency: str = CURRENCY) -> Decimal:
+        """What ended jobs have cost in a currency."""
+        return self._sums[currency, True]
+
+    def reserved(self, currency: str = CURRENCY) -> Decimal:
+        """What may still be paid for in a currency."""
+        return self._sums[currency, False]
+
+    def counted(self, currency: str = CURRENCY) -> Decimal:
+        """What a budget counts in a currency: both."""
+        return self.spent(currency) + self.reserved(currency)
+
+    def spent_on(self, key: str) -> Costs | None:
+        """What one job's ended tasks have cost; None where it has none."""
+        ended = [entry.costs for entry in tuple(self._entries.get(key, {}).values()) if entry.is_spent]
+        return Costs.total(ended) if ended else None
+
+    def take(self, view: JobView) -> None:
+        """Takes over what was read of a job, in place of all that was known of it."""
+        for n in tuple(self._entries.setdefault(view.key, {})):
+            self.release(view.key, n)
+        for submit in view.submits:
+            self.note(view.key, submit)
+
+    def note(self, key: str, submit: Submit) -> None:
+        """Takes note of what has become of one submit."""
+        self._entries.setdefault(key, {})
+        self.release(key, submit.n)
+        entry = entry_of(submit)
+        if entry is not None:
+            self._put(key, submit.n, entry)
+
+    def expect(self, key: str, price: Money | None, ask: Ask | None = None) -> None:
+        """Reserves the price of a call without a budget, which is about to submit; `claim` or `drop` ends it.
+
+        Args:
+            key: The job's key.
+            price: What it will cost; None where that is not known.
+            ask: Asks for a price that is not known, should a budget need it.
+        """
+        self._reserve(key, _NEXT, price, ask)
+
+    def claim(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
+        """Reserves the price of a submit that is claimed at this moment, whether or not it has a budget.
+
+        Args:
+            key: The job's key.
+            n: The submit.
+            price: What it will cost; None where that is not known.
+            ask: As of `expect`.
+        """
+        self.drop(key)
+        self._reserve(key, n, price, ask)
+
+    def drop(self, key: str) -> None:
+        """Gives back what a call without a budget has reserved before its claim."""
+        self.release(key, _NEXT)
+
+    async def reserve(self, key: str, n: int, price: Money | None, *, budget: Decimal) -> Shortfall | None:
+        """Sets a job's price aside, if the budget has that much left.
+
+        Args:
+            key: The job's key.
+            n: The submit that is about to be made.
+            price: What it will cost; None, which no budget allows, where nobody knows.
+            budget: What all jobs of the scope may cost together, in the currency of the price.
+
+        Returns:
+            None when it is set aside; else why not.
+
+        Raises:
+            JournalError: What the scope has spent cannot be read.
+        """
+        self.is_limited = True
+        async with self._lock:
+            if not self._is_complete:
+                await self._rebuild()
+            await self._ask_for_prices()
+        # From here on nothing is awaited, so two jobs cannot both take what is left.
+        self.release(key, n)
+        currency = (price and price.currency) or CURRENCY
+        spent, reserved = self.spent(currency), self.reserved(currency)
+        if price is None or spent + reserved + price.amount > budget:
+            return Shortfall(price, spent=spent, reserved=reserved)
+        self._reserve(key, n, price)
+        return None
+
+    def release(self, key: str, n: int) -> None:
+        """Gives back what was set aside for a submit; nothing if there was nothing."""
+        self._asks.pop((key, n), None)
+        entry = self._entries.get(key, {}).pop(n, None)
+        if entry is not None:
+            self._sums[entry.currency, entry.is_spent] -= entry.amount or 0
+
+    def _reserve(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
+        self.release(key, n)
+        if price is not None:
+            self._put(key, n, Entry(price.amount, is_spent=False, currency=price.currency or CURRENCY))
+            return
+        self._put(key, n, Entry(None, is_spent=False))
+        if ask is not None:
+            self._asks[key, n] = ask
+
+    def _put(self, key: str, n: int, entry: Entry) -> None:
+        self._entries.setdefault(key, {})[n] = entry
+        self._sums[entry.currency, entry.is_spent] += entry.amount or 0
+
+    async def _ask_for_prices(self) -> None:
+        """Finds the prices of calls without a budget that have none yet, each once."""
+        while self._asks:
+            asks = set(self._asks.values())
+            prices = dict(zip(asks, await asyncio.gather(*(ask() for ask in asks)), strict=True))
+            # Meanwhile a call may have ended, or have claimed its submit under another number.
+            for (key, n), ask in tuple(self._asks.items()):
+                if ask in prices:
+                    self._reserve(key, n, prices[ask])
+
+    async def _rebuild(self) -> None:
+        async for key, records in self._journal.jobs():
+            # What this process does itself, it knows better.
+            if key not in self._entries:
+                self.take(JobView.parse(key, records))
+        self._is_complete = True
+
+
+_ledgers: OrderedDict[str, Ledger] = OrderedDict()
+# A forked child has locks that are bound to a loop that it does not have.
+os.register_at_fork(after_in_child=_ledgers.clear)
+
+
+def ledger_of(journal: Journal) -> Ledger:
+    """Gives this process's one ledger of a scope; call it on the loop thread.
+
+    Args:
+        journal: The scope's journal; two journals of one description are one.
+    """
+    name = repr(journal)
+    ledger = _ledgers.setdefault(name, Ledger(journal))
+    _ledgers.move_to_end(name)
+    while len(_ledgers) > _KEPT:
+        _ledgers.popitem(last=False)
+    return ledger
+
+
+class Prices:
+    """What a job will cost on one account, as far as that can be known."""
+
+    def __init__(self, client: Client, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Starts with nothing asked.
+
+        Args:
+            client: Talks to RunningHub.
+            clock: Monotonic seconds.
+        """
+        self._client = client
+        self._clock = clock
+        self._currency: asyncio.Task[str | None] | None = None
+        self._asked_at = 0.0
+
+    async def listed(self, known: Money | None) -> Money | None:
+        """The catalogue's price; None where it has none, or one in another currency than the account's.
+
+        Args:
+            known: What the catalogue says.
+        """
+        if known is None or is_placeholder(known.amount):
+            return None
+        ours = await self.currency()
+        # An account that does not say is one in the catalogue's currency.
+        is_ours = ours is None or known.currency is None or ours == known.currency
+        return Money(known.amount, known.currency or ours) if is_ours else None
+
+    async def of(self, endpoint: str, payload: Mapping[str, Any], known: Money | None) -> Money | None:
+        """Finds a price in the account's currency.
+
+        Args:
+            endpoint: What is to be run.
+            payload: The request as it will be sent.
+            known: The catalogue's price, if it has one.
+
+        Returns:
+            The price; None where neither the catalogue nor RunningHub has one.
+        """
+        listed = await self.listed(known)
+        if listed is not None:
+            return listed
+        try:
+            preview = await self._client.price_preview(endpoint, payload)
+        except RunningHubError as error:
+            # No connection is no answer to the question; asking again may give one.
+            if isinstance(error, Transient):
+                raise
+            return None
+        if not preview.free and is_placeholder(preview.amount):
+            return None
+        return Money(Decimal(0) if preview.free else preview.amount, preview.currency or await self.currency())
+
+    async def currency(self) -> str | None:
+        """The currency of the account's money, asked for once; None where it does not say."""
+        if self._currency is None or self._is_to_be_asked_again(self._currency):
+            self._asked_at = self._clock()
+            self._currency = asyncio.ensure_future(self._ask_currency())
+        try:
+            return await asyncio.shield(self._currency)
+        except RunningHubError:
+            return None
+
+    def _is_to_be_asked_again(self, asked: asyncio.Task[str | None]) -> bool:
+        if not asked.done():
+            return False
+        # Those who come next do not wait for the same silence one after another.
+        is_old = self._clock() - self._asked_at >= _ASK_AGAIN
+        return asked.cancelled() or (asked.exception() is not None and is_old)
+
+    async def _ask_currency(self) -> str | None:
+        return (await self._client.account()).currency
+
+
+def exceeded(job: str, *, budget: Decimal, short: Shortfall) -> BudgetExceeded:
+    """Says why a job was not started.
+
+    Args:
+        job: Its full name.
+        budget: The budget.
+        short: What is missing.
+    """
+    price = short.price
+    unit = f" {price.currency}" if price and price.currency else ""
+    so_far = f"of the budget of {_plain(budget)}{unit}, {_plain(short.spent)} are spent"
+    so_far += f" and {_plain(short.reserved)} reserved by other jobs of this run"
+    cost, advice = f"it would cost {_plain(price.amount)}{unit}" if price else "", "set a larger budget and run again"
+    if price is None:
+        cost, advice = "neither the catalogue nor RunningHub knows its price", "run it without a budget"
+    return BudgetExceeded(
+        f"{job}: not started: {cost}; {so_far}. Nothing was paid for it. What to do: {advice}; what is done is kept.",
+        job=job,
+        price=price.amount if price else None,
+        currency=price.currency if price else None,
+        budget=budget,
+        spent=short.spent,
+        reserved=short.reserved,
+    )
+
+
+def _plain(amount: Decimal) -> str:
+    return f"{amount.normalize():f}"

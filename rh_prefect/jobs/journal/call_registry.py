@@ -1,0 +1,250 @@
+"""The paid calls of one attempt of a run: which of them has which job of its scope."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from rh_prefect.errors import AmbiguousCall
+from rh_prefect.jobs.journal.call_matching import Equal, Known, Match, find_record
+from rh_prefect.jobs.journal.call_path import Address
+from rh_prefect.jobs.journal.identity import job_key, other_job_key
+from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.jobs.journal.process import Owner, current_owner
+from rh_prefect.jobs.journal.records import CallRecord, Intent
+
+_NUMBERS = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One try of something that may be tried again.
+
+    Attributes:
+        id: The same in every try, as a task run's id.
+        number: Another one in every try.
+    """
+
+    id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a paid call, and where.
+
+    Attributes:
+        address: Where in the run.
+        tries: The present tries of the runs that the call is in, except for the root.
+        version: Version of the flow.
+        is_detached: Whether it runs in a process that knows only a part of the run.
+        equal: What to do where several recorded calls may be this one.
+    """
+
+    address: Address = field(default_factory=Address)
+    tries: tuple[Try, ...] = ()
+    version: str = ""
+    is_detached: bool = False
+    equal: Equal = "refuse"
+
+    def repeats(self, other: Caller) -> bool:
+        """Whether this is a later try of something that the other was in."""
+        numbers = {one.id: one.number for one in other.tries}
+        return any(numbers.get(one.id, one.number) != one.number for one in self.tries)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The job of a call.
+
+    Attributes:
+        key: The job's key.
+        is_new: Whether nothing was recorded of it.
+        order: Which of the calls with this request it is, as they were first recorded.
+        note: What a person should know of how it was found; empty for nothing.
+    """
+
+    key: str
+    is_new: bool = False
+    order: int = 1
+    note: str = ""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One call of a request, as far as this process knows it."""
+
+    key: str
+    address: Address
+    version: str
+    order: int
+    is_elsewhere: bool = False
+    is_recorded: bool = True
+    taker: Caller | None = None
+
+    def known_to(self, caller: Caller) -> Known:
+        is_taken = self.taker is not None and not caller.repeats(self.taker)
+        return Known(self.key, self.address, self.version, self.order, is_taken, self.is_elsewhere)
+
+
+@dataclass(slots=True)
+class _Request:
+    """What is known of the calls of one request."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    entries: dict[str, _Entry] = field(default_factory=dict)
+    is_read: bool = False
+
+
+class CallRegistry:
+    """Finds the job of each paid call; one for each attempt of a run, on the package's loop thread.
+
+    Attributes:
+        number: Another one for each attempt in this process.
+    """
+
+    def __init__(self) -> None:
+        self.number = next(_NUMBERS)
+        self._requests: dict[str, _Request] = {}
+
+    async def find(self, request: str, caller: Caller, *, journal: Journal, attempt: int, is_empty: bool) -> Found:
+        """Finds a call's job, or makes a key for a new one.
+
+        Args:
+            request: Hash of what is asked for, with its label; see `identity.request_id`.
+            caller: Who asks.
+            journal: The scope's records.
+            attempt: Which attempt of the run this is.
+            is_empty: Whether nothing was recorded in the scope when this process came to it.
+
+        Raises:
+            AmbiguousCall: It may be one of several recorded calls, or nothing tells it from another one.
+            JournalError: The records cannot be read or written.
+        """
+        known = self._requests.setdefault(request, _Request())
+        async with known.turn:
+            if not known.is_read:
+                if not is_empty:
+                    records = await journal.request(request)
+                    known.entries |= _entries(records, attempt=attempt, is_detached=caller.is_detached)
+                known.is_read = True
+            return await self._find(request, known, caller, journal, attempt)
+
+    async def _find(self, request: str, known: _Request, caller: Caller, journal: Journal, attempt: int) -> Found:
+        records = [entry.known_to(caller) for entry in known.entries.values()]
+        match = find_record(caller.address, records, version=caller.version, equal=caller.equal)
+        if match.verdict in ("unclear", "repeated"):
+            raise _refusal(f"{journal.scope}/{request}", match, caller)
+        if match.record is not None:
+            entry = known.entries[match.record.key]
+            entry.taker = caller
+            return Found(entry.key, order=entry.order, note=_note(match, caller))
+        entry = _Entry(
+            key=_new_key(request, caller.address, known.entries),
+            address=caller.address,
+            version=caller.version,
+            order=len(known.entries) + 1,
+            is_recorded=False,
+            taker=caller,
+        )
+        note = _note_of_new(records, caller)
+        known.entries[entry.key] = entry
+        await _record_calls(known, caller, journal, attempt)
+        return Found(entry.key, is_new=True, order=entry.order, note=note)
+
+
+def _entries(records: Mapping[str, Mapping[str, Any]], *, attempt: int, is_detached: bool) -> dict[str, _Entry]:
+    """Reads the calls of a request from the records of its jobs: from the call's own, else from the first intent."""
+    found: dict[str, CallRecord | Intent] = {}
+    for name in sorted(records):
+        key, _, what = name.partition("-")
+        if what == "call-1":
+            found[key] = CallRecord.model_validate(records[name])
+        elif what.startswith("intent-") and key not in found:
+            found[key] = Intent.model_validate(records[name])
+    here = current_owner()
+    return {key: _entry(key, one, attempt=attempt, is_detached=is_detached, here=here) for key, one in found.items()}
+
+
+def _entry(key: str, record: CallRecord | Intent, *, attempt: int, is_detached: bool, here: Owner) -> _Entry:
+    # A worker process of this attempt made it: it is that process's call, and moved to no other.
+    is_elsewhere = (is_detached or record.is_detached) and record.attempt == attempt and record.owner != here
+    return _Entry(
+        key=key,
+        address=record.address,
+        version=record.version,
+        order=record.order,
+        is_elsewhere=is_elsewhere,
+        is_recorded=True,
+    )
+
+
+def _new_key(request: str, address: Address, entries: Mapping[str, _Entry]) -> str:
+    key, again = job_key(request, address.digest), 0
+    # A job that another call has taken over keeps the key that this address would have.
+    while key in entries:
+        again += 1
+        key = other_job_key(request, address.digest, again)
+    return key
+
+
+async def _record_calls(known: _Request, caller: Caller, journal: Journal, attempt: int) -> None:
+    """Records where equal requests are asked for, once there are two, before either of them waits for anything.
+
+    After a crash the first one to come would else be given what is the other's.
+    """
+    if len(known.entries) == 1 and not caller.is_detached:
+        return
+    for entry in known.entries.values():
+        if not entry.is_recorded:
+            record = CallRecord(
+                owner=current_owner(),
+                address=entry.address,
+                version=entry.version,
+                order=entry.order,
+                attempt=attempt,
+                is_detached=caller.is_detached,
+            )
+            await journal.create(f"{entry.key}-call-1", record.model_dump(mode="json"))
+            entry.is_recorded = True
+
+
+def _note(match: Match, caller: Caller) -> str:
+    if match.record is None or match.verdict not in ("moved", "renamed"):
+        return ""
+    return f"was asked for at [{match.record.address}] and is now at [{caller.address}]; what was paid for is used"
+
+
+def _note_of_new(records: list[Known], caller: Caller) -> str:
+    edited = [one for one in records if one.version != caller.version]
+    if not edited:
+        return ""
+    return (
+        f"the flow's source has changed, and this call at [{caller.address}] is a new job: the {len(edited)} equal "
+        "calls that were recorded before are told apart by their place. Give equal calls labels to keep them apart"
+    )
+
+
+def _refusal(job: str, match: Match, caller: Caller) -> AmbiguousCall:
+    where = f"[{caller.address}]"
+    if match.verdict == "repeated":
+        return AmbiguousCall(
+            f"{job}: two calls with this request are made at {where}, and nothing tells them apart: "
+            "a resumed run could give one the result of the other. Nothing was paid for the second. What to do: give "
+            "each call a `label` or a `key` of its own, or make them with `generate_many` or `.submit` in the flow "
+            "itself.",
+            job=job,
+        )
+    record = match.record
+    there = f"[{record.address}]" if record is not None else ""
+    is_edited = record is not None and record.version != caller.version
+    why = "the flow's source has changed since" if is_edited else "its task or the arguments of its task are others now"
+    return AmbiguousCall(
+        f"{job}: this call at {where} may be the one that was paid for at {there}, or another one; {why}. Nothing was "
+        'paid for it. What to do: resume with equal="by order" or "by place" if it is that one, or equal="new" if it '
+        "is a new call, as in resume(flow, run, equal=...); labels tell equal calls apart from the start.",
+        job=job,
+    )

@@ -1,0 +1,115 @@
+"""What tasks cost: a sum for each unit, since amounts of two units are never added, and how many costs are unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from rh_prefect.jobs.journal.records import End, Submit
+
+COINS = "coins"
+"""RunningHub's coins, which are a unit of their own beside the currencies."""
+
+CURRENCY = "CNY"
+"""The currency of an account that names none, and of the catalogue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What some tasks cost together.
+
+    Attributes:
+        amounts: One sum for each unit: a currency, or `coins`.
+        unknown: The number of tasks whose cost RunningHub does not report; they are in no sum.
+    """
+
+    amounts: Mapping[str, Decimal] = field(default_factory=dict)
+    unknown: int = 0
+
+    @classmethod
+    def of(cls, amount: Decimal | None, unit: str | None) -> Costs:
+        """The cost of one task.
+
+        Args:
+            amount: None where it is not known.
+            unit: Its unit; None for the catalogue's currency.
+        """
+        return cls(unknown=1) if amount is None else cls(amounts={unit or CURRENCY: amount})
+
+    @classmethod
+    def total(cls, parts: Iterable[Costs]) -> Costs:
+        """Adds costs up, unit by unit."""
+        amounts: dict[str, Decimal] = {}
+        unknown = 0
+        for part in parts:
+            unknown += part.unknown
+            for unit, amount in part.amounts.items():
+                amounts[unit] = amounts.get(unit, Decimal(0)) + amount
+        return cls(amounts=amounts, unknown=unknown)
+
+    def __add__(self, other: Costs) -> Costs:
+        return Costs.total((self, other))
+
+    def __bool__(self) -> bool:
+        """Whether anything was paid, or may have been."""
+        return bool(self.unknown) or any(self.amounts.values())
+
+    def __str__(self) -> str:
+        """Reads like `8.21 CNY, 25 coins, unknown: 2`; 0 where there is nothing."""
+        sums = [f"{amount.normalize():f} {unit}" for unit, amount in sorted(self.amounts.items()) if amount]
+        return ", ".join(sums + [f"unknown: {self.unknown}"] * bool(self.unknown)) or "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one submit cost, or may have cost.
+
+    Attributes:
+        costs: By unit.
+        is_estimate: Whether it is the price from before the submit: the task has not ended, or its end is not known.
+    """
+
+    costs: Costs
+    is_estimate: bool = False
+
+
+def costs_of(end: End) -> Costs:
+    """The cost of a task that has ended: a graph with paid nodes costs coins and money.
+
+    Args:
+        end: As the journal has it.
+    """
+    if end.coins is None:
+        return Costs.of(end.cost, end.currency)
+    coins = Costs.of(end.coins, COINS)
+    return coins if end.cost is None else coins + Costs.of(end.cost, end.currency)
+
+
+def charge_of(submit: Submit) -> Charge | None:
+    """What a submit cost; None where it cost nothing for certain.
+
+    Args:
+        submit: As the journal has it.
+    """
+    estimate = Costs.of(submit.intent.estimate, submit.intent.currency)
+    parts: list[Costs] = []
+    if submit.end is not None:
+        parts.append(costs_of(submit.end))
+    elif may_cost(submit):
+        parts.append(estimate)
+    # A ticket that came late is a second task, unless it is the very one that the submit was counted for.
+    if submit.late_task_id is not None and (submit.task_id or not parts):
+        parts.append(estimate)
+    if not parts:
+        return None
+    return Charge(Costs.total(parts), is_estimate=submit.end is None or len(parts) > 1)
+
+
+def may_cost(submit: Submit) -> bool:
+    """Whether a submit was accepted, or may have been.
+
+    Args:
+        submit: As the journal has it.
+    """
+    return submit.state != "refused" and (submit.state != "forgotten" or submit.may_be_paid)

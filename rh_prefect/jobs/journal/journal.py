@@ -1,0 +1,481 @@
+"""The truth about money: append-only records, each created exclusively, never changed and never deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import threading
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+import fsspec
+
+from rh_prefect.errors import InputError, JournalError, RunningHubError
+from rh_prefect.media.storage_errors import describe
+from rh_prefect.media.urls import is_local, local_path, shown_url
+from rh_prefect.private_files import FILE_MODE, FOLDER_MODE, create, flush_folder, make_folder
+
+JSON: TypeAlias = "dict[str, Any]"
+"""A JSON object; what the values may be is the business of `records`."""
+
+_KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
+HEX_DIGITS: Final = "0123456789abcdef"
+"""What the key of a job is made of. What else a scope holds is named by words that have other letters too."""
+
+_FOLDERS_AT_A_TIME: Final = 64
+"""Jobs that one thread reads."""
+_AT_ONCE: Final = 4
+"""Threads that read jobs."""
+
+T = TypeVar("T")
+V = TypeVar("V")
+Readers: TypeAlias = Literal["owner", "all"]
+"""Who can read records in a local folder: only the user that wrote them, or whoever the umask allows."""
+
+_MODES: Final[dict[Readers, tuple[int, int]]] = {"owner": (FILE_MODE, FOLDER_MODE), "all": (0o666, 0o777)}
+
+
+class Journal(Protocol):
+    """Where a scope's records are kept.
+
+    Keys are lower-case letters, digits and dashes: `<job key>-<what>-<n>` with a job key of hexadecimal digits, and
+    others that begin with a word. Every method raises `JournalError` when the place cannot be used.
+
+    Attributes:
+        scope: What the journal covers: a flow-run id, or a folder's name.
+    """
+
+    @property
+    def scope(self) -> str:
+        """What it covers."""
+        ...
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        """Creates a record exclusively.
+
+        Args:
+            key: Its key.
+            record: A JSON object with a `token` that no other creation has.
+
+        Returns:
+            True when the record now stands because of this very call, even if an earlier sending of it had already
+            arrived (its token tells); False when another's record was there first.
+        """
+        ...
+
+    async def read(self, key: str) -> JSON | None:
+        """Reads one record; None where there is none."""
+        ...
+
+    async def job(self, job_key: str) -> dict[str, JSON]:
+        """Reads all records of one job, by full key; costs the same however many jobs the scope has."""
+        ...
+
+    async def request(self, prefix: str) -> dict[str, JSON]:
+        """Reads all records of the jobs whose keys begin alike, by full key."""
+        ...
+
+    def keys(self) -> AsyncIterator[str]:
+        """Lists the keys of all jobs in the scope, each once."""
+        ...
+
+    def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        """Reads all jobs of the scope, in pages and in no order: each job's key, and its records by full key.
+
+        The first come before the last have been read. What is recorded meanwhile may be missing.
+        """
+        ...
+
+
+class EndListener(Protocol):
+    """Wants to know when tasks have ended."""
+
+    def wake(self, task_id: str) -> None:
+        """Hears that a task has ended, and looks for itself."""
+        ...
+
+    def hears(self, *, is_on: bool) -> None:
+        """Learns whether it will hear of ends from now on."""
+        ...
+
+
+@runtime_checkable
+class TellingJournal(Protocol):
+    """A journal that can tell of ends which other processes have recorded in it."""
+
+    async def tell_of_ends(self, listener: EndListener) -> None:
+        """Has a listener told, for as long as this process lives; telling it twice has no effect."""
+        ...
+
+
+class UnreadableRecord(JournalError):
+    """A record is there and has a form that this version does not know."""
+
+
+class NotExclusive(JournalError):
+    """In a place two processes could create the same record."""
+
+
+def check_key(key: str) -> str:
+    """Refuses a key that some journal could not hold.
+
+    Raises:
+        ValueError: Not of lower-case letters, digits and dashes.
+    """
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is no journal key: lower-case letters and digits, in parts joined by dashes")
+    return key
+
+
+def is_job_key(key: str) -> bool:
+    """Tells whether a key, or the part of a record's key before its first dash, is that of a job."""
+    return not key.strip(HEX_DIGITS) and bool(key)
+
+
+def by_job(records: Mapping[str, V]) -> dict[str, dict[str, V]]:
+    """Groups records by their job; records of no job are left out.
+
+    Args:
+        records: By full key.
+    """
+    jobs: dict[str, dict[str, V]] = {}
+    for key, record in records.items():
+        job_key, dash, _ = key.partition("-")
+        if dash and is_job_key(job_key):
+            jobs.setdefault(job_key, {})[key] = record
+    return jobs
+
+
+async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_once: int) -> AsyncIterator[T]:
+    """Runs calls, some at a time, and gives each result when it is there.
+
+    Args:
+        waiting: What to call; the caller may add more until the last result has come.
+        at_once: How many run at a time.
+    """
+    running: set[asyncio.Task[T]] = set()
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.add(asyncio.ensure_future(waiting.popleft()()))
+            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in [one for one in running if one.done()]:
+                yield task.result()
+                running.discard(task)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+class FolderJournal:
+    """A journal on fsspec: one folder a job, one small JSON file a record.
+
+    On a local disk only the user that wrote a record can read it, since it holds prompts. A record appears whole or not
+    at all, and outlives a power failure: it is written to a temporary file, flushed to the disk, and then linked to its
+    name, which fails if the name exists; then the folder is flushed. Elsewhere the store's own conditional put is used
+    (If-None-Match on S3); the first use tries two exclusive creations and refuses a store where both win.
+    """
+
+    def __init__(
+        self, url: str, *, scope: str, options: Mapping[str, Any] | None = None, readers: Readers = "owner"
+    ) -> None:
+        """Opens the journal; nothing is touched before the first call.
+
+        Args:
+            url: A folder or any fsspec URL; scopes are its sub-folders.
+            scope: This scope's name: letters, digits, dashes, dots and underscores.
+            options: fsspec's storage options.
+            readers: Who can read new records in a local folder.
+
+        Raises:
+            InputError: The scope is no plain name.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", scope):
+            raise InputError(
+                f"{scope!r} is no scope's name. What to do: use letters, digits, dashes, dots and underscores, "
+                "beginning with a letter or a digit."
+            )
+        self.scope = scope
+        self.url = shown_url(url)
+        self._options = dict(options or {})
+        self._files = _open_files(url, self._options, readers)
+
+    def __repr__(self) -> str:
+        return f"FolderJournal({self.url!r}, scope={self.scope!r})"
+
+    async def check(self) -> None:
+        """Tries whether records can be created exclusively.
+
+        Raises:
+            NotExclusive: Two processes could create the same record there.
+            JournalError: The place cannot be used.
+        """
+        await self._call(self._files.check)
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        """Creates a record exclusively; see `Journal.create`."""
+        data = json.dumps(record).encode()
+        if await self._call(self._files.create, self._path(key), data):
+            return True
+        there = await self.read(key)
+        return there is not None and there.get("token") == record["token"]
+
+    async def read(self, key: str) -> JSON | None:
+        """Reads one record; see `Journal.read`."""
+        data = await self._call(self._files.read, self._path(key))
+        return None if data is None else _decode(data, f"{self.url}/{self._path(key)}")
+
+    async def job(self, job_key: str) -> dict[str, JSON]:
+        """Reads all records of one job; see `Journal.job`."""
+        files = await self._call(self._files.read_folder, f"{self.scope}/{job_key}")
+        return {f"{job_key}-{Path(name).stem}": _decode(data, f"{self.url}/{name}") for name, data in files.items()}
+
+    async def request(self, prefix: str) -> dict[str, JSON]:
+        """Reads all records of the jobs whose keys begin alike; see `Journal.request`."""
+        folders = await self._call(self._files.folders, self.scope)
+        jobs = await asyncio.gather(*(self.job(name) for name in folders if name.startswith(prefix)))
+        return {name: record for job in jobs for name, record in job.items()}
+
+    async def keys(self) -> AsyncIterator[str]:
+        """Lists the keys of all jobs; see `Journal.keys`."""
+        for name in await self._call(self._files.folders, self.scope):
+            if is_job_key(name):
+                yield name
+
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        """Reads the records of all jobs; see `Journal.jobs`."""
+        folders: dict[str, list[str]] = await self._call(self._files.find, self.scope)
+        jobs = [name for name in folders if is_job_key(name)]
+        waiting = deque(
+            partial(self._call, self._files.read_all, [path for job in some for path in folders[job]])
+            for some in (jobs[start : start + _FOLDERS_AT_A_TIME] for start in range(0, len(jobs), _FOLDERS_AT_A_TIME))
+        )
+        async for found in run_together(waiting, at_once=_AT_ONCE):
+            for job_key, files in by_job({_key_of(path): data for path, data in found.items()}).items():
+                yield job_key, {key: _decode(data, f"{self.url}/{self._path(key)}") for key, data in files.items()}
+
+    async def _call(self, function: Any, *args: Any) -> Any:  # one door for each method of `_Files`
+        with _as_journal_error(self.url, self._options):
+            return await asyncio.to_thread(function, *args)
+
+    def _path(self, key: str) -> str:
+        job, _, rest = check_key(key).partition("-")
+        return f"{self.scope}/{job}/{rest}.json"
+
+
+def _key_of(path: str) -> str:
+    """The key of the record in a file; see `FolderJournal._path`."""
+    *_, job, file = path.split("/")
+    return f"{job}-{file.removesuffix('.json')}"
+
+
+def folder_scopes(url: str, *, options: Mapping[str, Any] | None = None) -> list[str]:
+    """Lists the scopes that have a folder at a journal's URL.
+
+    Args:
+        url: The journal's URL.
+        options: fsspec's storage options.
+    """
+    with _as_journal_error(shown_url(url), options or {}):
+        return _open_files(url, options or {}, "owner").folders("")
+
+
+@contextlib.contextmanager
+def _as_journal_error(url: str, options: Mapping[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except RunningHubError:
+        raise
+    except Exception as error:  # the libraries behind fsspec have errors of their own
+        message, cause = describe(error, f"The journal at {url} cannot be used", options=options)
+        raise JournalError(f"{message} What was paid so far is kept; run again then.") from cause
+
+
+def _decode(data: bytes, where: str) -> JSON:
+    try:
+        record = json.loads(data)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise UnreadableRecord(
+            f"The record {where} is not a JSON object. What to do: look at the file; it was not written by this "
+            "package as it stands. No new task is submitted for its job before it is mended."
+        )
+    return record
+
+
+class _Files(Protocol):
+    """What a journal needs of a place: exclusive creation, reading, and listings.
+
+    `find` lists the files of a folder's sub-folders, by sub-folder; `read_all` reads files, by path.
+    """
+
+    def check(self) -> None: ...
+    def create(self, path: str, data: bytes) -> bool: ...
+    def read(self, path: str) -> bytes | None: ...
+    def read_folder(self, path: str) -> dict[str, bytes]: ...
+    def folders(self, path: str) -> list[str]: ...
+    def find(self, path: str) -> dict[str, list[str]]: ...
+    def read_all(self, paths: Sequence[str]) -> dict[str, bytes]: ...
+
+
+def _open_files(url: str, options: Mapping[str, Any], readers: Readers) -> _Files:
+    if is_local(url):
+        # Absolute, so that a flow that changes its working folder keeps its journal.
+        return _LocalFiles(Path(local_path(url)), *_MODES[readers])
+    with _as_journal_error(shown_url(url), options):
+        return _StoreFiles(url, options)
+
+
+class _LocalFiles:
+    """A folder on a local disk."""
+
+    def __init__(self, root: Path, file_mode: int, folder_mode: int) -> None:
+        self._root = root
+        self._file_mode, self._folder_mode = file_mode, folder_mode
+
+    def check(self) -> None:
+        pass  # a link to a name that exists fails on every local file system
+
+    def create(self, path: str, data: bytes) -> bool:
+        target = self._root / path
+        changed = make_folder(target.parent, mode=self._folder_mode)
+        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        try:
+            with create(draft, mode=self._file_mode) as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # A link, not a rename: a rename would silently replace another's record.
+            os.link(draft, target)
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink(missing_ok=True)
+        for folder in changed:
+            flush_folder(folder)
+        return True
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            return (self._root / path).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def read_folder(self, path: str) -> dict[str, bytes]:
+        folder = self._root / path
+        try:
+            names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+        except FileNotFoundError:
+            return {}
+        return {f"{path}/{name}": (folder / name).read_bytes() for name in names}
+
+    def folders(self, path: str) -> list[str]:
+        try:
+            return sorted(entry.name for entry in (self._root / path).iterdir() if entry.is_dir())
+        except FileNotFoundError:
+            return []
+
+    def find(self, path: str) -> dict[str, list[str]]:
+        return {folder: self._files_in(f"{path}/{folder}") for folder in self.folders(path)}
+
+    def _files_in(self, path: str) -> list[str]:
+        with os.scandir(self._root / path) as entries:
+            return [f"{path}/{entry.name}" for entry in entries if not entry.name.startswith(".")]
+
+    def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
+        return {path: (self._root / path).read_bytes() for path in paths}
+
+
+class _StoreFiles:
+    """Any other fsspec place whose `pipe_file(mode="create")` is exclusive."""
+
+    _exclusive_in_process = threading.Lock()
+
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        options = {"use_listings_cache": False, **options}
+        self._fs, self._root = fsspec.core.url_to_fs(url.rstrip("/"), **options)
+        self._proved = False
+
+    def check(self) -> None:
+        if not self._proved:
+            self._prove_exclusive()
+
+    def create(self, path: str, data: bytes) -> bool:
+        self.check()
+        return self._create(f"{self._root}/{path}", data)
+
+    def read(self, path: str) -> bytes | None:
+        with contextlib.suppress(FileNotFoundError):
+            return bytes(self._fs.cat_file(f"{self._root}/{path}"))
+        return None
+
+    def read_folder(self, path: str) -> dict[str, bytes]:
+        names = self._names(path, kind="file")
+        return {f"{path}/{name}": bytes(self._fs.cat_file(f"{self._root}/{path}/{name}")) for name in names}
+
+    def folders(self, path: str) -> list[str]:
+        return sorted(self._names(path, kind="directory"))
+
+    def find(self, path: str) -> dict[str, list[str]]:
+        self._fs.invalidate_cache()
+        found: dict[str, list[str]] = {}
+        for file in self._fs.find(f"{self._root}/{path}"):
+            inside = str(file)[len(self._root) + 1 :]
+            folder = inside.removeprefix(f"{path}/").partition("/")[0]
+            found.setdefault(folder, []).append(inside)
+        return found
+
+    def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
+        # In one call: asynchronous file systems read many at once.
+        found = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="raise")
+        return {str(file)[len(self._root) + 1 :]: bytes(data) for file, data in found.items()}
+
+    def _names(self, path: str, *, kind: str) -> list[str]:
+        self._fs.invalidate_cache()
+        try:
+            listing = self._fs.ls(f"{self._root}/{path}".rstrip("/"), detail=True)
+        except FileNotFoundError:
+            return []
+        return [entry["name"].rstrip("/").rpartition("/")[2] for entry in listing if entry["type"] == kind]
+
+    def _create(self, path: str, data: bytes) -> bool:
+        try:
+            # Memory-like file systems look first and write then; the lock makes that one step in this process.
+            with self._exclusive_in_process if self._fs.protocol == "memory" else contextlib.nullcontext():
+                self._fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            # s3fs reports a failed If-None-Match as EINVAL; only a record that is really there means "not first".
+            if self._fs.exists(path):
+                return False
+            raise error from None
+        return True
+
+    def _prove_exclusive(self) -> None:
+        # fsspec's own way looks first and writes then, which two processes can do at once.
+        if getattr(self._fs.pipe_file, "__func__", None) is fsspec.AbstractFileSystem.pipe_file:
+            raise self._unfit()
+        path = f"{self._root}/.probe-{uuid.uuid4().hex}"
+        both = (self._create(path, b"1"), self._create(path, b"2"))
+        with contextlib.suppress(OSError):
+            self._fs.rm_file(path)
+        if both != (True, False):
+            raise self._unfit()
+        self._proved = True
+
+    def _unfit(self) -> NotExclusive:
+        return NotExclusive(
+            f"The journal cannot be kept at {self._fs.unstrip_protocol(self._root)}: two processes could create the "
+            "same record there, so that it cannot tell who pays. What to do: name a local folder or an S3 bucket in "
+            "RH_JOURNAL."
+        )

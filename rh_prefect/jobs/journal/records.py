@@ -1,0 +1,443 @@
+"""What the journal holds about one paid job: records that are created once and never changed.
+
+Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submits:
+
+| record         | written                             | holds                                                 |
+|----------------|-------------------------------------|-------------------------------------------------------|
+| `call-1`       | when another call asks for the same | where in the run the call is made                     |
+| `reuse-1`      | when an earlier job is served       | which one                                             |
+| `intent-n`     | right before POST n                 | who posts, on which account, what, for how much       |
+| `answer-n`     | right after it                      | a ticket (task id), a definite refusal, or unknown    |
+| `resolution-n` | where the answer is unknown         | adopted (task id) or forgotten                        |
+| `late-n`       | a ticket came after a resolution    | the task, which was accepted and may have been paid   |
+| `lost-n`       | where RunningHub forgot the task    | a person has said so: it may be paid for again        |
+| `end-n`        | when the remote task is terminal    | state, links, failure, cost                           |
+
+Beside the jobs a scope holds `format-1`, its first record, `media-<hash of a name>-<n>`, n from 1 without gaps:
+
+- The name is an input's address as the caller gave it: `SeenMedia`, one record for each content that was read there. A
+  presigned link's address without its signature is a second name.
+- The name is a text that a node of a workflow takes for a file: `FoundName`, one record for each working folder.
+
+It also holds `cancel-<attempt>`, after which that attempt of the run submits nothing more. A named scope outside of
+flows holds `attempt-<n>` for each process that has opened it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rh_prefect.errors import Retry
+from rh_prefect.jobs.journal.call_path import Address
+from rh_prefect.jobs.journal.journal import UnreadableRecord
+from rh_prefect.jobs.journal.process import Owner
+
+RESUBMITTED = "on_unknown=resubmit"
+"""Who forgets an unknown submit without having looked: it may have been paid for."""
+
+JobState = Literal["new", "open", "ticket", "refused", "unknown", "forgotten", "ended"]
+
+
+def _token() -> str:
+    return uuid.uuid4().hex
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Record(BaseModel):
+    """What every record carries.
+
+    Attributes:
+        token: Tells this very creation from any other; a creation whose answer was lost is recognised by it.
+        at: When it was written, ISO 8601 in UTC by the writer's clock; for people, never compared.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    token: str = Field(default_factory=_token)
+    at: str = Field(default_factory=_now)
+
+
+_R = TypeVar("_R", bound=Record)
+
+
+class Intent(Record):
+    """Written right before a POST: from here on it may have been paid for.
+
+    Attributes:
+        owner: The process that posts.
+        account: The account that pays, by name or by fingerprint of its key; never the key.
+        site: RunningHub's host.
+        credentials: Name of the credentials block, if one was named.
+        storage: Name of the storage block, if one was named.
+        store: URL of the place for the files.
+        model: The model's name in RunningHub's documentation.
+        endpoint: Path below `/openapi/v2/`.
+        payload: The request's parameters; files by content, as `sha256:…`.
+        base: Hash of all of the above that makes two calls equal.
+        address: Where in the run the call is made.
+        version: Version of the flow that makes it.
+        order: Which of the calls with this request it is, in the order in which they were asked for.
+        is_detached: Whether the process knew only a part of the run.
+        label: The caller's name for the output.
+        run: Short name of the run, used in file names.
+        flow: Name of the flow, used in file names.
+        estimate: Expected price.
+        currency: Of the estimate.
+        give_up: Seconds in which the POST must begin, from before the claim was written.
+        submit_timeout: Seconds that the POST may take.
+        attempt: The flow-run attempt.
+        graph: Of a saved workflow or an app: a fingerprint of what the site had under its id.
+        webhook: Whether RunningHub was asked to tell of the end; the address holds a secret and is not recorded.
+    """
+
+    owner: Owner
+    account: str
+    site: str
+    credentials: str | None = None
+    storage: str | None = None
+    store: str = ""
+    model: str
+    endpoint: str
+    payload: dict[str, Any]
+    base: str
+    address: Address = Address()
+    version: str = ""
+    order: int = 1
+    is_detached: bool = False
+    label: str | None = None
+    run: str = ""
+    flow: str = ""
+    estimate: Decimal | None = None
+    currency: str | None = None
+    give_up: float = 30.0
+    submit_timeout: float = 60.0
+    attempt: int = 1
+    graph: str = ""
+    webhook: bool = False
+
+
+FORMAT = 2
+"""The format of the records. Raise it when a record means something else than before."""
+
+FORMAT_KEY = "format-1"
+
+
+class Format(Record):
+    """The first record of a scope: in which format all others are."""
+
+    format: int = FORMAT
+
+
+class CallRecord(Record):
+    """Where a call of a run was made, written once two calls ask for the same.
+
+    Attributes:
+        owner: The process that made it.
+        address: Where in the run.
+        version: Version of the flow.
+        order: Which of the calls with this request it is, in the order in which they were asked for.
+        attempt: The flow-run attempt.
+        is_detached: Whether the process knew only a part of the run.
+    """
+
+    owner: Owner
+    address: Address = Address()
+    version: str = ""
+    order: int = 1
+    attempt: int = 1
+    is_detached: bool = False
+
+
+class Reused(Record):
+    """Which finished job a run was served with, so that a resumed run is served with the same.
+
+    Attributes:
+        manifest: Name of its manifest in the store.
+    """
+
+    manifest: str
+
+
+class Answer(Record):
+    """How a POST was answered.
+
+    Attributes:
+        outcome: `ticket`, `refused` (definitely not accepted) or `unknown`.
+        task_id: RunningHub's task id; with `ticket`.
+        code: RunningHub's code, or one of ours for a request that was never sent.
+        reason: RunningHub's words.
+        retry: How to go on after a refusal.
+        node_errors: With a ticket: the nodes of a workflow that RunningHub already knows to be broken, and why.
+    """
+
+    outcome: Literal["ticket", "refused", "unknown"]
+    task_id: str | None = None
+    code: str = ""
+    reason: str = ""
+    retry: Retry = "final"
+    node_errors: dict[str, str] = Field(default_factory=dict)
+
+
+class Resolution(Record):
+    """How an unknown answer was settled.
+
+    Attributes:
+        outcome: `adopted`, with the task that it turned out to be, or `forgotten`: pay again if asked again.
+        task_id: The adopted task.
+        by: Who settled it: a person, the late owner, or the `on_unknown` option.
+    """
+
+    outcome: Literal["adopted", "forgotten"]
+    task_id: str | None = None
+    by: str = ""
+
+
+class Lost(Record):
+    """RunningHub no longer knows a task that it had accepted: it was paid for, and nothing can come of it."""
+
+    by: str = ""
+
+
+class Link(BaseModel):
+    """One output as RunningHub lists it: a file's link or a text."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    url: str | None = None
+    text: str | None = None
+    type: str | None = None
+    node_id: str | None = None
+
+
+class End(Record):
+    """The remote task is terminal.
+
+    Attributes:
+        status: `SUCCESS`, `FAILED` or `CANCELLED`.
+        task_id: RunningHub's task id.
+        links: Its outputs; links die after about a day.
+        code: RunningHub's code of a failure.
+        reason: What failed, in one line, with the node and its exception.
+        cost: What it cost, where RunningHub says.
+        currency: Of the cost.
+        coins: The coins of a task that cost coins beside its money.
+        queued_seconds: Time from the answer to the first sight of it running.
+        run_seconds: Time that it ran, as RunningHub reports it or as it was seen.
+        attempt: The flow-run attempt that saw the end.
+        task_attempt: The task-run attempt that saw it.
+    """
+
+    status: Literal["SUCCESS", "FAILED", "CANCELLED"]
+    task_id: str
+    links: tuple[Link, ...] = ()
+    code: str = ""
+    reason: str = ""
+    cost: Decimal | None = None
+    currency: str | None = None
+    coins: Decimal | None = None
+    queued_seconds: float | None = None
+    run_seconds: float | None = None
+    attempt: int = 1
+    task_attempt: int = 1
+
+
+class SeenMedia(Record):
+    """One content of an input, as it was read under one name.
+
+    Attributes:
+        uri: Where it was read, as it may be shown: without user and query.
+        sha256: Hex digest of the content.
+        size: Bytes.
+        kind: What it is, by its content.
+        mime: Its MIME type, by its content.
+        extension: Its usual extension, without a dot.
+        seconds: Duration of a video or audio.
+        stamp: The state in which it was read, where an equal stamp proves an equal content; else empty.
+        attempt: The attempt of the run that read it.
+        stored: Name of its copy in the store; only of a link whose host gives no strong ETag.
+    """
+
+    uri: str
+    sha256: str
+    size: int
+    kind: str
+    mime: str
+    extension: str
+    seconds: float | None = None
+    stamp: str = ""
+    attempt: int = 1
+    stored: str = ""
+
+
+class FoundName(Record):
+    """Whether a text named a file of the caller's, decided when a job first asked.
+
+    Attributes:
+        folder: The working folder.
+        path: The caller's file; empty where the text is a name at RunningHub.
+        attempt: The attempt of the run that decided it.
+    """
+
+    folder: str
+    path: str = ""
+    attempt: int = 1
+
+
+class Cancelled(Record):
+    """From here on this attempt of the run submits nothing more."""
+
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """One numbered submit of a job, with what is recorded about it."""
+
+    n: int
+    intent: Intent
+    answer: Answer | None = None
+    resolution: Resolution | None = None
+    end: End | None = None
+    lost: Lost | None = None
+    late: Answer | None = None
+
+    @property
+    def state(self) -> JobState:
+        """Where this submit stands."""
+        if self.end is not None:
+            return "ended"
+        if self.lost is not None:
+            return "forgotten"
+        # A task that is known of counts, whatever else was answered: to take it for none would be to pay again.
+        if self.resolution is not None and self.resolution.outcome == "adopted":
+            return "ticket"
+        if self.answer is None:
+            return "open"
+        if self.answer.outcome != "unknown":
+            return self.answer.outcome
+        return "unknown" if self.resolution is None else "forgotten"
+
+    @property
+    def may_be_paid(self) -> bool:
+        """Whether nobody knows what became of it, or it was given up by somebody who did not look."""
+        if self.state == "forgotten":
+            return self.lost is not None or (self.resolution is not None and self.resolution.by == RESUBMITTED)
+        return self.state == "unknown"
+
+    @property
+    def task_id(self) -> str | None:
+        """RunningHub's task id, from whichever record has it."""
+        for record in (self.end, self.resolution, self.answer):
+            if record is not None and record.task_id:
+                return record.task_id
+        return None
+
+    @property
+    def late_task_id(self) -> str | None:
+        """The task of a ticket that came after the submit was settled without it."""
+        late = self.late.task_id if self.late is not None else None
+        return late if late != self.task_id else None
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """All that the journal knows of one job, in order."""
+
+    key: str
+    submits: tuple[Submit, ...] = ()
+
+    @property
+    def last(self) -> Submit | None:
+        """The newest submit, which decides how to go on."""
+        return self.submits[-1] if self.submits else None
+
+    @property
+    def next_n(self) -> int:
+        """The number of the next submit."""
+        return self.submits[-1].n + 1 if self.submits else 1
+
+    @property
+    def state(self) -> JobState:
+        """Where the job stands."""
+        return self.last.state if self.last else "new"
+
+    @property
+    def tickets(self) -> int:
+        """How many tasks this job has had, each of them paid for."""
+        return sum(1 for submit in self.submits if submit.task_id)
+
+    def payments(self, *, since: int) -> int:
+        """How many tasks this job may have paid for: its tickets, and submissions with an unknown outcome.
+
+        Args:
+            since: Only what this flow-run attempt or a later one submitted.
+        """
+        mine = (submit for submit in self.submits if submit.intent.attempt >= since)
+        return sum(1 for submit in mine if submit.task_id or submit.may_be_paid)
+
+    def adding(self, submit: Submit) -> JobView:
+        """The same job with one more submit, or with a newer look at one."""
+        others = (old for old in self.submits if old.n != submit.n)
+        return JobView(self.key, tuple(sorted((*others, submit), key=lambda one: one.n)))
+
+    @classmethod
+    def parse(cls, key: str, records: Mapping[str, Mapping[str, Any]]) -> JobView:
+        """Reads a job's records, whatever order they come in.
+
+        Args:
+            key: The job's key.
+            records: Full record key -> JSON object, as `Journal.job` returns them.
+
+        Raises:
+            UnreadableRecord: One of them has a form that this version does not know.
+        """
+        found: dict[int, dict[str, Mapping[str, Any]]] = {}
+        for name, record in records.items():
+            what, _, n = name.removeprefix(f"{key}-").rpartition("-")
+            if n.isdecimal():
+                found.setdefault(int(n), {})[what] = record
+        # A submit without its intent can only be a half-finished reading: the intent is always written first.
+        return cls(key, tuple(_submit(key, n, found[n]) for n in sorted(found) if "intent" in found[n]))
+
+
+def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
+    def read(what: str, kind: type[_R]) -> _R:
+        return _read(f"{key}-{what}-{n}", kind, records[what])
+
+    def find(what: str, kind: type[_R]) -> _R | None:
+        return read(what, kind) if what in records else None
+
+    return Submit(
+        n=n,
+        intent=read("intent", Intent),
+        answer=find("answer", Answer),
+        resolution=find("resolution", Resolution),
+        end=find("end", End),
+        lost=find("lost", Lost),
+        late=find("late", Answer),
+    )
+
+
+def _read(name: str, kind: type[_R], record: Mapping[str, Any]) -> _R:
+    try:
+        return kind.model_validate(record)
+    except ValidationError as error:
+        raise UnreadableRecord(
+            f"the record {name} has a form that this version cannot read ({_first_flaw(error)}). "
+            "What to do: use the version of rh-prefect that wrote it."
+        ) from error
+
+
+def _first_flaw(error: ValidationError) -> str:
+    flaw = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}"

@@ -1,0 +1,111 @@
+"""This machine's memory of tickets on their way to the journal.
+
+A ticket is written here the moment it arrives, and dropped once the journal has it. So neither a kill between
+RunningHub's answer and the journal's, nor a journal that cannot be reached, loses a task that was paid for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rh_prefect.jobs.journal.records import Answer
+from rh_prefect.private_files import create, flush_folder, make_folder
+
+_log = logging.getLogger("rh_prefect")
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """An answer that the journal may not have yet.
+
+    Attributes:
+        scope: The journal's scope.
+        key: The job's key.
+        n: The number of the submit.
+        answer: What RunningHub answered.
+    """
+
+    scope: str
+    key: str
+    n: int
+    answer: Answer
+
+
+class Spool:
+    """A folder of answers, one small file each."""
+
+    def __init__(self, folder: Path, *, flush: Callable[[Path], None] = flush_folder) -> None:
+        """Names the folder; it is made when first needed.
+
+        Args:
+            folder: The folder.
+            flush: Makes a folder's names survive a power failure.
+        """
+        self.folder = folder
+        self._flush = flush
+
+    async def save(self, entry: Spooled) -> None:
+        """Writes an answer in a thread, since a flush to the disk may take long; see `put`."""
+        try:
+            await asyncio.to_thread(self.put, entry)
+        except RuntimeError:  # at the end of a process no more threads start
+            self.put(entry)
+
+    def put(self, entry: Spooled) -> None:
+        """Writes an answer; it stands whole or not at all, also after a power failure.
+
+        Raises:
+            OSError: The folder cannot be written to.
+        """
+        changed = make_folder(self.folder)
+        draft = self.folder / f".{uuid.uuid4().hex}"
+        head = {"scope": entry.scope, "key": entry.key, "n": entry.n}
+        try:
+            with create(draft) as file:
+                file.write(json.dumps({**head, "answer": entry.answer.model_dump(mode="json")}).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self._path(entry.scope, entry.key, entry.n))
+        finally:
+            draft.unlink(missing_ok=True)
+        for folder in changed:
+            self._flush(folder)
+
+    def get(self, scope: str, key: str, n: int) -> Answer | None:
+        """Finds an answer."""
+        entry = _read(self._path(scope, key, n))
+        return entry.answer if entry else None
+
+    def drop(self, scope: str, key: str, n: int) -> None:
+        """Removes an answer that the journal has."""
+        self._path(scope, key, n).unlink(missing_ok=True)
+
+    def entries(self) -> Iterator[Spooled]:
+        """Lists what is waiting for its journal."""
+        for path in sorted(self.folder.glob("*.json")):
+            entry = _read(path)
+            if entry is not None:
+                yield entry
+
+    def _path(self, scope: str, key: str, n: int) -> Path:
+        return self.folder / f"{scope}--{key}--{n}.json"
+
+
+def _read(path: Path) -> Spooled | None:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        answer = Answer.model_validate(data["answer"])
+        return Spooled(scope=data["scope"], key=data["key"], n=data["n"], answer=answer)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        # The journal is the truth and is never less careful without a ticket: its intent stays open, then unknown.
+        _log.error("%s may hold the id of a paid task and cannot be read: %s. Look at the file.", path, error)
+        return None

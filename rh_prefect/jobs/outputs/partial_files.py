@@ -1,0 +1,76 @@
+"""Downloads in progress on this machine, each under a lock, so that two processes never write into one file."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from rh_prefect.jobs.workdir import kept_here
+from rh_prefect.media.names import safe
+from rh_prefect.private_files import make_folder
+
+
+@contextlib.contextmanager
+def part_file(folder: Path, name: str) -> Iterator[Path]:
+    """Gives a file to download into: the one that an earlier run of the same job left unfinished, where there is one.
+
+    Args:
+        folder: Where downloads in progress lie.
+        name: The same for the same output of the same task, so that a later run resumes it.
+
+    Yields:
+        The path. While another living process holds it, a private path instead. The file is left as it is: the caller
+        removes it once its content is published, and an unfinished one waits for the next run.
+
+    Raises:
+        StoreError: The folder cannot be written to.
+    """
+    name = safe(name)  # an id from RunningHub is a part of it
+    with kept_here(folder):
+        make_folder(folder)
+        lock = _lock(folder / f"{name}.lock")
+    if lock is None:
+        private = folder / f"{name}.{uuid.uuid4().hex}.part"
+        try:
+            yield private
+        finally:
+            remove(private)
+        return
+    try:
+        yield folder / f"{name}.part"
+    finally:
+        os.close(lock)
+
+
+def _lock(path: Path) -> int | None:
+    """Locks a file, made for that; None where another holds it. The lock ends with its process, however that dies."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_still(path, file):
+                return file
+        except BlockingIOError:
+            os.close(file)
+            return None
+        # Its holder removed it between the two calls: whoever comes next would lock another file of that name.
+        os.close(file)
+
+
+def _is_still(path: Path, file: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def remove(part: Path) -> None:
+    """Removes a download and what lies beside it."""
+    for path in part.parent.glob(f"{glob.escape(part.name)}*"):
+        path.unlink(missing_ok=True)
+    part.with_suffix(".lock").unlink(missing_ok=True)

@@ -1,0 +1,97 @@
+"""Picture and sound in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.video.stream import VideoStream
+
+from rh_prefect.media.edit.atomic_output import create_mp4, product
+from rh_prefect.media.edit.audio_stream import Picture, Track
+from rh_prefect.media.edit.sound import Sound, recording
+from rh_prefect.media.edit.video_reader import Canvas, fitted, opened, picture_of, reading, shape_of
+
+_PLAYS_EVERYWHERE = ("yuv420p", "yuvj420p")
+_TIMED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+"""Containers that give every packet its times; only from these can packets be copied."""
+
+_USUAL_RATE = 25
+
+
+def mux(video: Path, audio: Path, to: Path) -> float:
+    """Puts a picture and a sound track into one MP4.
+
+    H.264 is copied as it is, anything else is encoded anew. The sound becomes AAC (stereo, 48 kHz), cut or filled up
+    with silence to the length of the picture; the video's own sound is left out.
+
+    Args:
+        video: The picture.
+        audio: The sound: an audio file, or a video whose sound is taken.
+        to: The film, `.mp4`, with its index at the front.
+
+    Returns:
+        The length in seconds.
+
+    Raises:
+        MediaError: A file is missing, broken or cut short, or has no picture or no sound.
+        StoreError: The film cannot be written.
+    """
+    with opened(video) as source, Sound(recording(audio)) as sound, product(to) as part, create_mp4(part) as file:
+        stream = picture_of(source, video)
+        # The picture's stream is added by the call, before the track; its packets are written by the loop.
+        steps = _copy(source, stream, video, file) if _copyable(source, stream) else _encode(video, file)
+        track = Track(file)
+        seconds = 0.0
+        for seconds in steps:
+            track.reach(seconds, sound)
+        track.finish()
+        return seconds
+
+
+def _copyable(source: InputContainer, stream: VideoStream) -> bool:
+    context = stream.codec_context
+    plays = context.name == "h264" and context.pix_fmt in _PLAYS_EVERYWHERE
+    return plays and source.format.name in _TIMED and stream.start_time is not None
+
+
+def _copy(source: InputContainer, stream: VideoStream, video: Path, file: OutputContainer) -> Iterator[float]:
+    """Copies the picture, and says how far the sound may go: after each packet, and its whole length at last."""
+    return _copied(stream, _packets(source, stream, video), file, file.add_stream_from_template(stream))
+
+
+def _copied(
+    stream: VideoStream, packets: Iterator[av.Packet[VideoStream]], file: OutputContainer, copy: VideoStream
+) -> Iterator[float]:
+    start, clock, end = stream.start_time or 0, Fraction(stream.time_base or 1), 0
+    one_frame = round(1 / (clock * (stream.average_rate or _USUAL_RATE)))
+    for packet in packets:
+        packet.pts, packet.dts = (packet.pts or 0) - start, (packet.dts or 0) - start
+        end = max(end, packet.pts + (packet.duration or one_frame))
+        decoded_at = packet.dts
+        packet.stream = copy
+        file.mux(packet)
+        yield float(decoded_at * clock)
+    yield float(end * clock)
+
+
+def _packets(source: InputContainer, stream: VideoStream, video: Path) -> Iterator[av.Packet[VideoStream]]:
+    with reading(video):
+        # The last of them is empty: it tells a decoder that no more will come.
+        yield from (packet for packet in source.demux(stream) if packet.size)
+
+
+def _encode(video: Path, file: OutputContainer) -> Iterator[float]:
+    """As `_copy`, for what cannot be copied."""
+    canvas = Canvas.around([shape_of(video)])
+    return _encoded(fitted(video, canvas), Picture(file, canvas))
+
+
+def _encoded(frames: Iterator[av.VideoFrame], picture: Picture) -> Iterator[float]:
+    for frame in frames:
+        picture.write(frame)
+        yield picture.seconds
+    picture.finish()

@@ -1,0 +1,209 @@
+"""Pictures out of a video: opening it, its shape, and its frames fitted to one canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.filter import Graph
+from av.video.stream import VideoStream
+
+from rh_prefect.errors import MediaError
+from rh_prefect.media.probe import file_type
+from rh_prefect.media.truncation import missing_bytes
+
+FASTEST = Fraction(60)
+"""Frames a second beyond which a joined film does not go."""
+
+_USUAL_RATE = Fraction(25)
+_UNTAGGED = 2
+"""FFmpeg's value of a colour matrix that nobody wrote down."""
+
+_TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what the operating system, FFmpeg or Pillow says about an input into a `MediaError` that names it."""
+    try:
+        yield
+    except (OSError, av.FFmpegError, ValueError, SyntaxError, EOFError) as error:
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise MediaError(
+            f"The file {path} cannot be used: {said}. What to do: check that it exists, is complete and plays."
+        ) from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[InputContainer]:
+    """Opens a media file.
+
+    Raises:
+        MediaError: It is missing, empty, cut short, or no media file.
+    """
+    with reading(path):
+        if missing_bytes(path, file_type(path)):
+            raise ValueError("its end is missing")
+        # An absolute name cannot be taken for a protocol, as `a:b.mp4` could.
+        file = av.open(str(path.absolute()))
+    with file:
+        yield file
+
+
+def picture_of(file: InputContainer, path: Path) -> VideoStream:
+    """The video stream of a file; a cover picture is none.
+
+    Raises:
+        MediaError: There is no picture in it, or only a still one.
+    """
+    if file.format.name == "image2" or file.format.name.endswith("_pipe"):
+        raise MediaError(f"The file {path} is a still picture. What to do: give a video.")
+    for stream in file.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            stream.thread_type = "AUTO"
+            return stream
+    raise MediaError(f"The file {path} has no picture. What to do: give a video.")
+
+
+def frames_of(file: InputContainer, stream: VideoStream, path: Path) -> Iterator[av.VideoFrame]:
+    """Decodes a stream from where the file stands.
+
+    Raises:
+        MediaError: It is broken or cut short.
+    """
+    with reading(path):
+        yield from file.decode(stream)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a video is shown.
+
+    Attributes:
+        width: Pixels, upright and square.
+        height: Pixels, upright and square.
+        rate: Frames a second.
+        tagged: Whether the file says which colour matrix it uses.
+        has_audio: Whether it has a sound track.
+    """
+
+    width: int
+    height: int
+    rate: Fraction
+    tagged: bool
+    has_audio: bool
+
+
+def shape_of(path: Path) -> Shape:
+    """Looks at the head and the first frame of a video.
+
+    Raises:
+        MediaError: It cannot be read, or has no picture.
+    """
+    with opened(path) as file:
+        stream = picture_of(file, path)
+        frame = next(frames_of(file, stream, path), None)
+        if frame is None:
+            raise MediaError(f"The video {path} has not a single frame. What to do: make or fetch it again.")
+        width, height = shown_size(frame, stream)
+        rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
+        return Shape(width, height, rate, frame.colorspace != _UNTAGGED, bool(file.streams.audio))
+
+
+def shown_size(frame: av.VideoFrame, stream: VideoStream) -> tuple[int, int]:
+    """Width and height as a player shows them: with square pixels, the right way up."""
+    width, height = max(1, round(frame.width * (stream.sample_aspect_ratio or 1))), frame.height
+    return (height, width) if frame.rotation % 180 else (width, height)
+
+
+def turns_of(frame: av.VideoFrame) -> list[str]:
+    """The filters that put a frame upright."""
+    return _TURNS.get(frame.rotation % 360, [])
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """What every clip of a film is fitted to.
+
+    Attributes:
+        width: Pixels, even.
+        height: Pixels, even.
+        rate: Frames a second.
+        tagged: Whether the film says that its colours are BT.709; else they are those of the clips, and it says
+            nothing, as they do.
+    """
+
+    width: int
+    height: int
+    rate: Fraction
+    tagged: bool
+
+    @classmethod
+    def around(cls, shapes: Sequence[Shape]) -> Canvas:
+        """The size of the largest clip (the first of equals) and the highest frame rate."""
+        largest = max(shapes, key=lambda shape: shape.width * shape.height)
+        rate = min(FASTEST, max(shape.rate for shape in shapes))
+        tagged = any(shape.tagged for shape in shapes)
+        return cls(_even(largest.width), _even(largest.height), rate, tagged)
+
+    def size_within(self, width: int, height: int) -> tuple[int, int]:
+        """The largest even size that keeps the proportions of a picture and fits in."""
+        scale = min(Fraction(self.width, width), Fraction(self.height, height))
+        return min(self.width, _even(width * scale)), min(self.height, _even(height * scale))
+
+
+def fitted(path: Path, canvas: Canvas) -> Iterator[av.VideoFrame]:
+    """Decodes a video, upright, letterboxed, at the canvas's frame rate.
+
+    Yields:
+        Frames in yuv420p; their times mean nothing, they are simply one after the other.
+
+    Raises:
+        MediaError: The video is broken or cut short.
+    """
+    with opened(path) as file:
+        stream = picture_of(file, path)
+        graph: Graph | None = None
+        for frame in frames_of(file, stream, path):
+            graph = graph or _fitting(frame, stream, canvas)
+            graph.vpush(frame)
+            yield from _pulled(graph)
+        if graph is not None:
+            graph.vpush(None)
+            yield from _pulled(graph)
+
+
+def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Canvas) -> Graph:
+    width, height = canvas.size_within(*shown_size(frame, stream))
+    matrix = ":out_color_matrix=bt709" if canvas.tagged else ""
+    steps = [
+        "setpts=PTS-STARTPTS",
+        *turns_of(frame),
+        f"scale={width}:{height}:flags=bicubic:out_range=tv{matrix}",
+        "format=yuv420p",
+        f"pad={canvas.width}:{canvas.height}:-1:-1:color=black",
+        "setsar=1",
+        f"fps={canvas.rate}",
+    ]
+    graph = Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    nodes = [graph.add(*step.split("=", 1)) for step in steps]
+    graph.link_nodes(source, *nodes, graph.add("buffersink")).configure()
+    return graph
+
+
+def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
+    while True:
+        try:
+            yield graph.vpull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+
+
+def _even(length: Fraction | int) -> int:
+    return max(2, round(Fraction(length) / 2) * 2)

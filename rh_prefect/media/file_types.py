@@ -1,0 +1,171 @@
+"""Says by its first bytes what a file is; names are not trusted."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from rh_prefect.media.media import Kind
+
+HEAD = 4096
+"""So many bytes are enough to tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileType:
+    """A kind of file.
+
+    Attributes:
+        kind: What a model takes it for.
+        mime: Its MIME type.
+        extension: Its usual extension, without a dot.
+    """
+
+    kind: Kind
+    mime: str
+    extension: str
+
+
+PNG = FileType("image", "image/png", "png")
+JPEG = FileType("image", "image/jpeg", "jpg")
+WEBP = FileType("image", "image/webp", "webp")
+GIF = FileType("image", "image/gif", "gif")
+BMP = FileType("image", "image/bmp", "bmp")
+TIFF = FileType("image", "image/tiff", "tiff")
+AVIF = FileType("image", "image/avif", "avif")
+HEIC = FileType("image", "image/heic", "heic")
+MP4 = FileType("video", "video/mp4", "mp4")
+MOV = FileType("video", "video/quicktime", "mov")
+WEBM = FileType("video", "video/webm", "webm")
+MKV = FileType("video", "video/x-matroska", "mkv")
+AVI = FileType("video", "video/x-msvideo", "avi")
+FLV = FileType("video", "video/x-flv", "flv")
+M4A = FileType("audio", "audio/mp4", "m4a")
+WAV = FileType("audio", "audio/wav", "wav")
+MP3 = FileType("audio", "audio/mpeg", "mp3")
+AAC = FileType("audio", "audio/aac", "aac")
+FLAC = FileType("audio", "audio/flac", "flac")
+OGG = FileType("audio", "audio/ogg", "ogg")
+GLB = FileType("3d", "model/gltf-binary", "glb")
+GLTF = FileType("3d", "model/gltf+json", "gltf")
+PLY = FileType("3d", "model/ply", "ply")
+STL = FileType("3d", "model/stl", "stl")
+OBJ = FileType("3d", "model/obj", "obj")
+FBX = FileType("3d", "application/octet-stream", "fbx")
+ZIP = FileType("other", "application/zip", "zip")
+PDF = FileType("other", "application/pdf", "pdf")
+JSON = FileType("text", "application/json", "json")
+TEXT = FileType("text", "text/plain", "txt")
+UNKNOWN = FileType("other", "application/octet-stream", "bin")
+
+_MAGIC: tuple[tuple[bytes, FileType], ...] = (
+    (b"\x89PNG\r\n\x1a\n", PNG),
+    (b"\xff\xd8\xff", JPEG),
+    (b"GIF87a", GIF),
+    (b"GIF89a", GIF),
+    (b"BM", BMP),
+    (b"II*\x00", TIFF),
+    (b"MM\x00*", TIFF),
+    (b"FLV\x01", FLV),
+    (b"ID3", MP3),
+    (b"fLaC", FLAC),
+    (b"OggS", OGG),
+    (b"glTF", GLB),
+    (b"ply\n", PLY),
+    (b"ply\r\n", PLY),
+    (b"Kaydara FBX Binary", FBX),
+    (b"PK\x03\x04", ZIP),
+    (b"PK\x05\x06", ZIP),
+    (b"%PDF-", PDF),
+)
+
+_RIFF = {b"WEBP": WEBP, b"AVI ": AVI, b"WAVE": WAV}
+_BRANDS = {
+    b"qt  ": MOV,
+    b"M4A ": M4A,
+    b"M4B ": M4A,
+    b"avif": AVIF,
+    b"avis": AVIF,
+    b"heic": HEIC,
+    b"heix": HEIC,
+    b"mif1": HEIC,
+}
+_POINT = re.compile(rb"^v\s+-?\d+\.?\d*(?:e[-+]?\d+)?\s+-?\d", re.MULTILINE)
+
+
+def sniff(head: bytes, *, size: int) -> FileType:
+    """Tells the type of a file.
+
+    Args:
+        head: Its first bytes, `HEAD` of them or all.
+        size: Its size in bytes.
+
+    Returns:
+        The type; `UNKNOWN` where nothing fits.
+    """
+    if head[:4] == b"RIFF" and head[8:12] in _RIFF:
+        return _RIFF[head[8:12]]
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+        return _BRANDS.get(head[8:12], MP4) if head[4:8] == b"ftyp" else MOV
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return WEBM if b"webm" in head[:64] else MKV
+    for magic, found in _MAGIC:
+        if head.startswith(magic) and (found is not BMP or _is_bmp(head)):
+            return found
+    return _sniff_frames(head) or _sniff_text(head, size) or _sniff_stl(head, size) or UNKNOWN
+
+
+def _is_bmp(head: bytes) -> bool:
+    """Two letters are no proof: a BMP's reserved bytes are zero."""
+    return head[6:10] == b"\0\0\0\0"
+
+
+def _sniff_frames(head: bytes) -> FileType | None:
+    """Finds raw MP3 or AAC, which begin with the sync bits of a first frame."""
+    if len(head) < 4 or head[0] != 0xFF:
+        return None
+    if head[1] & 0xF6 == 0xF0:
+        return AAC
+    layer, rate = head[1] & 0x06, head[2] & 0xF0
+    return MP3 if head[1] & 0xE0 == 0xE0 and layer == 0x02 and rate not in (0x00, 0xF0) else None
+
+
+def _sniff_text(head: bytes, size: int) -> FileType | None:
+    if b"\0" in head:
+        return None
+    text = _decoded(head, whole=size <= len(head))
+    if text is None:
+        return None
+    start = text.lstrip("\ufeff \t\r\n")
+    if start.startswith(("{", "[")) and (size > len(head) or _is_json(text)):
+        return GLTF if '"asset"' in text and '"version"' in text and start.startswith("{") else JSON
+    if text.startswith("solid ") and "facet normal" in text:
+        return STL
+    return OBJ if text.startswith("mtllib ") or _POINT.search(head) else TEXT
+
+
+def _decoded(head: bytes, *, whole: bool) -> str | None:
+    for cut in range(1 if whole else 4):
+        # The head of a longer text may end within a character.
+        try:
+            return head[: len(head) - cut].decode()
+        except UnicodeDecodeError:
+            continue
+    return None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text.lstrip("\ufeff"))
+    except ValueError:
+        return False
+    except RecursionError:
+        return True  # nested deeper than the decoder can go; a longer text is not decoded either
+    return True
+
+
+def _sniff_stl(head: bytes, size: int) -> FileType | None:
+    """Finds a binary STL, which has no magic but whose number of triangles gives its size."""
+    triangles = int.from_bytes(head[80:84], "little")
+    return STL if len(head) >= 84 and triangles and size == 84 + 50 * triangles else None

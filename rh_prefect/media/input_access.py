@@ -1,0 +1,303 @@
+"""Which inputs may be read: rows of a table and fields of a form may name any file and any address.
+
+Two rules hold. A link is read from public addresses only, unless private ones are allowed; that is checked where the
+connection is made, for each redirect, on the very address that is connected to. And where inputs are restricted, as in
+deployments, a file is read only below one of the roots.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpcore
+import httpx
+
+from rh_prefect.errors import MediaError
+from rh_prefect.media.urls import is_local, local_path, protocol_of, shown_url
+from rh_prefect.settings import get_settings
+
+_EMBEDDED: Final = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
+"""IPv6 networks whose last four bytes are an IPv4 address that is connected to."""
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class InputAccess:
+    """What may be read as an input.
+
+    Attributes:
+        roots: Folders and URL prefixes below which everything may be read.
+        is_restricted: Whether only what is below a root, or behind an https link to a public address, may be read.
+        private_links: Whether links may lead to private addresses, and by http where inputs are restricted.
+    """
+
+    roots: tuple[str, ...] = ()
+    is_restricted: bool = False
+    private_links: bool = False
+
+    def check(self, source: str) -> None:
+        """Refuses a source that may not be read, without any request.
+
+        Args:
+            source: A path, an fsspec URI or an http(s) URL.
+
+        Raises:
+            MediaError: It may not be read.
+        """
+        if self._is_below_root(source):
+            return
+        if protocol_of(source) in ("http", "https") and "::" not in source:
+            self._check_link(source)
+        elif self.is_restricted:
+            raise MediaError(
+                f"The file {_shown(source)} may not be read here: a deployment reads files below the folder of its "
+                "table, below the place for outputs and below RH_INPUT_ROOTS, and https links to public addresses. "
+                "What to do: put it there, or add its folder to RH_INPUT_ROOTS on the worker."
+            )
+
+    def check_address(self, address: str, *, host: str) -> None:
+        """Refuses an address that a link may not lead to.
+
+        Args:
+            address: The IP address that is to be connected to.
+            host: The name that it was found under.
+
+        Raises:
+            MediaError: It is not a public address.
+        """
+        if not self.private_links and not is_public(address):
+            raise MediaError(
+                f"A link to {host} may not be read: {address} is not a public address. What to do: give the file "
+                "itself; or, for links into your own network, set RH_ALLOW_PRIVATE_LINKS=1 or add the prefix to "
+                "RH_INPUT_ROOTS."
+            )
+
+    def reads_any_address(self, url: str) -> bool:
+        """Whether a link may lead to any address."""
+        return self.private_links or self._is_below_root(url)
+
+    def _check_link(self, url: str) -> None:
+        parts = _split(url)
+        if self.is_restricted and parts.scheme != "https" and not self.private_links:
+            raise MediaError(
+                f"The link {_shown(url)} may not be read here: a deployment reads https links only. "
+                "What to do: give an https link, or add its prefix to RH_INPUT_ROOTS on the worker."
+            )
+        host = parts.hostname or ""
+        with suppress(ValueError):
+            self.check_address(str(ipaddress.ip_address(host)), host=host)
+
+    def _is_below_root(self, source: str) -> bool:
+        return any(_is_below(source, root) for root in self.roots)
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the internet's: not private, loopback, link-local, shared or multicast.
+
+    Args:
+        address: The address, as text.
+    """
+    found: Address = ipaddress.ip_address(address.partition("%")[0])
+    return all(one.is_global and not one.is_multicast for one in (found, *_embedded(found)))
+
+
+def _embedded(address: Address) -> Iterator[Address]:
+    if not isinstance(address, ipaddress.IPv6Address):
+        return
+    found = (address.ipv4_mapped, address.sixtofour, *(address.teredo or ()))
+    yield from (one for one in found if one is not None)
+    if any(address in network for network in _EMBEDDED):
+        yield ipaddress.IPv4Address(address.packed[-4:])
+
+
+def _is_below(source: str, root: str) -> bool:
+    if is_local(root):
+        return is_local(source) and _is_below_folder(local_path(source), local_path(root))
+    if is_local(source) or "::" in source or any(part in (".", "..") for part in unquote(source).split("/")):
+        return False
+    return _spelt(source).startswith(f"{_spelt(root).rstrip('/')}/")
+
+
+def _is_below_folder(path: str, folder: str) -> bool:
+    # As links lead: one below the folder may lead out of it.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _spelt(uri: str) -> str:
+    if protocol_of(uri) in ("http", "https"):
+        parts = _split(uri)
+        return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}"
+    return f"{protocol_of(uri)}://{uri.partition('://')[2]}"
+
+
+def _split(url: str) -> Any:  # what `urlsplit` gives
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # raises where it is not a number
+    except ValueError:
+        raise MediaError(f"{_shown(url)} is not a valid link. What to do: correct it.") from None
+    return parts
+
+
+def _shown(source: str) -> str:
+    return shown_url(source).partition("?")[0]
+
+
+# --- which rule holds ---
+
+_is_deployed: list[Callable[[], bool]] = []
+_roots: ContextVar[tuple[str, ...]] = ContextVar("rh_input_roots", default=())
+
+
+def ask_whether_deployed(is_deployed: Callable[[], bool]) -> None:
+    """Has inputs restricted wherever this says that the caller runs in a deployment.
+
+    Args:
+        is_deployed: Looks at the caller's context.
+    """
+    _is_deployed.append(is_deployed)
+
+
+def allow_below(*roots: str) -> None:
+    """Allows files below some folders and prefixes, for the rest of the caller's context.
+
+    Args:
+        roots: Folders and URL prefixes that the caller's own code or deployment names, never a row or a field.
+    """
+    _roots.set(tuple(dict.fromkeys((*_roots.get(), *roots))))
+
+
+def current_access(*roots: str) -> InputAccess:
+    """Says what the caller may read, by the settings and the run that it is in.
+
+    Args:
+        roots: Further folders and prefixes.
+    """
+    settings = get_settings()
+    return InputAccess(
+        roots=(*roots, *_roots.get(), settings.out, *settings.input_roots),
+        is_restricted=settings.restrict_inputs or any(is_deployed() for is_deployed in _is_deployed),
+        private_links=settings.allow_private_links,
+    )
+
+
+# --- links ---
+
+
+def open_client(access: InputAccess, *, timeout: httpx.Timeout) -> httpx.Client:
+    """Makes a client that reads links as far as they may be read; it follows redirects.
+
+    Args:
+        access: What may be read.
+        timeout: The limits of each step.
+    """
+    return httpx.Client(transport=CheckedTransport(access), follow_redirects=True, timeout=timeout)
+
+
+class CheckedTransport(httpx.BaseTransport):
+    """Sends requests to addresses that may be read; each redirect is a request.
+
+    Args:
+        access: What may be read.
+        resolve: Finds the addresses of a host's name.
+    """
+
+    def __init__(self, access: InputAccess, *, resolve: Callable[[str, int], Iterable[str]] | None = None) -> None:
+        self._access = access
+        self._resolve = resolve or _addresses
+        self._open = httpx.HTTPTransport()
+        self._checked = httpx.HTTPTransport()
+        # httpx itself offers no choice of a backend.
+        self._checked._pool = httpcore.ConnectionPool(
+            ssl_context=httpx.create_ssl_context(), network_backend=_CheckedBackend(access, self._resolve)
+        )
+        self._by_proxy: dict[str, httpx.HTTPTransport] = {}
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends a request.
+
+        Raises:
+            MediaError: It leads to where nothing may be read.
+        """
+        url = str(request.url)
+        self._access.check(url)
+        proxy = _proxy_for(request.url)
+        is_open = self._access.reads_any_address(url)
+        if proxy is None:
+            return (self._open if is_open else self._checked).handle_request(request)
+        if not is_open:
+            self._check_name(request.url.host)
+        if proxy not in self._by_proxy:
+            self._by_proxy[proxy] = httpx.HTTPTransport(proxy=proxy)
+        return self._by_proxy[proxy].handle_request(request)
+
+    def _check_name(self, host: str) -> None:
+        """Checks a name that a proxy connects to; one that only the proxy knows is left to it."""
+        with suppress(OSError):
+            for address in self._resolve(host, 0):
+                self._access.check_address(address, host=host)
+
+    def close(self) -> None:
+        """Closes every connection."""
+        for transport in (self._open, self._checked, *self._by_proxy.values()):
+            transport.close()
+
+
+class _CheckedBackend(httpcore.SyncBackend):
+    """Connects to the very addresses that were checked: a name may have others a moment later."""
+
+    def __init__(self, access: InputAccess, resolve: Callable[[str, int], Iterable[str]]) -> None:
+        self._access = access
+        self._resolve = resolve
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        with _as_connect_error():
+            addresses = list(self._resolve(host, port))
+        for address in addresses:
+            self._access.check_address(address, host=host)
+        error: httpcore.ConnectError | httpcore.ConnectTimeout | None = None
+        for address in addresses:
+            try:
+                return super().connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as failed:
+                error = failed
+        raise error or httpcore.ConnectError(f"{host} has no address")
+
+
+@contextmanager
+def _as_connect_error() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UnicodeError) as error:
+        raise httpcore.ConnectError(str(error)) from error
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    found = socket.getaddrinfo(host, port or None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def _proxy_for(url: httpx.URL) -> str | None:
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or url.host in ("localhost", "127.0.0.1", "::1") or proxy_bypass(url.host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"

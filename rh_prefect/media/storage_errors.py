@@ -1,0 +1,167 @@
+"""What a place for files says when it refuses, in words: the one door through which foreign errors come in."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rh_prefect.errors import MediaError, RunningHubError, StoreError
+from rh_prefect.media.urls import masked_url
+
+_RIGHTS = "the key or user may not do this"
+_OTHER = "read its own words, then correct the address or the storage options"
+
+_BY_CLASS: dict[str, tuple[str, str]] = {
+    "NoCredentialsError": (
+        "no credentials were found",
+        "set a key and secret in the storage options or as AWS_… variables",
+    ),
+    "PartialCredentialsError": ("half of the credentials is missing", "set both key and secret"),
+    "EndpointConnectionError": ("nothing answers there", "check endpoint_url, and that the service runs"),
+    "ConnectTimeoutError": ("nothing answers there", "check endpoint_url and the network"),
+    "ReadTimeoutError": ("it stopped answering", "check the network, then run again"),
+    "FSTimeoutError": ("it stopped answering", "check the network, then run again"),
+    "ConnectError": ("nothing answers there", "check the link, and that its host can be reached"),
+    "TimeoutException": ("it stopped answering", "check the network, then run again"),
+    "RemoteProtocolError": ("the connection broke before the end", "run it again"),
+    "UnsupportedProtocol": ("this is no address", "correct the link"),
+    "InvalidURL": ("this is no address", "correct the link"),
+    "NoSuchBucket": ("there is no such bucket", "create the bucket or correct its name"),
+    "SignatureDoesNotMatch": ("the secret does not belong to the key", "correct key and secret in the storage options"),
+    "InvalidAccessKeyId": ("the key is unknown", "correct key and secret in the storage options"),
+}
+"""Exceptions and S3 error codes by name: the libraries behind fsspec are not imported to find out."""
+
+_BY_TYPE: tuple[tuple[type[BaseException], str, str], ...] = (
+    (PermissionError, _RIGHTS, "give it the right to read, write and delete there, or choose another place"),
+    (NotADirectoryError, "a part of the path is a file, not a folder", "choose a folder"),
+    (FileExistsError, "a part of the path is a file, not a folder", "choose a folder"),
+    (IsADirectoryError, "there is a folder where a file was expected", "choose another name, or name a file in it"),
+    (FileNotFoundError, "there is no such file", "check the path"),
+    (ModuleNotFoundError, "the library for this kind of place is not installed", "install the library that is named"),
+    (ImportError, "the library for this kind of place is not installed", "install the library that is named"),
+    (TimeoutError, "it stopped answering", "check the network, then run again"),
+    (TypeError, "the address or a storage option is not accepted", "correct the address or the storage options"),
+    (ValueError, "the address or a storage option is not accepted", "correct the address or the storage options"),
+    (ConnectionError, "nothing answers there", "check that the service runs and can be reached"),
+)
+
+_BY_ERRNO: dict[int, tuple[str, str]] = {
+    errno.ENOSPC: ("the disk is full", "free some space or choose another place"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space or choose another place"),
+    errno.EFBIG: ("the file is larger than may be written there", "raise the limit or choose another place"),
+    errno.EROFS: ("the file system is read-only", "choose another place"),
+    errno.ENAMETOOLONG: ("the name is too long", "shorten the name or the template"),
+    errno.EIO: ("the disk or the service reported a fault", "check its health, then run again"),
+}
+
+_OPEN = {"endpoint_url", "region_name", "region", "profile", "signature_version", "addressing_style", "anon", "host"}
+_PAIR = re.compile(r"[^\s\"'/:@]+:(?![/:]|\d{1,5}[/?#])[^\s\"'@]+@")
+"""A user and a password without a scheme before them, as libraries quote parts of an address."""
+
+_PORT = re.compile(r"(?i)\bport\b.*'")
+"""A library's words about a port that is not a number: it quotes what may be the beginning of a password."""
+
+_BUCKET = re.compile(r'(?<=bucket name ")[^"]*:[^"]*')
+"""What S3's library takes for a bucket's name, where a key and a secret are in its place."""
+
+
+@contextmanager
+def as_store_error(doing: str, place: str, *, options: Mapping[str, object] | None = None) -> Iterator[None]:
+    """Raises what goes wrong inside as a `StoreError`.
+
+    Args:
+        doing: What was being done, as in "write shots/1.mp4".
+        place: The store's URL.
+        options: The storage options; their values are masked in the message.
+
+    Raises:
+        StoreError: With the place, what happened and what to do.
+    """
+    try:
+        yield
+    except RunningHubError:
+        raise
+    except Exception as error:
+        message, cause = describe(error, f"Could not {doing} in {place}", options=options)
+        raise StoreError(message) from cause
+
+
+@contextmanager
+def as_media_error(source: str, *, options: Mapping[str, object] | None = None) -> Iterator[None]:
+    """Raises what goes wrong inside as a `MediaError` about an input.
+
+    Args:
+        source: The input, without a signature.
+        options: The storage options; their values are masked in the message.
+
+    Raises:
+        MediaError: With the input, what happened and what to do.
+    """
+    try:
+        yield
+    except RunningHubError:
+        raise
+    except Exception as error:
+        message, cause = describe(error, f"The file {source} cannot be read", options=options)
+        raise MediaError(message) from cause
+
+
+def describe(
+    error: Exception, opening: str, *, options: Mapping[str, object] | None = None
+) -> tuple[str, Exception | None]:
+    """Words for a foreign error, and the error itself as a cause if it gives no secret away."""
+    what, advice = _explain(error)
+    if _PORT.search(str(error)):
+        what, advice = "its port is not a number", "write / as %2F and @ as %40 in a password, or give it as an option"
+        return f"{opening}: {what}. What to do: {advice}.", None
+    # Without the path, which an OSError adds to its words and which the opening has already.
+    said = masked(str(getattr(error, "strerror", None) or error).strip(), options)
+    quote = f' It said: "{said}".' if said else ""
+    clean = all(masked(str(one), options) == str(one) for one in _chain(error))
+    return f"{opening}: {what}.{quote} What to do: {advice}.", error if clean else None
+
+
+def masked(text: str, options: Mapping[str, object] | None = None) -> str:
+    """The text without the values of storage options and without whatever may be a user's name and password."""
+    for secret in sorted(_secrets(options or {}), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _BUCKET.sub("***", _PAIR.sub("***@", masked_url(text)))
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    for name in _names(error):
+        if name in _BY_CLASS:
+            return _BY_CLASS[name]
+    if isinstance(error, OSError) and error.errno in _BY_ERRNO:
+        return _BY_ERRNO[error.errno]
+    for kind, what, advice in _BY_TYPE:
+        if isinstance(error, kind):
+            return what, advice
+    return f"it failed ({type(error).__name__})", _OTHER
+
+
+def _names(error: BaseException) -> Iterator[str]:
+    """The names by which an error may be known: its classes, its S3 code, and those of its causes."""
+    for one in _chain(error):
+        yield from (kind.__name__ for kind in type(one).__mro__)
+        response = getattr(one, "response", None)
+        if isinstance(response, Mapping):
+            yield str(response.get("Error", {}).get("Code", ""))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it, as a traceback shows them."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _secrets(value: object, name: str = "") -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _secrets(inner, str(key))
+    elif isinstance(value, str) and len(value) >= 4 and name not in _OPEN:
+        yield value

@@ -1,0 +1,102 @@
+"""`generate_many`: many paid jobs at once, in one process and on few threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from prefect.client.schemas.objects import State
+from prefect.tasks import Task
+
+from rh_prefect.flow_runs.suspension import Wait, in_round, open_round, party, wait_for
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.options import Asked
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.suspension import Left, Round
+from rh_prefect.tasks.generate import generate
+
+_Job: TypeAlias = tuple[Task[..., Any], Asked]
+"""A task at the place of its call, and what it is to make."""
+
+WAVE = 10
+"""How many task runs start together: a thousand starts in one go would hold up the event loop for seconds, and
+Prefect's server for longer, which takes note of some 25 task runs a second."""
+
+BETWEEN_WAVES = 0.2
+"""Seconds between two waves, so that the first jobs are submitted before the last ones are started."""
+
+
+def generate_many(asked: Iterable[Asked], *, wait: Wait = "poll", **options: Any) -> Coroutine[Any, Any, list[Result]]:
+    """Runs many jobs at once and waits for all of them, the failed ones included.
+
+    Use this and not `generate.map`, which gives each waiting job a thread and an event loop of its own.
+
+        clips = await generate_many([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")
+                                     for photo in photos], wait="suspend")
+
+    Args:
+        asked: What to run; RunningHub's own limit decides how many of them run at once.
+        wait: How to wait: `suspend` suspends the run when all jobs are submitted, so that it holds no worker, and goes
+            on when they have ended. It needs a deployment and a receiver of webhooks; else the run waits in its
+            process, as with `poll`.
+        options: Passed on to each `generate`.
+
+    Returns:
+        The results, in the order of what was asked.
+
+    Raises:
+        ExceptionGroup: Some failed; each of its errors names its job. What succeeded is kept, and running the same flow
+            run again pays only for what is missing.
+    """
+    # In the caller's own thread, at once: here the calls have an order.
+    jobs = [(generate.at_its_place(one, **options), one) for one in asked]
+    return _run_jobs(jobs, wait, options)
+
+
+async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: dict[str, Any]) -> list[Result]:
+    together = await open_round(wait, deadline=options.get("deadline"))
+    done = await _run_all(jobs, options, together)
+    if together is not None and any(isinstance(one, Left) for one in done):
+        await together.suspend()
+        done = await asyncio.gather(*map(_finish, done), return_exceptions=True)
+    failed = [one for one in done if isinstance(one, Exception)]
+    if failed:
+        raise ExceptionGroup(f"{len(failed)} of {len(done)} jobs did not succeed", failed)
+    return [one for one in done if isinstance(one, Result)]
+
+
+async def _run_all(jobs: Sequence[_Job], options: dict[str, Any], together: Round | None) -> list[Any]:
+    if together is not None:
+        await LOOP.call(together.expect(len(jobs)))
+    runs: list[asyncio.Task[Result | Left]] = []
+    with in_round(together):
+        for number, (by, one) in enumerate(jobs):
+            if number and number % WAVE == 0:
+                await asyncio.sleep(BETWEEN_WAVES)
+            runs.append(asyncio.ensure_future(_run(by, one, options, together)))
+    return list(await asyncio.gather(*runs, return_exceptions=True))
+
+
+async def _run(by: Task[..., Any], asked: Asked, options: dict[str, Any], together: Round | None) -> Result | Left:
+    async with party(together):
+        return await run_or_leave(asked, by=by, **options)
+
+
+async def run_or_leave(asked: Asked, *, by: Task[..., Any] = generate, **options: Any) -> Result | Left:
+    """Runs one job as a task run; as one of a round it is left to itself when all of them run.
+
+    Args:
+        asked: What to run.
+        by: `generate`, with options of its own.
+        options: Passed on to it.
+    """
+    done: Any = await by(asked, **options)
+    outcome: Result | Left = await done.aresult() if isinstance(done, State) else done
+    return outcome
+
+
+async def _finish(one: Result | Left | BaseException) -> Result:
+    if isinstance(one, BaseException):
+        raise one
+    return await wait_for(one) if isinstance(one, Left) else one

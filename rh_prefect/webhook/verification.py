@@ -1,0 +1,196 @@
+"""Looks into what a webhook told: asks RunningHub, records the end, and announces it.
+
+Nothing happens that RunningHub does not confirm: a delivery is only ever a reason to ask. What is lost, late, doubled
+or forged changes nothing but the time at which an end is noticed, since whoever waits also polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from rh_prefect.errors import RunningHubError, TaskNotFound
+from rh_prefect.flow_runs.queries import is_flow_run, journal_of
+from rh_prefect.flow_runs.remote_task import confirmed_end, paying_client
+from rh_prefect.flow_runs.task_events import announce
+from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.jobs.journal.records import End, JobView, Resolution, Submit
+from rh_prefect.jobs.loop_thread import LOOP
+
+PAUSES: Final = (1.0, 3.0, 9.0)
+"""Seconds before each further look at what cannot be confirmed yet: RunningHub may tell of an end a moment before its
+query does, and a submit's answer may be about to be recorded."""
+
+AT_ONCE: Final = 8
+MOST_WAITING: Final = 2000
+"""Deliveries that are looked into at a time; more are refused for now, and RunningHub sends them again."""
+
+REMEMBERED: Final = 10_000
+Verdict = Literal["done", "nothing", "later"]
+_log = logging.getLogger("rh_prefect")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a delivery says.
+
+    Attributes:
+        scope: From the address: the journal's scope.
+        key: From the address: the job's key.
+        n: From the address: the number of the submit.
+        task_id: From the body: the task that is said to have ended.
+    """
+
+    scope: str
+    key: str
+    n: int
+    task_id: str
+
+    @property
+    def job(self) -> str:
+        """The job's full name."""
+        return f"{self.scope}/{self.key}"
+
+
+class Confirmer:
+    """Works in the background, on the package's loop thread; each delivery once, however often it comes."""
+
+    def __init__(
+        self,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_end: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Starts with nothing to do.
+
+        Args:
+            sleep: Waits before another look.
+            on_end: Called on the loop thread when an end was confirmed.
+        """
+        self._sleep = sleep
+        self._on_end = on_end
+        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._lock = threading.Lock()
+        self._at_work: dict[Told, bool] = {}
+        self._done: dict[Told, None] = {}
+
+    def take(self, told: Told) -> bool:
+        """Takes a delivery, from any thread, and returns at once.
+
+        Returns:
+            False where there is too much to do already.
+        """
+        with self._lock:
+            if told in self._done:
+                return True
+            if told in self._at_work:
+                # The first of the two may have been a forgery, and this one the truth.
+                self._at_work[told] = True
+                return True
+            if len(self._at_work) >= MOST_WAITING:
+                return False
+            self._at_work[told] = False
+        LOOP.submit(self._work(told))
+        return True
+
+    async def _work(self, told: Told) -> None:
+        is_done = False
+        try:
+            is_done = await self._look_until_clear(told)
+            while not is_done and self._came_again(told):
+                is_done = await self._look_until_clear(told)
+        finally:
+            with self._lock:
+                del self._at_work[told]
+                if is_done:
+                    self._done[told] = None
+                    if len(self._done) > REMEMBERED:
+                        del self._done[next(iter(self._done))]
+            if is_done:
+                self._on_end()
+
+    def _came_again(self, told: Told) -> bool:
+        with self._lock:
+            again, self._at_work[told] = self._at_work[told], False
+        return again
+
+    async def _look_until_clear(self, told: Told) -> bool:
+        for pause in (*PAUSES, None):
+            async with self._gate:
+                verdict = await self._look(told, is_last=pause is None)
+            if verdict != "later" or pause is None:
+                return verdict == "done"
+            await self._sleep(pause)
+        return False
+
+    async def _look(self, told: Told, *, is_last: bool) -> Verdict:
+        try:
+            return await _confirm(told, is_last=is_last)
+        except TaskNotFound:
+            _log.warning("%s: a webhook told of task %s, which RunningHub does not know", told.job, told.task_id)
+            return "nothing"
+        except RunningHubError as error:
+            _log.warning("%s: what a webhook told of task %s cannot be confirmed: %s", told.job, told.task_id, error)
+        except Exception:  # a receiver that falls over tells of nothing more
+            _log.exception("%s: what a webhook told of task %s cannot be confirmed", told.job, told.task_id)
+        return "later"
+
+
+async def _confirm(told: Told, *, is_last: bool) -> Verdict:
+    journal = journal_of(told.scope)
+    submit = await _submit_of(told, journal)
+    if submit is None:
+        _log.warning("%s: a webhook told of submit %d, of which no record is found here", told.job, told.n)
+        return "nothing"
+    if submit.task_id is None:
+        verdict = await _adopt(told, submit, journal, is_last=is_last)
+        if verdict != "done":
+            return verdict
+    elif submit.task_id != told.task_id:
+        _log.warning("%s: a webhook told of task %s, which is not this job's", told.job, told.task_id)
+        return "nothing"
+    end = submit.end or await confirmed_end(submit, told.task_id, key=told.key, journal=journal)
+    if end is None:
+        return "later"
+    _announce(told, submit, end)
+    return "done"
+
+
+async def _submit_of(told: Told, journal: Journal) -> Submit | None:
+    view = JobView.parse(told.key, await journal.job(told.key))
+    return next((submit for submit in view.submits if submit.n == told.n), None)
+
+
+async def _adopt(told: Told, submit: Submit, journal: Journal, *, is_last: bool) -> Verdict:
+    """Settles a submit whose answer was lost, where RunningHub itself says that this task's webhook goes to it."""
+    if submit.state == "open" and not is_last:
+        return "later"
+    if submit.state not in ("open", "unknown"):
+        _log.error(
+            "%s: a webhook told of task %s for a submit that is recorded as %s. What to do: look whether it was paid "
+            "for, in RunningHub's call log.",
+            told.job,
+            told.task_id,
+            submit.state,
+        )
+        return "nothing"
+    event = await (await paying_client(submit.intent)).webhooks.detail(told.task_id)
+    if not urlsplit(event.url).path.endswith(f"/{told.scope}/{told.key}/{told.n}"):
+        _log.warning("%s: a webhook told of task %s, whose webhook is another's", told.job, told.task_id)
+        return "nothing"
+    settled = Resolution(outcome="adopted", task_id=told.task_id, by="its webhook, as RunningHub confirms")
+    if await journal.create(f"{told.key}-resolution-{told.n}", settled.model_dump(mode="json")):
+        _log.info("%s: submit %d was unknown and is task %s, as its webhook shows", told.job, told.n, told.task_id)
+    now = await _submit_of(told, journal)
+    return "done" if now is not None and now.task_id == told.task_id else "nothing"
+
+
+def _announce(told: Told, submit: Submit, end: End) -> None:
+    flow_run = told.scope if is_flow_run(told.scope) else None
+    announce(told.task_id, job=told.job, model=submit.intent.model, status=end.status, flow_run=flow_run)
+    _log.info("%s: task %s has ended: %s", told.job, told.task_id, end.status)

@@ -1,0 +1,82 @@
+"""Secrets that have to be in an address are in it on the wire, and nowhere else."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from rh_prefect.client import Client
+from rh_prefect.client.url_masking import HIDDEN, HiddenAddressTransport, behind_mask, hide_signature
+from rh_prefect.errors import NotDelivered
+
+KEY = SecretStr("canary0123456789abcdef0123456789")
+
+
+class Recorder(httpx.AsyncBaseTransport):
+    def __init__(self) -> None:
+        self.urls: list[str] = []
+        self.extensions: list[dict[str, object]] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.urls.append(str(request.url))
+        self.extensions.append(dict(request.extensions))
+        if "proxy" in str(request.url):
+            return httpx.Response(307, headers={"Location": "https://files.example/elsewhere?x=***"})
+        return httpx.Response(200, content=await request.aread())
+
+
+async def send(request: httpx.Request) -> tuple[httpx.Response, Recorder]:
+    recorder = Recorder()
+    return await HiddenAddressTransport(recorder).handle_async_request(request), recorder
+
+
+async def test_the_key_is_put_behind_the_mask_below_everything_that_looks() -> None:
+    request = httpx.Request("POST", "https://rh.example/api?apiKey=***&x=***", content=b"body", extensions={"a": 1})
+    request.extensions[HIDDEN] = behind_mask(request.url, key=KEY)
+    response, recorder = await send(request)
+    assert recorder.urls == [f"https://rh.example/api?apiKey={KEY.get_secret_value()}&x=***"]
+    assert recorder.extensions == [{"a": 1}]
+    assert response.content == b"body"
+    assert KEY.get_secret_value() not in repr(vars(request))
+
+
+async def test_a_key_of_odd_characters_arrives_whole() -> None:
+    request = httpx.Request("GET", "https://rh.example/api?apiKey=***")
+    request.extensions[HIDDEN] = behind_mask(request.url, key=SecretStr("a&b=c/d?e#f%41"))
+    _, recorder = await send(request)
+    assert httpx.URL(recorder.urls[0]).params["apiKey"] == "a&b=c/d?e#f%41"
+
+
+async def test_a_signature_is_hidden() -> None:
+    request = httpx.Request("PUT", "https://cos.example/a%20b?q-signature=abc&x=%2F")
+    hide_signature(request)
+    assert str(request.url) == "https://cos.example/a%20b"
+    _, recorder = await send(request)
+    assert recorder.urls == ["https://cos.example/a%20b?q-signature=abc&x=%2F"]
+    assert "q-signature" not in repr(vars(request))
+
+
+async def test_what_hides_nothing_goes_on_as_it_is() -> None:
+    _, recorder = await send(httpx.Request("GET", "https://rh.example/***"))
+    assert recorder.urls == ["https://rh.example/***"]
+
+
+async def test_a_redirect_leads_where_it_says_and_takes_no_key_along() -> None:
+    recorder = Recorder()
+    async with httpx.AsyncClient(transport=HiddenAddressTransport(recorder), follow_redirects=True) as client:
+        request = client.build_request("GET", "https://rh.example/proxy/***/view")
+        request.extensions[HIDDEN] = behind_mask(request.url, key=KEY)
+        await client.send(request)
+    assert recorder.urls[1] == "https://files.example/elsewhere?x=***"
+
+
+@pytest.mark.parametrize("call", ["demo", "history"])
+async def test_an_error_of_the_network_tells_no_key(call: str) -> None:
+    async with Client(KEY, base_url="http://127.0.0.1:9") as client:
+        with pytest.raises(NotDelivered) as caught:
+            await (client.apps.demo("1") if call == "demo" else client.comfy.history("1"))
+    cause = caught.value.__cause__
+    assert isinstance(cause, httpx.ConnectError)
+    assert "***" in str(cause.request.url)
+    assert KEY.get_secret_value() not in repr(caught.value) + repr(cause) + repr(vars(cause.request))

@@ -1,0 +1,70 @@
+"""A run that is cancelled while its own process lives: the process itself cancels its tasks, whoever else does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Cancelling
+
+from rh_prefect.emulator import Emulator
+from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.queries import PastScope
+from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.jobs.cancel import CancelWatch
+from rh_prefect.jobs.loop_thread import LOOP
+from tests.e2e import flows
+from tests.e2e.runs import begin
+from tests.support.rh import environment
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+PROMPTS = ["a lighthouse", "a harbour"]
+
+
+@pytest.fixture
+def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """One whose tasks run until they are cancelled, or the clock is moved on."""
+    with Emulator(clock="real", factor=0, long_side=96, fps=6) as emulator:
+        for name, value in environment(emulator, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+@pytest.mark.parametrize("state", [Cancelling(), Cancelled()])
+async def test_without_worker_and_hook_its_tasks_are_cancelled(rh: Emulator, state: State[Any]) -> None:
+    run = await begin(flows.many, prompts=PROMPTS)
+    task = asyncio.ensure_future(rerun(flows.many, run))
+    assert await asyncio.to_thread(rh.books.wait, lambda books: len(books.paid) == 2)
+    async with get_client() as client:
+        await client.set_flow_run_state(UUID(run), state, force=True)
+    assert await asyncio.to_thread(rh.books.wait, lambda books: len(books.cancelled) == 2, seconds=30)
+    await asyncio.wait([task], timeout=30)
+    assert task.done(), "it does not wait for what was cancelled"
+    assert len(rh.books.submissions) == 2
+
+
+async def test_a_run_that_goes_on_is_left_alone(rh: Emulator) -> None:
+    run = await begin(flows.many, prompts=PROMPTS)
+    task = asyncio.ensure_future(rerun(flows.many, run))
+    assert await asyncio.to_thread(rh.books.wait, lambda books: len(books.paid) == 2)
+    await asyncio.sleep(4)
+    assert not rh.books.cancelled
+    rh.clock.advance(3600)
+    assert len(await task) == 2
+
+
+async def test_an_earlier_attempt_that_lives_on_submits_nothing_more_either(rh: Emulator) -> None:
+    journal = FlowRunJournal(await begin(flows.many, prompts=PROMPTS))
+    third = PastScope(journal=journal, run="run", flow="many", attempt=3)
+    await LOOP.call(cancel_run(third, by="a test"))
+    watch = CancelWatch()
+    looks = [await watch.look(journal, attempt, fresh=True) for attempt in (1, 2, 3, 4)]
+    assert looks == [True, True, True, False], "a later attempt is a new decision"

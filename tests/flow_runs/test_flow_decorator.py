@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prefect import Flow, flow
+
+from rh_prefect.flow_runs.flow_decorator import flow_with
+
+called: list[tuple[str, str]] = []
+
+
+def ours(flow: Flow[..., Any], flow_run: Any, state: Any) -> None:
+    called.append(("ours", state.name))
+
+
+def theirs(flow: Flow[..., Any], flow_run: Any, state: Any) -> None:
+    called.append(("theirs", state.name))
+
+
+our_flow = flow_with({"cancellation": ours, "completion": ours})
+
+
+def test_it_is_used_like_prefects_own() -> None:
+    @our_flow
+    def bare() -> int:
+        """Says one."""
+        return 1
+
+    @our_flow(name="named", retries=2)
+    async def with_options(n: int = 3) -> int:
+        return n
+
+    assert (bare.name, bare.description, bare.isasync) == ("bare", "Says one.", False)
+    assert (with_options.name, with_options.retries, with_options.isasync) == ("named", 2, True)
+    assert with_options.parameters.properties["n"]["default"] == 3
+
+
+def test_hooks_are_attached_beside_the_users() -> None:
+    given = [theirs]
+
+    @our_flow(on_cancellation=given)
+    def run() -> None: ...
+
+    assert run.on_cancellation_hooks == [theirs, ours]
+    assert run.on_completion_hooks == [ours]
+    assert run.on_failure_hooks == []
+    assert given == [theirs], "the user's own list is not touched"
+
+
+def test_hooks_stay_when_other_options_change() -> None:
+    @our_flow
+    def run() -> None: ...
+
+    assert run.with_options(retries=3).on_cancellation_hooks == [ours]
+
+
+def test_a_hook_that_is_named_twice_is_attached_once() -> None:
+    @our_flow(on_cancellation=[ours])
+    def run() -> None: ...
+
+    assert run.on_cancellation_hooks == [ours]
+
+
+def test_prefects_own_decorator_stays_as_it_was() -> None:
+    @flow
+    def run() -> None: ...
+
+    assert run.on_cancellation_hooks == []
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+def test_hooks_are_called() -> None:
+    @our_flow(on_completion=[theirs])
+    def run() -> None: ...
+
+    called.clear()
+    run()
+    assert called == [("theirs", "Completed"), ("ours", "Completed")]

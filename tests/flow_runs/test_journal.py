@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from rh_prefect.connection import disconnect
+from rh_prefect.errors import JournalError
+from rh_prefect.flow_runs.ended_runs import has_records
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.jobs.admin import jobs_of
+from tests.jobs.journal.journal_contract import PAGE, JournalContract, OpenJournal, listed, record
+from tests.support.run_inputs import RUN, RunInputs, job_keys, submitted
+from tests.support.run_inputs import serve as serve_inputs
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+
+@flow
+def _nothing() -> None: ...
+
+
+def new_flow_run() -> uuid.UUID:
+    with get_client(sync_client=True) as client:
+        return client.create_flow_run(_nothing).id
+
+
+class TestFlowRunJournal(JournalContract):
+    @pytest.fixture
+    def open_journal(self) -> OpenJournal:
+        runs: dict[str, uuid.UUID] = {}
+
+        def open_(scope: str) -> FlowRunJournal:
+            if scope not in runs:
+                runs[scope] = new_flow_run()
+            return FlowRunJournal(runs[scope])
+
+        return open_
+
+
+@pytest.fixture
+def journal() -> FlowRunJournal:
+    return FlowRunJournal(new_flow_run())
+
+
+async def test_a_pause_input_of_prefect_is_no_record(journal: FlowRunJournal) -> None:
+    async with get_client() as client:
+        await client.create_flow_run_input(uuid.UUID(journal.scope), "pause-1-schema", "{}")
+    assert await listed(journal) == []
+
+
+async def test_a_deleted_flow_run_is_named(journal: FlowRunJournal) -> None:
+    async with get_client() as client:
+        await client.delete_flow_run(uuid.UUID(journal.scope))
+    with pytest.raises(JournalError, match=f"{journal.scope}.*deleted"):
+        await journal.create("abc-intent-1", record())
+
+
+async def test_something_else_in_a_records_place_is_named(journal: FlowRunJournal) -> None:
+    async with get_client() as client:
+        await client.create_flow_run_input(uuid.UUID(journal.scope), "rh-abc-intent-1", "[1")
+    with pytest.raises(JournalError, match="abc-intent-1"):
+        await journal.job("abc")
+
+
+async def test_no_api_is_an_error_that_says_where(unused_tcp_port: int) -> None:
+    journal = FlowRunJournal(uuid.uuid4(), patience=0.1)
+    api = f"http://127.0.0.1:{unused_tcp_port}/api"
+    with temporary_settings({PREFECT_API_URL: api}), pytest.raises(JournalError, match=f"{api}.*no answer"):
+        await journal.read("abc-intent-1")
+
+
+class Answers:
+    """A Prefect API that answers one request after another as told, and counts them."""
+
+    def __init__(self, *answers: tuple[int, bytes]) -> None:
+        self._answers = list(answers)
+        self.requests: list[str] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = next((int(line.split(":")[1]) for line in head.splitlines() if line.startswith("content-length")), 0)
+        await reader.readexactly(length)
+        path = head.split(" ")[1]
+        status, body = (422, b"CSRF protection is disabled.") if "csrf-token" in path else self._next(path)
+        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, len(body), body))
+        await writer.drain()
+        writer.close()
+
+    def _next(self, path: str) -> tuple[int, bytes]:
+        self.requests.append(path)
+        return self._answers.pop(0)
+
+
+@pytest.fixture
+async def serve() -> Callable[..., object]:
+    servers = []
+
+    async def start(*answers: tuple[int, bytes]) -> tuple[Answers, str]:
+        api = Answers(*answers)
+        server = await asyncio.start_server(api, "127.0.0.1", 0)
+        servers.append(server)
+        return api, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api"
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+async def test_a_server_error_is_asked_again(serve: Callable[..., object]) -> None:
+    api, url = await serve((500, b"database is locked"), (500, b""), (200, b'{"token": "t"}'))
+    with temporary_settings({PREFECT_API_URL: url}):
+        assert await FlowRunJournal(uuid.uuid4()).read("abc-intent-1") == {"token": "t"}
+    assert len(api.requests) == 3
+
+
+async def test_a_creation_whose_answer_was_lost_is_mine(serve: Callable[..., object]) -> None:
+    mine = record()
+    there = json.dumps(mine).encode()
+    api, url = await serve((500, b"but it was written"), (409, b"exists"), (200, there))
+    with temporary_settings({PREFECT_API_URL: url}):
+        assert await FlowRunJournal(uuid.uuid4()).create("abc-intent-1", mine) is True
+    assert len(api.requests) == 3
+
+
+async def test_patience_ends(serve: Callable[..., object]) -> None:
+    _, url = await serve(*[(500, b"broken")] * 20)
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="HTTP 500 broken"):
+        await FlowRunJournal(uuid.uuid4(), patience=0.3).read("abc-intent-1")
+
+
+async def test_access_denied_says_which_setting(serve: Callable[..., object]) -> None:
+    _, url = await serve((401, b"no"))
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="PREFECT_API_KEY"):
+        await FlowRunJournal(uuid.uuid4()).read("abc-intent-1")
+
+
+async def test_many_jobs_are_read_in_pages_and_their_number_does_not_lengthen_the_requests() -> None:
+    """A24: all jobs of a run are read in pages, not one by one."""
+    inputs, keys = RunInputs(), job_keys(2500)
+    for key in keys:
+        inputs.values |= submitted(key)
+    inputs.values |= {"rh-cancel-1": "{}", "rh-batch-1": "{}", **{f"rh-media-{key}": "{}" for key in keys[:300]}}
+    async with serve_inputs(inputs) as url:
+        with temporary_settings({PREFECT_API_URL: url}):
+            views = [view async for view in jobs_of(FlowRunJournal(RUN))]
+            assert len(inputs.requests) < 2 * len(inputs.values) / PAGE
+            assert sorted(await listed(FlowRunJournal(RUN))) == sorted(keys)
+            await disconnect()
+    assert sorted(view.key for view in views) == sorted(keys)
+    assert {view.state for view in views} == {"ticket"}
+    assert inputs.longest < 100_000
+
+
+async def test_a_job_with_more_records_than_a_part_of_a_listing_is_whole() -> None:
+    inputs, (one, *others) = RunInputs(), job_keys(20)
+    for n in range(1, 1300):
+        inputs.values |= submitted(one, n)
+    for key in others:
+        inputs.values |= submitted(key)
+    async with serve_inputs(inputs) as url:
+        with temporary_settings({PREFECT_API_URL: url}):
+            views = {view.key: view async for view in jobs_of(FlowRunJournal(RUN))}
+            await disconnect()
+    assert views.keys() == {one, *others}
+    assert len(views[one].submits) == 1299
+    assert views[one].state == "ticket"
+
+
+async def test_whether_a_scope_has_jobs_takes_one_request() -> None:
+    inputs = RunInputs()
+    for key in job_keys(1000):
+        inputs.values |= submitted(key)
+    async with serve_inputs(inputs) as url:
+        with temporary_settings({PREFECT_API_URL: url}):
+            assert await has_records(FlowRunJournal(RUN))
+            await disconnect()
+    assert len(inputs.requests) == 1
+
+
+async def test_a_listing_that_fails_says_so(serve: Callable[..., object]) -> None:
+    _, url = await serve((401, b"no"))
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="PREFECT_API_KEY"):
+        _ = [view async for view in jobs_of(FlowRunJournal(uuid.uuid4()))]

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+
+from rh_prefect import flows
+from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.flow_runs.resume import create, rerun, resume
+from tests.flow_runs.crashing_flow import failed
+from tests.support.prefect_server import PrefectServer
+
+pytestmark = pytest.mark.prefect
+
+
+def run(server: PrefectServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.flow_runs.crashing_flow", *arguments]
+    return subprocess.run(command, env=server.env, cwd=root, stdout=subprocess.PIPE, text=True, timeout=90, check=False)
+
+
+def test_a_killed_run_is_run_again_and_finds_its_records(prefect_server: PrefectServer) -> None:
+    first = run(prefect_server)
+    assert first.returncode == -signal.SIGKILL
+    flow_run_id = first.stdout.split()[-1]
+    assert first.stdout.splitlines() == [
+        f"paid paid-a attempt 1 of {flow_run_id}",
+        f"paid paid-b attempt 1 of {flow_run_id}",
+    ]
+    again = run(prefect_server, flow_run_id)
+    assert again.stdout.splitlines() == [
+        f"found paid-a attempt 2 of {flow_run_id}",
+        f"found paid-b attempt 2 of {flow_run_id}",
+        f"paid paid-c attempt 2 of {flow_run_id}",
+        "[False, False, True]",
+    ]
+
+
+async def test_a_failed_run_is_run_again_under_its_id(prefect_server: PrefectServer) -> None:
+    state = failed(return_state=True)
+    flow_run_id = state.state_details.flow_run_id
+    assert flow_run_id is not None
+    assert await rerun(failed, flow_run_id) == 2
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(flow_run_id)
+    assert (flow_run.run_count, flow_run.state.name) == (2, "Completed")
+
+
+@flow
+def half(number: int) -> int:
+    if not tried:
+        tried.append(number)
+        raise RuntimeError("fails once")
+    return number * 2
+
+
+@flow
+async def ahalf(number: int) -> int:
+    return half.fn(number)
+
+
+tried: list[int] = []
+
+
+def test_a_sync_flow_is_resumed_by_a_plain_call(prefect_server: PrefectServer) -> None:
+    tried.clear()
+    state = half(21, return_state=True)
+    assert resume(half, str(state.state_details.flow_run_id)) == 42
+
+
+async def test_an_async_flow_is_resumed_by_an_awaited_call(prefect_server: PrefectServer) -> None:
+    tried.clear()
+    state = await ahalf(21, return_state=True)
+    assert await resume(ahalf, str(state.state_details.flow_run_id)) == 42
+    # Right in an event loop, too, where somebody has one.
+    tried.clear()
+    state = half(1, return_state=True)
+    assert resume(half, str(state.state_details.flow_run_id)) == 2
+
+
+def test_a_run_is_not_resumed_inside_of_another(prefect_server: PrefectServer) -> None:
+    @flow
+    def outer() -> None:
+        resume(half, uuid.uuid4())
+
+    with pytest.raises(ConfigError, match="outside of flows"):
+        outer()
+
+
+async def test_a_run_that_is_not_there_is_named(prefect_server: PrefectServer) -> None:
+    nobody = uuid.uuid4()
+    with pytest.raises(ConfigError, match=f"no flow run {nobody}"):
+        await rerun(failed, nobody)
+    with pytest.raises(ConfigError, match="no flow run this-one"):
+        await rerun(failed, "this-one")
+
+
+async def test_the_command_line_s_own_server_is_named_where_it_has_runs(
+    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path))
+    words = "unset PREFECT_API_URL to go on with it"
+    with pytest.raises(ConfigError) as without:
+        await rerun(failed, uuid.uuid4())
+    assert words not in str(without.value)
+    (tmp_path / "prefect").mkdir()
+    (tmp_path / "prefect" / "prefect.db").touch()
+    with pytest.raises(ConfigError, match=words):
+        await rerun(failed, uuid.uuid4())
+
+
+async def test_wrong_parameters_are_one_readable_line(prefect_server: PrefectServer) -> None:
+    with pytest.raises(InputError) as error:
+        await create(flows.film, {"prompt": "x", "budget": 0, "shots": 99})
+    assert str(error.value) == (
+        "The flow film does not take these parameters: shots: Input should be less than or equal to 12; "
+        "budget: Input should be greater than 0. Nothing was sent. What to do: correct what is named."
+    )
+
+
+async def test_another_flows_run_is_refused(prefect_server: PrefectServer) -> None:
+    @flow
+    def other() -> None: ...
+
+    async with get_client() as client:
+        flow_run = await client.create_flow_run(other)
+    with pytest.raises(ConfigError, match="one of the flow 'other'"):
+        await rerun(failed, flow_run.id)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+from rh_prefect.flow_runs import run_status as boards
+from rh_prefect.flow_runs.run_status import ENDED, Board, board_of
+from rh_prefect.jobs.events import JobEvent, JobEventState
+
+STATES: tuple[JobEventState, ...] = ("waiting", "submitted", "running", "failed", "submitted", "succeeded")
+
+
+def event(job: int, state: JobEventState, *, message: str = "", is_step: bool = False) -> JobEvent:
+    return JobEvent(state=state, job=f"run/{job}", model=f"model-{job}", message=message, is_step=is_step)
+
+
+class Rows(dict[str, JobEvent]):
+    """Rows that count how often they are gone through."""
+
+    walks = 0
+
+    def values(self) -> object:  # type: ignore[override]
+        self.walks += 1
+        return super().values()
+
+
+def test_no_event_goes_through_all_rows() -> None:
+    """A25: what an event costs does not grow with the number of jobs."""
+    board = Board()
+    board.rows = rows = Rows()
+    for job in range(100):
+        board.take(event(job, "running"))
+        assert (board.ended, board.percent, bool(board.line)) == (0, 0.0, True)
+    assert rows.walks == 0
+
+
+def test_what_has_ended_is_counted_and_a_job_that_is_tried_again_is_counted_no_more() -> None:
+    board = Board()
+    board.expect(10)
+    for step, state in enumerate(STATES):
+        for job in range(4):
+            board.take(event(job, state))
+        assert board.ended == sum(one.state in ENDED for one in board.rows.values())
+        assert board.has_work == (state not in ENDED), step
+    assert (board.ended, board.percent) == (4, 40.0)
+    assert board.line == "4 of 10 jobs done"
+
+
+def test_the_line_tells_of_three_graphs_that_run() -> None:
+    board = Board()
+    for job in range(5):
+        board.take(event(job, "running", message=f"{job} %", is_step=True))
+    assert board.line == "0 of 5 jobs done; model-0: 0 %; model-1: 1 %; model-2: 2 %"
+    board.take(replace(event(1, "succeeded"), message="done"))
+    assert board.line == "1 of 5 jobs done; model-0: 0 %; model-2: 2 %; model-3: 3 %"
+
+
+def test_a_board_is_dropped_with_its_run() -> None:
+    """A25: a process that runs many flows does not remember those that have ended."""
+    run = str(uuid.uuid4())
+    board = board_of(run, flow="film")
+    assert board_of(run, flow="film") is board
+    boards.forget_board(run)
+    assert board_of(run, flow="film") is not board
+    boards.forget_board(run)

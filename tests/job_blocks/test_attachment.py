@@ -1,0 +1,130 @@
+"""A run that is rebuilt from nothing but its task id."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import InputError, JobCancelled, JobFailed, TaskNotFound
+from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel, RunningHubWorkflow
+from rh_prefect.jobs.journal.journal import folder_scopes
+from rh_prefect.jobs.outputs import manifest as manifests
+from rh_prefect.media.store import MediaStore
+from rh_prefect.settings import get_settings
+from tests.support.wire_server import Asked, WireServer, reply, task
+
+TURBO = RunningHubModel(model="z-image/turbo", params={"prompt": "a lighthouse"})
+HOUR = 3600
+UNKNOWN = "2031112223334445057"
+
+
+def paid_elsewhere(monkeypatch: pytest.MonkeyPatch, folder: Path, block: RunningHubModel | RunningHubWorkflow) -> str:
+    """Starts a task with a journal and a storage that are lost afterwards."""
+    with monkeypatch.context() as patch:
+        patch.setenv("RH_OUT", str(folder / "lost" / "out"))
+        patch.setenv("RH_STATE_DIR", str(folder / "lost" / "state"))
+        return block.trigger(scope="lost").task_id
+
+
+def test_in_a_fresh_process_a_bare_id_is_all_that_is_needed(
+    slow_rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = paid_elsewhere(monkeypatch, tmp_path, TURBO)
+    slow_rh.clock.advance(HOUR)
+    code = (
+        "import sys; from rh_prefect import RunningHubJobRun; run = RunningHubJobRun.attach(sys.argv[1], label='found')"
+        "; run.wait_for_completion(); print(run.job, run.fetch_result().media.uri)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, task_id], env={**os.environ}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    job, uri = done.stdout.split()
+    assert job == f"attached/{task_id}"
+    assert Path(uri).is_relative_to(tmp_path / "out")
+    assert Path(uri).name.startswith("found-")
+    assert len(slow_rh.books.paid) == 1
+
+
+async def test_it_waits_fetches_and_leaves_a_manifest_and_no_record_of_a_submit(
+    slow_rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = paid_elsewhere(monkeypatch, tmp_path, TURBO)
+    run = await RunningHubJobRun.aattach(task_id)
+    slow_rh.clock.advance(HOUR)
+    await run.await_for_completion()
+    result = await run.afetch_result()
+    assert result.cost == slow_rh.books.paid[0].charged
+    (manifest,) = manifests.everything(MediaStore(str(tmp_path / "out")))
+    assert (manifest.task_id, manifest.outputs, manifest.cost) == (task_id, result.outputs, result.cost)
+    assert slow_rh.key not in Path(result.manifest).read_text()
+    assert folder_scopes(get_settings().journal_url) == []
+    assert len(slow_rh.books.paid) == 1
+
+
+def test_what_the_storage_has_already_is_neither_asked_for_nor_fetched_again(rh: Emulator, tmp_path: Path) -> None:
+    first = TURBO.trigger(scope="test").fetch_result()
+    requests = len(rh.books.requests)
+    run = RunningHubJobRun.attach(first.task_id)
+    assert run.job == first.job
+    assert run.fetch_result() == first
+    run.cancel()
+    assert len(rh.books.requests) == requests
+    assert len(list(manifests.everything(MediaStore(str(tmp_path / "out"))))) == 1
+
+
+def test_twice_attached_it_is_fetched_once(rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task_id = paid_elsewhere(monkeypatch, tmp_path, TURBO)
+    first, second = RunningHubJobRun.attach(task_id), RunningHubJobRun.attach(task_id)
+    assert first.fetch_result() == second.fetch_result() == RunningHubJobRun.attach(task_id).fetch_result()
+    assert len(list(manifests.everything(MediaStore(str(tmp_path / "out"))))) == 1
+
+
+def test_an_attached_task_can_be_cancelled(slow_rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task_id = paid_elsewhere(monkeypatch, tmp_path, TURBO)
+    run = RunningHubJobRun.attach(task_id)
+    run.cancel()
+    with pytest.raises(JobCancelled, match=task_id):
+        run.wait_for_completion()
+    assert slow_rh.books.cancelled == [task_id]
+
+
+async def test_a_task_that_is_still_called_running_after_its_cancellation_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing documents that RunningHub ever calls a cancelled task so."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
+        answer = task(UNKNOWN) if asked.path.endswith("/query") else {"code": 0, "msg": "success", "data": None}
+        return await reply(answer)(reader, writer, asked)
+
+    async with WireServer(always=play) as wire:
+        monkeypatch.setenv("RH_BASE_URL", wire.url)
+        monkeypatch.setenv("RH_API_KEY", "canary0123456789abcdef0123456789")
+        monkeypatch.setenv("RH_OUT", str(tmp_path))
+        monkeypatch.setenv("RH_STATE_DIR", str(tmp_path))
+        run = await RunningHubJobRun.aattach(UNKNOWN)
+        waiting = asyncio.create_task(run.await_for_completion())
+        await run.acancel()
+        with pytest.raises(JobCancelled, match=UNKNOWN):
+            await asyncio.wait_for(waiting, 10)
+        assert sum("cancel" in path for path in wire.paths) == 1
+
+
+def test_a_failed_task_names_its_node(rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail", node="6", exception="ValueError"))
+    workflow = RunningHubWorkflow(workflow_id=rh.workflows.id_of("text-to-image"))
+    run = RunningHubJobRun.attach(paid_elsewhere(monkeypatch, tmp_path, workflow))
+    with pytest.raises(JobFailed, match=r"6.*ValueError"):
+        run.fetch_result()
+
+
+def test_an_id_that_is_none_and_one_that_nobody_knows(rh: Emulator) -> None:
+    with pytest.raises(InputError, match="digits only"):
+        RunningHubJobRun.attach("z-image/turbo")
+    with pytest.raises(TaskNotFound):
+        RunningHubJobRun.attach(UNKNOWN)

@@ -1,0 +1,543 @@
+"""The budget of a run: the step of the lifecycle, the ledger over a journal, and jobs against the emulator."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rh_prefect import catalog, models
+from rh_prefect.client.wire import PricePreview
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import (
+    BudgetExceeded,
+    InputError,
+    JobFailed,
+    NoAnswer,
+    NotDelivered,
+    RunningHubError,
+    api_error,
+)
+from rh_prefect.flows import image_to_video
+from rh_prefect.jobs.journal.budget import Entry, Ledger, Money, Prices, Shortfall, entry_of, ledger_of
+from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.records import RESUBMITTED, Answer, End, JobView, Record, Resolution, Submit
+from rh_prefect.jobs.lifecycle import Policy, lifecycle
+from rh_prefect.jobs.options import Options
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.steps import (
+    AwaitEnd,
+    AwaitSlot,
+    CheckCancel,
+    Claim,
+    FreeSlot,
+    Pause,
+    Post,
+    Prepare,
+    ReadJob,
+    RecordAnswer,
+    Release,
+    Reserve,
+)
+from rh_prefect.tasks import generate
+from tests.support import samples
+from tests.support.job_records import TASK, intent, ticket, unknown, write
+from tests.support.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.pooled import PooledRun
+
+BUDGET = Decimal("1.00")
+INTENT = intent(estimate=Decimal("0.40"), currency="CNY")
+BUSY = Answer(outcome="refused", code="421", reason="full", retry="pace")
+POLICY = Policy(job="run/key", endpoint="some/model", budget=BUDGET)
+
+
+def end(cost: str | None = None, *, status: Any = "SUCCESS", currency: str = "CNY") -> End:
+    return End(status=status, task_id=TASK, cost=None if cost is None else Decimal(cost), currency=currency)
+
+
+def drive(policy: Policy, *pairs: tuple[object, object]) -> Any:
+    """Drives a life through these steps; what it yields then."""
+    life = lifecycle(policy)
+    step: Any = next(life)
+    for expected, came in pairs:
+        assert step == expected
+        step = life.send(came)
+    return step
+
+
+UP_TO_THE_BUDGET = [(ReadJob(), JobView("key")), (Prepare(), None), (AwaitSlot(), None), (Prepare(), None)]
+
+
+def test_the_price_is_set_aside_between_the_slot_and_the_claim() -> None:
+    step = drive(POLICY, *UP_TO_THE_BUDGET, (Reserve(1, BUDGET), None), (CheckCancel(fresh=False), False))
+    assert step == Claim(1)
+
+
+def test_a_job_that_would_break_the_budget_is_not_claimed_and_says_the_sums() -> None:
+    short = Shortfall(Money(Decimal("0.40"), "CNY"), spent=Decimal("0.50"), reserved=Decimal("0.25"))
+    with pytest.raises(
+        BudgetExceeded, match=r"cost 0\.4 CNY; of the budget of 1 CNY, 0\.5 .* 0\.25 reserved"
+    ) as caught:
+        drive(POLICY, *UP_TO_THE_BUDGET, (Reserve(1, BUDGET), short))
+    assert (caught.value.job, caught.value.price, caught.value.budget) == ("run/key", Decimal("0.40"), BUDGET)
+
+
+def test_a_job_without_a_price_says_so() -> None:
+    with pytest.raises(BudgetExceeded, match="knows its price"):
+        drive(POLICY, *UP_TO_THE_BUDGET, (Reserve(1, BUDGET), Shortfall(None, Decimal(0), Decimal(0))))
+
+
+def test_a_refused_submit_gives_back_what_was_set_aside() -> None:
+    submit = Submit(1, INTENT, BUSY)
+    step = drive(
+        POLICY,
+        *UP_TO_THE_BUDGET,
+        (Reserve(1, BUDGET), None),
+        (CheckCancel(fresh=False), False),
+        (Claim(1), INTENT),
+        (Post(INTENT, 1), BUSY),
+        (RecordAnswer(INTENT, 1, BUSY), submit),
+        (FreeSlot(full=True), None),
+        (Release(1), None),
+    )
+    assert isinstance(step, Pause)
+
+
+def test_a_claim_that_another_process_has_gives_back_what_was_set_aside() -> None:
+    step = drive(
+        POLICY,
+        *UP_TO_THE_BUDGET,
+        (Reserve(1, BUDGET), None),
+        (CheckCancel(fresh=False), False),
+        (Claim(1), None),
+        (FreeSlot(), None),
+        (Release(1), None),
+    )
+    assert step == ReadJob()
+
+
+def test_a_job_that_has_a_ticket_is_never_refused() -> None:
+    submit = Submit(1, INTENT, ticket())
+    step = drive(POLICY, (ReadJob(), JobView("key", (submit,))), (CheckCancel(fresh=True), False))
+    assert step == AwaitEnd(submit, adopted=True)
+
+
+@pytest.mark.parametrize(
+    ("submit", "counts"),
+    [
+        (Submit(1, INTENT), Entry(Decimal("0.40"), is_spent=False)),
+        (Submit(1, INTENT, ticket()), Entry(Decimal("0.40"), is_spent=False)),
+        (Submit(1, INTENT, unknown()), Entry(Decimal("0.40"), is_spent=False)),
+        (Submit(1, INTENT, BUSY), None),
+        (Submit(1, INTENT, ticket(), end=end("0.30")), Entry(Decimal("0.30"), is_spent=True)),
+        (Submit(1, INTENT, ticket(), end=end("0", status="FAILED")), Entry(Decimal(0), is_spent=True)),
+        (Submit(1, INTENT, ticket(), end=end()), Entry(Decimal("0.40"), is_spent=True)),
+        (Submit(1, INTENT, ticket(), end=end("250", currency="coins")), Entry(Decimal("0.40"), is_spent=True)),
+        (Submit(1, INTENT, unknown(), Resolution(outcome="forgotten", by="a person")), None),
+        (
+            Submit(1, INTENT, unknown(), Resolution(outcome="forgotten", by=RESUBMITTED)),
+            Entry(Decimal("0.40"), is_spent=False),
+        ),
+    ],
+    ids=["open", "ticket", "unknown", "refused", "ended", "failed", "unpriced", "coins", "forgotten", "resubmitted"],
+)
+def test_what_a_submit_counts_for(submit: Submit, counts: Entry | None) -> None:
+    assert entry_of(submit) == counts
+
+
+def journal(folder: Path) -> FolderJournal:
+    return FolderJournal(str(folder), scope="run")
+
+
+async def test_a_ledger_is_rebuilt_from_the_journal(tmp_path: Path) -> None:
+    records = journal(tmp_path)
+    jobs: list[dict[str, Record]] = [
+        {"intent-1": INTENT, "answer-1": ticket(), "end-1": end("0.35")},
+        {"intent-1": INTENT, "answer-1": ticket()},
+        {"intent-1": INTENT, "answer-1": BUSY},
+    ]
+    for number, job in enumerate(jobs):
+        await write(records, job, key=f"{number:024d}")
+    ledger = Ledger(records)
+    short = await ledger.reserve("f" * 24, 1, Money(Decimal("0.26"), "CNY"), budget=BUDGET)
+    assert short == Shortfall(Money(Decimal("0.26"), "CNY"), spent=Decimal("0.35"), reserved=Decimal("0.40"))
+    assert await ledger.reserve("f" * 24, 1, Money(Decimal("0.25"), "CNY"), budget=BUDGET) is None
+    assert (ledger.spent(), ledger.reserved()) == (Decimal("0.35"), Decimal("0.65"))
+
+
+async def test_what_was_set_aside_is_settled_with_the_cost_or_given_back(tmp_path: Path) -> None:
+    ledger, price = Ledger(journal(tmp_path)), Money(Decimal("0.40"), "CNY")
+    assert await ledger.reserve("a", 1, price, budget=BUDGET) is None
+    assert await ledger.reserve("b", 1, price, budget=BUDGET) is None
+    assert await ledger.reserve("c", 1, price, budget=BUDGET) is not None
+    ledger.release("b", 1)
+    assert await ledger.reserve("c", 1, price, budget=BUDGET) is None
+    ledger.note("a", Submit(1, INTENT, ticket(), end=end("0.05")))
+    assert (ledger.spent(), ledger.reserved()) == (Decimal("0.05"), Decimal("0.40"))
+    ledger.take(JobView("c", (Submit(1, INTENT, BUSY),)))
+    assert ledger.reserved() == 0
+
+
+async def test_jobs_that_ask_together_cannot_overshoot(tmp_path: Path) -> None:
+    ledger = Ledger(journal(tmp_path))
+    asked = [ledger.reserve(f"{n:024d}", 1, Money(Decimal("0.30"), "CNY"), budget=BUDGET) for n in range(20)]
+    assert sum(short is None for short in await asyncio.gather(*asked)) == 3
+
+
+PRICE = Money(Decimal("0.40"), "CNY")
+
+
+async def test_a_call_without_a_budget_is_counted_from_its_claim(tmp_path: Path) -> None:
+    """A20: the claim of a call without a budget is seen at once, not when its answer is recorded."""
+    ledger = Ledger(journal(tmp_path))
+    ledger.claim("a", 1, PRICE)
+    ledger.claim("b", 1, PRICE)
+    short = await ledger.reserve("c", 1, PRICE, budget=BUDGET)
+    assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal("0.80"))
+    ledger.note("a", Submit(1, INTENT, BUSY))
+    assert await ledger.reserve("c", 1, PRICE, budget=BUDGET) is None
+
+
+async def test_a_call_without_a_budget_is_counted_before_its_claim(tmp_path: Path) -> None:
+    """A20: a call that uploads or waits for a slot is about to be paid for."""
+    ledger = Ledger(journal(tmp_path))
+    ledger.expect("a", PRICE)
+    ledger.expect("a", PRICE)
+    assert ledger.reserved() == PRICE.amount
+    ledger.claim("a", 1, PRICE)
+    assert ledger.reserved() == PRICE.amount
+    ledger.expect("b", PRICE)
+    ledger.drop("b")
+    assert ledger.reserved() == PRICE.amount
+
+
+async def test_a_price_that_nobody_has_asked_for_is_asked_for_where_a_budget_needs_it(tmp_path: Path) -> None:
+    """A20: a call without a budget and without a listed price is priced by the first budget beside it."""
+    ledger, asked = Ledger(journal(tmp_path)), []
+
+    async def ask() -> Money:
+        asked.append("price")
+        await asyncio.sleep(0)
+        ledger.claim("a", 1, None, ask)  # meanwhile it goes on
+        return Money(Decimal("0.70"), "CNY")
+
+    ledger.expect("a", None, ask)
+    assert ledger.reserved() == 0
+    short = await ledger.reserve("b", 1, PRICE, budget=BUDGET)
+    assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal("0.70"))
+    await ledger.reserve("b", 1, PRICE, budget=BUDGET)
+    assert asked == ["price"]
+
+
+async def test_what_this_process_does_not_know_the_price_of_is_asked_for_though_the_journal_has_it(
+    tmp_path: Path,
+) -> None:
+    """A20: reading the journal for the first budget forgets no question of a call that is being paid for."""
+    records = journal(tmp_path)
+    await write(records, {"intent-1": intent()}, key="a" * 24)
+    ledger = Ledger(records)
+
+    async def ask() -> Money:
+        return Money(Decimal("0.70"), "CNY")
+
+    ledger.claim("a" * 24, 1, None, ask)
+    short = await ledger.reserve("b" * 24, 1, PRICE, budget=BUDGET)
+    assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal("0.70"))
+
+
+async def test_what_is_read_of_a_job_replaces_all_that_was_known_of_it(tmp_path: Path) -> None:
+    ledger = Ledger(journal(tmp_path))
+    for n in (1, 2):
+        ledger.claim("a", n, PRICE)
+    ledger.claim("b", 1, PRICE)
+    ledger.take(JobView("a", (Submit(1, INTENT, BUSY),)))
+    assert (ledger.spent(), ledger.reserved(), ledger.counted()) == (0, PRICE.amount, PRICE.amount)
+    ledger.take(JobView("b", (Submit(1, INTENT, ticket(), end=end("0.05")),)))
+    assert (ledger.spent(), ledger.reserved(), ledger.counted()) == (Decimal("0.05"), 0, Decimal("0.05"))
+
+
+@pytest.mark.parametrize(("others", "is_kept"), [(0, True), (199, True), (200, False)])
+def test_a_process_keeps_the_ledgers_of_the_200_scopes_that_it_has_used_last(
+    tmp_path: Path, others: int, is_kept: bool
+) -> None:
+    ledger_of(journal(tmp_path / "older"))
+    ledger = ledger_of(journal(tmp_path))
+    for number in range(others):
+        ledger_of(FolderJournal(str(tmp_path), scope=f"other-{number}"))
+    assert (ledger_of(journal(tmp_path)) is ledger) == is_kept
+
+
+async def test_each_currency_has_sums_of_its_own(tmp_path: Path) -> None:
+    """A20: amounts of two currencies are not added, and coins are neither."""
+    ledger, dollars = Ledger(journal(tmp_path)), Money(Decimal("0.90"), "USD")
+    ledger.claim("a", 1, dollars)
+    assert await ledger.reserve("b", 1, PRICE, budget=BUDGET) is None
+    ended = End(status="SUCCESS", task_id=TASK, cost=Decimal("0.30"), currency="CNY", coins=Decimal(7))
+    ledger.note("b", Submit(1, INTENT, ticket(), end=ended))
+    assert (ledger.spent(), ledger.spent("USD"), ledger.reserved("USD")) == (Decimal("0.30"), 0, Decimal("0.90"))
+    assert str(ledger.spent_on("b")) == "0.3 CNY, 7 coins"
+    assert await ledger.reserve("c", 1, dollars, budget=BUDGET) is not None
+
+
+CALLS = st.tuples(st.integers(0, 5), st.sampled_from([None, "0.10", "0.40"]), st.booleans())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(CALLS, st.sampled_from(["start", "refuse", "end", "rest", "read"])), max_size=40))
+def test_a_job_with_a_budget_starts_only_within_it(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
+    """A20: whatever runs beside it with and without a budget, and however that ends."""
+    asyncio.run(play(moves))
+
+
+async def play(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
+    ledger = Ledger(MemoryJournal(MemoryPlace(), "run"))
+    counted: dict[str, Decimal] = {}
+    for (number, amount, is_limited), move in moves:
+        key, price = f"job{number}", None if amount is None else Money(Decimal(amount), "CNY")
+        priced = INTENT.model_copy(update={"estimate": price and price.amount})
+        match move:
+            case "start" if key in counted:
+                pass
+            case "start" if is_limited:
+                short = await ledger.reserve(key, 1, price, budget=BUDGET)
+                within = price is not None and sum(counted.values()) + price.amount <= BUDGET
+                assert (short is None) == within
+                if price is not None and short is None:
+                    counted[key] = price.amount
+                    ledger.claim(key, 1, price)
+            case "start":
+                ledger.expect(key, price)
+                ledger.claim(key, 1, price)
+                counted[key] = price.amount if price else Decimal(0)
+            case "refuse" if key in counted:
+                ledger.note(key, Submit(1, INTENT, BUSY))
+                del counted[key]
+            case "end" if key in counted:
+                ledger.note(key, Submit(1, priced, ticket(), end=end(amount)))
+                counted[key] = Decimal(amount or 0)
+            case "read" if key in counted:
+                ledger.take(JobView(key, (Submit(1, priced, ticket()),)))
+                counted[key] = Decimal(amount or 0)
+        assert ledger.spent() + ledger.reserved() == sum(counted.values())
+
+
+class Account:
+    """An account as `Prices` asks it; each answer is given once, the last one for good."""
+
+    def __init__(self, *answers: str | Exception | None, preview: PricePreview | None = None) -> None:
+        self.answers, self.preview, self.asked = list(answers), preview, 0
+        self.is_silent = False
+
+    async def account(self) -> Any:
+        self.asked += 1
+        if self.is_silent:
+            await asyncio.Event().wait()
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return SimpleNamespace(currency=answer)
+
+    async def price_preview(self, endpoint: str, payload: object) -> PricePreview | None:
+        return self.preview
+
+
+async def test_a_currency_whose_question_was_cancelled_is_asked_for_again() -> None:
+    """A20: a cancelled question has no exception to look at."""
+    account = Account("USD")
+    account.is_silent = True
+    prices = Prices(account)  # type: ignore[arg-type]
+    waiting = asyncio.ensure_future(prices.currency())
+    await asyncio.sleep(0)
+    (asked,) = [task for task in asyncio.all_tasks() if task not in (waiting, asyncio.current_task())]
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    account.is_silent = False
+    assert await prices.currency() == "USD"
+
+
+async def test_an_account_that_did_not_answer_is_asked_again_after_a_while() -> None:
+    now = [1000.0]
+    account = Account(NoAnswer("silence"), "USD")
+    prices = Prices(account, clock=lambda: now[0])  # type: ignore[arg-type]
+    assert [await prices.currency(), await prices.currency(), account.asked] == [None, None, 1]
+    now[0] += 6
+    assert await prices.currency() == "USD"
+
+
+@pytest.mark.parametrize(
+    ("amount", "free", "price"),
+    [
+        ("0.00", False, None),
+        ("9999", False, None),
+        ("-1", False, None),
+        ("0", True, Money(Decimal(0), "USD")),
+        ("0.50", False, Money(Decimal("0.50"), "USD")),
+    ],
+)
+async def test_a_previewed_placeholder_is_an_unknown_price(amount: str, free: bool, price: Money | None) -> None:
+    """A20: RunningHub's preview shows 0 or 9,999 where it has no price."""
+    preview = PricePreview(amount=Decimal(amount), currency=None, free=free)
+    prices = Prices(Account("USD", preview=preview))  # type: ignore[arg-type]
+    assert await prices.of("some/model", {}, None) == price
+    assert await prices.listed(Money(Decimal(amount), "USD")) == (price if not free else None)
+
+
+async def test_a_price_that_could_not_be_asked_for_is_an_error_and_one_that_does_not_exist_is_not() -> None:
+    """To take an unreachable RunningHub for one without a price would let a call start that no budget counts."""
+
+    class Away(Account):
+        def __init__(self, error: RunningHubError) -> None:
+            super().__init__("USD")
+            self.error = error
+
+        async def price_preview(self, endpoint: str, payload: object) -> PricePreview | None:
+            raise self.error
+
+    with pytest.raises(NotDelivered):
+        await Prices(Away(NotDelivered("refused"))).of("some/model", {}, None)  # type: ignore[arg-type]
+    no_price = Prices(Away(api_error("1007", doing="price")))  # type: ignore[arg-type]
+    assert await no_price.of("some/model", {}, None) is None
+
+
+@pytest.mark.parametrize("budget", [True, False, "5", -1, float("nan"), float("inf"), Decimal("NaN"), 1j])
+def test_a_budget_that_is_not_an_amount_is_refused(budget: Any) -> None:
+    """A20: `budget=True` was `decimal.InvalidOperation` in the middle of the run."""
+    with pytest.raises(InputError, match="budget is an amount of money"):
+        Options(budget=budget)
+
+
+# Against the emulator.
+
+PICTURE = Decimal("0.04")
+
+
+async def run(asked: models.ModelInput, **options: object) -> Result:
+    result: Result = await generate.fn(asked, **({"scope": "test"} | options))
+    return result
+
+
+async def run_many(count: int, budget: float, **options: object) -> list[Result | BaseException]:
+    asked = (run(models.ZImageTurbo(prompt=f"picture {n}"), budget=budget, **options) for n in range(count))
+    return list(await asyncio.gather(*asked, return_exceptions=True))
+
+
+async def test_no_job_starts_that_would_break_the_budget(rh: Emulator) -> None:
+    done = await run_many(8, 0.13)
+    refused = [one for one in done if isinstance(one, BudgetExceeded)]
+    assert (len(rh.books.submissions), len(refused)) == (3, 5)
+    assert sum(one.charged for one in rh.books.paid) == 3 * PICTURE
+    assert "of the budget of 0.13 CNY" in str(refused[0])
+
+
+async def test_calls_without_a_budget_beside_it_count(rh: Emulator) -> None:
+    """A20: three calls without a budget and six with 0.24 paid 0.36."""
+    asked = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=None if n % 3 else 0.24) for n in range(12)]
+    done = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(one) for one in done].count(Result) == 8
+    assert {str(one)[-40:] for one in done if not isinstance(one, Result | BudgetExceeded)} == set()
+    assert rh.books.charged == 8 * PICTURE
+    limited = [f"picture {n}" for n in range(0, 12, 3)]
+    assert not [one for one in rh.books.paid if one.payload["prompt"] in limited]
+
+
+async def test_calls_with_and_without_a_budget_stay_within_it_together(rh: Emulator) -> None:
+    """A20: the same, where the budget suffices for some of those that have it."""
+    rh.faults.add(Fault("submit", every=1, kind="slow", seconds=1.0))  # until then no answer is recorded
+    asked = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=0.24 if n < 6 else None) for n in range(9)]
+    done = await asyncio.gather(*asked, return_exceptions=True)
+    assert [isinstance(one, Result) for one in done[6:]] == [True] * 3
+    assert rh.books.charged == Decimal("0.24")
+
+
+async def test_a_call_without_a_budget_and_a_listed_price_beside_it_is_priced(rh: Emulator) -> None:
+    """A20: its price is asked for where a budget is in force."""
+    calls = [run(models.input_for(UNPRICED)(prompt="a lighthouse"))]
+    calls += [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=1.05) for n in range(3)]
+    done = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(done[0], Result)
+    assert rh.books.charged <= Decimal("1.05")
+    assert sum(isinstance(one, BudgetExceeded) for one in done) == 2
+
+
+async def test_a_run_without_a_budget_asks_for_no_price(rh: Emulator) -> None:
+    await run(models.input_for(UNPRICED)(prompt="a lighthouse"))
+    assert not [one for one in rh.books.requests if "price-preview" in one.path]
+
+
+async def test_what_was_paid_is_found_again_whatever_the_budget(rh: Emulator) -> None:
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    first = await run(asked, key="mine")
+    assert await run(asked, key="mine", budget=0.01) == first
+    with pytest.raises(BudgetExceeded, match=r"0\.04 are spent"):
+        await run(models.ZImageTurbo(prompt="a harbour"), budget=0.07)
+
+
+async def test_a_refused_submit_costs_the_budget_nothing(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="code", code="421"))
+    done = await run_many(1, 0.04)
+    assert isinstance(done[0], Result)
+
+
+async def test_a_failed_task_counts_with_what_it_cost(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail"))
+    with pytest.raises(JobFailed):
+        await run(models.ZImageTurbo(prompt="a lighthouse"), budget=0.05)
+    (failed,) = rh.books.paid
+    done = await run_many(1, float(failed.charged + PICTURE))
+    assert isinstance(done[0], Result)
+    assert isinstance((await run_many(2, float(failed.charged + PICTURE)))[1], BudgetExceeded)
+
+
+async def test_a_job_tells_what_all_of_its_tasks_have_cost(rh: Emulator, tmp_path: Path) -> None:
+    """A21: the table of steps leaves out neither a failed task nor one of an earlier attempt."""
+    rh.faults.add(Fault("submit", number=1, kind="fail", code="805"))
+    run = PooledRun(rh, tmp_path, members=("main",))
+    asked: list[models.ModelInput] = [models.ZImageTurbo(prompt="a lighthouse")]
+    await run.all(asked)
+    assert [event.costs for event in run.heard if event.state == "failed"] == [Costs(unknown=1)]
+    again = replace(run, attempt=2)
+    await again.all(asked)
+    assert again.heard[-1].costs == Costs({"CNY": PICTURE}, unknown=1)
+    assert rh.books.charged == PICTURE
+
+
+UNPRICED = next(
+    model
+    for model in catalog.models()
+    if model.price is None and {param.name for param in model.params if param.required} == {"prompt"}
+)
+
+
+async def test_a_model_without_a_price_is_priced_by_runninghub(rh: Emulator) -> None:
+    asked = models.input_for(UNPRICED)(prompt="a lighthouse")
+    result = await run(asked, budget=1000)
+    assert result.cost is not None
+    assert len([one for one in rh.books.requests if "price-preview" in one.path]) == 1
+    with pytest.raises(BudgetExceeded, match=f"{result.cost.normalize():f} are spent"):
+        await run(models.input_for(UNPRICED)(prompt="another"), budget=float(result.cost))
+
+
+async def test_where_nobody_knows_the_price_no_budget_allows_it(rh: Emulator) -> None:
+    rh.faults.add(Fault("price", every=1, kind="code", code="1007"))
+    with pytest.raises(BudgetExceeded, match="knows its price"):
+        await run(models.input_for(UNPRICED)(prompt="a lighthouse"), budget=1000)
+    assert not rh.books.submissions
+    await run(models.input_for(UNPRICED)(prompt="a lighthouse"))
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+async def test_a_composed_flow_keeps_to_its_budget(rh: Emulator, tmp_path: Path) -> None:
+    photo = str(samples.png(tmp_path / "photo.png"))
+    with pytest.raises(BudgetExceeded, match=r"budget of 2 CNY, 1\.75 are spent"):
+        await image_to_video(photo, "waves", resolution="4k", budget=2.0)
+    assert [one.charged for one in rh.books.paid] == [Decimal("1.75")]

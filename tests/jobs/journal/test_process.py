@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.jobs.journal.process import Owner, current_owner, is_surely_dead, uptime
+from tests.support.job_records import dead_owner, owner_of, wait_until_dead
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        yield sleeper
+        sleeper.kill()
+
+
+def test_this_process_lives() -> None:
+    assert not is_surely_dead(current_owner())
+
+
+def test_another_living_process_is_not_dead(process: subprocess.Popen[bytes]) -> None:
+    assert not is_surely_dead(owner_of(process.pid))
+
+
+def test_a_killed_process_is_dead() -> None:
+    assert is_surely_dead(dead_owner())
+
+
+def test_a_zombie_is_dead(process: subprocess.Popen[bytes]) -> None:
+    owner = owner_of(process.pid)
+    process.kill()
+    wait_until_dead(process.pid)
+    assert Path(f"/proc/{process.pid}/stat").read_text().split()[2] == "Z"
+    assert is_surely_dead(owner)
+
+
+def test_a_stopped_process_is_not_dead(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGSTOP)
+    assert not is_surely_dead(owner_of(process.pid))
+
+
+def test_a_pid_that_a_younger_process_got_is_dead(process: subprocess.Popen[bytes]) -> None:
+    older = owner_of(process.pid).model_copy(update={"started": "1"})
+    assert is_surely_dead(older)
+
+
+def test_a_command_with_brackets_and_blanks_in_its_name_is_read_right(tmp_path: Path) -> None:
+    odd = tmp_path / "x) Z (y"
+    shutil.copy(shutil.which("sleep") or "", odd)
+    with subprocess.Popen([odd, "60"]) as process:
+        assert not is_surely_dead(owner_of(process.pid))
+        process.kill()
+
+
+@pytest.mark.parametrize("elsewhere", [{"host": "another"}, {"boot": "another"}, {"boot": ""}, {"started": ""}])
+def test_of_a_process_elsewhere_nothing_is_ever_proved(elsewhere: dict[str, str]) -> None:
+    assert not is_surely_dead(dead_owner().model_copy(update=elsewhere))
+
+
+def test_an_owner_is_a_value_that_goes_to_json_and_back() -> None:
+    owner = current_owner()
+    assert Owner.model_validate_json(owner.model_dump_json()) == owner
+    assert owner.boot
+    assert owner.started
+
+
+def test_a_forked_child_is_another_owner() -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writer, current_owner().model_dump_json().encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        owner = Owner(**json.load(pipe))
+    os.waitpid(child, 0)
+    assert owner.pid == child
+    assert is_surely_dead(owner)
+
+
+def test_the_clock_never_goes_back() -> None:
+    readings = [uptime() for _ in range(100)]
+    assert readings == sorted(readings)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.jobs.journal.records import Answer
+from rh_prefect.jobs.journal.spool import Spool, Spooled
+from tests.support.job_records import KEY, ticket
+
+ENTRY = Spooled("run", KEY, 1, ticket())
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "not" / "yet" / "there")
+
+
+def test_an_answer_is_found_by_another_process(spool: Spool) -> None:
+    spool.put(ENTRY)
+    assert Spool(spool.folder).get("run", KEY, 1) == ENTRY.answer
+
+
+@pytest.mark.parametrize("other", [("other", KEY, 1), ("run", "other", 1), ("run", KEY, 2), ("run", KEY, 11)])
+def test_it_is_found_only_for_its_own_submit(spool: Spool, other: tuple[str, str, int]) -> None:
+    assert spool.get(*other) is None
+    spool.put(ENTRY)
+    assert spool.get(*other) is None
+
+
+def test_what_is_dropped_is_gone_and_may_be_dropped_again(spool: Spool) -> None:
+    spool.drop("run", KEY, 1)
+    spool.put(ENTRY)
+    spool.drop("run", KEY, 1)
+    spool.drop("run", KEY, 1)
+    assert spool.get("run", KEY, 1) is None
+
+
+def test_all_that_waits_is_listed(spool: Spool) -> None:
+    assert list(spool.entries()) == []
+    entries = [ENTRY, Spooled("run", KEY, 2, ticket("2")), Spooled("a.b_c-d", "x--y", 1, ticket("3"))]
+    for entry in entries:
+        spool.put(entry)
+    assert sorted(spool.entries(), key=repr) == sorted(entries, key=repr)
+
+
+def test_a_file_stands_whole_and_nothing_is_left_beside_it(spool: Spool) -> None:
+    spool.put(ENTRY)
+    spool.put(Spooled("run", KEY, 1, ticket("9")))
+    assert [path.name for path in spool.folder.iterdir()] == [f"run--{KEY}--1.json"]
+    assert spool.get("run", KEY, 1) is not None
+
+
+def test_the_key_of_the_account_is_not_in_it(spool: Spool) -> None:
+    spool.put(ENTRY)
+    said = json.loads(next(spool.folder.iterdir()).read_text())
+    assert set(said) == {"scope", "key", "n", "answer"}
+    assert set(said["answer"]) == set(Answer.model_fields)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"scope": "run"}', '{"scope": "run", "key": "k", "n": 1, "answer": 5}']
+)
+def test_a_file_that_cannot_be_read_is_said_and_stops_nothing(
+    spool: Spool, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool.put(ENTRY)
+    spool.put(Spooled("run", KEY, 2, ticket()))
+    (spool.folder / f"run--{KEY}--1.json").write_text(text)
+    assert spool.get("run", KEY, 1) is None
+    assert "paid task" in caplog.text
+    assert [entry.n for entry in spool.entries()] == [2]
+
+
+def test_a_place_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        Spool(tmp_path / "file" / "spool").put(ENTRY)
+    assert Spool(tmp_path / "file" / "spool").get("run", KEY, 1) is None
+
+
+def test_a_ticket_is_flushed_with_its_folder_and_every_new_folder_above_it(tmp_path: Path) -> None:
+    """A26: after the file stands at its name, its folder and all that were made for it are flushed to the disk."""
+    flushed: list[tuple[Path, bool]] = []
+    folder = tmp_path / "not" / "yet"
+
+    def flush(one: Path) -> None:
+        flushed.append((one, any(folder.glob("*.json"))))
+
+    spool = Spool(folder, flush=flush)
+    spool.put(ENTRY)
+    assert flushed == [(folder, True), (folder.parent, True), (tmp_path, True)]
+    flushed.clear()
+    spool.put(ENTRY)
+    assert flushed == [(folder, True)]
+
+
+async def test_a_ticket_is_flushed_off_the_loops_thread(tmp_path: Path) -> None:
+    """A26: a slow disk does not stop the loop."""
+    threads: list[int] = []
+    spool = Spool(tmp_path, flush=lambda _: threads.append(threading.get_ident()))
+    await spool.save(ENTRY)
+    assert threads
+    assert threading.get_ident() not in threads
+    assert spool.get("run", KEY, 1) == ENTRY.answer

@@ -1,0 +1,204 @@
+"""Which file a paid job gets, by what the emulator was sent: several files under one name, and several attempts."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from rh_prefect import models
+from rh_prefect.blocks.paying import load_payer
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.recorder import Submission
+from rh_prefect.errors import JobFailed
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.scope import FolderScope
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.options import Asked, Options
+from rh_prefect.jobs.outputs import manifest as manifests
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.media.store import MediaStore
+from tests.support import samples
+from tests.support.link_host import LinkHost
+from tests.support.s3 import S3Server
+
+ENLARGER = "hypir-ultra"
+
+
+def enlarge(source: object) -> Asked:
+    return models.input_for(ENLARGER)(image_url=source)
+
+
+class Run:
+    """One run, in as many attempts as the test makes."""
+
+    def __init__(self, folder: Path, store: MediaStore) -> None:
+        self.journal = FolderJournal(str(folder / "journal"), scope="run")
+        self.store = store
+        self.begin(1)
+
+    def begin(self, attempt: int) -> None:
+        """Begins an attempt: counts of equal calls start again."""
+        self.scope = FolderScope(self.journal, attempt=attempt)
+
+    async def pay(self, asked: Asked, **options: Any) -> Result:
+        payer = await load_payer(None)
+        done: Result = await LOOP.call(payer.run(asked, scope=self.scope, store=self.store, options=Options(**options)))
+        return done
+
+
+@pytest.fixture
+def run(rh: Emulator, tmp_path: Path) -> Run:
+    return Run(tmp_path, MediaStore(tmp_path / "out"))
+
+
+def sent(rh: Emulator, submission: Submission) -> str:
+    """The sha256 of the file that a job was given."""
+    given = " ".join(map(str, submission.payload.values()))
+    return next(one.sha256 for one in rh.books.uploads if one.file_name.rpartition("/")[2] in given)
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def picture(text: str) -> bytes:
+    """A picture of which there is no other with this text."""
+    body = b"tEXtComment\0" + text.encode()
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    png = samples.picture("PNG")
+    return png[:-12] + chunk + png[-12:]
+
+
+@pytest.mark.parametrize("name", ["token", "sig", "q-page", "x-oss-process"])
+async def test_links_that_differ_in_a_parameter_get_their_own_pictures(
+    rh: Emulator, run: Run, links: LinkHost, name: str
+) -> None:
+    """A3, N3: two links that differ only in `token=`, `sig=`, `q-…` or `x-oss-process=` are two files."""
+    for number in "12":
+        await run.pay(enlarge(links.put(f"photo?{name}={number}", picture(number))))
+    assert [sent(rh, one) for one in rh.books.paid] == [sha(picture("1")), sha(picture("2"))]
+
+
+async def test_an_object_that_is_overwritten_within_a_run_is_another_job_s_picture(rh: Emulator, run: Run) -> None:
+    """A4: a later job gets what lies under the name then, and the manifest says so."""
+    place = fsspec.filesystem("memory")
+    for number in "12":
+        place.pipe_file("/overwritten/photo.png", picture(number))
+        await run.pay(enlarge("memory://overwritten/photo.png"))
+    assert [sent(rh, one) for one in rh.books.paid] == [sha(picture("1")), sha(picture("2"))]
+    recorded = {str(one.payload["imageUrl"]) for one in manifests.everything(run.store)}
+    assert recorded == {f"sha256:{sha(picture(number))}" for number in "12"}
+
+
+async def test_a_link_that_is_overwritten_within_a_run_is_another_job_s_picture(
+    rh: Emulator, run: Run, links: LinkHost
+) -> None:
+    """A4: a link with a strong ETag is asked for its state before each job."""
+    for number in "12":
+        await run.pay(enlarge(links.put("photo.png", picture(number), etag=f'"{number}"')))
+    assert [sent(rh, one) for one in rh.books.paid] == [sha(picture("1")), sha(picture("2"))]
+
+
+async def test_a_file_that_is_overwritten_within_a_run_is_another_job_s_picture(
+    rh: Emulator, run: Run, tmp_path: Path
+) -> None:
+    """A4: a local file that is overwritten under its name is another file, and no error."""
+    photo = tmp_path / "photo.png"
+    for number in "12":
+        photo.write_bytes(picture(number))
+        await run.pay(enlarge(str(photo)))
+    assert [sent(rh, one) for one in rh.books.paid] == [sha(picture("1")), sha(picture("2"))]
+
+
+async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time(
+    rh: Emulator, run: Run, links: LinkHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A4: without a strong ETag, what this very call took in an earlier attempt counts, with one warning."""
+    numbers = iter(range(100))
+    link = links.make("photo.png", lambda: picture(str(next(numbers))))
+    first = await run.pay(enlarge(link))
+    for attempt in (2, 3):
+        run.begin(attempt)
+        with caplog.at_level(logging.WARNING):
+            caplog.clear()
+            assert (await run.pay(enlarge(link))).task_id == first.task_id
+        assert caplog.text.count("gives other bytes than in an earlier attempt") == 1
+    assert len(rh.books.paid) == 1
+    await run.pay(enlarge(link), label="another")
+    [_, new] = rh.books.paid
+    assert sent(rh, new) != sent(rh, rh.books.paid[0])
+
+
+async def test_a_job_that_failed_is_submitted_again_with_the_bytes_of_its_record(
+    rh: Emulator, run: Run, links: LinkHost
+) -> None:
+    """A4: what RunningHub gets at a later submit is what the job's record says, though the link gives other bytes."""
+    numbers = iter(range(100))
+    link = links.make("photo.png", lambda: picture(str(next(numbers))))
+    rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
+    with pytest.raises(JobFailed):
+        await run.pay(enlarge(link))
+    run.begin(2)
+    await run.pay(enlarge(link))
+    assert len({sent(rh, one) for one in rh.books.paid}) == 1
+    assert len(rh.books.paid) == 2
+
+
+async def test_equal_contents_under_several_links_are_one_request(rh: Emulator, run: Run, links: LinkHost) -> None:
+    """A link that is signed anew makes no other job."""
+    first = await run.pay(enlarge(links.put("photo.png?token=1", picture("1"))), reuse="always")
+    again = await run.pay(enlarge(links.put("photo.png?token=2", picture("1"))), reuse="always")
+    assert (len(rh.books.paid), again.task_id) == (1, first.task_id)
+
+
+async def test_a_text_that_looks_like_a_link_is_text(rh: Emulator, run: Run) -> None:
+    for number in "12":
+        await run.pay(models.ZImageTurbo(prompt=f"https://host/a?token={number}"))
+    assert len({one.payload["prompt"] for one in rh.books.paid}) == 2
+
+
+async def test_a_job_whose_file_is_gone_is_found_again(rh: Emulator, run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    first = await run.pay(enlarge(str(samples.png(folder / "photo.png"))))
+    shutil.rmtree(folder)
+    run.begin(2)
+    assert (await run.pay(enlarge(str(folder / "photo.png")))).task_id == first.task_id
+    assert len(rh.books.paid) == 1
+
+
+@pytest.mark.s3
+async def test_a_public_store_gives_links_to_copies_that_are_named_by_their_content(
+    rh: Emulator, s3: S3Server, tmp_path: Path
+) -> None:
+    """A4: with public storage RunningHub gets a link to a content-named copy, which is not overwritten."""
+    run = Run(tmp_path, MediaStore(s3.url(), options=s3.options, public=True))
+    for number in "12":
+        run.store.write_bytes("photo.png", picture(number))
+        await run.pay(enlarge(run.store.uri("photo.png")))
+    links = [str(one.payload["imageUrl"]) for one in rh.books.paid]
+    for link, number in zip(links, "12", strict=True):
+        assert f"/inputs/{sha(picture(number))}.png?" in link
+    assert not rh.books.uploads
+    assert sorted(name for name in run.store.list("inputs")) == sorted(
+        f"inputs/{sha(picture(number))}.png" for number in "12"
+    )
+
+
+@pytest.mark.s3
+async def test_a_job_s_own_output_is_given_through_a_copy_that_is_named_by_its_content(
+    rh: Emulator, s3: S3Server, tmp_path: Path
+) -> None:
+    """A4: with public storage a job's output reaches the next job through a copy that is not overwritten."""
+    run = Run(tmp_path, MediaStore(s3.url(), options=s3.options, public=True))
+    first = await run.pay(models.ZImageTurbo(prompt="a lighthouse"))
+    await run.pay(enlarge(first))
+    assert f"/inputs/{first.media.sha256}.png?" in str(rh.books.paid[1].payload["imageUrl"])
+    assert not rh.books.uploads

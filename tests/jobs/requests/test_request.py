@@ -1,0 +1,62 @@
+"""What makes two calls one request: what the caller gave, and nothing that was filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rh_prefect import catalog
+from rh_prefect.catalog import Model
+from rh_prefect.catalog.input_classes import build_input
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.requests.inputs import Inputs
+from rh_prefect.jobs.requests.request import Order, place_order
+from rh_prefect.media.media import MediaInput
+from rh_prefect.models import ModelInput
+
+SITE = "www.runninghub.cn"
+
+
+@pytest.fixture
+def inputs(journal: FolderJournal, tmp_path: Path) -> Inputs:
+    return Inputs(journal, tmp_path / "scratch", options_for=lambda _: {})
+
+
+def with_default(model: Model, name: str, default: str) -> Model:
+    """The model as another catalogue has it."""
+    params = tuple(replace(param, default=default) if param.name == name else param for param in model.params)
+    return replace(model, params=params)
+
+
+async def order(model: Model, params: Mapping[str, object], inputs: Inputs) -> Order:
+    made = build_input(model, ModelInput, media=MediaInput, module=__name__)
+    return await place_order(made(**params), site=SITE, inputs=inputs)
+
+
+async def test_two_catalogues_that_differ_in_a_default_make_one_request(inputs: Inputs) -> None:
+    """N4: a default of the catalogue is sent and recorded, and is no part of the request's hash."""
+    model = catalog.get("z-image/turbo")
+    param = next(one for one in model.params if one.required and one.default is not None and one.type == "enum")
+    other = next(option for option in param.options if option != param.default)
+    before = await order(model, {"prompt": "a lighthouse"}, inputs)
+    after = await order(with_default(model, param.name, other), {"prompt": "a lighthouse"}, inputs)
+    assert (before.payload[param.key], after.payload[param.key]) == (param.default, other)
+    assert before.base == after.base
+
+
+async def test_what_the_caller_gives_makes_another_request(inputs: Inputs) -> None:
+    model = catalog.get("z-image/turbo")
+    prompts = ["a lighthouse", "a harbour", " a lighthouse", "a lighthouse "]
+    assert len({(await order(model, {"prompt": prompt}, inputs)).base for prompt in prompts}) == 4
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+async def test_line_breaks_at_a_text_s_end_make_no_other_request(inputs: Inputs, end: str) -> None:
+    """N4: a prompt that is read from a file is the prompt that is written in a program."""
+    model = catalog.get("z-image/turbo")
+    read = await order(model, {"prompt": f"a lighthouse{end}"}, inputs)
+    assert read.payload["prompt"] == f"a lighthouse{end}"
+    assert read.base == (await order(model, {"prompt": "a lighthouse"}, inputs)).base

@@ -1,0 +1,163 @@
+"""From the ticket to the recorded end: what ends a wait, and what does not."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rh_prefect.client import RemoteOutput, TaskView
+from rh_prefect.errors import OutputsPending, TaskNotFound
+from rh_prefect.jobs.accounts.poller import GRACE, LONGEST_GAP, Poller
+from rh_prefect.jobs.cancel import CancelWatch, cancel_scope
+from rh_prefect.jobs.completion import CANCEL_LOOK_SECONDS, Waiter
+from rh_prefect.jobs.context import Call
+from rh_prefect.jobs.events import Silent
+from rh_prefect.jobs.journal.journal import EndListener
+from rh_prefect.jobs.journal.records import End, Intent, JobView, Submit
+from rh_prefect.jobs.options import Options
+from tests.support.job_records import KEY, TASK, intent, ticket, write
+from tests.support.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.stepped import SCOPE, Run, order_of
+from tests.support.virtual_time import in_virtual_time, now
+
+RUNNING = TaskView(task_id=TASK, status="RUNNING")
+EMPTY = TaskView(task_id=TASK, status="SUCCESS")
+SUCCESS = TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url="https://files/a.png", type="png"),))
+
+
+class TellingMemoryJournal(MemoryJournal):
+    """One whose ends somebody tells of, and that counts what it is read for."""
+
+    reads = 0
+
+    async def tell_of_ends(self, listener: EndListener) -> None:
+        listener.hears(is_on=True)
+
+    async def read(self, key: str) -> Any:
+        self.reads += 1
+        return await super().read(key)
+
+
+class RunningHub:
+    """One task; cancelled, it is forgotten or shown as cancelled."""
+
+    def __init__(self, view: TaskView = RUNNING, *, forgets: bool = False) -> None:
+        self.view: TaskView | None = view
+        self.forgets = forgets
+
+    async def query(self, task_id: str) -> TaskView:
+        if self.view is None:
+            raise TaskNotFound("no such task", code="807")
+        return self.view
+
+    async def cancel(self, task_id: str) -> None:
+        if self.view == RUNNING:
+            self.view = None if self.forgets else TaskView(task_id=task_id, status="CANCELLED")
+
+
+class Place:
+    """A job with a ticket, a process that waits for it, and another one that looks after its run."""
+
+    def __init__(self, rh: RunningHub, *, webhook: bool = False) -> None:
+        self.rh = rh
+        self.journal = TellingMemoryJournal(MemoryPlace(), SCOPE)
+        self.scope = Run(self.journal, 1)
+        self.submit = Submit(1, intent(base=KEY, webhook=webhook), answer=ticket())
+        self.poller = Poller(rh.query, clock=now)
+        cancels = CancelWatch(clock=now)
+        seat = SimpleNamespace(
+            account=SimpleNamespace(client=rh, poller=self.poller), free=lambda: None, untold=lambda _, error: error
+        )
+        self.waiter = Waiter(
+            Call(order_of(KEY), KEY, self.scope, None, Options(), Silent()),  # type: ignore[arg-type]
+            seat=seat,  # type: ignore[arg-type]
+            clock=now,
+            is_cancelled=lambda: cancels.look(self.journal, 1, fresh=False),
+            sleep=asyncio.sleep,
+        )
+
+    async def begin(self) -> asyncio.Task[End | None]:
+        await write(self.journal, {"intent-1": self.submit.intent, "answer-1": ticket()})
+        await self.journal.tell_of_ends(self.poller)
+        return asyncio.create_task(self.waiter.wait(self.submit, first_view=None))
+
+    async def cancel_elsewhere(self) -> None:
+        async def client_for(_: Intent) -> RunningHub:
+            return self.rh
+
+        await cancel_scope(self.scope, client_for, by="jobs cancel", clock=now)
+
+    async def ends(self) -> list[End]:
+        view = JobView.parse(KEY, await self.journal.job(KEY))
+        return [submit.end for submit in view.submits if submit.end is not None]
+
+
+@in_virtual_time
+async def test_a_success_without_files_is_not_an_end() -> None:
+    """A13: nothing final is recorded, so that the next run asks again and gets what RunningHub lists by then."""
+    place = Place(RunningHub(EMPTY))
+    with pytest.raises(OutputsPending, match=f"task {TASK} was paid for.*no file and no text.*jobs collect {SCOPE}"):
+        await (await place.begin())
+    assert GRACE <= now() <= GRACE + LONGEST_GAP
+    assert await place.ends() == []
+    place.rh.view = SUCCESS
+    end = await place.waiter.wait(place.submit, first_view=None)
+    assert end is not None
+    assert [link.url for link in end.links] == ["https://files/a.png"]
+
+
+@in_virtual_time
+async def test_a_link_that_is_none_is_named() -> None:
+    """A13, A16: neither a relative nor a malformed link is recorded as the job's output."""
+    for url in ("/files/a.png?token=secret", "http://[::1"):
+        place = Place(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url=url),))))
+        with pytest.raises(OutputsPending, match="which is not a link") as caught:
+            await (await place.begin())
+        assert "secret" not in caught.value.message
+        assert await place.ends() == []
+
+
+@in_virtual_time
+async def test_a_cancelled_run_s_success_without_files_is_not_an_end_either() -> None:
+    """A13: whoever cancels a run records no success before its files are there."""
+    place = Place(RunningHub(EMPTY))
+    waiting = await place.begin()
+    await place.cancel_elsewhere()
+    assert await place.ends() == []
+    waiting.cancel()
+
+
+@in_virtual_time
+async def test_a_graph_that_is_forgotten_when_it_is_cancelled_is_cancelled() -> None:
+    """A28: the recorded end is read before RunningHub's "no such task" is believed."""
+    place = Place(RunningHub(forgets=True))
+    waiting = await place.begin()
+    await asyncio.sleep(20)
+    await place.cancel_elsewhere()
+    end = await waiting
+    assert end is not None
+    assert end.status == "CANCELLED"
+    assert now() < 25
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_cancellation_is_noticed_within_seconds_where_webhooks_tell_of_ends(forgets: bool) -> None:
+    """A29: RunningHub sends no webhook for a cancelled task, so the run's record of it is looked at."""
+
+    @in_virtual_time
+    async def check() -> None:
+        place = Place(RunningHub(forgets=forgets), webhook=True)
+        waiting = await place.begin()
+        await asyncio.sleep(100)
+        began = now()
+        await place.cancel_elsewhere()
+        end = await waiting
+        assert end is not None
+        assert end.status == "CANCELLED"
+        assert now() - began <= 2 * CANCEL_LOOK_SECONDS
+        assert place.journal.reads <= 100 / CANCEL_LOOK_SECONDS + 10
+
+    check()

@@ -1,0 +1,101 @@
+"""What the runner does with the steps of a job's life, seen at RunningHub and in what the job tells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from rh_prefect import catalog, models
+from rh_prefect.emulator import Emulator
+from rh_prefect.errors import JobCancelled, ModerationError
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.journal.budget import ledger_of
+from rh_prefect.jobs.journal.records import Cancelled
+from rh_prefect.jobs.outputs.result import Result
+from tests.support import samples
+from tests.support.pooled import PooledRun, pictures
+
+
+@pytest.fixture
+def run(rh: Emulator, tmp_path: Path) -> PooledRun:
+    return PooledRun(rh, tmp_path, members=("main",))
+
+
+async def test_a_finished_job_is_downloaded_once(run: PooledRun) -> None:
+    first = await run.all(pictures(1))
+    assert isinstance(first[0], Result)
+    assert len(run.rh.books.downloads) == 1
+    assert await run.all(pictures(1)) == first
+    assert (len(run.rh.books.downloads), len(run.rh.books.paid)) == (1, 1)
+
+
+@pytest.mark.parametrize("budget", [None, 1.0])
+async def test_the_price_of_the_catalogue_is_recorded_and_not_asked_for(run: PooledRun, budget: float | None) -> None:
+    await run.all(pictures(1), budget=budget)
+    (intent,) = await run.intents()
+    assert (intent.estimate, intent.currency) == (Decimal("0.04"), "CNY")
+    assert not [one for one in run.rh.books.requests if "price-preview" in one.path]
+
+
+async def test_a_job_tells_each_change_of_its_state(run: PooledRun, tmp_path: Path) -> None:
+    photo = str(samples.png(tmp_path / "photo.png"))
+    await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
+    states = [event.state for event in run.heard if not event.is_step]
+    assert [state for state in states if state != "running"] == ["uploading", "submitted", "collecting", "succeeded"]
+    (task,) = run.rh.books.paid
+    submitted = next(event for event in run.heard if event.state == "submitted")
+    assert submitted.task_id == task.task_id
+    assert run.said("uploading") == ["makes 1 input(s) readable for RunningHub"]
+
+
+async def test_a_job_tells_how_it_ended(run: PooledRun) -> None:
+    (error,) = await run.all([models.ZImageTurbo(prompt="forbidden")])
+    assert isinstance(error, ModerationError)
+    assert [event.state for event in run.heard] == ["failed"]
+    assert run.said("failed") == [error.message]
+
+
+async def test_a_cancelled_run_pays_for_nothing_and_its_budget_is_given_back(run: PooledRun) -> None:
+    await run.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+    (error,) = await run.all(pictures(1), budget=0.04)
+    assert isinstance(error, JobCancelled)
+    assert [event.state for event in run.heard] == ["cancelled"]
+    assert run.rh.books.submissions == []
+    (result,) = await replace(run, attempt=2).all(pictures(1, "another"), budget=0.04)
+    assert isinstance(result, Result)
+
+
+class Watched(PooledRun):
+    """Notes what the budgets of the run count when a job begins to send its inputs."""
+
+    def notify(self, event: JobEvent) -> None:
+        super().notify(event)
+        if event.state == "uploading":
+            self.reserved = ledger_of(self.journal).reserved()
+
+
+async def test_a_call_without_a_budget_counts_before_its_inputs_are_sent(rh: Emulator, tmp_path: Path) -> None:
+    """A20: sending large inputs takes long, and a budget beside it must not take what this call will cost."""
+    run = Watched(rh, tmp_path, members=("main",))
+    photo = str(samples.png(tmp_path / "photo.png"))
+    await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
+    (task,) = rh.books.paid
+    assert run.reserved == task.charged > 0
+
+
+UNPRICED = next(
+    model
+    for model in catalog.models()
+    if model.price is None and {param.name for param in model.params if param.required} == {"prompt"}
+)
+
+
+async def test_a_call_without_a_budget_is_priced_before_it_is_paid_for_once_its_run_has_one(run: PooledRun) -> None:
+    """A20: an unknown price is asked for before the submit, so that the record of the submit has it."""
+    await run.all(pictures(1), budget=1.0)
+    await run.all([models.input_for(UNPRICED)(prompt="a lighthouse")])
+    assert len([one for one in run.rh.books.requests if "price-preview" in one.path]) == 1
+    assert all(intent.estimate for intent in await run.intents())

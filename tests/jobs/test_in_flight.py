@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from rh_prefect.jobs import submission
+from rh_prefect.jobs.in_flight import ASKED
+
+
+def test_what_was_asked_for_in_many_runs_is_not_remembered_for_ever() -> None:
+    """A25: the keys that were asked for are dropped, run by run, when there are many runs."""
+    names = [f"a25-{number}" for number in range(4000)]
+    for name in names:
+        ASKED[name].add("key")
+    kept = [name for name in names if name in ASKED]
+    assert 0 < len(kept) < 1000
+    assert kept[-1] == names[-1]
+    for name in kept:
+        del ASKED[name]
+
+
+def test_submits_that_were_never_begun_are_not_remembered_for_ever() -> None:
+    """A25: tokens of submits that were never begun are dropped when there are many."""
+    tokens = [f"a25-{number}" for number in range(40_000)]
+    for token in tokens:
+        submission.UNPOSTED.add(token)
+    kept = [token for token in tokens if token in submission.UNPOSTED]
+    assert 1000 < len(kept) < 20_000
+    assert kept[-1] == tokens[-1]
+    for token in kept:
+        submission.UNPOSTED.discard(token)

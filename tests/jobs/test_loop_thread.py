@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from contextvars import ContextVar
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.jobs.loop_thread import JOIN_SECONDS, LOOP
+
+NAME: ContextVar[str] = ContextVar("NAME", default="nobody")
+
+
+async def where() -> tuple[str, str]:
+    return NAME.get(), threading.current_thread().name
+
+
+async def test_context_variables_arrive_and_all_calls_run_on_one_thread() -> None:
+    NAME.set("caller")
+    assert await LOOP.call(where()) == ("caller", "rh_prefect")
+    assert LOOP.call_sync(where()) == ("caller", "rh_prefect")
+    assert LOOP.submit(where()).result() == ("caller", "rh_prefect")
+
+
+async def test_a_context_variable_that_is_set_there_does_not_come_back() -> None:
+    async def rename() -> None:
+        NAME.set("another")
+
+    NAME.set("caller")
+    await LOOP.call(rename())
+    assert NAME.get() == "caller"
+
+
+async def test_callers_on_many_threads_and_loops_share_the_loop() -> None:
+    names = await asyncio.gather(
+        *(asyncio.to_thread(LOOP.call_sync, where()) for _ in range(4)),
+        *(asyncio.to_thread(asyncio.run, LOOP.call(where())) for _ in range(4)),
+    )
+    assert {thread for _, thread in names} == {"rh_prefect"}
+
+
+async def test_an_exception_comes_back_as_it_is() -> None:
+    async def fail() -> None:
+        raise LookupError("here")
+
+    with pytest.raises(LookupError, match="here"):
+        await LOOP.call(fail())
+
+
+async def test_cancelling_the_wait_cancels_what_runs_there() -> None:
+    began, cancelled = threading.Event(), threading.Event()
+
+    async def wait() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    caller = asyncio.create_task(LOOP.call(wait()))
+    await asyncio.to_thread(began.wait)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert await asyncio.to_thread(cancelled.wait, 10)
+
+
+async def test_a_critical_section_runs_to_its_end_when_its_caller_is_cancelled() -> None:
+    began, go_on, ended = threading.Event(), asyncio.Event(), threading.Event()
+
+    async def pay() -> None:
+        began.set()
+        await go_on.wait()
+        ended.set()
+
+    caller = asyncio.create_task(LOOP.call(LOOP.critical(pay())))
+    await asyncio.to_thread(began.wait)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert not ended.is_set()
+    LOOP.loop.call_soon_threadsafe(go_on.set)
+    assert await asyncio.to_thread(ended.wait, 10)
+
+
+async def test_a_critical_section_gives_back_its_result_and_its_error() -> None:
+    async def give() -> int:
+        return 5
+
+    async def fail() -> int:
+        raise LookupError("here")
+
+    assert await LOOP.call(LOOP.critical(give())) == 5
+    with pytest.raises(LookupError):
+        await LOOP.call(LOOP.critical(fail()))
+
+
+async def test_settling_waits_for_what_is_in_flight_and_not_for_ever() -> None:
+    answered = threading.Event()
+    paid: list[str] = []
+
+    async def pay() -> None:
+        await asyncio.to_thread(answered.wait)
+        paid.append("yes")
+
+    LOOP.submit(LOOP.critical(pay()))
+    await LOOP.call(LOOP.settle(0.01))
+    assert paid == []
+    settled = asyncio.create_task(LOOP.call(LOOP.settle(60)))
+    answered.set()
+    await settled
+    assert paid == ["yes"]
+
+
+async def test_a_blocking_call_on_the_loop_s_own_thread_is_refused() -> None:
+    async def block() -> None:
+        LOOP.call_sync(where())
+
+    with pytest.raises(RuntimeError, match="wait for itself"):
+        await LOOP.call(block())
+
+
+async def test_a_thread_that_merely_has_the_same_name_may_block() -> None:
+    names: list[tuple[str, str]] = []
+    other = threading.Thread(target=lambda: names.append(LOOP.call_sync(where())), name="rh_prefect")
+    other.start()
+    await asyncio.to_thread(other.join)
+    assert names == [("nobody", "rh_prefect")]
+
+
+def runs(script: str, *, tmp_path: Path) -> str:
+    """Runs a script to its end; what it writes."""
+    head = "import asyncio, os, sys, threading\nfrom rh_prefect.jobs.loop_thread import LOOP\n"
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", head + script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    ) as process:
+        # Whoever has to be stopped by the loop's own patience fails.
+        out, errors = process.communicate(timeout=JOIN_SECONDS - 5)
+    assert (process.returncode, errors.decode()) == (0, "")
+    return out.decode()
+
+
+def test_the_process_s_end_waits_for_a_critical_section_which_can_still_block(tmp_path: Path) -> None:
+    script = """
+began = threading.Event()
+async def pay():
+    began.set()
+    while threading.main_thread().is_alive():
+        await asyncio.sleep(0.001)
+    await asyncio.to_thread(print, "recorded")
+    await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+    print("resolved")
+LOOP.submit(LOOP.critical(pay()))
+began.wait()
+"""
+    assert runs(script, tmp_path=tmp_path) == "recorded\nresolved\n"
+
+
+def test_nothing_is_begun_that_the_process_s_end_would_cut_off(tmp_path: Path) -> None:
+    script = """
+began = threading.Event()
+async def first():
+    began.set()
+    while not LOOP._is_ending:
+        await asyncio.sleep(0.001)
+    print("first")
+async def second():
+    print("second")
+async def job():
+    await LOOP.critical(first())
+    await LOOP.critical(second())
+LOOP.submit(job())
+began.wait()
+"""
+    assert runs(script, tmp_path=tmp_path) == "first\n"
+
+
+def test_connections_are_closed_at_the_process_s_end(tmp_path: Path) -> None:
+    script = """
+async def fail(): raise OSError
+async def close(): print("closed")
+LOOP.on_close(fail)
+LOOP.on_close(close)
+LOOP.call_sync(asyncio.sleep(0))
+"""
+    assert runs(script, tmp_path=tmp_path) == "closed\n"
+
+
+def test_a_thread_that_outlives_the_main_thread_can_still_call(tmp_path: Path) -> None:
+    script = """
+async def give(): return await asyncio.to_thread(lambda: "given")
+LOOP.call_sync(give())
+def late():
+    threading.main_thread().join()
+    print(LOOP.call_sync(give()))
+threading.Thread(target=late).start()
+"""
+    assert runs(script, tmp_path=tmp_path) == "given\n"
+
+
+def test_a_forked_child_has_a_loop_of_its_own_and_both_end(tmp_path: Path) -> None:
+    script = """
+async def pid(): return os.getpid()
+parent = LOOP.call_sync(pid())
+child = os.fork()
+if not child:
+    assert LOOP.call_sync(pid()) == os.getpid() != parent
+    print("child", flush=True)
+    sys.exit(0)
+os.waitpid(child, 0)
+assert LOOP.call_sync(pid()) == parent
+print("parent")
+"""
+    assert runs(script, tmp_path=tmp_path) == "child\nparent\n"
+
+
+def test_a_process_that_never_used_it_has_no_loop(tmp_path: Path) -> None:
+    assert runs("print(threading.active_count())", tmp_path=tmp_path) == "1\n"

@@ -1,0 +1,429 @@
+"""The one dangerous moment, over a real journal and a real spool."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.client.wire import TaskView
+from rh_prefect.errors import InputError, JournalError, NoAnswer, NotDelivered, api_error
+from rh_prefect.jobs.admin import adopt, forget
+from rh_prefect.jobs.journal.identity import media_mark
+from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.process import current_owner, uptime
+from rh_prefect.jobs.journal.records import Answer, End, Intent, JobView, Resolution
+from rh_prefect.jobs.journal.spool import Spool, Spooled
+from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED, NOT_SENT
+from rh_prefect.jobs.requests.request import Order
+from rh_prefect.jobs.submission import Desk
+from tests.support.job_records import BASE, KEY, TASK, dead_owner, intent, ticket, unknown, write
+
+QUEUED = TaskView(task_id=TASK, status="QUEUED")
+
+
+class RunningHub:
+    """Answers submits as told, and keeps what was submitted."""
+
+    def __init__(self, answer: TaskView | Exception = QUEUED) -> None:
+        self.answer = answer
+        self.submitted: list[dict[str, Any]] = []
+        self.addresses: list[str | None] = []
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def submit(self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None = None) -> TaskView:
+        self.submitted.append(dict(payload))
+        self.addresses.append(webhook_url)
+        if self.meanwhile is not None:
+            await self.meanwhile()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class Flaky(FolderJournal):
+    """A journal that loses what the test says: before it is written, or after."""
+
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    slow = 0.0
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        if key.endswith(self.before):
+            raise JournalError("the place is away")
+        created = await super().create(key, record)
+        await asyncio.sleep(self.slow)
+        if key.endswith(self.after):
+            raise JournalError("the answer was lost")
+        return created
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Flaky:
+    return Flaky(str(tmp_path / "journal"), scope="run")
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+@pytest.fixture
+def rh() -> RunningHub:
+    return RunningHub()
+
+
+class OneAccount(Desk):
+    """Posts on the only account that there is."""
+
+    rh: Any
+
+    async def post(self, intent: Intent, n: int, links: Mapping[str, str], **_: Any) -> Answer:
+        return await super().post(intent, n, links, client=self.rh)
+
+
+OpenDesk = Callable[..., Desk]
+
+
+@pytest.fixture
+def open_desk(journal: Flaky, spool: Spool, rh: RunningHub) -> OpenDesk:
+    """Opens the desk of the job anew, as another run of it would."""
+
+    def opened(
+        payload: Mapping[str, Any] | None = None, *, sleep: Any = None, base: str = BASE, clock: Any = uptime
+    ) -> Desk:
+        async def no_sleep(_: float) -> None:
+            pass
+
+        order = Order(model="m", endpoint="m", site="s", payload=payload or {"prompt": "x"}, base=base)
+        desk = OneAccount(
+            order, key=KEY, job=f"run/{KEY}", journal=journal, spool=spool, sleep=sleep or no_sleep, clock=clock
+        )
+        desk.rh = rh
+        return desk
+
+    return opened
+
+
+def mine(**facts: Any) -> Intent:
+    return intent(owner=current_owner(), **facts)
+
+
+async def submitted(desk: Desk, n: int = 1, claim: Intent | None = None) -> Any:
+    claimed = await desk.claim(n, claim or mine())
+    assert claimed is not None
+    return await desk.record_answer(claimed, n, await desk.post(claimed, n, {}))
+
+
+async def state(open_desk: OpenDesk) -> str:
+    view: JobView = await open_desk().read()
+    return view.state
+
+
+async def test_a_submit_is_claimed_posted_and_recorded(open_desk: OpenDesk, rh: RunningHub, spool: Spool) -> None:
+    submit = await submitted(open_desk())
+    assert (submit.state, submit.task_id) == ("ticket", TASK)
+    assert await state(open_desk) == "ticket"
+    assert len(rh.submitted) == 1
+    assert list(spool.entries()) == []
+
+
+async def test_of_two_claims_one_is_ours(open_desk: OpenDesk) -> None:
+    first, second = open_desk(), open_desk()
+    assert await first.claim(1, mine()) is not None
+    assert await second.claim(1, mine()) is None
+
+
+async def test_the_inputs_links_stand_where_their_marks_were(open_desk: OpenDesk, rh: RunningHub) -> None:
+    one, two = media_mark("a" * 64), media_mark("b" * 64)
+    desk = open_desk({"imageUrl": one, "images": [one, two], "deep": {"of": [two]}, "prompt": "x", "n": 5})
+    claimed = await desk.claim(1, mine())
+    assert claimed is not None
+    await desk.post(claimed, 1, {one: "https://rh/1", two: "https://rh/2"})
+    assert rh.submitted == [
+        {
+            "imageUrl": "https://rh/1",
+            "images": ["https://rh/1", "https://rh/2"],
+            "deep": {"of": ["https://rh/2"]},
+            "prompt": "x",
+            "n": 5,
+        }
+    ]
+
+
+async def test_a_prompt_that_looks_like_a_mark_is_a_prompt(open_desk: OpenDesk, rh: RunningHub) -> None:
+    submit = await submitted(open_desk({"prompt": "sha256: what is that?"}))
+    assert submit.state == "ticket"
+    assert rh.submitted == [{"prompt": "sha256: what is that?"}]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "code", "retry"),
+    [
+        (NotDelivered("refused"), "refused", NOT_DELIVERED, "pace"),
+        (InputError("no JSON"), "refused", NOT_SENT, "final"),
+        (NoAnswer("read timeout"), "unknown", "", "unknown"),
+        (api_error("421", doing="x", submitting=True), "refused", "421", "pace"),
+        (api_error("1501", doing="x", submitting=True), "refused", "1501", "final"),
+        (api_error("1014", doing="x", submitting=True), "refused", "1014", "fix-outside"),
+        (api_error("1000", doing="x", submitting=True), "unknown", "1000", "unknown"),
+        (api_error("9999", doing="x", submitting=True), "unknown", "9999", "unknown"),
+        (api_error("813", doing="x", submitting=True), "unknown", "813", "state"),
+        (RuntimeError("a defect"), "unknown", "", "unknown"),
+    ],
+)
+async def test_whatever_happens_is_an_answer(
+    open_desk: OpenDesk, rh: RunningHub, error: Exception, outcome: str, code: str, retry: str
+) -> None:
+    rh.answer = error
+    submit = await submitted(open_desk())
+    assert submit.answer is not None
+    assert (submit.answer.outcome, submit.answer.code, submit.answer.retry) == (outcome, code, retry)
+    assert len(rh.submitted) == 1
+
+
+async def test_one_that_was_stopped_between_claim_and_post_does_not_post(open_desk: OpenDesk, rh: RunningHub) -> None:
+    submit = await submitted(open_desk(), claim=mine(give_up=-1.0))
+    assert (submit.state, submit.answer.code) == ("refused", GAVE_UP)
+    assert rh.submitted == []
+
+
+async def test_the_time_that_the_claim_itself_took_counts(open_desk: OpenDesk, journal: Flaky, rh: RunningHub) -> None:
+    # Others may watch the intent from when the journal has it, which can be long before this process is told.
+    journal.slow = 0.05
+    submit = await submitted(open_desk(), claim=mine(give_up=0.04))
+    assert submit.answer is not None
+    assert submit.answer.code == GAVE_UP
+    assert rh.submitted == []
+
+
+async def test_a_journal_that_is_away_after_the_post_leaves_the_ticket_here(
+    open_desk: OpenDesk, journal: Flaky, rh: RunningHub, spool: Spool
+) -> None:
+    journal.before = ("answer-1",)
+    with pytest.raises(JournalError, match=f"task {TASK} is paid for.*jobs adopt run/{KEY} {TASK}"):
+        await submitted(open_desk())
+    assert [entry.answer.task_id for entry in spool.entries()] == [TASK]
+    journal.before = ()
+    assert await state(open_desk) == "ticket"
+    assert list(spool.entries()) == []
+    assert len(rh.submitted) == 1
+
+
+async def test_a_kill_between_the_answer_and_its_record_loses_nothing_here(
+    open_desk: OpenDesk, journal: Flaky, spool: Spool
+) -> None:
+    await write(journal, {"intent-1": intent(owner=dead_owner())})
+    spool.put(Spooled("run", KEY, 1, ticket()))
+    assert await state(open_desk) == "ticket"
+
+
+async def test_a_full_disk_here_does_not_keep_the_ticket_from_the_journal(
+    open_desk: OpenDesk, spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool.folder.write_text("no folder")
+    submit = await submitted(open_desk())
+    assert submit.state == "ticket"
+    assert TASK in caplog.text
+    assert await state(open_desk) == "ticket"
+
+
+async def test_an_old_ticket_in_the_spool_does_not_hide_the_job_s_end(
+    open_desk: OpenDesk, journal: Flaky, spool: Spool
+) -> None:
+    answer, end = ticket(), End(status="SUCCESS", task_id=TASK)
+    await write(journal, {"intent-1": intent(), "answer-1": answer, "end-1": end})
+    spool.put(Spooled("run", KEY, 1, answer))
+    view = await open_desk().read()
+    assert view.state == "ended"
+    assert list(spool.entries()) == []
+
+
+async def test_a_claim_whose_answer_was_lost_is_known_never_to_have_been_posted(
+    open_desk: OpenDesk, journal: Flaky, rh: RunningHub
+) -> None:
+    journal.after = ("intent-1",)
+    with pytest.raises(JournalError):
+        await open_desk().claim(1, mine())
+    journal.after = ()
+    view = await open_desk().read()
+    assert view.state == "open"
+    assert (await open_desk().watch(view.submits[0])).state == "refused"
+    assert rh.submitted == []
+
+
+async def test_a_claim_of_this_process_that_is_about_to_post_is_not_taken_for_unposted(
+    open_desk: OpenDesk, rh: RunningHub
+) -> None:
+    """Two accounts in one process may run one job; to call the other's claim refused would be to pay twice."""
+    desk = open_desk()
+    claim = mine()
+    assert await desk.claim(1, claim)
+    looks = 0
+
+    async def post_after_three_looks(_: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            await desk.record_answer(claim, 1, await desk.post(claim, 1, {}))
+
+    other = open_desk(sleep=post_after_three_looks)
+    view = await other.watch((await other.read()).submits[0])
+    assert (view.state, len(rh.submitted)) == ("ticket", 1)
+
+
+async def test_a_stranger_s_answer_is_waited_for(open_desk: OpenDesk, journal: Flaky) -> None:
+    await write(journal, {"intent-1": mine()})
+    answers = iter([None, None, ticket()])
+
+    async def sleep(_: float) -> None:
+        if (answer := next(answers)) is not None:
+            await write(journal, {"answer-1": answer})
+
+    desk = open_desk(sleep=sleep)
+    view = await desk.watch((await desk.read()).submits[0])
+    assert view.state == "ticket"
+
+
+async def test_a_dead_owner_s_intent_is_unknown_at_once(open_desk: OpenDesk, journal: Flaky) -> None:
+    await write(journal, {"intent-1": intent(owner=dead_owner())})
+    desk = open_desk()
+    view = await desk.watch((await desk.read()).submits[0])
+    assert view.state == "unknown"
+    assert view.submits[0].answer is not None
+    assert "died" in view.submits[0].answer.reason
+
+
+async def test_a_stranger_who_is_silent_for_longer_than_his_limits_is_unknown(
+    open_desk: OpenDesk, journal: Flaky
+) -> None:
+    await write(journal, {"intent-1": intent(give_up=-1000.0)})
+    desk = open_desk()
+    assert (await desk.watch((await desk.read()).submits[0])).state == "unknown"
+
+
+async def test_a_silent_stranger_is_watched_for_his_limits_and_ten_seconds(open_desk: OpenDesk, journal: Flaky) -> None:
+    """A shorter watch would call a request unknown that its own process still waits for."""
+    await write(journal, {"intent-1": intent(give_up=30.0, submit_timeout=60.0)})
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    desk = open_desk(sleep=sleep, clock=lambda: now)
+    assert (await desk.watch((await desk.read()).submits[0])).state == "unknown"
+    assert 100.0 < now <= 102.0
+
+
+async def test_a_stranger_within_his_limits_is_watched_on(open_desk: OpenDesk, journal: Flaky) -> None:
+    await write(journal, {"intent-1": intent()})
+
+    class Enough(Exception):
+        pass
+
+    async def sleep(seconds: float) -> None:
+        gaps.append(seconds)
+        if len(gaps) == 50:
+            raise Enough
+
+    gaps: list[float] = []
+    desk = open_desk(sleep=sleep)
+    with pytest.raises(Enough):
+        await desk.watch((await desk.read()).submits[0])
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == 2.0
+
+
+async def test_a_late_ticket_settles_what_a_watcher_called_unknown(
+    open_desk: OpenDesk, journal: Flaky, rh: RunningHub
+) -> None:
+    rh.meanwhile = lambda: write(journal, {"answer-1": unknown()})
+    submit = await submitted(open_desk())
+    assert (submit.state, submit.task_id) == ("ticket", TASK)
+    assert submit.resolution is not None
+    assert submit.resolution.by == "the late owner"
+
+
+async def test_a_late_refusal_settles_it_too(open_desk: OpenDesk, journal: Flaky, rh: RunningHub) -> None:
+    rh.answer = api_error("421", doing="x", submitting=True)
+    rh.meanwhile = lambda: write(journal, {"answer-1": unknown()})
+    assert (await submitted(open_desk())).state == "forgotten"
+
+
+async def test_a_late_answer_that_is_unknown_as_well_changes_nothing(
+    open_desk: OpenDesk, journal: Flaky, rh: RunningHub
+) -> None:
+    rh.answer = NoAnswer("read timeout")
+    rh.meanwhile = lambda: write(journal, {"answer-1": unknown("no answer in 100 s")})
+    submit = await submitted(open_desk())
+    assert submit.state == "unknown"
+    assert submit.answer.reason == "no answer in 100 s"
+
+
+async def test_a_ticket_that_comes_after_a_person_forgot_it_is_kept_on_record_and_said(
+    open_desk: OpenDesk, journal: Flaky, rh: RunningHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def forgotten_meanwhile() -> None:
+        await write(journal, {"answer-1": unknown()})
+        await forget(journal, KEY)
+
+    rh.meanwhile = forgotten_meanwhile
+    assert (await submitted(open_desk())).state == "forgotten"
+    late = await journal.read(f"{KEY}-late-1")
+    assert late is not None
+    assert late["task_id"] == TASK
+    assert TASK in caplog.text
+
+
+async def test_a_ticket_that_a_person_adopted_meanwhile_is_the_same_ticket(
+    open_desk: OpenDesk, journal: Flaky, rh: RunningHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def adopted_meanwhile() -> None:
+        await write(journal, {"answer-1": unknown()})
+        await adopt(journal, KEY, TASK)
+
+    rh.meanwhile = adopted_meanwhile
+    assert (await submitted(open_desk())).state == "ticket"
+    assert caplog.text == ""
+
+
+async def test_a_key_of_the_caller_s_that_stands_for_another_request_is_refused(
+    open_desk: OpenDesk, rh: RunningHub
+) -> None:
+    await submitted(open_desk())
+    with pytest.raises(InputError, match="another request"):
+        await open_desk(base="c" * 40).read()
+
+
+async def test_forgetting_and_the_next_number(open_desk: OpenDesk, journal: Flaky, rh: RunningHub) -> None:
+    await write(journal, {"intent-1": mine(), "answer-1": unknown()})
+    await open_desk().resolve(1, Resolution(outcome="forgotten"))
+    await submitted(open_desk(), n=2)
+    view = await open_desk().read()
+    assert [one.state for one in view.submits] == ["forgotten", "ticket"]
+
+
+async def test_a_refusal_is_no_reason_to_use_the_spool(open_desk: OpenDesk, rh: RunningHub, spool: Spool) -> None:
+    rh.answer = api_error("1501", doing="x", submitting=True)
+    await submitted(open_desk())
+    assert not spool.folder.exists()
+    assert isinstance((await open_desk().read()).submits[0].answer, Answer)
+
+
+async def test_the_ticket_is_spooled_off_the_loops_thread(
+    journal: Flaky, rh: RunningHub, tmp_path: Path, open_desk: OpenDesk
+) -> None:
+    """A26: the submit's own thread goes on while the ticket is flushed to the disk."""
+    threads: list[int] = []
+    spool = Spool(tmp_path / "flushed", flush=lambda _: threads.append(threading.get_ident()))
+    order = Order(model="m", endpoint="m", site="s", payload={"prompt": "x"}, base=BASE)
+    desk = OneAccount(order, key=KEY, job=f"run/{KEY}", journal=journal, spool=spool, sleep=asyncio.sleep)
+    desk.rh = rh
+    assert (await submitted(desk)).state == "ticket"
+    assert threads
+    assert threading.get_ident() not in threads

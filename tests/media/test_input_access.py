@@ -1,0 +1,240 @@
+"""Which inputs may be read: on the command line, in deployments, and where a link leads."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rh_prefect.errors import MediaError
+from rh_prefect.media import input_access
+from rh_prefect.media.input_access import CheckedTransport, InputAccess, current_access, is_public, open_client
+from rh_prefect.media.source import fetch, open_input
+
+OPEN = InputAccess()
+TIMEOUT = httpx.Timeout(10)
+
+PRIVATE = [
+    "127.0.0.1",
+    "127.9.9.9",
+    "0.0.0.0",
+    "10.0.0.1",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.100.100.200",
+    "224.0.0.1",
+    "255.255.255.255",
+    "::1",
+    "::",
+    "fe80::1%eth0",
+    "fd00:ec2::254",
+    "ff02::1",
+    "::ffff:127.0.0.1",
+    "::ffff:169.254.169.254",
+    "::7f00:1",
+    "64:ff9b::7f00:1",
+    "2002:7f00:1::",
+]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_what_is_not_an_address_of_the_internet(address: str) -> None:
+    """B9: private, loopback, link-local, shared, multicast and metadata addresses, in IPv6 forms, too."""
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "8.8.8.8", "2606:4700::1111", "::ffff:1.1.1.1"])
+def test_what_is_an_address_of_the_internet(address: str) -> None:
+    assert is_public(address)
+
+
+@contextmanager
+def web(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class Files(http.server.BaseHTTPRequestHandler):
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        type(self).asked.append(self.path)
+        target = self.path.partition("to=")[2]
+        self.send_response(302 if target else 200)
+        self.send_header("Location", target) if target else None
+        self.send_header("Content-Length", "0" if target else "6")
+        self.end_headers()
+        if not target:
+            self.wfile.write(b"secret")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def files() -> Iterator[int]:
+    Files.asked = []
+    with web(Files) as port:
+        yield port
+
+
+@pytest.fixture
+def no_private_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RH_ALLOW_PRIVATE_LINKS")
+
+
+@pytest.mark.usefixtures("no_private_links")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"])
+def test_a_link_to_this_machine_is_not_read(files: int, host: str) -> None:
+    """B9: nothing is asked of a private address, however it is written."""
+    with (
+        pytest.raises(MediaError, match=r"not a public address|cannot be read"),
+        open_input(f"http://{host}:{files}/x"),
+    ):
+        pass
+    assert Files.asked == []
+
+
+def test_private_links_are_read_where_the_setting_allows_them(files: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B9: RH_ALLOW_PRIVATE_LINKS says so."""
+    monkeypatch.setenv("RH_ALLOW_PRIVATE_LINKS", "0")
+    with pytest.raises(MediaError, match="RH_ALLOW_PRIVATE_LINKS"), open_input(f"http://127.0.0.1:{files}/x"):
+        pass
+    monkeypatch.setenv("RH_ALLOW_PRIVATE_LINKS", "1")
+    with open_input(f"http://127.0.0.1:{files}/x") as reader:
+        assert reader.read() == b"secret"
+
+
+class Names:
+    """A name server of a test, whose answers change as they do in a rebinding."""
+
+    def __init__(self, *answers: list[str]) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+
+    def __call__(self, host: str, port: int) -> Iterable[str]:
+        self.asked += 1
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def read(transport: CheckedTransport, url: str) -> bytes:
+    with httpx.Client(transport=transport, follow_redirects=True, timeout=TIMEOUT, trust_env=False) as client:
+        return client.get(url).content
+
+
+def test_a_name_that_leads_to_this_machine_is_not_read(files: int) -> None:
+    """B9: the name is resolved, and each of its addresses is checked."""
+    for answer in (["127.0.0.1"], ["1.1.1.1", "127.0.0.1"]):
+        with pytest.raises(MediaError, match=r"files\.example may not be read: 127\.0\.0\.1"):
+            read(CheckedTransport(OPEN, resolve=Names(answer)), f"http://files.example:{files}/x")
+    assert Files.asked == []
+
+
+def test_the_address_that_is_checked_is_the_one_that_is_connected_to() -> None:
+    """B9: a name that has another address a moment later is not asked for again."""
+    names = Names(["192.0.2.1"], ["127.0.0.1"])
+    with pytest.raises((MediaError, httpx.ConnectError)):
+        read(CheckedTransport(OPEN, resolve=names), "http://files.example:9/x")
+    assert names.asked == 1
+
+
+def test_a_redirect_to_a_private_address_is_not_followed(files: int) -> None:
+    """B9: each redirect is checked as the first link is."""
+    below = InputAccess(roots=(f"http://127.0.0.1:{files}/open",))
+    with open_client(below, timeout=TIMEOUT) as client:
+        assert client.get(f"http://127.0.0.1:{files}/open/a").content == b"secret"
+        for target in (
+            f"http://127.0.0.1:{files}/closed",
+            "http://169.254.169.254/latest",
+            f"http://localhost:{files}/",
+        ):
+            with pytest.raises(MediaError, match="not a public address"):
+                client.get(f"http://127.0.0.1:{files}/open/a?to={target}")
+    assert not [path for path in Files.asked if not path.startswith("/open/")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    below = tmp_path / "table"
+    below.mkdir()
+    (below / "a.png").write_bytes(b"mine")
+    (tmp_path / "secret.txt").write_bytes(b"secret")
+    (below / "link.png").symlink_to(tmp_path / "secret.txt")
+    return below
+
+
+def test_a_deployment_reads_files_below_its_roots_only(folder: Path) -> None:
+    """B9: neither another folder, nor file://, nor a symbolic link, nor dots lead out of the roots."""
+    deployed = InputAccess(roots=(str(folder), "s3://bucket/inputs"), is_restricted=True)
+    for allowed in (f"{folder}/a.png", f"file://{folder}/a.png", "s3://bucket/inputs/x/a.png", "s3a://bucket/inputs/b"):
+        deployed.check(allowed)
+    for refused in (
+        "/etc/passwd",
+        "file:///etc/passwd",
+        f"{folder}/../secret.txt",
+        f"{folder}/link.png",
+        f"{folder}2/a.png",
+        "s3://bucket/inputs2/a.png",
+        "s3://bucket/inputs/../other/a.png",
+        "s3://bucket/inputs/%2e%2e/other/a.png",
+        "s3://other/a.png",
+        "simplecache::file:///etc/passwd",
+        "ftp://10.0.0.1/a.png",
+        "memory://a.png",
+        "http://files.example/a.png",
+        "https://127.0.0.1/a.png",
+        "https://169.254.169.254/latest/meta-data",
+        "https://files.example:port/a.png",
+    ):
+        with pytest.raises(MediaError, match=r"may not be read|not a valid link"):
+            deployed.check(refused)
+    deployed.check("https://files.example/a.png")
+
+
+def test_on_the_command_line_local_files_and_other_places_are_read(folder: Path) -> None:
+    for source in ("/etc/passwd", "file:///etc/passwd", "s3://bucket/a.png", "http://files.example/a.png"):
+        OPEN.check(source)
+
+
+def test_a_message_tells_no_secret_of_what_it_refuses() -> None:
+    """B9: a refused address is shown without password and query."""
+    for source in ("ftp://u:pa55w0rd@10.0.0.1/a", "http://h.example/a?token=pa55w0rd"):
+        with pytest.raises(MediaError) as caught:
+            InputAccess(is_restricted=True).check(source)
+        assert "pa55" not in str(caught.value)
+
+
+def test_the_setting_restricts_inputs_everywhere(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B9: RH_RESTRICT_INPUTS and RH_INPUT_ROOTS are asked for each file that is read."""
+    monkeypatch.setenv("RH_RESTRICT_INPUTS", "1")
+    monkeypatch.setenv("RH_OUT", str(tmp_path / "out"))
+    with pytest.raises(MediaError, match="RH_INPUT_ROOTS"):
+        fetch(str(folder / "a.png"), tmp_path / "copy")
+    monkeypatch.setenv("RH_INPUT_ROOTS", f"{folder}, s3://bucket")
+    assert fetch(str(folder / "a.png"), tmp_path / "copy").size == 4
+    with pytest.raises(MediaError, match="may not be read here"):
+        fetch(str(tmp_path / "secret.txt"), tmp_path / "copy")
+
+
+def test_a_table_allows_what_lies_beside_it_for_its_own_run_alone() -> None:
+    def run() -> tuple[str, ...]:
+        input_access.allow_below("/table")
+        input_access.allow_below("/table")
+        return current_access().roots
+
+    assert copy_context().run(run).count("/table") == 1
+    assert "/table" not in current_access().roots

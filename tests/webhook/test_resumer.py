@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import gc
+import weakref
+
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.webhook.resumer import Watchman
+
+
+async def test_a_watch_that_was_closed_is_not_kept(unused_tcp_port: int) -> None:
+    """A25: each restart of the receiver's watch left a function in the list of what the process's end calls."""
+    watches: list[weakref.ref[Watchman]] = []
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{unused_tcp_port}/api"}):
+        for _ in range(3):
+            watchman = Watchman()
+            for _ in range(2):
+                watchman.start()
+                await LOOP.call(watchman.close())
+            watches.append(weakref.ref(watchman))
+            del watchman
+    await LOOP.call(_a_turn())
+    gc.collect()
+    assert [watch() for watch in watches] == [None] * 3
+
+
+async def _a_turn() -> None:
+    """What the loop still had to do is done."""
