@@ -20,7 +20,7 @@ from benchmarks.report import Figure, show
 from rh_prefect.client import TaskView
 from rh_prefect.connection import disconnect
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import PastScope
+from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.jobs.admin import jobs_of
 from rh_prefect.jobs.cancel import cancel_scope
 from rh_prefect.jobs.journal.records import Intent
@@ -82,7 +82,7 @@ async def cancel_all(run: UUID, hub: Timed) -> int:
     async def client_for(_: Intent) -> Timed:
         return hub
 
-    scope = PastScope(journal=FlowRunJournal(run), run="run", flow="flow", attempt=1)
+    scope = RecordedScope(journal=FlowRunJournal(run), run="run", flow="flow", attempt=1)
     return len((await cancel_scope(scope, client_for, by="a benchmark")).cancelled)
 
 

@@ -8,13 +8,13 @@
     ├── ConfigError               no key, no such block, an unusable setting
     ├── StoreError                the place for files cannot be read or written
     ├── JournalError              the record of a paid job cannot be read or written
-    ├── BatchUnfinished           not all items of a batch are done; its account says which and why
+    ├── BatchIncomplete           not all items of a batch are done; its account says which and why
     ├── TransportError            no usable answer from RunningHub
-    │   ├── NotDelivered          (transient) the request never left: safe to send again
-    │   ├── NoAnswer              the request may have arrived: never resend a submit
+    │   ├── ConnectFailed          (transient) the request never left: safe to send again
+    │   ├── ResponseLost              the request may have arrived: never resend a submit
     │   └── LinkExpired           the link to a file is dead; asking for the task again may give a new one
     ├── ApiError                  RunningHub answered with an error code
-    │   ├── RequestRefused        this request will never be accepted as it is
+    │   ├── RequestRejected        this request will never be accepted as it is
     │   ├── ModerationError       the content check said no
     │   ├── KeyRejected           the key is missing, wrong, disabled or of another site
     │   ├── AccountError          the account may not do this, or cannot pay for it
@@ -22,7 +22,7 @@
     │   ├── Busy                  (transient) a limit of the account or of the service; wait
     │   ├── GenerationFailed      the task ran and failed; a new one may succeed
     │   ├── TaskState             not a failure: the task is queued or running
-    │   └── Unclear               nobody knows whether the request was accepted
+    │   └── OutcomeUnknown               nobody knows whether the request was accepted
     └── JobError                  one paid job, named by its key
         ├── JobFailed             the remote task failed; carries the cause
         ├── JobCancelled          the job, or its whole run, was cancelled
@@ -30,7 +30,7 @@
         ├── BudgetExceeded        not started: the run's budget has too little left
         ├── SubmissionUnknown     it may have been paid for; a person decides
         ├── OutputsPending        the task succeeded, and RunningHub lists no usable file yet
-        └── OutputsLost           it was paid for, but its files cannot be fetched
+        └── OutputsExpired           it was paid for, but its files cannot be fetched
 
 `CODES` is the one table of RunningHub's codes (its error reference, v1 and v2): code -> class, retry class, meaning and
 advice. Everything that has to know whether a code means "wait", "never", or "nobody knows" asks this table.
@@ -111,11 +111,11 @@ class JournalError(RunningHubError):
     """The record of a paid job cannot be read or written."""
 
 
-class BatchUnfinished(RunningHubError):
+class BatchIncomplete(RunningHubError):
     """A batch has ended and not all of its items are done.
 
     Attributes:
-        account: What became of it; see `rh_prefect.flows.batch.BatchAccount`.
+        account: What became of it; see `rh_prefect.flows.batch.BatchReport`.
     """
 
     account: Any = None  # defined floors above
@@ -131,11 +131,11 @@ class TransportError(RunningHubError):
     what: str = ""
 
 
-class NotDelivered(TransportError, Transient):
+class ConnectFailed(TransportError, Transient):
     """The request never left this machine: no connection, no name, no TLS."""
 
 
-class NoAnswer(TransportError):
+class ResponseLost(TransportError):
     """The request may have arrived, but its answer was lost or is not readable."""
 
 
@@ -159,7 +159,7 @@ class ApiError(RunningHubError):
     advice: str = ""
 
 
-class RequestRefused(ApiError):
+class RequestRejected(ApiError):
     """This request will not be accepted as it is."""
 
 
@@ -191,7 +191,7 @@ class TaskState(ApiError):
     """Not a failure: the task is queued or running."""
 
 
-class Unclear(ApiError):
+class OutcomeUnknown(ApiError):
     """RunningHub cannot say whether the request was accepted."""
 
 
@@ -253,7 +253,7 @@ class OutputsPending(JobError):
     """The task has succeeded, and RunningHub lists no file that can be fetched yet; the next run asks again."""
 
 
-class OutputsLost(JobError):
+class OutputsExpired(JobError):
     """The job was paid for and has ended, but its files cannot be fetched; a later run tries again."""
 
 
@@ -283,10 +283,10 @@ _KEY = "check the key, its site (.cn or .ai) and that it is enabled"
 _NEW = "run it again: a new task, paid for again, may succeed"
 
 CODES: dict[str, Code] = {
-    "1": Code(RequestRefused, "final", "nothing to be found under that id", _INPUT),
-    "301": Code(RequestRefused, "final", "a parameter is missing or wrong", _INPUT),
+    "1": Code(RequestRejected, "final", "nothing to be found under that id", _INPUT),
+    "301": Code(RequestRejected, "final", "a parameter is missing or wrong", _INPUT),
     "380": Code(
-        RequestRefused, "final", "no such workflow on this site", "check the workflow id and the site (.cn or .ai)"
+        RequestRejected, "final", "no such workflow on this site", "check the workflow id and the site (.cn or .ai)"
     ),
     "401": Code(KeyRejected, "fix-outside", "the key is unknown", _KEY),
     "412": Code(KeyRejected, "fix-outside", "the key is missing or unknown", _KEY),
@@ -296,19 +296,19 @@ CODES: dict[str, Code] = {
     "421": Code(Busy, "pace", "the key runs as many tasks as it may", _WAIT),
     "423": Code(TaskNotFound, "final", "no such task", "check the task id and the account that paid for it"),
     "429": Code(Busy, "pace", "too many requests", _WAIT),
-    "433": Code(RequestRefused, "final", "the workflow graph is not valid, or its paid nodes cannot be paid", _INPUT),
-    "435": Code(RequestRefused, "final", "the account has no machine of that class", "set another instance type"),
+    "433": Code(RequestRejected, "final", "the workflow graph is not valid, or its paid nodes cannot be paid", _INPUT),
+    "435": Code(RequestRejected, "final", "the account has no machine of that class", "set another instance type"),
     "436": Code(AccountError, "fix-outside", "the exclusive contract has ended", "renew the contract, then run again"),
-    "500": Code(Unclear, "unknown", "unknown error", _LOOK),
+    "500": Code(OutcomeUnknown, "unknown", "unknown error", _LOOK),
     "801": Code(AccountError, "fix-outside", "free accounts may not use the API", "upgrade the account"),
     "802": Code(KeyRejected, "fix-outside", "the key is wrong, disabled or expired", _KEY),
-    "803": Code(RequestRefused, "final", "the node list does not fit the workflow", _INPUT),
+    "803": Code(RequestRejected, "final", "the node list does not fit the workflow", _INPUT),
     "804": Code(TaskState, "state", "the task is running", "wait"),
     "805": Code(GenerationFailed, "final", "the task failed or was interrupted", _NEW),
     "806": Code(KeyRejected, "fix-outside", "the key belongs to no user", _KEY),
     "807": Code(TaskNotFound, "final", "no such task", "check the task id and the account that paid for it"),
     "808": Code(Busy, "pace", "the upload failed on RunningHub's side", _WAIT),
-    "809": Code(RequestRefused, "final", "the file is too large", "make the file smaller"),
+    "809": Code(RequestRejected, "final", "the file is too large", "make the file smaller"),
     "810": Code(
         AccountError, "fix-outside", "the workflow was never saved or run", "save it and run it once on the site"
     ),
@@ -316,42 +316,42 @@ CODES: dict[str, Code] = {
     "812": Code(AccountError, "fix-outside", "the enterprise balance is empty", "top up the balance, then run again"),
     "813": Code(TaskState, "state", "the task is queued", "wait"),
     "814": Code(Busy, "pace", "the personal queue is full", _WAIT),
-    "901": Code(RequestRefused, "final", "no such AI app on this site", "check the app id and the site (.cn or .ai)"),
-    "1000": Code(Unclear, "unknown", "unknown error", _LOOK),
-    "1001": Code(RequestRefused, "final", "no such address", "check the endpoint's name"),
+    "901": Code(RequestRejected, "final", "no such AI app on this site", "check the app id and the site (.cn or .ai)"),
+    "1000": Code(OutcomeUnknown, "unknown", "unknown error", _LOOK),
+    "1001": Code(RequestRejected, "final", "no such address", "check the endpoint's name"),
     "1002": Code(KeyRejected, "fix-outside", "the key is not valid", _KEY),
     "1003": Code(Busy, "pace", "too many requests", _WAIT),
     "1004": Code(
         TaskNotFound, "final", "the task is not known, or its record has expired", "check the task id and the account"
     ),
-    "1005": Code(Unclear, "unknown", "internal error", _LOOK),
+    "1005": Code(OutcomeUnknown, "unknown", "internal error", _LOOK),
     "1006": Code(GenerationFailed, "final", "the task ran out of time", _NEW, new_task=True),
-    "1007": Code(RequestRefused, "final", "a parameter is not valid", _INPUT),
-    "1008": Code(RequestRefused, "final", "a file is too large", "make the file smaller"),
-    "1009": Code(RequestRefused, "final", "wrong HTTP method", _INPUT),
+    "1007": Code(RequestRejected, "final", "a parameter is not valid", _INPUT),
+    "1008": Code(RequestRejected, "final", "a file is too large", "make the file smaller"),
+    "1009": Code(RequestRejected, "final", "wrong HTTP method", _INPUT),
     # That 1010 and 1011 mean "not accepted" is an assumption; nothing published confirms it.
     "1010": Code(Busy, "pace", "the service is not available", _WAIT),
     "1011": Code(Busy, "pace", "the service is busy", _WAIT),
-    "1012": Code(Unclear, "unknown", "the model's provider gave a bad answer", _LOOK),
+    "1012": Code(OutcomeUnknown, "unknown", "the model's provider gave a bad answer", _LOOK),
     "1013": Code(
-        RequestRefused, "final", "a file could not be read", "check that the file opens and its link is alive"
+        RequestRejected, "final", "a file could not be read", "check that the file opens and its link is alive"
     ),
     "1014": Code(AccountError, "fix-outside", "models need an enterprise shared key", "use an enterprise shared key"),
     "1015": Code(GenerationFailed, "final", "the generation failed", _NEW, new_task=True),
-    "1101": Code(RequestRefused, "final", "a node's settings are wrong", _INPUT),
+    "1101": Code(RequestRejected, "final", "a node's settings are wrong", _INPUT),
     "1501": Code(ModerationError, "final", "the content check refused it", "change the prompt or the file"),
     "1504": Code(GenerationFailed, "final", "the model ran out of time", _NEW, new_task=True),
     "1505": Code(
         ModerationError, "final", "pictures of real people are not allowed", "use a registered asset or another picture"
     ),
-    "1516": Code(Unclear, "unknown", "no published meaning", _LOOK),
-    "1517": Code(Unclear, "unknown", "no published meaning", _LOOK),
-    "1518": Code(Unclear, "unknown", "no published meaning", _LOOK),
-    "1519": Code(Unclear, "unknown", "no published meaning", _LOOK),
+    "1516": Code(OutcomeUnknown, "unknown", "no published meaning", _LOOK),
+    "1517": Code(OutcomeUnknown, "unknown", "no published meaning", _LOOK),
+    "1518": Code(OutcomeUnknown, "unknown", "no published meaning", _LOOK),
+    "1519": Code(OutcomeUnknown, "unknown", "no published meaning", _LOOK),
     "1520": Code(Busy, "pace", "the key runs as many tasks as it may", _WAIT),
     "1601": Code(KeyRejected, "fix-outside", "the key is missing in the body", _KEY),
     "40310": Code(
-        RequestRefused,
+        RequestRejected,
         "final",
         "the model is not offered on this site",
         "use another model, or a key of www.runninghub.ai with its base URL",
@@ -363,8 +363,8 @@ CODES: dict[str, Code] = {
 }
 """RunningHub's error reference: v1 numbers, v2 numbers, and the two messages that have no known number."""
 
-_NO_ROW = Code(RequestRefused, "final", "a code that the reference does not list", "read RunningHub's own words")
-_NO_ROW_ON_SUBMIT = Code(Unclear, "unknown", "a code that the reference does not list", _LOOK)
+_NO_ROW = Code(RequestRejected, "final", "a code that the reference does not list", "read RunningHub's own words")
+_NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "unknown", "a code that the reference does not list", _LOOK)
 
 
 def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:

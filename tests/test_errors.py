@@ -15,18 +15,18 @@ from rh_prefect.errors import (
     AccountError,
     ApiError,
     Busy,
+    ConnectFailed,
     GenerationFailed,
     KeyRejected,
     ModerationError,
-    NoAnswer,
-    NotDelivered,
-    RequestRefused,
+    OutcomeUnknown,
+    RequestRejected,
+    ResponseLost,
     Retry,
     RunningHubError,
     TaskNotFound,
     TaskState,
     Transient,
-    Unclear,
     api_error,
     explain,
 )
@@ -42,7 +42,7 @@ V2 = (
 NAMED = "TASK_CREATE_TOO_FAST TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE"
 
 ALLOWED: dict[type[ApiError], set[Retry]] = {
-    RequestRefused: {"final"},
+    RequestRejected: {"final"},
     ModerationError: {"final"},
     GenerationFailed: {"final"},
     TaskNotFound: {"final"},
@@ -50,7 +50,7 @@ ALLOWED: dict[type[ApiError], set[Retry]] = {
     AccountError: {"fix-outside"},
     Busy: {"pace"},
     TaskState: {"state"},
-    Unclear: {"unknown"},
+    OutcomeUnknown: {"unknown"},
 }
 
 
@@ -81,8 +81,8 @@ def test_what_may_be_sent_again_is_transient() -> None:
     assert {code for code, row in CODES.items() if row.retry == "pace"} == {
         code for code, row in CODES.items() if issubclass(row.error, Transient)
     }
-    assert {each for each in family() if issubclass(each, Transient)} == {NotDelivered, Busy}
-    assert not issubclass(NoAnswer, Transient)
+    assert {each for each in family() if issubclass(each, Transient)} == {ConnectFailed, Busy}
+    assert not issubclass(ResponseLost, Transient)
 
 
 def test_codes_that_nobody_can_explain_are_unknown() -> None:

@@ -23,7 +23,7 @@ _B = TypeVar("_B", bound=Block)
 
 
 async def load_credentials(name: str | None = None) -> RunningHubCredentials:
-    """Finds an account; for what may be a pool of them, see `rh_prefect.blocks.paying.load_payer`.
+    """Finds an account; for what may be a pool of them, see `rh_prefect.blocks.paying.load_engine`.
 
     Args:
         name: Name of a saved `RunningHubCredentials` block; None for `RH_API_KEY` and `RH_BASE_URL`.

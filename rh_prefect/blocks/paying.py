@@ -17,7 +17,7 @@ from rh_prefect.blocks.lookup import find_block, load_credentials
 from rh_prefect.blocks.pool import RunningHubPool
 from rh_prefect.errors import ConfigError
 from rh_prefect.jobs.account_registry import Key, payer
-from rh_prefect.jobs.engine import Payer
+from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.settings import get_settings
@@ -26,8 +26,8 @@ BELIEVED = 60.0
 """Seconds for which a process remembers whether a name is a pool's, and of which accounts: each job asks for it."""
 
 
-async def load_payer(name: str | None = None) -> Payer:
-    """Finds out who pays: gives this process's one `Payer` for a name.
+async def load_engine(name: str | None = None) -> JobEngine:
+    """Finds out who pays: gives this process's one `JobEngine` for a name.
 
     Args:
         name: Name of a saved block, of one account or of a pool; None for `RH_API_KEY` and `RH_BASE_URL`.
@@ -78,7 +78,7 @@ _looks: dict[tuple[str, str], _Look] = {}
 os.register_at_fork(after_in_child=_looks.clear)
 
 
-async def _payer(name: str | None) -> Payer:
+async def _payer(name: str | None) -> JobEngine:
     pool = None if name is None else await _remembered_pool(name)
     keys = pool or [key_from(await load_credentials(name), name)]
     return payer(keys, settings=get_settings(), find=key_of, pool=name if pool else None)

@@ -11,10 +11,10 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 from rh_prefect.catalog.model import Model, Output
-from rh_prefect.catalog.query import Query, Term, nearest_words, read_query
 from rh_prefect.catalog.registry import models
+from rh_prefect.catalog.search_words import Query, Term, nearest_words, read_query
+from rh_prefect.catalog.tag_table import TAGS, split
 from rh_prefect.catalog.tags import Input, inputs_of, spelled, tags_of
-from rh_prefect.catalog.vocabulary import TAGS, split
 from rh_prefect.errors import InputError
 
 Sort = Literal["relevance", "price", "date", "name"]

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from rh_prefect.catalog.model import Model
 from rh_prefect.catalog.names import words
-from rh_prefect.catalog.vocabulary import TAGS, Tag, split
+from rh_prefect.catalog.tag_table import TAGS, Tag, split
 
 Input = Literal["image", "video", "audio", "text"]
 

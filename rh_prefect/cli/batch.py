@@ -18,7 +18,7 @@ from rh_prefect.errors import InputError
 if TYPE_CHECKING:
     from prefect import Flow
 
-    from rh_prefect.flows.batch import BatchAccount
+    from rh_prefect.flows.batch import BatchReport
 
 _Many = Parameter(negative="")
 
@@ -98,20 +98,20 @@ def _pair(given: str) -> tuple[str, str]:
     return name, value
 
 
-def _run(parameters: dict[str, Any], words: Sequence[str]) -> BatchAccount:
-    from rh_prefect.cli.batch_console import BatchWatch
-    from rh_prefect.errors import BatchUnfinished
+def _run(parameters: dict[str, Any], words: Sequence[str]) -> BatchReport:
+    from rh_prefect.cli.batch_console import BatchConsole
+    from rh_prefect.errors import BatchIncomplete
 
-    with BatchWatch(words) as watch:
+    with BatchConsole(words) as watch:
         try:
-            account: BatchAccount = asyncio.run(_in_flow_run(parameters, watch))
-        except BatchUnfinished as error:
+            account: BatchReport = asyncio.run(_in_flow_run(parameters, watch))
+        except BatchIncomplete as error:
             account = error.account
     watch.summary(account)
     return account
 
 
-async def _in_flow_run(parameters: dict[str, Any], watch: Any) -> BatchAccount:
+async def _in_flow_run(parameters: dict[str, Any], watch: Any) -> BatchReport:
     from rh_prefect import flows
     from rh_prefect.flow_runs.flush import drain
     from rh_prefect.flow_runs.resume import create, rerun
@@ -120,7 +120,7 @@ async def _in_flow_run(parameters: dict[str, Any], watch: Any) -> BatchAccount:
     flow_run_id = str(await create(flow, parameters))
     watch.started(flow_run_id)
     try:
-        account: BatchAccount = await rerun(flow, flow_run_id)
+        account: BatchReport = await rerun(flow, flow_run_id)
     finally:
         await drain()
     return account

@@ -23,7 +23,7 @@ from rh_prefect.flows.batch.report import Item
 from rh_prefect.jobs.events import JobEvent
 
 if TYPE_CHECKING:
-    from rh_prefect.flows.batch import BatchAccount
+    from rh_prefect.flows.batch import BatchReport
 
 _EVERY = 10.0
 """Seconds between two lines where there is no terminal to rewrite one on."""
@@ -32,7 +32,7 @@ _TOLD = 3
 """How many rows of one reason are told one by one."""
 
 
-class BatchWatch:
+class BatchConsole:
     """Watches the one batch of this process."""
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -76,7 +76,7 @@ class BatchWatch:
         self._flow_run_id = flow_run_id
         self._console.print(f"flow run {flow_run_id}")
 
-    def summary(self, account: BatchAccount) -> None:
+    def summary(self, account: BatchReport) -> None:
         """Says what became of it."""
         for reason, times in self._reasons.items():
             if times > _TOLD:
@@ -136,7 +136,7 @@ class BatchWatch:
             print(f"or cancel what still runs:       rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
 
 
-def _with_budget(words: Sequence[str], account: BatchAccount) -> list[str]:
+def _with_budget(words: Sequence[str], account: BatchReport) -> list[str]:
     """The command with the least budget that suffices for what was not started, or without one."""
     others = [word for before, word in zip(["", *words], words) if "--budget" not in (before, word.partition("=")[0])]
     if account.budget is None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rh_prefect.flow_runs import job_observer
-from rh_prefect.flow_runs.run_status import ENDED, Board
+from rh_prefect.flow_runs.run_status import ENDED, RunStatus
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.costs import Costs
 
@@ -41,7 +41,7 @@ class Watch:
             command: The `rh-prefect run` command, for the way back.
         """
         self._command = command
-        self._board = Board()
+        self._board = RunStatus()
         self._console = Terminal(highlight=False, soft_wrap=True)
         self._began = time.monotonic()
         self._flow_run_id = ""

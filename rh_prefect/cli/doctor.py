@@ -83,9 +83,9 @@ async def _members(credentials: str | None) -> list[str]:
 
 
 async def _pool(name: str) -> str:
-    from rh_prefect.blocks.paying import load_payer
+    from rh_prefect.blocks.paying import load_engine
 
-    pool = (await load_payer(name)).pool
+    pool = (await load_engine(name)).pool
     return f"{name} has {len(pool.members)} account(s) of {pool.site}, each with its own limit"
 
 

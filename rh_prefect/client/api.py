@@ -23,7 +23,7 @@ from rh_prefect.client.data_url import is_data_url, write_data
 from rh_prefect.client.download import Progress, download
 from rh_prefect.client.lora import upload_lora
 from rh_prefect.client.platform import Platform
-from rh_prefect.client.responses import Ask
+from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.upload import FileBody
 from rh_prefect.client.webhooks import Webhooks
 from rh_prefect.client.workflows import Workflows
@@ -131,13 +131,13 @@ class Client:
 
         Raises:
             InputError: The request cannot be written; nothing was sent.
-            NotDelivered: It never left this machine.
-            NoAnswer: It may have been accepted.
-            ApiError: By the table of codes; `Unclear` where it may have been accepted.
+            ConnectFailed: It never left this machine.
+            ResponseLost: It may have been accepted.
+            ApiError: By the table of codes; `OutcomeUnknown` where it may have been accepted.
         """
         if (machine := self._machine_of(endpoint)) is not None:
             return await machine.submit(payload)
-        ask = Ask(f"submit to {endpoint}", paid=True)
+        ask = RequestInfo(f"submit to {endpoint}", paid=True)
         body = dict(payload) if webhook_url is None else {**payload, "webhookUrl": webhook_url}
         if endpoint in get_args(V1Submit):
             answer = await self._core.submit(endpoint.lstrip("/"), body, ask, key_field=V1_KEY)
@@ -152,40 +152,40 @@ class Client:
             The task, a failed one as well.
 
         Raises:
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: `TaskNotFound`, `Busy`, or another by the table of codes.
         """
         if (machine := self._machine_of(task_id)) is not None:
             return await machine.query(task_id)
-        ask = Ask(f"query of task {task_id}")
+        ask = RequestInfo(f"query of task {task_id}")
         answer = await self._core.call("openapi/v2/query", {"taskId": task_id}, ask)
-        return responses.looked_at(answer, ask, task_id=task_id)
+        return responses.parse_query(answer, ask, task_id=task_id)
 
     async def cancel(self, task_id: str) -> None:
         """Cancels a queued or running task; a query tells what became of it.
 
         Raises:
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: `TaskNotFound`, or another by the table of codes.
         """
         if (machine := self._machine_of(task_id)) is not None:
             await machine.cancel(task_id)
             return
-        ask = Ask(f"cancel of task {task_id}")
+        ask = RequestInfo(f"cancel of task {task_id}")
         responses.checked(await self._core.call_v1("task/openapi/cancel", {"taskId": task_id}, ask), ask)
 
     async def queue_status(self) -> wire.QueueStatus:
         """Asks how many tasks the key may run and runs; the cheapest check of a key.
 
         Raises:
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: `KeyRejected`, or another by the table of codes.
         """
         # Who waits for a slot asks again by itself.
-        ask = Ask("queue status", pace_seconds=2.0)
+        ask = RequestInfo("queue status", pace_seconds=2.0)
         answer = await self._core.call("openapi/v2/queue/status", None, ask)
         return wire.read_queue_status(responses.with_data(answer, ask))
 
@@ -193,11 +193,11 @@ class Client:
         """Asks what the account holds.
 
         Raises:
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: `KeyRejected`, or another by the table of codes.
         """
-        ask = Ask("account status")
+        ask = RequestInfo("account status")
         # This endpoint alone spells the field in lower case.
         answer = await self._core.call("uc/openapi/accountStatus", {}, ask, key_field="apikey")
         return wire.read_account(responses.with_data(answer, ask))
@@ -207,11 +207,11 @@ class Client:
 
         Raises:
             InputError: The request cannot be written.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer, or one without a price.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer, or one without a price.
             ApiError: By the table of codes.
         """
-        ask = Ask(f"price preview of {endpoint}")
+        ask = RequestInfo(f"price preview of {endpoint}")
         answer = await self._core.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
         responses.checked(answer, ask)
         price = wire.read_price(answer.source) or wire.read_price(answer.data)
@@ -229,11 +229,11 @@ class Client:
 
         Raises:
             MediaError: The file cannot be read, or changed on the way.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: By the table of codes.
         """
-        ask = Ask(f"upload of {path}")
+        ask = RequestInfo(f"upload of {path}")
         body = await asyncio.to_thread(FileBody, path, name=name, mime=mime)
         return await self._uploaded("openapi/v2/media/upload/binary", body, ask)
 
@@ -250,11 +250,11 @@ class Client:
 
         Raises:
             MediaError: The file is too large, cannot be read, or changed on the way.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: By the table of codes.
         """
-        ask = Ask(f"legacy upload of {path}")
+        ask = RequestInfo(f"legacy upload of {path}")
         fields, secrets = {"fileType": file_type}, {V1_KEY: self._core.key}
         body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, fields=fields, secrets=secrets)
         if body.size > LEGACY_UPLOAD_BYTES:
@@ -275,13 +275,13 @@ class Client:
         Raises:
             MediaError: The file cannot be read, or changed on the way.
             LinkExpired: The signed address was refused.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: By the table of codes.
         """
         return await upload_lora(self._core, path, name=name)
 
-    async def _uploaded(self, path: str, body: FileBody, ask: Ask) -> wire.Upload:
+    async def _uploaded(self, path: str, body: FileBody, ask: RequestInfo) -> wire.Upload:
         answer = await self._core.upload(path, body, ask)
         upload = wire.read_upload(responses.with_data(answer, ask), size=body.size)
         if upload is None:
@@ -300,8 +300,8 @@ class Client:
 
         Raises:
             LinkExpired: The link is dead.
-            NotDelivered: No connection.
-            NoAnswer: The body was cut or has the wrong length. What came is kept; the next call goes on from there.
+            ConnectFailed: No connection.
+            ResponseLost: The body was cut or has the wrong length. What came is kept; the next call goes on from there.
             StoreError: The bytes cannot be written.
         """
         if (machine := self._machine_of(url)) is not None:

@@ -7,7 +7,7 @@ from typing import Literal
 from rh_prefect.client import responses, wire
 from rh_prefect.client.core import Core, usable_id, usable_page
 from rh_prefect.client.redaction import MASK
-from rh_prefect.client.responses import Ask
+from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.wire import App, AppListing, Page, Style
 
 AppSort = Literal["RECOMMEND", "HOTTEST", "NEWEST"]
@@ -24,11 +24,11 @@ class Apps:
 
         Raises:
             InputError: The id is none.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: By the table of codes; 901 where the site has no such app.
         """
-        ask = Ask(f"call example of app {webapp_id}")
+        ask = RequestInfo(f"call example of app {webapp_id}")
         query = f"apiKey={MASK}&webappId={usable_id(webapp_id, of='an AI app')}"
         answer = await self._core.call_with_key_in_query("api/webapp/apiCallDemo", query, ask)
         return wire.read_app(responses.with_data(answer, ask), webapp_id=webapp_id)
@@ -46,12 +46,12 @@ class Apps:
 
         Raises:
             InputError: There is no such page.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: By the table of codes.
         """
         usable_page(page, size, largest=50)
-        ask = Ask(f"page {page} of the app list")
+        ask = RequestInfo(f"page {page} of the app list")
         body: dict[str, object] = {"current": page, "size": size, "sort": sort}
         if sort == "HOTTEST":
             body["days"] = days
@@ -74,11 +74,11 @@ class QuickCreate:
 
         Raises:
             InputError: The id is none.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: By the table of codes.
         """
-        ask = Ask(f"quick-create styles of {webapp_id}")
+        ask = RequestInfo(f"quick-create styles of {webapp_id}")
         body = {"type": kind, "webappId": usable_id(webapp_id, of="a quick-create module")}
         # Whether it wants a key is not confirmed: it gets both, as every v1 endpoint does.
         answer = await self._core.call_v1("api/fast/creation/model/params", body, ask)

@@ -8,9 +8,9 @@ from typing import Final
 
 from rh_prefect.client import responses, wire
 from rh_prefect.client.core import Core, usable_id, usable_page
-from rh_prefect.client.responses import Answer, Ask
+from rh_prefect.client.responses import Answer, RequestInfo
 from rh_prefect.client.wire import Asset, AssetGroup, AssetKind, Page
-from rh_prefect.errors import Busy, InputError, NoAnswer, NotDelivered, RequestRefused
+from rh_prefect.errors import Busy, ConnectFailed, InputError, RequestRejected, ResponseLost
 
 SECONDS: Final[dict[str, float]] = {"Image": 180.0, "Audio": 180.0, "Video": 300.0}
 """How long official code waits for each kind."""
@@ -22,7 +22,7 @@ _BLIPS: Final = 5
 class Assets:
     """Registered files. A model takes an asset's `uri` in place of a link.
 
-    Every method raises `InputError` for an id that is none, `NotDelivered` and `NoAnswer` for the connection,
+    Every method raises `InputError` for an id that is none, `ConnectFailed` and `ResponseLost` for the connection,
     `ApiError` by the table of codes. Nothing published says which codes these endpoints answer (api.md 12).
     """
 
@@ -39,7 +39,7 @@ class Assets:
             kind: What it is.
             name: What to call it.
         """
-        ask = Ask(f"registering of asset {name!r}", makes=True)
+        ask = RequestInfo(f"registering of asset {name!r}", makes=True)
         known = Asset(asset_id="", kind=kind, name=name, group_id=usable_id(group_id, of="an asset group"))
         body = {"groupId": known.group_id, "url": url, "assetType": kind, "name": name}
         answer = await self._core.make("openapi/v2/assets/create", body, ask)
@@ -47,7 +47,7 @@ class Assets:
 
     async def query(self, asset_id: str) -> Asset:
         """Asks how an asset is."""
-        ask = Ask(f"query of asset {asset_id}")
+        ask = RequestInfo(f"query of asset {asset_id}")
         known = Asset(asset_id=usable_id(asset_id, of="an asset"))
         answer = await self._core.call("openapi/v2/assets/query", {"assetId": known.asset_id}, ask)
         return _asset(answer, ask, known=known)
@@ -69,15 +69,15 @@ class Assets:
             sleep: The clock.
 
         Raises:
-            RequestRefused: RunningHub could not make an asset of the file.
-            NoAnswer: It is still not ready; it may be waited for again.
+            RequestRejected: RunningHub could not make an asset of the file.
+            ResponseLost: It is still not ready; it may be waited for again.
         """
-        ask, waited, blips = Ask(f"waiting for asset {asset_id}"), 0.0, 0
+        ask, waited, blips = RequestInfo(f"waiting for asset {asset_id}"), 0.0, 0
         limit = SECONDS["Video"] if timeout is None else timeout
         while True:
             try:
                 asset = await self.query(asset_id)
-            except (NotDelivered, NoAnswer, Busy):
+            except (ConnectFailed, ResponseLost, Busy):
                 blips += 1
                 if blips >= _BLIPS or waited >= limit:
                     raise
@@ -105,7 +105,7 @@ class Assets:
             name: Only those of this name.
         """
         usable_page(page, size, largest=100)
-        ask = Ask(f"page {page} of the assets")
+        ask = RequestInfo(f"page {page} of the assets")
         given = {"groupId": group_id and usable_id(group_id, of="an asset group"), "status": status, "name": name}
         body = {"pageNumber": page, "pageSize": size, **{key: value for key, value in given.items() if value}}
         answer = await self._core.call("openapi/v2/assets/list", body, ask)
@@ -113,7 +113,7 @@ class Assets:
 
     async def update(self, asset_id: str, *, name: str) -> Asset:
         """Renames an asset."""
-        ask = Ask(f"renaming of asset {asset_id}")
+        ask = RequestInfo(f"renaming of asset {asset_id}")
         known = Asset(asset_id=usable_id(asset_id, of="an asset"), name=name)
         body = {"assetId": known.asset_id, "name": name}
         answer = await self._core.call("openapi/v2/assets/update", body, ask)
@@ -121,7 +121,7 @@ class Assets:
 
     async def delete(self, asset_id: str) -> None:
         """Deletes an asset."""
-        ask = Ask(f"deletion of asset {asset_id}")
+        ask = RequestInfo(f"deletion of asset {asset_id}")
         body = {"assetId": usable_id(asset_id, of="an asset")}
         responses.checked(await self._core.call("openapi/v2/assets/delete", body, ask), ask)
 
@@ -134,7 +134,7 @@ class AssetGroups:
 
     async def create(self, name: str, *, description: str = "") -> AssetGroup:
         """Makes a group."""
-        ask = Ask(f"making of asset group {name!r}", makes=True)
+        ask = RequestInfo(f"making of asset group {name!r}", makes=True)
         body = {"name": name, **({"description": description} if description else {})}
         answer = await self._core.make("openapi/v2/assets/groups/create", body, ask)
         return _group(answer, ask, known=AssetGroup(group_id="", name=name, description=description))
@@ -142,21 +142,21 @@ class AssetGroups:
     async def list(self, *, page: int = 1, size: int = 20, name: str = "") -> Page[AssetGroup]:
         """Lists groups, at most 100 on a page."""
         usable_page(page, size, largest=100)
-        ask = Ask(f"page {page} of the asset groups")
+        ask = RequestInfo(f"page {page} of the asset groups")
         body = {"pageNumber": page, "pageSize": size, **({"name": name} if name else {})}
         answer = await self._core.call("openapi/v2/assets/groups/list", body, ask)
         return wire.read_group_page(responses.with_data(answer, ask), number=page, size=size)
 
     async def query(self, group_id: str) -> AssetGroup:
         """Asks about a group."""
-        ask = Ask(f"query of asset group {group_id}")
+        ask = RequestInfo(f"query of asset group {group_id}")
         known = AssetGroup(group_id=usable_id(group_id, of="an asset group"))
         answer = await self._core.call("openapi/v2/assets/groups/query", {"groupId": known.group_id}, ask)
         return _group(answer, ask, known=known)
 
     async def update(self, group_id: str, *, name: str | None = None, description: str | None = None) -> AssetGroup:
         """Renames a group, or describes it anew; at least one of the two."""
-        ask = Ask(f"update of asset group {group_id}")
+        ask = RequestInfo(f"update of asset group {group_id}")
         given = {key: value for key, value in (("name", name), ("description", description)) if value is not None}
         if not given:
             raise InputError(f"{ask.doing}: there is nothing to update. Give a name or a description.")
@@ -166,26 +166,26 @@ class AssetGroups:
 
     async def delete(self, group_id: str) -> None:
         """Deletes a group."""
-        ask = Ask(f"deletion of asset group {group_id}")
+        ask = RequestInfo(f"deletion of asset group {group_id}")
         body = {"groupId": usable_id(group_id, of="an asset group")}
         responses.checked(await self._core.call("openapi/v2/assets/groups/delete", body, ask), ask)
 
 
-def _asset(answer: Answer, ask: Ask, *, known: Asset) -> Asset:
+def _asset(answer: Answer, ask: RequestInfo, *, known: Asset) -> Asset:
     asset = wire.read_asset(responses.checked(answer, ask).data, known=known)
     if asset is None:
         raise responses.no_answer(ask, "the answer names no asset")
     return asset
 
 
-def _group(answer: Answer, ask: Ask, *, known: AssetGroup) -> AssetGroup:
+def _group(answer: Answer, ask: RequestInfo, *, known: AssetGroup) -> AssetGroup:
     group = wire.read_group(responses.checked(answer, ask).data, known=known)
     if group is None:
         raise responses.no_answer(ask, "the answer names no group")
     return group
 
 
-def _refused(asset: Asset, ask: Ask) -> RequestRefused:
+def _refused(asset: Asset, ask: RequestInfo) -> RequestRejected:
     advice = "check the file against the limits of assets and register it anew"
     message = f"{ask.doing}: RunningHub could not use the file (status {asset.status}). What to do: {advice}."
-    return RequestRefused(message, code=asset.status, reason=asset.status, retry="final", advice=advice)
+    return RequestRejected(message, code=asset.status, reason=asset.status, retry="final", advice=advice)

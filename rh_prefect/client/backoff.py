@@ -15,7 +15,7 @@ from rh_prefect.client.responses import Answer
 from rh_prefect.errors import Busy
 
 
-class Pace:
+class Backoff:
     """Sends again with growing pauses.
 
     Args:

@@ -18,9 +18,9 @@ from rh_prefect.client.core import Core, json_bytes, usable_id
 from rh_prefect.client.download import discard_note, discard_partial, download
 from rh_prefect.client.parsing import loads, table
 from rh_prefect.client.redaction import MASK, bare, mask
-from rh_prefect.client.responses import Answer, Ask
+from rh_prefect.client.responses import Answer, RequestInfo
 from rh_prefect.client.upload import FileBody
-from rh_prefect.client.url_masking import HIDDEN, behind_mask
+from rh_prefect.client.url_masking import HIDDEN, mask_url
 from rh_prefect.client.wire import ComfyFile, ComfyPrompt, ComfyQueue, ComfyRun, Download
 from rh_prefect.errors import LinkExpired, api_error
 
@@ -53,12 +53,12 @@ class NativeProxy:
 
         Raises:
             InputError: The graph cannot be written; nothing was sent.
-            RequestRefused: ComfyUI says that the graph is not valid; the message names the nodes.
-            NotDelivered: It never left this machine.
-            NoAnswer: It may be running.
+            RequestRejected: ComfyUI says that the graph is not valid; the message names the nodes.
+            ConnectFailed: It never left this machine.
+            ResponseLost: It may be running.
             ApiError: By the table of codes.
         """
-        ask = Ask(f"prompt to ComfyUI at /{self.family}", paid=True)
+        ask = RequestInfo(f"prompt to ComfyUI at /{self.family}", paid=True)
         body = {"prompt": graph, **({"client_id": client_id} if client_id else {})}
         client = self._core.pools.submits
         request = self._request(
@@ -72,11 +72,11 @@ class NativeProxy:
 
         Raises:
             InputError: The id is none.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: By the table of codes.
         """
-        ask = Ask(f"history of prompt {prompt_id}")
+        ask = RequestInfo(f"history of prompt {prompt_id}")
         path = f"history/{usable_id(prompt_id, of='a prompt')}"
         client = self._core.pools.calls
         answer = await self._core.resent(client, self._request(client, "GET", path), ask, auth=False)
@@ -88,11 +88,11 @@ class NativeProxy:
         """Asks which graphs run and which wait; those of others on the machine are among them.
 
         Raises:
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: By the table of codes.
         """
-        ask = Ask(f"queue of ComfyUI at /{self.family}")
+        ask = RequestInfo(f"queue of ComfyUI at /{self.family}")
         client = self._core.pools.calls
         answer = await self._core.resent(client, self._request(client, "GET", "queue"), ask, auth=False)
         return wire.read_comfy_queue(responses.checked(answer, ask).source)
@@ -102,12 +102,12 @@ class NativeProxy:
 
         Raises:
             InputError: The id is none.
-            NotDelivered: No connection.
-            NoAnswer: The machine did not say that it did it.
+            ConnectFailed: No connection.
+            ResponseLost: The machine did not say that it did it.
             ApiError: By the table of codes.
         """
         found = usable_id(prompt_id, of="a prompt")
-        ask = Ask(f"cancel of prompt {found}")
+        ask = RequestInfo(f"cancel of prompt {found}")
         queue = await self.queue()
         if found in queue.waiting:
             await self._change("queue", {"delete": [found]}, ask)
@@ -115,7 +115,7 @@ class NativeProxy:
             # Older ComfyUIs know no id here and stop whatever runs: hence the look at the queue before.
             await self._change("interrupt", {"prompt_id": found}, ask)
 
-    async def _change(self, path: str, body: Mapping[str, object], ask: Ask) -> None:
+    async def _change(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> None:
         """Asks for a change to which ComfyUI answers with an empty body."""
         client = self._core.pools.calls
         request = self._request(
@@ -134,8 +134,8 @@ class NativeProxy:
 
         Raises:
             LinkExpired: There is no such file any more.
-            NotDelivered: No connection.
-            NoAnswer: The file was cut.
+            ConnectFailed: No connection.
+            ResponseLost: The file was cut.
             StoreError: The bytes cannot be written.
         """
         return await self.fetch(self.link(file), to)
@@ -173,11 +173,11 @@ class NativeProxy:
 
         Raises:
             MediaError: The file cannot be read, or changed on the way.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: By the table of codes.
         """
-        ask = Ask(f"upload of {path} to ComfyUI at /{self.family}")
+        ask = RequestInfo(f"upload of {path} to ComfyUI at /{self.family}")
         # Resending it must not leave a second copy under another name.
         fields = {"type": "input", "overwrite": "true", **({"subfolder": subfolder} if subfolder else {})}
         body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, field="image", fields=fields)
@@ -199,16 +199,16 @@ class NativeProxy:
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Request:
         request = client.build_request(method, f"{self.family}/{MASK}/{path}", content=content, headers=headers)
-        request.extensions[HIDDEN] = behind_mask(request.url, key=self._core.key)
+        request.extensions[HIDDEN] = mask_url(request.url, key=self._core.key)
         return request
 
 
-def judged(status: int, body: bytes, ask: Ask) -> ComfyPrompt:
+def judged(status: int, body: bytes, ask: RequestInfo) -> ComfyPrompt:
     """Reads the answer to a prompt, which is ComfyUI's own, or a gateway's.
 
     Raises:
-        RequestRefused: ComfyUI says that the graph is not valid.
-        NoAnswer: There is no valid id and no error.
+        RequestRejected: ComfyUI says that the graph is not valid.
+        ResponseLost: There is no valid id and no error.
         ApiError: By the table of codes.
     """
     source = loads(body)

@@ -30,7 +30,7 @@ class Bearer(httpx.Auth):
 
 
 @dataclass(frozen=True, slots=True)
-class Pools:
+class Connections:
     """The HTTP clients of one account.
 
     Attributes:
@@ -52,9 +52,9 @@ class Pools:
             await client.aclose()
 
 
-def open_pools(
+def open_connections(
     base_url: httpx.URL, key: SecretStr, *, submit_timeout: float, transport: httpx.AsyncBaseTransport | None
-) -> Pools:
+) -> Connections:
     """Makes the pools; nothing is connected yet."""
 
     def client(
@@ -78,7 +78,7 @@ def open_pools(
             max_redirects=5,
         )
 
-    return Pools(
+    return Connections(
         submits=client(submit_timeout, kept=0),
         calls=client(30.0, kept=16),
         uploads=client(120.0, kept=4),

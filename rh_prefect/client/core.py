@@ -12,14 +12,14 @@ import httpx
 from pydantic import SecretStr
 
 from rh_prefect.client import responses
-from rh_prefect.client.backoff import Pace
-from rh_prefect.client.connections import open_pools
+from rh_prefect.client.backoff import Backoff
+from rh_prefect.client.connections import open_connections
 from rh_prefect.client.redaction import mask_key
-from rh_prefect.client.responses import Answer, Ask
+from rh_prefect.client.responses import Answer, RequestInfo
 from rh_prefect.client.transport_errors import FOREIGN, Delivery
 from rh_prefect.client.transports import RESEND
 from rh_prefect.client.upload import FileBody, RawBody
-from rh_prefect.client.url_masking import HIDDEN, KEY_FIELD, KeyField, behind_mask, hide_signature
+from rh_prefect.client.url_masking import HIDDEN, KEY_FIELD, KeyField, hide_signature, mask_url
 from rh_prefect.errors import InputError
 
 _AT_ONCE: Final = 16
@@ -55,14 +55,14 @@ class Core:
     ) -> None:
         self.key = key
         self.submit_timeout = submit_timeout
-        self.pools = open_pools(base_url, key, submit_timeout=submit_timeout, transport=transport)
+        self.pools = open_connections(base_url, key, submit_timeout=submit_timeout, transport=transport)
         self.downloads = asyncio.Semaphore(8)
-        self._pace = Pace(pace_seconds)
+        self._pace = Backoff(pace_seconds)
         self._calls = asyncio.Semaphore(_AT_ONCE)
         self._uploads = asyncio.Semaphore(4)
 
     async def call(
-        self, path: str, body: Mapping[str, object] | None, ask: Ask, *, key_field: str | None = None
+        self, path: str, body: Mapping[str, object] | None, ask: RequestInfo, *, key_field: str | None = None
     ) -> Answer:
         """Asks for something that may be asked for again; without a body it is a GET.
 
@@ -77,11 +77,11 @@ class Core:
             return await self.resent(client, client.build_request("GET", path), ask)
         return await self.resent(client, self._json_request(client, path, body, ask, key_field=key_field), ask)
 
-    async def call_v1(self, path: str, body: Mapping[str, object], ask: Ask) -> Answer:
+    async def call_v1(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> Answer:
         """Asks a v1 endpoint, which wants the key in the body, too."""
         return await self.call(path, body, ask, key_field=V1_KEY)
 
-    async def call_with_key_in_query(self, path: str, query: str, ask: Ask) -> Answer:
+    async def call_with_key_in_query(self, path: str, query: str, ask: RequestInfo) -> Answer:
         """Asks an endpoint that wants the key in its address; the address is masked in every log.
 
         Args:
@@ -91,10 +91,10 @@ class Core:
         """
         client = self.pools.calls
         request = client.build_request("GET", f"{path}?{query}")
-        request.extensions[HIDDEN] = behind_mask(request.url, key=self.key)
+        request.extensions[HIDDEN] = mask_url(request.url, key=self.key)
         return await self.resent(client, request, ask)
 
-    async def make(self, path: str, body: Mapping[str, object], ask: Ask) -> Answer:
+    async def make(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> Answer:
         """Asks once for something of which there would be two if it were asked for again."""
         client = self.pools.submits
 
@@ -107,18 +107,20 @@ class Core:
 
         return await self.paced(once, ask)
 
-    async def submit(self, path: str, body: Mapping[str, object], ask: Ask, *, key_field: str | None = None) -> Answer:
+    async def submit(
+        self, path: str, body: Mapping[str, object], ask: RequestInfo, *, key_field: str | None = None
+    ) -> Answer:
         """Sends what costs money: once, on a connection of its own, within the hard limit; see `call`."""
         client = self.pools.submits
         request = self._json_request(client, path, body, ask, key_field=key_field)
         return await self.send(client, request, ask, deadline=self.submit_timeout)
 
-    async def upload(self, path: str, body: FileBody, ask: Ask) -> Answer:
+    async def upload(self, path: str, body: FileBody, ask: RequestInfo) -> Answer:
         """Sends a file to RunningHub."""
         client = self.pools.uploads
         return await self.send_file(client, client.build_request("POST", path, content=body, headers=body.headers), ask)
 
-    async def put(self, url: str, body: RawBody, ask: Ask) -> int:
+    async def put(self, url: str, body: RawBody, ask: RequestInfo) -> int:
         """Sends a file to a signed address of a stranger, who gets no key.
 
         Returns:
@@ -135,7 +137,9 @@ class Core:
             status, _ = await self.exchange(client, request, ask, redirects=False)
         return status
 
-    async def resent(self, client: httpx.AsyncClient, request: httpx.Request, ask: Ask, *, auth: bool = True) -> Answer:
+    async def resent(
+        self, client: httpx.AsyncClient, request: httpx.Request, ask: RequestInfo, *, auth: bool = True
+    ) -> Answer:
         """Sends a request that may be sent again, among the few that are in flight at a time."""
         request.extensions[RESEND] = True
 
@@ -145,12 +149,12 @@ class Core:
 
         return await self.paced(once, ask)
 
-    async def paced(self, once: Callable[[], Awaitable[Answer]], ask: Ask) -> Answer:
+    async def paced(self, once: Callable[[], Awaitable[Answer]], ask: RequestInfo) -> Answer:
         """Sends a request again while RunningHub is too busy to accept it, whatever HTTP status that comes with."""
         return await self._pace.send(once, seconds=ask.pace_seconds)
 
     async def send_file(
-        self, client: httpx.AsyncClient, request: httpx.Request, ask: Ask, *, auth: bool = True
+        self, client: httpx.AsyncClient, request: httpx.Request, ask: RequestInfo, *, auth: bool = True
     ) -> Answer:
         """Sends a request that carries a file; it takes as long as it takes, and may be sent again."""
         request.extensions[RESEND] = True
@@ -165,7 +169,7 @@ class Core:
         self,
         client: httpx.AsyncClient,
         request: httpx.Request,
-        ask: Ask,
+        ask: RequestInfo,
         *,
         deadline: float | None = None,
         auth: bool = True,
@@ -173,8 +177,8 @@ class Core:
         """Sends a request and makes sense of the answer.
 
         Raises:
-            NotDelivered: It never left this machine.
-            NoAnswer: It may have arrived; there is no readable answer.
+            ConnectFailed: It never left this machine.
+            ResponseLost: It may have arrived; there is no readable answer.
             ApiError: See `responses.read`.
         """
         status, body = await self.exchange(client, request, ask, deadline=deadline, auth=auth)
@@ -184,7 +188,7 @@ class Core:
         self,
         client: httpx.AsyncClient,
         request: httpx.Request,
-        ask: Ask,
+        ask: RequestInfo,
         *,
         deadline: float | None = None,
         auth: bool = True,
@@ -196,8 +200,8 @@ class Core:
             The status, and the body without the key.
 
         Raises:
-            NotDelivered: It never left this machine.
-            NoAnswer: It may have arrived; the answer is lost.
+            ConnectFailed: It never left this machine.
+            ResponseLost: It may have arrived; the answer is lost.
         """
         delivery = Delivery()
         request.extensions["trace"] = delivery.trace
@@ -216,7 +220,7 @@ class Core:
         client: httpx.AsyncClient,
         path: str,
         body: Mapping[str, object],
-        ask: Ask,
+        ask: RequestInfo,
         *,
         key_field: str | None = None,
     ) -> httpx.Request:
@@ -228,7 +232,7 @@ class Core:
         return request
 
 
-def json_bytes(body: Mapping[str, object], ask: Ask) -> bytes:
+def json_bytes(body: Mapping[str, object], ask: RequestInfo) -> bytes:
     """Writes a body.
 
     Raises:

@@ -17,11 +17,11 @@ import httpx
 
 from rh_prefect.client.parsing import loads
 from rh_prefect.client.redaction import bare, mask
-from rh_prefect.client.responses import Ask, no_answer
+from rh_prefect.client.responses import RequestInfo, no_answer
 from rh_prefect.client.threaded_backend import ThreadedStream
 from rh_prefect.client.transport_errors import FOREIGN, Delivery
 from rh_prefect.client.transports import RESEND
-from rh_prefect.client.url_masking import HIDDEN, Hidden, without_query
+from rh_prefect.client.url_masking import HIDDEN, MaskedUrl, without_query
 from rh_prefect.client.wire import Download
 from rh_prefect.errors import LinkExpired, StoreError, TransportError
 from rh_prefect.private_files import make_folder, make_public, overwrite
@@ -156,10 +156,10 @@ async def download(
     to: Path,
     *,
     progress: Progress | None = None,
-    hidden: Hidden | None = None,
+    hidden: MaskedUrl | None = None,
 ) -> Download:
     """Fetches a file, or the rest of it. See `Client.download`; `hidden` is the true address, if `url` is not."""
-    ask = Ask(f"download of {mask(bare(url))}")
+    ask = RequestInfo(f"download of {mask(bare(url))}")
     partial = Partial(to, url)
     await asyncio.to_thread(partial.load)
     try:
@@ -175,9 +175,9 @@ async def _fetch(
     client: httpx.AsyncClient,
     url: str,
     partial: Partial,
-    ask: Ask,
+    ask: RequestInfo,
     progress: Progress | None,
-    hidden: Hidden | None,
+    hidden: MaskedUrl | None,
 ) -> bool:
     delivery = Delivery()
     try:
@@ -253,7 +253,7 @@ def _broken(error: TransportError, partial: Partial) -> TransportError:
     return type(error)(f"{error.message} {partial.size}{of} bytes are kept; the next call goes on from there.")
 
 
-async def _check_length(partial: Partial, ask: Ask) -> None:
+async def _check_length(partial: Partial, ask: RequestInfo) -> None:
     if partial.total is None or partial.size == partial.total:
         return
     size, total = partial.size, partial.total
@@ -263,7 +263,7 @@ async def _check_length(partial: Partial, ask: Ask) -> None:
     raise no_answer(ask, f"only {size} of {total} bytes came; they are kept and the next call goes on from there")
 
 
-async def _prepare(response: httpx.Response, partial: Partial, ask: Ask) -> bool:
+async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo) -> bool:
     """Decides what the body is: the rest, everything, or nothing to go on with.
 
     Returns:

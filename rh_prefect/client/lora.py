@@ -11,7 +11,7 @@ from typing import Final
 from rh_prefect.client import responses
 from rh_prefect.client.core import Core
 from rh_prefect.client.parsing import first_text
-from rh_prefect.client.responses import Ask
+from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.upload import RawBody, readable
 from rh_prefect.errors import InputError, LinkExpired
 
@@ -22,7 +22,7 @@ async def upload_lora(core: Core, path: Path, *, name: str) -> str:
     """Sends a LoRA. See `Client.upload_lora`."""
     if not name.strip():
         raise InputError(f"{path}: a LoRA needs a name. Nothing was sent.")
-    ask = Ask(f"upload of LoRA {path}")
+    ask = RequestInfo(f"upload of LoRA {path}")
     body = await asyncio.to_thread(RawBody, path)
     wanted = {"loraName": name, "md5Hex": await asyncio.to_thread(_md5, path)}
     data = responses.with_data(await core.call_v1("api/openapi/getLoraUploadUrl", wanted, ask), ask)
@@ -42,7 +42,7 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
-def _check(status: int, ask: Ask) -> None:
+def _check(status: int, ask: RequestInfo) -> None:
     if status in _DEAD:
         advice = "Upload it again for a new one"
         raise LinkExpired(f"{ask.doing}: the signed address was refused (HTTP {status}). {advice}.")

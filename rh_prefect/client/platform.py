@@ -7,7 +7,7 @@ from typing import Literal
 
 from rh_prefect.client import responses, wire
 from rh_prefect.client.core import Core, usable_page
-from rh_prefect.client.responses import Ask
+from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.wire import ApiKey, Page, Resource
 
 ResourceKind = Literal["UNET", "CHECKPOINT", "LORA", "GGUF"]
@@ -23,11 +23,11 @@ class Platform:
         """Lists the account's keys, masked.
 
         Raises:
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: By the table of codes.
         """
-        ask = Ask("list of API keys")
+        ask = RequestInfo("list of API keys")
         return wire.read_api_keys(responses.with_rows(await self._core.call("openapi/v2/api-key/list", None, ask), ask))
 
     async def resources(
@@ -52,12 +52,12 @@ class Platform:
 
         Raises:
             InputError: There is no such page.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: By the table of codes.
         """
         usable_page(page, size, largest=50)
-        ask = Ask(f"page {page} of the {kind} resources")
+        ask = RequestInfo(f"page {page} of the {kind} resources")
         given: dict[str, object] = {"resourceName": name, "baseModels": list(base_models), "tags": _tag_ids(tags)}
         body = {"resourceType": kind, "current": page, "size": size, **{k: v for k, v in given.items() if v}}
         answer = await self._core.call("openapi/v2/resource/list", body, ask)

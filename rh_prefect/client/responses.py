@@ -4,7 +4,7 @@ RunningHub reports failures under HTTP 200, under `code` or `errorCode`, with `m
 (`shared/runninghub/api.md`, 1.3 and 1.4); what stands between may answer HTML, or nothing. Two rules hold for a paid
 submit, since a second one costs money:
 
-- without a readable word of RunningHub the outcome is unknown (`NoAnswer`);
+- without a readable word of RunningHub the outcome is unknown (`ResponseLost`);
 - a task id wins over an error beside it: a later query tells what became of that task.
 """
 
@@ -16,7 +16,7 @@ from typing import Final
 from rh_prefect.client.parsing import compact, first_text, loads, rows, table, text, unfold
 from rh_prefect.client.redaction import mask
 from rh_prefect.client.wire import TaskView, is_task_id, read_task, read_task_id
-from rh_prefect.errors import CODES, ApiError, KeyRejected, NoAnswer, RequestRefused, api_error, explain
+from rh_prefect.errors import CODES, ApiError, KeyRejected, RequestRejected, ResponseLost, api_error, explain
 
 _REFUSALS: Final = frozenset({400, 401, 403, 404, 405, 413, 414, 415, 422, 431})
 """HTTP statuses by which a server says that it did not act on a request."""
@@ -28,7 +28,7 @@ _LONGEST_REASON: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class RequestInfo:
     """What is being asked for.
 
     Attributes:
@@ -77,16 +77,16 @@ class Answer:
         return bool(self.code) and not is_task and explain(self.code, self.reason).retry == "pace"
 
 
-def read(status: int, body: bytes, ask: Ask) -> Answer:
+def read(status: int, body: bytes, ask: RequestInfo) -> Answer:
     """Makes sense of an answer.
 
     Returns:
         The answer, which may still carry an error code.
 
     Raises:
-        NoAnswer: It is not readable, or the error came from something between here and RunningHub.
+        ResponseLost: It is not readable, or the error came from something between here and RunningHub.
         Busy: HTTP 429.
-        RequestRefused: HTTP says that a paid request was not acted on.
+        RequestRejected: HTTP says that a paid request was not acted on.
         KeyRejected: HTTP 401.
     """
     answer = _parse(body)
@@ -131,7 +131,7 @@ def _reason(source: dict[str, object]) -> str:
     return f'"{reason}"' if reason.isdigit() else reason  # a number here must not be looked up as a code
 
 
-def _is_believed(status: int, answer: Answer, ask: Ask) -> bool:
+def _is_believed(status: int, answer: Answer, ask: RequestInfo) -> bool:
     if 200 <= status < 300:
         return True
     if not answer.code:
@@ -140,7 +140,7 @@ def _is_believed(status: int, answer: Answer, ask: Ask) -> bool:
     return status < 500 or not ask.paid or explain(answer.code, answer.reason, submitting=True).retry != "pace"
 
 
-def _http_error(status: int, body: bytes, ask: Ask) -> Exception:
+def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:
     said = _describe(status, body)
     if status == 401:
         advice = CODES["401"].advice
@@ -149,7 +149,7 @@ def _http_error(status: int, body: bytes, ask: Ask) -> Exception:
     if status == 413 or (ask.paid and status in _REFUSALS):
         advice = "make the file smaller" if status == 413 else "check the base URL, the address and the proxy"
         message = f"{ask.doing}: refused before RunningHub read it ({said}). What to do: {advice}."
-        return RequestRefused(message, code=f"HTTP {status}", reason=said, retry="final", advice=advice)
+        return RequestRejected(message, code=f"HTTP {status}", reason=said, retry="final", advice=advice)
     return no_answer(ask, f"no readable answer ({said})")
 
 
@@ -159,23 +159,23 @@ def _describe(status: int, body: bytes) -> str:
     return f"HTTP {status}{redirect}, " + (f'body "{words[:160]}"' if words else "empty body")
 
 
-def no_answer(ask: Ask, what: str) -> NoAnswer:
+def no_answer(ask: RequestInfo, what: str) -> ResponseLost:
     """Builds the error for an answer that was lost or makes no sense."""
     next_step = "Nothing is lost: ask again"
     if ask.paid:
         next_step = "The task may exist and be paid for: look into RunningHub's call log before sending it again"
     elif ask.makes:
         next_step = "It may have been made all the same: look at the list before asking again"
-    return NoAnswer(f"{ask.doing}: {what}. {next_step}.", what=what)
+    return ResponseLost(f"{ask.doing}: {what}. {next_step}.", what=what)
 
 
-def _error(answer: Answer, ask: Ask, **facts: object) -> ApiError | NoAnswer:
+def _error(answer: Answer, ask: RequestInfo, **facts: object) -> ApiError | ResponseLost:
     if ask.paid and explain(answer.code, answer.reason, submitting=True).retry == "state":
         return no_answer(ask, f"the answer names a state (code {answer.code}) but no task id")
     return api_error(answer.code, answer.reason, doing=ask.doing, submitting=ask.paid, **facts)
 
 
-def checked(answer: Answer, ask: Ask) -> Answer:
+def checked(answer: Answer, ask: RequestInfo) -> Answer:
     """Raises the error that an answer carries.
 
     Raises:
@@ -186,12 +186,12 @@ def checked(answer: Answer, ask: Ask) -> Answer:
     return answer
 
 
-def with_data(answer: Answer, ask: Ask) -> dict[str, object]:
+def with_data(answer: Answer, ask: RequestInfo) -> dict[str, object]:
     """The `data` of an envelope that reports success.
 
     Raises:
         ApiError: By the table of codes.
-        NoAnswer: There is no data.
+        ResponseLost: There is no data.
     """
     data = checked(answer, ask).data
     if not data:
@@ -199,12 +199,12 @@ def with_data(answer: Answer, ask: Ask) -> dict[str, object]:
     return data
 
 
-def with_rows(answer: Answer, ask: Ask) -> list[dict[str, object]]:
+def with_rows(answer: Answer, ask: RequestInfo) -> list[dict[str, object]]:
     """The objects of a `data` that is a list, in an envelope that reports success.
 
     Raises:
         ApiError: By the table of codes.
-        NoAnswer: There is no list.
+        ResponseLost: There is no list.
     """
     data = unfold(checked(answer, ask).source.get("data"))
     if not isinstance(data, list):
@@ -212,12 +212,12 @@ def with_rows(answer: Answer, ask: Ask) -> list[dict[str, object]]:
     return [row for row in data if isinstance(row, dict)]
 
 
-def submitted(answer: Answer, ask: Ask) -> TaskView:
+def submitted(answer: Answer, ask: RequestInfo) -> TaskView:
     """Reads the answer to a paid submit.
 
     Raises:
-        ApiError: By the table of codes; a code that is not listed is `Unclear`.
-        NoAnswer: There is neither a task id nor a code, or the task id is not valid.
+        ApiError: By the table of codes; a code that is not listed is `OutcomeUnknown`.
+        ResponseLost: There is neither a task id nor a code, or the task id is not valid.
     """
     task = answer.task
     task_id = read_task_id(task)
@@ -230,23 +230,23 @@ def submitted(answer: Answer, ask: Ask) -> TaskView:
     return view or TaskView(task_id=task_id, status="QUEUED", code=answer.code, reason=answer.reason)
 
 
-def check_task_id(task_id: str, ask: Ask) -> str:
+def check_task_id(task_id: str, ask: RequestInfo) -> str:
     """Checks the task id in the answer to a submit, before anything is done with it.
 
     Raises:
-        NoAnswer: It is not a valid id. A task may run all the same, so the outcome is unknown.
+        ResponseLost: It is not a valid id. A task may run all the same, so the outcome is unknown.
     """
     if not is_task_id(task_id):
         raise no_answer(ask, f"the answer names a task id that is not valid, {task_id[:40]!r}")
     return task_id
 
 
-def looked_at(answer: Answer, ask: Ask, *, task_id: str) -> TaskView:
+def parse_query(answer: Answer, ask: RequestInfo, *, task_id: str) -> TaskView:
     """Reads the answer to a query.
 
     Raises:
         ApiError: By the table of codes, where the answer is no task's state.
-        NoAnswer: It tells no state, or is about another task.
+        ResponseLost: It tells no state, or is about another task.
     """
     task = answer.task
     named = read_task_id(task)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rh_prefect.client.parsing import first_text, loads, table, text, unfold
-from rh_prefect.client.responses import Answer, Ask, by_code, checked, judge, no_answer
+from rh_prefect.client.responses import Answer, RequestInfo, by_code, checked, judge, no_answer
 from rh_prefect.client.wire import (
     RemoteOutput,
     TaskView,
@@ -27,22 +27,22 @@ from rh_prefect.client.wire import (
 )
 
 
-def told_by_outputs(answer: Answer, ask: Ask, *, task_id: str) -> TaskView:
+def read_v1_outputs(answer: Answer, ask: RequestInfo, *, task_id: str) -> TaskView:
     """Reads the answer of v1's outputs.
 
     Raises:
         ApiError: By the table of codes, where the code is no state.
-        NoAnswer: It tells no state.
+        ResponseLost: It tells no state.
     """
     return _told(answer, ask, _by_outputs, task_id=task_id)
 
 
-def told_by_status(answer: Answer, ask: Ask, *, task_id: str) -> TaskView:
-    """Reads the answer of v1's status; see `told_by_outputs`."""
+def read_v1_status(answer: Answer, ask: RequestInfo, *, task_id: str) -> TaskView:
+    """Reads the answer of v1's status; see `read_v1_outputs`."""
     return _told(answer, ask, _by_word, task_id=task_id)
 
 
-def told_by_event(data: object, *, task_id: str) -> TaskView | None:
+def read_webhook_payload(data: object, *, task_id: str) -> TaskView | None:
     """Reads a webhook's `eventData`: what outputs would answer, or a v2 task; an object, or a string with one.
 
     Returns:
@@ -71,11 +71,13 @@ def read_delivery(body: bytes | str) -> WebhookDelivery | None:
     if not is_task_id(task_id) or not task_id.isdigit():
         return None
     # One public client expects the task itself in place of the event.
-    view = told_by_event(source.get("eventData", source), task_id=task_id)
+    view = read_webhook_payload(source.get("eventData", source), task_id=task_id)
     return WebhookDelivery(task_id=task_id, event=first_text(source, "event")[:40], view=view)
 
 
-def _told(answer: Answer, ask: Ask, read: Callable[[Answer, str], TaskView | None], *, task_id: str) -> TaskView:
+def _told(
+    answer: Answer, ask: RequestInfo, read: Callable[[Answer, str], TaskView | None], *, task_id: str
+) -> TaskView:
     view = by_code(answer, task_id)
     view = view or read(checked(answer, ask), task_id)
     if view is None:

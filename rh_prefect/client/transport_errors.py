@@ -9,8 +9,8 @@ from typing import Final
 import httpx
 
 from rh_prefect.client.redaction import mask
-from rh_prefect.client.responses import Ask, no_answer
-from rh_prefect.errors import NoAnswer, NotDelivered
+from rh_prefect.client.responses import RequestInfo, no_answer
+from rh_prefect.errors import ConnectFailed, ResponseLost
 
 FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError)
 """What sending and receiving can raise.
@@ -49,12 +49,12 @@ class Delivery:
         elif event.endswith(".send_request_headers.started") and not _is_tunnel(info):
             self._sent = True
 
-    def explain(self, error: Exception, ask: Ask) -> NotDelivered | NoAnswer:
+    def explain(self, error: Exception, ask: RequestInfo) -> ConnectFailed | ResponseLost:
         """Maps an exception of `FOREIGN`, on the side of "it may have arrived" where the evidence is missing."""
         what = f"{_NAMES.get(type(error), 'the connection failed')}{_words(error)}"
         if not self._sent and (self._connecting or isinstance(error, _NEVER_LEFT)):
             advice = "Check the network, the proxy and the base URL; it is safe to send it again"
-            return NotDelivered(f"{ask.doing}: the request never left this machine: {what}. {advice}.", what=what)
+            return ConnectFailed(f"{ask.doing}: the request never left this machine: {what}. {advice}.", what=what)
         return no_answer(ask, what)
 
 

@@ -51,26 +51,26 @@ class KeyField:
 
 
 @dataclass(frozen=True, slots=True)
-class Hidden:
+class MaskedUrl:
     """An address that is shown, and the one that is meant."""
 
     shown: str
     true: SecretStr
 
 
-def behind_mask(url: httpx.URL, *, key: SecretStr) -> Hidden:
+def mask_url(url: httpx.URL, *, key: SecretStr) -> MaskedUrl:
     """Means the key where the address has a mask."""
     shown = str(url)
-    return Hidden(shown, SecretStr(shown.replace(MASK, quote(key.get_secret_value(), safe=""), 1)))
+    return MaskedUrl(shown, SecretStr(shown.replace(MASK, quote(key.get_secret_value(), safe=""), 1)))
 
 
-def without_query(url: str) -> Hidden:
+def without_query(url: str) -> MaskedUrl:
     """Shows a link without its query, where signatures are.
 
     Raises:
         httpx.InvalidURL: It is no address.
     """
-    return Hidden(str(httpx.URL(bare(url))), SecretStr(url))
+    return MaskedUrl(str(httpx.URL(bare(url))), SecretStr(url))
 
 
 def hide_signature(request: httpx.Request) -> None:
@@ -125,7 +125,7 @@ class HiddenAddressTransport(httpx.AsyncBaseTransport):
 def _whole(request: httpx.Request) -> httpx.Request:
     """The request with what it hides; itself where it hides nothing."""
     address, field = request.extensions.get(HIDDEN), request.extensions.get(KEY_FIELD)
-    is_hidden = isinstance(address, Hidden) and str(request.url) == address.shown
+    is_hidden = isinstance(address, MaskedUrl) and str(request.url) == address.shown
     if not is_hidden and not isinstance(field, KeyField):
         return request
     headers = request.headers.copy()
@@ -133,7 +133,7 @@ def _whole(request: httpx.Request) -> httpx.Request:
         headers.pop("Content-Length", None)
     return httpx.Request(
         request.method,
-        address.true.get_secret_value() if isinstance(address, Hidden) and is_hidden else request.url,
+        address.true.get_secret_value() if isinstance(address, MaskedUrl) and is_hidden else request.url,
         headers=headers,
         stream=None if isinstance(field, KeyField) else request.stream,
         content=field.whole() if isinstance(field, KeyField) else None,

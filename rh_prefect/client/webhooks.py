@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rh_prefect.client import responses, wire
 from rh_prefect.client.core import Core, usable_id
-from rh_prefect.client.responses import Ask
-from rh_prefect.client.task_states import told_by_event
+from rh_prefect.client.responses import RequestInfo
+from rh_prefect.client.task_states import read_webhook_payload
 from rh_prefect.client.wire import WebhookEvent
 
 
@@ -20,14 +20,14 @@ class Webhooks:
 
         Raises:
             InputError: The id is none.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
-            ApiError: By the table of codes; `RequestRefused` with code 1 where the task has no webhook, or none yet.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
+            ApiError: By the table of codes; `RequestRejected` with code 1 where the task has no webhook, or none yet.
         """
-        ask = Ask(f"webhook of task {task_id}")
+        ask = RequestInfo(f"webhook of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         data = responses.with_data(await self._core.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
-        view = told_by_event(data.get("eventData"), task_id=task_id)
+        view = read_webhook_payload(data.get("eventData"), task_id=task_id)
         event = wire.read_webhook_event(data, task_id=task_id, view=view)
         if event is None:
             raise responses.no_answer(ask, "the answer names no event")
@@ -42,11 +42,11 @@ class Webhooks:
 
         Raises:
             InputError: The id is none.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: By the table of codes.
         """
-        ask = Ask(f"resend of webhook event {event_id}")
+        ask = RequestInfo(f"resend of webhook event {event_id}")
         body: dict[str, object] = {"webhookId": usable_id(event_id, of="a webhook event")}
         if url is not None:
             body["webhookUrl"] = url

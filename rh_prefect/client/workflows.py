@@ -5,7 +5,7 @@ from __future__ import annotations
 from rh_prefect.client import responses, task_states
 from rh_prefect.client.core import Core, usable_id
 from rh_prefect.client.parsing import plain, table
-from rh_prefect.client.responses import Ask
+from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.wire import TaskView
 
 
@@ -22,11 +22,11 @@ class Workflows:
 
         Raises:
             InputError: The id is none.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer, or no graph in it.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer, or no graph in it.
             ApiError: By the table of codes.
         """
-        ask = Ask(f"graph of workflow {workflow_id}")
+        ask = RequestInfo(f"graph of workflow {workflow_id}")
         body = {"workflowId": usable_id(workflow_id, of="a workflow")}
         data = responses.with_data(await self._core.call_v1("api/openapi/getJsonApiFormat", body, ask), ask)
         graph = plain(table(data.get("prompt")))
@@ -39,14 +39,14 @@ class Workflows:
 
         Raises:
             InputError: The id is none.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: `TaskNotFound`, or another by the table of codes.
         """
-        ask = Ask(f"v1 status of task {task_id}")
+        ask = RequestInfo(f"v1 status of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         answer = await self._core.call_v1("task/openapi/status", body, ask)
-        return task_states.told_by_status(answer, ask, task_id=task_id)
+        return task_states.read_v1_status(answer, ask, task_id=task_id)
 
     async def outputs_v1(self, task_id: str) -> TaskView:
         """Asks for a task's results by the deprecated outputs endpoint (api.md 3.11).
@@ -56,11 +56,11 @@ class Workflows:
 
         Raises:
             InputError: The id is none.
-            NotDelivered: No connection.
-            NoAnswer: No readable answer.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
             ApiError: `TaskNotFound`, or another by the table of codes.
         """
-        ask = Ask(f"v1 outputs of task {task_id}")
+        ask = RequestInfo(f"v1 outputs of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         answer = await self._core.call_v1("task/openapi/outputs", body, ask)
-        return task_states.told_by_outputs(answer, ask, task_id=task_id)
+        return task_states.read_v1_outputs(answer, ask, task_id=task_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rh_prefect.blocks.paying import key_of
 from rh_prefect.client import Client
-from rh_prefect.flow_runs.queries import FIRST_OF_A_BATCH, PastScope, batches_of, scopes_of
+from rh_prefect.flow_runs.queries import FIRST_OF_A_BATCH, RecordedScope, batches_of, scopes_of
 from rh_prefect.jobs.account_registry import member
 from rh_prefect.jobs.accounts.account import Account
 from rh_prefect.jobs.admin import replay_spool
@@ -29,7 +29,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
 
     reports: list[CancelReport] = []
     forbidden: list[tuple[Journal, int]] = []
-    if isinstance(scope, PastScope):
+    if isinstance(scope, RecordedScope):
         # An earlier attempt may have been given up while its process, cut off from Prefect for a while, lived on.
         forbidden += [(scope.journal, attempt) for attempt in range(1, scope.attempt + 1)]
     for batch in await batches_of(scope):

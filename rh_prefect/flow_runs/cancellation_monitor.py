@@ -21,7 +21,7 @@ from rh_prefect.connection import connect, disconnect
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_of
-from rh_prefect.flow_runs.run_status import Board
+from rh_prefect.flow_runs.run_status import RunStatus
 from rh_prefect.jobs.loop_thread import LOOP
 
 EVERY: Final = 3.0
@@ -32,7 +32,7 @@ _watched: dict[UUID, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 """What each watch waits for between its looks: that the process ends."""
 
 
-def watch(board: Board) -> None:
+def watch(board: RunStatus) -> None:
     """Looks after a run from now on, until its jobs have ended or it has; on the loop thread.
 
     Args:
@@ -46,7 +46,7 @@ def watch(board: Board) -> None:
         task.add_done_callback(lambda _: _watched.pop(run, None))
 
 
-async def _watch(board: Board, run: UUID, ends: asyncio.Event) -> None:
+async def _watch(board: RunStatus, run: UUID, ends: asyncio.Event) -> None:
     is_on = True
     while is_on and board.has_work:
         with suppress(TimeoutError):
@@ -54,7 +54,7 @@ async def _watch(board: Board, run: UUID, ends: asyncio.Event) -> None:
         is_on = await _look(board, run, is_last=ends.is_set()) and not ends.is_set()
 
 
-async def _look(board: Board, run: UUID, *, is_last: bool) -> bool:
+async def _look(board: RunStatus, run: UUID, *, is_last: bool) -> bool:
     """Cancels what a run has submitted, if it is cancelled; tells whether to look again."""
     try:
         connection = await connect()

@@ -22,12 +22,12 @@ from rh_prefect.connection import connect
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.job_observer import RunObserver
-from rh_prefect.flow_runs.queries import PastScope, scope_of
-from rh_prefect.flow_runs.run_status import board_of, forget_board
+from rh_prefect.flow_runs.queries import RecordedScope, scope_of
+from rh_prefect.flow_runs.run_status import forget_run_status, run_status_of
 from rh_prefect.jobs.account_registry import payer
 from rh_prefect.jobs.admin import orphans
 from rh_prefect.jobs.cancel import CancelReport
-from rh_prefect.jobs.in_flight import ASKED
+from rh_prefect.jobs.in_flight import REQUESTED_KEYS
 from rh_prefect.jobs.journal.records import Intent, JobView, Submit
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.loop_thread import LOOP
@@ -134,17 +134,17 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
         flow_run: Its finished flow run.
         state: Its state.
     """
-    board = board_of(str(flow_run.id), flow=flow.name)
+    board = run_status_of(str(flow_run.id), flow=flow.name)
     if board.rows:
         await artifacts.steps_table(board.steps(), page=board.page)
         await LOOP.call(board.progress.finish(description=f"{board.ended} of {len(board.rows)} jobs done"))
-    if state.is_completed() and str(flow_run.id) in ASKED:
+    if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
         await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
     if flow_run.run_count > 1:
         await LOOP.call(_name_deployments(flow_run, flow_run_logger(flow_run, flow)))
     # A process that runs many flows remembers nothing of those that have ended.
-    ASKED.pop(str(flow_run.id), None)
-    forget_board(str(flow_run.id))
+    REQUESTED_KEYS.pop(str(flow_run.id), None)
+    forget_run_status(str(flow_run.id))
 
 
 async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[logging.Logger]) -> None:
@@ -168,8 +168,8 @@ async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[loggin
         )
 
 
-async def _collect_orphans(scope: PastScope, log: logging.LoggerAdapter[logging.Logger]) -> None:
-    for view in await orphans(scope.journal, ASKED[scope.journal.scope]):
+async def _collect_orphans(scope: RecordedScope, log: logging.LoggerAdapter[logging.Logger]) -> None:
+    for view in await orphans(scope.journal, REQUESTED_KEYS[scope.journal.scope]):
         job = f"{scope.journal.scope}/{view.key}"
         try:
             result = await bring_home(view, scope)

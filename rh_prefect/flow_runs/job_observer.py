@@ -13,7 +13,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from rh_prefect.flow_runs.cancellation_monitor import watch
-from rh_prefect.flow_runs.run_status import Board, board_of
+from rh_prefect.flow_runs.run_status import RunStatus, run_status_of
 from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
 
@@ -34,7 +34,7 @@ listeners: list[Callable[[JobEvent], None]] = []
 class RunObserver:
     """Watches the jobs of one call."""
 
-    def __init__(self, log: logging.Logger | logging.LoggerAdapter[logging.Logger], board: Board | None) -> None:
+    def __init__(self, log: logging.Logger | logging.LoggerAdapter[logging.Logger], board: RunStatus | None) -> None:
         """Sets up the watch.
 
         Args:
@@ -96,7 +96,7 @@ def _guarded(listener: Callable[[JobEvent], None], event: JobEvent) -> None:
 def run_observer() -> Observer:
     """Makes an observer for the run that the caller is in."""
     scope = current_scope()
-    board = board_of(scope.journal.scope, flow=scope.flow) if scope is not None else None
+    board = run_status_of(scope.journal.scope, flow=scope.flow) if scope is not None else None
     try:
         return RunObserver(get_run_logger(), board)
     except MissingContextError:
@@ -111,13 +111,13 @@ def expect_jobs(number: int) -> None:
     """
     scope = current_scope()
     if scope is not None:
-        board_of(scope.journal.scope, flow=scope.flow).expect(number)
+        run_status_of(scope.journal.scope, flow=scope.flow).expect(number)
 
 
 _showing: set[asyncio.Task[None]] = set()
 
 
-def _show_progress(board: Board) -> None:
+def _show_progress(board: RunStatus) -> None:
     # Nobody waits for the bar; the set only keeps the task from being collected as garbage.
     task = asyncio.ensure_future(board.progress.report(board.percent, description=board.line))
     _showing.add(task)

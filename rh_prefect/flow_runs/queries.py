@@ -28,7 +28,7 @@ FIRST_OF_A_BATCH = 1001
 
 
 @dataclass(frozen=True)
-class PastScope:
+class RecordedScope:
     """The scope of a flow run that is looked at from outside: for hooks and for the command line."""
 
     journal: FlowRunJournal
@@ -46,14 +46,14 @@ class PastScope:
         return self.attempt if self.first is None else self.first
 
 
-def scope_of(flow_run: FlowRun, flow_name: str) -> PastScope:
+def scope_of(flow_run: FlowRun, flow_name: str) -> RecordedScope:
     """The scope of a flow run, from outside of it.
 
     Args:
         flow_run: The root flow run.
         flow_name: Its flow's name.
     """
-    return PastScope(
+    return RecordedScope(
         journal=FlowRunJournal(flow_run.id),
         run=flow_run.id.hex[-12:],
         flow=flow_name,
@@ -62,7 +62,7 @@ def scope_of(flow_run: FlowRun, flow_name: str) -> PastScope:
     )
 
 
-async def past_scope(flow_run_id: str) -> PastScope:
+async def recorded_scope(flow_run_id: str) -> RecordedScope:
     """The scope of a flow run, by its id.
 
     Args:
@@ -117,7 +117,7 @@ async def scope_named(scope: str) -> Scope:
     """
     journal = journal_of(scope)
     if not isinstance(journal, FolderJournal):
-        return await past_scope(scope)
+        return await recorded_scope(scope)
     url = get_settings().journal_url
     if scope not in await asyncio.to_thread(folder_scopes, url):
         raise InputError(
@@ -166,7 +166,7 @@ async def scopes_of(scope: Scope) -> list[Scope]:
 
 async def batches_of(scope: Scope) -> list[Scope]:
     """What a run's batches count as: another run's scope, or its own, as one of the attempts there."""
-    if not isinstance(scope, PastScope):
+    if not isinstance(scope, RecordedScope):
         return []
     records = (await scope.journal.job(BATCH)).values()
     return [replace(scope, journal=FlowRunJournal(one["scope"]), attempt=one["attempt"]) for one in records]

@@ -15,11 +15,11 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun
 
 from rh_prefect.connection import connect
-from rh_prefect.errors import JobFailed, OutputsLost, RunningHubError, TransportError
+from rh_prefect.errors import JobFailed, OutputsExpired, RunningHubError, TransportError
 from rh_prefect.flow_runs.cancellation import account_of, cancel_run
 from rh_prefect.flow_runs.ended_runs import ended_run, ended_runs, has_records
 from rh_prefect.flow_runs.hooks import bring_home, home_of
-from rh_prefect.flow_runs.queries import PastScope, scope_of, scopes_of
+from rh_prefect.flow_runs.queries import RecordedScope, scope_of, scopes_of
 from rh_prefect.jobs.admin import jobs_of
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.events import what_of
@@ -159,7 +159,7 @@ async def _flow_name(flow_run: FlowRun) -> str:
         return (await connection.client.read_flow(flow_run.flow_id)).name
 
 
-async def _each(flow_run: FlowRun, scope: PastScope, judge: _Judge) -> AsyncIterator[Finding]:
+async def _each(flow_run: FlowRun, scope: RecordedScope, judge: _Judge) -> AsyncIterator[Finding]:
     gate = asyncio.Semaphore(_AT_A_TIME)
 
     async def look(view: JobView, submit: Submit, one: Scope) -> Finding | None:
@@ -182,7 +182,7 @@ def _finding(flow_run: FlowRun, job: str, submit: Submit, judged: tuple[Done, st
     return Finding(flow_run.id, flow_run.name, state, job, model, submit.task_id, *judged)
 
 
-async def _cancel(scope: PastScope) -> _Judge:
+async def _cancel(scope: RecordedScope) -> _Judge:
     """Cancels what still runs; what had succeeded before was paid for, and is brought home."""
     report: CancelReport = await cancel_run(scope, by="reconcile")
 
@@ -231,7 +231,7 @@ async def _bring(view: JobView, submit: Submit, scope: Scope) -> _Judged:
         if await home_of(submit) is not None:
             return None
         result = await bring_home(view, scope)
-    except (JobFailed, OutputsLost) as error:
+    except (JobFailed, OutputsExpired) as error:
         return "failed", error.message
     except TransportError as error:
         return "no answer", f"{error.message} It is asked again the next time."

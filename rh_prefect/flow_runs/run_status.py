@@ -21,7 +21,7 @@ _KEPT = 200
 
 
 @dataclass(slots=True)
-class Board:
+class RunStatus:
     """The jobs of one root flow run in this process, in the order in which they were first heard of."""
 
     rows: dict[str, JobEvent] = field(default_factory=dict)
@@ -96,10 +96,10 @@ def _with_task(event: JobEvent, known: JobEvent) -> JobEvent:
     return replace(event, task_id=known.task_id)
 
 
-_boards: LruCache[str, Board] = LruCache(_KEPT)
+_boards: LruCache[str, RunStatus] = LruCache(_KEPT)
 
 
-def board_of(flow_run_id: str, *, flow: str) -> Board:
+def run_status_of(flow_run_id: str, *, flow: str) -> RunStatus:
     """Gives the board of a root flow run.
 
     Args:
@@ -107,10 +107,10 @@ def board_of(flow_run_id: str, *, flow: str) -> Board:
         flow: The root flow's name.
     """
     board = _boards.get(flow_run_id)
-    return _boards.setdefault(flow_run_id, Board(page=Page(flow, UUID(flow_run_id)))) if board is None else board
+    return _boards.setdefault(flow_run_id, RunStatus(page=Page(flow, UUID(flow_run_id)))) if board is None else board
 
 
-def forget_board(flow_run_id: str) -> None:
+def forget_run_status(flow_run_id: str) -> None:
     """Drops the board of a flow run that has ended.
 
     Args:

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 
-from rh_prefect.flow_runs.queries import PastScope
+from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.scope import current_scope
 
-_borrowed: ContextVar[PastScope | None] = ContextVar("rh_prefect_borrowed_scope", default=None)
+_borrowed: ContextVar[RecordedScope | None] = ContextVar("rh_prefect_borrowed_scope", default=None)
 
 
 @contextmanager
-def borrow(scope: PastScope) -> Iterator[None]:
+def borrow(scope: RecordedScope) -> Iterator[None]:
     """Has every paid call of a `with` block belong to a scope, whatever flow run it is made in.
 
     Each of these calls needs a `key` of its own: a scope that is looked at from outside counts no equal calls.
@@ -29,7 +29,7 @@ def borrow(scope: PastScope) -> Iterator[None]:
         _borrowed.reset(token)
 
 
-def borrowed_scope() -> PastScope | None:
+def borrowed_scope() -> RecordedScope | None:
     """The scope that the caller's jobs belong to in place of their own flow run's; None where it is that one."""
     scope = _borrowed.get()
     if scope is None:

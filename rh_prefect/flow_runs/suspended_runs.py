@@ -32,7 +32,7 @@ from rh_prefect.flow_runs.queries import journal_of
 from rh_prefect.flow_runs.remote_task import confirmed_end
 from rh_prefect.jobs.admin import split_job
 from rh_prefect.jobs.journal.records import JobView, Record
-from rh_prefect.jobs.suspension import Left
+from rh_prefect.jobs.suspension import Detached
 
 SUSPEND: Final = "suspend"
 """Begins the keys of a run's records of its suspensions."""
@@ -53,12 +53,12 @@ class Suspension(Record):
         wake_by: When it is to be woken at the latest.
     """
 
-    tasks: tuple[Left, ...]
+    tasks: tuple[Detached, ...]
     wake_by: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Sleeper:
+class SuspendedRun:
     """A flow run that has suspended itself until its tasks have ended.
 
     Attributes:
@@ -87,17 +87,17 @@ async def wake_suspended() -> list[UUID]:
     Returns:
         The flow runs that were woken.
     """
-    return await Waker().look(asks=True)
+    return await Resumer().look(asks=True)
 
 
-async def sleepers() -> AsyncIterator[Sleeper]:
+async def suspended_runs_with_tasks() -> AsyncIterator[SuspendedRun]:
     """Finds the flow runs that have suspended themselves until their tasks have ended."""
     async for flow_run in _suspended():
         state = flow_run.state
         key = state.state_details.pause_key if state is not None else None
         n = (key or "").removeprefix(PAUSE_KEY)
         if key is not None and key != n and n.isdecimal():
-            yield Sleeper(flow_run.id, flow_run.name, int(n))
+            yield SuspendedRun(flow_run.id, flow_run.name, int(n))
 
 
 async def _suspended() -> AsyncIterator[FlowRun]:
@@ -123,15 +123,15 @@ class _Watched:
     """A suspension, and which of its tasks have not ended as far as is known."""
 
     suspension: Suspension
-    running: list[Left] = field(default_factory=list)
+    running: list[Detached] = field(default_factory=list)
 
 
-class Waker:
+class Resumer:
     """Wakes suspended runs, and remembers from one look to the next which tasks have ended; on the loop thread."""
 
     def __init__(self) -> None:
         """Starts with nothing known."""
-        self._watched: dict[Sleeper, _Watched] = {}
+        self._watched: dict[SuspendedRun, _Watched] = {}
 
     async def look(self, *, asks: bool) -> list[UUID]:
         """Looks once.
@@ -142,11 +142,11 @@ class Waker:
         Returns:
             The flow runs that were woken.
         """
-        found = [sleeper async for sleeper in sleepers()]
+        found = [sleeper async for sleeper in suspended_runs_with_tasks()]
         self._watched = {one: known for one, known in self._watched.items() if one in found}
         return [sleeper.flow_run_id for sleeper in found if await self._can_wake(sleeper, asks=asks)]
 
-    async def _can_wake(self, sleeper: Sleeper, *, asks: bool) -> bool:
+    async def _can_wake(self, sleeper: SuspendedRun, *, asks: bool) -> bool:
         try:
             why = await self._reason(sleeper, asks=asks)
             return why is not None and await _wake(sleeper, why)
@@ -156,7 +156,7 @@ class Waker:
             _log.exception("the suspended run %s cannot be looked after", sleeper.name)
         return False
 
-    async def _reason(self, sleeper: Sleeper, *, asks: bool) -> str | None:
+    async def _reason(self, sleeper: SuspendedRun, *, asks: bool) -> str | None:
         """Why a run is to be woken; None where it may sleep on."""
         watched = self._watched.get(sleeper) or await self._begin(sleeper)
         if watched is None:
@@ -169,7 +169,7 @@ class Waker:
             watched.running.pop()
         return None if watched.running else f"all of its {tasks} tasks have ended"
 
-    async def _begin(self, sleeper: Sleeper) -> _Watched | None:
+    async def _begin(self, sleeper: SuspendedRun) -> _Watched | None:
         record = await FlowRunJournal(sleeper.flow_run_id).read(sleeper.record)
         if record is None:
             return None
@@ -178,7 +178,7 @@ class Waker:
         return self._watched[sleeper]
 
 
-async def _has_ended(task: Left, *, asks: bool) -> bool:
+async def _has_ended(task: Detached, *, asks: bool) -> bool:
     scope, key = split_job(task.job)
     journal = journal_of(scope)
     if await journal.read(f"{key}-end-{task.n}") is not None:
@@ -196,7 +196,7 @@ async def _has_ended(task: Left, *, asks: bool) -> bool:
         return True  # the run itself will say so
 
 
-async def _wake(sleeper: Sleeper, why: str) -> bool:
+async def _wake(sleeper: SuspendedRun, why: str) -> bool:
     connection = await connect()
     async with connection.gate:
         done = await connection.client.resume_flow_run(sleeper.flow_run_id)

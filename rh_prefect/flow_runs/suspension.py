@@ -34,7 +34,7 @@ from rh_prefect.flow_runs.suspended_runs import PAUSE_KEY, SUSPEND, Suspension
 from rh_prefect.jobs.admin import read_job, split_job
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.suspension import Left, Round, Verdict
+from rh_prefect.jobs.suspension import Detached, SuspendGroup, Verdict
 from rh_prefect.settings import get_settings
 
 Wait: TypeAlias = Literal["poll", "suspend"]
@@ -45,10 +45,10 @@ UNTIL_IT_FAILS: Final = 18 * 3600
 after suspended runs then, and links to outputs, which die after a day, may still live for whoever retries it."""
 
 _log = logging.getLogger("rh_prefect")
-_together: ContextVar[Round | None] = ContextVar("rh_prefect_round", default=None)
+_together: ContextVar[SuspendGroup | None] = ContextVar("rh_prefect_round", default=None)
 
 
-class RunRound(Round):
+class RunSuspender(SuspendGroup):
     """All jobs that one attempt of a flow run has under way, for as long as they may be left by suspending the run."""
 
     def __init__(self, flow_run_id: UUID, *, had: Sequence[Suspension], count: int, wake_after: float) -> None:
@@ -68,7 +68,7 @@ class RunRound(Round):
         self._turn = asyncio.Lock()
         self._pause: Pause | None = None
 
-    async def _decide_for_run(self, tasks: Sequence[Left]) -> Verdict:
+    async def _decide_for_run(self, tasks: Sequence[Detached]) -> Verdict:
         # Woken before the end, or with nothing new to wait for: it would sleep for the same again and again.
         if all(task.task_id in self._slept_for for task in tasks):
             return "stay"
@@ -99,21 +99,21 @@ class RunRound(Round):
         get_run_logger().warning("the run could not be suspended and waits in its process: %s", why)
 
 
-async def _is_recorded(task: Left) -> bool:
+async def _is_recorded(task: Detached) -> bool:
     scope, key = split_job(task.job)
     return await journal_of(scope).read(f"{key}-end-{task.n}") is not None
 
 
 @dataclass(slots=True, weakref_slot=True)
 class _Place:
-    round: RunRound | None = None
+    round: RunSuspender | None = None
 
 
 _places: PerObject[_Place] = PerObject(_Place)
 """By the root's context, an object that is new in every attempt and after every resume."""
 
 
-async def open_round(wait: Wait, *, deadline: float | None = None) -> RunRound | None:
+async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> RunSuspender | None:
     """Opens the round of the run that the caller is in, where it is to be left by suspending the run.
 
     Args:
@@ -173,7 +173,7 @@ def _logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
         return _log
 
 
-async def _new_round(flow_run_id: UUID, deadline: float | None) -> RunRound:
+async def _new_round(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
     # Anew: what the context has is from before a retry.
     policy = (await LOOP.call(_read(flow_run_id))).empirical_policy
     if policy.retry_type == "in_process":
@@ -185,7 +185,7 @@ async def _new_round(flow_run_id: UUID, deadline: float | None) -> RunRound:
     had = [Suspension.model_validate(records[name]) for name in records if _pause_key(name) in keys]
     longest = get_settings().suspend_seconds
     wake_after = longest if deadline is None else min(longest, deadline)
-    return RunRound(flow_run_id, had=had, count=len(records), wake_after=wake_after)
+    return RunSuspender(flow_run_id, had=had, count=len(records), wake_after=wake_after)
 
 
 async def _read(flow_run_id: UUID) -> FlowRun:
@@ -199,7 +199,7 @@ def _pause_key(record: str) -> str:
 
 
 @contextmanager
-def in_round(together: Round | None) -> Iterator[None]:
+def in_suspend_group(together: SuspendGroup | None) -> Iterator[None]:
     """Has every paid call of a `with` block be one of a round.
 
     Args:
@@ -212,13 +212,13 @@ def in_round(together: Round | None) -> Iterator[None]:
         _together.reset(token)
 
 
-def current_round() -> Round | None:
+def current_suspend_group() -> SuspendGroup | None:
     """The round that a paid call is one of."""
     return _together.get()
 
 
 @asynccontextmanager
-async def party(together: Round | None) -> AsyncIterator[None]:
+async def party(together: SuspendGroup | None) -> AsyncIterator[None]:
     """Runs one of a round's parties, which it was told to expect.
 
     Args:
@@ -231,7 +231,7 @@ async def party(together: Round | None) -> AsyncIterator[None]:
             await LOOP.call(together.end())
 
 
-async def wait_for(left: Left) -> Result:
+async def wait_for(left: Detached) -> Result:
     """Waits for a job that was left, in a run that could not be suspended after all.
 
     Args:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.blocks.paying import load_payer
+from rh_prefect.blocks.paying import load_engine
 from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.job_observer import run_observer
@@ -16,7 +16,7 @@ from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.job_blocks.job_handle import Handle, background
 from rh_prefect.job_blocks.tracked_scope import TrackedScope
 from rh_prefect.jobs.accounts.account import Member
-from rh_prefect.jobs.engine import Payer
+from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.events import Observer
 from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.journal.journal import by_job
@@ -87,7 +87,7 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
             f"{task_id!r} is no task id: RunningHub's ids are digits only, and one of ComfyUI's own gets its machine "
             "before it, as in proxy.PROMPT_ID. Nothing was asked."
         )
-    desk = await load_payer(credentials)
+    desk = await load_engine(credentials)
     store = await load_storage(storage)
     known = await asyncio.to_thread(_manifest_of, store, task_id)
     # What is in the storage already needs no account; any of them will do for the record.
@@ -110,7 +110,7 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
 async def _fetch(
     intent: Intent,
     key: str,
-    desk: Payer,
+    desk: JobEngine,
     place: TrackedScope,
     store: MediaStore,
     observer: Observer,

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Final, NamedTuple
 
 from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.blocks.paying import load_payer
+from rh_prefect.blocks.paying import load_engine
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.job_observer import run_observer
 from rh_prefect.flow_runs.scope import current_caller
@@ -63,7 +63,7 @@ async def start(asked: Asked, options: Options, *, scope: str | None, place: Pla
         RunningHubError: It could not be submitted; or it is known to have failed in this attempt of the run.
     """
     settings = get_settings()
-    desk = await load_payer(options.credentials)
+    desk = await load_engine(options.credentials)
     store = await load_storage(options.storage)
     here = await scope_for(scope, options.key, journal_url=settings.journal_url)
     caller = await current_caller(place)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rh_prefect.jobs.in_flight import ASKED
+from rh_prefect.jobs.in_flight import REQUESTED_KEYS
 from rh_prefect.jobs.journal.call_registry import CallRegistry, Found
 from rh_prefect.jobs.journal.identity import explicit_key
 from rh_prefect.jobs.journal.journal import Journal
@@ -58,7 +58,7 @@ class TrackedScope:
     def note(self, key: str) -> None:
         """Takes note of the job's key."""
         self.key = key
-        self.was_asked_for = key in ASKED.get(self.journal.scope, ())
+        self.was_asked_for = key in REQUESTED_KEYS.get(self.journal.scope, ())
 
 
 class _TrackedCalls(CallRegistry):

@@ -13,7 +13,7 @@ from rh_prefect.client import Client
 from rh_prefect.errors import ConfigError
 from rh_prefect.jobs.accounts.account import Account, Member
 from rh_prefect.jobs.accounts.pool import Pool
-from rh_prefect.jobs.engine import Payer
+from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.settings import Settings
@@ -37,7 +37,7 @@ class Key:
 
 
 _accounts: dict[tuple[str, SecretStr, Path], Account] = {}
-_payers: dict[tuple[Path, str | None, tuple[Member, ...]], Payer] = {}
+_payers: dict[tuple[Path, str | None, tuple[Member, ...]], JobEngine] = {}
 
 
 def _after_fork() -> None:
@@ -74,8 +74,8 @@ def payer(
     settings: Settings,
     find: Callable[[Intent], Awaitable[Key]] | None = None,
     pool: str | None = None,
-) -> Payer:
-    """Gives this process's one `Payer` for some accounts.
+) -> JobEngine:
+    """Gives this process's one `JobEngine` for some accounts.
 
     Args:
         keys: The accounts' keys, of one site; at least one.
@@ -99,5 +99,5 @@ def payer(
         return member(await find(intent), settings=settings)
 
     if name not in _payers:
-        _payers[name] = Payer(Pool(members, find=find_member, name=pool), settings=settings)
+        _payers[name] = JobEngine(Pool(members, find=find_member, name=pool), settings=settings)
     return _payers[name]

@@ -10,14 +10,14 @@ from rh_prefect.client import TaskView
 from rh_prefect.client.redaction import bare
 from rh_prefect.errors import AccountError, JobTimeout, JournalError, KeyRejected, OutputsPending, TaskNotFound
 from rh_prefect.jobs.accounts.poller import IsKnown, is_settled
-from rh_prefect.jobs.accounts.slot_lease import Seat
+from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.cancel import cancel_task
-from rh_prefect.jobs.context import Call
+from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.end_record import broken_end, end_of, with_times
 from rh_prefect.jobs.journal.journal import TellingJournal
 from rh_prefect.jobs.journal.records import End, Submit
 from rh_prefect.jobs.node_progress import NodeProgress
-from rh_prefect.jobs.suspension import Left
+from rh_prefect.jobs.suspension import Detached
 
 CANCEL_LOOK_SECONDS = 3.0
 """Seconds between two looks for a cancellation, of which RunningHub sends no webhook; a run's jobs share one read."""
@@ -30,9 +30,9 @@ class Waiter:
 
     def __init__(
         self,
-        call: Call,
+        call: JobContext,
         *,
-        seat: Seat,
+        seat: SlotLease,
         clock: Callable[[], float],
         is_cancelled: Callable[[], Awaitable[bool]],
         sleep: Callable[[float], Awaitable[None]],
@@ -111,7 +111,7 @@ class Waiter:
         end = self._wait(submit, task_id, changed)
         if self._call.round is None:
             return await end
-        task, poller = Left(job=self._call.job, n=submit.n, task_id=task_id), self._seat.account.poller
+        task, poller = Detached(job=self._call.job, n=submit.n, task_id=task_id), self._seat.account.poller
         return await self._call.round.wait(task, end, look=lambda: poller.wake(task_id))
 
     async def _wait(self, submit: Submit, task_id: str, changed: Callable[[TaskView], None]) -> TaskView | End:

@@ -12,14 +12,14 @@ from rh_prefect.jobs.journal.process import current_owner
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.requests.request import Order
-from rh_prefect.jobs.suspension import Round
+from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.suspension import SuspendGroup
 from rh_prefect.jobs.webhook_address import Callback
 from rh_prefect.media.store import MediaStore
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class JobContext:
     """One call for a job.
 
     Attributes:
@@ -35,7 +35,7 @@ class Call:
         round: The jobs that it is submitted together with, to be left to themselves when all of them run.
     """
 
-    order: Order
+    order: JobRequest
     key: str
     scope: Scope
     store: MediaStore
@@ -44,7 +44,7 @@ class Call:
     caller: Caller = field(default_factory=Caller)
     found: Found = field(default_factory=lambda: Found(""))
     callback: Callback | None = None
-    round: Round | None = None
+    round: SuspendGroup | None = None
 
     @property
     def job(self) -> str:

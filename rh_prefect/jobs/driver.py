@@ -14,12 +14,12 @@ from rh_prefect.errors import JobCancelled, JournalError, RunningHubError, Submi
 from rh_prefect.jobs.accounts.account import Account, Member
 from rh_prefect.jobs.accounts.comfy_account import is_native
 from rh_prefect.jobs.accounts.limiter import pause_seconds
-from rh_prefect.jobs.accounts.slot_lease import Seat
+from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.cancel import CancelWatch
 from rh_prefect.jobs.completion import Waiter
-from rh_prefect.jobs.context import Call
+from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.events import JobEventState
-from rh_prefect.jobs.journal.budget import Ledger, Money, Shortfall
+from rh_prefect.jobs.journal.budget import Money, Shortfall, SpendTracker
 from rh_prefect.jobs.journal.process import uptime
 from rh_prefect.jobs.journal.records import RESUBMITTED, Answer, End, Intent, JobView, Resolution, Submit
 from rh_prefect.jobs.journal.spool import Spool
@@ -46,13 +46,13 @@ from rh_prefect.jobs.steps import (
     Step,
     Watch,
 )
-from rh_prefect.jobs.submission import Desk
+from rh_prefect.jobs.submission import Submitter
 
 _log = logging.getLogger("rh_prefect")
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Services:
     """What all jobs share in one process, whoever pays.
 
     Attributes:
@@ -70,19 +70,19 @@ class World:
     clock: Callable[[], float] = uptime
 
 
-class Runner:
+class JobDriver:
     """One job's run through its life, on the package's loop thread."""
 
     def __init__(
         self,
-        call: Call,
+        call: JobContext,
         *,
         policy: Policy,
-        seat: Seat,
+        seat: SlotLease,
         intent: Callable[[Member], Intent],
         check_store: Callable[[], Awaitable[None]],
-        world: World,
-        ledger: Ledger,
+        world: Services,
+        ledger: SpendTracker,
         is_new: bool = False,
     ) -> None:
         """Prepares the run; nothing happens before `run`.
@@ -108,7 +108,7 @@ class Runner:
         self._world = world
         self._ledger = ledger
         self._is_new = is_new
-        self._desk = Desk(
+        self._desk = Submitter(
             call.order,
             key=call.key,
             job=policy.job,

@@ -14,13 +14,13 @@ from rh_prefect.errors import RunningHubError, SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.accounts.comfy_account import is_native
 from rh_prefect.jobs.accounts.pool import Pool
-from rh_prefect.jobs.accounts.slot_lease import Seat
+from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.cancel import CancelWatch
-from rh_prefect.jobs.context import Call
-from rh_prefect.jobs.driver import Runner, World
+from rh_prefect.jobs.context import JobContext
+from rh_prefect.jobs.driver import JobDriver, Services
 from rh_prefect.jobs.events import Observer, Silent, event_of, what_of
-from rh_prefect.jobs.in_flight import ASKED, Ongoing
-from rh_prefect.jobs.journal.budget import ledger_of
+from rh_prefect.jobs.in_flight import REQUESTED_KEYS, InFlightJobs
+from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.call_registry import Caller, Found
 from rh_prefect.jobs.journal.identity import reused_key
 from rh_prefect.jobs.journal.journal import TellingJournal
@@ -32,13 +32,13 @@ from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.collect import Collector
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.requests.custom_request import custom_order
-from rh_prefect.jobs.requests.graph_request import app_order, native_order, quick_create_order, workflow_order
+from rh_prefect.jobs.requests.custom_request import custom_request
+from rh_prefect.jobs.requests.graph_request import app_request, native_request, quick_create_request, workflow_request
 from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.jobs.requests.inputs import Inputs
-from rh_prefect.jobs.requests.request import Order, as_recorded, place_order
+from rh_prefect.jobs.requests.request import JobRequest, as_recorded, prepare_request
 from rh_prefect.jobs.scope_checks import OpenScopes
-from rh_prefect.jobs.suspension import Left, Round
+from rh_prefect.jobs.suspension import Detached, SuspendGroup
 from rh_prefect.jobs.webhook_address import Callback, callback_of
 from rh_prefect.jobs.workdir import check_folder
 from rh_prefect.media.store import MediaStore
@@ -51,7 +51,7 @@ _AS_USUAL = Options()
 _UNKNOWN_CALLER = Caller()
 
 
-class Payer:
+class JobEngine:
     """Runs jobs on one account, or on a pool of them; lives on the package's loop thread. Get it with `payer`."""
 
     def __init__(self, pool: Pool, *, settings: Settings) -> None:
@@ -64,10 +64,10 @@ class Payer:
         self.pool = pool
         self._settings = settings
         self._scratch = settings.state_dir
-        self._world = World(
+        self._world = Services(
             spool=Spool(self._scratch / "spool"), cancels=CancelWatch(), sleep=asyncio.sleep, jitter=random.random
         )
-        self._ongoing = Ongoing()
+        self._ongoing = InFlightJobs()
         self._unknown: LruCache[tuple[str, str], SubmissionUnknown] = LruCache(1000)
         self._begun: LruSet[tuple[str, str]] = LruSet(20_000)
         self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
@@ -103,7 +103,7 @@ class Payer:
         done = await self.run_or_leave(
             asked, scope=scope, store=store, caller=caller, options=options, observer=observer
         )
-        if isinstance(done, Left):
+        if isinstance(done, Detached):
             raise AssertionError("a job of no round is not left")
         return done
 
@@ -116,8 +116,8 @@ class Payer:
         caller: Caller = _UNKNOWN_CALLER,
         options: Options = _AS_USUAL,
         observer: Observer | None = None,
-        together: Round | None = None,
-    ) -> Result | Left:
+        together: SuspendGroup | None = None,
+    ) -> Result | Detached:
         """Runs one job as `run` does; as one of a round it is left to itself when all of them run.
 
         Args:
@@ -149,7 +149,9 @@ class Payer:
         equal = (scope.journal.scope, order.request_id)
         if options.key is None:
             self._refuse_beside_unknown(equal, found.key)
-        call = Call(order, found.key, scope, store, options, watcher, caller, found, self._callback(order), together)
+        call = JobContext(
+            order, found.key, scope, store, options, watcher, caller, found, self._callback(order), together
+        )
         if found.note:
             call.tell("matched", found.note)
         try:
@@ -162,7 +164,7 @@ class Payer:
             raise AssertionError("a job that may be submitted ends with a result or an error")
         return result
 
-    async def _reusable(self, order: Order, scope: Scope, store: MediaStore, options: Options) -> Manifest | None:
+    async def _reusable(self, order: JobRequest, scope: Scope, store: MediaStore, options: Options) -> Manifest | None:
         """The finished job that serves a call: what served it before, else the newest; None for the run's own."""
         key = reused_key(order.as_read().request_id) if options.key is None else order.key(options.key)
         await self._scopes.open(scope, store)
@@ -180,7 +182,9 @@ class Payer:
         found = await asyncio.to_thread(manifests.read, store, chosen)
         return found if found is not None and await asyncio.to_thread(manifests.is_done, store, found) else None
 
-    async def _find(self, order: Order, scope: Scope, store: MediaStore, caller: Caller, options: Options) -> Found:
+    async def _find(
+        self, order: JobRequest, scope: Scope, store: MediaStore, caller: Caller, options: Options
+    ) -> Found:
         is_empty = await self._scopes.open(scope, store)
         if options.key is not None:
             return Found(order.key(options.key), is_new=is_empty)
@@ -244,9 +248,9 @@ class Payer:
             The result; None where nothing was paid.
         """
         options = Options(label=intent.label, may_submit=False)
-        call = Call(Order.of(intent), key, scope, store, options, observer or Silent())
+        call = JobContext(JobRequest.of(intent), key, scope, store, options, observer or Silent())
         done = await self._once(call)
-        if isinstance(done, Left):
+        if isinstance(done, Detached):
             raise AssertionError("a job of no round is not left")
         return done
 
@@ -261,33 +265,33 @@ class Payer:
         """
         return (await self.pool.of(intent)).client
 
-    async def _place(self, asked: Asked, scope: Scope, store: MediaStore, label: str | None) -> Order:
+    async def _place(self, asked: Asked, scope: Scope, store: MediaStore, label: str | None) -> JobRequest:
         inputs = self._inputs_of(scope, store)
         if isinstance(asked, ModelInput):
-            return await place_order(asked, site=self.pool.site, inputs=inputs, label=label)
+            return await prepare_request(asked, site=self.pool.site, inputs=inputs, label=label)
         if isinstance(asked, CustomInput):
-            return await custom_order(asked, site=self.pool.site, inputs=inputs, label=label)
+            return await custom_request(asked, site=self.pool.site, inputs=inputs, label=label)
         return await self.pool.ask(lambda one: _graph_order(asked, one, inputs, label), scope=scope, model=asked.model)
 
-    async def _once(self, call: Call) -> Result | Left | None:
+    async def _once(self, call: JobContext) -> Result | Detached | None:
         """One job runs once in a process, however many calls ask for it; it stops when none is left that waits."""
         scope, key = call.scope.journal.scope, call.key
-        may_be_new = call.options.may_submit and key not in ASKED[scope]
-        ASKED[scope].add(key)
+        may_be_new = call.options.may_submit and key not in REQUESTED_KEYS[scope]
+        REQUESTED_KEYS[scope].add(key)
         while True:
             with _riding(call.round if self._ongoing.has(scope, key) else None):
                 done = await self._ongoing.once(scope, key, lambda: self._work(call, may_be_new=may_be_new))
-            if call.round is not None or not isinstance(done, Left):
+            if call.round is not None or not isinstance(done, Detached):
                 return done
             # It was left by a call that need not wait; this one does.
 
-    async def _work(self, call: Call, *, may_be_new: bool) -> Result | Left | None:
+    async def _work(self, call: JobContext, *, may_be_new: bool) -> Result | Detached | None:
         if self._settings.webhook_url and isinstance(call.scope.journal, TellingJournal):
             for member in self.pool.members:
                 await call.scope.journal.tell_of_ends(member.account.poller)
         pool = self.pool.at(call.order.endpoint)
-        seat = Seat(pool, pool.standing(call.scope), model=call.order.model, job=call.job)
-        runner = Runner(
+        seat = SlotLease(pool, pool.standing(call.scope), model=call.order.model, job=call.job)
+        runner = JobDriver(
             call,
             policy=replace(
                 policy_of(call.order, call.scope, call.options, job=call.job), may_move_on=not self.pool.is_one
@@ -296,21 +300,21 @@ class Payer:
             intent=lambda member: call.intent(member, submit_timeout=self._settings.submit_timeout),
             check_store=lambda: self._check_store(call.store),
             world=self._world,
-            ledger=ledger_of(call.scope.journal),
+            ledger=spend_tracker_of(call.scope.journal),
             is_new=may_be_new and call.found.is_new,
         )
         submit = await runner.run()
         if submit is None:
             return None
         if submit.end is None:
-            return Left(job=call.job, n=submit.n, task_id=submit.task_id or "")
+            return Detached(job=call.job, n=submit.n, task_id=submit.task_id or "")
         return await self._collect(call, submit, seat, first_time=runner.first_time)
 
-    async def _collect(self, call: Call, submit: Submit, seat: Seat, *, first_time: bool) -> Result:
+    async def _collect(self, call: JobContext, submit: Submit, seat: SlotLease, *, first_time: bool) -> Result:
         if submit.end is None:
             raise AssertionError("collected is what has ended")
         call.tell("collecting", "brings its outputs home", task_id=submit.task_id)
-        costs = ledger_of(call.scope.journal).spent_on(call.key)
+        costs = spend_tracker_of(call.scope.journal).spent_on(call.key)
 
         async def query(task_id: str) -> TaskView:
             # Only here the account is needed: links take no key, and what is home already needs no link.
@@ -333,7 +337,7 @@ class Payer:
         call.observer.notify(event_of(result, message=what_of(result), costs=costs))
         return result
 
-    def _callback(self, order: Order) -> Callback | None:
+    def _callback(self, order: JobRequest) -> Callback | None:
         # An address that the caller has put among the parameters is the caller's business.
         own = "webhookUrl" in order.payload or "webhookUrl" in order.private
         return None if own or is_native(order.endpoint) else callback_of(self._settings)
@@ -359,22 +363,22 @@ class Payer:
         return self._inputs[name]
 
 
-def _riding(together: Round | None) -> AbstractContextManager[None]:
+def _riding(together: SuspendGroup | None) -> AbstractContextManager[None]:
     """Waits for a job that another call of the round runs: whoever does so keeps nobody from leaving."""
     return nullcontext() if together is None else together.riding()
 
 
 async def _graph_order(
     asked: WorkflowInput | AppInput | QuickCreateInput | GraphInput, member: Member, inputs: Inputs, label: str | None
-) -> Order:
+) -> JobRequest:
     match asked:
         case WorkflowInput():
-            return await workflow_order(asked, client=member.client, inputs=inputs, label=label)
+            return await workflow_request(asked, client=member.client, inputs=inputs, label=label)
         case AppInput():
-            return await app_order(asked, client=member.client, inputs=inputs, label=label)
+            return await app_request(asked, client=member.client, inputs=inputs, label=label)
         case QuickCreateInput():
-            return await quick_create_order(asked, client=member.client, inputs=inputs, label=label)
+            return await quick_create_request(asked, client=member.client, inputs=inputs, label=label)
         case GraphInput():
-            return await native_order(asked, client=member.client, inputs=inputs, label=label)
+            return await native_request(asked, client=member.client, inputs=inputs, label=label)
         case other:
             assert_never(other)

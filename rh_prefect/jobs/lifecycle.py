@@ -27,11 +27,11 @@ from typing import Any, Literal, assert_never, get_args
 from rh_prefect.client import NativeSubmit
 from rh_prefect.errors import (
     CODES,
+    ConnectFailed,
     GenerationFailed,
     InputError,
     JobCancelled,
     JobFailed,
-    NotDelivered,
     SubmissionUnknown,
     api_error,
     explain,
@@ -199,7 +199,7 @@ def _give_back(policy: Policy, n: int, *, full: bool = False) -> Generator[Step,
 
 def _raise_unless_it_may_wait(policy: Policy, refused: Answer, undelivered: int) -> None:
     if refused.code == NOT_DELIVERED and undelivered >= policy.undelivered_tries:
-        raise NotDelivered(
+        raise ConnectFailed(
             f"{policy.job}: RunningHub could not be reached, {undelivered} times in a row: {refused.reason}. "
             "Nothing was paid. What to do: check the network and RH_BASE_URL, then run again."
         )

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from rh_prefect.client import Client, TaskView, V1Submit
 from rh_prefect.client.progress import ProgressEvent, watch_progress
-from rh_prefect.jobs.context import Call
+from rh_prefect.jobs.context import JobContext
 
 EVERY = 3.0
 """Seconds between two lines about one job; the newest one is never lost."""
@@ -31,7 +31,7 @@ _watching: set[asyncio.Task[None]] = set()
 class NodeProgress:
     """Watches one job's task while the job waits for its end."""
 
-    def __init__(self, call: Call, task_id: str, client: Client, *, every: float = EVERY) -> None:
+    def __init__(self, call: JobContext, task_id: str, client: Client, *, every: float = EVERY) -> None:
         """Prepares the watch.
 
         Args:

@@ -11,7 +11,7 @@ from rh_prefect.custom import CustomInput
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.requests.request import Order
+from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.names import is_text
 from rh_prefect.models import ModelInput
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
@@ -104,7 +104,7 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def policy_of(order: Order, scope: Scope, options: Options, *, job: str) -> Policy:
+def policy_of(order: JobRequest, scope: Scope, options: Options, *, job: str) -> Policy:
     """Says what the caller wants in the lifecycle's words.
 
     Args:

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from rh_prefect.client import Client, TaskView
-from rh_prefect.errors import ApiError, InputError, JournalError, NoAnswer, NotDelivered
+from rh_prefect.errors import ApiError, ConnectFailed, InputError, JournalError, ResponseLost
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.process import is_surely_dead, uptime
 from rh_prefect.jobs.journal.records import Answer, Intent, JobView, Resolution, Submit
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED, NOT_SENT
-from rh_prefect.jobs.requests.request import Order, replace_marks
+from rh_prefect.jobs.requests.request import JobRequest, replace_marks
 from rh_prefect.jobs.webhook_address import Callback
 from rh_prefect.memory_cache import LruSet
 
@@ -28,12 +28,12 @@ nothing."""
 _log = logging.getLogger("rh_prefect")
 
 
-class Desk:
+class Submitter:
     """One job's records and its POST."""
 
     def __init__(
         self,
-        order: Order,
+        order: JobRequest,
         *,
         key: str,
         job: str,
@@ -146,11 +146,11 @@ class Desk:
         address = self._callback.address(self._journal.scope, self._key, n) if self._callback else None
         try:
             view = await client.submit(self._order.endpoint, self.wire_payload(links), webhook_url=address)
-        except NotDelivered as error:
+        except ConnectFailed as error:
             return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.what or error.message, retry="pace")
         except InputError as error:
             return Answer(outcome="refused", code=NOT_SENT, reason=error.message, retry="final")
-        except NoAnswer as error:
+        except ResponseLost as error:
             return Answer(outcome="unknown", reason=error.what or error.message, retry="unknown")
         except ApiError as error:
             outcome = "unknown" if error.retry in ("unknown", "state") else "refused"

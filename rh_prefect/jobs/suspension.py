@@ -18,7 +18,7 @@ T = TypeVar("T")
 _log = logging.getLogger("rh_prefect")
 
 
-class Left(BaseModel):
+class Detached(BaseModel):
     """A job that was paid for, and whose task goes on while nobody waits for it.
 
     Attributes:
@@ -38,10 +38,10 @@ Verdict: TypeAlias = Literal["leave", "stay", "ended"]
 """Whether what runs may be left; `ended` says that all of it has ended meanwhile, so that there is none to wait for."""
 
 
-class Round:
+class SuspendGroup:
     """Parties that each run one job after the other; none is left before all of them wait. Lives on the loop thread."""
 
-    def __init__(self, decide: Callable[[Sequence[Left]], Awaitable[Verdict]]) -> None:
+    def __init__(self, decide: Callable[[Sequence[Detached]], Awaitable[Verdict]]) -> None:
         """Starts without a party.
 
         Args:
@@ -49,7 +49,7 @@ class Round:
         """
         self._decide = decide
         self._busy = 0
-        self._waiting: dict[Left, Callable[[], None]] = {}
+        self._waiting: dict[Detached, Callable[[], None]] = {}
         self._over = asyncio.Event()
         self._deciding: asyncio.Task[None] | None = None
 
@@ -67,7 +67,7 @@ class Round:
         self._busy -= 1
         self._look()
 
-    async def wait(self, task: Left, end: Coroutine[Any, Any, T], *, look: Callable[[], None]) -> T | None:
+    async def wait(self, task: Detached, end: Coroutine[Any, Any, T], *, look: Callable[[], None]) -> T | None:
         """Waits for a task's end, or until the round is left.
 
         Args:
@@ -111,7 +111,7 @@ class Round:
             self._deciding = asyncio.ensure_future(self._settle())
 
     async def _settle(self) -> None:
-        asked: set[Left] = set()
+        asked: set[Detached] = set()
         # Whoever goes on in the meantime may submit another job: it is asked again when that one is in.
         while self._is_ripe and asked != set(self._waiting):
             asked = set(self._waiting)

@@ -21,7 +21,7 @@ _NO_TEXT: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Flaw:
+class DownloadDefect:
     """What is wrong with a file.
 
     Attributes:
@@ -34,7 +34,7 @@ class Flaw:
     sha256: str = ""
 
 
-def flaw_of(path: Path, *, extension: str) -> Flaw | None:
+def flaw_of(path: Path, *, extension: str) -> DownloadDefect | None:
     """Looks at a file that has just arrived.
 
     Args:
@@ -46,14 +46,14 @@ def flaw_of(path: Path, *, extension: str) -> Flaw | None:
     """
     is_media = extension in _NO_TEXT
     if not path.stat().st_size:
-        return Flaw("an empty file") if is_media else Flaw("an empty file", _hash(path))
+        return DownloadDefect("an empty file") if is_media else DownloadDefect("an empty file", _hash(path))
     found = file_type(path)
     if found.kind == "text" and is_media:
-        return Flaw("a web page or a message")
+        return DownloadDefect("a web page or a message")
     try:
         probe(path)
     except MediaError:
-        return Flaw(f"a broken {found.extension}", _hash(path))
+        return DownloadDefect(f"a broken {found.extension}", _hash(path))
     return None
 
 

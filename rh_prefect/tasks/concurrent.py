@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 from prefect.client.schemas.objects import State
 from prefect.tasks import Task
 
-from rh_prefect.flow_runs.suspension import Wait, in_round, open_round, party, wait_for
+from rh_prefect.flow_runs.suspension import Wait, in_suspend_group, open_suspend_group, party, wait_for
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Asked
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.suspension import Left, Round
+from rh_prefect.jobs.suspension import Detached, SuspendGroup
 from rh_prefect.tasks.generate import generate
 
 _Job: TypeAlias = tuple[Task[..., Any], Asked]
@@ -55,9 +55,9 @@ def generate_many(asked: Iterable[Asked], *, wait: Wait = "poll", **options: Any
 
 
 async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: dict[str, Any]) -> list[Result]:
-    together = await open_round(wait, deadline=options.get("deadline"))
+    together = await open_suspend_group(wait, deadline=options.get("deadline"))
     done = await _run_all(jobs, options, together)
-    if together is not None and any(isinstance(one, Left) for one in done):
+    if together is not None and any(isinstance(one, Detached) for one in done):
         await together.suspend()
         done = await asyncio.gather(*map(_finish, done), return_exceptions=True)
     failed = [one for one in done if isinstance(one, Exception)]
@@ -66,11 +66,11 @@ async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: dict[str, Any]) -
     return [one for one in done if isinstance(one, Result)]
 
 
-async def _run_all(jobs: Sequence[_Job], options: dict[str, Any], together: Round | None) -> list[Any]:
+async def _run_all(jobs: Sequence[_Job], options: dict[str, Any], together: SuspendGroup | None) -> list[Any]:
     if together is not None:
         await LOOP.call(together.expect(len(jobs)))
-    runs: list[asyncio.Task[Result | Left]] = []
-    with in_round(together):
+    runs: list[asyncio.Task[Result | Detached]] = []
+    with in_suspend_group(together):
         for number, (by, one) in enumerate(jobs):
             if number and number % WAVE == 0:
                 await asyncio.sleep(BETWEEN_WAVES)
@@ -78,12 +78,14 @@ async def _run_all(jobs: Sequence[_Job], options: dict[str, Any], together: Roun
     return list(await asyncio.gather(*runs, return_exceptions=True))
 
 
-async def _run(by: Task[..., Any], asked: Asked, options: dict[str, Any], together: Round | None) -> Result | Left:
+async def _run(
+    by: Task[..., Any], asked: Asked, options: dict[str, Any], together: SuspendGroup | None
+) -> Result | Detached:
     async with party(together):
         return await run_or_leave(asked, by=by, **options)
 
 
-async def run_or_leave(asked: Asked, *, by: Task[..., Any] = generate, **options: Any) -> Result | Left:
+async def run_or_leave(asked: Asked, *, by: Task[..., Any] = generate, **options: Any) -> Result | Detached:
     """Runs one job as a task run; as one of a round it is left to itself when all of them run.
 
     Args:
@@ -92,11 +94,11 @@ async def run_or_leave(asked: Asked, *, by: Task[..., Any] = generate, **options
         options: Passed on to it.
     """
     done: Any = await by(asked, **options)
-    outcome: Result | Left = await done.aresult() if isinstance(done, State) else done
+    outcome: Result | Detached = await done.aresult() if isinstance(done, State) else done
     return outcome
 
 
-async def _finish(one: Result | Left | BaseException) -> Result:
+async def _finish(one: Result | Detached | BaseException) -> Result:
     if isinstance(one, BaseException):
         raise one
-    return await wait_for(one) if isinstance(one, Left) else one
+    return await wait_for(one) if isinstance(one, Detached) else one

@@ -16,7 +16,7 @@ from prefect.states import Completed
 from prefect.tasks import Task
 
 from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.blocks.paying import load_payer
+from rh_prefect.blocks.paying import load_engine
 from rh_prefect.custom import CustomInput
 from rh_prefect.errors import ConfigError, InputError, JobFailed, JournalError, StoreError, TransportError
 from rh_prefect.flow_runs.call_positions import PaidTask
@@ -24,13 +24,13 @@ from rh_prefect.flow_runs.job_observer import run_observer
 from rh_prefect.flow_runs.run_contexts import flow_running_elsewhere
 from rh_prefect.flow_runs.scope import current_caller, current_scope
 from rh_prefect.flow_runs.scope_override import borrowed_scope
-from rh_prefect.flow_runs.suspension import current_round
+from rh_prefect.flow_runs.suspension import current_suspend_group
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, loose_scope, open_scope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Asked, Options, Reuse
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.suspension import Left, Round
+from rh_prefect.jobs.suspension import Detached, SuspendGroup
 from rh_prefect.settings import get_settings
 
 P = ParamSpec("P")
@@ -173,12 +173,12 @@ async def generate(
         credentials=credentials,
         storage=storage,
     )
-    done = await _run_or_leave(asked, options, scope=scope, together=current_round())
+    done = await _run_or_leave(asked, options, scope=scope, together=current_suspend_group())
     # Of a round nobody but `generate_many` and `batch` make one, which know what this state says.
-    return _submitted(done) if isinstance(done, Left) else done
+    return _submitted(done) if isinstance(done, Detached) else done
 
 
-def _submitted(left: Left) -> Any:
+def _submitted(left: Detached) -> Any:
     return Completed(name=SUBMITTED, message=f"task {left.task_id} runs, and nobody waits for it here", data=left)
 
 
@@ -197,12 +197,14 @@ async def run_job(asked: Asked, options: Options, *, scope: str | None = None) -
         RunningHubError: See `rh_prefect.errors`.
     """
     done = await _run_or_leave(asked, options, scope=scope, together=None)
-    if isinstance(done, Left):
+    if isinstance(done, Detached):
         raise AssertionError("a job of no round is not left")
     return done
 
 
-async def _run_or_leave(asked: Asked, options: Options, *, scope: str | None, together: Round | None) -> Result | Left:
+async def _run_or_leave(
+    asked: Asked, options: Options, *, scope: str | None, together: SuspendGroup | None
+) -> Result | Detached:
     if not isinstance(asked, get_args(Asked)):
         raise InputError(
             f"What to make was expected, and a {type(asked).__name__} was given. Nothing was sent. What to do: give a "
@@ -210,13 +212,13 @@ async def _run_or_leave(asked: Asked, options: Options, *, scope: str | None, to
             "future's `.result()` returns, belongs into one of the input's fields."
         )
     settings = get_settings()
-    payer = await load_payer(options.credentials)
+    payer = await load_engine(options.credentials)
     store = await load_storage(options.storage)
     caller = await current_caller()
     here = await scope_for(scope, options.key, journal_url=settings.journal_url)
     observer = run_observer()
 
-    async def run() -> Result | Left:
+    async def run() -> Result | Detached:
         return await payer.run_or_leave(
             asked, scope=here, store=store, caller=caller, options=options, observer=observer, together=together
         )
@@ -236,7 +238,7 @@ async def check_job(asked: Asked, *, credentials: str | None = None, storage: st
         RunningHubError: What is wrong.
     """
     settings = get_settings()
-    payer = await load_payer(credentials)
+    payer = await load_engine(credentials)
     store = await load_storage(storage)
     here = await scope_for(None, None, journal_url=settings.journal_url)
 

@@ -27,8 +27,8 @@ from rh_prefect.errors import ConfigError
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.webhook_address import usable_token
 from rh_prefect.settings import get_settings
-from rh_prefect.webhook.resumer import Watchman
-from rh_prefect.webhook.verification import Confirmer, Told
+from rh_prefect.webhook.resumer import SuspendedRunResumer
+from rh_prefect.webhook.verification import DeliveryVerdict, Verifier
 
 LARGEST_BODY: Final = 1024 * 1024
 """Bytes; a task with a hundred outputs tells of them in less than a tenth of it."""
@@ -43,7 +43,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 def create_app(
-    *, token: SecretStr | None = None, confirmer: Confirmer | None = None, watchman: Watchman | None = None
+    *, token: SecretStr | None = None, confirmer: Verifier | None = None, watchman: SuspendedRunResumer | None = None
 ) -> Starlette:
     """Makes the receiver, to be served as it is or mounted in a web service of your own.
 
@@ -63,8 +63,8 @@ def create_app(
         raise ConfigError(
             "The receiver needs a token. What to do: set RH_WEBHOOK_TOKEN; `rh-prefect webhook serve` makes one."
         )
-    watch = watchman or Watchman()
-    receiver = _Receiver(usable_token(secret), confirmer or Confirmer(on_end=watch.hear), watch)
+    watch = watchman or SuspendedRunResumer()
+    receiver = _Receiver(usable_token(secret), confirmer or Verifier(on_end=watch.hear), watch)
     hook = Route("/hook/{token}/{scope}/{key}/{n}", receiver.take, methods=["POST"])
     routes = [hook, Route("/health", _health, methods=["GET"])]
     return Starlette(routes=routes, middleware=[Middleware(_Unlogged)], lifespan=receiver.watching)
@@ -98,7 +98,7 @@ class _Refused(Exception):
 class _Receiver:
     """Takes deliveries."""
 
-    def __init__(self, token: SecretStr, confirmer: Confirmer, watchman: Watchman) -> None:
+    def __init__(self, token: SecretStr, confirmer: Verifier, watchman: SuspendedRunResumer) -> None:
         self._token = token.get_secret_value().encode()
         self._confirmer = confirmer
         self._watchman = watchman
@@ -123,7 +123,7 @@ class _Receiver:
             return Response(status_code=503, headers={"Retry-After": "60"})
         return PlainTextResponse("noted")
 
-    async def _read(self, request: Request) -> Told:
+    async def _read(self, request: Request) -> DeliveryVerdict:
         place = request.path_params
         given = str(place["token"]).encode("utf-8", "surrogatepass")
         if not secrets.compare_digest(given, self._token) or not _is_place(place):
@@ -134,7 +134,7 @@ class _Receiver:
             # Without its content: whatever it is, it is not ours to keep.
             _log.warning("a webhook's body of %d bytes names no task and is ignored", len(body))
             raise _Refused(400)
-        return Told(place["scope"], place["key"], int(place["n"]), delivery.task_id)
+        return DeliveryVerdict(place["scope"], place["key"], int(place["n"]), delivery.task_id)
 
 
 def _is_place(place: Mapping[str, str]) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 
 from prefect.settings import PREFECT_API_URL
 
-from rh_prefect.flow_runs.suspended_runs import Waker
+from rh_prefect.flow_runs.suspended_runs import Resumer
 from rh_prefect.jobs.loop_thread import LOOP
 
 BY_THE_CLOCK: Final = 60.0
@@ -27,7 +27,7 @@ that waits for it may be just about to suspend."""
 _log = logging.getLogger("rh_prefect")
 
 
-class Watchman:
+class SuspendedRunResumer:
     """The receiver's one watch over suspended runs; idle where no Prefect API is configured."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Watchman:
         self._every = every
         self._shortest = shortest
         self._clock = clock
-        self._waker = Waker()
+        self._waker = Resumer()
         self._lock = threading.Lock()
         self._is_started = False
         self._told = asyncio.Event()

@@ -36,7 +36,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class DeliveryVerdict:
     """What a delivery says.
 
     Attributes:
@@ -57,7 +57,7 @@ class Told:
         return f"{self.scope}/{self.key}"
 
 
-class Confirmer:
+class Verifier:
     """Works in the background, on the package's loop thread; each delivery once, however often it comes."""
 
     def __init__(
@@ -76,10 +76,10 @@ class Confirmer:
         self._on_end = on_end
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._lock = threading.Lock()
-        self._at_work: dict[Told, bool] = {}
-        self._done: dict[Told, None] = {}
+        self._at_work: dict[DeliveryVerdict, bool] = {}
+        self._done: dict[DeliveryVerdict, None] = {}
 
-    def take(self, told: Told) -> bool:
+    def take(self, told: DeliveryVerdict) -> bool:
         """Takes a delivery, from any thread, and returns at once.
 
         Returns:
@@ -98,7 +98,7 @@ class Confirmer:
         LOOP.submit(self._work(told))
         return True
 
-    async def _work(self, told: Told) -> None:
+    async def _work(self, told: DeliveryVerdict) -> None:
         is_done = False
         try:
             is_done = await self._look_until_clear(told)
@@ -114,12 +114,12 @@ class Confirmer:
             if is_done:
                 self._on_end()
 
-    def _came_again(self, told: Told) -> bool:
+    def _came_again(self, told: DeliveryVerdict) -> bool:
         with self._lock:
             again, self._at_work[told] = self._at_work[told], False
         return again
 
-    async def _look_until_clear(self, told: Told) -> bool:
+    async def _look_until_clear(self, told: DeliveryVerdict) -> bool:
         for pause in (*PAUSES, None):
             async with self._gate:
                 verdict = await self._look(told, is_last=pause is None)
@@ -128,7 +128,7 @@ class Confirmer:
             await self._sleep(pause)
         return False
 
-    async def _look(self, told: Told, *, is_last: bool) -> Verdict:
+    async def _look(self, told: DeliveryVerdict, *, is_last: bool) -> Verdict:
         try:
             return await _confirm(told, is_last=is_last)
         except TaskNotFound:
@@ -141,7 +141,7 @@ class Confirmer:
         return "later"
 
 
-async def _confirm(told: Told, *, is_last: bool) -> Verdict:
+async def _confirm(told: DeliveryVerdict, *, is_last: bool) -> Verdict:
     journal = journal_of(told.scope)
     submit = await _submit_of(told, journal)
     if submit is None:
@@ -161,12 +161,12 @@ async def _confirm(told: Told, *, is_last: bool) -> Verdict:
     return "done"
 
 
-async def _submit_of(told: Told, journal: Journal) -> Submit | None:
+async def _submit_of(told: DeliveryVerdict, journal: Journal) -> Submit | None:
     view = JobView.parse(told.key, await journal.job(told.key))
     return next((submit for submit in view.submits if submit.n == told.n), None)
 
 
-async def _adopt(told: Told, submit: Submit, journal: Journal, *, is_last: bool) -> Verdict:
+async def _adopt(told: DeliveryVerdict, submit: Submit, journal: Journal, *, is_last: bool) -> Verdict:
     """Settles a submit whose answer was lost, where RunningHub itself says that this task's webhook goes to it."""
     if submit.state == "open" and not is_last:
         return "later"
@@ -190,7 +190,7 @@ async def _adopt(told: Told, submit: Submit, journal: Journal, *, is_last: bool)
     return "done" if now is not None and now.task_id == told.task_id else "nothing"
 
 
-def _announce(told: Told, submit: Submit, end: End) -> None:
+def _announce(told: DeliveryVerdict, submit: Submit, end: End) -> None:
     flow_run = told.scope if is_flow_run(told.scope) else None
     announce(told.task_id, job=told.job, model=submit.intent.model, status=end.status, flow_run=flow_run)
     _log.info("%s: task %s has ended: %s", told.job, told.task_id, end.status)

@@ -11,10 +11,10 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog.model import Output
-from rh_prefect.catalog.query import _LONGEST, _phrases
 from rh_prefect.catalog.search import Filter, search
+from rh_prefect.catalog.search_words import _LONGEST, _phrases
+from rh_prefect.catalog.tag_table import TAGS, split
 from rh_prefect.catalog.tags import inputs_of, tags_of
-from rh_prefect.catalog.vocabulary import TAGS, split
 from rh_prefect.errors import InputError
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.cli.batch_console import BatchWatch
+from rh_prefect.cli.batch_console import BatchConsole
 from rh_prefect.flow_runs import job_observer
-from rh_prefect.flows.batch import BatchAccount
+from rh_prefect.flows.batch import BatchReport
 from rh_prefect.flows.batch.progress import Progress
 from rh_prefect.flows.batch.report import Item
 from rh_prefect.jobs.events import JobEvent
@@ -18,7 +18,7 @@ from rh_prefect.jobs.journal.costs import Costs
 
 
 def test_what_was_done_earlier_is_told_once_and_bad_rows_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    with BatchWatch(["batch", "rows.csv"]):
+    with BatchConsole(["batch", "rows.csv"]):
         progress = Progress("b", total=5, scope="run")
         done = [Item(row=n, state="done", costs=Costs({"CNY": Decimal("0.04")})) for n in (1, 2, 3)]
         progress.start([*done, Item(row=4, label="x", state="failed", why="bad input: 'name' is no parameter")])
@@ -32,13 +32,13 @@ def test_what_was_done_earlier_is_told_once_and_bad_rows_are_named_at_once(capsy
 def test_of_many_rows_that_end_the_same_way_the_first_are_told_and_the_others_counted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with BatchWatch(["batch", "rows.csv"]) as watch:
+    with BatchConsole(["batch", "rows.csv"]) as watch:
         progress = Progress("b", total=200, scope="run")
         progress.start([Item(row=n, state="failed", why="bad input: no prompt") for n in range(1, 101)])
         for n in range(101, 200):
             progress.end(Item(row=n, state="not started", why="the budget is spent"))
         progress.end(Item(row=200, state="failed", why="the content check refused it"))
-        watch.summary(BatchAccount(batch="b", total=200, failed=101, not_started=99))
+        watch.summary(BatchReport(batch="b", total=200, failed=101, not_started=99))
     said = capsys.readouterr().out
     assert [int(number) for number in re.findall(r"^row (\d+)", said, re.MULTILINE)] == [1, 2, 3, 101, 102, 103, 200]
     assert "\n97 more rows: failed: bad input: no prompt\n" in said
@@ -47,7 +47,7 @@ def test_of_many_rows_that_end_the_same_way_the_first_are_told_and_the_others_co
 
 def test_news_of_the_pool_and_names_that_no_terminal_can_print_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     left_out = JobEvent("moved", "run/a", "some/model", message="account half is left out of this run")
-    with BatchWatch(["batch", "rows.csv"]):
+    with BatchConsole(["batch", "rows.csv"]):
         for listener in (*job_observer.listeners, *job_observer.listeners):
             listener(left_out)
         Progress("b", total=1, scope="run").end(Item(row=1, state="failed", why="caf\udce9.png"))
@@ -77,5 +77,5 @@ def test_the_way_on_is_one_that_leads_on(
     capsys: pytest.CaptureFixture[str], words: list[str], stands: dict[str, Any], way: str
 ) -> None:
     """C9: the hint repeated the budget that was too small."""
-    BatchWatch(words).summary(BatchAccount(batch="b", total=1, **stands))
+    BatchConsole(words).summary(BatchReport(batch="b", total=1, **stands))
     assert f"{way}\n" in capsys.readouterr().out

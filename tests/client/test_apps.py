@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from rh_prefect.client import App, AppListing, AppOption, Client, Style, StyleLora
-from rh_prefect.errors import InputError, KeyRejected, NoAnswer, RequestRefused, RunningHubError
+from rh_prefect.errors import InputError, KeyRejected, RequestRejected, ResponseLost, RunningHubError
 from tests.client.conftest import KEY
 from tests.support.wire_server import WireServer, cut, reply
 
@@ -123,10 +123,10 @@ async def test_an_app_that_was_never_run_has_no_nodes(client: Client, wire: Wire
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        ({"code": 901, "msg": "WEBAPP_NOT_EXISTS", "data": None}, RequestRefused),
+        ({"code": 901, "msg": "WEBAPP_NOT_EXISTS", "data": None}, RequestRejected),
         ({"code": 802, "msg": "APIKEY_UNAUTHORIZED", "data": None}, KeyRejected),
-        ({"code": 0, "msg": "success", "data": None}, NoAnswer),
-        (f"<html>/api/webapp/apiCallDemo?apiKey={KEY}", NoAnswer),
+        ({"code": 0, "msg": "success", "data": None}, ResponseLost),
+        (f"<html>/api/webapp/apiCallDemo?apiKey={KEY}", ResponseLost),
     ],
 )
 async def test_no_call_example(answer: object, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
@@ -236,7 +236,7 @@ async def test_quick_create_styles(client: Client, wire: WireServer) -> None:
 @pytest.mark.parametrize("data", [None, {}, "x", 7])
 async def test_a_list_that_is_none_is_no_answer(data: object, client: Client, wire: WireServer) -> None:
     wire.always = reply({"code": 0, "msg": "success", "data": data})
-    with pytest.raises(NoAnswer, match="no list"):
+    with pytest.raises(ResponseLost, match="no list"):
         await client.quick_create.params("1")
-    with pytest.raises(NoAnswer, match="no list"):
+    with pytest.raises(ResponseLost, match="no list"):
         await client.platform.api_keys()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rh_prefect.client import Asset, AssetGroup, Client
-from rh_prefect.errors import Busy, InputError, NoAnswer, RequestRefused, RunningHubError
+from rh_prefect.errors import Busy, InputError, RequestRejected, ResponseLost, RunningHubError
 from tests.client.conftest import KEY
 from tests.support.wire_server import Step, WireServer, cut, reply
 
@@ -36,10 +36,10 @@ async def test_create(client: Client, wire: WireServer) -> None:
 @pytest.mark.parametrize("step", [cut(), reply("", status=502), reply("<html>"), said(None), said({"status": "x"})])
 async def test_what_is_made_is_asked_for_once(step: Step, client: Client, wire: WireServer) -> None:
     wire.plays(step, step)
-    with pytest.raises(NoAnswer, match="may have been made all the same"):
+    with pytest.raises(ResponseLost, match="may have been made all the same"):
         await create(client)
     assert len(wire.asked) == 1
-    with pytest.raises(NoAnswer, match="may have been made all the same"):
+    with pytest.raises(ResponseLost, match="may have been made all the same"):
         await client.assets.groups.create("cast")
     assert len(wire.asked) == 2
 
@@ -92,17 +92,17 @@ async def test_how_long_it_waits(kind: str, seconds: int, client: Client, wire: 
     slept, sleep = clock()
     wire.always = said({"status": "Processing", "assetType": kind})
     with pytest.raises(
-        NoAnswer, match=rf"waiting for asset {ASSET}: not ready after {seconds} s \(status Processing\)"
+        ResponseLost, match=rf"waiting for asset {ASSET}: not ready after {seconds} s \(status Processing\)"
     ):
         await client.assets.wait(ASSET, pause=30, sleep=sleep)  # type: ignore[arg-type]
     assert sum(slept) == seconds
-    with pytest.raises(NoAnswer, match="not ready after 60 s"):
+    with pytest.raises(ResponseLost, match="not ready after 60 s"):
         await client.assets.wait(ASSET, timeout=60, pause=30, sleep=sleep)  # type: ignore[arg-type]
 
 
 async def test_a_failed_asset_is_refused(client: Client, wire: WireServer) -> None:
     wire.plays(said({"status": "Failed"}))
-    with pytest.raises(RequestRefused, match=r"could not use the file \(status Failed\)") as caught:
+    with pytest.raises(RequestRejected, match=r"could not use the file \(status Failed\)") as caught:
         await client.assets.wait(ASSET)
     assert (caught.value.code, caught.value.retry) == ("Failed", "final")
 
@@ -116,7 +116,7 @@ async def test_waiting_bears_blips_but_not_too_many(client: Client, wire: WireSe
     with pytest.raises(Busy):
         await client.assets.wait(ASSET, sleep=sleep)  # type: ignore[arg-type]
     wire.plays(reply({"code": 301, "msg": "no such asset"}))
-    with pytest.raises(RequestRefused):
+    with pytest.raises(RequestRejected):
         await client.assets.wait(ASSET, sleep=sleep)  # type: ignore[arg-type]
     assert len(slept) == 13
 
@@ -192,9 +192,9 @@ async def test_what_makes_no_sense_is_not_sent(client: Client, wire: WireServer)
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        ({"code": 1007, "msg": "bad", "data": None}, RequestRefused),
+        ({"code": 1007, "msg": "bad", "data": None}, RequestRejected),
         ({"errorCode": "1003", "errorMessage": "rate"}, Busy),
-        ({"code": 0, "msg": "success", "data": []}, NoAnswer),
+        ({"code": 0, "msg": "success", "data": []}, ResponseLost),
     ],
 )
 async def test_errors(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.client import Client
-from rh_prefect.client.backoff import Pace
+from rh_prefect.client.backoff import Backoff
 from rh_prefect.client.responses import Answer
 from rh_prefect.errors import Busy
 from tests.client.conftest import KEY
@@ -116,7 +116,7 @@ async def test_the_time_is_bounded_and_the_pauses_grow(kind: str) -> None:
             raise Busy("too many requests", code="429")
         return Answer({}, "1003", "rate")
 
-    pace = Pace(60.0, sleep=sleep, clock=lambda: now, draw=lambda: 1.0)
+    pace = Backoff(60.0, sleep=sleep, clock=lambda: now, draw=lambda: 1.0)
     if kind == "error":
         with pytest.raises(Busy):
             await pace.send(once)

@@ -17,8 +17,8 @@ from rh_prefect.errors import (
     KeyRejected,
     LinkExpired,
     MediaError,
-    NoAnswer,
-    RequestRefused,
+    RequestRejected,
+    ResponseLost,
     RunningHubError,
 )
 from tests.client.conftest import KEY
@@ -62,12 +62,12 @@ INVALID = {
     "node_errors": {"3": {"errors": [{"message": "Value not in list"}], "class_type": "KSampler"}},
 }
 REFUSED: list[tuple[Step, type[RunningHubError], str]] = [
-    (reply(INVALID, status=400), RequestRefused, "node 3: KSampler: Value not in list"),
-    (reply({"error": {"message": "No prompt"}, "node_errors": []}, status=400), RequestRefused, "No prompt"),
+    (reply(INVALID, status=400), RequestRejected, "node 3: KSampler: Value not in list"),
+    (reply({"error": {"message": "No prompt"}, "node_errors": []}, status=400), RequestRejected, "No prompt"),
     (reply({"code": 412, "msg": "TOKEN_INVALID"}), KeyRejected, "TOKEN_INVALID"),
     (reply({"code": 421, "msg": "TASK_QUEUE_MAXED"}), Busy, "421"),
     (reply("", status=429), Busy, "429"),
-    (reply(f"<html>/proxy/{KEY}/prompt", status=404), RequestRefused, r"/proxy/\*\*\*/prompt"),
+    (reply(f"<html>/proxy/{KEY}/prompt", status=404), RequestRejected, r"/proxy/\*\*\*/prompt"),
 ]
 
 
@@ -87,7 +87,7 @@ async def test_a_refused_prompt(
 )
 async def test_a_lost_answer_is_unknown_and_nothing_is_sent_again(step: Step, client: Client, wire: WireServer) -> None:
     wire.plays(step)
-    with pytest.raises(NoAnswer, match=r"prompt to ComfyUI at /proxy: .*may exist and be paid for"):
+    with pytest.raises(ResponseLost, match=r"prompt to ComfyUI at /proxy: .*may exist and be paid for"):
         await client.comfy.prompt(GRAPH)
     assert len(wire.asked) == 1
 
@@ -134,7 +134,7 @@ async def test_a_run_that_is_not_done_or_failed(client: Client, wire: WireServer
 
 async def test_no_history(client: Client, wire: WireServer) -> None:
     wire.plays(reply({"code": 412, "msg": "TOKEN_INVALID"}), reply("<html>"))
-    for error in (KeyRejected, NoAnswer):
+    for error in (KeyRejected, ResponseLost):
         with pytest.raises(error, match=f"history of prompt {PROMPT}"):
             await client.comfy.history(PROMPT)
     with pytest.raises(InputError):
@@ -158,7 +158,7 @@ async def test_a_file_is_fetched_whole(client: Client, wire: WireServer, tmp_pat
 async def test_half_a_file_is_no_part_of_another_one(client: Client, wire: WireServer, tmp_path: Path) -> None:
     to = tmp_path / "a.png"
     wire.plays(reply(b"half of a", length=99, headers={"ETag": '"1"'}), reply(b"b"))
-    with pytest.raises(NoAnswer):
+    with pytest.raises(ResponseLost):
         await client.comfy.view(FILE, to)
     await client.comfy.view(FILE.model_copy(update={"name": "b.png"}), to)
     assert "range" not in wire.asked[1].headers
@@ -170,7 +170,7 @@ async def test_no_file(client: Client, wire: WireServer, tmp_path: Path) -> None
     with pytest.raises(LinkExpired, match=r"/proxy/\*\*\*/view: the link is dead") as caught:
         await client.comfy.view(FILE, tmp_path / "a.png")
     assert KEY not in str(caught.value)
-    with pytest.raises(NoAnswer):
+    with pytest.raises(ResponseLost):
         await client.comfy.view(FILE, tmp_path / "a.png")
 
 
@@ -188,7 +188,7 @@ async def test_an_upload(client: Client, wire: WireServer, tmp_path: Path) -> No
     sent = {part.get_param("name", header="content-disposition"): part.get_payload(decode=True) for part in parts}
     assert sent == {"type": b"input", "overwrite": b"true", "subfolder": b"in", "image": b"pixels"}
     assert file == ComfyFile(name="photo.png", subfolder="in", kind="input")
-    for error in (NoAnswer, KeyRejected):
+    for error in (ResponseLost, KeyRejected):
         with pytest.raises(error, match=r"upload of .*photo\.png to ComfyUI"):
             await client.comfy.upload(photo, name="photo.png", mime="image/png")
     with pytest.raises(MediaError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.client import Client, TaskView, is_task_id
-from rh_prefect.errors import InputError, LinkExpired, NoAnswer, TaskNotFound
+from rh_prefect.errors import InputError, LinkExpired, ResponseLost, TaskNotFound
 from tests.client.conftest import KEY
 from tests.client.test_comfyui import ENTRY, FILE, GRAPH, PROMPT
 from tests.support.wire_server import WireServer, cut, reply
@@ -39,7 +39,7 @@ async def test_a_submit(family: str, client: Client, wire: WireServer) -> None:
 
 async def test_a_submit_whose_answer_is_lost_is_sent_once(client: Client, wire: WireServer) -> None:
     wire.plays(cut())
-    with pytest.raises(NoAnswer, match="may exist and be paid for"):
+    with pytest.raises(ResponseLost, match="may exist and be paid for"):
         await client.submit("/proxy", {"prompt": GRAPH})
     with pytest.raises(InputError, match="needs a graph"):
         await client.submit("/proxy", {"graph": GRAPH})
@@ -102,7 +102,7 @@ async def test_a_cancel_stops_what_runs_and_takes_out_what_waits(client: Client,
     changes = [(asked.path.rpartition("/")[2], asked.json) for asked in wire.asked if asked.method == "POST"]
     assert changes == [("interrupt", {"prompt_id": PROMPT}), ("queue", {"delete": ["other"]})]
     wire.plays(reply(QUEUE), reply("<html>", status=502))
-    with pytest.raises(NoAnswer, match="cancel of prompt"):
+    with pytest.raises(ResponseLost, match="cancel of prompt"):
         await client.cancel(TASK)
 
 

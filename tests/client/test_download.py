@@ -19,7 +19,7 @@ from rh_prefect.client import Client, Download, discard_partial
 from rh_prefect.client.download import CHUNK, download, resume_note
 from rh_prefect.client.threaded_backend import FileTransport
 from rh_prefect.client.transports import EnvironmentTransport
-from rh_prefect.errors import LinkExpired, NoAnswer, NotDelivered, StoreError
+from rh_prefect.errors import ConnectFailed, LinkExpired, ResponseLost, StoreError
 from tests.support.wire_server import Asked, Step, WireServer, cut, raw, reply
 
 BODY = os.urandom(3 * CHUNK + 12345)
@@ -98,7 +98,7 @@ async def test_a_cut_download_goes_on_where_it_was(
 ) -> None:
     files.plays(serve(stop=stop), serve())
     to, url = tmp_path / "a.part", f"{files.url}/a.mp4"
-    with pytest.raises(NoAnswer, match=rf"{stop} of {len(BODY)} bytes are kept" if stop else "cut"):
+    with pytest.raises(ResponseLost, match=rf"{stop} of {len(BODY)} bytes are kept" if stop else "cut"):
         await client.download(url, to)
     assert to.read_bytes() == BODY[:stop]
     assert await fetched(client, f"{url}?signed=anew", to) == BODY
@@ -128,11 +128,11 @@ async def test_the_bytes_of_another_file_are_not_gone_on_with(
     other = os.urandom(len(BODY))
     to = tmp_path / "a.part"
     files.plays(serve(other, tag='"v0"', stop=CHUNK), serve())
-    with pytest.raises(NoAnswer):
+    with pytest.raises(ResponseLost):
         await client.download(f"{files.url}/a.mp4", to)
     assert await fetched(client, f"{files.url}/a.mp4", to) == BODY  # If-Range fails: 200 with everything
     files.plays(serve(other, stop=CHUNK), serve())
-    with pytest.raises(NoAnswer):
+    with pytest.raises(ResponseLost):
         await client.download(f"{files.url}/b.mp4", to)
     assert await fetched(client, f"{files.url}/a.mp4", to) == BODY  # the note names another link
     assert "range" not in files.asked[-1].headers
@@ -154,7 +154,7 @@ async def test_without_a_validator_everything_is_fetched_again(
 ) -> None:
     to = tmp_path / "a.part"
     files.plays(serve(tag='W/"weak"', stop=CHUNK), serve(tag='W/"weak"'))
-    with pytest.raises(NoAnswer):
+    with pytest.raises(ResponseLost):
         await client.download(f"{files.url}/a.mp4", to)
     assert await fetched(client, f"{files.url}/a.mp4", to) == BODY
     assert "range" not in files.asked[1].headers
@@ -164,7 +164,7 @@ async def test_a_date_is_a_validator_too(client: Client, files: WireServer, tmp_
     date = "Tue, 04 Nov 2025 10:00:00 GMT"
     to = tmp_path / "a.part"
     files.plays(serve(tag="", stop=CHUNK, **{"Last-Modified": date}))
-    with pytest.raises(NoAnswer):
+    with pytest.raises(ResponseLost):
         await client.download(f"{files.url}/a.mp4", to)
     files.plays(serve(tag=date, **{"Last-Modified": date, "ETag": ""}))
     assert await fetched(client, f"{files.url}/a.mp4", to) == BODY
@@ -198,7 +198,7 @@ async def test_a_rest_that_does_not_fit_starts_anew(
 ) -> None:
     to = tmp_path / "a.part"
     files.plays(serve(stop=CHUNK), ODD[kind], serve())
-    with pytest.raises(NoAnswer):
+    with pytest.raises(ResponseLost):
         await client.download(f"{files.url}/a.mp4", to)
     assert await fetched(client, f"{files.url}/a.mp4", to) == BODY
     assert to.read_bytes() == BODY
@@ -208,7 +208,7 @@ async def test_a_rest_that_does_not_fit_starts_anew(
 async def test_a_rest_of_unknown_total_fits(client: Client, files: WireServer, tmp_path: Path) -> None:
     to = tmp_path / "a.part"
     files.plays(serve(stop=CHUNK), partial_answer(CHUNK, "*", REST))
-    with pytest.raises(NoAnswer):
+    with pytest.raises(ResponseLost):
         await client.download(f"{files.url}/a.mp4", to)
     assert await fetched(client, f"{files.url}/a.mp4", to) == BODY
 
@@ -217,7 +217,7 @@ async def test_a_416_at_the_end_of_a_file_means_complete(client: Client, files: 
     to = tmp_path / "a.part"
     head = f"HTTP/1.1 200 OK\r\nETag: {TAG}\r\nTransfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n".encode()
     files.plays(raw(head + BODY), serve())  # all bytes and no end
-    with pytest.raises(NoAnswer):
+    with pytest.raises(ResponseLost):
         await client.download(f"{files.url}/a.mp4", to)
     assert await fetched(client, f"{files.url}/a.mp4", to) == BODY
     assert files.asked[1].headers["range"] == f"bytes={len(BODY)}-"
@@ -227,11 +227,11 @@ async def test_a_wrong_length_is_detected(client: Client, files: WireServer, tmp
     to = tmp_path / "a.part"
     files.plays(serve(stop=CHUNK), partial_answer(CHUNK, len(BODY), REST[:-3]))
     for _ in range(2):
-        with pytest.raises(NoAnswer):
+        with pytest.raises(ResponseLost):
             await client.download(f"{files.url}/a.mp4", to)
     assert to.stat().st_size == len(BODY) - 3
     files.plays(partial_answer(len(BODY) - 3, len(BODY), b"more than there is"), serve())
-    with pytest.raises(NoAnswer, match="announced"):
+    with pytest.raises(ResponseLost, match="announced"):
         await client.download(f"{files.url}/a.mp4", to)
     assert await fetched(client, f"{files.url}/a.mp4", to) == BODY
 
@@ -250,7 +250,7 @@ async def test_a_dead_link_is_told_without_its_signature(
 async def test_a_dead_link_keeps_what_has_come(client: Client, files: WireServer, tmp_path: Path) -> None:
     to = tmp_path / "a.part"
     files.plays(serve(stop=CHUNK), reply("", status=403), serve())
-    for error in (NoAnswer, LinkExpired):
+    for error in (ResponseLost, LinkExpired):
         with pytest.raises(error):
             await client.download(f"{files.url}/a.mp4", to)
     assert await fetched(client, f"{files.url}/a.mp4", to) == BODY
@@ -267,7 +267,7 @@ async def test_a_file_host_that_fails_is_asked_again(client: Client, files: Wire
     files.plays(cut(), reply("", status=503), serve())
     assert await fetched(client, f"{files.url}/a.mp4", tmp_path / "a.part") == BODY
     files.always = reply("", status=500)
-    with pytest.raises(NoAnswer, match="HTTP 500"):
+    with pytest.raises(ResponseLost, match="HTTP 500"):
         await client.download(f"{files.url}/b.mp4", tmp_path / "b.part")
 
 
@@ -275,7 +275,7 @@ async def test_redirects_are_followed(client: Client, files: WireServer, tmp_pat
     files.plays(reply("", status=302, headers={"Location": "/b.mp4"}), serve())
     assert await fetched(client, f"{files.url}/a.mp4", tmp_path / "a.part") == BODY
     files.always = reply("", status=302, headers={"Location": "/a.mp4"})
-    with pytest.raises(NoAnswer, match="too many redirects"):
+    with pytest.raises(ResponseLost, match="too many redirects"):
         await client.download(f"{files.url}/a.mp4", tmp_path / "b.part")
 
 
@@ -291,7 +291,7 @@ async def test_a_signature_is_in_no_log(
 
 
 async def test_no_connection_is_not_delivered(client: Client, tmp_path: Path) -> None:
-    with pytest.raises(NotDelivered):
+    with pytest.raises(ConnectFailed):
         await client.download("http://127.0.0.1:9/a.mp4", tmp_path / "a.part")
 
 
@@ -402,7 +402,7 @@ async def test_a_silent_host_is_given_up(tmp_path: Path, files: WireServer) -> N
     to = tmp_path / "a.part"
     async with httpx.AsyncClient(transport=EnvironmentTransport(httpx.Limits(), direct=FileTransport)) as short:
         short.timeout = httpx.Timeout(0.2)
-        with pytest.raises(NoAnswer, match="no answer in time"):
+        with pytest.raises(ResponseLost, match="no answer in time"):
             await download(short, f"{files.url}/a.mp4", to)
     assert to.read_bytes() == BODY[:CHUNK]
 

@@ -16,13 +16,13 @@ from rh_prefect.client import Client, Upload
 from rh_prefect.client.api import LEGACY_UPLOAD_BYTES
 from rh_prefect.errors import (
     Busy,
+    ConnectFailed,
     InputError,
     KeyRejected,
     LinkExpired,
     MediaError,
-    NoAnswer,
-    NotDelivered,
-    RequestRefused,
+    RequestRejected,
+    ResponseLost,
     RunningHubError,
 )
 from tests.client.conftest import KEY
@@ -83,8 +83,8 @@ async def test_a_lora_is_put_again_whole(step: Step, client: Client, wire: WireS
 PUTS: list[tuple[Step, type[RunningHubError]]] = [
     (reply("<Error>expired</Error>", status=403), LinkExpired),
     (reply("", status=404), LinkExpired),
-    (reply("", status=400), NoAnswer),
-    (reply("", status=302, headers={"Location": "/elsewhere"}), NoAnswer),
+    (reply("", status=400), ResponseLost),
+    (reply("", status=302, headers={"Location": "/elsewhere"}), ResponseLost),
 ]
 
 
@@ -102,13 +102,13 @@ async def test_a_refused_put(
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        ({"code": 301, "msg": "md5Hex must not be blank", "data": None}, RequestRefused),
+        ({"code": 301, "msg": "md5Hex must not be blank", "data": None}, RequestRejected),
         ({"code": 802, "msg": "APIKEY_UNAUTHORIZED", "data": None}, KeyRejected),
-        ({"code": 0, "msg": "success", "data": None}, NoAnswer),
-        ({"code": 0, "msg": "success", "data": {"url": "https://x"}}, NoAnswer),
-        ({"code": 0, "msg": "success", "data": {"fileName": NAME, "url": "ftp://x/y"}}, NoAnswer),
-        ({"code": 0, "msg": "success", "data": {"fileName": NAME, "url": "http://[::1"}}, NoAnswer),
-        ({"code": 0, "msg": "success", "data": {"fileName": NAME, "url": "http://no.invalid/x"}}, NotDelivered),
+        ({"code": 0, "msg": "success", "data": None}, ResponseLost),
+        ({"code": 0, "msg": "success", "data": {"url": "https://x"}}, ResponseLost),
+        ({"code": 0, "msg": "success", "data": {"fileName": NAME, "url": "ftp://x/y"}}, ResponseLost),
+        ({"code": 0, "msg": "success", "data": {"fileName": NAME, "url": "http://[::1"}}, ResponseLost),
+        ({"code": 0, "msg": "success", "data": {"fileName": NAME, "url": "http://no.invalid/x"}}, ConnectFailed),
     ],
 )
 async def test_no_address(
@@ -195,6 +195,6 @@ async def test_a_refused_legacy_upload(client: Client, wire: WireServer, tmp_pat
         reply({"code": 808, "msg": "APIKEY_UPLOAD_FAILED", "data": None}),
         reply({"code": 0, "msg": "success", "data": {"fileType": "input"}}),
     )
-    for error in (RequestRefused, Busy, NoAnswer):
+    for error in (RequestRejected, Busy, ResponseLost):
         with pytest.raises(error, match="legacy upload of"):
             await client.upload_legacy(photo, name="a.png", mime="image/png")

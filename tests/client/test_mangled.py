@@ -12,8 +12,8 @@ from pydantic import SecretStr
 
 from rh_prefect.client import TaskView, responses, wire
 from rh_prefect.client.redaction import mask, mask_key
-from rh_prefect.client.responses import Ask
-from rh_prefect.errors import ApiError, NoAnswer, RunningHubError
+from rh_prefect.client.responses import RequestInfo
+from rh_prefect.errors import ApiError, ResponseLost, RunningHubError
 from tests.support.searching import search
 from tests.support.wire_server import task
 
@@ -51,7 +51,7 @@ statuses = st.sampled_from([200, 201, 302, 400, 401, 403, 404, 408, 413, 429, 50
 
 
 def everything_that_is_read(status: int, body: bytes) -> list[Any]:
-    paid, free = Ask("submit to x", paid=True), Ask("query of task 1")
+    paid, free = RequestInfo("submit to x", paid=True), RequestInfo("query of task 1")
     made: list[Any] = []
     for ask in (paid, free):
         try:
@@ -62,12 +62,12 @@ def everything_that_is_read(status: int, body: bytes) -> list[Any]:
         made += [wire.read_account(answer.data), wire.read_price(answer.source)]
         for reading in (
             lambda answer=answer: responses.submitted(answer, paid),
-            lambda answer=answer: responses.looked_at(answer, free, task_id="1"),
+            lambda answer=answer: responses.parse_query(answer, free, task_id="1"),
             lambda answer=answer: responses.with_data(answer, free),
         ):
             try:
                 made.append(reading())
-            except (ApiError, NoAnswer) as error:
+            except (ApiError, ResponseLost) as error:
                 str(error).encode()
     return made
 
@@ -93,7 +93,7 @@ def test_one_mangled_field_never_loses_a_paid_id(field: str, value: Any) -> None
     if field in {"taskId", "task_id"}:
         return
     view = responses.submitted(
-        responses.read(200, json.dumps(source).encode(), Ask("s", paid=True)), Ask("s", paid=True)
+        responses.read(200, json.dumps(source).encode(), RequestInfo("s", paid=True)), RequestInfo("s", paid=True)
     )
     assert view.task_id == "2031112223334445057"
 
@@ -103,15 +103,15 @@ def test_one_mangled_field_never_loses_a_paid_id(field: str, value: Any) -> None
 def test_a_cut_answer_to_a_submit_is_no_answer_or_whole(noise: bytes, at: int) -> None:
     whole = json.dumps(task()).encode()
     cut = whole[: at % len(whole)]
-    with pytest.raises(NoAnswer):
-        responses.read(200, cut, Ask("s", paid=True))
+    with pytest.raises(ResponseLost):
+        responses.read(200, cut, RequestInfo("s", paid=True))
 
 
 @quick
 @given(st.integers(min_value=1, max_value=10**39), st.sampled_from(["{}", '"{}"', "{}.0", "{}e0"]))
 def test_ids_keep_all_their_digits(number: int, form: str) -> None:
     body = b'{"status": "RUNNING", "taskId": ' + form.format(number).encode() + b"}"
-    ask = Ask("s", paid=True)
+    ask = RequestInfo("s", paid=True)
     assert responses.submitted(responses.read(200, body, ask), ask).task_id == str(number)
 
 

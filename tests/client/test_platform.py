@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from rh_prefect.client import ApiKey, Client, ResourceVersion
-from rh_prefect.errors import KeyRejected, NoAnswer
+from rh_prefect.errors import KeyRejected, ResponseLost
 from tests.client.conftest import KEY
 from tests.support.wire_server import WireServer, cut, reply
 
@@ -115,5 +115,5 @@ async def test_a_search_for_all_sends_no_empty_filters(client: Client, wire: Wir
     page = await client.platform.resources("UNET")
     assert wire.asked[0].json == {"resourceType": "UNET", "current": 1, "size": 50}
     assert (page.items, page.number, page.total, page.has_next) == ((), 1, 0, False)
-    with pytest.raises(NoAnswer):
+    with pytest.raises(ResponseLost):
         await client.platform.resources("UNET")

@@ -12,7 +12,15 @@ import pytest
 
 from rh_prefect.client import Account, Client, PricePreview, QueueStatus, RemoteOutput, TaskView
 from rh_prefect.client import wire as values
-from rh_prefect.errors import Busy, KeyRejected, NoAnswer, NotDelivered, RunningHubError, TaskNotFound, Unclear
+from rh_prefect.errors import (
+    Busy,
+    ConnectFailed,
+    KeyRejected,
+    OutcomeUnknown,
+    ResponseLost,
+    RunningHubError,
+    TaskNotFound,
+)
 from tests.client.conftest import KEY
 from tests.support.wire_server import Step, WireServer, cut, raw, reply, reply_then_close, slow, stall, task
 
@@ -211,14 +219,14 @@ ERRORS: list[tuple[object, type[RunningHubError]]] = [
     ({"code": 807, "msg": "APIKEY_TASK_NOT_FOUND", "data": None}, TaskNotFound),
     ({"errorCode": "1003", "errorMessage": "rate"}, Busy),
     ({"code": 412, "msg": "TOKEN_INVALID"}, KeyRejected),
-    ({"errorCode": "1005"}, Unclear),
+    ({"errorCode": "1005"}, OutcomeUnknown),
     ({"errorCode": "77777"}, RunningHubError),
-    ({}, NoAnswer),
-    ({"taskId": ID, "status": ""}, NoAnswer),
-    ({"taskId": ID, "status": None}, NoAnswer),
-    (task("2031112223334445058"), NoAnswer),
-    ("<html>", NoAnswer),
-    ("", NoAnswer),
+    ({}, ResponseLost),
+    ({"taskId": ID, "status": ""}, ResponseLost),
+    ({"taskId": ID, "status": None}, ResponseLost),
+    (task("2031112223334445058"), ResponseLost),
+    ("<html>", ResponseLost),
+    ("", ResponseLost),
 ]
 
 
@@ -265,7 +273,7 @@ async def test_a_kept_connection_that_was_closed_does_no_harm(client: Client, wi
 
 async def test_after_three_blips_a_read_gives_up(client: Client, wire: WireServer) -> None:
     wire.always = reply("<html>502</html>", status=502)
-    with pytest.raises(NoAnswer, match=r"HTTP 502.*Nothing is lost"):
+    with pytest.raises(ResponseLost, match=r"HTTP 502.*Nothing is lost"):
         await client.query(ID)
     assert len(wire.asked) == 3
 
@@ -311,7 +319,7 @@ async def test_price_preview(client: Client, wire: WireServer) -> None:
         amount=Decimal("0.28"), currency="CNY", free=False
     )
     assert (await client.price_preview("a/b", {})).free
-    with pytest.raises(NoAnswer, match="no price"):
+    with pytest.raises(ResponseLost, match="no price"):
         await client.price_preview("a/b", {})
     assert (wire.asked[0].path, wire.asked[0].json) == ("/openapi/v2/price-preview/a/b", {"x": 1})
 
@@ -330,7 +338,7 @@ async def test_cancel_sends_the_key_in_both_places(client: Client, wire: WireSer
 async def test_success_without_data_is_no_answer(data: object, client: Client, wire: WireServer) -> None:
     wire.always = reply({"code": 0, "msg": "", "data": data})
     for call in (client.queue_status, client.account):
-        with pytest.raises(NoAnswer):
+        with pytest.raises(ResponseLost):
             await call()
 
 
@@ -357,7 +365,7 @@ async def test_a_stalled_call_ends_by_itself_when_cancelled(client: Client, wire
 
 async def test_no_connection_is_not_delivered() -> None:
     async with Client(KEY, base_url="http://127.0.0.1:9") as client:
-        with pytest.raises(NotDelivered, match="queue status"):
+        with pytest.raises(ConnectFailed, match="queue status"):
             await client.queue_status()
 
 

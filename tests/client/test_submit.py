@@ -17,13 +17,13 @@ from rh_prefect.errors import (
     ApiError,
     Busy,
     ConfigError,
+    ConnectFailed,
     InputError,
     KeyRejected,
     ModerationError,
-    NoAnswer,
-    NotDelivered,
-    RequestRefused,
-    Unclear,
+    OutcomeUnknown,
+    RequestRejected,
+    ResponseLost,
 )
 from tests.client.conftest import KEY
 from tests.support.wire_server import Step, WireServer, cut, raw, reply, reply_then_close, stall, task
@@ -79,7 +79,7 @@ LOST: dict[str, Callable[[], Step]] = {
 @pytest.mark.parametrize("kind", LOST)
 async def test_a_lost_answer_is_unknown_and_nothing_is_sent_again(kind: str, client: Client, wire: WireServer) -> None:
     wire.plays(LOST[kind]())
-    with pytest.raises(NoAnswer, match=rf"submit to {MODEL}: .*may exist and be paid for"):
+    with pytest.raises(ResponseLost, match=rf"submit to {MODEL}: .*may exist and be paid for"):
         await client.submit(MODEL, {})
     assert len(wire.asked) == 1
 
@@ -91,14 +91,14 @@ async def test_an_answer_that_drips_is_lost_at_the_deadline(client: Client, wire
             await asyncio.sleep(0.1)
 
     wire.plays(drip)
-    with pytest.raises(NoAnswer, match="no answer in time"):
+    with pytest.raises(ResponseLost, match="no answer in time"):
         await asyncio.wait_for(client.submit(MODEL, {}), 20)
 
 
 REFUSED: list[tuple[Step, type[ApiError], str, str]] = [
-    (reply({**task("", ""), "errorCode": "1007", "errorMessage": "duration"}), RequestRefused, "1007", "final"),
-    (reply({**task("", ""), "errorCode": "1007"}, status=400), RequestRefused, "1007", "final"),
-    (reply({**task("", ""), "errorCode": "1007"}, status=500), RequestRefused, "1007", "final"),
+    (reply({**task("", ""), "errorCode": "1007", "errorMessage": "duration"}), RequestRejected, "1007", "final"),
+    (reply({**task("", ""), "errorCode": "1007"}, status=400), RequestRejected, "1007", "final"),
+    (reply({**task("", ""), "errorCode": "1007"}, status=500), RequestRejected, "1007", "final"),
     (reply({**task("", None), "errorCode": 1014, "errorMessage": None}), AccountError, "1014", "fix-outside"),
     (reply({**task("", ""), "errorCode": "1501"}), ModerationError, "1501", "final"),
     (reply({"code": 412, "msg": "TOKEN_INVALID"}), KeyRejected, "412", "fix-outside"),
@@ -107,23 +107,26 @@ REFUSED: list[tuple[Step, type[ApiError], str, str]] = [
     (reply({"code": "1520", "msg": ""}), Busy, "1520", "pace"),
     (reply({**task("", ""), "errorCode": "1520", "errorMessage": "单用户并发任务数已达上限"}), Busy, "1520", "pace"),
     (reply({**task("", ""), "errorCode": "414", "errorMessage": "no coins"}), AccountError, "414", "fix-outside"),
-    (reply({**task("", ""), "errorCode": "40310", "errorMessage": "gone"}), RequestRefused, "40310", "final"),
+    (reply({**task("", ""), "errorCode": "40310", "errorMessage": "gone"}), RequestRejected, "40310", "final"),
     (reply({"code": 77, "msg": "TASK_CREATE_TOO_FAST"}), Busy, "77", "pace"),
     (reply({"msg": "TASK_CREATE_TOO_FAST"}), Busy, "TASK_CREATE_TOO_FAST", "pace"),
     (reply({"code": 1011, "errorCode": "", "message": "busy"}), Busy, "1011", "pace"),
     (reply("slow down", status=429), Busy, "429", "pace"),
     (reply({"code": 500, "msg": "UNKNOWN_ERROR"}, status=429), Busy, "429", "pace"),
-    (reply({"code": 500, "msg": "UNKNOWN_ERROR", "data": None}), Unclear, "500", "unknown"),
-    *[(reply({**task("", ""), "errorCode": code}), Unclear, code, "unknown") for code in ("1000", "1005", "1012")],
+    (reply({"code": 500, "msg": "UNKNOWN_ERROR", "data": None}), OutcomeUnknown, "500", "unknown"),
     *[
-        (reply({**task("", ""), "errorCode": code}), Unclear, code, "unknown")
+        (reply({**task("", ""), "errorCode": code}), OutcomeUnknown, code, "unknown")
+        for code in ("1000", "1005", "1012")
+    ],
+    *[
+        (reply({**task("", ""), "errorCode": code}), OutcomeUnknown, code, "unknown")
         for code in ("1516", "1517", "1518", "1519")
     ],
-    (reply({**task("", ""), "errorCode": "1999"}), Unclear, "1999", "unknown"),
-    (reply({"code": -1, "msg": "?"}), Unclear, "-1", "unknown"),
-    (reply({"errorCode": "1000", "errorMessage": "429"}), Unclear, "1000", "unknown"),
-    (reply(HTML, status=404), RequestRefused, "HTTP 404", "final"),
-    (reply("", status=413), RequestRefused, "HTTP 413", "final"),
+    (reply({**task("", ""), "errorCode": "1999"}), OutcomeUnknown, "1999", "unknown"),
+    (reply({"code": -1, "msg": "?"}), OutcomeUnknown, "-1", "unknown"),
+    (reply({"errorCode": "1000", "errorMessage": "429"}), OutcomeUnknown, "1000", "unknown"),
+    (reply(HTML, status=404), RequestRejected, "HTTP 404", "final"),
+    (reply("", status=413), RequestRejected, "HTTP 413", "final"),
     (reply("", status=401), KeyRejected, "HTTP 401", "fix-outside"),
 ]
 
@@ -144,7 +147,7 @@ async def test_an_error_inside_an_answer_is_raised_by_the_table(
 async def test_every_listed_code_raises_its_class(client: Client, wire: WireServer) -> None:
     for code, row in CODES.items():
         wire.plays(reply({"errorCode": code, "errorMessage": "said so"}))
-        with pytest.raises(NoAnswer if row.retry == "state" else row.error):
+        with pytest.raises(ResponseLost if row.retry == "state" else row.error):
             await client.submit(MODEL, {})
 
 
@@ -205,14 +208,14 @@ async def test_a_refused_connection_was_not_delivered() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening
         async with Client(KEY, base_url=f"http://127.0.0.1:{taken.getsockname()[1]}") as client:
-            with pytest.raises(NotDelivered, match="never left this machine: no connection"):
+            with pytest.raises(ConnectFailed, match="never left this machine: no connection"):
                 await client.submit(MODEL, {})
 
 
 async def test_a_name_without_an_address_was_not_delivered() -> None:
     for host in ("no-such-host.invalid", "a" * 70 + ".invalid"):
         async with Client(KEY, base_url=f"http://{host}") as client:
-            with pytest.raises(NotDelivered):
+            with pytest.raises(ConnectFailed):
                 await client.submit(MODEL, {})
 
 
@@ -224,7 +227,7 @@ async def test_a_failed_tls_handshake_was_not_delivered() -> None:
     server = await asyncio.start_server(no_tls, "127.0.0.1", 0)
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with Client(KEY, base_url=url) as client:
-        with pytest.raises(NotDelivered, match="no connection"):
+        with pytest.raises(ConnectFailed, match="no connection"):
             await client.submit(MODEL, {})
     server.close()
 
@@ -240,7 +243,7 @@ async def test_a_tls_handshake_that_stalls_was_not_delivered() -> None:
     server = await asyncio.start_server(hold, "127.0.0.1", 0)
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with Client(KEY, base_url=url, submit_timeout=0.4) as client:
-        with pytest.raises(NotDelivered, match="no connection in time"):
+        with pytest.raises(ConnectFailed, match="no connection in time"):
             await client.submit(MODEL, {})
     await gone.wait()
     server.close()
@@ -254,7 +257,7 @@ async def test_a_deadline_that_passes_while_connecting_was_not_delivered() -> No
             raise AssertionError
 
     async with Client(KEY, base_url="http://rh.example", transport=Connecting(), submit_timeout=0.1) as client:
-        with pytest.raises(NotDelivered, match="no answer in time"):
+        with pytest.raises(ConnectFailed, match="no answer in time"):
             await client.submit(MODEL, {})
 
 
@@ -267,28 +270,28 @@ async def test_a_tunnel_to_a_proxy_is_not_the_request_itself() -> None:
             raise httpx.ProxyError("403 Forbidden")
 
     async with Client(KEY, base_url="http://rh.example", transport=Tunnel()) as client:
-        with pytest.raises(NotDelivered, match="the proxy refused"):
+        with pytest.raises(ConnectFailed, match="the proxy refused"):
             await client.submit(MODEL, {})
 
 
 RAISED: list[tuple[Exception, type[Exception]]] = [
-    (httpx.ConnectError("x"), NotDelivered),
-    (httpx.ConnectTimeout("x"), NotDelivered),
-    (httpx.PoolTimeout("x"), NotDelivered),
-    (httpx.ProxyError("x"), NotDelivered),
-    (httpx.UnsupportedProtocol("x"), NotDelivered),
-    (httpx.InvalidURL("x"), NotDelivered),
-    (httpx.WriteError("x"), NoAnswer),
-    (httpx.WriteTimeout("x"), NoAnswer),
-    (httpx.ReadError("x"), NoAnswer),
-    (httpx.ReadTimeout("x"), NoAnswer),
-    (httpx.CloseError("x"), NoAnswer),
-    (httpx.RemoteProtocolError("x"), NoAnswer),
-    (httpx.LocalProtocolError("x"), NoAnswer),
-    (httpx.TooManyRedirects("x"), NoAnswer),
-    (httpx.DecodingError("x"), NoAnswer),
-    (httpx.StreamClosed(), NoAnswer),
-    (OSError("a cut TLS stream"), NoAnswer),
+    (httpx.ConnectError("x"), ConnectFailed),
+    (httpx.ConnectTimeout("x"), ConnectFailed),
+    (httpx.PoolTimeout("x"), ConnectFailed),
+    (httpx.ProxyError("x"), ConnectFailed),
+    (httpx.UnsupportedProtocol("x"), ConnectFailed),
+    (httpx.InvalidURL("x"), ConnectFailed),
+    (httpx.WriteError("x"), ResponseLost),
+    (httpx.WriteTimeout("x"), ResponseLost),
+    (httpx.ReadError("x"), ResponseLost),
+    (httpx.ReadTimeout("x"), ResponseLost),
+    (httpx.CloseError("x"), ResponseLost),
+    (httpx.RemoteProtocolError("x"), ResponseLost),
+    (httpx.LocalProtocolError("x"), ResponseLost),
+    (httpx.TooManyRedirects("x"), ResponseLost),
+    (httpx.DecodingError("x"), ResponseLost),
+    (httpx.StreamClosed(), ResponseLost),
+    (OSError("a cut TLS stream"), ResponseLost),
 ]
 
 
@@ -315,7 +318,7 @@ async def test_no_exception_counts_as_undelivered_once_bytes_were_sent() -> None
             raise httpx.ConnectError("after all")
 
     async with Client(KEY, base_url="http://rh.example", transport=Sent()) as client:
-        with pytest.raises(NoAnswer):
+        with pytest.raises(ResponseLost):
             await client.submit(MODEL, {})
 
 

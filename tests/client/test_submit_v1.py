@@ -15,10 +15,10 @@ from rh_prefect.errors import (
     Busy,
     InputError,
     KeyRejected,
-    NoAnswer,
-    RequestRefused,
+    OutcomeUnknown,
+    RequestRejected,
+    ResponseLost,
     RunningHubError,
-    Unclear,
 )
 from tests.client.conftest import KEY
 from tests.support.wire_server import Step, WireServer, cut, raw, reply, stall
@@ -122,20 +122,20 @@ async def test_what_comfyui_says_of_the_graph(
 
 
 REFUSED: list[tuple[Step, type[RunningHubError], str]] = [
-    (reply({"code": 301, "msg": "apiKey must not be blank", "data": None}), RequestRefused, "301"),
-    (reply({"code": 380, "msg": "WORKFLOW_NOT_EXISTS", "data": None}), RequestRefused, "380"),
+    (reply({"code": 301, "msg": "apiKey must not be blank", "data": None}), RequestRejected, "301"),
+    (reply({"code": 380, "msg": "WORKFLOW_NOT_EXISTS", "data": None}), RequestRejected, "380"),
     (reply({"code": 414, "msg": "not enough coins", "data": None}), AccountError, "414"),
     (reply({"code": 415, "msg": "TASK_INSTANCE_MAXED", "data": None}), Busy, "415"),
     (reply({"code": 421, "msg": "TASK_QUEUE_MAXED", "data": None}), Busy, "421"),
     (reply({"code": 416, "msg": "TASK_CREATE_FAILED_BY_NOT_ENOUGH_WALLET"}), AccountError, "416"),
-    (reply({"code": 433, "msg": "VALIDATE_PROMPT_FAILED", "data": None}), RequestRefused, "433"),
+    (reply({"code": 433, "msg": "VALIDATE_PROMPT_FAILED", "data": None}), RequestRejected, "433"),
     (reply({"code": 802, "msg": "APIKEY_UNAUTHORIZED", "data": None}), KeyRejected, "802"),
-    (reply({"code": 803, "msg": "APIKEY_INVALID_NODE_INFO", "data": None}), RequestRefused, "803"),
+    (reply({"code": 803, "msg": "APIKEY_INVALID_NODE_INFO", "data": None}), RequestRejected, "803"),
     (reply({"code": 814, "msg": "PERSONAL_QUEUE_COUNT_LIMIT", "data": None}), Busy, "814"),
-    (reply({"code": 901, "msg": "WEBAPP_NOT_EXISTS", "data": None}), RequestRefused, "901"),
+    (reply({"code": 901, "msg": "WEBAPP_NOT_EXISTS", "data": None}), RequestRejected, "901"),
     (reply({"code": 9, "msg": "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE"}), AccountError, "9"),
-    (reply({"code": 500, "msg": "UNKNOWN_ERROR", "data": None}), Unclear, "500"),
-    (reply({"code": 99999, "msg": "NEW", "data": None}), Unclear, "99999"),
+    (reply({"code": 500, "msg": "UNKNOWN_ERROR", "data": None}), OutcomeUnknown, "500"),
+    (reply({"code": 99999, "msg": "NEW", "data": None}), OutcomeUnknown, "99999"),
     (reply("", status=429), Busy, "429"),
     (reply("", status=401), KeyRejected, "HTTP 401"),
 ]
@@ -170,7 +170,7 @@ LOST: dict[str, Step] = {
 @pytest.mark.parametrize("kind", LOST)
 async def test_a_lost_answer_is_unknown_and_nothing_is_sent_again(kind: str, client: Client, wire: WireServer) -> None:
     wire.plays(LOST[kind])
-    with pytest.raises(NoAnswer, match=r"submit to /task/openapi/create: .*may exist and be paid for"):
+    with pytest.raises(ResponseLost, match=r"submit to /task/openapi/create: .*may exist and be paid for"):
         await client.submit(CREATE, {})
     assert len(wire.asked) == 1
 

@@ -11,7 +11,7 @@ import pytest
 
 from rh_prefect.client import Client, Upload
 from rh_prefect.client.upload import FileBody
-from rh_prefect.errors import Busy, KeyRejected, MediaError, NoAnswer, RequestRefused
+from rh_prefect.errors import Busy, KeyRejected, MediaError, RequestRejected, ResponseLost
 from tests.client.conftest import KEY
 from tests.support.wire_server import Asked, WireServer, cut, reply
 
@@ -92,7 +92,7 @@ async def test_an_upload_may_succeed_with_the_code_200(client: Client, wire: Wir
     photo.write_bytes(b"x")
     wire.plays(reply({**DONE, "code": 200}), reply({"code": 200, "message": "success", "data": None}))
     assert (await client.upload(photo, name="a.png", mime="image/png")).url == LINK
-    with pytest.raises(RequestRefused, match="code 200"):
+    with pytest.raises(RequestRejected, match="code 200"):
         await client.upload(photo, name="a.png", mime="image/png")
 
 
@@ -107,6 +107,6 @@ async def test_a_refused_upload_is_told(client: Client, wire: WireServer, tmp_pa
         reply({"code": 0, "message": "success", "data": {"type": "image"}}),
         reply({"code": 0, "message": "success", "data": None}),
     )
-    for error in (KeyRejected, RequestRefused, Busy, RequestRefused, NoAnswer, NoAnswer):
+    for error in (KeyRejected, RequestRejected, Busy, RequestRejected, ResponseLost, ResponseLost):
         with pytest.raises(error, match=r"upload of .*photo\.png"):
             await client.upload(photo, name="a.png", mime="image/png")

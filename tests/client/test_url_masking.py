@@ -7,8 +7,8 @@ import pytest
 from pydantic import SecretStr
 
 from rh_prefect.client import Client
-from rh_prefect.client.url_masking import HIDDEN, HiddenAddressTransport, behind_mask, hide_signature
-from rh_prefect.errors import NotDelivered
+from rh_prefect.client.url_masking import HIDDEN, HiddenAddressTransport, hide_signature, mask_url
+from rh_prefect.errors import ConnectFailed
 
 KEY = SecretStr("canary0123456789abcdef0123456789")
 
@@ -33,7 +33,7 @@ async def send(request: httpx.Request) -> tuple[httpx.Response, Recorder]:
 
 async def test_the_key_is_put_behind_the_mask_below_everything_that_looks() -> None:
     request = httpx.Request("POST", "https://rh.example/api?apiKey=***&x=***", content=b"body", extensions={"a": 1})
-    request.extensions[HIDDEN] = behind_mask(request.url, key=KEY)
+    request.extensions[HIDDEN] = mask_url(request.url, key=KEY)
     response, recorder = await send(request)
     assert recorder.urls == [f"https://rh.example/api?apiKey={KEY.get_secret_value()}&x=***"]
     assert recorder.extensions == [{"a": 1}]
@@ -43,7 +43,7 @@ async def test_the_key_is_put_behind_the_mask_below_everything_that_looks() -> N
 
 async def test_a_key_of_odd_characters_arrives_whole() -> None:
     request = httpx.Request("GET", "https://rh.example/api?apiKey=***")
-    request.extensions[HIDDEN] = behind_mask(request.url, key=SecretStr("a&b=c/d?e#f%41"))
+    request.extensions[HIDDEN] = mask_url(request.url, key=SecretStr("a&b=c/d?e#f%41"))
     _, recorder = await send(request)
     assert httpx.URL(recorder.urls[0]).params["apiKey"] == "a&b=c/d?e#f%41"
 
@@ -66,7 +66,7 @@ async def test_a_redirect_leads_where_it_says_and_takes_no_key_along() -> None:
     recorder = Recorder()
     async with httpx.AsyncClient(transport=HiddenAddressTransport(recorder), follow_redirects=True) as client:
         request = client.build_request("GET", "https://rh.example/proxy/***/view")
-        request.extensions[HIDDEN] = behind_mask(request.url, key=KEY)
+        request.extensions[HIDDEN] = mask_url(request.url, key=KEY)
         await client.send(request)
     assert recorder.urls[1] == "https://files.example/elsewhere?x=***"
 
@@ -74,7 +74,7 @@ async def test_a_redirect_leads_where_it_says_and_takes_no_key_along() -> None:
 @pytest.mark.parametrize("call", ["demo", "history"])
 async def test_an_error_of_the_network_tells_no_key(call: str) -> None:
     async with Client(KEY, base_url="http://127.0.0.1:9") as client:
-        with pytest.raises(NotDelivered) as caught:
+        with pytest.raises(ConnectFailed) as caught:
             await (client.apps.demo("1") if call == "demo" else client.comfy.history("1"))
     cause = caught.value.__cause__
     assert isinstance(cause, httpx.ConnectError)

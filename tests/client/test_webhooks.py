@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from rh_prefect.client import Client, RemoteOutput, read_delivery
-from rh_prefect.errors import NoAnswer, RequestRefused
+from rh_prefect.errors import RequestRejected, ResponseLost
 from tests.client.conftest import KEY
 from tests.support.wire_server import WireServer, cut, reply, task
 
@@ -146,7 +146,7 @@ async def test_no_detail(client: Client, wire: WireServer) -> None:
         reply({"code": 0, "msg": "success", "data": {"taskId": ID}}),
         reply({"code": 0, "msg": "success", "data": None}),
     )
-    for error in (RequestRefused, NoAnswer, NoAnswer):
+    for error in (RequestRejected, ResponseLost, ResponseLost):
         with pytest.raises(error, match=f"webhook of task {ID}"):
             await client.webhooks.detail(ID)
 
@@ -161,5 +161,5 @@ async def test_resend(client: Client, wire: WireServer) -> None:
         {"webhookId": EVENT, "webhookUrl": "https://h.example/t", "apiKey": KEY},
     ]
     wire.plays(reply({"code": 301, "msg": "PARAMS_INVALID", "data": None}))
-    with pytest.raises(RequestRefused, match=f"resend of webhook event {EVENT}"):
+    with pytest.raises(RequestRejected, match=f"resend of webhook event {EVENT}"):
         await client.webhooks.resend(EVENT)

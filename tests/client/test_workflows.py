@@ -13,8 +13,8 @@ from rh_prefect.errors import (
     ApiError,
     InputError,
     KeyRejected,
-    NoAnswer,
-    RequestRefused,
+    RequestRejected,
+    ResponseLost,
     RunningHubError,
     TaskNotFound,
 )
@@ -51,15 +51,15 @@ async def test_a_graph_can_be_written_again_as_it_was(value: object, client: Cli
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        ({"code": 380, "msg": "WORKFLOW_NOT_EXISTS", "data": None}, RequestRefused),
+        ({"code": 380, "msg": "WORKFLOW_NOT_EXISTS", "data": None}, RequestRejected),
         ({"code": 810, "msg": "WORKFLOW_NOT_SAVED_OR_NOT_RUNNING", "data": None}, AccountError),
         ({"code": 802, "msg": "APIKEY_UNAUTHORIZED", "data": None}, KeyRejected),
-        ({"code": 0, "msg": "SUCCESS", "data": None}, NoAnswer),
-        ({"code": 0, "msg": "SUCCESS", "data": {"prompt": None}}, NoAnswer),
-        ({"code": 0, "msg": "SUCCESS", "data": {"prompt": "{}"}}, NoAnswer),
-        ({"code": 0, "msg": "SUCCESS", "data": {"prompt": '{"3": '}}, NoAnswer),
-        ({"code": 0, "msg": "SUCCESS", "data": {"prompt": "[1]"}}, NoAnswer),
-        ("<html>", NoAnswer),
+        ({"code": 0, "msg": "SUCCESS", "data": None}, ResponseLost),
+        ({"code": 0, "msg": "SUCCESS", "data": {"prompt": None}}, ResponseLost),
+        ({"code": 0, "msg": "SUCCESS", "data": {"prompt": "{}"}}, ResponseLost),
+        ({"code": 0, "msg": "SUCCESS", "data": {"prompt": '{"3": '}}, ResponseLost),
+        ({"code": 0, "msg": "SUCCESS", "data": {"prompt": "[1]"}}, ResponseLost),
+        ("<html>", ResponseLost),
     ],
 )
 async def test_no_graph(answer: object, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
@@ -101,11 +101,11 @@ async def test_status_in_other_forms(client: Client, wire: WireServer) -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        ({"code": 301, "msg": "taskId must be positive", "data": None}, RequestRefused),
+        ({"code": 301, "msg": "taskId must be positive", "data": None}, RequestRejected),
         (GONE, TaskNotFound),
         ({"code": 423, "msg": "TASK_NOT_FOUNED", "data": None}, TaskNotFound),
-        ({"code": 0, "msg": "", "data": None}, NoAnswer),
-        ({"code": 0, "msg": ""}, NoAnswer),
+        ({"code": 0, "msg": "", "data": None}, ResponseLost),
+        ({"code": 0, "msg": ""}, ResponseLost),
     ],
 )
 async def test_no_status(answer: object, error: type[RunningHubError], client: Client, wire: WireServer) -> None:
@@ -195,9 +195,9 @@ async def test_a_failed_task_tells_why(client: Client, wire: WireServer) -> None
     [
         (GONE, TaskNotFound),
         ({"code": 999, "msg": "?", "data": []}, ApiError),
-        ({"code": 0, "msg": "success"}, NoAnswer),
-        ({"code": 0, "msg": "success", "data": 7}, NoAnswer),
-        ({"code": 0, "msg": "success", "data": {"what": "else"}}, NoAnswer),
+        ({"code": 0, "msg": "success"}, ResponseLost),
+        ({"code": 0, "msg": "success", "data": 7}, ResponseLost),
+        ({"code": 0, "msg": "success", "data": {"what": "else"}}, ResponseLost),
     ],
 )
 async def test_no_outputs(answer: object, error: type[RunningHubError], client: Client, wire: WireServer) -> None:

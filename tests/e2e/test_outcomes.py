@@ -9,7 +9,7 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import InputError, OutputsLost, OutputsPending
+from rh_prefect.errors import InputError, OutputsExpired, OutputsPending
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate
 from tests.support import samples
@@ -65,7 +65,7 @@ async def test_a_refused_download_is_waited_out(rh: Emulator) -> None:
 async def test_lost_outputs_are_fetched_by_the_next_call_if_they_are_there(rh: Emulator) -> None:
     """A11: the error is no reason to pay again."""
     rh.faults.add(Fault("download", kind="expired"))
-    with pytest.raises(OutputsLost, match="at no cost"):
+    with pytest.raises(OutputsExpired, match="at no cost"):
         await ask()
     rh.faults.clear()
     assert Path((await ask()).media.uri).is_file()

@@ -16,7 +16,7 @@ from prefect.states import Cancelled, Cancelling
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import PastScope
+from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.jobs.cancel import CancelWatch
 from rh_prefect.jobs.loop_thread import LOOP
@@ -63,7 +63,7 @@ async def test_a_run_that_goes_on_is_left_alone(rh: Emulator) -> None:
 
 async def test_an_earlier_attempt_that_lives_on_submits_nothing_more_either(rh: Emulator) -> None:
     journal = FlowRunJournal(await begin(flows.many, prompts=PROMPTS))
-    third = PastScope(journal=journal, run="run", flow="many", attempt=3)
+    third = RecordedScope(journal=journal, run="run", flow="many", attempt=3)
     await LOOP.call(cancel_run(third, by="a test"))
     watch = CancelWatch()
     looks = [await watch.look(journal, attempt, fresh=True) for attempt in (1, 2, 3, 4)]

@@ -15,7 +15,7 @@ from prefect.context import FlowRunContext
 import rh_prefect
 from rh_prefect import generate, models
 from rh_prefect.emulator import Emulator
-from rh_prefect.jobs.in_flight import ASKED
+from rh_prefect.jobs.in_flight import REQUESTED_KEYS
 from rh_prefect.jobs.loop_thread import LOOP
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server", "rh")]
@@ -68,4 +68,4 @@ async def test_what_a_run_asked_for_is_dropped_when_it_ends(rh: Emulator) -> Non
     """A25: the keys that a flow run asked for are dropped when it ends."""
     run = await ours()
     assert len(rh.books.paid) == 1
-    assert run not in ASKED
+    assert run not in REQUESTED_KEYS

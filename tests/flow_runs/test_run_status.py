@@ -4,7 +4,7 @@ import uuid
 from dataclasses import replace
 
 from rh_prefect.flow_runs import run_status as boards
-from rh_prefect.flow_runs.run_status import ENDED, Board, board_of
+from rh_prefect.flow_runs.run_status import ENDED, RunStatus, run_status_of
 from rh_prefect.jobs.events import JobEvent, JobEventState
 
 STATES: tuple[JobEventState, ...] = ("waiting", "submitted", "running", "failed", "submitted", "succeeded")
@@ -26,7 +26,7 @@ class Rows(dict[str, JobEvent]):
 
 def test_no_event_goes_through_all_rows() -> None:
     """A25: what an event costs does not grow with the number of jobs."""
-    board = Board()
+    board = RunStatus()
     board.rows = rows = Rows()
     for job in range(100):
         board.take(event(job, "running"))
@@ -35,7 +35,7 @@ def test_no_event_goes_through_all_rows() -> None:
 
 
 def test_what_has_ended_is_counted_and_a_job_that_is_tried_again_is_counted_no_more() -> None:
-    board = Board()
+    board = RunStatus()
     board.expect(10)
     for step, state in enumerate(STATES):
         for job in range(4):
@@ -47,7 +47,7 @@ def test_what_has_ended_is_counted_and_a_job_that_is_tried_again_is_counted_no_m
 
 
 def test_the_line_tells_of_three_graphs_that_run() -> None:
-    board = Board()
+    board = RunStatus()
     for job in range(5):
         board.take(event(job, "running", message=f"{job} %", is_step=True))
     assert board.line == "0 of 5 jobs done; model-0: 0 %; model-1: 1 %; model-2: 2 %"
@@ -58,8 +58,8 @@ def test_the_line_tells_of_three_graphs_that_run() -> None:
 def test_a_board_is_dropped_with_its_run() -> None:
     """A25: a process that runs many flows does not remember those that have ended."""
     run = str(uuid.uuid4())
-    board = board_of(run, flow="film")
-    assert board_of(run, flow="film") is board
-    boards.forget_board(run)
-    assert board_of(run, flow="film") is not board
-    boards.forget_board(run)
+    board = run_status_of(run, flow="film")
+    assert run_status_of(run, flow="film") is board
+    boards.forget_run_status(run)
+    assert run_status_of(run, flow="film") is not board
+    boards.forget_run_status(run)

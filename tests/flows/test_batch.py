@@ -23,13 +23,13 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from rh_prefect import batch as batch_in_a_flow
 from rh_prefect import catalog, flow
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import BatchUnfinished, ConfigError, InputError
+from rh_prefect.errors import BatchIncomplete, ConfigError, InputError
 from rh_prefect.flow_runs.cancellation import cancel_run
-from rh_prefect.flow_runs.queries import past_scope
+from rh_prefect.flow_runs.queries import recorded_scope
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows import batch
-from rh_prefect.flows.batch import BatchAccount
-from rh_prefect.flows.batch.plan import Bad, Plan, Work, make_plan
+from rh_prefect.flows.batch import BatchReport
+from rh_prefect.flows.batch.plan import InvalidRow, Plan, Work, make_plan
 from rh_prefect.flows.batch.row_source import open_source
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
@@ -59,17 +59,17 @@ def manifest(folder: Path, rows: Sequence[Mapping[str, object]], *, name: str = 
     return str(folder / name)
 
 
-def rows_of(source: Any, plan: Plan, store: str = "elsewhere") -> list[Work | Bad]:
+def rows_of(source: Any, plan: Plan, store: str = "elsewhere") -> list[Work | InvalidRow]:
     return list(plan.works(open_source(source, store=MediaStore(store))))
 
 
-def asked(works: Sequence[Work | Bad]) -> list[dict[str, object]]:
+def asked(works: Sequence[Work | InvalidRow]) -> list[dict[str, object]]:
     assert all(isinstance(work, Work) for work in works), works
     return [dict(work.params[0]) for work in works if isinstance(work, Work)]
 
 
-def why(work: Work | Bad) -> str:
-    assert isinstance(work, Bad), work
+def why(work: Work | InvalidRow) -> str:
+    assert isinstance(work, InvalidRow), work
     return work.why
 
 
@@ -437,22 +437,22 @@ def test_a_chain_s_parameters_go_to_the_first_step_that_has_them_or_to_the_one_n
 served = pytest.mark.usefixtures("prefect_server")
 
 
-async def run(rows: Any, **options: Any) -> BatchAccount:
+async def run(rows: Any, **options: Any) -> BatchReport:
     """A batch in a new flow run; its account, whether or not all is done."""
     options = {"model": PICTURE} | options
     try:
-        account: BatchAccount = await batch(rows, **options)
-    except BatchUnfinished as error:
+        account: BatchReport = await batch(rows, **options)
+    except BatchIncomplete as error:
         account = error.account
         assert account.csv_uri in str(error)
     return account
 
 
-def items(account: BatchAccount) -> list[dict[str, Any]]:
+def items(account: BatchReport) -> list[dict[str, Any]]:
     return list(json.loads(Path(account.json_uri).read_text())["items"])
 
 
-def states(account: BatchAccount) -> list[str]:
+def states(account: BatchReport) -> list[str]:
     return [item["state"] for item in items(account)]
 
 
@@ -697,7 +697,7 @@ async def test_cancelling_a_later_run_cancels_in_the_journal_that_it_works_in(
         assert await asyncio.to_thread(rh.books.wait, lambda books: len(books.paid) == 1)
         begun, later = (json.loads(path.read_text()) for path in sorted((tmp_path / "out").glob("batches/*/state/*")))
         assert later["scope"] == begun["scope"] == begun["flow_run"] != later["flow_run"]
-        await LOOP.call(cancel_run(await past_scope(later["flow_run"]), by="a test"))
+        await LOOP.call(cancel_run(await recorded_scope(later["flow_run"]), by="a test"))
         assert states(await again) == ["cancelled"]
         assert rh.books.cancelled == [rh.books.paid[0].task_id]
         rh.clock.factor = 1000

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.flows.batch.report import BatchAccount, Item, earlier, summed_up, write
+from rh_prefect.flows.batch.report import BatchReport, Item, earlier, summarise, write
 from rh_prefect.jobs.journal.costs import COINS, Costs
 from rh_prefect.media.store import MediaStore
 
 FORMULAS = ['=HYPERLINK("https://x")', "+1+1", "-2", "@SUM(A1)", "\tx", "\r=1"]
 
 
-def written(folder: Path, *items: Item, counted: Decimal = Decimal(0)) -> tuple[BatchAccount, list[dict[str, str]]]:
+def written(folder: Path, *items: Item, counted: Decimal = Decimal(0)) -> tuple[BatchReport, list[dict[str, str]]]:
     store = MediaStore(str(folder / "out"))
-    account = summed_up("b", items, store=store, counted=lambda currency: counted)
+    account = summarise("b", items, store=store, counted=lambda currency: counted)
     write(account, items, store=store, about={})
     text = Path(account.csv_uri).read_bytes().decode()
     return account, list(csv.DictReader(io.StringIO(text, newline="")))

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import BatchUnfinished, JournalError, StoreError
+from rh_prefect.errors import BatchIncomplete, JournalError, StoreError
 from rh_prefect.flow_runs.cancellation import cancel_run
-from rh_prefect.flow_runs.queries import past_scope
+from rh_prefect.flow_runs.queries import recorded_scope
 from rh_prefect.flows import batch
-from rh_prefect.flows.batch import BatchAccount
+from rh_prefect.flows.batch import BatchReport
 from rh_prefect.flows.batch import progress as batches
 from rh_prefect.flows.batch.report import Item
 from rh_prefect.jobs.journal.costs import Costs
@@ -40,16 +40,16 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
         yield emulator
 
 
-async def run(rows: Any, **options: Any) -> BatchAccount:
+async def run(rows: Any, **options: Any) -> BatchReport:
     """A batch in a new flow run; its account, whether or not all is done."""
     try:
-        account: BatchAccount = await batch(rows, **{"model": PICTURE} | options)
-    except BatchUnfinished as error:
+        account: BatchReport = await batch(rows, **{"model": PICTURE} | options)
+    except BatchIncomplete as error:
         account = error.account
     return account
 
 
-def items(account: BatchAccount) -> list[dict[str, Any]]:
+def items(account: BatchReport) -> list[dict[str, Any]]:
     return list(json.loads(Path(account.json_uri).read_text())["items"])
 
 
@@ -186,7 +186,7 @@ async def test_an_earlier_run_s_cancellation_leaves_a_later_run_s_tasks_alone(sl
     assert (await run(prompts("a lighthouse"))).failed == 1
     later = asyncio.create_task(run(prompts("a lighthouse")))
     assert await asyncio.to_thread(slow.books.wait, lambda books: len(books.paid) == 1)
-    report = await LOOP.call(cancel_run(await past_scope(begun(tmp_path)[0]), by="a test"))
+    report = await LOOP.call(cancel_run(await recorded_scope(begun(tmp_path)[0]), by="a test"))
     assert (report.cancelled, report.failed) == ((), {})
     slow.clock.advance(600)
     assert (await later).is_complete
@@ -201,7 +201,7 @@ async def test_a_later_run_s_cancellation_ends_an_earlier_one_that_lives(slow: E
     second = asyncio.create_task(run(rows))
     while len(begun(tmp_path)) < 2:  # noqa: ASYNC110, it is a file that is waited for
         await asyncio.sleep(0.05)
-    await LOOP.call(cancel_run(await past_scope(begun(tmp_path)[1]), by="a test"))
+    await LOOP.call(cancel_run(await recorded_scope(begun(tmp_path)[1]), by="a test"))
     accounts = await asyncio.gather(first, second)
     assert [account.done for account in accounts] == [0, 0]
     # One that was just being submitted is cancelled right after.

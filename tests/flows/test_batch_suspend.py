@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from rh_prefect.emulator import Fault
-from rh_prefect.errors import BatchUnfinished
+from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.flows import batch, upscale
@@ -62,7 +62,7 @@ async def test_rows_that_fail_are_paid_for_once_and_the_others_go_on(heard: Desk
     await heard.until_it_rests(batch, run, 2)
     await heard.end()
     await until_woken(run)
-    with pytest.raises(BatchUnfinished):
+    with pytest.raises(BatchIncomplete):
         await rerun(batch, run)
     assert [item["state"] for item in items(tmp_path)] == ["done", "failed", "failed"]
     assert "no such face" in items(tmp_path)[1]["why"]
@@ -76,7 +76,7 @@ async def test_a_row_that_the_budget_had_too_little_left_for_is_tried_again_afte
     run = await unheard.begin(batch, rows=rows, model=PICTURE, wait="suspend", budget=0.1)
     await unheard.until_it_rests(batch, run, 2)
     await wake(unheard, run)
-    with pytest.raises(BatchUnfinished):
+    with pytest.raises(BatchIncomplete):
         await rerun(batch, run)
     assert sorted(item["state"] for item in items(tmp_path)) == ["done", "done", "not started"]
     assert len(unheard.paid) == 2

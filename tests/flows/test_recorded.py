@@ -10,7 +10,7 @@ import pytest
 
 from rh_prefect.flows.batch.journal_lookup import filled_in
 from rh_prefect.flows.batch.report import Item
-from rh_prefect.jobs.journal.budget import ledger_of
+from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.records import End, Record
@@ -25,7 +25,7 @@ async def filled(tmp_path: Path, item: Item, **records: Mapping[str, Record]) ->
     journal = FolderJournal(str(tmp_path / "journal"), scope="run")
     for key, one in {"first": FIRST, "second": SECOND}.items():
         await write(journal, records.get(key, {}), key=one)
-    (found,) = await filled_in([item], lambda _: [FIRST, SECOND], journal=journal, ledger=ledger_of(journal))
+    (found,) = await filled_in([item], lambda _: [FIRST, SECOND], journal=journal, ledger=spend_tracker_of(journal))
     return found
 
 

@@ -16,7 +16,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, JobCancelled
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import past_scope
+from rh_prefect.flow_runs.queries import recorded_scope
 from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.job_blocks import RunningHubModel
 from rh_prefect.jobs.admin import jobs_of
@@ -109,7 +109,7 @@ async def test_a_flow_run_that_is_cancelled_cancels_what_a_block_has_started(slo
         run = await block.atrigger()
         scope = current_scope()
         assert scope is not None
-        outside = await past_scope(scope.journal.scope)
+        outside = await recorded_scope(scope.journal.scope)
         report = await LOOP.call(cancel_run(outside, by="a test"))
         assert report.cancelled == (run.task_id,)
         with pytest.raises(JobCancelled):

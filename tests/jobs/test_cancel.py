@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.client.wire import RemoteOutput, TaskView, Usage
-from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, NoAnswer, TaskNotFound, api_error
+from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, ResponseLost, TaskNotFound, api_error
 from rh_prefect.jobs.admin import read_job
 from rh_prefect.jobs.cancel import LOOKS_FOR_OUTPUTS, PATIENCE, REMEMBER, CancelWatch, cancel_scope, cancel_task
 from rh_prefect.jobs.journal.journal import JSON, FolderJournal
@@ -101,7 +101,7 @@ async def test_a_task_that_could_not_be_cancelled_is_not_called_cancelled(query:
         await cancel_task(RunningHub(query, refuses=not_found()), TASK)
 
 
-@pytest.mark.parametrize("error", [KeyRejected("no", retry="fix-outside"), NoAnswer("HTTP 502")])
+@pytest.mark.parametrize("error", [KeyRejected("no", retry="fix-outside"), ResponseLost("HTTP 502")])
 async def test_a_cancellation_that_got_nowhere_is_an_error(error: Exception) -> None:
     with pytest.raises(type(error)):
         await cancel_task(RunningHub(RUNNING, refuses=error), TASK)

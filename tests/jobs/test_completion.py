@@ -13,7 +13,7 @@ from rh_prefect.errors import OutputsPending, TaskNotFound
 from rh_prefect.jobs.accounts.poller import GRACE, LONGEST_GAP, Poller
 from rh_prefect.jobs.cancel import CancelWatch, cancel_scope
 from rh_prefect.jobs.completion import CANCEL_LOOK_SECONDS, Waiter
-from rh_prefect.jobs.context import Call
+from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.events import Silent
 from rh_prefect.jobs.journal.journal import EndListener
 from rh_prefect.jobs.journal.records import End, Intent, JobView, Submit
@@ -72,7 +72,7 @@ class Place:
             account=SimpleNamespace(client=rh, poller=self.poller), free=lambda: None, untold=lambda _, error: error
         )
         self.waiter = Waiter(
-            Call(order_of(KEY), KEY, self.scope, None, Options(), Silent()),  # type: ignore[arg-type]
+            JobContext(order_of(KEY), KEY, self.scope, None, Options(), Silent()),  # type: ignore[arg-type]
             seat=seat,  # type: ignore[arg-type]
             clock=now,
             is_cancelled=lambda: cancels.look(self.journal, 1, fresh=False),

@@ -12,7 +12,7 @@ from rh_prefect import catalog, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JobCancelled, ModerationError
 from rh_prefect.jobs.events import JobEvent
-from rh_prefect.jobs.journal.budget import ledger_of
+from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.records import Cancelled
 from rh_prefect.jobs.outputs.result import Result
 from tests.support import samples
@@ -74,7 +74,7 @@ class Watched(PooledRun):
     def notify(self, event: JobEvent) -> None:
         super().notify(event)
         if event.state == "uploading":
-            self.reserved = ledger_of(self.journal).reserved()
+            self.reserved = spend_tracker_of(self.journal).reserved()
 
 
 async def test_a_call_without_a_budget_counts_before_its_inputs_are_sent(rh: Emulator, tmp_path: Path) -> None:

@@ -1,19 +1,19 @@
 from __future__ import annotations
 
 from rh_prefect.jobs import submission
-from rh_prefect.jobs.in_flight import ASKED
+from rh_prefect.jobs.in_flight import REQUESTED_KEYS
 
 
 def test_what_was_asked_for_in_many_runs_is_not_remembered_for_ever() -> None:
     """A25: the keys that were asked for are dropped, run by run, when there are many runs."""
     names = [f"a25-{number}" for number in range(4000)]
     for name in names:
-        ASKED[name].add("key")
-    kept = [name for name in names if name in ASKED]
+        REQUESTED_KEYS[name].add("key")
+    kept = [name for name in names if name in REQUESTED_KEYS]
     assert 0 < len(kept) < 1000
     assert kept[-1] == names[-1]
     for name in kept:
-        del ASKED[name]
+        del REQUESTED_KEYS[name]
 
 
 def test_submits_that_were_never_begun_are_not_remembered_for_ever() -> None:

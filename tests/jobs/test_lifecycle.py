@@ -10,11 +10,11 @@ import pytest
 from rh_prefect.errors import (
     AccountError,
     Busy,
+    ConnectFailed,
     InputError,
     JobCancelled,
     JobFailed,
     ModerationError,
-    NotDelivered,
     RunningHubError,
     SubmissionUnknown,
 )
@@ -250,7 +250,7 @@ def test_a_request_that_cannot_leave_is_tried_a_few_times_and_then_said() -> Non
     for n in range(1, 5):
         life.answers(*posts(n, away), (FreeSlot(), None), (Pause(n, NOT_DELIVERED, "connection refused"), None))
     life.answers(*posts(5, away))
-    assert "Nothing was paid" in life.raises(NotDelivered, FreeSlot(), None).message
+    assert "Nothing was paid" in life.raises(ConnectFailed, FreeSlot(), None).message
 
 
 def test_only_requests_in_a_row_that_cannot_leave_are_counted() -> None:
@@ -260,7 +260,7 @@ def test_only_requests_in_a_row_that_cannot_leave_are_counted() -> None:
         pause = Pause(n, answer.code, answer.reason)
         life.answers(*posts(n, answer), (FreeSlot(full=answer is BUSY), None), (pause, None))
     life.answers(*posts(4, away))
-    life.raises(NotDelivered, FreeSlot(), None)
+    life.raises(ConnectFailed, FreeSlot(), None)
 
 
 def test_a_claim_that_was_given_up_is_followed_by_a_new_one() -> None:
@@ -396,11 +396,11 @@ def test_bringing_home_never_submits() -> None:
 
 
 def test_busy_is_transient_and_unknown_is_not() -> None:
-    from rh_prefect.errors import NoAnswer, Transient
+    from rh_prefect.errors import ResponseLost, Transient
 
     assert issubclass(Busy, Transient)
-    assert issubclass(NotDelivered, Transient)
-    assert not issubclass(NoAnswer, Transient)
+    assert issubclass(ConnectFailed, Transient)
+    assert not issubclass(ResponseLost, Transient)
 
 
 def test_a_graph_that_runninghub_calls_broken_is_cancelled_at_once_and_never_paid_for_again() -> None:

@@ -14,13 +14,13 @@ from websockets.asyncio.server import ServerConnection, serve
 from rh_prefect.client import Client, TaskView
 from rh_prefect.client.progress import ProgressEvent
 from rh_prefect.jobs import node_progress
-from rh_prefect.jobs.context import Call
+from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.node_progress import AT_ONCE, Lines, NodeProgress
 from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.requests.request import Order
+from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.store import MediaStore
 
 NAMES = {"6": "CLIPTextEncode", "3": "KSampler", "8": "VAEDecode"}
@@ -84,10 +84,10 @@ def told() -> Told:
 
 
 @pytest.fixture
-def call(tmp_path: Path, told: Told) -> Call:
-    order = Order("workflow/1", "/task/openapi/create", "site", {}, "b" * 40, node_names=NAMES)
+def call(tmp_path: Path, told: Told) -> JobContext:
+    order = JobRequest("workflow/1", "/task/openapi/create", "site", {}, "b" * 40, node_names=NAMES)
     scope, store = FolderScope(FolderJournal(str(tmp_path), scope="test")), MediaStore(str(tmp_path / "out"))
-    return Call(order, "key", scope, store, Options(), told)
+    return JobContext(order, "key", scope, store, Options(), told)
 
 
 def seen(url: str) -> TaskView:
@@ -128,7 +128,7 @@ async def says_nonsense(connection: ServerConnection) -> None:
 
 @pytest.mark.parametrize("handle", [says_nothing, says_nonsense])
 async def test_a_socket_that_says_nothing_of_use_is_closed_with_the_job(
-    call: Call, client: Client, told: Told, handle: Callable[[ServerConnection], Awaitable[None]]
+    call: JobContext, client: Client, told: Told, handle: Callable[[ServerConnection], Awaitable[None]]
 ) -> None:
     socket = Socket(handle)
     async with at_address(socket) as url:
@@ -140,7 +140,7 @@ async def test_a_socket_that_says_nothing_of_use_is_closed_with_the_job(
 
 
 async def test_a_connection_that_is_refused_or_never_answered_ends_the_telling_and_nothing_else(
-    call: Call, client: Client, told: Told
+    call: JobContext, client: Client, told: Told
 ) -> None:
     came = asyncio.Event()
 
@@ -164,7 +164,7 @@ async def test_a_connection_that_is_refused_or_never_answered_ends_the_telling_a
     assert told.lines == []
 
 
-async def test_a_start_that_offers_no_address_opens_nothing(call: Call, client: Client) -> None:
+async def test_a_start_that_offers_no_address_opens_nothing(call: JobContext, client: Client) -> None:
     progress = NodeProgress(call, "1", client)
     with progress.during(TaskView(task_id="1", status="QUEUED")):
         assert not node_progress._watching
@@ -173,7 +173,7 @@ async def test_a_start_that_offers_no_address_opens_nothing(call: Call, client: 
         assert not node_progress._watching, "it is another task's"
 
 
-async def test_only_so_many_are_watched_at_a_time(call: Call, client: Client) -> None:
+async def test_only_so_many_are_watched_at_a_time(call: JobContext, client: Client) -> None:
     socket = Socket(says_nothing)
     async with at_address(socket) as url:
         watched = [NodeProgress(call, "1", client).during(seen(url)) for _ in range(AT_ONCE + 1)]

@@ -14,7 +14,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from rh_prefect.jobs.journal.call_path import Address, Place
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Found
 from rh_prefect.jobs.journal.journal import Journal
-from tests.support.paid_branches import PaidBranches
+from tests.support.branch_programs import PaidBranches
 from tests.support.searching import first_finding, search
 
 

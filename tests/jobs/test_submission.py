@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.client.wire import TaskView
-from rh_prefect.errors import InputError, JournalError, NoAnswer, NotDelivered, api_error
+from rh_prefect.errors import ConnectFailed, InputError, JournalError, ResponseLost, api_error
 from rh_prefect.jobs.admin import adopt, forget
 from rh_prefect.jobs.journal.identity import media_mark
 from rh_prefect.jobs.journal.journal import FolderJournal
@@ -19,8 +19,8 @@ from rh_prefect.jobs.journal.process import current_owner, uptime
 from rh_prefect.jobs.journal.records import Answer, End, Intent, JobView, Resolution
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED, NOT_SENT
-from rh_prefect.jobs.requests.request import Order
-from rh_prefect.jobs.submission import Desk
+from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.submission import Submitter
 from tests.support.job_records import BASE, KEY, TASK, dead_owner, intent, ticket, unknown, write
 
 QUEUED = TaskView(task_id=TASK, status="QUEUED")
@@ -77,7 +77,7 @@ def rh() -> RunningHub:
     return RunningHub()
 
 
-class OneAccount(Desk):
+class OneAccount(Submitter):
     """Posts on the only account that there is."""
 
     rh: Any
@@ -86,7 +86,7 @@ class OneAccount(Desk):
         return await super().post(intent, n, links, client=self.rh)
 
 
-OpenDesk = Callable[..., Desk]
+OpenDesk = Callable[..., Submitter]
 
 
 @pytest.fixture
@@ -95,11 +95,11 @@ def open_desk(journal: Flaky, spool: Spool, rh: RunningHub) -> OpenDesk:
 
     def opened(
         payload: Mapping[str, Any] | None = None, *, sleep: Any = None, base: str = BASE, clock: Any = uptime
-    ) -> Desk:
+    ) -> Submitter:
         async def no_sleep(_: float) -> None:
             pass
 
-        order = Order(model="m", endpoint="m", site="s", payload=payload or {"prompt": "x"}, base=base)
+        order = JobRequest(model="m", endpoint="m", site="s", payload=payload or {"prompt": "x"}, base=base)
         desk = OneAccount(
             order, key=KEY, job=f"run/{KEY}", journal=journal, spool=spool, sleep=sleep or no_sleep, clock=clock
         )
@@ -113,7 +113,7 @@ def mine(**facts: Any) -> Intent:
     return intent(owner=current_owner(), **facts)
 
 
-async def submitted(desk: Desk, n: int = 1, claim: Intent | None = None) -> Any:
+async def submitted(desk: Submitter, n: int = 1, claim: Intent | None = None) -> Any:
     claimed = await desk.claim(n, claim or mine())
     assert claimed is not None
     return await desk.record_answer(claimed, n, await desk.post(claimed, n, {}))
@@ -164,9 +164,9 @@ async def test_a_prompt_that_looks_like_a_mark_is_a_prompt(open_desk: OpenDesk, 
 @pytest.mark.parametrize(
     ("error", "outcome", "code", "retry"),
     [
-        (NotDelivered("refused"), "refused", NOT_DELIVERED, "pace"),
+        (ConnectFailed("refused"), "refused", NOT_DELIVERED, "pace"),
         (InputError("no JSON"), "refused", NOT_SENT, "final"),
-        (NoAnswer("read timeout"), "unknown", "", "unknown"),
+        (ResponseLost("read timeout"), "unknown", "", "unknown"),
         (api_error("421", doing="x", submitting=True), "refused", "421", "pace"),
         (api_error("1501", doing="x", submitting=True), "refused", "1501", "final"),
         (api_error("1014", doing="x", submitting=True), "refused", "1014", "fix-outside"),
@@ -358,7 +358,7 @@ async def test_a_late_refusal_settles_it_too(open_desk: OpenDesk, journal: Flaky
 async def test_a_late_answer_that_is_unknown_as_well_changes_nothing(
     open_desk: OpenDesk, journal: Flaky, rh: RunningHub
 ) -> None:
-    rh.answer = NoAnswer("read timeout")
+    rh.answer = ResponseLost("read timeout")
     rh.meanwhile = lambda: write(journal, {"answer-1": unknown("no answer in 100 s")})
     submit = await submitted(open_desk())
     assert submit.state == "unknown"
@@ -421,7 +421,7 @@ async def test_the_ticket_is_spooled_off_the_loops_thread(
     """A26: the submit's own thread goes on while the ticket is flushed to the disk."""
     threads: list[int] = []
     spool = Spool(tmp_path / "flushed", flush=lambda _: threads.append(threading.get_ident()))
-    order = Order(model="m", endpoint="m", site="s", payload={"prompt": "x"}, base=BASE)
+    order = JobRequest(model="m", endpoint="m", site="s", payload={"prompt": "x"}, base=BASE)
     desk = OneAccount(order, key=KEY, job=f"run/{KEY}", journal=journal, spool=spool, sleep=asyncio.sleep)
     desk.rh = rh
     assert (await submitted(desk)).state == "ticket"

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from rh_prefect.jobs.suspension import Left, Round, Verdict
+from rh_prefect.jobs.suspension import Detached, SuspendGroup, Verdict
 
-ONE, TWO = (Left(job=f"run/{name}", n=1, task_id=name) for name in ("one", "two"))
+ONE, TWO = (Detached(job=f"run/{name}", n=1, task_id=name) for name in ("one", "two"))
 
 
 class Decider:
@@ -17,10 +17,10 @@ class Decider:
 
     def __init__(self, verdict: Verdict = "leave", *, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
         self.verdict = verdict
-        self.asked: list[set[Left]] = []
+        self.asked: list[set[Detached]] = []
         self.meanwhile = meanwhile
 
-    async def __call__(self, tasks: Sequence[Left]) -> Verdict:
+    async def __call__(self, tasks: Sequence[Detached]) -> Verdict:
         self.asked.append(set(tasks))
         if self.meanwhile is not None:
             await self.meanwhile()
@@ -30,7 +30,7 @@ class Decider:
 class Waiting:
     """A party that waits for a task in a round."""
 
-    def __init__(self, together: Round, task: Left) -> None:
+    def __init__(self, together: SuspendGroup, task: Detached) -> None:
         self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.looks = 0
         self.over = asyncio.ensure_future(together.wait(task, self._ends(), look=self._look))
@@ -49,7 +49,7 @@ async def settle() -> None:
 
 async def test_it_is_left_when_the_last_one_is_in() -> None:
     decider = Decider()
-    together = Round(decider)
+    together = SuspendGroup(decider)
     await together.expect(2)
     first = Waiting(together, ONE)
     await settle()
@@ -61,7 +61,7 @@ async def test_it_is_left_when_the_last_one_is_in() -> None:
 
 
 async def test_a_party_that_is_over_is_not_waited_for() -> None:
-    together = Round(Decider())
+    together = SuspendGroup(Decider())
     await together.expect(2)
     first = Waiting(together, ONE)
     await settle()
@@ -71,7 +71,7 @@ async def test_a_party_that_is_over_is_not_waited_for() -> None:
 
 async def test_where_nothing_runs_there_is_nothing_to_leave() -> None:
     decider = Decider()
-    together = Round(decider)
+    together = SuspendGroup(decider)
     await together.expect(1)
     await together.end()
     await settle()
@@ -80,7 +80,7 @@ async def test_where_nothing_runs_there_is_nothing_to_leave() -> None:
 
 
 async def test_what_ends_before_the_last_one_is_in_is_returned() -> None:
-    together = Round(Decider())
+    together = SuspendGroup(Decider())
     await together.expect(2)
     first = Waiting(together, ONE)
     first.end.set_result("done")
@@ -93,7 +93,7 @@ async def test_what_ends_before_the_last_one_is_in_is_returned() -> None:
 
 
 async def test_a_failure_is_raised_as_ever() -> None:
-    together = Round(Decider())
+    together = SuspendGroup(Decider())
     await together.expect(2)
     first = Waiting(together, ONE)
     first.end.set_exception(TimeoutError("too long"))
@@ -103,7 +103,7 @@ async def test_a_failure_is_raised_as_ever() -> None:
 
 @pytest.mark.parametrize("verdict", ["stay", "ended"])
 async def test_who_may_not_leave_stays_until_the_end(verdict: Verdict) -> None:
-    together = Round(Decider(verdict))
+    together = SuspendGroup(Decider(verdict))
     await together.expect(1)
     first = Waiting(together, ONE)
     await settle()
@@ -114,10 +114,10 @@ async def test_who_may_not_leave_stays_until_the_end(verdict: Verdict) -> None:
 
 
 async def test_who_cannot_find_out_stays(caplog: pytest.LogCaptureFixture) -> None:
-    async def fails(_: Sequence[Left]) -> Verdict:
+    async def fails(_: Sequence[Detached]) -> Verdict:
         raise OSError("no journal")
 
-    together = Round(fails)
+    together = SuspendGroup(fails)
     await together.expect(1)
     first = Waiting(together, ONE)
     await settle()
@@ -136,7 +136,7 @@ async def test_what_ends_while_it_is_decided_is_not_left_and_it_is_decided_again
             await settle()
 
     decider = Decider(meanwhile=ends)
-    together = Round(decider)
+    together = SuspendGroup(decider)
     await together.expect(2)
     waiting += [Waiting(together, ONE), Waiting(together, TWO)]
     assert await waiting[0].over == "done"
@@ -148,7 +148,7 @@ async def test_what_ends_while_it_is_decided_is_not_left_and_it_is_decided_again
 
 
 async def test_who_waits_for_another_party_s_job_keeps_nobody_from_leaving() -> None:
-    together = Round(Decider())
+    together = SuspendGroup(Decider())
     await together.expect(2)
     first = Waiting(together, ONE)
     await settle()
@@ -157,7 +157,7 @@ async def test_who_waits_for_another_party_s_job_keeps_nobody_from_leaving() -> 
 
 
 async def test_whoever_stops_waiting_leaves_nothing_behind() -> None:
-    together = Round(Decider())
+    together = SuspendGroup(Decider())
     await together.expect(2)
     first = Waiting(together, ONE)
     await settle()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.client.wire import RemoteOutput, TaskView
-from rh_prefect.errors import JournalError, NoAnswer
+from rh_prefect.errors import JournalError, ResponseLost
 from rh_prefect.jobs.accounts.poller import LONGEST_FIRST, LONGEST_LATER, REMEMBERED, SURPRISES_THAT_COUNT, Poller
 from tests.support.virtual_time import in_virtual_time, now, settle
 
@@ -32,7 +32,7 @@ class Tasks:
         self.looks.append((task_id, round(now(), 1)))
         if self.blips:
             self.blips -= 1
-            raise NoAnswer("blip")
+            raise ResponseLost("blip")
         is_over = now() >= self.ends.get(task_id, float("inf"))
         return (SUCCESS if is_over else RUNNING).model_copy(update={"task_id": task_id})
 

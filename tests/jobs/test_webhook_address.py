@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import ConfigError, RequestRefused
+from rh_prefect.errors import ConfigError, RequestRejected
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.webhook_address import callback_of
 from rh_prefect.settings import Settings
@@ -62,7 +62,7 @@ async def test_a_refusal_that_repeats_the_address_is_recorded_without_the_secret
     hooked: Emulator, tmp_path: Path
 ) -> None:
     hooked.faults.add(Fault("submit", kind="code", code="1007", message=f"bad webhookUrl {NOWHERE}/hook/{TOKEN}/x"))
-    with pytest.raises(RequestRefused, match=r"bad webhookUrl") as error:
+    with pytest.raises(RequestRejected, match=r"bad webhookUrl") as error:
         await run()
     assert TOKEN not in str(error.value)
     assert "bad webhookUrl" in recorded(tmp_path / "journal")

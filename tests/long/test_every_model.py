@@ -9,9 +9,9 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
+from tests.support.emulator_verdicts import WireReading
 from tests.support.smallest import run_all, small_emulator
 from tests.support.two_readings import requests
-from tests.support.wire_reading import WireReading
 
 pytestmark = pytest.mark.long
 

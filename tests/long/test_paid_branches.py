@@ -6,7 +6,7 @@ import pytest
 from hypothesis import seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.support.paid_branches import PaidBranches
+from tests.support.branch_programs import PaidBranches
 from tests.support.searching import search
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]

@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect.client.wire import TaskView
 from rh_prefect.connection import disconnect
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import PastScope
+from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.jobs.admin import jobs_of
 from rh_prefect.jobs.cancel import cancel_scope
 from rh_prefect.jobs.journal.records import Intent
@@ -55,7 +55,7 @@ async def test_8000_jobs_are_listed_in_one_go_and_the_first_is_cancelled_long_be
         return hub
 
     began = time.monotonic()
-    report = await cancel_scope(PastScope(FlowRunJournal(run), "run", "flow", 1), client_for, by="a test")
+    report = await cancel_scope(RecordedScope(FlowRunJournal(run), "run", "flow", 1), client_for, by="a test")
     all_read = time.monotonic() - began
     assert len(report.cancelled) == RUNNING
     assert report.failed == {}

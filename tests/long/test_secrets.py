@@ -233,10 +233,10 @@ def test_no_secret_is_found_anywhere(
     everything = show.everything(str(samples.png(tmp_path / "photo.png")))
     batch = show.batch()
     told = told_by(everything)
-    assert (batch.ended(), batch.wait_for("failed")["errors"][0]["type"]) == (1, "BatchUnfinished")
+    assert (batch.ended(), batch.wait_for("failed")["errors"][0]["type"]) == (1, "BatchIncomplete")
     crashed = {how: show.crash(how) for how in ("key", "password", "graph")}
     errors = {how: child.wait_for("failed")["errors"][0]["type"] for how, child in crashed.items()}
-    assert errors == {"key": "KeyRejected", "password": "RequestRefused", "graph": "SubmissionUnknown"}
+    assert errors == {"key": "KeyRejected", "password": "RequestRejected", "graph": "SubmissionUnknown"}
     show.cancel()
     show.rest()
     waiting = show.spool()
@@ -277,8 +277,8 @@ def told_by(child: Child) -> dict[str, str]:
         **dict.fromkeys(("lost", "lost-graph"), "SubmissionUnknown"),
         "failing": "JobFailed",
         "rejected": "KeyRejected",
-        "locked": "RequestRefused",
-        "broken": "RequestRefused",
+        "locked": "RequestRejected",
+        "broken": "RequestRejected",
     }
     return told
 

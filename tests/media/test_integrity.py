@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.media.integrity import Flaw, flaw_of
+from rh_prefect.media.integrity import DownloadDefect, flaw_of
 from rh_prefect.media.probe import probe
 from tests.support import samples
 
@@ -51,13 +51,13 @@ def test_a_text_is_fine_where_a_text_may_come(tmp_path: Path, extension: str) ->
 @pytest.mark.parametrize("extension", ["png", "jpeg", "mp4", "mp3", "glb", "zip"])
 def test_a_page_in_place_of_a_file_is_never_taken_for_it(tmp_path: Path, extension: str, data: bytes) -> None:
     # Without a hash: however often it comes, it is not what was paid for.
-    assert flaw_of(written(tmp_path / "a.part", data), extension=extension) == Flaw("a web page or a message")
+    assert flaw_of(written(tmp_path / "a.part", data), extension=extension) == DownloadDefect("a web page or a message")
 
 
 def test_an_empty_file_is_one_only_where_it_may_be_empty(tmp_path: Path) -> None:
     empty = written(tmp_path / "a.part", b"")
-    assert flaw_of(empty, extension="png") == Flaw("an empty file")
-    assert flaw_of(empty, extension="txt") == Flaw("an empty file", hashlib.sha256(b"").hexdigest())
+    assert flaw_of(empty, extension="png") == DownloadDefect("an empty file")
+    assert flaw_of(empty, extension="txt") == DownloadDefect("an empty file", hashlib.sha256(b"").hexdigest())
 
 
 @pytest.mark.parametrize(("make", "extension"), [(samples.png, "png"), (samples.mp4, "mp4"), (samples.wav, "wav")])
@@ -65,4 +65,4 @@ def test_half_a_file_is_broken_and_known_again(tmp_path: Path, make: Callable[[P
     whole = make(tmp_path / "whole").read_bytes()
     half = whole[: len(whole) // 2]
     flaw = flaw_of(written(tmp_path / "a.part", half), extension=extension)
-    assert flaw == Flaw(f"a broken {extension}", hashlib.sha256(half).hexdigest())
+    assert flaw == DownloadDefect(f"a broken {extension}", hashlib.sha256(half).hexdigest())

@@ -11,7 +11,7 @@ import pytest
 from rh_prefect import models
 from rh_prefect.client import Client, TaskView, is_task_id, read_delivery
 from rh_prefect.client.wire import RemoteOutput, read_outputs
-from rh_prefect.errors import NoAnswer, SubmissionUnknown
+from rh_prefect.errors import ResponseLost, SubmissionUnknown
 from rh_prefect.jobs.outputs.partial_files import part_file, remove
 from rh_prefect.tasks import generate
 from tests.support.wire_server import Asked, Step, WireServer, reply, task
@@ -48,7 +48,7 @@ async def test_a_task_id_that_is_not_valid_leaves_the_outcome_unknown(bad: objec
     async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
         wire.plays(reply(task(bad)), reply(task(bad, errorCode="1007", errorMessage="no")))
         for _ in range(2):
-            with pytest.raises(NoAnswer, match=r"task id that is not valid.*may exist and be paid for") as caught:
+            with pytest.raises(ResponseLost, match=r"task id that is not valid.*may exist and be paid for") as caught:
                 await client.submit(MODEL, {})
             assert "\n" not in caught.value.message
             assert "\x1b" not in caught.value.message
@@ -60,7 +60,7 @@ async def test_a_prompt_id_that_is_not_valid_leaves_the_outcome_unknown(bad: str
     """B1: the same for a prompt of the native proxy."""
     async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
         wire.plays(reply({"prompt_id": bad, "number": 1, "node_errors": {}}))
-        with pytest.raises(NoAnswer, match="prompt id that is not valid"):
+        with pytest.raises(ResponseLost, match="prompt id that is not valid"):
             await client.submit("/proxy", {"prompt": {"1": {"class_type": "x", "inputs": {}}}})
 
 
@@ -145,7 +145,7 @@ async def test_a_query_about_another_task_shows_its_id_escaped() -> None:
     """B1: an id in an answer to a query stands escaped in the message."""
     async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
         wire.plays(reply(task("\x1b[2J\n9")))
-        with pytest.raises(NoAnswer, match="another task") as caught:
+        with pytest.raises(ResponseLost, match="another task") as caught:
             await client.query("5")
         assert "\x1b" not in caught.value.message
 

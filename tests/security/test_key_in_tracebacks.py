@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from rh_prefect.client import Client, ComfyFile
-from rh_prefect.errors import ConfigError, NotDelivered, RunningHubError
+from rh_prefect.errors import ConfigError, ConnectFailed, RunningHubError
 from tests.support.wire_server import Step, WireServer, cut, raw, reply, stall
 
 KEY = "canary0123456789abcdef0123456789"
@@ -209,6 +209,6 @@ async def test_what_the_caller_was_handling_before_keeps_its_frames() -> None:
         try:
             raise LookupError("mine")
         except LookupError as mine:
-            with pytest.raises(NotDelivered):
+            with pytest.raises(ConnectFailed):
                 await client.queue_status()
             assert mine.__traceback__ is not None

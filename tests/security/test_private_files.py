@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.client import Client
-from rh_prefect.errors import NoAnswer
+from rh_prefect.errors import ResponseLost
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.outputs.partial_files import part_file
@@ -62,7 +62,7 @@ async def test_an_unfinished_download_is_private_and_a_published_file_is_not(tmp
     async with WireServer() as wire, Client("key", base_url=wire.url) as client:
         wire.plays(reply(body[:40], length=100, headers={"ETag": '"1"'}))
         with part_file(tmp_path / "state" / "parts", "5-1") as part:
-            with pytest.raises(NoAnswer):
+            with pytest.raises(ResponseLost):
                 await client.download(f"{wire.url}/a.bin", part)
             assert part.read_bytes() == body[:40]
             assert_private(tmp_path / "state")

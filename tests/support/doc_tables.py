@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rh_prefect import errors
 from rh_prefect.emulator import assumptions
-from tests.support import client_payloads, promises
+from tests.support import promises, public_client_payloads
 
 DOCS = Path(__file__).parents[2] / "docs"
 _LONGEST_VALUE = 60
@@ -97,7 +97,7 @@ def _proofs(row: str) -> str:
 def payloads() -> str:
     """Payloads as public clients make them, and what is said of each."""
     head = ("client or list", "payloads", "accepted by the emulator", "refused, and why", "sent by this package")
-    return _table(head, client_payloads.table_rows())
+    return _table(head, public_client_payloads.table_rows())
 
 
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {

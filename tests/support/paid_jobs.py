@@ -22,7 +22,7 @@ from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.journal.records import Submit
 from rh_prefect.jobs.lifecycle import Policy, is_hopeless
 from tests.support.books import Books
-from tests.support.course import MOST_AT_WORK, ROUNDS, Course, numbers, pick
+from tests.support.fault_machine import MOST_AT_WORK, ROUNDS, Course, numbers, pick
 from tests.support.stepped import SCOPE, Process
 from tests.support.tiny_hub import PRICE
 

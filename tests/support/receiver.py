@@ -20,8 +20,8 @@ from pydantic import SecretStr
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.webhook_address import Callback
 from rh_prefect.webhook import create_app
-from rh_prefect.webhook.resumer import SHORTEST, Watchman
-from rh_prefect.webhook.verification import Confirmer
+from rh_prefect.webhook.resumer import SHORTEST, SuspendedRunResumer
+from rh_prefect.webhook.verification import Verifier
 from tests.support.prefect_server import free_port
 
 TOKEN = "canary-token-of-the-receiver"
@@ -38,8 +38,8 @@ def receiver(*, haste: float = 50.0) -> Iterator[Callback]:
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds / haste)
 
-    watchman = Watchman(shortest=SHORTEST / haste)
-    app = create_app(token=SecretStr(TOKEN), confirmer=Confirmer(sleep=sleep, on_end=watchman.hear), watchman=watchman)
+    watchman = SuspendedRunResumer(shortest=SHORTEST / haste)
+    app = create_app(token=SecretStr(TOKEN), confirmer=Verifier(sleep=sleep, on_end=watchman.hear), watchman=watchman)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # Prefect's settings of a test are context variables, which a new thread would not see.

@@ -20,15 +20,15 @@ from typing import Any, TypeAlias
 from pydantic import SecretStr
 
 from rh_prefect.client.wire.task import TaskView
-from rh_prefect.errors import JournalError, NoAnswer, NotDelivered, RunningHubError
+from rh_prefect.errors import ConnectFailed, JournalError, ResponseLost, RunningHubError
 from rh_prefect.jobs import submission
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.admin import replay_spool
 from rh_prefect.jobs.cancel import CancelReport, CancelWatch, cancel_scope
-from rh_prefect.jobs.context import Call
-from rh_prefect.jobs.driver import Runner, World
+from rh_prefect.jobs.context import JobContext
+from rh_prefect.jobs.driver import JobDriver, Services
 from rh_prefect.jobs.events import Silent
-from rh_prefect.jobs.journal.budget import Ledger, Money
+from rh_prefect.jobs.journal.budget import Money, SpendTracker
 from rh_prefect.jobs.journal.call_registry import CallRegistry
 from rh_prefect.jobs.journal.journal import JSON
 from rh_prefect.jobs.journal.process import Owner, is_surely_dead
@@ -36,7 +36,7 @@ from rh_prefect.jobs.journal.records import Intent, Submit
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.requests.request import Order
+from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.jobs.scope_checks import is_empty
 from rh_prefect.jobs.webhook_address import Callback
 from rh_prefect.memory_cache import SingleFlight
@@ -157,9 +157,9 @@ class Process:
         self._body = machine.embody(name)
         self.journal = _Journal(self)
         self._line = _Line(self)
-        self._ledger = Ledger(self.journal)
+        self._ledger = SpendTracker(self.journal)
         self._were_empty: SingleFlight[str, bool] = SingleFlight(100)
-        self._world = World(
+        self._world = Services(
             spool=machine.spool,
             cancels=CancelWatch(clock=now),
             sleep=asyncio.sleep,
@@ -244,7 +244,7 @@ class Process:
 
     async def run_job(
         self,
-        order: Order,
+        order: JobRequest,
         key: str,
         policy: Policy,
         *,
@@ -264,9 +264,9 @@ class Process:
         """
         scope = Run(self.journal, self.attempt, task_attempt)
         # What is downloaded is other tests' business, so no store is ever asked for a file.
-        call = Call(order, key, scope, None, Options(), Silent(), callback=CALLBACK)  # type: ignore[arg-type]
+        call = JobContext(order, key, scope, None, Options(), Silent(), callback=CALLBACK)  # type: ignore[arg-type]
         facts = {"owner": self._body.owner, "submit_timeout": SUBMIT_TIMEOUT, "attempt": self.attempt}
-        runner = Runner(
+        runner = JobDriver(
             call,
             policy=policy,
             seat=_Seat(self._line),  # type: ignore[arg-type]  # slots and accounts are other tests' business
@@ -290,8 +290,10 @@ class Process:
         return await cancel_scope(Run(self.journal, self.attempt), client_for, by="a person", clock=now)
 
 
-def order_of(job: str) -> Order:
-    return Order(model="m", endpoint="m", site="s", payload={"prompt": job}, base=job, estimate=PRICE, currency="CNY")
+def order_of(job: str) -> JobRequest:
+    return JobRequest(
+        model="m", endpoint="m", site="s", payload={"prompt": job}, base=job, estimate=PRICE, currency="CNY"
+    )
 
 
 class _Journal:
@@ -345,19 +347,19 @@ class _Line:
         task: TinyTask = await self._process.io(
             f"submit {job} {n}",
             lambda: self._process.post(job, int(n), str(payload["prompt"])),
-            lost=lambda: NoAnswer("no answer"),
-            unsent=lambda: NotDelivered("no connection"),
+            lost=lambda: ResponseLost("no answer"),
+            unsent=lambda: ConnectFailed("no connection"),
             expires=now() + SUBMIT_TIMEOUT,
         )
         return TaskView(task_id=task.task_id, status="QUEUED")
 
     async def query(self, task_id: str) -> TaskView:
-        hub, lost = self._process.hub, lambda: NoAnswer("no answer")
+        hub, lost = self._process.hub, lambda: ResponseLost("no answer")
         view: TaskView = await self._process.io(f"query {task_id}", lambda: hub.query(task_id), lost=lost)
         return view
 
     async def cancel(self, task_id: str) -> None:
-        hub, lost = self._process.hub, lambda: NoAnswer("no answer")
+        hub, lost = self._process.hub, lambda: ResponseLost("no answer")
         await self._process.io(f"cancel {task_id}", lambda: hub.cancel(task_id), lost=lost)
 
 
@@ -369,7 +371,7 @@ class _Looks:
         while True:
             try:
                 view = await self._line.query(task_id)
-            except NoAnswer:
+            except ResponseLost:
                 view = TaskView(task_id=task_id, status="RUNNING")
             on_change(view)
             if is_settled(view):

@@ -21,13 +21,13 @@ from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.job_observer import run_observer
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import PastScope
+from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.account_registry import Key, member, payer
 from rh_prefect.jobs.admin import adopt, forget
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
-from rh_prefect.jobs.engine import Payer
+from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.events import JobEvent, Observer
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.loop_thread import LOOP
@@ -90,7 +90,7 @@ class Trial:
     def key(self) -> Key:
         return Key(SecretStr(self.rh.key), self.rh.url)
 
-    async def desk(self) -> Payer:
+    async def desk(self) -> JobEngine:
         """Who pays for it; on the package's loop thread."""
         return payer([self.key], settings=self.settings)
 
@@ -141,7 +141,7 @@ class Trial:
 
     async def cancel(self) -> CancelReport:
         """Cancels the run's first attempt as the hook does."""
-        here = PastScope(self.journal, run="", flow=trial.name, attempt=1)
+        here = RecordedScope(self.journal, run="", flow=trial.name, attempt=1)
 
         async def client_for(intent: Intent) -> Client:
             return await (await self.desk()).client_of(intent)

@@ -13,7 +13,7 @@ import pytest
 from rh_prefect import catalog, generate, models
 from rh_prefect.catalog import Param
 from rh_prefect.emulator import Emulator
-from rh_prefect.errors import BudgetExceeded, RequestRefused
+from rh_prefect.errors import BudgetExceeded, RequestRejected
 from tests.support import samples
 from tests.support.link_server import sha256
 
@@ -68,7 +68,7 @@ async def test_without_a_price_a_budget_asks_runninghub(ahead: Emulator) -> None
 
 
 async def test_an_endpoint_that_runninghub_does_not_know_either_costs_nothing(rh: Emulator) -> None:
-    with pytest.raises(RequestRefused, match="1001"):
+    with pytest.raises(RequestRejected, match="1001"):
         await generate(models.custom("luma/uni-8/image-edit", prompt="x"), scope="night")
     assert not rh.books.paid
 

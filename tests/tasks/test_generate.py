@@ -13,7 +13,7 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import AmbiguousCall, InputError, JobFailed, SubmissionUnknown
-from rh_prefect.jobs.in_flight import ASKED
+from rh_prefect.jobs.in_flight import REQUESTED_KEYS
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many
@@ -106,7 +106,7 @@ async def test_what_another_process_began_in_a_scope_that_was_empty_is_not_paid_
         elsewhere.setenv("RH_STATE_DIR", str(tmp_path / "elsewhere"))
         elsewhere.setenv("RH_JOURNAL", str(tmp_path / "state" / "journal"))
         theirs = await run(asked, key="job-of-both")
-    ASKED["test"].clear()
+    REQUESTED_KEYS["test"].clear()
     monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "state" / "journal"))
     ours = await run(asked, key="job-of-both")
     assert ours.task_id == theirs.task_id

@@ -16,7 +16,7 @@ from prefect.futures import PrefectConcurrentFuture
 from rh_prefect import flow, tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.builtin import RESTYLE, TEXT_TO_IMAGE
-from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RequestRefused, SubmissionUnknown
+from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RequestRejected, SubmissionUnknown
 from rh_prefect.flow_runs import job_observer
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import platform
@@ -141,7 +141,7 @@ async def test_a_graph_that_fails_names_its_node(rh: Emulator, tmp_path: Path) -
 
 
 async def test_a_graph_that_comfyui_refuses_costs_nothing(rh: Emulator) -> None:
-    with pytest.raises(RequestRefused, match="node 3"):
+    with pytest.raises(RequestRejected, match="node 3"):
         await run(graph(n3_steps=0))
     assert not prompts(rh)
 

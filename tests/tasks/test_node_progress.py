@@ -12,7 +12,7 @@ import pytest
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
 from rh_prefect.flow_runs import job_observer
-from rh_prefect.flow_runs.run_status import Board
+from rh_prefect.flow_runs.run_status import RunStatus
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import platform
@@ -64,7 +64,7 @@ async def test_a_waiting_job_tells_which_node_runs_and_how_far_it_is(
     await until(lambda: rh.books.paid)
     rh.clock.advance(QUEUED + 0.6 * RUNNING)
     await until(lambda: any(step.startswith("KSampler ") for step in steps(told)))
-    board = Board()
+    board = RunStatus()
     for event in told:
         board.take(event)
     assert board.line.startswith("0 of 1 jobs done; workflow/")

@@ -9,7 +9,7 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import InputError, MediaError, NoAnswer, TaskNotFound
+from rh_prefect.errors import InputError, MediaError, ResponseLost, TaskNotFound
 from rh_prefect.tasks import platform
 from tests.emulator.caller import Caller
 from tests.support import samples
@@ -115,7 +115,7 @@ async def test_a_question_without_an_answer_is_asked_again_and_one_with_an_answe
 
 async def test_what_makes_something_is_not_asked_again_when_its_answer_is_lost(rh: Emulator) -> None:
     rh.faults.add(Fault("assets", kind="html"))
-    with pytest.raises(NoAnswer, match="may have been made"):
+    with pytest.raises(ResponseLost, match="may have been made"):
         await (await run(platform.create_asset_group, "people")).aresult()
     assert len(rh.books.requests) == 1
 

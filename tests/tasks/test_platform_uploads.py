@@ -11,7 +11,7 @@ import pytest
 from rh_prefect import models
 from rh_prefect.blocks import MediaStorage
 from rh_prefect.emulator import Emulator
-from rh_prefect.errors import InputError, MediaError, RequestRefused
+from rh_prefect.errors import InputError, MediaError, RequestRejected
 from rh_prefect.tasks import generate, platform
 from tests.emulator.caller import Caller
 from tests.support import samples
@@ -113,5 +113,5 @@ async def test_the_run_is_named_after_the_file_and_tells_no_signature(
 async def test_what_runninghub_does_not_take_is_its_own_word(rh: Emulator, tmp_path: Path) -> None:
     page = tmp_path / "page.txt"
     page.write_text("words")
-    with pytest.raises(RequestRefused, match="Unsupported file type"):
+    with pytest.raises(RequestRejected, match="Unsupported file type"):
         await (await run(platform.upload_file, page)).aresult()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.errors import InputError, RequestRefused
+from rh_prefect.errors import InputError, RequestRejected
 from rh_prefect.tasks import platform
 from tests.emulator.caller import Caller
 from tests.emulator.test_webhooks import Receiver
@@ -45,7 +45,7 @@ async def test_a_webhook_is_looked_into_and_sent_again(
 
 
 async def test_a_task_without_a_webhook(rh: Emulator) -> None:
-    with pytest.raises(RequestRefused, match="webhook of task"):
+    with pytest.raises(RequestRejected, match="webhook of task"):
         await (await run(platform.webhook_detail, Caller(rh).started())).aresult()
 
 

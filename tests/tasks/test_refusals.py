@@ -6,7 +6,7 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import AccountError, ApiError, RequestRefused
+from rh_prefect.errors import AccountError, ApiError, RequestRejected
 from rh_prefect.tasks import generate
 
 ASKED = models.ZImageTurbo(prompt="a lighthouse")
@@ -14,7 +14,7 @@ ASKED = models.ZImageTurbo(prompt="a lighthouse")
 
 @pytest.mark.parametrize(
     ("code", "error", "said"),
-    [("414", AccountError, "buy coins"), ("40310", RequestRefused, "www.runninghub.ai")],
+    [("414", AccountError, "buy coins"), ("40310", RequestRejected, "www.runninghub.ai")],
 )
 async def test_a_final_refusal_is_submitted_once_and_costs_nothing(
     rh: Emulator, code: str, error: type[ApiError], said: str

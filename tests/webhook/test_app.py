@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from rh_prefect.errors import ConfigError
 from rh_prefect.webhook import create_app
 from rh_prefect.webhook.app import LARGEST_BODY
-from rh_prefect.webhook.verification import Confirmer, Told
+from rh_prefect.webhook.verification import DeliveryVerdict, Verifier
 from tests.support.searching import search
 
 TOKEN = "a-token-of-24-characters"
@@ -31,22 +31,22 @@ def _no_prefect() -> Iterator[None]:
         yield
 
 
-class Noted(Confirmer):
+class Noted(Verifier):
     """Takes what it is told, up to a number, and looks into nothing."""
 
     def __init__(self, most: int = 10**9) -> None:
         super().__init__()
-        self.told: list[Told] = []
+        self.told: list[DeliveryVerdict] = []
         self._most = most
 
-    def take(self, told: Told) -> bool:
+    def take(self, told: DeliveryVerdict) -> bool:
         if len(self.told) < self._most:
             self.told.append(told)
             return True
         return False
 
 
-def post(noted: Confirmer, *bodies: bytes, path: str = PLACE) -> list[httpx.Response]:
+def post(noted: Verifier, *bodies: bytes, path: str = PLACE) -> list[httpx.Response]:
     async def run() -> list[httpx.Response]:
         # The transport raises what the application raises.
         transport = httpx.ASGITransport(create_app(token=SecretStr(TOKEN), confirmer=noted))
@@ -96,7 +96,7 @@ def test_every_form_names_its_task_with_all_digits(form: str, body: object) -> N
     noted = Noted()
     (answer,) = post(noted, json.dumps(body).encode())
     assert (answer.status_code, answer.text) == (200, "noted")
-    assert noted.told == [Told("run", "0" * 24, 1, TASK)]
+    assert noted.told == [DeliveryVerdict("run", "0" * 24, 1, TASK)]
 
 
 def test_where_there_is_too_much_to_do_it_is_asked_to_come_again() -> None:

@@ -6,15 +6,15 @@ import weakref
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.webhook.resumer import Watchman
+from rh_prefect.webhook.resumer import SuspendedRunResumer
 
 
 async def test_a_watch_that_was_closed_is_not_kept(unused_tcp_port: int) -> None:
     """A25: each restart of the receiver's watch left a function in the list of what the process's end calls."""
-    watches: list[weakref.ref[Watchman]] = []
+    watches: list[weakref.ref[SuspendedRunResumer]] = []
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{unused_tcp_port}/api"}):
         for _ in range(3):
-            watchman = Watchman()
+            watchman = SuspendedRunResumer()
             for _ in range(2):
                 watchman.start()
                 await LOOP.call(watchman.close())

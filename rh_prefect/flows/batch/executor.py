@@ -12,7 +12,7 @@ from typing import Any
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from rh_prefect.blocks.paying import load_payer
+from rh_prefect.blocks.paying import load_engine
 from rh_prefect.errors import (
     BudgetExceeded,
     InputError,
@@ -21,18 +21,18 @@ from rh_prefect.errors import (
     RunningHubError,
     SubmissionUnknown,
 )
-from rh_prefect.flow_runs.queries import PastScope
-from rh_prefect.flow_runs.suspension import in_round, party
+from rh_prefect.flow_runs.queries import RecordedScope
+from rh_prefect.flow_runs.suspension import in_suspend_group, party
 from rh_prefect.flows.batch.plan import Plan, Work
 from rh_prefect.flows.batch.progress import Progress
 from rh_prefect.flows.batch.report import Item, ItemState
 from rh_prefect.jobs.events import what_of
-from rh_prefect.jobs.journal.budget import Ledger
+from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import CURRENCY, Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request import REQUEST
-from rh_prefect.jobs.suspension import Left, Round
+from rh_prefect.jobs.suspension import Detached, SuspendGroup
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.tasks.concurrent import WAVE, run_or_leave
@@ -72,7 +72,7 @@ class _Gone:
 
 
 @dataclass(frozen=True)
-class Crew:
+class RowExecutor:
     """What all rows of one run of a batch share.
 
     Attributes:
@@ -89,9 +89,9 @@ class Crew:
     batch: str
     plan: Plan
     options: Mapping[str, Any]
-    scope: PastScope
+    scope: RecordedScope
     store: MediaStore
-    ledger: Ledger
+    ledger: SpendTracker
     progress: Progress
     items: dict[int, Item]
     _keys: dict[str, list[str]] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class Crew:
         """Leaves a row's jobs to it: it is done, and an equal row is another job."""
         self._owners.update(dict.fromkeys(self.keys(work.id), work.number))
 
-    async def run(self, works: Iterable[Work], together: Round | None = None) -> list[Work]:
+    async def run(self, works: Iterable[Work], together: SuspendGroup | None = None) -> list[Work]:
         """Runs all rows; none of their failures stops the others.
 
         A row that the budget had too little left for is tried again where money that was set aside for others has come
@@ -133,7 +133,7 @@ class Crew:
                     self._end(one.work, one.results, *self._told(one.error, one.work, len(one.results)), price=price)
         return []
 
-    async def _pass(self, works: Sequence[Work], together: Round | None) -> tuple[list[_Short], list[_Gone]]:
+    async def _pass(self, works: Sequence[Work], together: SuspendGroup | None) -> tuple[list[_Short], list[_Gone]]:
         """Runs rows; those that the budget had too little left for, or that were left, are not ended but returned."""
         open_: list[_Short | _Gone] = []
         room = asyncio.Semaphore(WIDTH)
@@ -147,7 +147,7 @@ class Crew:
             finally:
                 room.release()
 
-        with in_round(together):
+        with in_suspend_group(together):
             await self._start_all(works, one, room)
         short = [one for one in open_ if isinstance(one, _Short)]
         short.sort(key=lambda one: one.work.number)
@@ -189,7 +189,7 @@ class Crew:
         while True:
             key = f"batch {self.batch} step {step + 1} label {label!r} number {number} request {REQUEST}"
             try:
-                payer = await load_payer(self.options["credentials"])
+                payer = await load_engine(self.options["credentials"])
                 job = await LOOP.call(payer.key_of(asked, scope=self.scope, store=self.store, label=label, key=key))
             except RunningHubError:
                 return key  # its task meets the same, and tries again what may pass
@@ -214,7 +214,7 @@ class Crew:
         self._end(work, results, *ended)
         return None
 
-    async def _chain(self, work: Work, results: list[Result]) -> Left | None:
+    async def _chain(self, work: Work, results: list[Result]) -> Detached | None:
         stages = self.plan.stages
         for step, stage in enumerate(stages):
             asked = stage.asked(work.params[step], before=results[-1].media if results else None)
@@ -222,12 +222,12 @@ class Crew:
             label = work.label if step == len(stages) - 1 else f"{work.label or 'item'}-step-{step + 1}"
             key = await self._key(work, step, asked, label)
             done = await run_or_leave(asked, by=_paid_once, label=label, key=key, **self.options)
-            if isinstance(done, Left):
+            if isinstance(done, Detached):
                 return done
             results.append(done)
         return None
 
-    def _leave(self, work: Work, results: list[Result], left: Left) -> None:
+    def _leave(self, work: Work, results: list[Result], left: Detached) -> None:
         """Says how a row stands while the run is suspended."""
         self.items[work.number] = self.items[work.number].model_copy(
             update={

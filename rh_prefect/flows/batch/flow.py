@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from rh_prefect.errors import BatchUnfinished
+from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flow_runs.flow import flow
 from rh_prefect.flow_runs.suspension import Wait
-from rh_prefect.flows.batch.report import BatchAccount
+from rh_prefect.flows.batch.report import BatchReport
 from rh_prefect.flows.batch.run import batch as run_batch
 from rh_prefect.flows.steps import Budget
 from rh_prefect.jobs.options import Reuse
@@ -30,7 +30,7 @@ async def batch(
     wait: Wait = "poll",
     credentials: str | None = None,
     storage: str | None = None,
-) -> BatchAccount:
+) -> BatchReport:
     """Runs a model, or a small chain of models, on many rows, and gives an account of every row.
 
     The run fails where not every item is done; run it again, or run the same batch anew: only what is missing is paid.
@@ -66,7 +66,7 @@ async def batch(
         storage=storage,
     )
     if not account.is_complete:
-        raise BatchUnfinished(
+        raise BatchIncomplete(
             f"batch {account.batch}: {account}. Each item and its reason: {account.csv_uri}. "
             "What to do: mend what it says and run the same batch again; what is done is not paid for again.",
             account=account,

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flows.batch.report import Item
-from rh_prefect.jobs.journal.budget import Ledger
+from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.records import JobView
 
 
 async def filled_in(
-    items: Sequence[Item], keys: Callable[[str], Sequence[str]], *, journal: Journal, ledger: Ledger
+    items: Sequence[Item], keys: Callable[[str], Sequence[str]], *, journal: Journal, ledger: SpendTracker
 ) -> list[Item]:
     """Fills in the tasks and costs of items that are not done; runs on the loop thread.
 
@@ -45,7 +45,7 @@ async def filled_in(
     return [_filled_in(item, some, journal.scope, ledger) if some else item for item, some in zip(items, views)]
 
 
-def _filled_in(item: Item, views: Sequence[JobView], scope: str, ledger: Ledger) -> Item:
+def _filled_in(item: Item, views: Sequence[JobView], scope: str, ledger: SpendTracker) -> Item:
     costs = [cost for cost in (ledger.spent_on(view.key) for view in views) if cost is not None]
     tasks = [submit.task_id for view in views for submit in view.submits if submit.task_id]
     more = {

@@ -80,7 +80,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
+class InvalidRow:
     """One row that cannot be run."""
 
     number: int
@@ -111,7 +111,7 @@ class Plan:
         steps = [[stage.model.endpoint, _plain(values)] for stage, values in zip(self.stages, self.values, strict=True)]
         return [steps, self.label_column]
 
-    def works(self, source: Source) -> Iterator[Work | Bad]:
+    def works(self, source: Source) -> Iterator[Work | InvalidRow]:
         """Reads and checks all rows, in order; equal rows are rows of their own.
 
         Args:
@@ -140,7 +140,7 @@ class Plan:
         known = {"image": _IMAGES, "video": _VIDEOS, "audio": _AUDIOS}.get(param.type if param else "", frozenset())
         return suffix in ({one.lower() for one in param.accept} if param and param.accept else known)
 
-    def _work(self, row: Row, base: str | None) -> Work | Bad:
+    def _work(self, row: Row, base: str | None) -> Work | InvalidRow:
         label = None
         try:
             label = self._label(row)
@@ -151,7 +151,7 @@ class Plan:
             why = error.message
         except Exception as error:  # whatever its cells hold: it is this row's trouble alone
             why = trouble(error)
-        return Bad(row.number, _legible(why), _legible(label) if label is not None else None)
+        return InvalidRow(row.number, _legible(why), _legible(label) if label is not None else None)
 
     def _checked(self, row: Row, base: str | None, label: str | None) -> Work:
         params = self._params(row, base)

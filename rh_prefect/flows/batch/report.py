@@ -88,7 +88,7 @@ class Item(BaseModel):
         return {name: cell.encode("utf-8", "backslashreplace").decode() for name, cell in cells.items()}
 
 
-class BatchAccount(BaseModel):
+class BatchReport(BaseModel):
     """What became of a batch; every item is in its two files.
 
     Attributes:
@@ -135,9 +135,9 @@ class BatchAccount(BaseModel):
         return f"{counts}; {self.costs}"
 
 
-def summed_up(
+def summarise(
     batch: str, items: Sequence[Item], *, store: MediaStore, counted: Callable[[str], Decimal]
-) -> BatchAccount:
+) -> BatchReport:
     """Counts and adds up.
 
     Args:
@@ -147,7 +147,7 @@ def summed_up(
         counted: What a budget counts in a currency by now.
     """
     counts = Counter(item.state.replace(" ", "_") for item in items)
-    return BatchAccount(
+    return BatchReport(
         batch=batch,
         total=len(items),
         costs=Costs.total(item.costs for item in items),
@@ -166,7 +166,7 @@ def _budget(missing: Costs, counted: Callable[[str], Decimal]) -> Decimal | None
     return counted(currency) + amount
 
 
-def write(account: BatchAccount, items: Sequence[Item], *, store: MediaStore, about: dict[str, Any]) -> None:
+def write(account: BatchReport, items: Sequence[Item], *, store: MediaStore, about: dict[str, Any]) -> None:
     """Writes the two files of an account; each stands whole or not at all.
 
     Args:
@@ -214,7 +214,7 @@ def earlier(batch: str, *, store: MediaStore) -> dict[str, Item]:
     return {item.id: item for item in items if item.id}
 
 
-async def show(account: BatchAccount, items: Sequence[Item]) -> None:
+async def show(account: BatchReport, items: Sequence[Item]) -> None:
     """Shows an account in the dashboard.
 
     Args:

@@ -10,29 +10,29 @@ from decimal import Decimal
 from typing import Any
 
 from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.blocks.paying import load_payer
+from rh_prefect.blocks.paying import load_engine
 from rh_prefect.errors import ConfigError, InputError, StoreError
 from rh_prefect.flow_runs import job_observer
 from rh_prefect.flow_runs.job_observer import expect_jobs
-from rh_prefect.flow_runs.queries import PastScope
+from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.scope import FlowScope, current_scope
 from rh_prefect.flow_runs.scope_override import borrow
-from rh_prefect.flow_runs.suspension import Wait, open_round
+from rh_prefect.flow_runs.suspension import Wait, open_suspend_group
 from rh_prefect.flows.batch import report as accounts
-from rh_prefect.flows.batch.executor import Crew
+from rh_prefect.flows.batch.executor import RowExecutor
 from rh_prefect.flows.batch.file_stamps import mark_of
 from rh_prefect.flows.batch.journal_lookup import filled_in
-from rh_prefect.flows.batch.plan import Bad, ChainStep, Plan, Work, make_plan
+from rh_prefect.flows.batch.plan import ChainStep, InvalidRow, Plan, Work, make_plan
 from rh_prefect.flows.batch.progress import Progress
-from rh_prefect.flows.batch.report import BatchAccount, Item
+from rh_prefect.flows.batch.report import BatchReport, Item
 from rh_prefect.flows.batch.row_source import Given, Source, open_source
 from rh_prefect.flows.batch.state import batch_id, enter, find_state_place
-from rh_prefect.jobs.in_flight import ASKED
-from rh_prefect.jobs.journal.budget import Ledger, ledger_of
+from rh_prefect.jobs.in_flight import REQUESTED_KEYS
+from rh_prefect.jobs.journal.budget import SpendTracker, spend_tracker_of
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options, Reuse
-from rh_prefect.jobs.suspension import Round
+from rh_prefect.jobs.suspension import SuspendGroup
 from rh_prefect.media.input_access import allow_below
 from rh_prefect.media.store import MediaStore
 
@@ -61,7 +61,7 @@ async def batch(
     wait: Wait = "poll",
     credentials: str | None = None,
     storage: str | None = None,
-) -> BatchAccount:
+) -> BatchReport:
     """Runs a model, or a small chain of models, on many rows, and gives an account of every row; call it in a flow.
 
     A row that fails does not stop the others. Running the same batch again, in the same flow run or in a new one, does
@@ -102,7 +102,7 @@ async def batch(
     # Here, and not row by row: what is wrong with an option is wrong with all of them.
     Options(budget=budget, max_attempts=max_attempts, reuse=reuse)
     plan = make_plan(model, chain=chain, values=values, label_column=label_column, ignored=ignore_columns)
-    payer, store = await load_payer(credentials), await load_storage(storage)
+    payer, store = await load_engine(credentials), await load_storage(storage)
     place = await find_state_place(store)
     source = await asyncio.to_thread(open_source, rows, store=store, fields={"flow": here.flow, "run": here.run})
     if source.root:
@@ -134,7 +134,7 @@ def _check(store: MediaStore) -> None:
         raise StoreError(f"batch: it was not begun, and this run has paid for nothing. {error.message}") from error
 
 
-def _sort_out(plan: Plan, source: Source) -> list[Work | Bad]:
+def _sort_out(plan: Plan, source: Source) -> list[Work | InvalidRow]:
     found = list(plan.works(source))
     if not found:
         raise InputError(
@@ -144,10 +144,10 @@ def _sort_out(plan: Plan, source: Source) -> list[Work | Bad]:
     return found
 
 
-def _refuse_bad(rows: Sequence[Work | Bad]) -> None:
+def _refuse_bad(rows: Sequence[Work | InvalidRow]) -> None:
     reasons: dict[str, list[int]] = {}
     for row in rows:
-        if isinstance(row, Bad):
+        if isinstance(row, InvalidRow):
             reasons.setdefault(row.why, []).append(row.number)
     bad = sum(map(len, reasons.values()))
     if bad:
@@ -170,20 +170,20 @@ class _Run:
     plan: Plan
     store: MediaStore
     here: FlowScope
-    scope: PastScope
+    scope: RecordedScope
     about: dict[str, Any]
     options: Mapping[str, Any]
     wait: Wait
 
     async def check(self, works: Sequence[Work]) -> None:
         """Looks at all files before anything is paid."""
-        rows: list[Work | Bad] = []
+        rows: list[Work | InvalidRow] = []
         for start in range(0, len(works), _CHECKS):
             rows += await asyncio.gather(*(self._check(work) for work in works[start : start + _CHECKS]))
         _refuse_bad(rows)
 
-    async def _check(self, work: Work) -> Work | Bad:
-        payer = await load_payer(self.options["credentials"])
+    async def _check(self, work: Work) -> Work | InvalidRow:
+        payer = await load_engine(self.options["credentials"])
         asked = self.plan.stages[0].asked(work.params[0])
 
         async def look() -> None:
@@ -192,10 +192,10 @@ class _Run:
         try:
             await LOOP.call(look())
         except InputError as error:
-            return Bad(work.number, error.message, work.label)
+            return InvalidRow(work.number, error.message, work.label)
         return work
 
-    async def whole(self, rows: Sequence[Work | Bad]) -> BatchAccount:
+    async def whole(self, rows: Sequence[Work | InvalidRow]) -> BatchReport:
         """Does what is missing, and gives the account, whatever happens."""
         known = await asyncio.to_thread(accounts.earlier, self.name, store=self.store)
         items = await asyncio.to_thread(_items, rows, self.plan, self.store)
@@ -204,20 +204,22 @@ class _Run:
         limit = None if budget is None else Decimal(str(budget))
         progress = Progress(self.name, len(rows), self.scope.journal.scope, budget=limit)
         ledger = await LOOP.call(_ledger(self.scope.journal))
-        crew = Crew(self.name, self.plan, self.options, self.scope, self.store, ledger, progress, items)
+        crew = RowExecutor(self.name, self.plan, self.options, self.scope, self.store, ledger, progress, items)
         for item in known.values():
             crew.know(item)
         missing = await self._take_earlier(works, crew, known)
         expect_jobs(len(missing) * len(self.plan.stages))
         progress.start([item for item in items.values() if item.state != "unfinished"])
-        together = await open_round(self.wait)
+        together = await open_suspend_group(self.wait)
         done, missing = await self._run(crew, self._turns(missing, known, together), together)
         if together is not None and missing:
             await together.suspend()
             done, missing = await self._run(crew, [missing], None)
         return done
 
-    def _turns(self, works: Sequence[Work], known: Mapping[str, Item], together: Round | None) -> list[Sequence[Work]]:
+    def _turns(
+        self, works: Sequence[Work], known: Mapping[str, Item], together: SuspendGroup | None
+    ) -> list[Sequence[Work]]:
         """What is run one after the other: a budget shall suffice for what was never tried before what has failed."""
         failed = [work for work in works if work.id in known and known[work.id].state == "failed"]
         again = {work.number for work in failed}
@@ -226,8 +228,8 @@ class _Run:
         return [[work for work in works if work.number not in again], failed]
 
     async def _run(
-        self, crew: Crew, turns: Sequence[Sequence[Work]], together: Round | None
-    ) -> tuple[BatchAccount, list[Work]]:
+        self, crew: RowExecutor, turns: Sequence[Sequence[Work]], together: SuspendGroup | None
+    ) -> tuple[BatchReport, list[Work]]:
         """Runs rows in turns, gives the account, and says which are to be run again when their tasks have ended."""
         job_observer.listeners.append(crew.progress.hear)
         try:
@@ -243,7 +245,7 @@ class _Run:
             done = await asyncio.shield(self._account(crew))
         return done, left
 
-    async def _take_earlier(self, works: Sequence[Work], crew: Crew, known: Mapping[str, Item]) -> list[Work]:
+    async def _take_earlier(self, works: Sequence[Work], crew: RowExecutor, known: Mapping[str, Item]) -> list[Work]:
         """Takes over what an earlier run's account says is done, and still is there; what is missing is left."""
         candidates = [work for work in works if self._is_same(known.get(work.id), crew.items[work.number])]
         there = await asyncio.to_thread(self._still_there, [known[work.id] for work in candidates])
@@ -251,7 +253,7 @@ class _Run:
             if work.id in there:
                 crew.items[work.number] = known[work.id].model_copy(update={"row": work.number, "label": work.label})
                 crew.keep(work)
-                ASKED[crew.scope.journal.scope].update(crew.keys(work.id))
+                REQUESTED_KEYS[crew.scope.journal.scope].update(crew.keys(work.id))
         return [work for work in works if work.id not in there]
 
     @staticmethod
@@ -267,10 +269,10 @@ class _Run:
         name = self.store.name_of(item.manifest)
         return name is not None and self.store.exists(name)
 
-    async def _account(self, crew: Crew) -> BatchAccount:
+    async def _account(self, crew: RowExecutor) -> BatchReport:
         items, journal = [crew.items[number] for number in sorted(crew.items)], self.scope.journal
         items = await LOOP.call(filled_in(items, crew.keys, journal=journal, ledger=crew.ledger))
-        account = accounts.summed_up(
+        account = accounts.summarise(
             self.name,
             items,
             store=self.store,
@@ -284,18 +286,18 @@ class _Run:
         return account
 
 
-def _items(rows: Sequence[Work | Bad], plan: Plan, store: MediaStore) -> dict[int, Item]:
+def _items(rows: Sequence[Work | InvalidRow], plan: Plan, store: MediaStore) -> dict[int, Item]:
     with ThreadPoolExecutor(_CHECKS) as pool:
         return {row.number: item for row, item in zip(rows, pool.map(lambda row: _item(row, plan, store), rows))}
 
 
-def _item(row: Work | Bad, plan: Plan, store: MediaStore) -> Item:
-    if isinstance(row, Bad):
+def _item(row: Work | InvalidRow, plan: Plan, store: MediaStore) -> Item:
+    if isinstance(row, InvalidRow):
         return Item(row=row.number, label=row.label, state="failed", why=f"bad input: {row.why}")
     why = "the run broke off before its end; run it again"
     mark = mark_of(plan.stages, row.params, options_for=store.options_for)
     return Item(row=row.number, id=row.id, label=row.label, why=why, files=mark)
 
 
-async def _ledger(journal: Journal) -> Ledger:
-    return ledger_of(journal)
+async def _ledger(journal: Journal) -> SpendTracker:
+    return spend_tracker_of(journal)

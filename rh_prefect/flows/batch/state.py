@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rh_prefect.errors import ConfigError, JournalError
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import BATCH, FIRST_OF_A_BATCH, PastScope, past_scope
+from rh_prefect.flow_runs.queries import BATCH, FIRST_OF_A_BATCH, RecordedScope, recorded_scope
 from rh_prefect.flow_runs.scope import FlowScope
 from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
 from rh_prefect.media.store import MediaStore
@@ -129,7 +129,7 @@ async def _unfit(place: StatePlace) -> NotExclusive | None:
     return None
 
 
-async def enter(batch: str, place: StatePlace, here: FlowScope, *, about: Mapping[str, Any]) -> PastScope:
+async def enter(batch: str, place: StatePlace, here: FlowScope, *, about: Mapping[str, Any]) -> RecordedScope:
     """Begins a run of a batch, or goes on with one that the same attempt of the same flow run has begun.
 
     Args:
@@ -151,7 +151,7 @@ async def enter(batch: str, place: StatePlace, here: FlowScope, *, about: Mappin
     except JournalError as error:
         raise JournalError(f"The state of batch {batch} cannot be kept: {error.message}") from error
     await _note(state, batch, here)
-    return PastScope(
+    return RecordedScope(
         journal=FlowRunJournal(state.scope),
         run=state.run,
         flow=state.flow,
@@ -203,7 +203,7 @@ def _number(key: str) -> int:
 
 async def _check(lender: State, batch: str, files: FolderJournal) -> None:
     try:
-        await past_scope(lender.scope)
+        await recorded_scope(lender.scope)
     except ConfigError as error:
         raise ConfigError(
             f"Batch {batch} was begun by the flow run {lender.scope}, whose journal says what is paid for, and this "

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rh_prefect.client import Client
-from rh_prefect.jobs.accounts.limiter import Slots
+from rh_prefect.jobs.accounts.limiter import Limiter
 from rh_prefect.jobs.accounts.poller import Poller
 from rh_prefect.jobs.accounts.uploads import Uploads
 from rh_prefect.jobs.journal.budget import Prices
@@ -16,7 +16,7 @@ from rh_prefect.jobs.journal.identity import file_mark
 from rh_prefect.jobs.named_locks import NamedLocks
 from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.jobs.requests.inputs import Input, check_unchanged, fetched
-from rh_prefect.jobs.requests.request import Order
+from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 
@@ -36,7 +36,7 @@ class Account:
         self.client = client
         self.settings = settings
         self.machines: dict[str, Account] = {}
-        self.slots = Slots(self._ask_for_slots, clock=time.monotonic)
+        self.slots = Limiter(self._ask_for_slots, clock=time.monotonic)
         self.poller = Poller(
             client.query,
             clock=time.monotonic,
@@ -48,7 +48,7 @@ class Account:
         self._copying = NamedLocks()
         self._uploads = Uploads(client.upload, folder=settings.state_dir / "inputs", clock=clock)
 
-    async def link(self, order: Order, mark: str, *, store: MediaStore) -> str:
+    async def link(self, order: JobRequest, mark: str, *, store: MediaStore) -> str:
         """Gives a link, or a name at RunningHub, under which it can read an input of a job that this account pays.
 
         Args:

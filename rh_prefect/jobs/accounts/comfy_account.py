@@ -9,7 +9,7 @@ from typing import get_args
 
 from rh_prefect.client import Client, NativeSubmit, Upload
 from rh_prefect.jobs.accounts.account import Account, Member
-from rh_prefect.jobs.accounts.limiter import Slots
+from rh_prefect.jobs.accounts.limiter import Limiter
 from rh_prefect.jobs.accounts.poller import Poller
 from rh_prefect.jobs.accounts.uploads import Uploads
 from rh_prefect.settings import Settings
@@ -44,7 +44,7 @@ class Machine(Account):
         super().__init__(client, settings=settings)
         self._comfy = client.comfy if endpoint == "/proxy" else client.comfy_plus
         # The account's own count of its tasks says nothing of these.
-        self.slots = Slots(self._ask_for_one, clock=time.monotonic)
+        self.slots = Limiter(self._ask_for_one, clock=time.monotonic)
         self.poller = Poller(client.query, clock=time.monotonic, shortest=settings.poll_seconds)
         self._uploads = Uploads(
             self._upload, folder=settings.state_dir / "inputs", clock=time.monotonic, lifetime=FILES_SECONDS

@@ -48,7 +48,7 @@ def counting_gap(ages: Sequence[float], *, shortest: float) -> float:
     return min(longest, max(shortest / COUNTS_IN_A_GAP, between_ends / COUNTS_A_JOB))
 
 
-class Lengths:
+class DurationHistory:
     """How long an account's tasks lately ran."""
 
     def __init__(self) -> None:

@@ -64,17 +64,17 @@ class Count:
 class Place:
     """A job's place in line, at one account or at several: the first one that has room takes it."""
 
-    def __init__(self, home: Slots | None) -> None:
+    def __init__(self, home: Limiter | None) -> None:
         """Joins no line yet.
 
         Args:
             home: Where its inputs are already: there it goes before those that are at home elsewhere.
         """
         self.home = home
-        self.given: asyncio.Future[Slots] = asyncio.get_running_loop().create_future()
+        self.given: asyncio.Future[Limiter] = asyncio.get_running_loop().create_future()
 
 
-async def first_free(accounts: Sequence[Slots], *, home: Slots | None = None) -> Slots:
+async def first_free(accounts: Sequence[Limiter], *, home: Limiter | None = None) -> Limiter:
     """Waits, in line at all of some accounts, until one of them may take one more task, and takes the slot there.
 
     Call `posted` when the submit is over, and `release` when the task is.
@@ -102,14 +102,14 @@ async def first_free(accounts: Sequence[Slots], *, home: Slots | None = None) ->
             one.leave(place)
 
 
-def _join_when_counted(account: Slots, count: asyncio.Task[None], place: Place) -> None:
+def _join_when_counted(account: Limiter, count: asyncio.Task[None], place: Place) -> None:
     if count.done():
         account.join(place)
     else:
         count.add_done_callback(lambda _: account.join(place))
 
 
-async def counted(accounts: Iterable[Slots]) -> dict[Slots, asyncio.Task[None]]:
+async def counted(accounts: Iterable[Limiter]) -> dict[Limiter, asyncio.Task[None]]:
     """Has accounts count their tasks, where what they said last is old; one that says nothing keeps nobody waiting.
 
     Args:
@@ -123,7 +123,7 @@ async def counted(accounts: Iterable[Slots]) -> dict[Slots, asyncio.Task[None]]:
     return counting
 
 
-class Slots:
+class Limiter:
     """The slots of one account in this process, given out in the order in which they were asked for."""
 
     def __init__(

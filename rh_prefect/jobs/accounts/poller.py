@@ -23,7 +23,7 @@ from typing import TypeAlias
 
 from rh_prefect.client.wire import TaskView
 from rh_prefect.errors import AccountError, KeyRejected, RunningHubError, TaskNotFound
-from rh_prefect.jobs.accounts.completion_estimator import Lengths, Search, counting_gap
+from rh_prefect.jobs.accounts.completion_estimator import DurationHistory, Search, counting_gap
 from rh_prefect.jobs.accounts.limiter import Count
 
 AGE_FRACTION = 0.05
@@ -136,7 +136,7 @@ class Poller:
         self._count_due = math.inf
         self._is_counted = False
         self._ends = 0
-        self._lengths, self._search = Lengths(), Search()
+        self._lengths, self._search = DurationHistory(), Search()
         self._watched: dict[str, _Watched] = {}
         self._due: list[tuple[float, int, _Watched]] = []
         self._order = itertools.count()

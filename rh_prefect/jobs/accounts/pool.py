@@ -21,10 +21,10 @@ from rh_prefect.jobs.journal.scope import Scope
 
 T = TypeVar("T")
 
-Trouble = Literal["account", "model", "job"]
+RefusalScope = Literal["account", "model", "job"]
 """What an account refuses for reasons of its own: all that it is asked for, all of one model, or this one job."""
 
-NOT_HERE: dict[str, Trouble] = {
+ACCOUNT_SPECIFIC_CODES: dict[str, RefusalScope] = {
     "380": "model",  # no such workflow: it may be another account's own
     "433": "job",  # its paid nodes cannot be paid here; or the graph is wrong, and then nobody takes it
     "435": "job",  # it has no machine of the class that this job asks for
@@ -39,7 +39,7 @@ _KEPT = 200
 """Of how many attempts of runs one process remembers which accounts were left out."""
 
 
-def own_trouble(answer: Answer) -> Trouble | None:
+def account_specific(answer: Answer) -> RefusalScope | None:
     """Tells whether a refusal is about the account and not about the request.
 
     Args:
@@ -48,14 +48,14 @@ def own_trouble(answer: Answer) -> Trouble | None:
     Returns:
         What the account refuses; None where any other would refuse as well.
     """
-    if answer.code in NOT_HERE:
-        return NOT_HERE[answer.code]
+    if answer.code in ACCOUNT_SPECIFIC_CODES:
+        return ACCOUNT_SPECIFIC_CODES[answer.code]
     row = explain(answer.code, answer.reason, submitting=True)
     return "account" if issubclass(row.error, KeyRejected | AccountError) else None
 
 
 @dataclass(slots=True)
-class Standing:
+class Exclusions:
     """Which accounts of a pool are left out in one attempt of a run, and why."""
 
     _out: dict[tuple[Member, str | None], Answer] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Pool:
         self.members = tuple(members)
         self.name = name
         self._find = find
-        self._standings: OrderedDict[tuple[str, int], Standing] = OrderedDict()
+        self._standings: OrderedDict[tuple[str, int], Exclusions] = OrderedDict()
         self._currency: asyncio.Task[None] | None = None
         self._machines: dict[str, Pool] = {}
 
@@ -119,14 +119,14 @@ class Pool:
             self._machines[endpoint] = Pool(members, find=find, name=self.name)
         return self._machines[endpoint]
 
-    def standing(self, scope: Scope) -> Standing:
+    def standing(self, scope: Scope) -> Exclusions:
         """Who is left out in the present attempt of a run.
 
         Args:
             scope: The run. In a later attempt all are asked again: somebody may have paid the bill.
         """
         name = (repr(scope.journal), scope.attempt)
-        standing = self._standings.setdefault(name, Standing())
+        standing = self._standings.setdefault(name, Exclusions())
         self._standings.move_to_end(name)
         while len(self._standings) > _KEPT:
             self._standings.popitem(last=False)
@@ -210,7 +210,7 @@ class Pool:
                 return await question(one)
             except ApiError as error:
                 whys[one] = Answer(outcome="refused", code=error.code, reason=error.reason, retry=error.retry)
-                trouble = None if self.is_one else own_trouble(whys[one])
+                trouble = None if self.is_one else account_specific(whys[one])
                 if trouble is None:
                     raise
                 # Of an account that can do nothing at all the first submit will tell, with a warning.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from rh_prefect.errors import ApiError, TaskNotFound
 from rh_prefect.jobs.accounts.account import Account, Member
-from rh_prefect.jobs.accounts.limiter import Slots, counted, first_free
-from rh_prefect.jobs.accounts.pool import Pool, Standing, own_trouble, refusal
+from rh_prefect.jobs.accounts.limiter import Limiter, counted, first_free
+from rh_prefect.jobs.accounts.pool import Exclusions, Pool, account_specific, refusal
 from rh_prefect.jobs.journal.records import Answer, Intent
 
 
-class Seat:
+class SlotLease:
     """One job's place at an account of a pool; it is chosen as late as can be, and given back at the end."""
 
-    def __init__(self, pool: Pool, standing: Standing, *, model: str, job: str) -> None:
+    def __init__(self, pool: Pool, standing: Exclusions, *, model: str, job: str) -> None:
         """Starts with no slot.
 
         Args:
@@ -25,8 +25,8 @@ class Seat:
         self._standing = standing
         self._model = model
         self._job = job
-        self._slots: Slots | None = None
-        self._home: Slots | None = None
+        self._slots: Limiter | None = None
+        self._home: Limiter | None = None
         self._refused: dict[Member, Answer] = {}
         self._is_on_its_way = False
         self.member: Member = pool.members[0]
@@ -129,7 +129,7 @@ class Seat:
         Raises:
             ApiError: No account is left.
         """
-        trouble = None if self._pool.is_one else own_trouble(why)
+        trouble = None if self._pool.is_one else account_specific(why)
         if trouble is None:
             return None
         refused, is_news = self.member, False

@@ -1,8 +1,8 @@
 """The budget of a run: what its jobs have cost and may still cost, so that none starts that would exceed it.
 
-All jobs of a scope share one `Ledger` in a process, those without a budget too. It is rebuilt from the journal when a
-budget is first asked for: an ended job counts with its cost, whatever may still be paid for with its estimate. Each
-currency has sums of its own. The ledger lives on the loop thread.
+All jobs of a scope share one `SpendTracker` in a process, those without a budget too. It is rebuilt from the journal
+when a budget is first asked for: an ended job counts with its cost, a job that may still be paid for with its estimate.
+Each currency has its own sums. The tracker lives on the loop thread.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def entry_of(submit: Submit) -> Entry | None:
     return Entry(amount, end is not None, currency, charge.costs if end is not None else Costs())
 
 
-class Ledger:
+class SpendTracker:
     """What one scope's jobs have cost and may still cost."""
 
     def __init__(self, journal: Journal) -> None:
@@ -237,19 +237,19 @@ class Ledger:
         self._is_complete = True
 
 
-_ledgers: OrderedDict[str, Ledger] = OrderedDict()
+_ledgers: OrderedDict[str, SpendTracker] = OrderedDict()
 # A forked child has locks that are bound to a loop that it does not have.
 os.register_at_fork(after_in_child=_ledgers.clear)
 
 
-def ledger_of(journal: Journal) -> Ledger:
+def spend_tracker_of(journal: Journal) -> SpendTracker:
     """Gives this process's one ledger of a scope; call it on the loop thread.
 
     Args:
         journal: The scope's journal; two journals of one description are one.
     """
     name = repr(journal)
-    ledger = _ledgers.setdefault(name, Ledger(journal))
+    ledger = _ledgers.setdefault(name, SpendTracker(journal))
     _ledgers.move_to_end(name)
     while len(_ledgers) > _KEPT:
         _ledgers.popitem(last=False)

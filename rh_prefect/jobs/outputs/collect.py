@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from rh_prefect.client import Download, TaskView, discard_partial
-from rh_prefect.errors import LinkExpired, NoAnswer, OutputsLost, RunningHubError, TransportError
+from rh_prefect.errors import LinkExpired, OutputsExpired, ResponseLost, RunningHubError, TransportError
 from rh_prefect.jobs.journal.records import End, Link, Submit
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs import manifest as manifests
@@ -20,8 +20,8 @@ from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.jobs.outputs.partial_files import part_file, remove
 from rh_prefect.jobs.outputs.pending_outputs import drop_record, find_published, write_record
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.requests.request import Order
-from rh_prefect.media.integrity import Flaw, flaw_of
+from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.media.integrity import DownloadDefect, flaw_of
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 
@@ -77,7 +77,9 @@ class Collector:
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
 
-    async def collect(self, order: Order, *, job: str, key: str, submit: Submit, end: End, first_time: bool) -> Result:
+    async def collect(
+        self, order: JobRequest, *, job: str, key: str, submit: Submit, end: End, first_time: bool
+    ) -> Result:
         """Publishes what is not published yet, and writes the manifest.
 
         A file that is damaged at RunningHub itself is published as such (`Media.defect`), and fetched again by each
@@ -95,7 +97,7 @@ class Collector:
             The result, with every output in the store.
 
         Raises:
-            OutputsLost: The links are dead, and RunningHub gave no living ones for as long as `grace`.
+            OutputsExpired: The links are dead, and RunningHub gave no living ones for as long as `grace`.
             StoreError: The store refuses the files; they can still be collected by running again within a day.
         """
         name = manifests.manifest_name(order.base, end.task_id)
@@ -107,7 +109,7 @@ class Collector:
         fetching = replace(self, grace=0.0) if is_whole else self
         try:
             outputs = await fetching._outputs(order, job, key, end, known=known, first_time=first_time)
-        except (OutputsLost, TransportError):
+        except (OutputsExpired, TransportError):
             if known is None or not is_whole:
                 raise
             return known.result(self.store)
@@ -119,7 +121,7 @@ class Collector:
         return made.result(self.store)
 
     async def _outputs(
-        self, order: Order, job: str, key: str, end: End, *, known: Manifest | None, first_time: bool
+        self, order: JobRequest, job: str, key: str, end: End, *, known: Manifest | None, first_time: bool
     ) -> tuple[Media, ...]:
         end = await self._with_all_links(job, end, known)
         files = _file_links(end.links)
@@ -139,7 +141,7 @@ class Collector:
         """The end with a link for each file of the manifest: the record of a recovered job has none.
 
         Raises:
-            OutputsLost: RunningHub has none either.
+            OutputsExpired: RunningHub has none either.
         """
         count = len(known.outputs) if known is not None else 0
         if len(_file_links(end.links)) >= count:
@@ -167,7 +169,7 @@ class Collector:
             remove(part)
         return media
 
-    async def _download(self, job: str, end: End, index: int, part: Path) -> Flaw | None:
+    async def _download(self, job: str, end: End, index: int, part: Path) -> DownloadDefect | None:
         """Fetches a file, whatever its host answers meanwhile; says what is wrong with it at RunningHub itself."""
         link, attempts = _file_links(end.links)[index], _Attempts()
         url, task = link.url or "", f"{job}: task {end.task_id}"
@@ -184,7 +186,7 @@ class Collector:
                     raise
                 await self.pause(min(2.0**attempts.cuts / 4, 10.0))
 
-    async def _look_at(self, part: Path, link: Link, attempts: _Attempts, *, task: str) -> Flaw | None:
+    async def _look_at(self, part: Path, link: Link, attempts: _Attempts, *, task: str) -> DownloadDefect | None:
         """Throws away what is no such file: what comes with HTTP 200 may be a page, or half of it."""
         extension = _extension(link)
         flaw = await asyncio.to_thread(flaw_of, part, extension=extension)
@@ -194,7 +196,7 @@ class Collector:
             return flaw
         attempts.seen.update({flaw.sha256} - {""})
         await asyncio.to_thread(discard_partial, part)
-        raise NoAnswer(
+        raise ResponseLost(
             f"{task} was paid for, and its file host gave {flaw.what} in place of a whole {extension}; that was thrown "
             "away. What to do: run again within a day; nothing is paid for it."
         )
@@ -203,7 +205,7 @@ class Collector:
         """Pauses after a refusal, longer each time; a file host may not have a new file yet, or err.
 
         Raises:
-            OutputsLost: It has refused for long enough.
+            OutputsExpired: It has refused for long enough.
         """
         if not attempts.refusals:
             attempts.refused_since = self.clock()
@@ -229,7 +231,7 @@ class Collector:
             return []
         return [Link.model_validate(one.model_dump()) for one in view.outputs if one.url and one.is_usable]
 
-    def _name(self, order: Order, key: str, end: End, index: int, link: Link) -> str:
+    def _name(self, order: JobRequest, key: str, end: End, index: int, link: Link) -> str:
         return self.store.name_for(
             run=self.scope.run,
             flow=self.scope.flow,
@@ -250,8 +252,8 @@ def _extension(link: Link) -> str:
     return link.type or PurePosixPath(urlsplit(link.url or "").path).suffix.lower().removeprefix(".") or "bin"
 
 
-def _lost(job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsLost:
-    return OutputsLost(
+def _lost(job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsExpired:
+    return OutputsExpired(
         f"{job}: task {end.task_id} was paid for and succeeded, and its file could not be fetched for {waited:.0f} s: "
         f"{error.message} No new task was submitted. What to do: run it again, or `rh-prefect jobs collect`: the file "
         "is fetched at no cost for as long as RunningHub has it, which is about a day.",
@@ -260,8 +262,8 @@ def _lost(job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsLo
     )
 
 
-def _unlisted(job: str, end: End, count: int) -> OutputsLost:
-    return OutputsLost(
+def _unlisted(job: str, end: End, count: int) -> OutputsExpired:
+    return OutputsExpired(
         f"{job}: task {end.task_id} was paid for and succeeded; not all of its {count} files are in the store, and "
         "nothing lists its files any more: neither its record nor RunningHub. No new task was submitted. What to do: "
         "put the files back into the store, or run it again within a day of the task, should RunningHub not have "
@@ -272,7 +274,7 @@ def _unlisted(job: str, end: End, count: int) -> OutputsLost:
 
 
 def _manifest(
-    order: Order, scope: Scope, *, job: str, key: str, submit: Submit, end: End, outputs: tuple[Media, ...]
+    order: JobRequest, scope: Scope, *, job: str, key: str, submit: Submit, end: End, outputs: tuple[Media, ...]
 ) -> Manifest:
     seed = order.payload.get("seed")
     return Manifest(

@@ -7,10 +7,10 @@ from typing import Any
 from rh_prefect.custom import CustomInput, FileValue
 from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.requests.inputs import Input, Inputs
-from rh_prefect.jobs.requests.request import Order, as_request, file_mark
+from rh_prefect.jobs.requests.request import JobRequest, as_request, file_mark
 
 
-async def custom_order(asked: CustomInput, *, site: str, inputs: Inputs, label: str | None = None) -> Order:
+async def custom_request(asked: CustomInput, *, site: str, inputs: Inputs, label: str | None = None) -> JobRequest:
     """Looks at the files of a call.
 
     Args:
@@ -39,7 +39,7 @@ async def custom_order(asked: CustomInput, *, site: str, inputs: Inputs, label: 
 
     payload = {name: await marked(value) for name, value in asked.params.items() if value is not None}
     request = as_request(payload)
-    return Order(
+    return JobRequest(
         model=asked.model,
         endpoint=asked.endpoint,
         site=site,

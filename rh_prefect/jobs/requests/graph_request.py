@@ -15,7 +15,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.identity import base_hash, file_mark
 from rh_prefect.jobs.requests.graph_fields import AppFields, Fields, GraphFields
 from rh_prefect.jobs.requests.inputs import Input, Inputs
-from rh_prefect.jobs.requests.request import Order, as_request
+from rh_prefect.jobs.requests.request import JobRequest, as_request
 from rh_prefect.media.media import Media
 from rh_prefect.workflows import AppInput, GraphInput, NodesInput, NodeValues, QuickCreateInput, WorkflowInput
 
@@ -36,7 +36,7 @@ _UNCHANGED = (("addMetadata", True), ("instanceType", "default"), ("usePersonalQ
 """What this package fills in. It is no part of the request's hash: another default makes no other job."""
 
 
-async def workflow_order(asked: WorkflowInput, *, client: Client, inputs: Inputs, label: str | None) -> Order:
+async def workflow_request(asked: WorkflowInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
     """Checks a run of a workflow against the graph that is saved, or that the caller brings.
 
     Args:
@@ -68,7 +68,7 @@ async def workflow_order(asked: WorkflowInput, *, client: Client, inputs: Inputs
     return replace(order, node_names=fields.names(), graph="" if asked.workflow is not None else _fingerprint(graph))
 
 
-async def app_order(asked: AppInput, *, client: Client, inputs: Inputs, label: str | None) -> Order:
+async def app_request(asked: AppInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
     """Checks a run of an AI app against its call example.
 
     Args:
@@ -104,7 +104,7 @@ async def app_order(asked: AppInput, *, client: Client, inputs: Inputs, label: s
     return replace(order, node_names=fields.names(), graph=graph)
 
 
-async def native_order(asked: GraphInput, *, client: Client, inputs: Inputs, label: str | None) -> Order:
+async def native_request(asked: GraphInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
     """Makes the order for a whole graph that runs on the native proxy; ComfyUI itself checks the rest.
 
     Args:
@@ -186,7 +186,9 @@ def _machine(asked: NodesInput) -> dict[str, Any]:
     return machine
 
 
-async def quick_create_order(asked: QuickCreateInput, *, client: Client, inputs: Inputs, label: str | None) -> Order:
+async def quick_create_request(
+    asked: QuickCreateInput, *, client: Client, inputs: Inputs, label: str | None
+) -> JobRequest:
     """Makes the order for a module of quick create; what its fields take is not published, so nothing is checked.
 
     Args:
@@ -214,10 +216,10 @@ def _order(
     site: str,
     files: dict[str, Input],
     label: str | None,
-) -> Order:
+) -> JobRequest:
     password = getattr(asked, "access_password", None)
     request = as_request({name: value for name, value in payload.items() if (name, value) not in _UNCHANGED})
-    return Order(
+    return JobRequest(
         model=asked.model,
         endpoint=endpoint,
         site=site,

@@ -32,7 +32,7 @@ ASSET = "asset://"
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class JobRequest:
     """One job, ready for its life.
 
     Attributes:
@@ -69,7 +69,7 @@ class Order:
     node_names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, intent: Intent) -> Order:
+    def of(cls, intent: Intent) -> JobRequest:
         """Rebuilds an order from its record, to bring home what was paid; it cannot be submitted again."""
         return cls(
             model=intent.model,
@@ -88,11 +88,11 @@ class Order:
         """Begins the keys of all jobs of a scope that ask for the same under this label."""
         return request_id(self.base, self.label)
 
-    def as_read(self) -> Order:
+    def as_read(self) -> JobRequest:
         """The same call, as another one for each state of the graph on the site: for what is to be reused."""
         return replace(self, base=graph_base(self.base, self.graph))
 
-    def with_inputs(self, others: Mapping[str, Input]) -> Order:
+    def with_inputs(self, others: Mapping[str, Input]) -> JobRequest:
         """The same call with other contents.
 
         Args:
@@ -113,7 +113,7 @@ class Order:
         return explicit_key(key.replace(REQUEST, self.base))
 
 
-async def place_order(asked: ModelInput, *, site: str, inputs: Inputs, label: str | None = None) -> Order:
+async def prepare_request(asked: ModelInput, *, site: str, inputs: Inputs, label: str | None = None) -> JobRequest:
     """Checks everything that can be checked without paying.
 
     Args:
@@ -138,7 +138,7 @@ async def place_order(asked: ModelInput, *, site: str, inputs: Inputs, label: st
     read = catalog.read_parameters(model, params, unchecked=free)
     price = catalog.estimate(model, read.sent, seconds=_seconds(files))
     request = as_request(read.given)
-    return Order(
+    return JobRequest(
         model=model.name,
         endpoint=model.endpoint,
         site=site,
@@ -152,7 +152,7 @@ async def place_order(asked: ModelInput, *, site: str, inputs: Inputs, label: st
     )
 
 
-async def as_recorded(order: Order, *, journal: Journal, key: str | None = None) -> Order:
+async def as_recorded(order: JobRequest, *, journal: Journal, key: str | None = None) -> JobRequest:
     """The call as an earlier attempt has recorded it, where it takes a link that gives other bytes now.
 
     Hosts encode pictures anew, and a link without a strong ETag does not say whether its file is another one. A resumed
@@ -182,7 +182,7 @@ async def as_recorded(order: Order, *, journal: Journal, key: str | None = None)
     return order
 
 
-async def _is_recorded(order: Order, journal: Journal, key: str | None) -> bool:
+async def _is_recorded(order: JobRequest, journal: Journal, key: str | None) -> bool:
     """Whether a job of this request was submitted, or was about to be."""
     if key is None:
         records = await journal.request(order.request_id)

@@ -39,7 +39,7 @@ async def register_asset(
 
     Raises:
         InputError: A kind or a name that is none, or a file that cannot be read; nothing was registered.
-        RequestRefused: RunningHub could not use the file.
+        RequestRejected: RunningHub could not use the file.
     """
     one_of("kind", kind, get_args(AssetKind))
     words("name", name)

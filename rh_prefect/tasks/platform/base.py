@@ -10,9 +10,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from rh_prefect.blocks.paying import load_payer
+from rh_prefect.blocks.paying import load_engine
 from rh_prefect.client import Client
-from rh_prefect.errors import InputError, NotDelivered, TransportError
+from rh_prefect.errors import ConnectFailed, InputError, TransportError
 from rh_prefect.flow_runs.call_positions import PaidTask
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
@@ -38,7 +38,7 @@ async def ask(
     Returns:
         The answer.
     """
-    payer = await load_payer(credentials)
+    payer = await load_engine(credentials)
 
     async def asked() -> T:
         pool = payer.pool
@@ -98,7 +98,7 @@ async def unanswered(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> b
 
 async def undelivered(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
     """Tells whether the request never left this machine."""
-    return isinstance(await state.aresult(raise_on_failure=False), NotDelivered)
+    return isinstance(await state.aresult(raise_on_failure=False), ConnectFailed)
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

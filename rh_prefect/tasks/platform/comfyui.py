@@ -40,7 +40,7 @@ async def run_graph(
 
     Raises:
         InputError: This is no graph in API format, or a node or field does not exist; nothing was sent.
-        RequestRefused: ComfyUI says that the graph is not valid; the message names the nodes.
+        RequestRejected: ComfyUI says that the graph is not valid; the message names the nodes.
         SubmissionUnknown: The answer to the submit was lost. There is no call log of these runs: look at ComfyUI's own
             history on the machine.
         RunningHubError: Everything else; see `rh_prefect.errors`.

@@ -21,7 +21,7 @@ async def webhook_detail(task_id: str, *, credentials: str | None = None) -> Web
         The event; its `event_id` is what `resend_webhook` takes. The secret of our own receiver's address is masked.
 
     Raises:
-        RequestRefused: The task has no webhook, or none yet.
+        RequestRejected: The task has no webhook, or none yet.
     """
     event = await ask(lambda client: client.webhooks.detail(task_id), credentials, of_task=task_id)
     told = event.view and storable(event.view)

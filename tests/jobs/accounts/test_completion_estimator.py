@@ -7,14 +7,14 @@ from rh_prefect.jobs.accounts.completion_estimator import (
     MARGIN,
     REMEMBERED,
     VAIN_COUNTS,
-    Lengths,
+    DurationHistory,
     Search,
     counting_gap,
 )
 
 
-def lengths_of(*seconds: float) -> Lengths:
-    lengths = Lengths()
+def lengths_of(*seconds: float) -> DurationHistory:
+    lengths = DurationHistory()
     for one in seconds:
         lengths.note(one)
     return lengths
@@ -38,7 +38,7 @@ def test_a_young_task_is_not_left_alone_for_longer_than_without_counting() -> No
 
 
 def test_without_experience_the_one_that_was_longest_not_seen_is_likeliest() -> None:
-    lengths = Lengths()
+    lengths = DurationHistory()
     assert lengths.odds(seen=0.0, age=10.0) > lengths.odds(seen=5.0, age=10.0) > lengths.odds(seen=9.0, age=10.0)
 
 

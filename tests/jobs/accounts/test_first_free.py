@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from rh_prefect.errors import NoAnswer
-from rh_prefect.jobs.accounts.limiter import ASK_EVERY, Slots, first_free
+from rh_prefect.errors import ResponseLost
+from rh_prefect.jobs.accounts.limiter import ASK_EVERY, Limiter, first_free
 from tests.support.virtual_time import in_virtual_time, now, settle
 
 SECONDS = 10.0
@@ -24,12 +24,12 @@ class Account:
         self.most = 0
         self.is_silent = False
         self.answers_in = 0.001
-        self.slots = Slots(self.ask, clock=now, jitter=lambda: 1.0)
+        self.slots = Limiter(self.ask, clock=now, jitter=lambda: 1.0)
 
     async def ask(self) -> tuple[int | None, int]:
         await asyncio.sleep(self.answers_in)
         if self.is_silent:
-            raise NoAnswer("no answer")
+            raise ResponseLost("no answer")
         return self.limit, self.others + self.slots.held
 
     async def run(self, seconds: float) -> None:

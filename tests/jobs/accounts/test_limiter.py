@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.errors import NoAnswer, RunningHubError
+from rh_prefect.errors import ResponseLost, RunningHubError
 from rh_prefect.jobs.accounts.limiter import (
     ASK_EVERY,
     AT_ONCE,
@@ -13,7 +13,7 @@ from rh_prefect.jobs.accounts.limiter import (
     LONGEST_PAUSE,
     OTHERS_PAUSE,
     Count,
-    Slots,
+    Limiter,
     pause_seconds,
 )
 from tests.support.virtual_time import in_virtual_time, now, settle
@@ -26,7 +26,7 @@ class Account:
         self.limit = limit
         self.others = others
         self.error = error
-        self.slots: Slots | None = None
+        self.slots: Limiter | None = None
         self.asked: list[float] = []
 
     async def ask(self) -> tuple[int | None, int]:
@@ -37,18 +37,18 @@ class Account:
         return self.limit, self.others + (self.slots.held if self.slots else 0)
 
 
-def slots_of(account: Account, **options: Any) -> Slots:
-    account.slots = Slots(account.ask, clock=now, jitter=lambda: 1.0, **options)
+def slots_of(account: Account, **options: Any) -> Limiter:
+    account.slots = Limiter(account.ask, clock=now, jitter=lambda: 1.0, **options)
     return account.slots
 
 
-async def taken(slots: Slots) -> None:
+async def taken(slots: Limiter) -> None:
     """Takes a slot and submits."""
     await slots.acquire()
     slots.posted()
 
 
-async def acquired(slots: Slots, count: int) -> list[asyncio.Task[None]]:
+async def acquired(slots: Limiter, count: int) -> list[asyncio.Task[None]]:
     """Starts so many acquisitions and lets those through that there is room for."""
     tasks = [asyncio.create_task(taken(slots)) for _ in range(count)]
     await asyncio.sleep(0.5)
@@ -256,7 +256,7 @@ async def test_an_account_that_names_no_limit_is_left_to_421() -> None:
 
 @in_virtual_time
 async def test_an_account_that_does_not_answer_is_left_to_421_and_asked_once() -> None:
-    account = Account(1, error=NoAnswer("HTTP 502"))
+    account = Account(1, error=ResponseLost("HTTP 502"))
     assert done(await acquired(slots_of(account), 50)) == 50
     assert len(account.asked) == 1
 
@@ -469,7 +469,7 @@ async def test_an_account_that_does_not_answer_is_not_counted() -> None:
     account = Account(5)
     slots = slots_of(account)
     await acquired(slots, 5)
-    account.error = NoAnswer("HTTP 502")
+    account.error = ResponseLost("HTTP 502")
     assert await slots.count(5) is None
 
 

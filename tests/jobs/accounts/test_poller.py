@@ -11,9 +11,9 @@ from rh_prefect.client.wire import RemoteOutput, TaskView
 from rh_prefect.errors import (
     AccountError,
     Busy,
+    ConnectFailed,
     KeyRejected,
-    NoAnswer,
-    NotDelivered,
+    ResponseLost,
     TaskNotFound,
 )
 from rh_prefect.jobs.accounts.limiter import Count
@@ -148,8 +148,8 @@ async def test_100_tasks_need_one_loop_and_16_requests_in_flight() -> None:
 
 
 BLIPS: list[Callable[[], Exception]] = [
-    lambda: NoAnswer("no readable answer (HTTP 502, HTML)"),
-    lambda: NotDelivered("no connection"),
+    lambda: ResponseLost("no readable answer (HTTP 502, HTML)"),
+    lambda: ConnectFailed("no connection"),
     lambda: Busy("too many requests", code="1003"),
     lambda: RuntimeError("a defect of our own"),
 ]
@@ -168,7 +168,7 @@ def test_a_failing_look_is_a_blip_however_often_it_fails(blip: Callable[[], Exce
 
 @in_virtual_time
 async def test_blips_are_followed_by_longer_gaps() -> None:
-    rh = RunningHub(NoAnswer("cut"), NoAnswer("cut"), NoAnswer("cut"), SUCCESS)
+    rh = RunningHub(ResponseLost("cut"), ResponseLost("cut"), ResponseLost("cut"), SUCCESS)
     await poller(rh, shortest=2.0).wait("1")
     assert rh.gaps == [4.0, 6.0, 8.0]
 

@@ -18,11 +18,11 @@ from rh_prefect.errors import (
     ConfigError,
     JobFailed,
     KeyRejected,
-    RequestRefused,
+    RequestRejected,
     RunningHubError,
     SubmissionUnknown,
 )
-from rh_prefect.jobs.accounts.pool import NOT_HERE, own_trouble
+from rh_prefect.jobs.accounts.pool import ACCOUNT_SPECIFIC_CODES, account_specific
 from rh_prefect.jobs.journal.records import Answer
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.workflows import WorkflowInput
@@ -179,7 +179,7 @@ async def test_a_workflow_is_read_from_an_account_that_has_it(run: PooledRun, rh
 
 async def test_a_workflow_that_nobody_has_names_all(run: PooledRun, rh: Emulator) -> None:
     (wrong,) = errors(await run.all([WorkflowInput(id="1", nodes={})]))
-    assert isinstance(wrong, RequestRefused)
+    assert isinstance(wrong, RequestRejected)
     assert "account of main" in wrong.message and "account of two" in wrong.message
     assert not rh.books.submissions
 
@@ -309,7 +309,7 @@ class TestPaidOn:
         ("416", "account"),
         ("812", "account"),
         ("436", "account"),
-        *NOT_HERE.items(),
+        *ACCOUNT_SPECIFIC_CODES.items(),
         ("1501", None),
         ("1007", None),
         ("803", None),
@@ -317,9 +317,9 @@ class TestPaidOn:
     ],
 )
 def test_whose_trouble_a_refusal_is(code: str, trouble: str | None) -> None:
-    assert own_trouble(Answer(outcome="refused", code=code)) == trouble
+    assert account_specific(Answer(outcome="refused", code=code)) == trouble
 
 
 def test_a_refusal_without_a_number_is_known_by_its_words() -> None:
     words = "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE"
-    assert own_trouble(Answer(outcome="refused", code="", reason=words)) == "account"
+    assert account_specific(Answer(outcome="refused", code="", reason=words)) == "account"

@@ -11,12 +11,12 @@ import pytest
 from rh_prefect.client import Client
 from rh_prefect.client.wire import Upload
 from rh_prefect.emulator import Emulator
-from rh_prefect.errors import InputError, MediaError, NoAnswer
+from rh_prefect.errors import InputError, MediaError, ResponseLost
 from rh_prefect.jobs.accounts.account import Account
 from rh_prefect.jobs.accounts.uploads import AT_ONCE, LIFETIME, Uploads
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.requests.inputs import Input, Inputs
-from rh_prefect.jobs.requests.request import Order
+from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 from tests.support import samples
@@ -150,7 +150,7 @@ async def test_a_link_that_ended_while_the_machine_slept_is_made_again(
     clock.now = 1_800_000_000.0
     client = Client(rh_site.key, base_url=rh_site.url)
     account = Account(client, settings=Settings(state_dir=tmp_path / "state"), clock=clock)
-    order = Order(model="m", endpoint="m", site="s", payload={}, base="b", inputs={photo.mark: photo})
+    order = JobRequest(model="m", endpoint="m", site="s", payload={}, base="b", inputs={photo.mark: photo})
     store = MediaStore(tmp_path / "out")
     uploads = []
     for slept in (0, 60, 21 * 3600, -60):
@@ -168,8 +168,8 @@ def test_a_link_is_given_out_for_less_than_the_day_that_it_lives() -> None:
 async def test_an_upload_that_failed_is_tried_again_the_next_time(
     uploads: Uploads, rh: RunningHub, photo: Input
 ) -> None:
-    rh.errors = [NoAnswer("HTTP 502")]
-    with pytest.raises(NoAnswer):
+    rh.errors = [ResponseLost("HTTP 502")]
+    with pytest.raises(ResponseLost):
         await uploads.link(photo, options={})
     assert await uploads.link(photo, options={})
 

@@ -18,15 +18,15 @@ from rh_prefect.client.wire import PricePreview
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import (
     BudgetExceeded,
+    ConnectFailed,
     InputError,
     JobFailed,
-    NoAnswer,
-    NotDelivered,
+    ResponseLost,
     RunningHubError,
     api_error,
 )
 from rh_prefect.flows import image_to_video
-from rh_prefect.jobs.journal.budget import Entry, Ledger, Money, Prices, Shortfall, entry_of, ledger_of
+from rh_prefect.jobs.journal.budget import Entry, Money, Prices, Shortfall, SpendTracker, entry_of, spend_tracker_of
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.records import RESUBMITTED, Answer, End, JobView, Record, Resolution, Submit
@@ -166,7 +166,7 @@ async def test_a_ledger_is_rebuilt_from_the_journal(tmp_path: Path) -> None:
     ]
     for number, job in enumerate(jobs):
         await write(records, job, key=f"{number:024d}")
-    ledger = Ledger(records)
+    ledger = SpendTracker(records)
     short = await ledger.reserve("f" * 24, 1, Money(Decimal("0.26"), "CNY"), budget=BUDGET)
     assert short == Shortfall(Money(Decimal("0.26"), "CNY"), spent=Decimal("0.35"), reserved=Decimal("0.40"))
     assert await ledger.reserve("f" * 24, 1, Money(Decimal("0.25"), "CNY"), budget=BUDGET) is None
@@ -174,7 +174,7 @@ async def test_a_ledger_is_rebuilt_from_the_journal(tmp_path: Path) -> None:
 
 
 async def test_what_was_set_aside_is_settled_with_the_cost_or_given_back(tmp_path: Path) -> None:
-    ledger, price = Ledger(journal(tmp_path)), Money(Decimal("0.40"), "CNY")
+    ledger, price = SpendTracker(journal(tmp_path)), Money(Decimal("0.40"), "CNY")
     assert await ledger.reserve("a", 1, price, budget=BUDGET) is None
     assert await ledger.reserve("b", 1, price, budget=BUDGET) is None
     assert await ledger.reserve("c", 1, price, budget=BUDGET) is not None
@@ -187,7 +187,7 @@ async def test_what_was_set_aside_is_settled_with_the_cost_or_given_back(tmp_pat
 
 
 async def test_jobs_that_ask_together_cannot_overshoot(tmp_path: Path) -> None:
-    ledger = Ledger(journal(tmp_path))
+    ledger = SpendTracker(journal(tmp_path))
     asked = [ledger.reserve(f"{n:024d}", 1, Money(Decimal("0.30"), "CNY"), budget=BUDGET) for n in range(20)]
     assert sum(short is None for short in await asyncio.gather(*asked)) == 3
 
@@ -197,7 +197,7 @@ PRICE = Money(Decimal("0.40"), "CNY")
 
 async def test_a_call_without_a_budget_is_counted_from_its_claim(tmp_path: Path) -> None:
     """A20: the claim of a call without a budget is seen at once, not when its answer is recorded."""
-    ledger = Ledger(journal(tmp_path))
+    ledger = SpendTracker(journal(tmp_path))
     ledger.claim("a", 1, PRICE)
     ledger.claim("b", 1, PRICE)
     short = await ledger.reserve("c", 1, PRICE, budget=BUDGET)
@@ -208,7 +208,7 @@ async def test_a_call_without_a_budget_is_counted_from_its_claim(tmp_path: Path)
 
 async def test_a_call_without_a_budget_is_counted_before_its_claim(tmp_path: Path) -> None:
     """A20: a call that uploads or waits for a slot is about to be paid for."""
-    ledger = Ledger(journal(tmp_path))
+    ledger = SpendTracker(journal(tmp_path))
     ledger.expect("a", PRICE)
     ledger.expect("a", PRICE)
     assert ledger.reserved() == PRICE.amount
@@ -221,7 +221,7 @@ async def test_a_call_without_a_budget_is_counted_before_its_claim(tmp_path: Pat
 
 async def test_a_price_that_nobody_has_asked_for_is_asked_for_where_a_budget_needs_it(tmp_path: Path) -> None:
     """A20: a call without a budget and without a listed price is priced by the first budget beside it."""
-    ledger, asked = Ledger(journal(tmp_path)), []
+    ledger, asked = SpendTracker(journal(tmp_path)), []
 
     async def ask() -> Money:
         asked.append("price")
@@ -243,7 +243,7 @@ async def test_what_this_process_does_not_know_the_price_of_is_asked_for_though_
     """A20: reading the journal for the first budget forgets no question of a call that is being paid for."""
     records = journal(tmp_path)
     await write(records, {"intent-1": intent()}, key="a" * 24)
-    ledger = Ledger(records)
+    ledger = SpendTracker(records)
 
     async def ask() -> Money:
         return Money(Decimal("0.70"), "CNY")
@@ -254,7 +254,7 @@ async def test_what_this_process_does_not_know_the_price_of_is_asked_for_though_
 
 
 async def test_what_is_read_of_a_job_replaces_all_that_was_known_of_it(tmp_path: Path) -> None:
-    ledger = Ledger(journal(tmp_path))
+    ledger = SpendTracker(journal(tmp_path))
     for n in (1, 2):
         ledger.claim("a", n, PRICE)
     ledger.claim("b", 1, PRICE)
@@ -268,16 +268,16 @@ async def test_what_is_read_of_a_job_replaces_all_that_was_known_of_it(tmp_path:
 def test_a_process_keeps_the_ledgers_of_the_200_scopes_that_it_has_used_last(
     tmp_path: Path, others: int, is_kept: bool
 ) -> None:
-    ledger_of(journal(tmp_path / "older"))
-    ledger = ledger_of(journal(tmp_path))
+    spend_tracker_of(journal(tmp_path / "older"))
+    ledger = spend_tracker_of(journal(tmp_path))
     for number in range(others):
-        ledger_of(FolderJournal(str(tmp_path), scope=f"other-{number}"))
-    assert (ledger_of(journal(tmp_path)) is ledger) == is_kept
+        spend_tracker_of(FolderJournal(str(tmp_path), scope=f"other-{number}"))
+    assert (spend_tracker_of(journal(tmp_path)) is ledger) == is_kept
 
 
 async def test_each_currency_has_sums_of_its_own(tmp_path: Path) -> None:
     """A20: amounts of two currencies are not added, and coins are neither."""
-    ledger, dollars = Ledger(journal(tmp_path)), Money(Decimal("0.90"), "USD")
+    ledger, dollars = SpendTracker(journal(tmp_path)), Money(Decimal("0.90"), "USD")
     ledger.claim("a", 1, dollars)
     assert await ledger.reserve("b", 1, PRICE, budget=BUDGET) is None
     ended = End(status="SUCCESS", task_id=TASK, cost=Decimal("0.30"), currency="CNY", coins=Decimal(7))
@@ -298,7 +298,7 @@ def test_a_job_with_a_budget_starts_only_within_it(moves: list[tuple[tuple[int, 
 
 
 async def play(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
-    ledger = Ledger(MemoryJournal(MemoryPlace(), "run"))
+    ledger = SpendTracker(MemoryJournal(MemoryPlace(), "run"))
     counted: dict[str, Decimal] = {}
     for (number, amount, is_limited), move in moves:
         key, price = f"job{number}", None if amount is None else Money(Decimal(amount), "CNY")
@@ -366,7 +366,7 @@ async def test_a_currency_whose_question_was_cancelled_is_asked_for_again() -> N
 
 async def test_an_account_that_did_not_answer_is_asked_again_after_a_while() -> None:
     now = [1000.0]
-    account = Account(NoAnswer("silence"), "USD")
+    account = Account(ResponseLost("silence"), "USD")
     prices = Prices(account, clock=lambda: now[0])  # type: ignore[arg-type]
     assert [await prices.currency(), await prices.currency(), account.asked] == [None, None, 1]
     now[0] += 6
@@ -402,8 +402,8 @@ async def test_a_price_that_could_not_be_asked_for_is_an_error_and_one_that_does
         async def price_preview(self, endpoint: str, payload: object) -> PricePreview | None:
             raise self.error
 
-    with pytest.raises(NotDelivered):
-        await Prices(Away(NotDelivered("refused"))).of("some/model", {}, None)  # type: ignore[arg-type]
+    with pytest.raises(ConnectFailed):
+        await Prices(Away(ConnectFailed("refused"))).of("some/model", {}, None)  # type: ignore[arg-type]
     no_price = Prices(Away(api_error("1007", doing="price")))  # type: ignore[arg-type]
     assert await no_price.of("some/model", {}, None) is None
 

@@ -9,7 +9,7 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.client import Client, Download, RemoteOutput, TaskView
-from rh_prefect.errors import InputError, LinkExpired, NoAnswer, OutputsLost
+from rh_prefect.errors import InputError, LinkExpired, OutputsExpired, ResponseLost
 from rh_prefect.jobs.events import event_of, what_of
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.records import End, Link, Submit
@@ -18,7 +18,7 @@ from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs import pending_outputs
 from rh_prefect.jobs.outputs.collect import LONGEST_PAUSE, TRIES, Collector
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.requests.request import Order
+from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
 from tests.support.job_records import KEY, TASK, intent, ticket
@@ -98,7 +98,7 @@ async def collect(
     end = End(status="SUCCESS", task_id=TASK, links=links)
     submit = Submit(1, intent(), answer=ticket())
     return await collector.collect(
-        Order.of(submit.intent), job=f"run/{KEY}", key=KEY, submit=submit, end=end, first_time=first_time
+        JobRequest.of(submit.intent), job=f"run/{KEY}", key=KEY, submit=submit, end=end, first_time=first_time
     )
 
 
@@ -117,7 +117,9 @@ async def test_a_page_is_never_published_however_often_it_comes(
     journal: FolderJournal, tmp_path: Path, given: bytes, what: str
 ) -> None:
     host = FileHost(given)
-    with pytest.raises(NoAnswer, match=f"task {TASK} was paid for.*{what} in place of a whole png.*nothing is paid"):
+    with pytest.raises(
+        ResponseLost, match=f"task {TASK} was paid for.*{what} in place of a whole png.*nothing is paid"
+    ):
         await collect(host, journal, tmp_path)
     assert host.times == TRIES
     assert not MediaStore(str(tmp_path / "out")).list()
@@ -186,7 +188,7 @@ async def test_a_file_that_is_gone_from_the_store_is_no_result(journal: FolderJo
     first = await collect(FileHost(PICTURE), journal, tmp_path)
     store = store_in(tmp_path)
     store.delete(str(store.name_of(first.media.uri)))
-    with pytest.raises(OutputsLost):
+    with pytest.raises(OutputsExpired):
         await collect(FileHost(dead()), journal, tmp_path, first_time=False)
     again = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
     assert Path(again.media.uri).read_bytes() == PICTURE
@@ -198,7 +200,7 @@ async def test_files_that_only_the_manifest_knows_of_are_asked_for(journal: Fold
     store = store_in(tmp_path)
     store.delete(str(store.name_of(first.media.uri)))
     (before,) = manifests.everything(store)
-    with pytest.raises(OutputsLost, match="nothing lists its files any more"):
+    with pytest.raises(OutputsExpired, match="nothing lists its files any more"):
         await collect(FileHost(dead(), links=[""]), journal, tmp_path, first_time=False, links=())
     assert list(manifests.everything(store)) == [before]
     again = await collect(host := FileHost(PICTURE), journal, tmp_path, first_time=False, links=())
@@ -216,7 +218,7 @@ async def test_a_single_refusal_of_a_link_is_waited_out(journal: FolderJournal, 
 async def test_a_link_that_stays_dead_is_asked_for_over_minutes(journal: FolderJournal, tmp_path: Path) -> None:
     """A11: only then are the outputs lost, and the message says what a later run can do at no cost."""
     host = FileHost(dead())
-    with pytest.raises(OutputsLost, match=r"run it again, or `rh-prefect jobs collect`.*at no cost") as caught:
+    with pytest.raises(OutputsExpired, match=r"run it again, or `rh-prefect jobs collect`.*at no cost") as caught:
         await collect(host, journal, tmp_path)
     assert 300 <= host.now <= 300 + LONGEST_PAUSE
     assert host.times < 25
@@ -272,6 +274,6 @@ async def test_a_file_that_was_published_before_a_crash_is_found_by_its_record(
 
 async def test_a_file_that_is_broken_in_another_way_each_time_is_not(journal: FolderJournal, tmp_path: Path) -> None:
     host = FileHost(*(PICTURE[:-cut] for cut in range(20, 20 + TRIES)))
-    with pytest.raises(NoAnswer, match="a broken png in place of a whole png"):
+    with pytest.raises(ResponseLost, match="a broken png in place of a whole png"):
         await collect(host, journal, tmp_path)
     assert not MediaStore(str(tmp_path / "out")).list()

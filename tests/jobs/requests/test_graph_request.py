@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rh_prefect import models
-from rh_prefect.blocks.paying import load_payer
+from rh_prefect.blocks.paying import load_engine
 from rh_prefect.catalog import InputWarning
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.comfy.builtin import RESTYLE, TEXT_TO_IMAGE
@@ -32,7 +32,7 @@ def pay(rh: Emulator, tmp_path: Path) -> Any:
 
     async def paid(asked: Asked, *, attempt: int = 1, **options: Any) -> Result:
         scope = FolderScope(FolderJournal(str(tmp_path / "journal"), scope="run"), attempt=attempt)
-        payer, store = await load_payer(None), MediaStore(tmp_path / "out")
+        payer, store = await load_engine(None), MediaStore(tmp_path / "out")
         done: Result = await LOOP.call(payer.run(asked, scope=scope, store=store, options=Options(**options)))
         return done
 
@@ -119,7 +119,7 @@ async def test_a_name_at_runninghub_stays_one_where_such_a_file_appears(
 
 
 async def _uploaded(path: Path) -> str:
-    payer = await load_payer(None)
+    payer = await load_engine(None)
     sent = await LOOP.call(payer.pool.members[0].client.upload(path, name=path.name, mime="image/png"))
     return str(sent.file_name)
 

@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 from rh_prefect import models
-from rh_prefect.blocks.paying import load_payer
+from rh_prefect.blocks.paying import load_engine
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.recorder import Submission
 from rh_prefect.errors import JobFailed
@@ -48,7 +48,7 @@ class Run:
         self.scope = FolderScope(self.journal, attempt=attempt)
 
     async def pay(self, asked: Asked, **options: Any) -> Result:
-        payer = await load_payer(None)
+        payer = await load_engine(None)
         done: Result = await LOOP.call(payer.run(asked, scope=self.scope, store=self.store, options=Options(**options)))
         return done
 

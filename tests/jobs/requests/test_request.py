@@ -13,7 +13,7 @@ from rh_prefect.catalog import Model
 from rh_prefect.catalog.input_classes import build_input
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.requests.inputs import Inputs
-from rh_prefect.jobs.requests.request import Order, place_order
+from rh_prefect.jobs.requests.request import JobRequest, prepare_request
 from rh_prefect.media.media import MediaInput
 from rh_prefect.models import ModelInput
 
@@ -31,9 +31,9 @@ def with_default(model: Model, name: str, default: str) -> Model:
     return replace(model, params=params)
 
 
-async def order(model: Model, params: Mapping[str, object], inputs: Inputs) -> Order:
+async def order(model: Model, params: Mapping[str, object], inputs: Inputs) -> JobRequest:
     made = build_input(model, ModelInput, media=MediaInput, module=__name__)
-    return await place_order(made(**params), site=SITE, inputs=inputs)
+    return await prepare_request(made(**params), site=SITE, inputs=inputs)
 
 
 async def test_two_catalogues_that_differ_in_a_default_make_one_request(inputs: Inputs) -> None:

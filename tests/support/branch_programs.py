@@ -32,7 +32,7 @@ from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
 from rh_prefect.jobs.journal.records import Submit
 from rh_prefect.jobs.lifecycle import Policy
 from tests.support.books import Books
-from tests.support.course import ROUNDS, Course, numbers, pick
+from tests.support.fault_machine import ROUNDS, Course, numbers, pick
 from tests.support.stepped import SCOPE, Process, order_of
 from tests.support.tiny_hub import TinyHub
 

@@ -17,7 +17,7 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rh_prefect.errors import NoAnswer
+from rh_prefect.errors import ResponseLost
 from rh_prefect.jobs.admin import adopt, forget
 from rh_prefect.jobs.journal.process import is_surely_dead
 from rh_prefect.jobs.journal.records import JobView, Submit
@@ -264,7 +264,7 @@ class Course(RuleBasedStateMachine):
         for process, submit in self.submitting:
             if submit.expires is not None and submit.expires < self.loop.time():
                 self._say(f"{process}: {submit.name} was never answered")
-                process.release(submit, partial(submit.refuse, NoAnswer("read timeout")))
+                process.release(submit, partial(submit.refuse, ResponseLost("read timeout")))
 
     def _settle(self, view: JobView) -> None:
         assert view.last is not None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from rh_prefect.catalog.vocabulary import TAGS, Tag, split
+from rh_prefect.catalog.tag_table import TAGS, Tag, split
 
 _WORD = re.compile(r"[^\W_]+")
 _ARTICLES = frozenset({"a", "an", "the", "my", "some", "any"})
