@@ -57,24 +57,28 @@ def _wire(payload: Mapping[str, object]) -> Payload:
     return sent
 
 
-def requests(model: Model, links: Links = NOWHERE, *, every_option: bool = True) -> Iterator[Payload]:
+def requests(model: Model, links: Links = NOWHERE) -> Iterator[Payload]:
     """Lists the least request, a full one, and requests that differ from these in one thing each.
 
     Args:
         model: The model.
         links: What stands for its files.
-        every_option: Whether each option of each parameter is tried, which decides the price.
     """
-    least, full = least_request(model, links), full_request(model, links)
-    yield least
-    yield full
-    yield {**least, **{param.key: param.wire_default for param in model.params if param.default is not None}}
-    for base in (least, full):
+    yield from usual_requests(model, links)
+    for base in (least_request(model, links), full_request(model, links)):
         for param in model.params:
             yield {key: value for key, value in base.items() if key != param.key}
-            for value in _values(param, links, every_option=every_option):
+            for value in _values(param, links):
                 yield {**base, param.key: value}
         yield from _broken_rules(model, base, links)
+
+
+def usual_requests(model: Model, links: Links = NOWHERE) -> Iterator[Payload]:
+    """The least request, a full one, and one with all defaults."""
+    least = least_request(model, links)
+    yield least
+    yield full_request(model, links)
+    yield {**least, **{param.key: param.wire_default for param in model.params if param.default is not None}}
 
 
 def least_request(model: Model, links: Links) -> Payload:
@@ -114,15 +118,14 @@ def _usual(param: Param, links: Links) -> object:
     return [one] if param.multiple and param.type != "json" else one
 
 
-def _values(param: Param, links: Links, *, every_option: bool) -> Iterator[object]:
+def _values(param: Param, links: Links) -> Iterator[object]:
     """Values of one parameter: of other types, at its limits and beyond them."""
     yield from (None, "", [], {}, 7, 0.5, -1, True, [{}], {"a": 1}, [[]])
     if not param.is_media:  # a text in place of a link is a local file for the client, which it uploads
         yield from ("no such value", "5", ["x"])
     yield _usual(param, links)
-    if every_option:
-        yield from param.options
-        yield from ([option] for option in param.options if param.multiple)
+    yield from param.options
+    yield from ([option] for option in param.options if param.multiple)
     for limit in (param.min, param.max):
         if limit is not None:
             yield from (int(limit), int(limit) - 1, int(limit) + 1, float(limit), limit + 0.25)
