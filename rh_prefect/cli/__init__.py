@@ -18,7 +18,7 @@ app = App(
 )
 _run = App(name="run", help="Run a flow here and now; `--resume` goes on with a run that broke off.")
 _models = App(name="models", help="List RunningHub's models with limits and prices.")
-_webhook = App(name="webhook", help="Be told by RunningHub when tasks end, instead of asking.")
+_webhook = App(name="webhook", help="Receive task webhooks instead of polling.")
 _jobs = App(name="jobs", help="See and settle paid jobs.")
 
 app.command("rh_prefect.cli.demo:demo", help="Make a film on this machine: no key, no network, nothing to pay.")
@@ -41,9 +41,9 @@ for _name, _help in {
     "list": "List the jobs of a run, or the latest runs that have jobs.",
     "show": "Show all that is recorded of one job.",
     "recover": "Record again what a run has paid for, after Prefect's database was restored from a backup.",
-    "adopt": "Say that an unknown submit became this task; the next run waits for it.",
-    "forget": "Say that an unknown submit came to nothing; the next run pays again.",
-    "collect": "Bring home what a run has paid for, without submitting anything.",
+    "adopt": "Record the task of an unknown submission; the next run waits for it.",
+    "forget": "Mark an unknown submission as not accepted; the next run submits again.",
+    "collect": "Download what a run has paid for, without submitting anything.",
     "cancel": "Cancel at RunningHub what a run has submitted.",
 }.items():
     _jobs.command(f"rh_prefect.cli.jobs:{_name}_", name=_name, help=_help)

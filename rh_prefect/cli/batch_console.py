@@ -131,7 +131,7 @@ class BatchConsole:
     def _say_how_to_go_on(self) -> None:
         for job, task in sorted(self._tasks.items()):
             print(f"still runs at RunningHub: task {task}  {job}", file=sys.stderr)
-        print(f"go on, paying for nothing twice: {self._command()}", file=sys.stderr)
+        print(f"resume (nothing is billed twice): {self._command()}", file=sys.stderr)
         if self._flow_run_id:
             print(f"or cancel what still runs:       rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
 

@@ -112,7 +112,7 @@ class Watch:
             print(f"still runs at RunningHub: task {event.task_id}  {event.label or event.model}", file=sys.stderr)
         if self._flow_run_id:
             print(
-                f"go on, paying for nothing twice: rh-prefect run {self._command} --resume {self._flow_run_id}",
+                f"resume (nothing is billed twice): rh-prefect run {self._command} --resume {self._flow_run_id}",
                 file=sys.stderr,
             )
         if self._flow_run_id and running:

@@ -143,7 +143,7 @@ async def _list_runs() -> None:
     if is_configured():
         await _list_flow_runs()
     else:
-        print("no flow run is looked at: no PREFECT_API_URL is set, and `rh-prefect run` has not run here yet")
+        print("no flow runs: PREFECT_API_URL is not set, and `rh-prefect run` has not run here yet")
     scopes = await asyncio.to_thread(folder_scopes, get_settings().journal_url)
     if scopes:
         print(f"scopes outside of flows, in {get_settings().journal_url}:")
@@ -210,7 +210,7 @@ async def _adopt(scope: str, key: str, task_id: str) -> None:
             "RunningHub's call log once more; nothing was recorded."
         ) from error
     except RunningHubError as error:
-        print(f"task {task_id} could not be looked at, so it is taken at your word: {error}")
+        print(f"task {task_id} could not be verified; it is recorded as given: {error}")
     await admin.adopt(journal, key, task_id)
 
 
@@ -291,7 +291,7 @@ async def _replay_spool() -> None:
     spool = _spool()
     scopes = sorted({entry.scope for entry in spool.entries()})
     if not scopes:
-        print("no ticket waits on this machine for its journal")
+        print("no unrecorded tickets on this machine")
     for scope in scopes:
         for task_id in await admin.replay_spool(spool, _journal(scope)):
             print(f"{scope}: task {task_id} is in its journal now")

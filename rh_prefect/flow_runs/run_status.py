@@ -49,7 +49,7 @@ class RunStatus:
                 self._steps.pop(event.job, None)
 
     def expect(self, jobs: int) -> None:
-        """Says how many jobs there will be, so that the bar does not run ahead."""
+        """Says how many jobs there will be, so that the progress bar has the right total."""
         self.expected = max(self.expected, jobs)
 
     @property

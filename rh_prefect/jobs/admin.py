@@ -1,4 +1,4 @@
-"""What a person does about jobs: settle what is unknown, see what was paid for, and bring it home."""
+"""Manual operations on jobs: settle an unknown submission, list what was paid for, download it."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class JobEngine:
         options: Options = _AS_USUAL,
         observer: Observer | None = None,
     ) -> Result:
-        """Runs one job: checks it, pays for it once, waits for it, and brings its outputs home.
+        """Runs one job: checks it, pays for it once, waits for it, and downloads its outputs.
 
         Args:
             asked: A model, a workflow or an app, with its parameters.
@@ -313,7 +313,7 @@ class JobEngine:
     async def _collect(self, call: JobContext, submit: Submit, seat: SlotLease, *, first_time: bool) -> Result:
         if submit.end is None:
             raise AssertionError("collected is what has ended")
-        call.tell("collecting", "brings its outputs home", task_id=submit.task_id)
+        call.tell("collecting", "downloads its outputs", task_id=submit.task_id)
         costs = spend_tracker_of(call.scope.journal).spent_on(call.key)
 
         async def query(task_id: str) -> TaskView:

@@ -1,4 +1,4 @@
-"""Receives RunningHub's webhooks, believes none of them, and wakes whoever waits for what RunningHub then confirms."""
+"""Receives RunningHub's webhooks, believes none of them, and notifies the jobs that wait for what a query confirms."""
 
 from __future__ import annotations
 

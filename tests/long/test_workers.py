@@ -26,7 +26,7 @@ from tests.support.workplace import Workplace, workplace
 pytestmark = pytest.mark.long
 
 FLOWS = "tests.long.worker_flows"
-RESTART, HEART = "Run a crashed run again", "Call a run crashed that shows no sign of life"
+RESTART, HEART = "Run a crashed run again", "Mark runs without heartbeats as crashed"
 ENDED = {"SUCCESS", "FAILED", "CANCELLED"}
 
 

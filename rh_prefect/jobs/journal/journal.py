@@ -1,4 +1,4 @@
-"""The truth about money: append-only records, each created exclusively, never changed and never deleted."""
+"""The append-only journal of jobs: append-only records, each created exclusively, never changed and never deleted."""
 
 from __future__ import annotations
 
