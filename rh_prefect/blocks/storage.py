@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
 from pydantic import ConfigDict, Field, field_validator
 
+from rh_prefect.errors import ConfigError
 from rh_prefect.media.names import DEFAULT_TEMPLATE
 from rh_prefect.media.urls import has_password, is_local, local_path
 
 if TYPE_CHECKING:
-    from prefect_aws import S3Bucket
+    from prefect_aws import AwsCredentials, MinIOCredentials, S3Bucket
+    from prefect_aws.client_parameters import AwsClientParameters
 
     from rh_prefect.media.store import MediaStore
 
@@ -92,9 +94,7 @@ class MediaStorage(Block):
         Raises:
             ConfigError: The bucket's credentials assume a role, which lasts for an hour and cannot be copied.
         """
-        from rh_prefect.blocks.s3 import s3_options, s3_url
-
-        return cls(url=s3_url(bucket), options=SecretDict(s3_options(bucket)), public=public)
+        return cls(url=_s3_url(bucket), options=SecretDict(_s3_options(bucket)), public=public)
 
     def get_store(self) -> MediaStore:
         """Opens the place.
@@ -113,3 +113,57 @@ def _open(url: str, options: str, public: bool, template: str) -> MediaStore:
     from rh_prefect.media.store import MediaStore
 
     return MediaStore(url, options=json.loads(options), public=public, template=template)
+
+
+def _s3_url(bucket: S3Bucket) -> str:
+    """The bucket and its folder as an fsspec URL."""
+    return f"s3://{bucket.bucket_name}/{bucket.bucket_folder.strip('/')}".rstrip("/")
+
+
+def _s3_options(bucket: S3Bucket) -> dict[str, Any]:
+    """The bucket's credentials and client settings as storage options of s3fs; what is not set is left out.
+
+    Raises:
+        ConfigError: The credentials assume a role.
+    """
+    credentials = bucket.credentials
+    options = _client_options(credentials.aws_client_parameters, credentials.region_name) | _keys(credentials)
+    return {name: value for name, value in options.items() if value not in (None, {})}
+
+
+def _keys(credentials: AwsCredentials | MinIOCredentials) -> dict[str, Any]:
+    from prefect_aws import MinIOCredentials  # an optional extra
+
+    if isinstance(credentials, MinIOCredentials):
+        return {"key": credentials.minio_root_user, "secret": credentials.minio_root_password.get_secret_value()}
+    if credentials.assume_role_arn:
+        raise ConfigError(
+            f"The credentials of this S3 bucket assume the role {credentials.assume_role_arn}, whose keys last for an "
+            "hour. What to do: name the role in an AWS profile (`role_arn` in ~/.aws/config) and set "
+            '{"profile": "NAME"} in the options of a MediaStorage.'
+        )
+    secret_key = credentials.aws_secret_access_key
+    return {
+        "key": credentials.aws_access_key_id,
+        "secret": secret_key.get_secret_value() if secret_key else None,
+        "token": credentials.aws_session_token,
+        "profile": credentials.profile_name,
+    }
+
+
+def _client_options(parameters: AwsClientParameters, region: str | None) -> dict[str, Any]:
+    config = dict(parameters.config or {})
+    verify = parameters.verify_cert_path or parameters.verify
+    client = {
+        "region_name": region,
+        "api_version": parameters.api_version,
+        # Options are saved as JSON.
+        "verify": verify if isinstance(verify, bool | None) else str(verify),
+    }
+    return {
+        "endpoint_url": parameters.endpoint_url,
+        "use_ssl": None if parameters.use_ssl else False,
+        "anon": True if config.pop("signature_version", None) == "unsigned" else None,
+        "client_kwargs": {name: value for name, value in client.items() if value is not None},
+        "config_kwargs": config,
+    }

@@ -83,7 +83,7 @@ async def _members(credentials: str | None) -> list[str]:
 
 
 async def _pool(name: str) -> str:
-    from rh_prefect.blocks.paying import load_engine
+    from rh_prefect.blocks.lookup import load_engine
 
     pool = (await load_engine(name)).pool
     return f"{name} has {len(pool.members)} account(s) of {pool.site}, each with its own limit"

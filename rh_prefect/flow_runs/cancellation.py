@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rh_prefect.blocks.paying import key_of
+from rh_prefect.blocks.lookup import key_of
 from rh_prefect.client import Client
 from rh_prefect.flow_runs.queries import FIRST_OF_A_BATCH, RecordedScope, batches_of, scopes_of
 from rh_prefect.jobs.account_registry import member

@@ -15,8 +15,7 @@ from prefect.logging.loggers import flow_run_logger
 from prefect.types import SecretDict
 
 from rh_prefect import artifacts
-from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.blocks.paying import key_of
+from rh_prefect.blocks.lookup import key_of, load_storage
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.connection import connect
 from rh_prefect.errors import RunningHubError

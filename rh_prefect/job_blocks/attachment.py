@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from functools import cache
 from typing import Any
 
-from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.blocks.paying import load_engine
+from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.job_observer import run_observer

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, NamedTuple
 
-from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.blocks.paying import load_engine
+from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.job_observer import run_observer
 from rh_prefect.flow_runs.scope import current_caller

@@ -15,8 +15,7 @@ from prefect.runtime import task_run
 from prefect.states import Completed
 from prefect.tasks import Task
 
-from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.blocks.paying import load_engine
+from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.custom import CustomInput
 from rh_prefect.errors import ConfigError, InputError, JobFailed, JournalError, StoreError, TransportError
 from rh_prefect.flow_runs.call_positions import PaidTask

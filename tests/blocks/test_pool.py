@@ -11,8 +11,7 @@ from prefect.client.orchestration import get_client
 from pydantic import SecretStr, ValidationError
 
 from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
-from rh_prefect.blocks.lookup import load_credentials
-from rh_prefect.blocks.paying import load_engine
+from rh_prefect.blocks.lookup import load_credentials, load_engine
 from rh_prefect.client import Client
 from rh_prefect.errors import ConfigError
 from rh_prefect.jobs.engine import JobEngine

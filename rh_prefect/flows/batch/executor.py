@@ -12,7 +12,7 @@ from typing import Any
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from rh_prefect.blocks.paying import load_engine
+from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.errors import (
     BudgetExceeded,
     InputError,

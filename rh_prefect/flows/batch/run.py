@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.blocks.paying import load_engine
+from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import ConfigError, InputError, StoreError
 from rh_prefect.flow_runs import job_observer
 from rh_prefect.flow_runs.job_observer import expect_jobs

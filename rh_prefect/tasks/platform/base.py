@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from rh_prefect.blocks.paying import load_engine
+from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.client import Client
 from rh_prefect.errors import ConnectFailed, InputError, TransportError
 from rh_prefect.flow_runs.call_positions import PaidTask

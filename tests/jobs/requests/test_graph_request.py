@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rh_prefect import models
-from rh_prefect.blocks.paying import load_engine
+from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.catalog import InputWarning
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.comfy.builtin import RESTYLE, TEXT_TO_IMAGE

@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 from rh_prefect import models
-from rh_prefect.blocks.paying import load_engine
+from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.recorder import Submission
 from rh_prefect.errors import JobFailed
