@@ -26,10 +26,9 @@ test: $(INSTALLED)
 	$(BIN)/pytest -m "not long" -n $(JOBS) --dist loadfile
 	@$(MAKE) --no-print-directory lint
 
-# One at a time: these kill processes and watch what the others make of it. Those of identity only count payments.
+# By file, as in `test`: these kill processes of their own and wait most of the time.
 test-long: $(INSTALLED)
-	$(BIN)/pytest -m long --ignore tests/identity
-	$(BIN)/pytest -m long tests/identity -n $(JOBS) --dist loadfile
+	$(BIN)/pytest -m long -n $(JOBS) --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -39,6 +38,7 @@ lint: $(INSTALLED)
 	$(BIN)/python -m rh_prefect.catalog.build --check
 
 bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.structure
 	$(BIN)/python -m benchmarks.imports
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.listing
