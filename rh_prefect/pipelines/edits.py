@@ -1,0 +1,223 @@
+"""The twelve local edits: their parameters, what each makes, and how long that is. What renders them lies elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+EditKind = Literal["image", "video", "audio", "file", "string", "same"]
+"""What an edit makes; `same`: what its first parameter holds."""
+
+Length = Literal["sum", "input", "seconds", ""]
+"""How long the result is: all inputs together, as the first input, what `seconds` says; empty: it has no length."""
+
+
+@dataclass(frozen=True, slots=True)
+class EditParam:
+    """One parameter of an edit.
+
+    Attributes:
+        name: Its name.
+        kinds: What it takes: kinds of files, or `string`, `number`, `integer`, `boolean`, `enum`; `any`: all files.
+        required: Whether it must be given.
+        many: Whether it takes a list.
+        options: The values of an `enum`; beside other kinds: words that are allowed, too.
+        min: The least number.
+        max: The greatest number.
+        default: What applies when it is left out.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    required: bool = False
+    many: bool = False
+    options: tuple[str, ...] = ()
+    min: float | None = None
+    max: float | None = None
+    default: str | float | bool | None = None
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether it takes files."""
+        return not {"string", "number", "integer", "boolean", "enum"} & {*self.kinds}
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One local edit.
+
+    Attributes:
+        name: Its name.
+        params: Its parameters, the one that it is about first.
+        output: What it makes.
+        length: How long the result is.
+        facts: What else can be referred to of the result: `starts` is a list of seconds.
+        extension: Of the result's file, where `format` does not say another.
+        version: Of the code that renders it: recorded, and no part of the recipe.
+    """
+
+    name: str
+    params: tuple[EditParam, ...]
+    output: EditKind
+    length: Length = ""
+    facts: tuple[str, ...] = ()
+    extension: str = ""
+    version: int = 1
+
+    def param(self, name: str) -> EditParam | None:
+        """Finds a parameter.
+
+        Args:
+            name: Its name.
+        """
+        return next((param for param in self.params if param.name == name), None)
+
+
+def _size(name: str, *, required: bool = False) -> EditParam:
+    return EditParam(name, ("integer",), required, min=16, max=8192)
+
+
+def _seconds(name: str, *, required: bool = False, least: float = 0.04) -> EditParam:
+    return EditParam(name, ("number",), required, min=least, max=86400)
+
+
+def _enum(name: str, *options: str) -> EditParam:
+    return EditParam(name, ("enum",), options=options, default=options[0])
+
+
+_LOUDNESS = EditParam("loudness", ("number",), min=-40, max=-5)
+_PICTURE = EditParam("file", ("image", "video"), required=True)
+_VIDEO = EditParam("video", ("video",), required=True)
+
+EDITS: Mapping[str, Edit] = {
+    edit.name: edit
+    for edit in (
+        Edit(
+            "concat",
+            (
+                EditParam("videos", ("video",), required=True, many=True),
+                _enum("fit", "contain", "cover", "stretch"),
+                _size("width"),
+                _size("height"),
+            ),
+            "video",
+            "sum",
+            facts=("starts",),
+            extension="mp4",
+        ),
+        Edit(
+            "mix",
+            (
+                EditParam("speech", ("audio",), required=True, many=True),
+                EditParam("at", ("number",), many=True, min=0, max=86400),
+                EditParam("music", ("audio",)),
+                _seconds("seconds"),
+                EditParam("music_level", ("number",), min=-60, max=0),
+                _LOUDNESS,
+            ),
+            "audio",
+            "seconds",
+            extension="m4a",
+        ),
+        Edit(
+            "mux",
+            (
+                _VIDEO,
+                EditParam("audio", ("audio",), required=True),
+                EditParam("keep_sound", ("boolean",), default=False),
+                _LOUDNESS,
+            ),
+            "video",
+            "input",
+            extension="mp4",
+        ),
+        Edit(
+            "resize",
+            (
+                _PICTURE,
+                _size("width", required=True),
+                _size("height", required=True),
+                _enum("fit", "cover", "contain", "stretch"),
+                EditParam("format", ("enum",), options=("jpg", "png", "mp4")),
+            ),
+            "same",
+            "input",
+        ),
+        Edit(
+            "trim",
+            (
+                EditParam("file", ("video", "audio"), required=True),
+                EditParam("start", ("number",), min=0, max=86400, default=0),
+                _seconds("seconds", required=True),
+            ),
+            "same",
+            "seconds",
+        ),
+        Edit(
+            "still",
+            (
+                EditParam("image", ("image",), required=True),
+                _seconds("seconds", required=True),
+                _size("width"),
+                _size("height"),
+                _enum("zoom", "none", "in", "out"),
+            ),
+            "video",
+            "seconds",
+            extension="mp4",
+        ),
+        Edit(
+            "frame",
+            (_VIDEO, EditParam("at", ("number",), options=("first", "last"), min=0, max=86400, default="first")),
+            "image",
+            extension="jpg",
+        ),
+        Edit(
+            "contact_sheet",
+            (
+                EditParam("of", ("any",), required=True, many=True),
+                EditParam("captions", ("string",), many=True),
+                EditParam("columns", ("integer",), min=1, max=20),
+            ),
+            "image",
+            extension="jpg",
+        ),
+        Edit(
+            "extract_audio",
+            (_VIDEO, _enum("format", "m4a", "wav"), _LOUDNESS),
+            "audio",
+            "input",
+            extension="m4a",
+        ),
+        Edit(
+            "watermark",
+            (
+                _PICTURE,
+                EditParam("logo", ("image",), required=True),
+                _enum("corner", "bottom-right", "bottom-left", "top-right", "top-left"),
+                EditParam("size", ("number",), min=0.01, max=1, default=0.15),
+                EditParam("opacity", ("number",), min=0, max=1, default=1),
+            ),
+            "same",
+            "input",
+        ),
+        Edit(
+            "subtitles",
+            (
+                EditParam("text", ("string",), required=True, many=True),
+                EditParam("at", ("number",), many=True, min=0, max=86400),
+                _seconds("seconds"),
+                _enum("format", "srt", "vtt"),
+            ),
+            "file",
+            extension="srt",
+        ),
+        Edit(
+            "join_text",
+            (EditParam("texts", ("string",), required=True, many=True), EditParam("by", ("string",), default="\n")),
+            "string",
+        ),
+    )
+}
+"""Every edit by its name."""

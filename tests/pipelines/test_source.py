@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import yaml
+
+from rh_prefect.pipelines.source import PipelineError, Place, read
+
+LOADERS = [yaml.SafeLoader, *([yaml.CSafeLoader] if yaml.__with_libyaml__ else [])]
+
+
+@pytest.fixture(params=LOADERS, ids=lambda loader: loader.__name__)
+def loader(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def message(text: str, loader: Any) -> str:
+    with pytest.raises(PipelineError) as caught:
+        read(text, "film.yaml", loader=loader)
+    return caught.value.found[0].head
+
+
+def test_scalars_are_those_of_yaml_1_2(loader: Any) -> None:
+    text = (
+        "{a: true, b: no, c: on, d: 1e3, e: 2024-01-01, f: 7, g: 0.5, h: null, i: 007, j: 2030000000000000002, k: '5'}"
+    )
+    assert list(read(text, "f", loader=loader).data.values()) == [
+        True, "no", "on", "1e3", "2024-01-01", 7, 0.5, None, "007", 2030000000000000002, "5",
+    ]  # fmt: skip
+
+
+def test_references_need_no_quotes(loader: Any) -> None:
+    text = "a: {b: $(params.seconds), c: [$(x or y), $(z)]}\nd: $(p or q)\n"
+    assert read(text, "f", loader=loader).data == {
+        "a": {"b": "$(params.seconds)", "c": ["$(x or y)", "$(z)"]},
+        "d": "$(p or q)",
+    }
+
+
+def test_every_value_has_its_place(loader: Any) -> None:
+    document = read("steps:\n  a: {model: kling, with: {prompt: hello $(b)}}\n", "f", loader=loader)
+    assert document.place(("steps", "a", "model")) == Place(2, 14)
+    assert document.place(("steps", "a", "model"), key=True) == Place(2, 7)
+    assert document.place(("steps", "a", "with", "prompt"), "$(b)") == Place(2, 42)
+
+
+def test_a_place_is_found_in_a_text_of_several_lines(loader: Any) -> None:
+    document = read("a: |\n  one\n  two $(x)\n", "f", loader=loader)
+    assert document.place(("a",), "$(x)") == Place(3, 7)
+
+
+def test_a_comment_behind_a_plain_text_is_seen(loader: Any) -> None:
+    root = read("a: Product no #5 on a table\nb: 'x' # y\nc: $(d) # e\n", "f", loader=loader).root
+    assert [root.value[key].comment for key in "abc"] == ["#5 on a table", "", "# e"]
+
+
+WRONG = {
+    "prompt: Close-up: a cat": "film.yaml:1:17: a colon and a blank begin a new key here; put the text in quotes",
+    "a: {ask: Is this right?}": "film.yaml:1:23: a text with ? needs quotes inside of braces",
+    "a: 1\nb: 2\na: 3": "film.yaml:3:1: a is given twice, also in line 1; leave one of them out",
+    "a: !!python/name:os x": "film.yaml:1:4: !!python/name:os is a tag, and a pipeline has none; leave it out",
+    "a:\n\tb: 1": "film.yaml:2:1: a tab is no indentation in YAML; use blanks",
+    "a: \x07": "film.yaml:1:4: the file holds a control character, which YAML does not allow",
+    "a: @x": "film.yaml:1:4: a text cannot begin with @; put it in quotes",
+    "a: {b: [1, 2": "film.yaml:1:8: what begins here is not closed before the end of the file",
+    'a: "x\nb: 1': "film.yaml:1:4: what begins here is not closed before the end of the file",
+    "": "film.yaml:1:1: the file is empty; `rh-prefect init` writes one to begin with",
+    "? [a]\n: b": "film.yaml:1:3: a key must be a name; put a text with braces or brackets in quotes",
+    "a: *b": "film.yaml:1:4: *b names no &b that ends above it",
+    "a: &a [*a]": "film.yaml:1:8: *a names no &a that ends above it",
+    "a: 1\n---\nb: 2": "film.yaml:2:1: a second document begins here; one file is one pipeline",
+    "a: \ud800": "film.yaml:1:1: the file is not UTF-8; save it as UTF-8 text",
+}
+
+
+@pytest.mark.parametrize("text", WRONG, ids=repr)
+def test_what_is_not_read_is_named_with_its_place(text: str, loader: Any) -> None:
+    assert message(text, loader) == WRONG[text]
+
+
+def test_the_line_and_a_caret_follow_the_message() -> None:
+    with pytest.raises(PipelineError) as caught:
+        read("prompt: Close-up: a cat", "film.yaml")
+    assert str(caught.value.found[0]).splitlines()[1:] == ["  prompt: Close-up: a cat", "                  ^"]
+
+
+def test_nesting_of_ten_thousand_is_refused(loader: Any) -> None:
+    assert message("[" * 10_000, loader) == "film.yaml:1:33: lists and mappings are nested more than 32 deep"
+    assert "nested more than 32 deep" in message("\n".join(" " * n + "a:" for n in range(60)), loader)
+
+
+def test_expanded_aliases_are_counted(loader: Any) -> None:
+    names = "abcdefghi"
+    lines = [f"{names[0]}: &{names[0]} [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise(names)]
+    assert message("\n".join(lines), loader).endswith("more than 20000 values once its aliases are written out")
+
+
+def test_a_file_and_a_text_have_a_size(loader: Any) -> None:
+    assert "more than 1 MiB" in message("a: " + "x" * 2 * 1024 * 1024, loader)
+    assert "has 100001 characters; at most 100000 are read" in message("a: " + "x" * 100_001, loader)
+
+
+def test_control_characters_are_shown_as_text() -> None:
+    assert "\x1b" not in message('a: "\x1b[31m"\nb: @', yaml.SafeLoader)
