@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from rh_prefect.client.api import DEFAULT_BASE_URL, Client, V1Submit
-from rh_prefect.client.apps import AppSort
-from rh_prefect.client.comfyui_tasks import NativeSubmit
+from rh_prefect.client.client import DEFAULT_BASE_URL, Client, V1Submit
+from rh_prefect.client.comfyui import NativeSubmit
 from rh_prefect.client.download import discard_partial
 from rh_prefect.client.platform import ResourceKind
-from rh_prefect.client.task_states import read_delivery
+from rh_prefect.client.responses import read_delivery
 from rh_prefect.client.wire import (
     Account,
     ApiKey,
@@ -40,6 +39,7 @@ from rh_prefect.client.wire import (
     WebhookEvent,
     is_task_id,
 )
+from rh_prefect.client.workflows import AppSort
 
 __all__ = [
     "DEFAULT_BASE_URL",

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from rh_prefect.client import responses, wire
-from rh_prefect.client.core import Core, usable_id, usable_page
 from rh_prefect.client.responses import Answer, RequestInfo
+from rh_prefect.client.session import Core, usable_id, usable_page
 from rh_prefect.client.wire import Asset, AssetGroup, AssetKind, Page
 from rh_prefect.errors import Busy, ConnectFailed, InputError, RequestRejected, ResponseLost
 

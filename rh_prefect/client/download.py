@@ -1,8 +1,10 @@
-"""A download that can be resumed, and is checked, in flat memory."""
+"""Downloads: resumable, checked, in constant memory; also files inside `data:` URLs."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import hashlib
 import json
 import os
@@ -12,16 +14,15 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
+from urllib.parse import unquote, unquote_to_bytes
 
 import httpx
 
 from rh_prefect.client.parsing import loads
-from rh_prefect.client.redaction import bare, mask
+from rh_prefect.client.redaction import HIDDEN, MaskedUrl, bare, mask, without_query
 from rh_prefect.client.responses import RequestInfo, no_answer
 from rh_prefect.client.threaded_backend import ThreadedStream
-from rh_prefect.client.transport_errors import FOREIGN, Delivery
-from rh_prefect.client.transports import RESEND
-from rh_prefect.client.url_masking import HIDDEN, MaskedUrl, without_query
+from rh_prefect.client.transport import FOREIGN, RESEND, Delivery
 from rh_prefect.client.wire import Download
 from rh_prefect.errors import LinkExpired, StoreError, TransportError
 from rh_prefect.private_files import make_folder, make_public, overwrite
@@ -330,3 +331,35 @@ def _total(response: httpx.Response) -> int | None:
 def _validator(headers: Mapping[str, str]) -> str:
     tag = headers.get("etag", "")
     return tag if tag.startswith('"') else headers.get("last-modified", "")
+
+
+def is_data_url(url: str) -> bool:
+    """Tells whether a link holds its file itself."""
+    return url[:5].lower() == "data:"
+
+
+def write_data(url: str, to: Path) -> Download:
+    """Writes the file of a `data:` URL; what was there is replaced.
+
+    Args:
+        url: The link.
+        to: Where the bytes go.
+
+    Raises:
+        LinkExpired: It cannot be decoded.
+        StoreError: The bytes cannot be written.
+    """
+    head, comma, body = url.partition(",")
+    try:
+        data = base64.b64decode(unquote(body)) if head.lower().endswith(";base64") else unquote_to_bytes(body)
+    except (binascii.Error, ValueError) as error:
+        raise LinkExpired(f"download of {head}: its content is not valid base64. Ask for the task again.") from error
+    if not comma:
+        raise LinkExpired(f"download of {head[:60]}: this data: URL has no content. Ask for the task again.")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_bytes(data)
+    except OSError as error:
+        advice = "Free some space there, or name another folder"
+        raise StoreError(f"{to}: a download cannot be kept here ({error.strerror or error}). {advice}.") from error
+    return Download(size=len(data))

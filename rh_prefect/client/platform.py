@@ -1,14 +1,21 @@
-"""The account's keys and the public model library."""
+"""API keys, the public model library, LoRA uploads, and the records of webhook deliveries."""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
 
 from rh_prefect.client import responses, wire
-from rh_prefect.client.core import Core, usable_page
-from rh_prefect.client.responses import RequestInfo
-from rh_prefect.client.wire import ApiKey, Page, Resource
+from rh_prefect.client.parsing import first_text
+from rh_prefect.client.responses import RequestInfo, read_webhook_payload
+from rh_prefect.client.session import Core, usable_id, usable_page
+from rh_prefect.client.upload import RawBody, readable
+from rh_prefect.client.wire import ApiKey, Page, Resource, WebhookEvent
+from rh_prefect.errors import InputError, LinkExpired
 
 ResourceKind = Literal["UNET", "CHECKPOINT", "LORA", "GGUF"]
 
@@ -66,3 +73,82 @@ class Platform:
 
 def _tag_ids(tags: Sequence[str]) -> list[int | str]:
     return [int(tag) if tag.isascii() and tag.isdigit() else tag for tag in tags]  # clients send numbers
+
+
+class Webhooks:
+    """Asks about webhooks. `read_delivery` reads what they bring."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def detail(self, task_id: str) -> WebhookEvent:
+        """Asks what became of a task's webhook (api.md 3.14).
+
+        Raises:
+            InputError: The id is none.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
+            ApiError: By the table of codes; `RequestRejected` with code 1 where the task has no webhook, or none yet.
+        """
+        ask = RequestInfo(f"webhook of task {task_id}")
+        body = {"taskId": usable_id(task_id, of="a task")}
+        data = responses.with_data(await self._core.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
+        view = read_webhook_payload(data.get("eventData"), task_id=task_id)
+        event = wire.read_webhook_event(data, task_id=task_id, view=view)
+        if event is None:
+            raise responses.no_answer(ask, "the answer names no event")
+        return event
+
+    async def resend(self, event_id: str, *, url: str | None = None) -> None:
+        """Has an event delivered again; receivers must bear a double one anyway (api.md 3.15).
+
+        Args:
+            event_id: Of the event, as `detail` tells it; not the task's.
+            url: Where to, if not where it went before.
+
+        Raises:
+            InputError: The id is none.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
+            ApiError: By the table of codes.
+        """
+        ask = RequestInfo(f"resend of webhook event {event_id}")
+        body: dict[str, object] = {"webhookId": usable_id(event_id, of="a webhook event")}
+        if url is not None:
+            body["webhookUrl"] = url
+        responses.checked(await self._core.call_v1("task/openapi/retryWebhook", body, ask), ask)
+
+
+_DEAD: Final = frozenset({401, 403, 404, 410})
+
+
+async def upload_lora(core: Core, path: Path, *, name: str) -> str:
+    """Sends a LoRA. See `Client.upload_lora`."""
+    if not name.strip():
+        raise InputError(f"{path}: a LoRA needs a name. Nothing was sent.")
+    ask = RequestInfo(f"upload of LoRA {path}")
+    body = await asyncio.to_thread(RawBody, path)
+    wanted = {"loraName": name, "md5Hex": await asyncio.to_thread(_md5, path)}
+    data = responses.with_data(await core.call_v1("api/openapi/getLoraUploadUrl", wanted, ask), ask)
+    file_name, url = first_text(data, "fileName"), first_text(data, "url")
+    if not file_name:
+        raise responses.no_answer(ask, "the answer names no file")
+    if url and not url.startswith(("http://", "https://")):
+        raise responses.no_answer(ask, "the address to send it to is none")
+    if url:  # without one, RunningHub has the file already
+        _check(await core.put(url, body, ask), ask)
+    return file_name
+
+
+def _md5(path: Path) -> str:
+    with readable(path), path.open("rb") as file:
+        # RunningHub's key for the file; nothing is secured by it.
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+
+
+def _check(status: int, ask: RequestInfo) -> None:
+    if status in _DEAD:
+        advice = "Upload it again for a new one"
+        raise LinkExpired(f"{ask.doing}: the signed address was refused (HTTP {status}). {advice}.")
+    if not 200 <= status < 300:
+        raise responses.no_answer(ask, f"the file host answered HTTP {status}")

@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 
 from rh_prefect.client.parsing import count, loads, rows, table, text
 from rh_prefect.client.redaction import mask
-from rh_prefect.client.transports import proxy_for
+from rh_prefect.client.transport import proxy_for
 from rh_prefect.client.wire.value import Value
 from rh_prefect.errors import InputError
 

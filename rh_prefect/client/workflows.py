@@ -1,12 +1,15 @@
-"""Saved ComfyUI workflows, and v1's own ways to ask how a task is."""
+"""Saved ComfyUI workflows, AI apps and quick create; v1's task status."""
 
 from __future__ import annotations
 
-from rh_prefect.client import responses, task_states
-from rh_prefect.client.core import Core, usable_id
+from typing import Literal
+
+from rh_prefect.client import responses, wire
 from rh_prefect.client.parsing import plain, table
+from rh_prefect.client.redaction import MASK
 from rh_prefect.client.responses import RequestInfo
-from rh_prefect.client.wire import TaskView
+from rh_prefect.client.session import Core, usable_id, usable_page
+from rh_prefect.client.wire import App, AppListing, Page, Style, TaskView
 
 
 class Workflows:
@@ -46,7 +49,7 @@ class Workflows:
         ask = RequestInfo(f"v1 status of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         answer = await self._core.call_v1("task/openapi/status", body, ask)
-        return task_states.read_v1_status(answer, ask, task_id=task_id)
+        return responses.read_v1_status(answer, ask, task_id=task_id)
 
     async def outputs_v1(self, task_id: str) -> TaskView:
         """Asks for a task's results by the deprecated outputs endpoint (api.md 3.11).
@@ -63,4 +66,79 @@ class Workflows:
         ask = RequestInfo(f"v1 outputs of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         answer = await self._core.call_v1("task/openapi/outputs", body, ask)
-        return task_states.read_v1_outputs(answer, ask, task_id=task_id)
+        return responses.read_v1_outputs(answer, ask, task_id=task_id)
+
+
+AppSort = Literal["RECOMMEND", "HOTTEST", "NEWEST"]
+
+
+class Apps:
+    """Finds AI apps; `Client.submit` starts them."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def demo(self, webapp_id: str) -> App:
+        """Asks what an app can be given (api.md 3.8).
+
+        Raises:
+            InputError: The id is none.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
+            ApiError: By the table of codes; 901 where the site has no such app.
+        """
+        ask = RequestInfo(f"call example of app {webapp_id}")
+        query = f"apiKey={MASK}&webappId={usable_id(webapp_id, of='an AI app')}"
+        answer = await self._core.call_with_key_in_query("api/webapp/apiCallDemo", query, ask)
+        return wire.read_app(responses.with_data(answer, ask), webapp_id=webapp_id)
+
+    async def list(
+        self, *, page: int = 1, size: int = 50, sort: AppSort = "RECOMMEND", days: int = 7
+    ) -> Page[AppListing]:
+        """Lists public apps (api.md 3.9).
+
+        Args:
+            page: From 1.
+            size: 50 at most.
+            sort: Their order.
+            days: How far back HOTTEST looks; the other orders do without.
+
+        Raises:
+            InputError: There is no such page.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
+            ApiError: By the table of codes.
+        """
+        usable_page(page, size, largest=50)
+        ask = RequestInfo(f"page {page} of the app list")
+        body: dict[str, object] = {"current": page, "size": size, "sort": sort}
+        if sort == "HOTTEST":
+            body["days"] = days
+        answer = await self._core.call("openapi/v2/aiapp/list", body, ask)
+        return wire.read_app_page(responses.with_data(answer, ask), number=page)
+
+
+class QuickCreate:
+    """The library of quick create; `Client.submit` starts it."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def params(self, webapp_id: str, *, kind: int = 2) -> tuple[Style, ...]:
+        """Lists the styles that a quick-create module offers (api.md 3.16).
+
+        Args:
+            webapp_id: The module's id.
+            kind: Its `type`; 2 in every published sample.
+
+        Raises:
+            InputError: The id is none.
+            ConnectFailed: No connection.
+            ResponseLost: No readable answer.
+            ApiError: By the table of codes.
+        """
+        ask = RequestInfo(f"quick-create styles of {webapp_id}")
+        body = {"type": kind, "webappId": usable_id(webapp_id, of="a quick-create module")}
+        # Whether it wants a key is not confirmed: it gets both, as every v1 endpoint does.
+        answer = await self._core.call_v1("api/fast/creation/model/params", body, ask)
+        return wire.read_styles(responses.with_rows(answer, ask))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.client import Client
-from rh_prefect.client.backoff import Backoff
 from rh_prefect.client.responses import Answer
+from rh_prefect.client.session import Backoff
 from rh_prefect.errors import Busy
 from tests.client.conftest import KEY
 from tests.support.wire_server import Step, WireServer, reply, task

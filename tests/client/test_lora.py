@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.client import Client, Upload
-from rh_prefect.client.api import LEGACY_UPLOAD_BYTES
+from rh_prefect.client.client import LEGACY_UPLOAD_BYTES
 from rh_prefect.errors import (
     Busy,
     ConnectFailed,

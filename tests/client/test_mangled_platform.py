@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from rh_prefect.client import comfyui, read_delivery, responses, task_states, wire
+from rh_prefect.client import comfyui, read_delivery, responses, wire
 from rh_prefect.client.parsing import loads, plain, table
 from rh_prefect.client.progress import ProgressEvent, read_frame
 from rh_prefect.client.responses import RequestInfo
@@ -66,8 +66,8 @@ OF_DATA: list[Callable[[dict[str, object]], object]] = [
 ]
 
 OF_ANSWER: list[Callable[[responses.Answer], object]] = [
-    lambda answer: task_states.read_v1_outputs(answer, ASK, task_id=ID),
-    lambda answer: task_states.read_v1_status(answer, ASK, task_id=ID),
+    lambda answer: responses.read_v1_outputs(answer, ASK, task_id=ID),
+    lambda answer: responses.read_v1_status(answer, ASK, task_id=ID),
     lambda answer: responses.submitted(answer, PAID),
     lambda answer: wire.read_styles(responses.with_rows(answer, ASK)),
     lambda answer: wire.read_api_keys(responses.with_rows(answer, ASK)),
@@ -100,7 +100,7 @@ def read_everything(status: int, body: bytes) -> None:
     for of_data in OF_DATA:
         for data in (answer.data, answer.source):
             check(of_data(data))
-    check(task_states.read_webhook_payload(answer.source, task_id=ID))
+    check(responses.read_webhook_payload(answer.source, task_id=ID))
     for of_answer in OF_ANSWER:
         try:
             check(of_answer(answer))

@@ -7,55 +7,37 @@ on the API, `shared/runninghub/api.md`.
 
 from __future__ import annotations
 
-from rh_prefect.client.wire.account import (
+from rh_prefect.client.wire.platform import (
     Account,
-    Download,
-    PricePreview,
-    QueueStatus,
-    Upload,
-    read_account,
-    read_price,
-    read_queue_status,
-    read_upload,
-)
-from rh_prefect.client.wire.apps import (
-    App,
-    AppListing,
-    AppNode,
-    AppOption,
-    Style,
-    StyleLora,
-    read_app,
-    read_app_page,
-    read_styles,
-)
-from rh_prefect.client.wire.assets import (
+    ApiKey,
     Asset,
     AssetGroup,
     AssetKind,
+    Download,
+    PricePreview,
+    QueueStatus,
+    Resource,
+    ResourceVersion,
+    Upload,
+    read_account,
+    read_api_keys,
     read_asset,
     read_asset_page,
     read_group,
     read_group_page,
+    read_price,
+    read_queue_status,
+    read_resource_page,
+    read_upload,
 )
-from rh_prefect.client.wire.comfy import (
-    ComfyFile,
-    ComfyPrompt,
-    ComfyQueue,
-    ComfyRun,
-    read_comfy_file,
-    read_comfy_prompt,
-    read_comfy_queue,
-    read_comfy_run,
-)
-from rh_prefect.client.wire.events import WebhookDelivery, WebhookEvent, read_webhook_event
-from rh_prefect.client.wire.platform import ApiKey, Resource, ResourceVersion, read_api_keys, read_resource_page
 from rh_prefect.client.wire.task import (
     Failure,
     RemoteOutput,
     TaskStatus,
     TaskView,
     Usage,
+    WebhookDelivery,
+    WebhookEvent,
     is_task_id,
     read_extension,
     read_failure,
@@ -67,8 +49,28 @@ from rh_prefect.client.wire.task import (
     read_task,
     read_task_id,
     read_usage,
+    read_webhook_event,
 )
 from rh_prefect.client.wire.value import Page, Value
+from rh_prefect.client.wire.workflows import (
+    App,
+    AppListing,
+    AppNode,
+    AppOption,
+    ComfyFile,
+    ComfyPrompt,
+    ComfyQueue,
+    ComfyRun,
+    Style,
+    StyleLora,
+    read_app,
+    read_app_page,
+    read_comfy_file,
+    read_comfy_prompt,
+    read_comfy_queue,
+    read_comfy_run,
+    read_styles,
+)
 
 __all__ = [
     "Account",

@@ -1,12 +1,97 @@
-"""The account's keys and the public model library (api.md 3.22)."""
+"""Uploads, prices, accounts, keys, the model library and registered assets."""
 
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Final, Literal
 
 from rh_prefect.client.parsing import amount, count, first_text, flag, rows, table, text
 from rh_prefect.client.redaction import MASK
 from rh_prefect.client.wire.value import Page, Value
+
+
+class Upload(Value):
+    """A file that RunningHub holds for a day: `url` for models, `file_name` for loader nodes of workflows.
+
+    The legacy upload gives no `url`.
+    """
+
+    url: str
+    file_name: str
+    size: int
+    kind: str
+
+
+class QueueStatus(Value):
+    """How many tasks the key may run, runs, and has waiting."""
+
+    key_type: str
+    limit: int | None
+    running: int
+    queued: int
+
+
+class PricePreview(Value):
+    """What a request would cost; nothing is created."""
+
+    amount: Decimal
+    currency: str | None
+    free: bool
+
+
+class Account(Value):
+    """What the account holds."""
+
+    coins: Decimal | None
+    money: Decimal | None
+    currency: str | None
+    running: int
+    key_type: str
+
+
+class Download(Value):
+    """A file that has been fetched completely."""
+
+    size: int
+
+
+def read_upload(data: dict[str, object], *, size: int) -> Upload | None:
+    """Reads an upload's answer (api.md 3.18 and 3.19); None where it names no file."""
+    url, file_name = first_text(data, "download_url", "downloadUrl", "url"), first_text(data, "fileName", "file_name")
+    if not url and not file_name:
+        return None
+    stored = count(data.get("size"))
+    kind = first_text(data, "type", "fileType")
+    return Upload(url=url, file_name=file_name, size=size if stored is None else stored, kind=kind)
+
+
+def read_queue_status(data: dict[str, object]) -> QueueStatus:
+    """Reads the key's load (api.md 3.22)."""
+    return QueueStatus(
+        key_type=first_text(data, "apiKeyType", "apiType"),
+        limit=count(data.get("concurrentLimit")),
+        running=count(data.get("runningCount")) or 0,
+        queued=count(data.get("queuedCount")) or 0,
+    )
+
+
+def read_price(source: dict[str, object]) -> PricePreview | None:
+    """Reads a price preview (api.md 3.22); None where it gives no price."""
+    price, free = amount(source.get("estimatedPrice")), source.get("isFreeThisCall") is True
+    if price is None and not free:
+        return None
+    return PricePreview(amount=price or Decimal(0), currency=first_text(source, "currency") or None, free=free)
+
+
+def read_account(data: dict[str, object]) -> Account:
+    """Reads the account (api.md 3.21)."""
+    return Account(
+        coins=amount(data.get("remainCoins")),
+        money=amount(data.get("remainMoney")),
+        currency=first_text(data, "currency") or None,
+        running=count(data.get("currentTaskCounts")) or 0,
+        key_type=first_text(data, "apiType", "apiKeyType"),
+    )
 
 
 class ApiKey(Value):
@@ -126,3 +211,110 @@ def _read_version(row: dict[str, object]) -> ResourceVersion:
         base_model=first_text(row, "baseModel"),
         trigger_words=first_text(row, "triggerWords"),
     )
+
+
+AssetKind = Literal["Image", "Video", "Audio"]
+
+# What official code tolerates; which of them the service really uses is not confirmed.
+_READY: Final = frozenset({"ACTIVE", "SUCCESS", "SUCCEEDED", "COMPLETED", "DONE", "READY", "AVAILABLE"})
+_FAILED: Final = frozenset({"FAILED", "ERROR", "CANCEL", "CANCELED", "CANCELLED"})
+
+
+class Asset(Value):
+    """A registered file. What an answer does not tell is empty.
+
+    Attributes:
+        asset_id: Its id.
+        status: RunningHub's word for how far it is; `state` says what that means.
+        kind: Image, Video or Audio.
+        name: Its name.
+        group_id: The group that it is in.
+        preview_url: A picture of it.
+    """
+
+    asset_id: str
+    status: str = ""
+    kind: str = ""
+    name: str = ""
+    group_id: str = ""
+    preview_url: str = ""
+
+    @property
+    def uri(self) -> str:
+        """What a model takes in place of a link to a file."""
+        return f"asset://{self.asset_id}"
+
+    @property
+    def state(self) -> Literal["ready", "failed", "pending"]:
+        """Whether it can be used; a status that nobody documented is taken as pending."""
+        if self.status.upper() in _READY:
+            return "ready"
+        return "failed" if self.status.upper() in _FAILED else "pending"
+
+
+class AssetGroup(Value):
+    """A group of assets. What an answer does not tell is empty."""
+
+    group_id: str
+    name: str = ""
+    description: str = ""
+    assets: int | None = None
+
+
+class AssetPage(Page[Asset]):
+    """A page of assets."""
+
+
+class GroupPage(Page[AssetGroup]):
+    """A page of groups."""
+
+
+def read_asset(data: dict[str, object], *, known: Asset | None = None) -> Asset | None:
+    """Reads an asset.
+
+    Args:
+        data: The answer; most endpoints tell only a part.
+        known: What is known without it.
+
+    Returns:
+        The asset, or None where there is no id.
+    """
+    base = known or Asset(asset_id="")
+    asset = Asset(
+        asset_id=first_text(data, "assetId", "id") or base.asset_id,
+        status=first_text(data, "status") or base.status,
+        kind=first_text(data, "assetType", "type") or base.kind,
+        name=first_text(data, "name") or base.name,
+        group_id=first_text(data, "groupId") or base.group_id,
+        preview_url=first_text(data, "previewUrl") or base.preview_url,
+    )
+    return asset if asset.asset_id else None
+
+
+def read_group(data: dict[str, object], *, known: AssetGroup | None = None) -> AssetGroup | None:
+    """Reads a group; see `read_asset`."""
+    base = known or AssetGroup(group_id="")
+    group = AssetGroup(
+        group_id=first_text(data, "groupId", "id") or base.group_id,
+        name=first_text(data, "name") or base.name,
+        description=first_text(data, "description") or base.description,
+        assets=count(data.get("assetCount")),
+    )
+    return group if group.group_id else None
+
+
+def read_asset_page(data: dict[str, object], *, number: int, size: int) -> Page[Asset]:
+    """Reads a page of assets."""
+    items = (read_asset(table(row)) for row in rows(data.get("items")))
+    return AssetPage(items=tuple(item for item in items if item), **_place(data, number=number, size=size))
+
+
+def read_group_page(data: dict[str, object], *, number: int, size: int) -> Page[AssetGroup]:
+    """Reads a page of groups."""
+    items = (read_group(table(row)) for row in rows(data.get("items")))
+    return GroupPage(items=tuple(item for item in items if item), **_place(data, number=number, size=size))
+
+
+def _place(data: dict[str, object], *, number: int, size: int) -> dict[str, int | bool | None]:
+    total = count(data.get("totalCount"))
+    return {"number": number, "total": total, "has_next": total is not None and total > number * size}

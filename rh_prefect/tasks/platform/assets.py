@@ -7,7 +7,7 @@ from typing import get_args
 
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.client import Asset, AssetGroup, AssetKind, Client, Page
-from rh_prefect.client.core import usable_id
+from rh_prefect.client.session import usable_id
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.tasks.platform.base import ask, once, one_of, repeatable, words

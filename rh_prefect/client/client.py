@@ -14,19 +14,14 @@ import httpx
 from pydantic import SecretStr
 
 from rh_prefect.client import responses, wire
-from rh_prefect.client.apps import Apps, QuickCreate
 from rh_prefect.client.assets import Assets
-from rh_prefect.client.comfyui import NativeProxy
-from rh_prefect.client.comfyui_tasks import NativeTasks
-from rh_prefect.client.core import PACE_SECONDS, V1_KEY, Core
-from rh_prefect.client.data_url import is_data_url, write_data
-from rh_prefect.client.download import Progress, download
-from rh_prefect.client.lora import upload_lora
-from rh_prefect.client.platform import Platform
+from rh_prefect.client.comfyui import NativeProxy, NativeTasks
+from rh_prefect.client.download import Progress, download, is_data_url, write_data
+from rh_prefect.client.platform import Platform, Webhooks, upload_lora
 from rh_prefect.client.responses import RequestInfo
+from rh_prefect.client.session import PACE_SECONDS, V1_KEY, Core
 from rh_prefect.client.upload import FileBody
-from rh_prefect.client.webhooks import Webhooks
-from rh_prefect.client.workflows import Workflows
+from rh_prefect.client.workflows import Apps, QuickCreate, Workflows
 from rh_prefect.errors import ConfigError, InputError, MediaError
 
 DEFAULT_BASE_URL: Final = "https://www.runninghub.cn"
@@ -41,7 +36,7 @@ _ENDPOINT: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 class Client:
     """Talks to one RunningHub account.
 
-    It belongs to one event loop. The key is in no repr, log, error or value; `rh_prefect.client.connections` says how
+    It belongs to one event loop. The key is in no repr, log, error or value; `rh_prefect.client.transport` says how
     connections are used, `rh_prefect.client.responses` how answers are judged.
 
     Args:

@@ -1,10 +1,12 @@
-"""The ways in which every endpoint is asked: read, make, submit, send a file; each with its limits and its resends."""
+"""How every request is sent: read, create, submit, upload; each with its limits and retries."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -12,15 +14,11 @@ import httpx
 from pydantic import SecretStr
 
 from rh_prefect.client import responses
-from rh_prefect.client.backoff import Backoff
-from rh_prefect.client.connections import open_connections
-from rh_prefect.client.redaction import mask_key
+from rh_prefect.client.redaction import HIDDEN, KEY_FIELD, KeyField, hide_signature, mask_key, mask_url
 from rh_prefect.client.responses import Answer, RequestInfo
-from rh_prefect.client.transport_errors import FOREIGN, Delivery
-from rh_prefect.client.transports import RESEND
+from rh_prefect.client.transport import FOREIGN, RESEND, Delivery, open_connections
 from rh_prefect.client.upload import FileBody, RawBody
-from rh_prefect.client.url_masking import HIDDEN, KEY_FIELD, KeyField, hide_signature, mask_url
-from rh_prefect.errors import InputError
+from rh_prefect.errors import Busy, InputError
 
 _AT_ONCE: Final = 16
 """API calls in flight: httpx's pool gets slow in the square of its waiters, so they wait outside of it."""
@@ -264,3 +262,63 @@ def usable_page(number: int, size: int, *, largest: int) -> None:
     """
     if number < 1 or not 1 <= size <= largest:
         raise InputError(f"There is no page {number} of {size} items: pages count from 1 and hold 1 to {largest}.")
+
+
+class Backoff:
+    """Sends again with growing pauses.
+
+    Args:
+        seconds: How long at most, from the first answer on; 0 never sends again.
+        pause: Seconds before the second request; doubled for each later one.
+        longest: The longest pause, in seconds.
+        sleep: Waits.
+        clock: Monotonic seconds.
+        draw: Numbers from 0 to 1, for the jitter.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        pause: float = 0.5,
+        longest: float = 8.0,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._seconds = seconds
+        self._pause = pause
+        self._longest = longest
+        self._sleep = sleep
+        self._clock = clock
+        self._draw = draw
+
+    async def send(self, once: Callable[[], Awaitable[Answer]], *, seconds: float | None = None) -> Answer:
+        """Sends a request until it is accepted or refused for another reason.
+
+        Args:
+            once: Sends it once.
+            seconds: A shorter limit than usual.
+
+        Returns:
+            The answer; the last one where the time is over.
+
+        Raises:
+            Busy: HTTP 429, and the time is over.
+        """
+        limit = self._seconds if seconds is None else min(seconds, self._seconds)
+        began, tries = self._clock(), 0
+        while True:
+            wait = min(self._pause * 2.0**tries, self._longest) * (0.5 + self._draw() / 2)
+            is_over = self._clock() - began + wait > limit
+            try:
+                answer = await once()
+            except Busy as error:
+                # Any other code was raised since the answer does not tell whether something was made.
+                if is_over or error.code != "429":
+                    raise
+            else:
+                if is_over or not answer.is_pace:
+                    return answer
+            tries += 1
+            await self._sleep(wait)

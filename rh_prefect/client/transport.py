@@ -1,0 +1,300 @@
+"""Connection pools and HTTP transports, and what their errors mean: whether a request was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final, Protocol
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+from pydantic import SecretStr
+
+from rh_prefect.client.redaction import HiddenAddressTransport, mask
+from rh_prefect.client.responses import RequestInfo, no_answer
+from rh_prefect.client.threaded_backend import FileTransport
+from rh_prefect.errors import ConnectFailed, ResponseLost
+
+RESEND: Final = "rh_resend"
+"""The key in a request's extensions that allows it to be sent again."""
+
+_AGAIN: Final = frozenset({429, 500, 502, 503, 504})
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class DirectTransport(Protocol):
+    """Makes a transport."""
+
+    def __call__(self, *, verify: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
+        """Makes one with these certificates and limits."""
+
+
+class ResendTransport(httpx.AsyncBaseTransport):
+    """Resends requests that allow it, after errors of the connection, HTTP 429 and HTTP 5xx.
+
+    Args:
+        inner: Does the sending.
+        attempts: How often a request is sent at most.
+        pause: Seconds before the second attempt; doubled for each later one.
+        longest: The longest pause, whatever `Retry-After` asks for.
+        sleep: The clock.
+        draw: The chance for the jitter, between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        inner: httpx.AsyncBaseTransport,
+        *,
+        attempts: int = 3,
+        pause: float = 0.25,
+        longest: float = 5.0,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._inner = inner
+        self._attempts = attempts
+        self._pause = pause
+        self._longest = longest
+        self._sleep = sleep
+        self._draw = draw
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends a request once, or more often if it allows that."""
+        if request.extensions.get(RESEND):
+            for attempt in range(self._attempts - 1):
+                response = await self._try(request)
+                if response is not None and response.status_code not in _AGAIN:
+                    return response
+                asked = 0.0 if response is None else await _let_go(response)
+                await self._sleep(self._wait(attempt, asked))
+        return await self._inner.handle_async_request(request)
+
+    async def _try(self, request: httpx.Request) -> httpx.Response | None:
+        try:
+            return await self._inner.handle_async_request(request)
+        except (httpx.UnsupportedProtocol, httpx.LocalProtocolError):
+            raise  # our own mistake: it stays one
+        except httpx.TransportError:
+            return None
+
+    def _wait(self, attempt: int, asked: float) -> float:
+        wait = max(asked, self._pause * 2.0**attempt)
+        return min(wait, self._longest) * (0.5 + self._draw() / 2)
+
+    async def aclose(self) -> None:
+        """Closes the inner transport."""
+        await self._inner.aclose()
+
+
+async def _let_go(response: httpx.Response) -> float:
+    """Frees a response's connection; returns the seconds that it asks to wait."""
+    await response.aclose()
+    asked: str = response.headers.get("retry-after", "")
+    return float(asked) if asked.isascii() and asked.isdigit() else 0.0
+
+
+class EnvironmentTransport(httpx.AsyncBaseTransport):
+    """Sends through the proxy that the environment names for a host.
+
+    httpx does so by itself only where it is given no transport. Loopback never goes through a proxy: that is where the
+    emulator is.
+
+    Args:
+        limits: How many connections there may be to each proxy, and past all of them.
+        direct: Makes the transport that goes through none.
+    """
+
+    def __init__(self, limits: httpx.Limits, *, direct: DirectTransport = httpx.AsyncHTTPTransport) -> None:
+        self._limits = limits
+        self._direct = direct
+        self._by_proxy: dict[str | None, httpx.AsyncHTTPTransport] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends a request on its way."""
+        proxy = proxy_for(request.url)
+        if proxy not in self._by_proxy:
+            self._by_proxy[proxy] = self._open(proxy)
+        return await self._by_proxy[proxy].handle_async_request(request)
+
+    def _open(self, proxy: str | None) -> httpx.AsyncHTTPTransport:
+        if proxy is None:
+            return self._direct(verify=_tls(), limits=self._limits)
+        return httpx.AsyncHTTPTransport(verify=_tls(), limits=self._limits, proxy=proxy)
+
+    async def aclose(self) -> None:
+        """Closes every connection."""
+        for transport in self._by_proxy.values():
+            await transport.aclose()
+
+
+def proxy_for(url: httpx.URL) -> str | None:
+    """Finds the proxy for an address, by `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`."""
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or url.host in _LOOPBACK or proxy_bypass(url.host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+@lru_cache(maxsize=1)  # reading the certificates takes some 20 ms, and one client has several pools
+def _tls() -> ssl.SSLContext:
+    return httpx.create_ssl_context()
+
+
+FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError)
+"""What sending and receiving can raise.
+
+`OSError` holds `TimeoutError` (our own deadline) and a raw `ssl.SSLError` of a cut TLS stream; `ValueError` holds the
+`UnicodeError` of a host name that DNS cannot carry.
+"""
+
+_NEVER_LEFT: Final = (
+    httpx.ConnectError,  # refused, no such name, TLS handshake failed
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,  # still waiting here for a free connection
+    httpx.ProxyError,  # the proxy would not open the tunnel
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+    UnicodeError,
+)
+
+
+class Delivery:
+    """Watches one request through the transport's `trace` extension.
+
+    A kind of exception alone does not tell whether anything was sent: a deadline can pass while connecting as well as
+    while waiting for the answer. So the transport is asked: from the first byte of the request's head on, it counts as
+    delivered.
+    """
+
+    def __init__(self) -> None:
+        self._connecting = False
+        self._sent = False
+
+    async def trace(self, event: str, info: Mapping[str, object]) -> None:
+        """Takes one event of httpcore."""
+        if event.startswith("connection."):
+            self._connecting = True
+        elif event.endswith(".send_request_headers.started") and not _is_tunnel(info):
+            self._sent = True
+
+    def explain(self, error: Exception, ask: RequestInfo) -> ConnectFailed | ResponseLost:
+        """Maps an exception of `FOREIGN`, on the side of "it may have arrived" where the evidence is missing."""
+        what = f"{_NAMES.get(type(error), 'the connection failed')}{_words(error)}"
+        if not self._sent and (self._connecting or isinstance(error, _NEVER_LEFT)):
+            advice = "Check the network, the proxy and the base URL; it is safe to send it again"
+            return ConnectFailed(f"{ask.doing}: the request never left this machine: {what}. {advice}.", what=what)
+        return no_answer(ask, what)
+
+
+def _is_tunnel(info: Mapping[str, object]) -> bool:
+    return getattr(info.get("request"), "method", b"") == b"CONNECT"  # to a proxy; not our request yet
+
+
+_NAMES: Final[dict[type[Exception], str]] = {
+    httpx.ConnectError: "no connection",
+    httpx.ConnectTimeout: "no connection in time",
+    httpx.PoolTimeout: "no free connection in time",
+    httpx.ProxyError: "the proxy refused",
+    httpx.UnsupportedProtocol: "not an http(s) address",
+    httpx.InvalidURL: "not an address",
+    httpx.ReadTimeout: "no answer in time",
+    httpx.WriteTimeout: "sending took too long",
+    httpx.ReadError: "the connection was cut",
+    httpx.WriteError: "the connection was cut",
+    httpx.RemoteProtocolError: "the answer was cut or is no HTTP",
+    httpx.DecodingError: "the answer cannot be decompressed",
+    httpx.TooManyRedirects: "too many redirects",
+    TimeoutError: "no answer in time",
+    ssl.SSLError: "the TLS connection broke",
+}
+
+
+def _words(error: Exception) -> str:
+    words = " ".join(mask(str(error)).split())
+    return f" ({words[:200]})" if words else ""
+
+
+CONNECT_SECONDS = 10.0
+
+
+class Bearer(httpx.Auth):
+    """Puts the key on a request at the last moment, so that no client and no default header holds it in the clear."""
+
+    def __init__(self, key: SecretStr) -> None:
+        self._key = key
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Adds the header."""
+        request.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
+        yield request
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """The HTTP clients of one account.
+
+    Attributes:
+        submits: Paid requests. Each opens a connection of its own: on a kept one, which the server may have closed
+            meanwhile, an error would leave open whether the request arrived. A handshake is cheap beside a paid job.
+        calls: All other API requests.
+        uploads: Files to RunningHub.
+        files: Downloads from file hosts. It never carries the key, and follows redirects; the others do not.
+    """
+
+    submits: httpx.AsyncClient
+    calls: httpx.AsyncClient
+    uploads: httpx.AsyncClient
+    files: httpx.AsyncClient
+
+    async def aclose(self) -> None:
+        """Closes every connection."""
+        for client in (self.submits, self.calls, self.uploads, self.files):
+            await client.aclose()
+
+
+def open_connections(
+    base_url: httpx.URL, key: SecretStr, *, submit_timeout: float, transport: httpx.AsyncBaseTransport | None
+) -> Connections:
+    """Makes the pools; nothing is connected yet."""
+
+    def client(
+        read: float,
+        *,
+        kept: int | None,
+        auth: bool = True,
+        redirects: bool = False,
+        direct: DirectTransport = httpx.AsyncHTTPTransport,
+    ) -> httpx.AsyncClient:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=5.0)
+        sender = transport or EnvironmentTransport(limits, direct=direct)
+        return httpx.AsyncClient(
+            transport=ResendTransport(HiddenAddressTransport(sender)),
+            # TCP and TLS each get half of the time at most, so that the deadline of a submit cuts neither of them off.
+            timeout=httpx.Timeout(read, connect=min(CONNECT_SECONDS, read / 2)),
+            headers={"User-Agent": f"rh-prefect/{_version()}"},
+            auth=Bearer(key) if auth else None,
+            base_url=base_url if auth else "",
+            follow_redirects=redirects,
+            max_redirects=5,
+        )
+
+    return Connections(
+        submits=client(submit_timeout, kept=0),
+        calls=client(30.0, kept=16),
+        uploads=client(120.0, kept=4),
+        files=client(60.0, kept=8, auth=False, redirects=True, direct=FileTransport),
+    )
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    try:
+        return version("rh-prefect")
+    except PackageNotFoundError:
+        return "0"
