@@ -25,10 +25,10 @@ from typing import Any
 from prefect import flow, task
 
 import rh_prefect
-from benchmarks.bench import Bench, finish
+from benchmarks.emulator_process import Stage, prompt
+from benchmarks.harness import Bench, finish
 from benchmarks.report import Figure, show
-from benchmarks.resident import now
-from benchmarks.stage import Stage, prompt
+from benchmarks.rss import now
 from tests.support.prefect_server import PrefectServer
 from tests.support.s3 import S3Server
 

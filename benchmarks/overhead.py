@@ -14,10 +14,10 @@ from typing import Any
 
 import httpx
 
-from benchmarks.bench import Bench, finish
+from benchmarks.contenders import ENDPOINT, requests_to
+from benchmarks.emulator_process import prompt
+from benchmarks.harness import Bench, finish
 from benchmarks.report import Figure, show
-from benchmarks.sides import ENDPOINT, requests_to
-from benchmarks.stage import prompt
 
 ROUNDS = 7
 SECONDS = 6.0

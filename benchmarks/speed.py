@@ -17,15 +17,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.again import failures, inputs, kills
-from benchmarks.bench import Bench, Run, finish
-from benchmarks.hardship import broken, shared
-from benchmarks.holding import holding
+from benchmarks.contenders import SLOTS
+from benchmarks.degraded import broken, shared
+from benchmarks.harness import Bench, Run, finish
 from benchmarks.overhead import overhead
 from benchmarks.report import Figure, show
-from benchmarks.sides import SLOTS
+from benchmarks.rerun import failures, inputs, kills
 from benchmarks.throughput import throughput
-from benchmarks.told import receiver
+from benchmarks.waiting_jobs import holding
+from benchmarks.webhook_process import receiver
 from tests.support.prefect_server import PrefectServer
 
 SIDES = ("plain", "sdk", "ours")

@@ -15,11 +15,11 @@ from typing import Any
 
 import httpx
 
-from benchmarks.bench import Bench, finish
+from benchmarks.contenders import ENDPOINT
+from benchmarks.emulator_process import Stage, prompt
+from benchmarks.harness import Bench, finish
 from benchmarks.report import Figure, show
-from benchmarks.resident import Growth
-from benchmarks.sides import ENDPOINT
-from benchmarks.stage import Stage, prompt
+from benchmarks.rss import Growth
 from tests.support import samples
 
 SIZES = (100 * 10**6, 500 * 10**6)

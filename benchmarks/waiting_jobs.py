@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.bench import Bench, finish
+from benchmarks.emulator_process import prompt
+from benchmarks.harness import Bench, finish
 from benchmarks.report import Figure, show
-from benchmarks.resident import now
-from benchmarks.stage import prompt
+from benchmarks.rss import now
 
 ENDING = 20
 """So many of them end while the others wait, at `ENDS` and every two seconds after."""
@@ -27,7 +27,7 @@ def holding(bench: Bench) -> None:
     jobs = 1000 if bench.jobs >= 200 else bench.jobs
     with bench.stage(limit=jobs + 50) as on:
         given = json.dumps({"jobs": jobs, "factor": bench.factor})
-        measured = finish(bench.python("benchmarks.holding", given, on=on, out=bench.folder / "holding"))
+        measured = finish(bench.python("benchmarks.waiting_jobs", given, on=on, out=bench.folder / "holding"))
         late = _lateness(measured["noticed"], on.books()["submissions"])
     load = f"{jobs} jobs, {measured['submitted']:.0f} s to submit them all"
     show(

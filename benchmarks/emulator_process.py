@@ -83,7 +83,7 @@ def stage(**options: Any) -> Iterator[Stage]:
         options: The arguments of `Emulator` that can be written as JSON; `faults` as a list of objects.
     """
     faults = options.pop("faults", [])
-    command = [sys.executable, "-m", "benchmarks.stage", json.dumps(options)]
+    command = [sys.executable, "-m", "benchmarks.emulator_process", json.dumps(options)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             made = Stage(process)

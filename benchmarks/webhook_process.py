@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.bench import Bench
-from benchmarks.stage import Stage
+from benchmarks.emulator_process import Stage
+from benchmarks.harness import Bench
 
 _TOKEN = {"RH_WEBHOOK_TOKEN": "benchmark-" + "0" * 32}
 

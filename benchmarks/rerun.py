@@ -18,9 +18,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.bench import Bench
+from benchmarks.emulator_process import Stage
+from benchmarks.harness import Bench
 from benchmarks.report import Figure, show
-from benchmarks.stage import Stage
 from tests.support import samples
 
 PICTURE, EDIT = "z-image/turbo", "f-2-klein-4b/edit"

@@ -14,9 +14,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contenders import SLOTS
+from benchmarks.emulator_process import Stage, stage
 from benchmarks.report import Figure
-from benchmarks.sides import SLOTS
-from benchmarks.stage import Stage, stage
 from tests.support.prefect_server import PrefectServer
 
 OPERATIONS = 8
@@ -59,7 +59,7 @@ class Bench:
         """Starts a side; `out` names the folder of its files, `env` adds to its environment."""
         given = json.dumps({"seconds": list(seconds), "factor": self.factor})
         folder = self.folder / (out or f"{side}-{next(_NUMBERS)}")
-        return self.python("benchmarks.sides", side, given, on=on, out=folder, env=env)
+        return self.python("benchmarks.contenders", side, given, on=on, out=folder, env=env)
 
     def python(
         self, module: str, *given: str, on: Stage, out: Path, env: Mapping[str, str] | None = None

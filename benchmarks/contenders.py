@@ -1,4 +1,4 @@
-"""The three sides of the speed benchmark, each in a process of its own: `python -m benchmarks.sides NAME JSON`.
+"""The three sides of the speed benchmark, each in a process of its own: `python -m benchmarks.contenders NAME JSON`.
 
 A side runs jobs of the given seconds on `RH_BASE_URL` with `RH_API_KEY`, leaves their files in `RH_OUT` and prints what
 it measured as JSON. `factor` shortens its own timers where the emulator's clock runs faster.
@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.stage import prompt
+from benchmarks.emulator_process import prompt
 
 ENDPOINT = "rhart-image/z-image/turbo"
 SLOTS = 50

@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 from PIL import Image
 
-from benchmarks.bench import Bench, Run, finish
+from benchmarks.contenders import ENDPOINT, SLOTS
+from benchmarks.emulator_process import Stage
+from benchmarks.harness import Bench, Run, finish
 from benchmarks.report import Figure, show
-from benchmarks.sides import ENDPOINT, SLOTS
-from benchmarks.stage import Stage
 
 REFUSALS = 0.2
 FOREIGN_SECONDS = 30.0
