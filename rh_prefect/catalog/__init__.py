@@ -9,11 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rh_prefect.catalog.descriptions import describe, summary
-    from rh_prefect.catalog.estimates import estimate
-    from rh_prefect.catalog.examples import example
-    from rh_prefect.catalog.model import Model, Output, Param, ParamType, Rule
-    from rh_prefect.catalog.price import Price, PriceTable
+    from rh_prefect.catalog.descriptions import describe, example, summary
+    from rh_prefect.catalog.model import Model, Output, Param, ParamType, Price, PriceTable, Rule
+    from rh_prefect.catalog.pricing import estimate
     from rh_prefect.catalog.registry import get, models, nearest
     from rh_prefect.catalog.search import find
     from rh_prefect.catalog.validation import InputWarning, Parameters, check_file, read_parameters, validate

@@ -25,8 +25,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from rh_prefect.catalog.descriptions import describe, summary
-from rh_prefect.catalog.examples import example_of
+from rh_prefect.catalog.descriptions import describe, example_of, summary
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.registry import get, models
 from rh_prefect.catalog.validation import check, complaint

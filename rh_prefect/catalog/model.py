@@ -1,14 +1,221 @@
-"""What the catalogue says about one model, as frozen values, and their compact JSON form."""
+"""A model of the catalogue as frozen values: names, parameters, rules, price table; and its compact JSON form."""
 
 from __future__ import annotations
 
+import keyword
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Literal
 
-from rh_prefect.catalog.names import class_name, param_names, snake_name
-from rh_prefect.catalog.price import PriceTable, decode_price
 from rh_prefect.errors import InputError
+
+_WORD = re.compile(r"[A-Za-z0-9]+")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+# `model` says in every input which model it is for, and these are what an input inherits from pydantic's BaseModel.
+_OWN = {"model", "unchecked", "entry", "params", "as_media", "class_of", "self", "cls"}
+_PYDANTIC = {
+    "construct",
+    "copy",
+    "dict",
+    "from_orm",
+    "json",
+    "schema",
+    "schema_json",
+    "update_forward_refs",
+    "validate",
+}
+
+_OF_MODULE = {"Any", "CustomInput", "Decimal", "FileValue", "InputBase", "InputError", "Mapping", "MediaInput", "Model"}
+_OF_MODULE |= {"ModelInput", "RLock"}
+"""What `rh_prefect.models` holds besides the classes of the models."""
+
+RUN_OPTIONS = (
+    "label",
+    "reuse",
+    "on_unknown",
+    "max_attempts",
+    "deadline",
+    "budget",
+    "credentials",
+    "storage",
+    "scope",
+    "key",
+)
+"""What a model's task takes beside the model's parameters; a parameter of such a name gets an underscore."""
+
+_PREFECT = {"wait_for", "return_state"}
+_TAKEN = {*_OWN, *_PYDANTIC, *RUN_OPTIONS, *_PREFECT, "parse_file", "parse_obj", "parse_raw"}
+
+
+def words(name: str) -> list[str]:
+    """Splits a model's name into its words: `kling-v2.6-pro` is kling, v2, 6, pro."""
+    return _WORD.findall(name)
+
+
+@lru_cache(maxsize=4096)
+def class_name(name: str) -> str:
+    """Names the input class of a model: `kling-v2.6-pro-image-to-video` is `KlingV26ProImageToVideo`."""
+    joined = "".join(word[0].upper() + word[1:] for word in words(name))
+    return joined if joined[:1].isalpha() and joined not in _OF_MODULE else f"Model{joined}"
+
+
+@lru_cache(maxsize=4096)
+def snake_name(name: str) -> str:
+    """Names the task of a model: `kling-v2.6-pro-image-to-video` is `kling_v2_6_pro_image_to_video`."""
+    joined = "_".join(words(name)).lower()
+    return joined if joined.isidentifier() and not keyword.iskeyword(joined) else f"model_{joined}"
+
+
+@lru_cache(maxsize=4096)
+def param_name(key: str) -> str:
+    """Names a parameter: `imageUrl` is `image_url`; a name that Python, an input class or a task needs gets `_`."""
+    name = "_".join(words(_HUMP.sub("_", key.strip()))).lower()
+    if not name.isidentifier():
+        name = f"p_{name}"
+    return f"{name}_" if keyword.iskeyword(name) or name in _TAKEN or name.startswith("model_") else name
+
+
+def param_names(keys: Sequence[str]) -> list[str]:
+    """Names all parameters of one model; a key that needs no change goes before one that would get the same name.
+
+    Args:
+        keys: The wire keys, in order.
+
+    Returns:
+        The names in the same order, unique.
+    """
+    taken: dict[str, str] = {}
+    for key in sorted(keys, key=lambda key: key != param_name(key)):
+        name, number = param_name(key), 2
+        while name in taken:
+            name, number = f"{param_name(key)}_{number}", number + 1
+        taken[name] = key
+    by_key = {key: name for name, key in taken.items()}
+    return [by_key[key] for key in keys]
+
+
+PLACEHOLDER = Decimal(9999)
+"""From here on an amount is a placeholder: RunningHub's price files show 0 or 9999 where there is no price yet."""
+
+Unit = Literal["call", "second", "second, from", "image", "1000 characters", "5 seconds"]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """An amount of money.
+
+    Attributes:
+        amount: How much.
+        currency: Of what, as in `CNY`.
+        lower_bound: Whether it may cost more: the vendor says "from".
+    """
+
+    amount: Decimal
+    currency: str = "CNY"
+    lower_bound: bool = False
+
+    def __str__(self) -> str:
+        """Reads like `0.35 CNY` or `from 6.40 CNY`."""
+        return f"{'from ' if self.lower_bound else ''}{money(self.amount)} {self.currency}"
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTable:
+    """What one unit of a model's work costs.
+
+    Attributes:
+        unit: What is counted.
+        per: The wire key of the parameter that says how many units a call takes: a duration, a number of images, a
+            text. None where it is one, or where the input's own length counts.
+        per_when: `per` counts only where these parameters have these values; else it is one unit.
+        fixed: The price of a unit, where it is always the same.
+        by: The wire keys of the parameters that the price of a unit depends on.
+        rows: Their values, in the order of `by` and as text, and the price of a unit.
+        currency: Of all amounts.
+    """
+
+    unit: Unit
+    per: str | None = None
+    per_when: tuple[tuple[str, str], ...] = ()
+    fixed: Decimal | None = None
+    by: tuple[str, ...] = ()
+    rows: tuple[tuple[tuple[str, ...], Decimal], ...] = ()
+    currency: str = "CNY"
+
+    @property
+    def least(self) -> Decimal:
+        """The least that one unit costs."""
+        return min(self._amounts)
+
+    @property
+    def _amounts(self) -> list[Decimal]:
+        return [self.fixed] if self.fixed is not None else [amount for _, amount in self.rows]
+
+    def __str__(self) -> str:
+        """Reads like `0.69 to 1.04 CNY per second`."""
+        low, high = money(self.least), money(max(self._amounts))
+        unit, _, more = self.unit.partition(", ")
+        span = low if low == high else f"{low} to {high}"
+        return f"{'from ' if more else ''}{span} {self.currency} per {unit}"
+
+
+def money(amount: Decimal) -> str:
+    """Writes an amount with two digits after the point, or as many as it needs.
+
+    Args:
+        amount: How much.
+    """
+    exact = f"{amount.normalize():f}"
+    return exact if len(exact.partition(".")[2]) > 2 else f"{amount:.2f}"
+
+
+def is_placeholder(amount: Decimal) -> bool:
+    """Tells whether a listed amount stands for "no price yet".
+
+    Args:
+        amount: The amount of one unit, or of a call.
+    """
+    return amount <= 0 or amount >= PLACEHOLDER
+
+
+def text_of(value: object) -> str:
+    """Writes a value as the API writes it in a string: `true` for True, `5` for 5 and for 5.0.
+
+    Args:
+        value: A string, boolean or number.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def decode_price(raw: Mapping[str, Any]) -> PriceTable | None:
+    """Reads a price from the slim file, without placeholders; None where nothing else is in it.
+
+    Args:
+        raw: Its JSON object.
+    """
+    fixed = None if raw.get("fixed") is None else Decimal(str(raw["fixed"]))
+    rows = tuple((tuple(values), Decimal(str(amount))) for *values, amount in raw.get("rows", ()))
+    listed = tuple((values, amount) for values, amount in rows if not is_placeholder(amount))
+    if not listed and (fixed is None or is_placeholder(fixed)):
+        return None
+    return PriceTable(
+        unit=raw["unit"],
+        per=raw.get("per"),
+        per_when=tuple(raw.get("per_when", {}).items()),
+        fixed=fixed,
+        by=tuple(raw.get("by", ())),
+        rows=listed,
+        currency=raw.get("currency", "CNY"),
+    )
+
 
 ParamType = Literal["string", "enum", "bool", "int", "float", "image", "video", "audio", "json"]
 Output = Literal["image", "video", "audio", "3d", "text"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
-from rh_prefect.catalog.price import is_placeholder
+from rh_prefect.catalog.model import is_placeholder
 from rh_prefect.errors import InputError
 from rh_prefect.plain_values import flaw_of
 

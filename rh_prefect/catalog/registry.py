@@ -9,8 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rh_prefect.catalog.model import Model, decode_model
-from rh_prefect.catalog.names import class_name, snake_name, words
+from rh_prefect.catalog.model import Model, class_name, decode_model, snake_name, words
 from rh_prefect.errors import UnknownModelError
 
 SLIM_FILE = Path(__file__).with_name("models.json")

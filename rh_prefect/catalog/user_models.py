@@ -1,4 +1,4 @@
-"""This user's own catalogue: newer models from a public file, without a new version of the package."""
+"""The user's own catalogue: newer models from a public file, merged into the package's."""
 
 from __future__ import annotations
 
@@ -6,15 +6,252 @@ import json
 import os
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rh_prefect.catalog import registry
-from rh_prefect.catalog.changes import Changes, changes
-from rh_prefect.catalog.data_file import decoded, dumps
-from rh_prefect.catalog.merge import merge
-from rh_prefect.catalog.public_lists import Form, PublicList, is_past_day, read_list
+from rh_prefect.catalog.data_file import decoded, dumps, is_slim, refuse_unusable, slim_model, slim_price
+from rh_prefect.catalog.model import class_name, decode_model, decode_price
+from rh_prefect.catalog.public_lists import TELLS, Form, PublicList, Raw, is_past_day, read_list
 from rh_prefect.errors import InputError
+
+_DATES = ("seen", "price_seen")
+
+
+@dataclass(slots=True)
+class Changes:
+    """How two states of the catalogue differ; models by name.
+
+    Attributes:
+        new: Models that only the later state has.
+        gone: Models that only the earlier state has, or that RunningHub's newest lists no longer have.
+        changed: Models with other parameters or facts, and which.
+        repriced: Models with another price, and both prices.
+    """
+
+    new: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    changed: dict[str, str] = field(default_factory=dict)
+    repriced: dict[str, str] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        """Writes a line for each model: `+` new, `-` gone, `~` changed, `$` another price."""
+        yield from (f"+ {name}" for name in self.new)
+        yield from (f"- {name}" for name in self.gone)
+        yield from (f"~ {name}: {what}" for name, what in self.changed.items())
+        yield from (f"$ {name}: {prices}" for name, prices in self.repriced.items())
+
+    def __str__(self) -> str:
+        """Reads like `3 new, 0 gone, 5 changed, 2 with another price`."""
+        counts = (len(self.new), len(self.gone), len(self.changed), len(self.repriced))
+        words = ("new", "gone", "changed", "with another price")
+        return ", ".join(f"{count} {word}" for count, word in zip(counts, words, strict=True))
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
+    """Compares two contents of the slim file.
+
+    Args:
+        old: The earlier one.
+        new: The later one.
+    """
+    before = {model["endpoint"]: model for model in old["models"]}
+    after = {model["endpoint"]: model for model in new["models"]}
+    found = Changes(
+        new=sorted(model["name"] for endpoint, model in after.items() if endpoint not in before),
+        gone=sorted(model["name"] for endpoint, model in before.items() if _is_gone(model, after.get(endpoint))),
+    )
+    for endpoint in sorted(before.keys() & after.keys()):
+        earlier, later = before[endpoint], after[endpoint]
+        what = _facts(earlier, later) + _param_changes(earlier, later)
+        if what:
+            found.changed[later["name"]] = ", ".join(what)
+        if earlier.get("price") != later.get("price"):
+            found.repriced[later["name"]] = f"{_price(earlier)} -> {_price(later)}"
+    return found
+
+
+def _is_gone(earlier: Mapping[str, Any], later: Mapping[str, Any] | None) -> bool:
+    return later is None or (later.get("status") == "gone" and earlier.get("status") != "gone")
+
+
+def _facts(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> list[str]:
+    told = {"params", "price", *_DATES} | ({"status"} if later.get("status") == "gone" else set())
+    keys = sorted((earlier.keys() | later.keys()) - told)
+    return [key for key in keys if earlier.get(key) != later.get(key)]
+
+
+def _param_changes(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> list[str]:
+    before = {param["key"]: param for param in earlier.get("params", ())}
+    after = {param["key"]: param for param in later.get("params", ())}
+    return [
+        told
+        for key in {**before, **after}
+        if (told := _param_change(key.strip(), before.get(key, {}), after.get(key, {})))
+    ]
+
+
+def _param_change(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    if not before or not after:
+        return f"{'-' if before else '+'}{key}"
+    facts = [fact for fact in {**before, **after} if before.get(fact) != after.get(fact)]
+    return f"~{key} ({', '.join(facts)})" if facts else ""
+
+
+def _price(model: Mapping[str, Any]) -> str:
+    return str((decode_price(model["price"]) if model.get("price") else None) or "unknown")
+
+
+_KEPT_OF_MODEL = ("name", "family", "groups", "in_docs", "replaced_by", "on_cn", "price", "price_seen", "price_note")
+"""What no public list tells of a model, or tells less well than the documentation does."""
+
+
+def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[str, Any]:
+    """Puts a list into the slim file's content.
+
+    A list that is older than the catalogue, by its date, adds the models and prices that the catalogue lacks, and
+    changes nothing else. A model that a newer list lacks is kept and counts as gone.
+
+    Args:
+        content: The catalogue's present content; not changed.
+        listed: The list; what cannot be used of it is added to its `flaws`.
+        date: When the list is from; empty where that is not known, and then no model counts as gone.
+
+    Returns:
+        The new content; its version is `content`'s.
+    """
+    models = {model["endpoint"]: model for model in content["models"]}
+    is_older = bool(date) and date < str(content["version"])[:10]
+    for endpoint, raw in listed.models.items():
+        known = models.get(endpoint)
+        if known is not None and is_older:
+            continue
+        try:
+            models[endpoint] = _joined(listed, known, raw, date, content)
+        except InputError as error:
+            listed.flaws.append(f"{endpoint}: {error.message}")
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+            listed.flaws.append(f"{endpoint}: the entry cannot be read ({error!r})")
+    for endpoint, price in listed.prices.items():
+        _reprice(listed, models, endpoint, price, date)
+    if listed.form != "prices" and date and not is_older:
+        for endpoint in models.keys() - listed.models.keys():
+            models[endpoint] = {**models[endpoint], "status": "gone"}
+    return {**content, "models": _ordered(models)}
+
+
+def _joined(
+    listed: PublicList, known: Mapping[str, Any] | None, raw: Raw, date: str, content: Mapping[str, Any]
+) -> dict[str, Any]:
+    if listed.form == "catalogue":
+        return _checked(dict(raw) if is_slim(raw) else slim_model(raw))
+    before = known or {}
+    fresh = {"provenance": "third-party", "family": _family(raw["endpoint"], content)}
+    params = _params(listed, before, raw)
+    made = slim_model({**fresh, **raw, "params": params})
+    if before:
+        news = {param["key"] for param in raw["params"]} - {param["key"] for param in before["params"]}
+        made["incomplete"] = bool(before.get("incomplete")) and not news
+    kept = {key: before[key] for key in (*_KEPT_OF_MODEL, "provenance") if key in before}
+    aliases = sorted({*before.get("aliases", ()), *raw.get("aliases", ())})
+    rules = [rule for rule in before.get("rules", ()) if _keys(rule) <= {param["key"] for param in params}]
+    facts = {"aliases": aliases, "rules": rules or made.get("rules"), "seen": max(date, before.get("seen", ""))}
+    facts |= {"on_cn": before.get("on_cn")} if before else {}
+    return _checked({key: fact for key, fact in (made | kept | facts).items() if fact or key == "params"})
+
+
+def _keys(rule: Mapping[str, Any]) -> set[str]:
+    return {*rule.get("params", ()), *rule.get("when", ()), *rule.get("given", ())}
+
+
+def _params(listed: PublicList, before: Mapping[str, Any], raw: Raw) -> list[Raw]:
+    """Joins the parameters: structured ones are in no list, and neither are notes."""
+    known = {param["key"]: _as_listed(param) for param in before.get("params", ())}
+    if not raw["params"]:
+        return list(known.values())
+    joined = [_param(listed, known.get(param["key"], {}), param) for param in raw["params"]]
+    mine = {param["key"] for param in raw["params"]}
+    return joined + [param for key, param in known.items() if key not in mine and param["type"] == "json"]
+
+
+def _param(listed: PublicList, before: Mapping[str, Any], param: Raw) -> Raw:
+    if before.get("type") == "json":
+        return {**before, "required": param["required"]}
+    told = TELLS[listed.form]
+    if before.get("type") == "string" == param["type"] and "default" in before:  # a list has a sample in its place
+        told -= {"default"}
+    return {key: value for key, value in before.items() if key not in told} | param
+
+
+def _as_listed(param: Mapping[str, Any]) -> Raw:
+    """A slim parameter as a registry file has it: what a note adds is added again."""
+    return {"required": False, **{key: value for key, value in param.items() if key not in ("shape", "pattern")}}
+
+
+def _family(endpoint: str, content: Mapping[str, Any]) -> str:
+    """Finds the line of a new model: that of its neighbours, or one that its endpoint names."""
+    parts = endpoint.lower().split("/")
+    for length in range(len(parts) - 1, 0, -1):
+        start = "/".join([*parts[:length], ""])
+        near = {model["family"] for model in content["models"] if model["endpoint"].lower().startswith(start)}
+        if len(near) == 1:
+            return str(near.pop())
+    families = sorted({model["family"] for model in content["models"]}, key=len, reverse=True)
+    named = (family for part in parts for family in families if f"{part}-".startswith(f"{family}-"))
+    return str(next(named, re.sub(r"[^a-z0-9-]", "-", parts[0])))
+
+
+def _reprice(listed: PublicList, models: dict[str, Raw], endpoint: str, price: Raw | None, date: str) -> None:
+    model = models.get(endpoint)
+    seen = str((price or {}).get("seen") or date)
+    if model is None:
+        listed.flaws.append(f"{endpoint}: a price of a model that the catalogue does not know")
+    elif price is not None and not (model.get("price") and seen and seen < model.get("price_seen", "")):
+        try:
+            made = slim_price({**model, "price": _spelled(price, model)})
+            models[endpoint] = _checked({**model, "price": made, **({"price_seen": seen} if seen else {})})
+        except (InputError, StopIteration, KeyError, TypeError, ValueError, ArithmeticError) as error:
+            listed.flaws.append(f"{endpoint}: its price cannot be used ({error})")
+
+
+def _spelled(price: Raw, model: Mapping[str, Any]) -> Raw:
+    """Writes the values of a price's rules as the parameters' options are written: `1080P` is `1080p`."""
+    options = {
+        param["key"]: {option.lower(): option for option in param.get("options", ())} for param in model["params"]
+    }
+    rules = [
+        {**rule, "when": {key: _option(options.get(key, {}), value) for key, value in rule["when"].items()}}
+        for rule in price.get("rules", ())
+    ]
+    return {**price, **({"rules": rules} if rules else {})}
+
+
+def _option(options: Mapping[str, str], value: object) -> object:
+    return options.get(str(value).lower(), value)
+
+
+def _checked(model: dict[str, Any]) -> dict[str, Any]:
+    refuse_unusable(decode_model(json.loads(json.dumps(model))))
+    return model
+
+
+def _ordered(models: Mapping[str, Raw]) -> list[Raw]:
+    """Orders by name; a new model whose name in Python is taken is called by its endpoint."""
+    taken: set[str] = set()
+    named = []
+    endpoints = {endpoint.lower() for endpoint in models}
+    for model in models.values():  # the known ones come first and keep their names
+        name = model["name"]
+        is_anothers = name.lower() in endpoints and name.lower() != model["endpoint"].lower()
+        if class_name(name).lower() in taken or is_anothers:
+            name = model["endpoint"]
+        while class_name(name).lower() in taken:
+            name = f"{name}-2"
+        taken.add(class_name(name).lower())
+        named.append({**model, "name": name})
+    return sorted(named, key=lambda model: str(model["name"]).lower())
+
 
 _SILENCE = 30.0
 """Seconds without a byte after which a download is given up."""

@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 
 from rh_prefect.catalog import parameter_rules
 from rh_prefect.catalog.descriptions import standing
-from rh_prefect.catalog.model import Model, Param
-from rh_prefect.catalog.price import text_of
+from rh_prefect.catalog.model import Model, Param, text_of
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.plain_values import flaw_of
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self, TypedDict, Unpack
 
-from rh_prefect.catalog.model import Model, Output, Param, Rule
-from rh_prefect.catalog.price import PriceTable
+from rh_prefect.catalog.model import Model, Output, Param, PriceTable, Rule
 from rh_prefect.emulator.app import api_app
 from rh_prefect.emulator.assets import Assets
 from rh_prefect.emulator.assumptions import DEFAULT, Assumptions

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 
-from rh_prefect.catalog.model import Model, Output, Param, Rule
-from rh_prefect.catalog.price import PriceTable
+from rh_prefect.catalog.model import Model, Output, Param, PriceTable, Rule
 from rh_prefect.catalog.registry import models as catalogued
 
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
-from rh_prefect.catalog.model import Model
-from rh_prefect.catalog.price import PriceTable
+from rh_prefect.catalog.model import Model, PriceTable
 from rh_prefect.emulator.request_texts import spelled
 
 _BLOCK_SECONDS: Final = 5

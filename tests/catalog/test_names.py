@@ -5,7 +5,7 @@ import keyword
 import pytest
 
 from rh_prefect import catalog
-from rh_prefect.catalog.names import class_name, param_name, param_names, snake_name
+from rh_prefect.catalog.model import class_name, param_name, param_names, snake_name
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rh_prefect import catalog
-from rh_prefect.catalog.price import decode_price, money
+from rh_prefect.catalog.model import decode_price, money
 from rh_prefect.catalog.registry import SLIM_FILE
 
 RAW = {raw["name"]: raw for raw in json.loads(SLIM_FILE.read_text(encoding="utf-8"))["models"]}

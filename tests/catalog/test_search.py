@@ -11,10 +11,8 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog.model import Output
-from rh_prefect.catalog.search import Filter, search
-from rh_prefect.catalog.search_words import _LONGEST, _phrases
-from rh_prefect.catalog.tag_table import TAGS, split
-from rh_prefect.catalog.tags import inputs_of, tags_of
+from rh_prefect.catalog.search import _LONGEST, Filter, _phrases, search
+from rh_prefect.catalog.tags import TAGS, inputs_of, split, tags_of
 from rh_prefect.errors import InputError
 
 

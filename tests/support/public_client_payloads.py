@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
-from rh_prefect.catalog.examples import example_of
+from rh_prefect.catalog.descriptions import example_of
 from rh_prefect.emulator import DEFAULT
 from rh_prefect.emulator.model_checks import violations
 from tests.support.two_readings import NOWHERE, Payload, client_reading, full_request, least_request

@@ -21,8 +21,7 @@ from prefect.exceptions import ParameterBindError
 
 from rh_prefect import catalog, models
 from rh_prefect.catalog import Model, Param
-from rh_prefect.catalog.model import decode_model
-from rh_prefect.catalog.names import RUN_OPTIONS
+from rh_prefect.catalog.model import RUN_OPTIONS, decode_model
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.jobs.outputs.result import Result

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, TypeAlias
 
-from rh_prefect.catalog.price import is_placeholder
+from rh_prefect.catalog.model import is_placeholder
 from rh_prefect.client import Client
 from rh_prefect.errors import BudgetExceeded, RunningHubError, Transient
 from rh_prefect.jobs.journal.costs import COINS, CURRENCY, Costs, charge_of
