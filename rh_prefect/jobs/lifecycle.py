@@ -177,7 +177,7 @@ def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
         if policy.may_move_on and refused.retry != "pace" and (yield MoveOn(refused)):
             continue
         undelivered = undelivered + 1 if refused.code == NOT_DELIVERED else 0
-        _raise_unless_it_may_wait(policy, refused, undelivered)
+        raise_unless_temporary(policy.job, policy.endpoint, refused, undelivered, tries=policy.undelivered_tries)
         refusals += 1
         yield Pause(refusals, refused.code, refused.reason)
 
@@ -197,16 +197,30 @@ def _give_back(policy: Policy, n: int, *, full: bool = False) -> Generator[Step,
         yield Release(n)
 
 
-def _raise_unless_it_may_wait(policy: Policy, refused: Answer, undelivered: int) -> None:
-    if refused.code == NOT_DELIVERED and undelivered >= policy.undelivered_tries:
+def raise_unless_temporary(job: str, endpoint: str, refused: Answer, undelivered: int, *, tries: int = 5) -> None:
+    """Raises a refusal that would be repeated; returns where a later submission may be accepted.
+
+    Args:
+        job: The job's full name, for messages.
+        endpoint: The endpoint, for messages.
+        refused: The refusal.
+        undelivered: How many submissions in a row have not left this machine.
+        tries: How many of them are allowed.
+
+    Raises:
+        ConnectFailed: RunningHub could not be reached.
+        InputError: The request could not be written.
+        ApiError: RunningHub refused it for good.
+    """
+    if refused.code == NOT_DELIVERED and undelivered >= tries:
         raise ConnectFailed(
-            f"{policy.job}: RunningHub could not be reached, {undelivered} times in a row: {refused.reason}. "
+            f"{job}: RunningHub could not be reached, {undelivered} times in a row: {refused.reason}. "
             "Nothing was paid. What to do: check the network and RH_BASE_URL, then run again."
         )
     if refused.code == NOT_SENT:
-        raise InputError(f"{policy.job}: {refused.reason}")
+        raise InputError(f"{job}: {refused.reason}")
     if refused.retry != "pace":
-        raise api_error(refused.code, refused.reason, doing=f"{policy.job}: submit to {policy.endpoint}")
+        raise api_error(refused.code, refused.reason, doing=f"{job}: submit to {endpoint}")
 
 
 def _settle_unknown(policy: Policy, job: JobView, submit: Submit) -> Generator[Step, Any, None]:

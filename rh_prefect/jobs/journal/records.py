@@ -90,6 +90,7 @@ class Intent(Record):
         is_detached: Whether the process knew only a part of the run.
         label: The caller's name for the output.
         run: Short name of the run, used in file names.
+        flow_run: The flow run that submits a work of a pipeline; empty for a job of a scope.
         flow: Name of the flow, used in file names.
         estimate: Expected price.
         currency: Of the estimate.
@@ -116,6 +117,7 @@ class Intent(Record):
     is_detached: bool = False
     label: str | None = None
     run: str = ""
+    flow_run: str = ""
     flow: str = ""
     estimate: Decimal | None = None
     currency: str | None = None

@@ -1,0 +1,461 @@
+"""Every course that the runs of one work can take: crashes before any operation, lost answers, refusals, failures.
+
+`explore` walks through all states of a small world in which real `run_work` generators meet: two runs at once, a person
+who settles unknown submissions by what RunningHub's call log says, and a later run. It raises `Violation` at a second
+payment, at a run that waits for ever, and at two results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, TypeAlias
+
+from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown
+from rh_prefect.jobs import steps
+from rh_prefect.jobs.journal.process import Owner
+from rh_prefect.jobs.journal.records import Answer, End, Intent, Resolution, Submit
+from rh_prefect.pipelines import works
+from rh_prefect.pipelines.works import Home, Invalid, WorkPolicy, cancel_work, run_work
+
+HELPS, NO_HELP = "1504", "401"
+"""Codes of failed tasks: after the first a new task may succeed."""
+
+Token: TypeAlias = Any
+"""A hashable stand-in for what a step comes back as."""
+
+
+class Violation(AssertionError):
+    """The protocol allows what it must not."""
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A process: of a run, or the hook that cancels a run's task.
+
+    Attributes:
+        pid: Its name.
+        flow_run: The flow run that it belongs to.
+        attempts: How many tasks the run may pay for.
+        machine: Processes of one machine share a spool.
+        may_die: Whether it can be killed.
+        begins: `at once`, `later` (when all others have ended), or `cancel` (when the run's process was killed).
+        has_key: Whether it can poll the tasks of other runs.
+    """
+
+    pid: str
+    flow_run: str
+    attempts: int = 1
+    machine: str = "one"
+    may_die: bool = True
+    begins: str = "at once"
+    has_key: bool = True
+
+
+@dataclass(frozen=True)
+class Faults:
+    """How often in one course each of these can happen."""
+
+    lost: int = 1
+    refused: int = 1
+    failed: int = 1
+    invalid: int = 0
+    late: int = 1
+
+
+@dataclass(frozen=True)
+class World:
+    """One state, but for the processes.
+
+    Attributes:
+        records: The work's records, by name.
+        notes: What the flow runs' journals hold.
+        tasks: RunningHub's tasks by submission number: `pending`, `success`, `invalid`, `failed`, `cancelled`.
+        spool: Tickets on their way to the records, by machine and number.
+        given_up: Numbers that a watcher called unknown before their POST was begun.
+        posted: Numbers whose POST was begun.
+        dead: Processes that were killed.
+        left: How often faults can still happen.
+    """
+
+    records: tuple[tuple[str, Token], ...] = ()
+    notes: frozenset[Token] = frozenset()
+    tasks: tuple[tuple[int, str], ...] = ()
+    spool: frozenset[tuple[str, int]] = frozenset()
+    given_up: frozenset[int] = frozenset()
+    posted: frozenset[int] = frozenset()
+    dead: frozenset[str] = frozenset()
+    left: Faults = field(default_factory=Faults)
+
+    def read(self, name: str) -> Token | None:
+        return dict(self.records).get(name)
+
+    def create(self, name: str, value: Token, *, exclusive: bool = True) -> World:
+        records = dict(self.records)
+        if exclusive:
+            records.setdefault(name, value)
+        else:
+            records[name] = value
+        return replace(self, records=tuple(sorted(records.items())))
+
+    def note(self, *note: Token) -> World:
+        return replace(self, notes=self.notes | {note})
+
+    def task(self, n: int) -> str | None:
+        return dict(self.tasks).get(n)
+
+    def with_task(self, n: int, status: str) -> World:
+        return replace(self, tasks=tuple(sorted({**dict(self.tasks), n: status}.items())))
+
+    def using(self, fault: str) -> World:
+        return replace(self, left=replace(self.left, **{fault: getattr(self.left, fault) - 1}))
+
+    def submission(self, n: int) -> Token | None:
+        if self.read(f"intent-{n}") is None:
+            return None
+        return (n, *(self.read(f"{what}-{n}") for what in ("intent", "answer", "resolution", "end")))
+
+    @property
+    def home(self) -> Token | None:
+        return self.read("home")
+
+
+@cache
+def submit_of(token: Token) -> Submit:
+    n, (pid, flow_run), answer, resolution, end = token
+    return Submit(
+        n,
+        intent_of(n, pid, flow_run),
+        answer and answer_of(answer, n),
+        resolution
+        and Resolution(token="", at="", outcome=resolution, task_id=f"{n}" if resolution == "adopted" else None),
+        end and end_of(end, n),
+    )
+
+
+@cache
+def intent_of(n: int, pid: str, flow_run: str) -> Intent:
+    owner = Owner(host="", boot="", pid=0, started="")
+    given: dict[str, Any] = {"site": "", "model": "", "endpoint": "", "payload": {}, "base": ""}
+    return Intent(token=f"{pid}-{n}", at="", owner=owner, account="a", flow_run=flow_run, **given)
+
+
+@cache
+def answer_of(outcome: str, n: int) -> Answer:
+    ticket = {"task_id": f"{n}"} if outcome == "ticket" else {}
+    return Answer(token="", at="", outcome=outcome, retry="pace", **ticket)  # type: ignore[arg-type]
+
+
+@cache
+def end_of(status: str, n: int) -> End:
+    code = {"failed": HELPS, "hopeless": NO_HELP}.get(status, "")
+    word = {"success": "SUCCESS", "invalid": "SUCCESS", "cancelled": "CANCELLED"}.get(status, "FAILED")
+    return End(token="", at="", status=word, task_id=f"{n}", code=code)  # type: ignore[arg-type]
+
+
+@cache
+def home_of(n: int) -> Home:
+    return Home(token="", at="", task_id=f"{n}", n=n)
+
+
+def _value(step: works.WorkStep, token: Token) -> Any:
+    """What a step comes back as, from its stand-in."""
+    match step:
+        case works.ReadHome() | works.RecordHome():
+            return token and home_of(token)
+        case works.ReadSubmission() | steps.RecordAnswer():
+            return token and submit_of(token)
+        case steps.Claim(n):
+            return token and intent_of(n, *token)
+        case steps.Post(_, n):
+            return answer_of(token, n)
+        case steps.AwaitEnd(submit) | steps.CancelTask(submit):
+            return end_of(token, submit.n)
+        case works.Publish(submit):
+            return home_of(submit.n) if token == "success" else Invalid("another shape")
+        case _:
+            return token
+
+
+LOCAL = (steps.Prepare, steps.AwaitSlot, steps.FreeSlot, steps.Reserve, steps.Release, steps.MoveOn, steps.Pause)
+"""Steps that change nothing which another process can see: they are done at once."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """Where a process stands.
+
+    Attributes:
+        history: What its steps came back as so far.
+        step: What it is about to do; None where it has ended.
+        outcome: What came of it: `home-n`, the name of an error, `dead`, or nothing yet.
+        place: Equal for processes that go on equally.
+    """
+
+    history: tuple[Token, ...]
+    step: Any
+    outcome: str
+    place: Token
+
+
+class Explorer:
+    """Walks through all states of some actors.
+
+    Args:
+        actors: The processes.
+        faults: What can go wrong.
+        exclusive: Whether an intent is created exclusively.
+        dead_are_unpaid: Whether the open intent of a dead process is taken for unpaid.
+    """
+
+    def __init__(
+        self, actors: tuple[Actor, ...], faults: Faults, *, exclusive: bool = True, dead_are_unpaid: bool = False
+    ) -> None:
+        self.actors = actors
+        self.faults = faults
+        self.exclusive = exclusive
+        self.dead_are_unpaid = dead_are_unpaid
+        self.states = 0
+        self.outcomes: set[tuple[str, ...]] = set()
+        self._replayed: dict[tuple[Actor, tuple[Token, ...]], Process] = {}
+        self._same: dict[Token, Process] = {}
+
+    def explore(self) -> int:
+        """Visits every state once.
+
+        Returns:
+            How many there are.
+
+        Raises:
+            Violation: The protocol allows what it must not.
+        """
+        start = (World(left=self.faults), tuple(self._process(one, ()) for one in self.actors))
+        seen, waiting = {_key(start)}, [start]
+        while waiting:
+            world, processes = waiting.pop()
+            following = list(self._following(world, processes))
+            if not following:
+                self._check_end(world, processes)
+            for state in following:
+                self._check(*state)
+                if _key(state) not in seen:
+                    seen.add(_key(state))
+                    waiting.append(state)
+        self.states = len(seen)
+        return self.states
+
+    def _following(self, world: World, processes: tuple[Process, ...]) -> Iterator[tuple[World, tuple[Process, ...]]]:
+        yield from ((after, processes) for after in _settled_by_person(world))
+        for index, (actor, process) in enumerate(zip(self.actors, processes)):
+            if process.outcome or not self._has_begun(actor, world, processes):
+                continue
+            for after, token in self._do(actor, process.step, world):
+                if isinstance(token, Exception):
+                    moved = replace(process, step=None, outcome=type(token).__name__, place=type(token).__name__)
+                else:
+                    moved = self._process(actor, (*process.history, token))
+                yield after, (*processes[:index], moved, *processes[index + 1 :])
+            if actor.may_die:
+                died = Process((), None, "dead", "dead")
+                after = replace(world, dead=world.dead | {actor.pid})
+                yield after, (*processes[:index], died, *processes[index + 1 :])
+
+    def _has_begun(self, actor: Actor, world: World, processes: tuple[Process, ...]) -> bool:
+        match actor.begins:
+            case "later":
+                return all(other.outcome for one, other in zip(self.actors, processes) if one.begins == "at once")
+            case "cancel":
+                return any(one.pid in world.dead for one in self.actors if one.flow_run == actor.flow_run)
+            case _:
+                return True
+
+    def _process(self, actor: Actor, history: tuple[Token, ...]) -> Process:
+        known = self._replayed.get((actor, history))
+        if known is None:
+            made = _replay(actor, history)
+            # Two histories that lead to the same place of the generator are one.
+            known = self._same.setdefault((actor, made.place, made.outcome), made)
+            self._replayed[actor, history] = known
+        return known
+
+    def _do(self, actor: Actor, step: works.WorkStep, world: World) -> Iterator[tuple[World, Token]]:
+        """The ways in which a step can go: the world afterwards, and what it comes back as."""
+        match step:
+            case works.ReadHome():
+                yield world, world.home
+            case works.RecordInterest():
+                yield world.create(f"interest-{actor.flow_run}", True), None
+            case works.ReadSubmission(n):
+                after = _replay_spool(actor, n, world)
+                yield after, after.submission(n)
+            case works.NoteClaim(n):
+                yield world.note(actor.flow_run, "claim", n), None
+            case works.NoteWait(n):
+                yield world.note(actor.flow_run, "wait", n), None
+            case works.ReadWait(n):
+                yield world, (actor.flow_run, "wait", n) in world.notes
+            case works.ReadInterests():
+                yield (
+                    world,
+                    any(
+                        name.startswith("interest-") and name != f"interest-{actor.flow_run}"
+                        for name, _ in world.records
+                    ),
+                )
+            case steps.CheckCancel():
+                yield world, False
+            case steps.Claim(n):
+                yield from self._claim(actor, n, world)
+            case steps.Post(_, n):
+                yield from self._post(actor, n, world)
+            case steps.RecordAnswer(_, n, answer):
+                after = _record_answer(n, answer.outcome, world)
+                yield replace(after, spool=after.spool - {(actor.machine, n)}), after.submission(n)
+            case steps.Watch(submit):
+                yield from self._watch(submit, world)
+            case steps.AwaitEnd(submit):
+                yield from _await_end(actor, submit, world)
+            case steps.CancelTask(submit):
+                status = world.task(submit.n)
+                status = "cancelled" if status == "pending" else status
+                after = world.with_task(submit.n, str(status)).create(f"end-{submit.n}", status)
+                yield after, after.read(f"end-{submit.n}")
+            case works.Publish(submit):
+                yield world, world.read(f"end-{submit.n}")
+            case works.RecordHome(home):
+                after = world.create("home", home.n)
+                yield after, after.home
+            case _:
+                raise AssertionError(f"{step} is not modelled")
+
+    def _claim(self, actor: Actor, n: int, world: World) -> Iterator[tuple[World, Token]]:
+        mine = (actor.pid, actor.flow_run)
+        if world.read(f"intent-{n}") is None or not self.exclusive:
+            yield world.create(f"intent-{n}", mine, exclusive=self.exclusive), mine
+        else:
+            yield world, None
+
+    def _post(self, actor: Actor, n: int, world: World) -> Iterator[tuple[World, Token]]:
+        if n in world.given_up:
+            yield world, "refused"  # the process was stopped for too long, and does not post
+            return
+        posted = replace(world, posted=world.posted | {n})
+        running = [status for _, status in posted.tasks if status in ("pending", "success")]
+        if running or posted.task(n) is not None:
+            raise Violation(f"a second payment: {actor.pid} posts {n} beside {posted.tasks}")
+        accepted = posted.with_task(n, "pending")
+        yield replace(accepted, spool=accepted.spool | {(actor.machine, n)}), "ticket"
+        if world.left.lost:
+            yield accepted.using("lost"), "unknown"
+            yield posted.using("lost"), "unknown"
+        if world.left.refused:
+            yield posted.using("refused"), "refused"
+
+    def _watch(self, submit: Submit, world: World) -> Iterator[tuple[World, Token]]:
+        n, owner = submit.n, submit.intent.token.rpartition("-")[0]
+        if world.read(f"answer-{n}") is not None:
+            yield world, None
+        elif owner in world.dead:
+            yield world.create(f"answer-{n}", "refused" if self.dead_are_unpaid else "unknown"), None
+        elif world.left.late:
+            after = world.using("late").create(f"answer-{n}", "unknown")
+            yield (after if n in world.posted else replace(after, given_up=after.given_up | {n})), None
+
+    def _check(self, world: World, processes: tuple[Process, ...]) -> None:
+        homes = {process.outcome for process in processes if process.outcome.startswith("home")}
+        if len(homes) > 1 or (homes and homes != {f"home-{world.home}"}):
+            raise Violation(f"two results: {homes}, {world}")
+        for actor in self.actors:
+            paid = [n for n, _ in world.tasks if (world.read(f"intent-{n}") or ("", ""))[1] == actor.flow_run]
+            if len(paid) > actor.attempts:
+                raise Violation(f"{actor.flow_run} pays for {len(paid)} tasks with {actor.attempts} attempts: {world}")
+
+    def _check_end(self, world: World, processes: tuple[Process, ...]) -> None:
+        for actor, process in zip(self.actors, processes):
+            if not process.outcome and self._has_begun(actor, world, processes):
+                raise Violation(f"{actor.pid} waits for ever at {process.step}: {world}")
+        self.outcomes.add(tuple(process.outcome for process in processes))
+
+
+def _replay(actor: Actor, history: tuple[Token, ...]) -> Process:
+    policy = WorkPolicy(name="w", job="w", endpoint="e", flow_run=actor.flow_run, attempts=actor.attempts)
+    life: Generator[Any, Any, Any] = cancel_work(policy, 1) if actor.begins == "cancel" else run_work(policy)
+    left = iter(history)
+    try:
+        step = _past_local(life, next(life))
+        for token in left:
+            step = _past_local(life, life.send(_value(step, token)))
+    except StopIteration as over:
+        outcome = f"home-{over.value.n}" if isinstance(over.value, Home) else f"cancelled: {over.value}"
+        return Process(history, None, outcome, outcome)
+    except (JobFailed, JobCancelled, SubmissionUnknown) as error:
+        return Process(history, None, type(error).__name__, type(error).__name__)
+    return Process(history, step, "", _place(life))
+
+
+def _past_local(life: Generator[Any, Any, Any], step: Any) -> Any:
+    while isinstance(step, LOCAL):
+        step = life.send(None)
+    return step
+
+
+def _place(life: Any) -> Token:
+    """Where a generator stands: equal places go on equally."""
+    found: list[Token] = []
+    while life is not None:
+        frame = life.gi_frame
+        values = sorted((name, repr(value)) for name, value in frame.f_locals.items())
+        found.append((frame.f_code.co_name, frame.f_lasti, tuple(values)))
+        life = life.gi_yieldfrom
+    return tuple(found)
+
+
+def _key(state: tuple[World, tuple[Process, ...]]) -> Token:
+    world, processes = state
+    return world, tuple((process.place, process.outcome) for process in processes)
+
+
+def _settled_by_person(world: World) -> Iterator[World]:
+    """A person looks into the call log: adopts the task that is there, or forgets a submission without one."""
+    for name, outcome in world.records:
+        what, _, n = name.partition("-")
+        if what == "answer" and outcome == "unknown" and world.read(f"resolution-{n}") is None:
+            settled = "forgotten" if world.task(int(n)) is None else "adopted"
+            yield world.create(f"resolution-{n}", settled)
+
+
+def _record_answer(n: int, outcome: str, world: World) -> World:
+    if world.read(f"answer-{n}") is None:
+        return world.create(f"answer-{n}", outcome)
+    settled = {"ticket": "adopted", "refused": "forgotten"}.get(outcome)
+    return world if settled is None else world.create(f"resolution-{n}", settled)
+
+
+def _replay_spool(actor: Actor, n: int, world: World) -> World:
+    if (actor.machine, n) not in world.spool or world.read(f"answer-{n}") == "ticket":
+        return world
+    intent = world.read(f"intent-{n}")
+    # The living owner records its answer itself.
+    return _record_answer(n, "ticket", world) if intent and intent[0] in world.dead else world
+
+
+def _await_end(actor: Actor, submit: Submit, world: World) -> Iterator[tuple[World, Token]]:
+    n = submit.n
+    known = world.read(f"end-{n}")
+    if known is not None:
+        yield world, known
+        return
+    if not actor.has_key and submit.intent.flow_run != actor.flow_run:
+        yield world, JobFailed("the deadline has passed, and this run has no key of the account")
+        return
+    status = world.task(n)
+    if status is None:
+        raise Violation(f"{actor.pid} waits for task {n}, which does not exist")
+    if status != "pending":
+        yield world.create(f"end-{n}", status), status
+        return
+    yield world.with_task(n, "success").create(f"end-{n}", "success"), "success"
+    for fault, ends in (("failed", ("failed", "hopeless")), ("invalid", ("invalid",))):
+        for end in ends if getattr(world.left, fault) else ():
+            yield world.using(fault).with_task(n, end).create(f"end-{n}", end), end
