@@ -41,11 +41,9 @@ __all__ = [
 
 _HOMES = {
     "validation": ("InputWarning", "Parameters", "check_file", "read_parameters", "validate"),
-    "model": ("Model", "Output", "Param", "ParamType", "Rule"),
-    "examples": ("example",),
-    "estimates": ("estimate",),
-    "price": ("Price", "PriceTable"),
-    "descriptions": ("describe", "summary"),
+    "model": ("Model", "Output", "Param", "ParamType", "Price", "PriceTable", "Rule"),
+    "pricing": ("estimate",),
+    "descriptions": ("describe", "example", "summary"),
     "registry": ("get", "models", "nearest"),
     "search": ("find",),
 }
