@@ -28,6 +28,8 @@ class Settings(BaseSettings):
         out: Where files go: a folder or any fsspec URL, as in `s3://bucket/prefix`.
         out_options: fsspec's storage options for `out`, as JSON.
         journal: Where the records of jobs outside flows go: a folder or fsspec URL; default `<state_dir>/journal`.
+        records: Where the records of pipelines' works go, if not beside their files in the storage: a folder or fsspec
+            URL that all machines share which run a pipeline.
         state_dir: This machine's own scratch: downloads in progress, and tickets that could not be recorded yet.
         poll_seconds: The shortest time between two looks at one running task.
         grace_seconds: How long bad news about a paid task is checked again before it is final: a task that RunningHub
@@ -48,6 +50,7 @@ class Settings(BaseSettings):
     out: str = "rh-output"
     out_options: dict[str, Any] = Field(default_factory=dict, repr=False)
     journal: str | None = None
+    records: str | None = None
     state_dir: Path = Field(default_factory=_state_dir)
     poll_seconds: float = Field(default=2.0, gt=0)
     grace_seconds: float = Field(default=300.0, ge=0)

@@ -63,7 +63,8 @@ class Home(Record):
     Attributes:
         task_id: RunningHub's task id.
         n: The number of its submission.
-        outputs: Its files in the store, named by their content.
+        store: The place of its files.
+        outputs: Its files; `uri` is the name in the store, made of the content.
         texts: Its texts.
         value: The answer as `parse` read it; None without `parse`.
         cost: What the task cost, where RunningHub says.
@@ -73,6 +74,7 @@ class Home(Record):
 
     task_id: str
     n: int
+    store: str = ""
     outputs: tuple[Media, ...] = ()
     texts: tuple[str, ...] = ()
     value: Any = None

@@ -10,7 +10,7 @@ import re
 import threading
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
@@ -233,6 +233,12 @@ class FolderJournal:
         data = await self._call(self._files.read, self._path(key))
         return None if data is None else _decode(data, f"{self.url}/{self._path(key)}")
 
+    async def read_many(self, keys: Iterable[str]) -> dict[str, JSON]:
+        """Reads records, many at a time; those that are there, by key."""
+        paths = {self._path(key): key for key in keys}
+        files = await self._call(self._files.read_some, list(paths))
+        return {paths[path]: _decode(data, f"{self.url}/{path}") for path, data in files.items()}
+
     async def job(self, job_key: str) -> dict[str, JSON]:
         """Reads all records of one job; see `Journal.job`."""
         files = await self._call(self._files.read_folder, f"{self.scope}/{job_key}")
@@ -315,7 +321,8 @@ def _decode(data: bytes, where: str) -> JSON:
 class _Files(Protocol):
     """What a journal needs of a place: exclusive creation, reading, and listings.
 
-    `find` lists the files of a folder's sub-folders, by sub-folder; `read_all` reads files, by path.
+    `find` lists the files of a folder's sub-folders, by sub-folder; `read_all` reads files, by path, and `read_some`
+    leaves out those that are not there.
     """
 
     def check(self) -> None: ...
@@ -325,6 +332,7 @@ class _Files(Protocol):
     def folders(self, path: str) -> list[str]: ...
     def find(self, path: str) -> dict[str, list[str]]: ...
     def read_all(self, paths: Sequence[str]) -> dict[str, bytes]: ...
+    def read_some(self, paths: Sequence[str]) -> dict[str, bytes]: ...
 
 
 def _open_files(url: str, options: Mapping[str, Any], readers: Readers) -> _Files:
@@ -394,6 +402,9 @@ class _LocalFiles:
     def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
         return {path: (self._root / path).read_bytes() for path in paths}
 
+    def read_some(self, paths: Sequence[str]) -> dict[str, bytes]:
+        return {path: data for path in paths if (data := self.read(path)) is not None}
+
 
 class _StoreFiles:
     """Any other fsspec place whose `pipe_file(mode="create")` is exclusive."""
@@ -438,6 +449,16 @@ class _StoreFiles:
         # In one call: asynchronous file systems read many at once.
         found = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="raise")
         return {str(file)[len(self._root) + 1 :]: bytes(data) for file, data in found.items()}
+
+    def read_some(self, paths: Sequence[str]) -> dict[str, bytes]:
+        if not paths:
+            return {}
+        found = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="return")
+        data = {str(file)[len(self._root) + 1 :]: value for file, value in found.items()}
+        for value in data.values():
+            if isinstance(value, BaseException) and not isinstance(value, FileNotFoundError):
+                raise value
+        return {path: bytes(value) for path, value in data.items() if not isinstance(value, BaseException)}
 
     def _names(self, path: str, *, kind: str) -> list[str]:
         self._fs.invalidate_cache()
