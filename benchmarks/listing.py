@@ -21,8 +21,8 @@ from rh_prefect.client import TaskView
 from rh_prefect.connection import disconnect
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import RecordedScope
-from rh_prefect.jobs.admin import jobs_of
 from rh_prefect.jobs.cancel import cancel_scope
+from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.journal.records import Intent
 from tests.support.prefect_server import PrefectServer
 from tests.support.seeded_run import seed

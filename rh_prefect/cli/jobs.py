@@ -12,15 +12,15 @@ from rh_prefect.cli.api import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, RunningHubError, TaskNotFound
 from rh_prefect.jobs import admin
 from rh_prefect.jobs.events import what_of
+from rh_prefect.jobs.journal.job_records import JobView, jobs_of, read_job, split_job
 from rh_prefect.jobs.journal.journal import folder_scopes
-from rh_prefect.jobs.journal.records import JobView
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
     from rh_prefect.jobs.cancel import CancelReport
+    from rh_prefect.jobs.journal.job_records import Submit
     from rh_prefect.jobs.journal.journal import Journal
-    from rh_prefect.jobs.journal.records import Submit
     from rh_prefect.jobs.journal.scope import Scope
 
 
@@ -40,7 +40,7 @@ def show_(job: str) -> None:
     Args:
         job: `<run>/<key>`, as `list` shows it.
     """
-    scope, key = admin.split_job(job)
+    scope, key = split_job(job)
     with api_of_earlier_runs(scope):
         view = asyncio.run(_read(scope, key))
     for submit in view.submits:
@@ -74,7 +74,7 @@ def adopt_(
         raise InputError(
             "jobs adopt: a job and a task id are needed. What to do: `rh-prefect jobs adopt RUN/KEY TASK_ID`."
         )
-    scope, key = admin.split_job(job)
+    scope, key = split_job(job)
     with api_of_earlier_runs(scope):
         asyncio.run(_adopt(scope, key, task_id))
     print(
@@ -89,7 +89,7 @@ def forget_(job: str) -> None:
     Args:
         job: `<run>/<key>`, as the error names it.
     """
-    scope, key = admin.split_job(job)
+    scope, key = split_job(job)
     with api_of_earlier_runs(scope):
         asyncio.run(_forget(scope, key))
     print(f"{job}: forgotten. The next run of {scope} submits it anew and pays for it.")
@@ -173,7 +173,7 @@ async def _jobs(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
     from rh_prefect.flow_runs.queries import scopes_of
 
     for scope in await scopes_of(await _scope(run)):
-        async for view in admin.jobs_of(scope.journal):
+        async for view in jobs_of(scope.journal):
             yield scope, view
 
 
@@ -196,7 +196,7 @@ async def _adopt(scope: str, key: str, task_id: str) -> None:
     from rh_prefect.jobs.loop_thread import LOOP
 
     journal = _journal(scope)
-    view = await admin.read_job(journal, key)
+    view = await read_job(journal, key)
     intent = view.submits[-1].intent
 
     async def look() -> None:
@@ -218,7 +218,7 @@ async def _forget(scope: str, key: str) -> None:
     journal = _journal(scope)
     # The ticket that everybody looks for may lie on this very machine.
     await admin.replay_spool(_spool(), journal)
-    view = await admin.read_job(journal, key)
+    view = await read_job(journal, key)
     if view.last is not None and view.last.state == "ticket":
         await _see_that_it_is_lost(scope, view.last)
         await admin.lose(journal, key)
@@ -284,7 +284,7 @@ async def _cancel(run: str) -> CancelReport:
 
 
 async def _read(scope: str, key: str) -> JobView:
-    return await admin.read_job(_journal(scope), key)
+    return await read_job(_journal(scope), key)
 
 
 async def _replay_spool() -> None:

@@ -289,7 +289,7 @@ def _command(name: str, out: str | None) -> str:
 async def _go_on_where_its_files_are(flow_run_id: str) -> None:
     """Unless this command names a place, the run's files belong where they were: what is there is not fetched again."""
     from rh_prefect.flow_runs.journal import FlowRunJournal
-    from rh_prefect.jobs.admin import jobs_of
+    from rh_prefect.jobs.journal.job_records import jobs_of
 
     if "RH_OUT" in os.environ:
         return

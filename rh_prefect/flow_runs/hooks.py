@@ -27,7 +27,8 @@ from rh_prefect.jobs.account_registry import payer
 from rh_prefect.jobs.admin import orphans
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.in_flight import REQUESTED_KEYS
-from rh_prefect.jobs.journal.records import Intent, JobView, Submit
+from rh_prefect.jobs.journal.job_records import JobView, Submit
+from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs import manifest as manifests

@@ -20,10 +20,10 @@ from rh_prefect.flow_runs.cancellation import account_of, cancel_run
 from rh_prefect.flow_runs.ended_runs import ended_run, ended_runs, has_records
 from rh_prefect.flow_runs.hooks import bring_home, home_of
 from rh_prefect.flow_runs.queries import RecordedScope, scope_of, scopes_of
-from rh_prefect.jobs.admin import jobs_of
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.events import what_of
-from rh_prefect.jobs.journal.records import JobView, Record, Submit
+from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
+from rh_prefect.jobs.journal.records import Record
 from rh_prefect.jobs.journal.scope import Scope
 
 Done = Literal[

@@ -8,18 +8,17 @@ from rh_prefect.flow_runs.cancellation import account_of
 from rh_prefect.flow_runs.queries import scope_named
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.end_record import Attempt, Seen, broken_end, end_of
-from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.records import End, Intent, Submit
+from rh_prefect.jobs.journal.job_records import JobRecords, Submit
+from rh_prefect.jobs.journal.records import End, Intent
 
 
-async def confirmed_end(submit: Submit, task_id: str, *, key: str, journal: Journal) -> End | None:
+async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) -> End | None:
     """Asks RunningHub for a task's end, and records it; runs on the loop thread.
 
     Args:
         submit: The submit that the task came from; it has no end yet.
         task_id: RunningHub's task id.
-        key: The job's key.
-        journal: The job's journal.
+        records: The job's records.
 
     Returns:
         The end that stands in the journal; None where RunningHub does not confirm one, or not yet.
@@ -30,15 +29,12 @@ async def confirmed_end(submit: Submit, task_id: str, *, key: str, journal: Jour
     view = await (await paying_client(submit.intent)).query(task_id)
     if not is_settled(view):
         return None
-    attempt = await _attempt(journal.scope, submit, view)
+    attempt = await _attempt(records.journal.scope, submit, view)
     if submit.answer is not None and submit.answer.node_errors:
         end = broken_end(submit, view, scope=attempt)
     else:
         end = end_of(submit, view, scope=attempt, queued=None, ran=None)
-    name = f"{key}-end-{submit.n}"
-    if await journal.create(name, end.model_dump(mode="json")):
-        return end
-    return End.model_validate(await journal.read(name))
+    return await records.end(submit.n, end)
 
 
 async def _attempt(scope: str, submit: Submit, view: TaskView) -> Attempt:

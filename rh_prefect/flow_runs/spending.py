@@ -14,10 +14,9 @@ from prefect.client.schemas.sorting import FlowRunSort
 
 from rh_prefect.connection import connect
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.jobs.admin import jobs_of
 from rh_prefect.jobs.journal.costs import COINS, Charge, Costs, charge_of
+from rh_prefect.jobs.journal.job_records import Submit, jobs_of
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
-from rh_prefect.jobs.journal.records import Submit
 from rh_prefect.jobs.outputs import manifest
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore

@@ -30,8 +30,8 @@ from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import journal_of
 from rh_prefect.flow_runs.remote_task import confirmed_end
-from rh_prefect.jobs.admin import split_job
-from rh_prefect.jobs.journal.records import JobView, Record
+from rh_prefect.jobs.journal.job_records import JobRecords, split_job
+from rh_prefect.jobs.journal.records import Record
 from rh_prefect.jobs.suspension import Detached
 
 SUSPEND: Final = "suspend"
@@ -180,17 +180,16 @@ class Resumer:
 
 async def _has_ended(task: Detached, *, asks: bool) -> bool:
     scope, key = split_job(task.job)
-    journal = journal_of(scope)
-    if await journal.read(f"{key}-end-{task.n}") is not None:
+    records = JobRecords(journal_of(scope), key)
+    if await records.read_end(task.n) is not None:
         return True
     if not asks:
         return False
-    view = JobView.parse(key, await journal.job(key))
-    submit = next((one for one in view.submits if one.n == task.n), None)
+    submit = await records.submission(task.n)
     if submit is None:
         return True  # without its record nobody can tell; the run itself will say what is wrong
     try:
-        return await confirmed_end(submit, task.task_id, key=key, journal=journal) is not None
+        return await confirmed_end(submit, task.task_id, records=records) is not None
     except TaskNotFound as error:
         _log.warning("%s: nobody can wait for it: %s", task.job, error)
         return True  # the run itself will say so

@@ -31,7 +31,7 @@ from rh_prefect.flow_runs.queries import journal_of
 from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.flow_runs.scope_override import borrowed_scope
 from rh_prefect.flow_runs.suspended_runs import PAUSE_KEY, SUSPEND, Suspension
-from rh_prefect.jobs.admin import read_job, split_job
+from rh_prefect.jobs.journal.job_records import JobRecords, read_job, split_job
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.suspension import Detached, SuspendGroup, Verdict
@@ -101,7 +101,7 @@ class RunSuspender(SuspendGroup):
 
 async def _is_recorded(task: Detached) -> bool:
     scope, key = split_job(task.job)
-    return await journal_of(scope).read(f"{key}-end-{task.n}") is not None
+    return await JobRecords(journal_of(scope), key).read_end(task.n) is not None
 
 
 @dataclass(slots=True, weakref_slot=True)

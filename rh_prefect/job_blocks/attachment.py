@@ -18,6 +18,7 @@ from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.events import Observer
 from rh_prefect.jobs.journal.identity import base_hash
+from rh_prefect.jobs.journal.job_records import JobRecords
 from rh_prefect.jobs.journal.journal import by_job
 from rh_prefect.jobs.journal.process import current_owner
 from rh_prefect.jobs.journal.records import Answer, Intent
@@ -100,8 +101,9 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
 
     if known is None:
         ticket = Answer(outcome="ticket", task_id=task_id)
-        await place.journal.create(f"{task_id}-intent-1", intent.model_dump(mode="json"))
-        await place.journal.create(f"{task_id}-answer-1", ticket.model_dump(mode="json"))
+        records = JobRecords(place.journal, task_id)
+        await records.intent(1, intent)
+        await records.answer(1, ticket)
     job = known.job if known is not None else f"{_SCOPE}/{task_id}"
     return Handle(task_id=task_id, job=job, scope=place, client_of=desk.client_of, observer=observer, work=work)
 

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from rh_prefect.client import Client
 from rh_prefect.errors import JobCancelled
-from rh_prefect.jobs.admin import split_job
 from rh_prefect.jobs.cancel import cancel_task
 from rh_prefect.jobs.end_record import end_of
 from rh_prefect.jobs.events import JobEvent, Observer
-from rh_prefect.jobs.journal.records import End, Intent, JobView, Submit
+from rh_prefect.jobs.journal.job_records import JobRecords, Submit, split_job
+from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs.result import Result
 
@@ -77,23 +77,19 @@ class Handle:
         if submit is None or submit.end is not None:
             return
         view = await cancel_task(await self.client_of(submit.intent), self.task_id)
-        end = await self._record(submit, end_of(submit, view, scope=self.scope, queued=0.0, ran=0.0))
+        end = await self._records.end(submit.n, end_of(submit, view, scope=self.scope, queued=0.0, ran=0.0))
         # RunningHub may go on to call it running, and waiting for it would never end.
         if end.status == "CANCELLED" and self.work().cancel():
             self._tell(submit)
 
     async def _submit(self) -> Submit | None:
         """The job's submit that became this task; None where the result comes from an earlier job's manifest."""
-        _, key = split_job(self.job)
-        view = JobView.parse(key, await self.scope.journal.job(key))
+        view = await self._records.view()
         return next((one for one in view.submits if one.task_id == self.task_id), None)
 
-    async def _record(self, submit: Submit, end: End) -> End:
-        _, key = split_job(self.job)
-        name = f"{key}-end-{submit.n}"
-        if await self.scope.journal.create(name, end.model_dump(mode="json")):
-            return end
-        return End.model_validate(await self.scope.journal.read(name))
+    @property
+    def _records(self) -> JobRecords:
+        return JobRecords(self.scope.journal, split_job(self.job)[1])
 
     def _tell(self, submit: Submit) -> None:
         error = self._cancelled()

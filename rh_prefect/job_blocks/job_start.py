@@ -13,7 +13,7 @@ from rh_prefect.job_blocks.job_handle import Handle, background
 from rh_prefect.job_blocks.tracked_scope import TrackedScope
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
 from rh_prefect.jobs.journal.call_path import Place
-from rh_prefect.jobs.journal.records import JobView
+from rh_prefect.jobs.journal.job_records import JobRecords
 from rh_prefect.jobs.options import Asked, Options
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.settings import get_settings
@@ -109,7 +109,7 @@ async def _look(place: TrackedScope) -> _Ticket:
 
 async def _running(place: TrackedScope, key: str) -> str | None:
     try:
-        last = JobView.parse(key, await place.journal.job(key)).last
+        last = (await JobRecords(place.journal, key).view()).last
     except JournalError:
         return None
     # What has ended may be about to be paid for again; the work itself says so soon.

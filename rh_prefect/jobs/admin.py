@@ -3,56 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 
 from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
+from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, jobs_of, read_job
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.process import is_surely_dead
-from rh_prefect.jobs.journal.records import Answer, JobView, Lost, Resolution, Submit
+from rh_prefect.jobs.journal.records import Answer, Lost, Resolution
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 
 _log = logging.getLogger("rh_prefect")
-
-
-def split_job(name: str) -> tuple[str, str]:
-    """Splits a job's full name.
-
-    Args:
-        name: `<scope>/<key>`, as messages and `rh-prefect jobs list` show it.
-
-    Returns:
-        Scope and key.
-
-    Raises:
-        InputError: It is not of this form.
-    """
-    scope, slash, key = name.rpartition("/")
-    if not (scope and slash and key):
-        raise InputError(
-            f"{name!r} is no job's name. What to do: give <run>/<key>, as `rh-prefect jobs list` shows it."
-        )
-    return scope, key
-
-
-async def read_job(journal: Journal, key: str) -> JobView:
-    """Reads one job.
-
-    Raises:
-        InputError: The scope has no such job.
-    """
-    view = JobView.parse(key, await journal.job(key))
-    if view.last is None:
-        raise InputError(
-            f"{journal.scope}/{key}: no such job is recorded. What to do: see `rh-prefect jobs list {journal.scope}`."
-        )
-    return view
-
-
-async def jobs_of(journal: Journal) -> AsyncIterator[JobView]:
-    """Reads all jobs of a scope."""
-    async for key, records in journal.jobs():
-        yield JobView.parse(key, records)
 
 
 async def adopt(journal: Journal, key: str, task_id: str) -> None:
@@ -107,7 +68,7 @@ async def lose(journal: Journal, key: str) -> None:
     submit = (await read_job(journal, key)).last
     if submit is None or submit.state != "ticket":
         raise InputError(f"{journal.scope}/{key}: there is no task that is waited for. See `rh-prefect jobs show`.")
-    await journal.create(f"{key}-lost-{submit.n}", Lost(by="a person").model_dump(mode="json"))
+    await JobRecords(journal, key).lost(submit.n, Lost(by="a person"))
 
 
 async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
@@ -120,7 +81,7 @@ async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
             f"{journal.scope}/{key}: there is nothing to settle, its last submit is {view.state!r}"
             f"{f' (task {view.last.task_id})' if view.last and view.last.task_id else ''}. What to do: run it again."
         )
-    if not await journal.create(f"{key}-resolution-{submit.n}", resolution.model_dump(mode="json")):
+    if not await JobRecords(journal, key).resolve(submit.n, resolution):
         raise InputError(f"{journal.scope}/{key}: somebody else has just settled it. See `rh-prefect jobs show`.")
 
 
@@ -132,7 +93,7 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
             "What to do: run it again; once that process is known to be gone, it says what can be done."
         )
     answer = Answer(outcome="unknown", reason="the process that posted it has died", retry="unknown")
-    await journal.create(f"{view.key}-answer-{submit.n}", answer.model_dump(mode="json"))
+    await JobRecords(journal, view.key).answer(submit.n, answer)
     return (await read_job(journal, view.key)).last
 
 
@@ -148,25 +109,25 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
     """
     replayed: list[str] = []
     for entry in [one for one in spool.entries() if one.scope == journal.scope]:
-        task_id = entry.answer.task_id or ""
-        if await _replay(entry, journal):
+        records, task_id = JobRecords(journal, entry.key), entry.answer.task_id or ""
+        if await _replay(entry, records):
             replayed.append(task_id)
         else:
-            await journal.create(f"{entry.key}-late-{entry.n}", entry.answer.model_dump(mode="json"))
-            job = f"{journal.scope}/{entry.key}"
-            _log.error("%s: task %s was paid for, and its submit has been settled without it meanwhile", job, task_id)
+            await records.late(entry.n, entry.answer)
+            _log.error("%s: task %s was paid for, but its submission was settled without it", records.name, task_id)
         spool.drop(entry.scope, entry.key, entry.n)
     return replayed
 
 
-async def _replay(entry: Spooled, journal: Journal) -> bool:
-    """Records a ticket; False where its submit was settled otherwise."""
-    if await journal.create(f"{entry.key}-answer-{entry.n}", entry.answer.model_dump(mode="json")):
+async def _replay(entry: Spooled, records: JobRecords) -> bool:
+    """Records a ticket; False where its submission was settled otherwise."""
+    if await records.answer(entry.n, entry.answer):
         return True
-    settled = Resolution(outcome="adopted", task_id=entry.answer.task_id, by="this machine's spool")
-    await journal.create(f"{entry.key}-resolution-{entry.n}", settled.model_dump(mode="json"))
-    view = JobView.parse(entry.key, await journal.job(entry.key))
-    return any(submit.n == entry.n and submit.task_id == entry.answer.task_id for submit in view.submits)
+    await records.resolve(
+        entry.n, Resolution(outcome="adopted", task_id=entry.answer.task_id, by="this machine's spool")
+    )
+    submit = await records.submission(entry.n)
+    return submit is not None and submit.task_id == entry.answer.task_id
 
 
 async def orphans(journal: Journal, asked: Collection[str]) -> list[JobView]:
@@ -176,5 +137,4 @@ async def orphans(journal: Journal, asked: Collection[str]) -> list[JobView]:
         journal: The scope's journal.
         asked: Keys that were asked for in this attempt.
     """
-    views = [JobView.parse(key, records) async for key, records in journal.jobs() if key not in asked]
-    return [view for view in views if view.tickets]
+    return [view async for view in jobs_of(journal) if view.key not in asked and view.tickets]

@@ -12,11 +12,11 @@ from typing import Any, Protocol, Self
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.jobs.accounts.poller import is_settled
-from rh_prefect.jobs.admin import jobs_of, read_job
 from rh_prefect.jobs.end_record import end_of
+from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, jobs_of, read_job
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.process import is_surely_dead
-from rh_prefect.jobs.journal.records import Cancelled, End, Intent, JobView, Submit
+from rh_prefect.jobs.journal.records import Cancelled, Intent
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
 from rh_prefect.memory_cache import LruCache
 
@@ -259,11 +259,8 @@ class _Cancellation:
         """Records how a task ended; the status that is recorded, which another process may have been first to see."""
         if not is_settled(last):
             return last.status  # a success whose files RunningHub does not list yet is not an end
-        name, end = f"{key}-end-{submit.n}", end_of(submit, last, scope=self._scope, queued=0.0, ran=0.0)
-        if await self._scope.journal.create(name, end.model_dump(mode="json")):
-            return end.status
-        there = await self._scope.journal.read(name)
-        return end.status if there is None else End.model_validate(there).status
+        end = end_of(submit, last, scope=self._scope, queued=0.0, ran=0.0)
+        return (await JobRecords(self._scope.journal, key).end(submit.n, end)).status
 
     def _job(self, view: JobView) -> str:
         return f"{self._scope.journal.scope}/{view.key}"

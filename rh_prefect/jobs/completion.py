@@ -14,8 +14,9 @@ from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.cancel import cancel_task
 from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.end_record import broken_end, end_of, with_times
+from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import TellingJournal
-from rh_prefect.jobs.journal.records import End, Submit
+from rh_prefect.jobs.journal.records import End
 from rh_prefect.jobs.node_progress import NodeProgress
 from rh_prefect.jobs.suspension import Detached
 
@@ -47,6 +48,7 @@ class Waiter:
             sleep: Waits.
         """
         self._call = call
+        self._records = JobRecords(call.scope.journal, call.key)
         self._seat = seat
         self._clock = clock
         self._is_cancelled = is_cancelled
@@ -138,13 +140,13 @@ class Waiter:
         self, submit: Submit, task_id: str, changed: Callable[[TaskView], None], *, is_told: bool
     ) -> TaskView | End:
         async def is_recorded() -> bool:
-            return await self._read_end(submit) is not None
+            return await self._records.read_end(submit.n) is not None
 
         is_known: IsKnown | None = is_recorded
         while True:
             poller = self._seat.account.poller
             view = await poller.wait(task_id, on_change=changed, is_known=is_known, is_told=is_told)
-            ended = view or await self._read_end(submit)
+            ended = view or await self._records.read_end(submit.n)
             if ended is not None:
                 return ended
             # It was recorded for another job that waits for the same task.
@@ -170,16 +172,9 @@ class Waiter:
             task_id=view.task_id,
         )
 
-    async def _read_end(self, submit: Submit) -> End | None:
-        record = await self._call.scope.journal.read(f"{self._call.key}-end-{submit.n}")
-        return None if record is None else End.model_validate(record)
-
     async def _record_end(self, submit: Submit, end: End) -> End:
-        key = f"{self._call.key}-end-{submit.n}"
         try:
-            if await self._call.scope.journal.create(key, end.model_dump(mode="json")):
-                return end
-            return End.model_validate(await self._call.scope.journal.read(key))
+            return await self._records.end(submit.n, end)
         except JournalError as error:
             # The ticket stands, so a later run asks RunningHub again; now the files come first, since their links die.
             _log.warning("%s: the end of task %s could not be recorded: %s", self._call.job, end.task_id, error)

@@ -20,8 +20,9 @@ from rh_prefect.jobs.completion import Waiter
 from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.events import JobEventState
 from rh_prefect.jobs.journal.budget import Money, Shortfall, SpendTracker
+from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.process import uptime
-from rh_prefect.jobs.journal.records import RESUBMITTED, Answer, End, Intent, JobView, Resolution, Submit
+from rh_prefect.jobs.journal.records import Answer, End, Intent, Resolution
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.lifecycle import Policy, lifecycle
 from rh_prefect.jobs.loop_thread import LOOP

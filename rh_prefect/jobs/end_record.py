@@ -7,7 +7,8 @@ from typing import Literal, Protocol
 
 from rh_prefect.client import TaskView
 from rh_prefect.jobs.journal.costs import COINS, CURRENCY
-from rh_prefect.jobs.journal.records import End, Link, Submit
+from rh_prefect.jobs.journal.job_records import Submit
+from rh_prefect.jobs.journal.records import End, Link
 from rh_prefect.jobs.lifecycle import BROKEN
 
 

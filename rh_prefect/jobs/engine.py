@@ -23,8 +23,9 @@ from rh_prefect.jobs.in_flight import REQUESTED_KEYS, InFlightJobs
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.call_registry import Caller, Found
 from rh_prefect.jobs.journal.identity import reused_key
+from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import TellingJournal
-from rh_prefect.jobs.journal.records import Intent, Reused, Submit
+from rh_prefect.jobs.journal.records import Intent, Reused
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.options import Asked, Options, policy_of
@@ -168,17 +169,16 @@ class JobEngine:
         """The finished job that serves a call: what served it before, else the newest; None for the run's own."""
         key = reused_key(order.as_read().request_id) if options.key is None else order.key(options.key)
         await self._scopes.open(scope, store)
-        journal = scope.journal
-        records = await journal.job(key)
-        if any(name.startswith(f"{key}-intent-") for name in records):
+        records = JobRecords(scope.journal, key)
+        view = await records.view()
+        if view.submits:
             return None  # this run has paid for it: what has been made elsewhere since is another result
-        if f"{key}-reuse-1" not in records:
+        if view.reused is None:
             known = await asyncio.to_thread(manifests.find, store, order.base, order.graph)
-            record = None if known is None else Reused(manifest=known.name).model_dump(mode="json")
-            if record is None or await journal.create(f"{key}-reuse-1", record):
+            if known is None or await records.reuse(Reused(manifest=known.name)):
                 return known
-            records = await journal.job(key)
-        chosen = Reused.model_validate(records[f"{key}-reuse-1"]).manifest
+            view = await records.view()
+        chosen = view.reused.manifest if view.reused is not None else ""
         found = await asyncio.to_thread(manifests.read, store, chosen)
         return found if found is not None and await asyncio.to_thread(manifests.is_done, store, found) else None
 

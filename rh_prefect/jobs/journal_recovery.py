@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from rh_prefect.errors import InputError
+from rh_prefect.jobs.journal.job_records import JobRecords
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.process import current_owner
 from rh_prefect.jobs.journal.records import Answer, End, Intent, Link
@@ -35,9 +36,10 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
     await begin_scope(journal)
     for manifest in manifests:
         intent, answer, end = _records(manifest, store)
-        await journal.create(f"{manifest.key}-intent-1", intent.model_dump(mode="json"))
-        await journal.create(f"{manifest.key}-answer-1", answer.model_dump(mode="json"))
-        await journal.create(f"{manifest.key}-end-1", end.model_dump(mode="json"))
+        records = JobRecords(journal, manifest.key)
+        await records.intent(1, intent)
+        await records.answer(1, answer)
+        await records.end(1, end)
     return [manifest.key for manifest in manifests]
 
 

@@ -37,7 +37,8 @@ from rh_prefect.errors import (
     explain,
 )
 from rh_prefect.jobs.journal.budget import Shortfall, exceeded
-from rh_prefect.jobs.journal.records import Answer, End, Intent, JobView, Submit
+from rh_prefect.jobs.journal.job_records import JobView, Submit
+from rh_prefect.jobs.journal.records import Answer, End, Intent
 from rh_prefect.jobs.steps import (
     AwaitEnd,
     AwaitSlot,

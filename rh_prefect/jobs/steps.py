@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeAlias
 
-from rh_prefect.jobs.journal.records import Answer, Intent, Submit
+from rh_prefect.jobs.journal.job_records import Submit
+from rh_prefect.jobs.journal.records import Answer, Intent
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from typing import Any
 
 from rh_prefect.client import Client, TaskView
 from rh_prefect.errors import ApiError, ConnectFailed, InputError, JournalError, ResponseLost
+from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.process import is_surely_dead, uptime
-from rh_prefect.jobs.journal.records import Answer, Intent, JobView, Resolution, Submit
+from rh_prefect.jobs.journal.records import Answer, Intent, Resolution
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED, NOT_SENT
 from rh_prefect.jobs.requests.request import JobRequest, replace_marks
@@ -58,7 +59,8 @@ class Submitter:
         self._order = order
         self._key = key
         self._job = job
-        self._journal = journal
+        self._scope = journal.scope
+        self._records = JobRecords(journal, key)
         self._spool = spool
         self._sleep = sleep
         self._callback = callback
@@ -68,7 +70,7 @@ class Submitter:
 
     async def read(self) -> JobView:
         """Reads the job, with the tickets that this machine's spool still has for it."""
-        view = JobView.parse(self._key, await self._journal.job(self._key))
+        view = await self._records.view()
         for submit in view.submits:
             self._check_same_request(submit)
             view = await self._replay_spool(view, submit)
@@ -83,7 +85,7 @@ class Submitter:
 
     async def _replay_spool(self, view: JobView, submit: Submit) -> JobView:
         """Brings a ticket into the journal that arrived here and never got there."""
-        answer = self._spool.get(self._journal.scope, self._key, submit.n)
+        answer = self._spool.get(self._scope, self._key, submit.n)
         if answer is None:
             return view
         if submit.task_id == answer.task_id:
@@ -97,7 +99,7 @@ class Submitter:
         # stands.
         self._claimed_at = self._clock()
         try:
-            is_ours = await self._journal.create(f"{self._key}-intent-{n}", intent.model_dump(mode="json"))
+            is_ours = await self._records.intent(n, intent)
         except Exception:
             # It may stand all the same, and it is known here that nothing will be posted for it.
             UNPOSTED.add(intent.token)
@@ -131,19 +133,19 @@ class Submitter:
 
     async def _put_in_spool(self, n: int, answer: Answer) -> None:
         try:
-            await self._spool.save(Spooled(self._journal.scope, self._key, n, answer))
+            await self._spool.save(Spooled(self._scope, self._key, n, answer))
         except OSError as error:
             # A full disk here must not keep the ticket from the journal.
             _log.error("%s: task %s cannot be noted on this machine: %s", self._job, answer.task_id, error)
 
     def _unspool(self, n: int) -> None:
         try:
-            self._spool.drop(self._journal.scope, self._key, n)
+            self._spool.drop(self._scope, self._key, n)
         except OSError as error:
             _log.warning("%s: the journal has what still lies in %s: %s", self._job, self._spool.folder, error)
 
     async def _submit_once(self, links: Mapping[str, str], n: int, client: Client) -> Answer:
-        address = self._callback.address(self._journal.scope, self._key, n) if self._callback else None
+        address = self._callback.address(self._scope, self._key, n) if self._callback else None
         try:
             view = await client.submit(self._order.endpoint, self.wire_payload(links), webhook_url=address)
         except ConnectFailed as error:
@@ -170,17 +172,16 @@ class Submitter:
         return submit
 
     async def _write_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
-        if await self._journal.create(f"{self._key}-answer-{n}", answer.model_dump(mode="json")):
+        if await self._records.answer(n, answer):
             return Submit(n, intent, answer)
         # Another process watched this intent for so long that it called it unknown. What is known here settles that.
         if answer.outcome == "ticket":
             await self.resolve(n, Resolution(outcome="adopted", task_id=answer.task_id, by="the late owner"))
         elif answer.outcome == "refused":
             await self.resolve(n, Resolution(outcome="forgotten", by="the late owner, who was refused"))
-        submit = self._submit_number(n, JobView.parse(self._key, await self._journal.job(self._key)))
+        submit = self._submit_number(n, await self._records.view())
         if answer.outcome == "ticket" and submit.task_id != answer.task_id:
-            late = answer.model_dump(mode="json")
-            await self._journal.create(f"{self._key}-late-{n}", late)
+            await self._records.late(n, answer)
             _log.error(
                 "%s: task %s was accepted after its submit had been given up; it may have been paid for in vain. "
                 "What to do: look at it in RunningHub's call log.",
@@ -203,7 +204,7 @@ class Submitter:
 
     async def resolve(self, n: int, resolution: Resolution) -> None:
         """Settles unknown answer n."""
-        await self._journal.create(f"{self._key}-resolution-{n}", resolution.model_dump(mode="json"))
+        await self._records.resolve(n, resolution)
 
     async def watch(self, submit: Submit) -> JobView:
         """Waits for a stranger's answer.
@@ -219,7 +220,7 @@ class Submitter:
                 return view
             verdict = self._verdict(submit.intent, watched=self._clock() - began, limit=limit)
             if verdict is not None:
-                await self._journal.create(f"{self._key}-answer-{submit.n}", verdict.model_dump(mode="json"))
+                await self._records.answer(submit.n, verdict)
                 return await self.read()
             await self._sleep(gap)
             gap = min(2.0, gap * 1.5)

@@ -18,8 +18,8 @@ from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.queries import is_flow_run, journal_of
 from rh_prefect.flow_runs.remote_task import confirmed_end, paying_client
 from rh_prefect.flow_runs.task_events import announce
-from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.records import End, JobView, Resolution, Submit
+from rh_prefect.jobs.journal.job_records import JobRecords, Submit
+from rh_prefect.jobs.journal.records import End, Resolution
 from rh_prefect.jobs.loop_thread import LOOP
 
 PAUSES: Final = (1.0, 3.0, 9.0)
@@ -142,31 +142,26 @@ class Verifier:
 
 
 async def _confirm(told: DeliveryVerdict, *, is_last: bool) -> Verdict:
-    journal = journal_of(told.scope)
-    submit = await _submit_of(told, journal)
+    records = JobRecords(journal_of(told.scope), told.key)
+    submit = await records.submission(told.n)
     if submit is None:
         _log.warning("%s: a webhook told of submit %d, of which no record is found here", told.job, told.n)
         return "nothing"
     if submit.task_id is None:
-        verdict = await _adopt(told, submit, journal, is_last=is_last)
+        verdict = await _adopt(told, submit, records, is_last=is_last)
         if verdict != "done":
             return verdict
     elif submit.task_id != told.task_id:
         _log.warning("%s: a webhook told of task %s, which is not this job's", told.job, told.task_id)
         return "nothing"
-    end = submit.end or await confirmed_end(submit, told.task_id, key=told.key, journal=journal)
+    end = submit.end or await confirmed_end(submit, told.task_id, records=records)
     if end is None:
         return "later"
     _announce(told, submit, end)
     return "done"
 
 
-async def _submit_of(told: DeliveryVerdict, journal: Journal) -> Submit | None:
-    view = JobView.parse(told.key, await journal.job(told.key))
-    return next((submit for submit in view.submits if submit.n == told.n), None)
-
-
-async def _adopt(told: DeliveryVerdict, submit: Submit, journal: Journal, *, is_last: bool) -> Verdict:
+async def _adopt(told: DeliveryVerdict, submit: Submit, records: JobRecords, *, is_last: bool) -> Verdict:
     """Settles a submit whose answer was lost, where RunningHub itself says that this task's webhook goes to it."""
     if submit.state == "open" and not is_last:
         return "later"
@@ -184,9 +179,9 @@ async def _adopt(told: DeliveryVerdict, submit: Submit, journal: Journal, *, is_
         _log.warning("%s: a webhook told of task %s, whose webhook is another's", told.job, told.task_id)
         return "nothing"
     settled = Resolution(outcome="adopted", task_id=told.task_id, by="its webhook, as RunningHub confirms")
-    if await journal.create(f"{told.key}-resolution-{told.n}", settled.model_dump(mode="json")):
+    if await records.resolve(told.n, settled):
         _log.info("%s: submit %d was unknown and is task %s, as its webhook shows", told.job, told.n, told.task_id)
-    now = await _submit_of(told, journal)
+    now = await records.submission(told.n)
     return "done" if now is not None and now.task_id == told.task_id else "nothing"
 
 

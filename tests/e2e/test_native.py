@@ -12,7 +12,7 @@ import pytest
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
-from rh_prefect.jobs.admin import jobs_of
+from rh_prefect.jobs.journal.job_records import jobs_of
 from tests.e2e import native_flows, runs
 from tests.support.prefect_server import PrefectServer
 from tests.support.proxy import Proxy

@@ -8,7 +8,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
-from rh_prefect.jobs.admin import jobs_of
+from rh_prefect.jobs.journal.job_records import jobs_of
 from tests.e2e import flows, runs
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]

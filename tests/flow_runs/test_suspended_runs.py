@@ -22,7 +22,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.reconciliation import reconcile_runs
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
-from rh_prefect.jobs.admin import jobs_of
+from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
 from tests.support.prefect_server import PrefectServer
 from tests.support.proxy import Proxy

@@ -21,8 +21,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.reconciliation import Finding, reconcile_runs
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flows.reconcile import reconcile
-from rh_prefect.jobs.admin import jobs_of
-from rh_prefect.jobs.journal.records import JobView
+from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
 from tests.e2e import flows
 from tests.e2e.runs import begin

@@ -19,8 +19,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import recorded_scope
 from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.job_blocks import RunningHubModel
-from rh_prefect.jobs.admin import jobs_of
-from rh_prefect.jobs.journal.records import JobView
+from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
 from tests.job_blocks.flows import MODULE, at_once, in_sync, tried_again
 from tests.support.children import nursery

@@ -12,7 +12,7 @@ from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, JobCancelled, JobFailed, ModerationError, SubmissionUnknown
 from rh_prefect.job_blocks import RunningHubApp, RunningHubModel, RunningHubWorkflow
-from rh_prefect.jobs.admin import read_job
+from rh_prefect.jobs.journal.job_records import read_job
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.admin import adopt, forget, jobs_of, lose, orphans, read_job, replay_spool, split_job
+from rh_prefect.jobs.admin import adopt, forget, lose, orphans, replay_spool
+from rh_prefect.jobs.journal.job_records import jobs_of, read_job, split_job
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.process import current_owner
 from rh_prefect.jobs.journal.records import Answer, End, Resolution

@@ -10,8 +10,8 @@ import pytest
 
 from rh_prefect.client.wire import RemoteOutput, TaskView, Usage
 from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, ResponseLost, TaskNotFound, api_error
-from rh_prefect.jobs.admin import read_job
 from rh_prefect.jobs.cancel import LOOKS_FOR_OUTPUTS, PATIENCE, REMEMBER, CancelWatch, cancel_scope, cancel_task
+from rh_prefect.jobs.journal.job_records import read_job
 from rh_prefect.jobs.journal.journal import JSON, FolderJournal
 from rh_prefect.jobs.journal.process import current_owner
 from rh_prefect.jobs.journal.records import Answer, End, Intent, Record

@@ -15,8 +15,9 @@ from rh_prefect.jobs.cancel import CancelWatch, cancel_scope
 from rh_prefect.jobs.completion import CANCEL_LOOK_SECONDS, Waiter
 from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.events import Silent
+from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import EndListener
-from rh_prefect.jobs.journal.records import End, Intent, JobView, Submit
+from rh_prefect.jobs.journal.records import End, Intent
 from rh_prefect.jobs.options import Options
 from tests.support.job_records import KEY, TASK, intent, ticket, write
 from tests.support.memory_journal import MemoryJournal, MemoryPlace

@@ -18,8 +18,9 @@ from rh_prefect.errors import (
     RunningHubError,
     SubmissionUnknown,
 )
+from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.process import Owner
-from rh_prefect.jobs.journal.records import RESUBMITTED, Answer, End, Intent, JobView, Lost, Resolution, Submit
+from rh_prefect.jobs.journal.records import Answer, End, Intent, Lost, Resolution
 from rh_prefect.jobs.lifecycle import BROKEN, GAVE_UP, NOT_DELIVERED, NOT_SENT, Policy, lifecycle
 from rh_prefect.jobs.steps import (
     AwaitEnd,

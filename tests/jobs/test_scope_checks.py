@@ -14,8 +14,9 @@ import pytest
 from rh_prefect.errors import ConfigError, InputError, JournalError
 from rh_prefect.jobs.journal.call_path import Address, Place
 from rh_prefect.jobs.journal.costs import COINS, Costs, costs_of
+from rh_prefect.jobs.journal.job_records import JobView
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import FORMAT_KEY, Format, JobView
+from rh_prefect.jobs.journal.records import FORMAT_KEY, Format
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.journal_recovery import recover
 from rh_prefect.jobs.outputs import manifest as manifests

@@ -14,9 +14,10 @@ from rh_prefect.client.wire import TaskView
 from rh_prefect.errors import ConnectFailed, InputError, JournalError, ResponseLost, api_error
 from rh_prefect.jobs.admin import adopt, forget
 from rh_prefect.jobs.journal.identity import media_mark
+from rh_prefect.jobs.journal.job_records import JobView
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.process import current_owner, uptime
-from rh_prefect.jobs.journal.records import Answer, End, Intent, JobView, Resolution
+from rh_prefect.jobs.journal.records import Answer, End, Intent, Resolution
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED, NOT_SENT
 from rh_prefect.jobs.requests.request import JobRequest

@@ -19,8 +19,9 @@ from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.jobs import admin
 from rh_prefect.jobs.cancel import cancel_scope
+from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, jobs_of
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import RESUBMITTED, Intent, JobView
+from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Asked
@@ -64,7 +65,7 @@ async def cancel(runs: Sequence[PooledRun], attempt: int) -> None:
 
 
 async def settled(journal: FolderJournal, state: str) -> list[JobView]:
-    return [view async for view in admin.jobs_of(journal) if view.state == state]
+    return [view async for view in jobs_of(journal) if view.state == state]
 
 
 def spent(folder: Path, *options: str) -> dict[str, tuple[int, str]]:
@@ -131,7 +132,7 @@ async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) ->
     await replace(cny, attempt=5).all(pictures(JOBS["lost"], "lost"))
 
     assert sum(JOBS.values()) >= 200
-    views = [view async for view in admin.jobs_of(journal)]
+    views = [view async for view in jobs_of(journal)]
     submits = [submit for view in views for submit in view.submits]
     assert len(views) == sum(JOBS.values())
     assert sum(submit.resolution is not None and submit.resolution.by == RESUBMITTED for submit in submits) >= 5

@@ -13,8 +13,9 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator
+from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import Answer, End, JobView, Resolution, Submit
+from rh_prefect.jobs.journal.records import Answer, End, Resolution
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.media import Media
 from rh_prefect.media.names import PART

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rh_prefect.errors import explain
-from rh_prefect.jobs.journal.records import RESUBMITTED, JobView, Submit
+from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.lifecycle import Policy, is_hopeless
 from tests.support.memory_journal import MemoryPlace
 from tests.support.stepped import SCOPE, Machine, Process

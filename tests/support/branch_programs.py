@@ -29,7 +29,7 @@ from rh_prefect.errors import AmbiguousCall, JournalError, RunningHubError, Stor
 from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.journal.call_path import Address, Place, Step
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
-from rh_prefect.jobs.journal.records import Submit
+from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.lifecycle import Policy
 from tests.support.books import Books
 from tests.support.fault_machine import ROUNDS, Course, numbers, pick

@@ -19,8 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from rh_prefect.errors import ResponseLost
 from rh_prefect.jobs.admin import adopt, forget
+from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.process import is_surely_dead
-from rh_prefect.jobs.journal.records import JobView, Submit
 from rh_prefect.jobs.lifecycle import Policy
 from tests.support.books import Books
 from tests.support.memory_journal import MemoryJournal, MemoryPlace

@@ -22,8 +22,8 @@ import fsspec
 import httpx
 
 from rh_prefect.emulator import Emulator
+from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.records import JobView, Submit
 from rh_prefect.jobs.lifecycle import is_hopeless
 from rh_prefect.jobs.outputs.manifest import FOLDER, Manifest
 from rh_prefect.jobs.outputs.pending_outputs import FOLDER as PENDING

@@ -19,7 +19,7 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from rh_prefect.errors import BudgetExceeded, JobCancelled, JobFailed, SubmissionUnknown
 from rh_prefect.jobs.cancel import CancelReport
-from rh_prefect.jobs.journal.records import Submit
+from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.lifecycle import Policy, is_hopeless
 from tests.support.books import Books
 from tests.support.fault_machine import MOST_AT_WORK, ROUNDS, Course, numbers, pick

@@ -15,10 +15,10 @@ from rh_prefect import models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.jobs.account_registry import Key, payer
-from rh_prefect.jobs.admin import jobs_of
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.call_path import Address, Place
 from rh_prefect.jobs.journal.call_registry import Caller
+from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.journal.scope import FolderScope

@@ -15,8 +15,7 @@ from typing import Any
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.jobs.admin import jobs_of
-from rh_prefect.jobs.journal.records import JobView
+from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.media.store import MediaStore
 from tests.support.children import Child, Nursery, Said, command, nursery
 from tests.support.cuts import play

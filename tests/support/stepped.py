@@ -30,9 +30,10 @@ from rh_prefect.jobs.driver import JobDriver, Services
 from rh_prefect.jobs.events import Silent
 from rh_prefect.jobs.journal.budget import Money, SpendTracker
 from rh_prefect.jobs.journal.call_registry import CallRegistry
+from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.journal import JSON
 from rh_prefect.jobs.journal.process import Owner, is_surely_dead
-from rh_prefect.jobs.journal.records import Intent, Submit
+from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.options import Options

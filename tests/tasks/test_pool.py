@@ -21,7 +21,7 @@ from rh_prefect.errors import ConfigError, InputError, SubmissionUnknown
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel
-from rh_prefect.jobs.admin import jobs_of
+from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.settings import get_settings

@@ -17,8 +17,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import Answer, End, JobView, Record, Submit
+from rh_prefect.jobs.journal.records import Answer, End, Record
 from rh_prefect.jobs.webhook_address import Callback
 from tests.support.job_records import intent, ticket, unknown, write
 from tests.support.receiver import TOKEN, receiver

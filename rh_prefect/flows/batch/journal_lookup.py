@@ -8,8 +8,8 @@ from rh_prefect.errors import RunningHubError
 from rh_prefect.flows.batch.report import Item
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.records import JobView
 
 
 async def filled_in(
@@ -34,9 +34,9 @@ async def filled_in(
     found: dict[str, JobView] = {}
     missing = {key for some in wanted for key in some}
     try:
-        async for key, records in journal.jobs():
-            if key in missing:
-                found[key] = JobView.parse(key, records)
+        async for view in jobs_of(journal):
+            if view.key in missing:
+                found[view.key] = view
     except RunningHubError:
         return list(items)
     for view in found.values():

@@ -20,8 +20,8 @@ from rh_prefect.catalog.model import is_placeholder
 from rh_prefect.client import Client
 from rh_prefect.errors import BudgetExceeded, RunningHubError, Transient
 from rh_prefect.jobs.journal.costs import COINS, CURRENCY, Costs, charge_of
+from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.records import JobView, Submit
 
 _KEPT = 200
 """How many ledgers one process remembers; one that was forgotten is rebuilt from its journal."""
@@ -230,10 +230,10 @@ class SpendTracker:
                     self._reserve(key, n, prices[ask])
 
     async def _rebuild(self) -> None:
-        async for key, records in self._journal.jobs():
-            # What this process does itself, it knows better.
-            if key not in self._entries:
-                self.take(JobView.parse(key, records))
+        async for view in jobs_of(self._journal):
+            # This process knows the state of its own jobs better.
+            if view.key not in self._entries:
+                self.take(view)
         self._is_complete = True
 
 

@@ -12,6 +12,7 @@ from rh_prefect.errors import AmbiguousCall
 from rh_prefect.jobs.journal.call_matching import Equal, Known, Match, find_record
 from rh_prefect.jobs.journal.call_path import Address
 from rh_prefect.jobs.journal.identity import job_key, other_job_key
+from rh_prefect.jobs.journal.job_records import JobRecords, calls_in
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.process import Owner, current_owner
 from rh_prefect.jobs.journal.records import CallRecord, Intent
@@ -158,14 +159,7 @@ class CallRegistry:
 
 def _entries(records: Mapping[str, Mapping[str, Any]], *, attempt: int, is_detached: bool) -> dict[str, _Entry]:
     """Reads the calls of a request from the records of its jobs: from the call's own, else from the first intent."""
-    found: dict[str, CallRecord | Intent] = {}
-    for name in sorted(records):
-        key, _, what = name.partition("-")
-        if what == "call-1":
-            found[key] = CallRecord.model_validate(records[name])
-        elif what.startswith("intent-") and key not in found:
-            found[key] = Intent.model_validate(records[name])
-    here = current_owner()
+    found, here = calls_in(records), current_owner()
     return {key: _entry(key, one, attempt=attempt, is_detached=is_detached, here=here) for key, one in found.items()}
 
 
@@ -208,7 +202,7 @@ async def _record_calls(known: _Request, caller: Caller, journal: Journal, attem
                 attempt=attempt,
                 is_detached=caller.is_detached,
             )
-            await journal.create(f"{entry.key}-call-1", record.model_dump(mode="json"))
+            await JobRecords(journal, entry.key).call(record)
             entry.is_recorded = True
 
 

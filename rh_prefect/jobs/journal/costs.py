@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from rh_prefect.jobs.journal.records import End, Submit
+from rh_prefect.jobs.journal.job_records import Submit
+from rh_prefect.jobs.journal.records import End
 
 COINS = "coins"
 """RunningHub's coins, which are a unit of their own beside the currencies."""

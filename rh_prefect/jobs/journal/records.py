@@ -1,6 +1,6 @@
-"""What the journal holds about one paid job: records that are created once and never changed.
+"""The journal's records about one paid job, each created once and never changed.
 
-Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submits:
+Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissions; `job_records` makes and reads them:
 
 | record         | written                             | holds                                                 |
 |----------------|-------------------------------------|-------------------------------------------------------|
@@ -26,23 +26,15 @@ flows holds `attempt-<n>` for each process that has opened it.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from rh_prefect.errors import Retry
 from rh_prefect.jobs.journal.call_path import Address
-from rh_prefect.jobs.journal.journal import UnreadableRecord
 from rh_prefect.jobs.journal.process import Owner
-
-RESUBMITTED = "on_unknown=resubmit"
-"""Who forgets an unknown submit without having looked: it may have been paid for."""
-
-JobState = Literal["new", "open", "ticket", "refused", "unknown", "forgotten", "ended"]
 
 
 def _token() -> str:
@@ -65,9 +57,6 @@ class Record(BaseModel):
 
     token: str = Field(default_factory=_token)
     at: str = Field(default_factory=_now)
-
-
-_R = TypeVar("_R", bound=Record)
 
 
 class Intent(Record):
@@ -299,147 +288,3 @@ class Cancelled(Record):
     """From here on this attempt of the run submits nothing more."""
 
     by: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Submit:
-    """One numbered submit of a job, with what is recorded about it."""
-
-    n: int
-    intent: Intent
-    answer: Answer | None = None
-    resolution: Resolution | None = None
-    end: End | None = None
-    lost: Lost | None = None
-    late: Answer | None = None
-
-    @property
-    def state(self) -> JobState:
-        """Where this submit stands."""
-        if self.end is not None:
-            return "ended"
-        if self.lost is not None:
-            return "forgotten"
-        # A task that is known of counts, whatever else was answered: to take it for none would be to pay again.
-        if self.resolution is not None and self.resolution.outcome == "adopted":
-            return "ticket"
-        if self.answer is None:
-            return "open"
-        if self.answer.outcome != "unknown":
-            return self.answer.outcome
-        return "unknown" if self.resolution is None else "forgotten"
-
-    @property
-    def may_be_paid(self) -> bool:
-        """Whether nobody knows what became of it, or it was given up by somebody who did not look."""
-        if self.state == "forgotten":
-            return self.lost is not None or (self.resolution is not None and self.resolution.by == RESUBMITTED)
-        return self.state == "unknown"
-
-    @property
-    def task_id(self) -> str | None:
-        """RunningHub's task id, from whichever record has it."""
-        for record in (self.end, self.resolution, self.answer):
-            if record is not None and record.task_id:
-                return record.task_id
-        return None
-
-    @property
-    def late_task_id(self) -> str | None:
-        """The task of a ticket that came after the submit was settled without it."""
-        late = self.late.task_id if self.late is not None else None
-        return late if late != self.task_id else None
-
-
-@dataclass(frozen=True, slots=True)
-class JobView:
-    """All that the journal knows of one job, in order."""
-
-    key: str
-    submits: tuple[Submit, ...] = ()
-
-    @property
-    def last(self) -> Submit | None:
-        """The newest submit, which decides how to go on."""
-        return self.submits[-1] if self.submits else None
-
-    @property
-    def next_n(self) -> int:
-        """The number of the next submit."""
-        return self.submits[-1].n + 1 if self.submits else 1
-
-    @property
-    def state(self) -> JobState:
-        """Where the job stands."""
-        return self.last.state if self.last else "new"
-
-    @property
-    def tickets(self) -> int:
-        """How many tasks this job has had, each of them paid for."""
-        return sum(1 for submit in self.submits if submit.task_id)
-
-    def payments(self, *, since: int) -> int:
-        """How many tasks this job may have paid for: its tickets, and submissions with an unknown outcome.
-
-        Args:
-            since: Only what this flow-run attempt or a later one submitted.
-        """
-        mine = (submit for submit in self.submits if submit.intent.attempt >= since)
-        return sum(1 for submit in mine if submit.task_id or submit.may_be_paid)
-
-    def adding(self, submit: Submit) -> JobView:
-        """The same job with one more submit, or with a newer look at one."""
-        others = (old for old in self.submits if old.n != submit.n)
-        return JobView(self.key, tuple(sorted((*others, submit), key=lambda one: one.n)))
-
-    @classmethod
-    def parse(cls, key: str, records: Mapping[str, Mapping[str, Any]]) -> JobView:
-        """Reads a job's records, whatever order they come in.
-
-        Args:
-            key: The job's key.
-            records: Full record key -> JSON object, as `Journal.job` returns them.
-
-        Raises:
-            UnreadableRecord: One of them has a form that this version does not know.
-        """
-        found: dict[int, dict[str, Mapping[str, Any]]] = {}
-        for name, record in records.items():
-            what, _, n = name.removeprefix(f"{key}-").rpartition("-")
-            if n.isdecimal():
-                found.setdefault(int(n), {})[what] = record
-        # A submit without its intent can only be a half-finished reading: the intent is always written first.
-        return cls(key, tuple(_submit(key, n, found[n]) for n in sorted(found) if "intent" in found[n]))
-
-
-def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
-    def read(what: str, kind: type[_R]) -> _R:
-        return _read(f"{key}-{what}-{n}", kind, records[what])
-
-    def find(what: str, kind: type[_R]) -> _R | None:
-        return read(what, kind) if what in records else None
-
-    return Submit(
-        n=n,
-        intent=read("intent", Intent),
-        answer=find("answer", Answer),
-        resolution=find("resolution", Resolution),
-        end=find("end", End),
-        lost=find("lost", Lost),
-        late=find("late", Answer),
-    )
-
-
-def _read(name: str, kind: type[_R], record: Mapping[str, Any]) -> _R:
-    try:
-        return kind.model_validate(record)
-    except ValidationError as error:
-        raise UnreadableRecord(
-            f"the record {name} has a form that this version cannot read ({_first_flaw(error)}). "
-            "What to do: use the version of rh-prefect that wrote it."
-        ) from error
-
-
-def _first_flaw(error: ValidationError) -> str:
-    flaw = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}"

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from rh_prefect.client import Download, TaskView, discard_partial
 from rh_prefect.errors import LinkExpired, OutputsExpired, ResponseLost, RunningHubError, TransportError
-from rh_prefect.jobs.journal.records import End, Link, Submit
+from rh_prefect.jobs.journal.job_records import Submit
+from rh_prefect.jobs.journal.records import End, Link
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest

@@ -28,8 +28,9 @@ from rh_prefect.errors import (
 from rh_prefect.flows import image_to_video
 from rh_prefect.jobs.journal.budget import Entry, Money, Prices, Shortfall, SpendTracker, entry_of, spend_tracker_of
 from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import RESUBMITTED, Answer, End, JobView, Record, Resolution, Submit
+from rh_prefect.jobs.journal.records import Answer, End, Record, Resolution
 from rh_prefect.jobs.lifecycle import Policy, lifecycle
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result

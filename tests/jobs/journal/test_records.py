@@ -6,23 +6,21 @@ from typing import Any
 import pytest
 
 from rh_prefect.jobs.journal.call_path import Address
+from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.records import (
     FORMAT,
     FORMAT_KEY,
-    RESUBMITTED,
     Answer,
     CallRecord,
     End,
     Format,
     FoundName,
     Intent,
-    JobView,
     Link,
     Lost,
     Record,
     Resolution,
     SeenMedia,
-    Submit,
 )
 from tests.support.job_records import BASE, KEY, SOMEWHERE_ELSE, intent, ticket, unknown
 

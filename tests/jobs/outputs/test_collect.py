@@ -11,8 +11,9 @@ from rh_prefect import models
 from rh_prefect.client import Client, Download, RemoteOutput, TaskView
 from rh_prefect.errors import InputError, LinkExpired, OutputsExpired, ResponseLost
 from rh_prefect.jobs.events import event_of, what_of
+from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import End, Link, Submit
+from rh_prefect.jobs.journal.records import End, Link
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs import pending_outputs

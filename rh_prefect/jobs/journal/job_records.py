@@ -1,0 +1,307 @@
+"""The records of one job in its journal: their keys, and the job that they describe."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+from pydantic import ValidationError
+
+from rh_prefect.errors import InputError
+from rh_prefect.jobs.journal.journal import Journal, UnreadableRecord
+from rh_prefect.jobs.journal.records import (
+    Answer,
+    CallRecord,
+    End,
+    Intent,
+    Lost,
+    Record,
+    Resolution,
+    Reused,
+)
+
+RESUBMITTED = "on_unknown=resubmit"
+"""Who resolves an unknown submission as forgotten without a check: it may have been paid for."""
+
+JobState = Literal["new", "open", "ticket", "refused", "unknown", "forgotten", "ended"]
+
+_R = TypeVar("_R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """One numbered submit of a job, with what is recorded about it."""
+
+    n: int
+    intent: Intent
+    answer: Answer | None = None
+    resolution: Resolution | None = None
+    end: End | None = None
+    lost: Lost | None = None
+    late: Answer | None = None
+
+    @property
+    def state(self) -> JobState:
+        """Where this submit stands."""
+        if self.end is not None:
+            return "ended"
+        if self.lost is not None:
+            return "forgotten"
+        # A task that is known of counts, whatever else was answered: to take it for none would be to pay again.
+        if self.resolution is not None and self.resolution.outcome == "adopted":
+            return "ticket"
+        if self.answer is None:
+            return "open"
+        if self.answer.outcome != "unknown":
+            return self.answer.outcome
+        return "unknown" if self.resolution is None else "forgotten"
+
+    @property
+    def may_be_paid(self) -> bool:
+        """Whether nobody knows what became of it, or it was given up by somebody who did not look."""
+        if self.state == "forgotten":
+            return self.lost is not None or (self.resolution is not None and self.resolution.by == RESUBMITTED)
+        return self.state == "unknown"
+
+    @property
+    def task_id(self) -> str | None:
+        """RunningHub's task id, from whichever record has it."""
+        for record in (self.end, self.resolution, self.answer):
+            if record is not None and record.task_id:
+                return record.task_id
+        return None
+
+    @property
+    def late_task_id(self) -> str | None:
+        """The task of a ticket that came after the submit was settled without it."""
+        late = self.late.task_id if self.late is not None else None
+        return late if late != self.task_id else None
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """All that the journal knows of one job, in order."""
+
+    key: str
+    submits: tuple[Submit, ...] = ()
+    reused: Reused | None = None
+
+    @property
+    def last(self) -> Submit | None:
+        """The newest submit, which decides how to go on."""
+        return self.submits[-1] if self.submits else None
+
+    @property
+    def next_n(self) -> int:
+        """The number of the next submit."""
+        return self.submits[-1].n + 1 if self.submits else 1
+
+    @property
+    def state(self) -> JobState:
+        """Where the job stands."""
+        return self.last.state if self.last else "new"
+
+    @property
+    def tickets(self) -> int:
+        """How many tasks this job has had, each of them paid for."""
+        return sum(1 for submit in self.submits if submit.task_id)
+
+    def payments(self, *, since: int) -> int:
+        """How many tasks this job may have paid for: its tickets, and submissions with an unknown outcome.
+
+        Args:
+            since: Only what this flow-run attempt or a later one submitted.
+        """
+        mine = (submit for submit in self.submits if submit.intent.attempt >= since)
+        return sum(1 for submit in mine if submit.task_id or submit.may_be_paid)
+
+    def find(self, n: int) -> Submit | None:
+        """The submission of a number; None where the job has none."""
+        return next((one for one in self.submits if one.n == n), None)
+
+    def adding(self, submit: Submit) -> JobView:
+        """The same job with one more submit, or with a newer look at one."""
+        others = (old for old in self.submits if old.n != submit.n)
+        return replace(self, submits=tuple(sorted((*others, submit), key=lambda one: one.n)))
+
+    @classmethod
+    def parse(cls, key: str, records: Mapping[str, Mapping[str, Any]]) -> JobView:
+        """Reads a job's records, whatever order they come in.
+
+        Args:
+            key: The job's key.
+            records: Full record key -> JSON object, as `Journal.job` returns them.
+
+        Raises:
+            UnreadableRecord: One of them has a form that this version does not know.
+        """
+        found: dict[int, dict[str, Mapping[str, Any]]] = {}
+        for name, record in records.items():
+            what, _, n = name.removeprefix(f"{key}-").rpartition("-")
+            if n.isdecimal():
+                found.setdefault(int(n), {})[what] = record
+        # A submit without its intent can only be a half-finished reading: the intent is always written first.
+        submits = tuple(_submit(key, n, found[n]) for n in sorted(found) if "intent" in found[n])
+        reuse = found.get(1, {}).get("reuse")
+        return cls(key, submits, None if reuse is None else _parse(f"{key}-reuse-1", Reused, reuse))
+
+
+class JobRecords:
+    """One job's records: the only place that makes and reads their keys."""
+
+    def __init__(self, journal: Journal, key: str) -> None:
+        """Names a job; nothing is read.
+
+        Args:
+            journal: The scope's journal.
+            key: The job's key.
+        """
+        self.journal = journal
+        self.key = key
+
+    @property
+    def name(self) -> str:
+        """The job's full name, as messages and `rh-prefect jobs` show it."""
+        return f"{self.journal.scope}/{self.key}"
+
+    async def view(self) -> JobView:
+        """Reads the job; without submissions where nothing is recorded of it."""
+        return JobView.parse(self.key, await self.journal.job(self.key))
+
+    async def submission(self, n: int) -> Submit | None:
+        """Reads one submission; None where the job has none of this number."""
+        return (await self.view()).find(n)
+
+    async def intent(self, n: int, record: Intent) -> bool:
+        """Creates intent n; False where another process has created it."""
+        return await self._create("intent", n, record)
+
+    async def answer(self, n: int, record: Answer) -> bool:
+        """Creates answer n; False where one is recorded already."""
+        return await self._create("answer", n, record)
+
+    async def resolve(self, n: int, record: Resolution) -> bool:
+        """Creates the resolution of unknown answer n; False where one is recorded already."""
+        return await self._create("resolution", n, record)
+
+    async def late(self, n: int, record: Answer) -> bool:
+        """Records a ticket that arrived after submission n was settled without it."""
+        return await self._create("late", n, record)
+
+    async def lost(self, n: int, record: Lost) -> bool:
+        """Records that RunningHub does not know the task of submission n any more."""
+        return await self._create("lost", n, record)
+
+    async def end(self, n: int, record: End) -> End:
+        """Creates end n.
+
+        Returns:
+            The end that is recorded now: another process may have been first.
+        """
+        if await self._create("end", n, record):
+            return record
+        return await self.read_end(n) or record
+
+    async def read_end(self, n: int) -> End | None:
+        """Reads end n; None where none is recorded."""
+        name = f"{self.key}-end-{n}"
+        record = await self.journal.read(name)
+        return None if record is None else _parse(name, End, record)
+
+    async def call(self, record: CallRecord) -> bool:
+        """Records where in the run the job is called."""
+        return await self._create("call", 1, record)
+
+    async def reuse(self, record: Reused) -> bool:
+        """Records which finished job serves this one; False where that is recorded already."""
+        return await self._create("reuse", 1, record)
+
+    async def _create(self, what: str, n: int, record: Record) -> bool:
+        return await self.journal.create(f"{self.key}-{what}-{n}", record.model_dump(mode="json"))
+
+
+def split_job(name: str) -> tuple[str, str]:
+    """Splits a job's full name, `<scope>/<key>`.
+
+    Returns:
+        Scope and key.
+
+    Raises:
+        InputError: The name has another form.
+    """
+    scope, slash, key = name.rpartition("/")
+    if not (scope and slash and key):
+        raise InputError(
+            f"{name!r} is not the name of a job. What to do: give <run>/<key>, as `rh-prefect jobs list` shows it."
+        )
+    return scope, key
+
+
+async def read_job(journal: Journal, key: str) -> JobView:
+    """Reads a job that must be recorded.
+
+    Raises:
+        InputError: The scope has no such job.
+    """
+    view = await JobRecords(journal, key).view()
+    if view.last is None:
+        raise InputError(
+            f"{journal.scope}/{key}: no such job is recorded. What to do: see `rh-prefect jobs list {journal.scope}`."
+        )
+    return view
+
+
+async def jobs_of(journal: Journal) -> AsyncIterator[JobView]:
+    """Reads all jobs of a scope, page by page."""
+    async for key, records in journal.jobs():
+        yield JobView.parse(key, records)
+
+
+def calls_in(records: Mapping[str, Mapping[str, Any]]) -> dict[str, CallRecord | Intent]:
+    """Finds where each of some jobs is called: in its call record, else in its first intent.
+
+    Args:
+        records: Records of jobs, by full key.
+    """
+    found: dict[str, CallRecord | Intent] = {}
+    for name in sorted(records):
+        key, _, what = name.partition("-")
+        if what == "call-1":
+            found[key] = _parse(name, CallRecord, records[name])
+        elif what.startswith("intent-") and key not in found:
+            found[key] = _parse(name, Intent, records[name])
+    return found
+
+
+def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
+    def read(what: str, kind: type[_R]) -> _R:
+        return _parse(f"{key}-{what}-{n}", kind, records[what])
+
+    def find(what: str, kind: type[_R]) -> _R | None:
+        return read(what, kind) if what in records else None
+
+    return Submit(
+        n=n,
+        intent=read("intent", Intent),
+        answer=find("answer", Answer),
+        resolution=find("resolution", Resolution),
+        end=find("end", End),
+        lost=find("lost", Lost),
+        late=find("late", Answer),
+    )
+
+
+def _parse(name: str, kind: type[_R], record: Mapping[str, Any]) -> _R:
+    try:
+        return kind.model_validate(record)
+    except ValidationError as error:
+        raise UnreadableRecord(
+            f"the record {name} has a form that this version cannot read ({_first_flaw(error)}). "
+            "What to do: use the version of rh-prefect that wrote it."
+        ) from error
+
+
+def _first_flaw(error: ValidationError) -> str:
+    flaw = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}"
