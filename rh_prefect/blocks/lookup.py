@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 from prefect.blocks.core import Block
@@ -21,8 +21,9 @@ from rh_prefect.blocks.pool import RunningHubPool
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError
-from rh_prefect.jobs.account_registry import Key, payer
-from rh_prefect.jobs.engine import JobEngine
+from rh_prefect.jobs.accounts.account import Member
+from rh_prefect.jobs.accounts.accounts import Accounts, Key, member
+from rh_prefect.jobs.engine import JobEngine, engine_for
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.settings import get_settings
@@ -158,26 +159,24 @@ async def load_engine(name: str | None = None) -> JobEngine:
     Raises:
         ConfigError: No such block, two of that name, a pool or a key that cannot be used, or no key in the environment.
     """
-    return await LOOP.call(_payer(name))
+    return await LOOP.call(_engine(name))
 
 
-async def key_of(intent: Intent) -> Key:
-    """Finds the key of the account that a job was paid on, whatever pool its block is in by now.
-
-    Args:
-        intent: The job's record.
-
-    Raises:
-        ConfigError: Its block is gone, or no key is set.
-    """
+async def _recorded(intent: Intent) -> Member:
+    """The account that a record names by its block, whatever pool the block is in by now."""
     try:
-        return key_from(await load_credentials(intent.credentials), intent.credentials)
+        key = key_from(await load_credentials(intent.credentials), intent.credentials)
+        return member(key, settings=get_settings())
     except ConfigError as error:
         where = "RH_API_KEY" if intent.credentials is None else f"the credentials block {intent.credentials!r}"
         raise ConfigError(
             f"The task was paid for on account {intent.account!r} of {intent.site}, with {where}, and only that "
             f"account can tell of it. {error.message}"
         ) from error
+
+
+RECORDED: Final = Accounts(find=_recorded)
+"""The accounts of jobs' records, found by the names of their blocks; use it on the loop thread."""
 
 
 def key_from(block: RunningHubCredentials, name: str | None) -> Key:
@@ -201,10 +200,11 @@ _looks: dict[tuple[str, str], _Look] = {}
 os.register_at_fork(after_in_child=_looks.clear)
 
 
-async def _payer(name: str | None) -> JobEngine:
+async def _engine(name: str | None) -> JobEngine:
     pool = None if name is None else await _remembered_pool(name)
-    keys = pool or [key_from(await load_credentials(name), name)]
-    return payer(keys, settings=get_settings(), find=key_of, pool=name if pool else None)
+    keys, settings = pool or [key_from(await load_credentials(name), name)], get_settings()
+    members = [member(key, settings=settings) for key in keys]
+    return engine_for(members, settings=settings, find=RECORDED.find, pool=name if pool else None)
 
 
 async def _remembered_pool(name: str) -> tuple[Key, ...] | None:

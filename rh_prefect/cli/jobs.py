@@ -192,7 +192,7 @@ def _what(view: JobView) -> str:
 
 
 async def _adopt(scope: str, key: str, task_id: str) -> None:
-    from rh_prefect.flow_runs.cancellation import account_of
+    from rh_prefect.blocks.lookup import RECORDED
     from rh_prefect.jobs.loop_thread import LOOP
 
     journal = _journal(scope)
@@ -200,7 +200,7 @@ async def _adopt(scope: str, key: str, task_id: str) -> None:
     intent = view.submits[-1].intent
 
     async def look() -> None:
-        await (await account_of(intent)).client.query(task_id)
+        await (await RECORDED.client_for(intent)).query(task_id)
 
     try:
         await LOOP.call(look())
@@ -228,11 +228,11 @@ async def _forget(scope: str, key: str) -> None:
 
 async def _see_that_it_is_lost(scope: str, submit: Submit) -> None:
     """A task was paid for, and only where the account that paid no longer knows it nothing can come of it."""
-    from rh_prefect.flow_runs.cancellation import account_of
+    from rh_prefect.blocks.lookup import RECORDED
     from rh_prefect.jobs.loop_thread import LOOP
 
     async def look() -> str:
-        return (await (await account_of(submit.intent)).client.query(submit.task_id or "")).status
+        return (await (await RECORDED.client_for(submit.intent)).query(submit.task_id or "")).status
 
     try:
         status = await LOOP.call(look())

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from rh_prefect.blocks.lookup import key_of
-from rh_prefect.client import Client
+from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.flow_runs.queries import FIRST_OF_A_BATCH, RecordedScope, batches_of, scopes_of
-from rh_prefect.jobs.account_registry import member
-from rh_prefect.jobs.accounts.account import Account
 from rh_prefect.jobs.admin import replay_spool
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
 from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.records import Cancelled, Intent
+from rh_prefect.jobs.journal.records import Cancelled
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.settings import get_settings
@@ -23,10 +20,6 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         scope: The run.
         by: Who cancels, for the record.
     """
-
-    async def client_for(intent: Intent) -> Client:
-        return (await account_of(intent)).client
-
     reports: list[CancelReport] = []
     forbidden: list[tuple[Journal, int]] = []
     if isinstance(scope, RecordedScope):
@@ -41,21 +34,9 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
         # What else the flow run that began a batch has running is its own.
         since = 1 if one.journal.scope == scope.journal.scope else FIRST_OF_A_BATCH
-        reports.append(await cancel_scope(one, client_for, by=by, since=since))
+        reports.append(await cancel_scope(one, RECORDED.client_for, by=by, since=since))
     return CancelReport(
         cancelled=tuple(task for report in reports for task in report.cancelled),
         finished=tuple(task for report in reports for task in report.finished),
         failed={job: why for report in reports for job, why in report.failed.items()},
     )
-
-
-async def account_of(intent: Intent) -> Account:
-    """The account that a job was paid on; runs on the loop thread.
-
-    Args:
-        intent: The job's record.
-
-    Raises:
-        ConfigError: Its block is gone, or no key is set.
-    """
-    return member(await key_of(intent), settings=get_settings()).account

@@ -15,7 +15,7 @@ from prefect.logging.loggers import flow_run_logger
 from prefect.types import SecretDict
 
 from rh_prefect import artifacts
-from rh_prefect.blocks.lookup import key_of, load_storage
+from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.connection import connect
 from rh_prefect.errors import RunningHubError
@@ -23,9 +23,9 @@ from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.job_observer import RunObserver
 from rh_prefect.flow_runs.queries import RecordedScope, scope_of
 from rh_prefect.flow_runs.run_status import forget_run_status, run_status_of
-from rh_prefect.jobs.account_registry import payer
 from rh_prefect.jobs.admin import orphans
 from rh_prefect.jobs.cancel import CancelReport
+from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.in_flight import REQUESTED_KEYS
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.records import Intent
@@ -102,8 +102,8 @@ async def bring_home(view: JobView, scope: Scope) -> Result | None:
     known = await _at_home(view.last, store)
     if known is not None:
         return known
-    desk = payer([await key_of(intent)], settings=get_settings(), find=key_of)
-    return await desk.bring_home(intent, view.key, scope=scope, store=store, observer=RunObserver(_log, None))
+    engine = engine_for([await RECORDED.for_intent(intent)], settings=get_settings(), find=RECORDED.find)
+    return await engine.bring_home(intent, view.key, scope=scope, store=store, observer=RunObserver(_log, None))
 
 
 async def home_of(submit: Submit) -> Result | None:

@@ -14,9 +14,10 @@ from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
 
+from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.connection import connect
 from rh_prefect.errors import JobFailed, OutputsExpired, RunningHubError, TransportError
-from rh_prefect.flow_runs.cancellation import account_of, cancel_run
+from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.ended_runs import ended_run, ended_runs, has_records
 from rh_prefect.flow_runs.hooks import bring_home, home_of
 from rh_prefect.flow_runs.queries import RecordedScope, scope_of, scopes_of
@@ -213,7 +214,7 @@ async def _keep(view: JobView, submit: Submit, scope: Scope) -> _Judged:
 
 async def _of_task(view: JobView, submit: Submit, scope: Scope) -> _Judged:
     try:
-        task = await (await account_of(submit.intent)).client.query(submit.task_id or "")
+        task = await (await RECORDED.client_for(submit.intent)).query(submit.task_id or "")
     except TransportError as error:
         return "no answer", f"{error.message} It is asked again the next time."
     except RunningHubError as error:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from rh_prefect.client import Client, TaskView
-from rh_prefect.errors import ConfigError
-from rh_prefect.flow_runs.cancellation import account_of
+from rh_prefect.blocks.lookup import RECORDED
+from rh_prefect.client import TaskView
 from rh_prefect.flow_runs.queries import scope_named
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.end_record import Attempt, Seen, broken_end, end_of
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
-from rh_prefect.jobs.journal.records import End, Intent
+from rh_prefect.jobs.journal.records import End
 
 
 async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) -> End | None:
@@ -26,7 +25,7 @@ async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) ->
     Raises:
         RunningHubError: It cannot be asked, or not with these credentials.
     """
-    view = await (await paying_client(submit.intent)).query(task_id)
+    view = await (await RECORDED.client_for(submit.intent)).query(task_id)
     if not is_settled(view):
         return None
     attempt = await _attempt(records.journal.scope, submit, view)
@@ -45,21 +44,3 @@ async def _attempt(scope: str, submit: Submit, view: TaskView) -> Attempt:
     # number the very attempt that waits for the task would pay for it again.
     seen = await scope_named(scope)
     return Seen(max(seen.attempt, submit.intent.attempt), seen.task_attempt)
-
-
-async def paying_client(intent: Intent) -> Client:
-    """The client of the account that paid for a job.
-
-    Args:
-        intent: The job's record.
-
-    Raises:
-        ConfigError: Its block is gone, the environment has no key, or it is for another site.
-    """
-    client = (await account_of(intent)).client
-    if client.site != intent.site:
-        raise ConfigError(
-            f"the job was submitted to {intent.site}, and the credentials here are for {client.site}. What to do: "
-            "start this process with the same RH_BASE_URL, or name blocks in your flows."
-        )
-    return client

@@ -105,7 +105,7 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
         await records.intent(1, intent)
         await records.answer(1, ticket)
     job = known.job if known is not None else f"{_SCOPE}/{task_id}"
-    return Handle(task_id=task_id, job=job, scope=place, client_of=desk.client_of, observer=observer, work=work)
+    return Handle(task_id=task_id, job=job, scope=place, accounts=desk.pool.accounts, observer=observer, work=work)
 
 
 async def _fetch(

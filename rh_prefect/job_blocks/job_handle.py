@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rh_prefect.client import Client
 from rh_prefect.errors import JobCancelled
+from rh_prefect.jobs.accounts.accounts import Accounts
 from rh_prefect.jobs.cancel import cancel_task
 from rh_prefect.jobs.end_record import end_of
 from rh_prefect.jobs.events import JobEvent, Observer
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit, split_job
-from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs.result import Result
 
@@ -44,7 +43,7 @@ class Handle:
         task_id: RunningHub's task id.
         job: The job's full name.
         scope: Where its records are.
-        client_of: Gives the client of the account that a record names.
+        accounts: Finds the account that a record names.
         observer: Is told when it is cancelled here.
         work: Gives what waits for it and fetches it, the same one each time.
     """
@@ -52,7 +51,7 @@ class Handle:
     task_id: str
     job: str
     scope: Scope
-    client_of: Callable[[Intent], Awaitable[Client]]
+    accounts: Accounts
     observer: Observer
     work: Callable[[], asyncio.Task[Result]]
 
@@ -76,7 +75,7 @@ class Handle:
         submit = await self._submit()
         if submit is None or submit.end is not None:
             return
-        view = await cancel_task(await self.client_of(submit.intent), self.task_id)
+        view = await cancel_task(await self.accounts.client_for(submit.intent), self.task_id)
         end = await self._records.end(submit.n, end_of(submit, view, scope=self.scope, queued=0.0, ran=0.0))
         # RunningHub may go on to call it running, and waiting for it would never end.
         if end.status == "CANCELLED" and self.work().cancel():

@@ -71,7 +71,12 @@ async def start(asked: Asked, options: Options, *, scope: str | None, place: Pla
     work = background(desk.run(asked, scope=tracked, store=store, caller=caller, options=options, observer=ear))
     ticket = await _until_paid(work, ear, tracked)
     return Handle(
-        task_id=ticket.task_id, job=ticket.job, scope=tracked, client_of=desk.client_of, observer=ear, work=lambda: work
+        task_id=ticket.task_id,
+        job=ticket.job,
+        scope=tracked,
+        accounts=desk.pool.accounts,
+        observer=ear,
+        work=lambda: work,
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import assert_never
 
-from rh_prefect.client import Client, TaskView
+from rh_prefect.client import TaskView
 from rh_prefect.custom import CustomInput
 from rh_prefect.errors import RunningHubError, SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Member
@@ -53,7 +56,7 @@ _UNKNOWN_CALLER = Caller()
 
 
 class JobEngine:
-    """Runs jobs on one account, or on a pool of them; lives on the package's loop thread. Get it with `payer`."""
+    """Runs jobs on one account, or on a pool of them; lives on the package's loop thread. See `engine_for`."""
 
     def __init__(self, pool: Pool, *, settings: Settings) -> None:
         """Starts with no job.
@@ -254,17 +257,6 @@ class JobEngine:
             raise AssertionError("a job of no round is not left")
         return done
 
-    async def client_of(self, intent: Intent) -> Client:
-        """The client of the account that a job was paid on.
-
-        Args:
-            intent: The job's record.
-
-        Raises:
-            ConfigError: Its block is gone.
-        """
-        return (await self.pool.of(intent)).client
-
     async def _place(self, asked: Asked, scope: Scope, store: MediaStore, label: str | None) -> JobRequest:
         inputs = self._inputs_of(scope, store)
         if isinstance(asked, ModelInput):
@@ -361,6 +353,32 @@ class JobEngine:
                 attempt=scope.attempt,
             )
         return self._inputs[name]
+
+
+_engines: dict[tuple[Path, str | None, tuple[Member, ...]], JobEngine] = {}
+# A forked child has its parent's locks, which are bound to a loop that the child does not have.
+os.register_at_fork(after_in_child=_engines.clear)
+
+
+def engine_for(
+    members: Sequence[Member],
+    *,
+    settings: Settings,
+    find: Callable[[Intent], Awaitable[Member]] | None = None,
+    pool: str | None = None,
+) -> JobEngine:
+    """Gives this process's one `JobEngine` for some accounts; call it on the loop thread.
+
+    Args:
+        members: The accounts, of one site; at least one.
+        settings: This machine's state folder, and how often tasks are polled.
+        find: Finds the account that a record names where it is not among these; by default that is an error.
+        pool: Name of the pool's block, if they are one.
+    """
+    name = (settings.state_dir, pool, tuple(members))
+    if name not in _engines:
+        _engines[name] = JobEngine(Pool(members, find=find, name=pool), settings=settings)
+    return _engines[name]
 
 
 def _riding(together: SuspendGroup | None) -> AbstractContextManager[None]:

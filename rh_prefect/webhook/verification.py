@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.queries import is_flow_run, journal_of
-from rh_prefect.flow_runs.remote_task import confirmed_end, paying_client
+from rh_prefect.flow_runs.remote_task import confirmed_end
 from rh_prefect.flow_runs.task_events import announce
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.records import End, Resolution
@@ -174,7 +175,7 @@ async def _adopt(told: DeliveryVerdict, submit: Submit, records: JobRecords, *, 
             submit.state,
         )
         return "nothing"
-    event = await (await paying_client(submit.intent)).webhooks.detail(told.task_id)
+    event = await (await RECORDED.client_for(submit.intent)).webhooks.detail(told.task_id)
     if not urlsplit(event.url).path.endswith(f"/{told.scope}/{told.key}/{told.n}"):
         _log.warning("%s: a webhook told of task %s, whose webhook is another's", told.job, told.task_id)
         return "nothing"

@@ -15,7 +15,8 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobCancelled
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
-from rh_prefect.jobs.account_registry import Key, payer
+from rh_prefect.jobs.accounts.accounts import Key, member
+from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.loop_thread import LOOP
@@ -137,7 +138,7 @@ async def _ask(prompt: str, scope: Scope) -> None:
     assert key is not None
 
     async def run() -> None:
-        desk = payer([Key(key, settings.base_url)], settings=settings)
+        desk = engine_for([member(Key(key, settings.base_url), settings=settings)], settings=settings)
         await desk.run(flows.picture(prompt), scope=scope, store=store, caller=Caller(equal="by order"))
 
     await LOOP.call(run())

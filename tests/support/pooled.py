@@ -14,7 +14,9 @@ from pydantic import SecretStr
 from rh_prefect import models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.jobs.account_registry import Key, payer
+from rh_prefect.jobs.accounts.account import Member
+from rh_prefect.jobs.accounts.accounts import Key, member
+from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.call_path import Address, Place
 from rh_prefect.jobs.journal.call_registry import Caller
@@ -63,11 +65,15 @@ class PooledRun:
         secret = self.secrets.get(name) or self.rh.keys[name].secret
         return Key(SecretStr(secret), self.rh.url, f"account of {name}", name)
 
-    async def find(self, intent: Intent) -> Key:
+    @property
+    def settings(self) -> Settings:
+        return Settings(base_url=self.rh.url, state_dir=self.folder / "state", poll_seconds=0.02, grace_seconds=1)
+
+    async def find(self, intent: Intent) -> Member:
         """As blocks are found by their names."""
         if intent.credentials is None or intent.credentials in self.gone:
             raise ConfigError(f"there is no block {intent.credentials!r}")
-        return self.key(intent.credentials)
+        return member(self.key(intent.credentials), settings=self.settings)
 
     def notify(self, event: JobEvent) -> None:
         self.heard.append(event)
@@ -77,9 +83,9 @@ class PooledRun:
         return await LOOP.call(self._all(asked, Options(**options)))
 
     async def _all(self, asked: Sequence[Asked], options: Options) -> list[Result | RunningHubError]:
-        settings = Settings(base_url=self.rh.url, state_dir=self.folder / "state", poll_seconds=0.02, grace_seconds=1)
-        keys = [self.key(name) for name in self.members]
-        pay = payer(keys, settings=settings, find=self.find, pool="night" if len(keys) > 1 else None)
+        members = [member(self.key(name), settings=self.settings) for name in self.members]
+        pool = "night" if len(members) > 1 else None
+        pay = engine_for(members, settings=self.settings, find=self.find, pool=pool)
         scope = FolderScope(self.journal, attempt=self.attempt)
         calls = (
             pay.run(one, scope=scope, store=self.store, caller=_caller(n), options=options, observer=self)

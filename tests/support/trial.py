@@ -17,19 +17,17 @@ from prefect import Flow
 from pydantic import SecretStr
 
 from rh_prefect import flow, models
-from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.job_observer import run_observer
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flow_runs.scope import current_scope
-from rh_prefect.jobs.account_registry import Key, member, payer
+from rh_prefect.jobs.accounts.accounts import Key, member
 from rh_prefect.jobs.admin import adopt, forget
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
-from rh_prefect.jobs.engine import JobEngine
+from rh_prefect.jobs.engine import JobEngine, engine_for
 from rh_prefect.jobs.events import JobEvent, Observer
-from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
@@ -92,7 +90,7 @@ class Trial:
 
     async def desk(self) -> JobEngine:
         """Who pays for it; on the package's loop thread."""
-        return payer([self.key], settings=self.settings)
+        return engine_for([member(self.key, settings=self.settings)], settings=self.settings)
 
     async def work(self) -> list[Result]:
         """Does all jobs, each to its end; what goes wrong with several is raised together."""
@@ -143,10 +141,11 @@ class Trial:
         """Cancels the run's first attempt as the hook does."""
         here = RecordedScope(self.journal, run="", flow=trial.name, attempt=1)
 
-        async def client_for(intent: Intent) -> Client:
-            return await (await self.desk()).client_of(intent)
+        async def cancel() -> CancelReport:
+            accounts = (await self.desk()).pool.accounts
+            return await cancel_scope(here, accounts.client_for, by="a test")
 
-        report = await LOOP.call(cancel_scope(here, client_for, by="a test"))
+        report = await LOOP.call(cancel())
         self.told += [Told("cancel", why, job) for job, why in report.failed.items()]
         return report
 

@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 
 from rh_prefect.errors import AccountError, ApiError, ConfigError, KeyRejected, TaskNotFound, explain
 from rh_prefect.jobs.accounts.account import Member
+from rh_prefect.jobs.accounts.accounts import Accounts
 from rh_prefect.jobs.accounts.comfy_account import at_machine, is_native
 from rh_prefect.jobs.journal.records import Answer, Intent
 from rh_prefect.jobs.journal.scope import Scope
@@ -76,7 +77,11 @@ class Pool:
     """Accounts of one site, any of which may pay."""
 
     def __init__(
-        self, members: Sequence[Member], *, find: Callable[[Intent], Awaitable[Member]], name: str | None = None
+        self,
+        members: Sequence[Member],
+        *,
+        find: Callable[[Intent], Awaitable[Member]] | None = None,
+        name: str | None = None,
     ) -> None:
         """Opens the pool.
 
@@ -86,8 +91,8 @@ class Pool:
             name: Name of the pool's block; None for an account that stands alone.
         """
         self.members = tuple(members)
+        self.accounts = Accounts(members) if find is None else Accounts(members, find=find)
         self.name = name
-        self._find = find
         self._standings: OrderedDict[tuple[str, int], Exclusions] = OrderedDict()
         self._currency: asyncio.Task[None] | None = None
         self._machines: dict[str, Pool] = {}
@@ -113,7 +118,7 @@ class Pool:
         if endpoint not in self._machines:
 
             async def find(intent: Intent) -> Member:
-                return at_machine(await self._find(intent), endpoint)
+                return at_machine(await self.accounts.find(intent), endpoint)
 
             members = [at_machine(one, endpoint) for one in self.members]
             self._machines[endpoint] = Pool(members, find=find, name=self.name)
@@ -131,24 +136,6 @@ class Pool:
         while len(self._standings) > _KEPT:
             self._standings.popitem(last=False)
         return standing
-
-    async def of(self, intent: Intent) -> Member:
-        """Finds the account that a job was paid on, whatever the pool's order, and whether it is in the pool or not.
-
-        Args:
-            intent: The job's record.
-
-        Raises:
-            ConfigError: It is none of these, and its block is gone.
-        """
-        # A block whose key was renewed is the same account; only where two have changed places does the name decide.
-        named = [one for one in self.members if one.name == intent.account]
-        blocks = [one for one in self.members if one.block == intent.credentials]
-        both = [one for one in named if one in blocks]
-        for found in (both, named, blocks):
-            if found:
-                return found[0]
-        return await self._find(intent)
 
     async def having(self, task_id: str) -> Member:
         """Finds the account that has a task.

@@ -103,7 +103,7 @@ class SlotLease:
         Raises:
             ConfigError: Nobody knows that account any more.
         """
-        member = await self._pool.of(intent)
+        member = await self._pool.accounts.for_intent(intent)
         if member != self.member:
             self.free()
             self.member = member
