@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, MutableMapping, MutableSet
 from contextlib import suppress
@@ -124,40 +126,54 @@ class LruSet(MutableSet[K]):
 
 
 class SingleFlight(Generic[K, V]):
-    """Answers to questions: each is asked once for all who wait for it, and again after a failure.
+    """A memo of coroutines: each key is computed once for all callers that wait for it, and again after a failure.
 
     Only the answers are kept. A task would keep the context in which it was made: the whole flow run of the first
     caller.
     """
 
-    def __init__(self, most: int) -> None:
-        """Starts with nothing known.
+    def __init__(
+        self, most: int = 1, *, seconds: float = math.inf, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Starts empty.
 
         Args:
-            most: How many answers it keeps.
+            most: How many answers are kept.
+            seconds: How long an answer is valid, from the time at which it was asked for.
+            clock: Monotonic seconds.
         """
-        self._answers: LruCache[K, V] = LruCache(most)
+        self._seconds = seconds
+        self._clock = clock
+        self._answers: LruCache[K, tuple[float, V]] = LruCache(most)
         self._asking: dict[K, asyncio.Task[V]] = {}
 
     def __len__(self) -> int:
         return len(self._answers)
 
+    def clear(self) -> None:
+        """Drops all answers, and what is being asked: a forked child has tasks of a loop that it does not have."""
+        self._answers.clear()
+        self._asking = {}
+
     async def get(self, key: K, ask: Callable[[], Coroutine[Any, Any, V]]) -> V:
-        """Gives the answer, for which the first caller asks; a caller that is cancelled leaves the others theirs.
+        """Gives the answer, for which the first caller asks; cancelling one caller does not cancel the question.
 
         Args:
             key: The question.
             ask: Asks it.
         """
-        if key in self._answers:
-            return self._answers[key]
+        known = self._answers.get(key)
+        if known is not None and self._clock() - known[0] < self._seconds:
+            return known[1]
         task = self._asking.get(key)
         if task is None:
-            task = self._asking[key] = asyncio.ensure_future(ask())
-            task.add_done_callback(lambda done: self._keep(key, done))
+            asked_at, task = self._clock(), asyncio.ensure_future(ask())
+            self._asking[key] = task
+            task.add_done_callback(lambda done: self._keep(key, asked_at, done))
         return await asyncio.shield(task)
 
-    def _keep(self, key: K, done: asyncio.Task[V]) -> None:
-        del self._asking[key]
+    def _keep(self, key: K, asked_at: float, done: asyncio.Task[V]) -> None:
+        if self._asking.get(key) is done:
+            del self._asking[key]
         if not done.cancelled() and done.exception() is None:
-            self._answers[key] = done.result()
+            self._answers[key] = (asked_at, done.result())

@@ -119,3 +119,36 @@ async def test_answers_are_limited() -> None:
     for number in range(5):
         await flight.get(number, answers.ask)
     assert len(flight) == 2
+
+
+async def test_an_answer_is_asked_for_again_when_it_is_too_old() -> None:
+    now = [0.0]
+    flight, answers = SingleFlight[str, int](10, seconds=60, clock=lambda: now[0]), Answers(1, 2)
+    assert await flight.get("a", answers.ask) == 1
+    now[0] = 59.0
+    assert await flight.get("a", answers.ask) == 1
+    now[0] = 60.0
+    assert await flight.get("a", answers.ask) == 2
+
+
+async def test_a_question_that_was_cancelled_is_asked_again() -> None:
+    flight, never = SingleFlight[str, int](10), asyncio.Event()
+
+    async def hangs() -> int:
+        await never.wait()
+        return 1
+
+    first = asyncio.create_task(flight.get("a", hangs))
+    await asyncio.sleep(0)
+    (question,) = asyncio.all_tasks() - {first, asyncio.current_task()}
+    question.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert await flight.get("a", Answers(2).ask) == 2
+
+
+async def test_a_forked_child_keeps_nothing() -> None:
+    flight = SingleFlight[str, int](10)
+    assert await flight.get("a", Answers(1).ask) == 1
+    flight.clear()
+    assert await flight.get("a", Answers(2).ask) == 2

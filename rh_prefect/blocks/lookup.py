@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -26,6 +24,7 @@ from rh_prefect.jobs.accounts.accounts import Accounts, Key, member
 from rh_prefect.jobs.engine import JobEngine, engine_for
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.memory_cache import SingleFlight
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
@@ -189,37 +188,17 @@ def key_from(block: RunningHubCredentials, name: str | None) -> Key:
     return Key(block.api_key, block.base_url, block.account, name)
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    at: float
-    found: asyncio.Task[tuple[Key, ...] | None]
-
-
-_looks: dict[tuple[str, str], _Look] = {}
-# A forked child has its parent's tasks, which belong to a loop that it does not have.
-os.register_at_fork(after_in_child=_looks.clear)
+_pools: SingleFlight[tuple[str, str], tuple[Key, ...] | None] = SingleFlight(1000, seconds=BELIEVED)
+"""The keys of a pool by API and name; None where no pool has the name. Used on the loop thread only."""
+# A forked child has its parent's tasks, which belong to a loop that the child does not have.
+os.register_at_fork(after_in_child=_pools.clear)
 
 
 async def _engine(name: str | None) -> JobEngine:
-    pool = None if name is None else await _remembered_pool(name)
+    pool = None if name is None else await _pools.get((PREFECT_API_URL.value() or "", name), lambda: _find_pool(name))
     keys, settings = pool or [key_from(await load_credentials(name), name)], get_settings()
     members = [member(key, settings=settings) for key in keys]
     return engine_for(members, settings=settings, find=RECORDED.find, pool=name if pool else None)
-
-
-async def _remembered_pool(name: str) -> tuple[Key, ...] | None:
-    """The keys of a pool, or None where none has this name; on the loop thread, so that many jobs ask once together."""
-    where, now = (PREFECT_API_URL.value() or "", name), time.monotonic()
-    look = _looks.get(where)
-    if look is None or now - look.at > BELIEVED:
-        look = _looks[where] = _Look(now, asyncio.ensure_future(_find_pool(name)))
-    try:
-        return await asyncio.shield(look.found)
-    except Exception:
-        # What went wrong may be mended the next moment.
-        if _looks.get(where) is look:
-            del _looks[where]
-        raise
 
 
 async def _find_pool(name: str) -> tuple[Key, ...] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -48,6 +47,7 @@ from rh_prefect.jobs.steps import (
     Watch,
 )
 from rh_prefect.jobs.submission import Submitter
+from rh_prefect.memory_cache import SingleFlight
 
 _log = logging.getLogger("rh_prefect")
 
@@ -129,7 +129,7 @@ class JobDriver:
         self._links: dict[str, str] = {}
         self._currency: str | None = None
         self._price: Money | None = None
-        self._asked: dict[Account, asyncio.Task[Money | None]] = {}
+        self._prices: SingleFlight[Account, Money | None] = SingleFlight(10)
         self._reserved: int | None = None
         self._told_waiting = False
         self.first_time = False
@@ -254,11 +254,9 @@ class JobDriver:
     async def _ask_price(self) -> Money | None:
         """Asks RunningHub for the price, once for each account of this job; None where there is no answer."""
         account = self._seat.account
-        if account not in self._asked:
-            asked = account.prices.of(self._order.endpoint, self._desk.wire_payload(self._links), self._listed)
-            self._asked[account] = asyncio.ensure_future(asked)
+        ask = partial(account.prices.of, self._order.endpoint, self._desk.wire_payload(self._links), self._listed)
         try:
-            self._price = await asyncio.shield(self._asked[account])
+            self._price = await self._prices.get(account, ask)
         except RunningHubError as error:
             _log.warning("%s: its price is not known, so no budget counts it: %s", self._policy.job, error)
         return self._price

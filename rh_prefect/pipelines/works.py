@@ -26,7 +26,8 @@ from typing import Any, TypeAlias
 
 from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown, explain
 from rh_prefect.jobs.journal.budget import exceeded
-from rh_prefect.jobs.journal.records import Answer, End, Intent, Record, Submit
+from rh_prefect.jobs.journal.job_records import Submit
+from rh_prefect.jobs.journal.records import Answer, End, Intent, Record
 from rh_prefect.jobs.lifecycle import FULL, NOT_DELIVERED, is_hopeless, raise_unless_temporary
 from rh_prefect.jobs.steps import (
     AwaitEnd,

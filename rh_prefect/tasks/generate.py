@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import warnings
@@ -30,6 +29,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Asked, Options, Reuse
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.suspension import Detached, SuspendGroup
+from rh_prefect.memory_cache import SingleFlight
 from rh_prefect.settings import get_settings
 
 P = ParamSpec("P")
@@ -247,10 +247,10 @@ async def check_job(asked: Asked, *, credentials: str | None = None, storage: st
     await LOOP.call(check())
 
 
-_opening: dict[tuple[str, str], asyncio.Task[FolderScope]] = {}
-"""The named scopes of this process, each opened once: it is one attempt, and counts its equal calls."""
-# A forked child is a process of its own, and its parent's tasks belong to a loop that it does not have.
-os.register_at_fork(after_in_child=_opening.clear)
+_scopes: SingleFlight[tuple[str, str], FolderScope] = SingleFlight(100_000)
+"""The named scopes of this process, each opened once: a scope is one attempt, and counts its equal calls."""
+# A forked child is a process of its own.
+os.register_at_fork(after_in_child=_scopes.clear)
 
 
 async def scope_for(name: str | None, key: str | None, *, journal_url: str) -> Scope:
@@ -289,11 +289,7 @@ def _refuse_lost_context() -> None:
 
 
 async def _named_scope(journal_url: str, name: str) -> FolderScope:
-    known = _opening.get((journal_url, name))
-    if known is None or (known.done() and (known.cancelled() or known.exception())):
-        journal = FolderJournal(journal_url, scope=name)
-        known = _opening[journal_url, name] = asyncio.ensure_future(open_scope(journal))
-    return await asyncio.shield(known)
+    return await _scopes.get((journal_url, name), lambda: open_scope(FolderJournal(journal_url, scope=name)))
 
 
 logging.getLogger("rh_prefect").addHandler(logging.NullHandler())

@@ -19,6 +19,7 @@ from rh_prefect.jobs.accounts.accounts import Accounts
 from rh_prefect.jobs.accounts.comfy_account import at_machine, is_native
 from rh_prefect.jobs.journal.records import Answer, Intent
 from rh_prefect.jobs.journal.scope import Scope
+from rh_prefect.memory_cache import SingleFlight
 
 T = TypeVar("T")
 
@@ -94,7 +95,7 @@ class Pool:
         self.accounts = Accounts(members) if find is None else Accounts(members, find=find)
         self.name = name
         self._standings: OrderedDict[tuple[str, int], Exclusions] = OrderedDict()
-        self._currency: asyncio.Task[None] | None = None
+        self._currency: SingleFlight[None, None] = SingleFlight()
         self._machines: dict[str, Pool] = {}
 
     @property
@@ -163,11 +164,7 @@ class Pool:
         """
         if self.is_one:
             return
-        check = self._currency
-        # One that was cancelled, as by the end of its loop, has no exception to ask for.
-        if check is None or (check.done() and (check.cancelled() or check.exception())):
-            check = self._currency = asyncio.ensure_future(self._compare_currencies())
-        await asyncio.shield(check)
+        await self._currency.get(None, self._compare_currencies)
 
     async def _compare_currencies(self) -> None:
         found = await asyncio.gather(*(one.account.prices.currency() for one in self.members))

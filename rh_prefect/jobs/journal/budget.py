@@ -8,6 +8,7 @@ Each currency has its own sums. The tracker lives on the loop thread.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections import OrderedDict, defaultdict
@@ -22,6 +23,7 @@ from rh_prefect.errors import BudgetExceeded, RunningHubError, Transient
 from rh_prefect.jobs.journal.costs import COINS, CURRENCY, Costs, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.memory_cache import SingleFlight
 
 _KEPT = 200
 """How many ledgers one process remembers; one that was forgotten is rebuilt from its journal."""
@@ -268,8 +270,8 @@ class Prices:
         """
         self._client = client
         self._clock = clock
-        self._currency: asyncio.Task[str | None] | None = None
-        self._asked_at = 0.0
+        self._currency: SingleFlight[None, str | None] = SingleFlight()
+        self._asked_at = self._failed_at = -math.inf
 
     async def listed(self, known: Money | None) -> Money | None:
         """The catalogue's price; None where it has none, or one in another currency than the account's.
@@ -311,22 +313,17 @@ class Prices:
 
     async def currency(self) -> str | None:
         """The currency of the account's money, asked for once; None where it does not say."""
-        if self._currency is None or self._is_to_be_asked_again(self._currency):
-            self._asked_at = self._clock()
-            self._currency = asyncio.ensure_future(self._ask_currency())
+        # The next callers do not wait for the same failure one after another.
+        if self._clock() - self._failed_at < _ASK_AGAIN:
+            return None
         try:
-            return await asyncio.shield(self._currency)
+            return await self._currency.get(None, self._ask_currency)
         except RunningHubError:
+            self._failed_at = self._asked_at
             return None
 
-    def _is_to_be_asked_again(self, asked: asyncio.Task[str | None]) -> bool:
-        if not asked.done():
-            return False
-        # Those who come next do not wait for the same silence one after another.
-        is_old = self._clock() - self._asked_at >= _ASK_AGAIN
-        return asked.cancelled() or (asked.exception() is not None and is_old)
-
     async def _ask_currency(self) -> str | None:
+        self._asked_at = self._clock()
         return (await self._client.account()).currency
 
 
