@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 
 from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown
 from rh_prefect.jobs import steps
+from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.process import Owner
-from rh_prefect.jobs.journal.records import Answer, End, Intent, Resolution, Submit
+from rh_prefect.jobs.journal.records import Answer, End, Intent, Resolution
 from rh_prefect.pipelines import works
 from rh_prefect.pipelines.works import Home, Invalid, WorkPolicy, cancel_work, run_work
 
