@@ -16,8 +16,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import JSON, FolderJournal, Journal, NotExclusive, UnreadableRecord
-from rh_prefect.jobs.journal.records import JobView, Record, Submit
+from rh_prefect.jobs.journal.records import Record
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
