@@ -113,7 +113,7 @@ def _run(parameters: dict[str, Any], words: Sequence[str]) -> BatchReport:
 
 async def _in_flow_run(parameters: dict[str, Any], watch: Any) -> BatchReport:
     from rh_prefect import flows
-    from rh_prefect.flow_runs.flush import drain
+    from rh_prefect.flow_runs.prefect_internals import drain
     from rh_prefect.flow_runs.resume import create, rerun
 
     flow: Flow[..., Any] = flows.batch

@@ -300,7 +300,7 @@ async def _go_on_where_its_files_are(flow_run_id: str) -> None:
 
 
 async def _in_flow_run(flow: Flow[..., Any], parameters: dict[str, Any], resume: str | None, watch: Any) -> Any:
-    from rh_prefect.flow_runs.flush import drain
+    from rh_prefect.flow_runs.prefect_internals import drain
     from rh_prefect.flow_runs.resume import create, find, rerun
 
     flow_run_id = resume or str(await create(flow, parameters))

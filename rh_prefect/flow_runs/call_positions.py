@@ -23,7 +23,7 @@ from prefect.task_runners import TaskRunner
 from prefect.tasks import Task
 
 from rh_prefect.flow_runs.argument_hashes import argument_hash
-from rh_prefect.flow_runs.run_contexts import RunContext, run_contexts
+from rh_prefect.flow_runs.prefect_internals import RunContext, run_contexts
 from rh_prefect.jobs.journal.call_path import Place
 from rh_prefect.jobs.outputs.result import Result
 

@@ -1,15 +1,30 @@
-"""Cancels what a flow run has submitted: for the hook, the run's own process, `reconcile` and the command line."""
+"""Cancels what a flow run has submitted, and notices in its own process that it is cancelled."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Final
+from uuid import UUID
+
+import httpx
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+from prefect.logging.loggers import flow_run_logger
+
 from rh_prefect.blocks.lookup import RECORDED
-from rh_prefect.flow_runs.queries import FIRST_OF_A_BATCH, RecordedScope, batches_of, scopes_of
+from rh_prefect.connection import connect, disconnect
+from rh_prefect.errors import ConfigError, RunningHubError
+from rh_prefect.flow_runs.queries import FIRST_OF_A_BATCH, RecordedScope, batches_of, scope_of, scopes_of
+from rh_prefect.flow_runs.run_status import RunStatus
 from rh_prefect.jobs.admin import replay_spool
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.records import Cancelled
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.journal.spool import Spool
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.settings import get_settings
 
 
@@ -40,3 +55,74 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         finished=tuple(task for report in reports for task in report.finished),
         failed={job: why for report in reports for job, why in report.failed.items()},
     )
+
+
+EVERY: Final = 3.0
+"""Seconds between two looks: one small request for each process that has paid jobs, however many they are."""
+
+_log = logging.getLogger("rh_prefect")
+_watched: dict[UUID, tuple[asyncio.Event, asyncio.Task[None]]] = {}
+"""What each watch waits for between its looks: that the process ends."""
+
+
+def watch(board: RunStatus) -> None:
+    """Looks after a run from now on, until its jobs have ended or it has; on the loop thread.
+
+    Args:
+        board: The root flow run's; watching it twice has no effect.
+    """
+    if board.page is not None and board.page.flow_run_id not in _watched and board.has_work:
+        run = board.page.flow_run_id
+        ends = asyncio.Event()
+        task = asyncio.ensure_future(_watch(board, run, ends))
+        _watched[run] = ends, task
+        task.add_done_callback(lambda _: _watched.pop(run, None))
+
+
+async def _watch(board: RunStatus, run: UUID, ends: asyncio.Event) -> None:
+    is_on = True
+    while is_on and board.has_work:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ends.wait(), EVERY)
+        is_on = await _look(board, run, is_last=ends.is_set()) and not ends.is_set()
+
+
+async def _look(board: RunStatus, run: UUID, *, is_last: bool) -> bool:
+    """Cancels what a run has submitted, if it is cancelled; tells whether to look again."""
+    try:
+        connection = await connect()
+        async with connection.gate:
+            flow_run = await connection.client.read_flow_run(run)
+    except (httpx.HTTPError, ConfigError):
+        return True
+    except ObjectNotFound:
+        return False
+    state = flow_run.state
+    if state is not None and (state.is_cancelling() or state.is_cancelled()):
+        # Once the process is ending, Prefect's handler can no longer start what sends a line to the dashboard.
+        await _cancel(flow_run, _log if is_last else flow_run_logger(flow_run), board.page.flow if board.page else "")
+        return False
+    return state is None or not (state.is_final() or state.is_paused())
+
+
+async def _cancel(flow_run: FlowRun, log: logging.Logger | logging.LoggerAdapter[logging.Logger], flow: str) -> None:
+    try:
+        report = await cancel_run(scope_of(flow_run, flow), by="the run's own process")
+    except RunningHubError as error:
+        # The hook, or `reconcile`, does it again and says so.
+        log.warning("not all could be cancelled at RunningHub yet: %s", error.message)
+    else:
+        log.info("the run is cancelled: cancelled %d task(s) at RunningHub", len(report.cancelled))
+
+
+async def _last_look() -> None:
+    """A run that is cancelled ends its process within a second or two, mostly between two looks."""
+    # By the watches themselves: they know the Prefect API of their run, which is not what the settings name by now.
+    looking = list(_watched.values())
+    for ends, _ in looking:
+        ends.set()
+    await asyncio.gather(*(task for _, task in looking), return_exceptions=True)
+    await disconnect()
+
+
+LOOP.on_close(_last_look)

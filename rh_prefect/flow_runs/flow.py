@@ -1,9 +1,158 @@
-"""`flow`: Prefect's own `@flow`, with the hooks that paid jobs need."""
+"""`flow`: Prefect's own `@flow`, with hooks that cancel, collect and report the paid jobs of its runs."""
 
 from __future__ import annotations
 
-from rh_prefect.flow_runs.flow_decorator import flow_with
-from rh_prefect.flow_runs.hooks import cancel_remote_jobs, finish
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import httpx
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.flows import Flow, FlowDecorator, FlowStateHook
+from prefect.logging.loggers import flow_run_logger
+
+from rh_prefect import artifacts
+from rh_prefect.connection import connect
+from rh_prefect.errors import RunningHubError
+from rh_prefect.flow_runs.call_positions import count_calls, count_submits
+from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.queries import RecordedScope, scope_of
+from rh_prefect.flow_runs.recorded_jobs import bring_home
+from rh_prefect.flow_runs.run_status import forget_run_status, run_status_of
+from rh_prefect.jobs.admin import orphans
+from rh_prefect.jobs.cancel import CancelReport
+from rh_prefect.jobs.in_flight import REQUESTED_KEYS
+from rh_prefect.jobs.loop_thread import LOOP
+
+FlowEvent: TypeAlias = Literal["completion", "failure", "cancellation", "crashed", "running"]
+
+
+def flow_with(hooks: Mapping[FlowEvent, FlowStateHook[..., Any]]) -> FlowDecorator:
+    """Makes a decorator that is used and typed like `prefect.flow` and attaches hooks to each flow that it makes.
+
+    The user's hooks come first and stay. `some_flow.with_options(on_cancellation=[…])` replaces all hooks of that
+    event, as it always does in Prefect; name ours in that list too.
+
+    Args:
+        hooks: What to call at which event. Name the parameters `flow`, `flow_run` and `state`: a worker calls a hook
+            by keyword and in a process of its own, the flow's own process by position.
+    """
+    return _HookedDecorator(dict(hooks))
+
+
+class _HookedDecorator(FlowDecorator):
+    def __init__(self, hooks: dict[FlowEvent, FlowStateHook[..., Any]]) -> None:
+        self._hooks = hooks
+
+    # A type checker sees Prefect's own overloads.
+    if not TYPE_CHECKING:
+
+        def __call__(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+            if fn is None:
+                return partial(self, **options)
+            return self._attach(super().__call__(fn, **options))
+
+    def _attach(self, made: Flow[..., Any]) -> Flow[..., Any]:
+        count_calls(made)
+        count_submits(made.task_runner)
+        for event, hook in self._hooks.items():
+            there = getattr(made, f"on_{event}_hooks")
+            if hook not in there:
+                # A list of its own: Prefect keeps the very list that the user gave, perhaps to several flows.
+                setattr(made, f"on_{event}_hooks", [*there, hook])
+        return made
+
+
+_DEPLOYMENTS_NAMED = 50
+_log = logging.getLogger("rh_prefect")
+
+
+async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
+    """Cancels at RunningHub what a cancelled flow run has submitted; attach it with `on_cancellation`.
+
+    Prefect calls it in another process, after the flow's own has gone, with its arguments by name.
+
+    Args:
+        flow: The flow.
+        flow_run: The cancelled flow run.
+        state: Its state.
+    """
+    report = await LOOP.call(cancel_run(scope_of(flow_run, flow.name), by="the cancellation hook"))
+    log = flow_run_logger(flow_run, flow)
+    log.info("cancelled %d task(s) at RunningHub", len(report.cancelled))
+    for job, why in report.failed.items():
+        log.error("%s: could not be cancelled and may go on and cost: %s", job, why)
+    rows = list(_rows(report))
+    if rows:
+        described = f"{len(report.cancelled)} task(s) cancelled at RunningHub, {len(report.failed)} not."
+        page = artifacts.Page(flow.name, flow_run.id)
+        await artifacts.table(rows, what="cancelled", description=described, page=page)
+
+
+def _rows(report: CancelReport) -> Iterator[dict[str, str]]:
+    for job, why in report.failed.items():
+        yield {"task or job": job, "what became of it": "NOT cancelled", "why": why}
+    for task_id in report.cancelled:
+        yield {"task or job": task_id, "what became of it": "cancelled", "why": ""}
+    for task_id in report.finished:
+        yield {"task or job": task_id, "what became of it": "had ended before", "why": ""}
+
+
+async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Leaves the table of steps, and brings home what was paid for and not asked for this time.
+
+    Args:
+        flow: The flow.
+        flow_run: Its finished flow run.
+        state: Its state.
+    """
+    board = run_status_of(str(flow_run.id), flow=flow.name)
+    if board.rows:
+        await artifacts.steps_table(board.steps(), page=board.page)
+        await LOOP.call(board.progress.finish(description=f"{board.ended} of {len(board.rows)} jobs done"))
+    if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
+        await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
+    if flow_run.run_count > 1:
+        await LOOP.call(_name_deployments(flow_run, flow_run_logger(flow_run, flow)))
+    # A process that runs many flows remembers nothing of those that have ended.
+    REQUESTED_KEYS.pop(str(flow_run.id), None)
+    forget_run_status(str(flow_run.id))
+
+
+async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[logging.Logger]) -> None:
+    """Says which runs of deployments a resumed run has started: each pays for its own jobs, in every attempt again."""
+    connection = await connect()
+    started = FlowRunFilter(
+        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]),
+        deployment_id=FlowRunFilterDeploymentId(is_null_=False),
+    )
+    try:
+        async with connection.gate:
+            runs = await connection.client.read_flow_runs(flow_run_filter=started, limit=_DEPLOYMENTS_NAMED)
+    except httpx.HTTPError:
+        return  # it is said for people; nothing depends on it
+    if runs:
+        log.warning(
+            "this run was resumed, and its attempts have started %d run(s) of deployments, which pay for jobs of their "
+            "own: %s. What to do: give run_deployment an idempotency_key, and a resume starts none of them again",
+            len(runs),
+            ", ".join(f"{one.name} ({one.id})" for one in runs),
+        )
+
+
+async def _collect_orphans(scope: RecordedScope, log: logging.LoggerAdapter[logging.Logger]) -> None:
+    for view in await orphans(scope.journal, REQUESTED_KEYS[scope.journal.scope]):
+        job = f"{scope.journal.scope}/{view.key}"
+        try:
+            result = await bring_home(view, scope)
+        except RunningHubError as error:
+            log.warning("%s: paid for in an earlier attempt and not asked for now; not collected: %s", job, error)
+        else:
+            if result is not None:
+                log.warning("%s: paid for in an earlier attempt and not asked for now: %s", job, result.manifest)
+
 
 flow = flow_with({"cancellation": cancel_remote_jobs, "completion": finish, "failure": finish})
 """Used and typed like `prefect.flow`.

@@ -12,7 +12,7 @@ from prefect.events import emit_event
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from rh_prefect.flow_runs.cancellation_monitor import watch
+from rh_prefect.flow_runs.cancellation import watch
 from rh_prefect.flow_runs.run_status import RunStatus, run_status_of
 from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer

@@ -18,9 +18,8 @@ from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.connection import connect
 from rh_prefect.errors import JobFailed, OutputsExpired, RunningHubError, TransportError
 from rh_prefect.flow_runs.cancellation import cancel_run
-from rh_prefect.flow_runs.ended_runs import ended_run, ended_runs, has_records
-from rh_prefect.flow_runs.hooks import bring_home, home_of
-from rh_prefect.flow_runs.queries import RecordedScope, scope_of, scopes_of
+from rh_prefect.flow_runs.queries import RecordedScope, ended_run, ended_runs, has_records, scope_of, scopes_of
+from rh_prefect.flow_runs.recorded_jobs import bring_home, home_of
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.events import what_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of

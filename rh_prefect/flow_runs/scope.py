@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from uuid import UUID
 
@@ -22,7 +22,8 @@ from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.argument_hashes import arguments_of
 from rh_prefect.flow_runs.call_positions import PaidTask, PerObject, place_carried, run_places, serial_of, take_place
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.run_contexts import RunContext, flow_contexts, is_entered, run_contexts, task_contexts
+from rh_prefect.flow_runs.prefect_internals import RunContext, flow_contexts, is_entered, run_contexts, task_contexts
+from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.journal.call_path import Address, Place, Step
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
@@ -260,3 +261,31 @@ def _try(run: RunContext) -> Try:
     flow_run_id = run.flow_run.id if run.flow_run is not None else None
     number = run.flow_run.run_count if run.detached and run.flow_run is not None else serial_of[run]
     return Try(f"flow-{flow_run_id}", number)
+
+
+_borrowed: ContextVar[RecordedScope | None] = ContextVar("rh_prefect_borrowed_scope", default=None)
+
+
+@contextmanager
+def borrow(scope: RecordedScope) -> Iterator[None]:
+    """Has every paid call of a `with` block belong to a scope, whatever flow run it is made in.
+
+    Each of these calls needs a `key` of its own: a scope that is looked at from outside counts no equal calls.
+
+    Args:
+        scope: The scope, with the attempt that the calls shall count as.
+    """
+    token = _borrowed.set(scope)
+    try:
+        yield
+    finally:
+        _borrowed.reset(token)
+
+
+def borrowed_scope() -> RecordedScope | None:
+    """The scope that the caller's jobs belong to in place of their own flow run's; None where it is that one."""
+    scope = _borrowed.get()
+    if scope is None:
+        return None
+    inside = current_scope()
+    return replace(scope, task_attempt=inside.task_attempt) if inside else scope

@@ -29,7 +29,7 @@ from rh_prefect.connection import connect
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import journal_of
-from rh_prefect.flow_runs.remote_task import confirmed_end
+from rh_prefect.flow_runs.recorded_jobs import confirmed_end
 from rh_prefect.jobs.journal.job_records import JobRecords, split_job
 from rh_prefect.jobs.journal.records import Record
 from rh_prefect.jobs.suspension import Detached

@@ -25,11 +25,10 @@ from prefect.logging import get_run_logger
 from rh_prefect.connection import connect
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.call_positions import PerObject
-from rh_prefect.flow_runs.hooks import bring_home
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import journal_of
-from rh_prefect.flow_runs.scope import current_scope
-from rh_prefect.flow_runs.scope_override import borrowed_scope
+from rh_prefect.flow_runs.recorded_jobs import bring_home
+from rh_prefect.flow_runs.scope import borrowed_scope, current_scope
 from rh_prefect.flow_runs.suspended_runs import PAUSE_KEY, SUSPEND, Suspension
 from rh_prefect.jobs.journal.job_records import JobRecords, read_job, split_job
 from rh_prefect.jobs.loop_thread import LOOP

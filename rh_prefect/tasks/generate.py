@@ -19,9 +19,8 @@ from rh_prefect.custom import CustomInput
 from rh_prefect.errors import ConfigError, InputError, JobFailed, JournalError, StoreError, TransportError
 from rh_prefect.flow_runs.call_positions import PaidTask
 from rh_prefect.flow_runs.job_observer import run_observer
-from rh_prefect.flow_runs.run_contexts import flow_running_elsewhere
-from rh_prefect.flow_runs.scope import current_caller, current_scope
-from rh_prefect.flow_runs.scope_override import borrowed_scope
+from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
+from rh_prefect.flow_runs.scope import borrowed_scope, current_caller, current_scope
 from rh_prefect.flow_runs.suspension import current_suspend_group
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, loose_scope, open_scope

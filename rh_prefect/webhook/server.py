@@ -11,7 +11,7 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import SecretStr
 
 from rh_prefect.errors import ConfigError
-from rh_prefect.flow_runs.flush import drain
+from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.webhook.app import create_app
 from rh_prefect.webhook.connections import BoundedProtocol
 

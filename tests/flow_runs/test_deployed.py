@@ -8,7 +8,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
-from rh_prefect.flow_runs.run_contexts import is_deployed
+from rh_prefect.flow_runs.prefect_internals import is_deployed
 from rh_prefect.media.input_access import current_access
 
 

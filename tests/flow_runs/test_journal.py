@@ -12,8 +12,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.connection import disconnect
 from rh_prefect.errors import JournalError
-from rh_prefect.flow_runs.ended_runs import has_records
 from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.queries import has_records
 from rh_prefect.jobs.journal.job_records import jobs_of
 from tests.jobs.journal.journal_contract import PAGE, JournalContract, OpenJournal, listed, record
 from tests.support.run_inputs import RUN, RunInputs, job_keys, submitted

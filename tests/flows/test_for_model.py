@@ -18,7 +18,7 @@ from rh_prefect import catalog
 from rh_prefect.catalog import Model
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import UnknownModelError
-from rh_prefect.flow_runs.hooks import cancel_remote_jobs, finish
+from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
 from rh_prefect.flows import for_model
 from rh_prefect.flows import models as module
 from rh_prefect.flows.for_model import flow_name

@@ -22,7 +22,7 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.states import Cancelling
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.flow_runs.hooks import cancel_remote_jobs, finish
+from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
 from tests.support.prefect_server import PrefectServer
 
 ROOT = Path(__file__).parents[2]

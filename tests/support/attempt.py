@@ -22,7 +22,7 @@ from typing import Any
 from prefect import Flow
 
 from rh_prefect import flows, resume, tasks  # noqa: F401 - all that an attempt needs is imported before it forks
-from rh_prefect.flow_runs.flush import drain
+from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume import create
 from rh_prefect.jobs.loop_thread import LOOP
 from tests.support.chain import say

@@ -24,8 +24,8 @@ from pydantic import TypeAdapter
 from rh_prefect import flows, tasks  # noqa: F401 - all that a run needs is imported before the child says `ready`
 from rh_prefect.connection import connect
 from rh_prefect.flow_runs import job_observer
-from rh_prefect.flow_runs.flush import drain
-from rh_prefect.flow_runs.hooks import cancel_remote_jobs
+from rh_prefect.flow_runs.flow import cancel_remote_jobs
+from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.jobs.events import JobEvent
 

@@ -18,8 +18,8 @@ from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.queries import scope_named
-from rh_prefect.flow_runs.run_contexts import flow_running_elsewhere
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import last_attempt, open_scope
 from rh_prefect.jobs.loop_thread import LOOP

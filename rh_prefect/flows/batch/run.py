@@ -14,8 +14,7 @@ from rh_prefect.errors import ConfigError, InputError, StoreError
 from rh_prefect.flow_runs import job_observer
 from rh_prefect.flow_runs.job_observer import expect_jobs
 from rh_prefect.flow_runs.queries import RecordedScope
-from rh_prefect.flow_runs.scope import FlowScope, current_scope
-from rh_prefect.flow_runs.scope_override import borrow
+from rh_prefect.flow_runs.scope import FlowScope, borrow, current_scope
 from rh_prefect.flow_runs.suspension import Wait, open_suspend_group
 from rh_prefect.flows.batch import report as accounts
 from rh_prefect.flows.batch.executor import RowExecutor

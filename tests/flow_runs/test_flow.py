@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from prefect import Flow, flow
 
-from rh_prefect.flow_runs.flow_decorator import flow_with
+from rh_prefect.flow_runs.flow import flow_with
 
 called: list[tuple[str, str]] = []
 

@@ -1,15 +1,20 @@
-"""Prefect's run contexts: which flow runs and task runs a call is in, innermost first."""
+"""Every private use of Prefect; tried with the versions that pyproject.toml allows."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import inspect
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from contextvars import Token
 from typing import TypeAlias, TypeVar
 from uuid import UUID
 
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 
 from rh_prefect.media.input_access import ask_whether_deployed
 
@@ -93,3 +98,14 @@ def _first_each(contexts: Iterator[_C], key: Callable[[_C], UUID | None]) -> lis
     for context in contexts:
         found.setdefault(key(context), context)
     return list(found.values())
+
+
+async def drain() -> None:
+    """Waits until Prefect has sent all; at the process's end, without a server, it would try for a minute.
+
+    What no server has taken within half a minute is given up: the work itself is done by then.
+    """
+    for drained in (APILogWorker.instance().drain(), EventsWorker.drain_all()):
+        if inspect.isawaitable(drained):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(drained, 30)

@@ -1,0 +1,116 @@
+"""Acts on recorded jobs from outside of their run: confirms the end of a task, collects the outputs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from prefect.types import SecretDict
+
+from rh_prefect.blocks.lookup import RECORDED, load_storage
+from rh_prefect.blocks.storage import MediaStorage
+from rh_prefect.client import TaskView
+from rh_prefect.flow_runs.job_observer import RunObserver
+from rh_prefect.flow_runs.queries import scope_named
+from rh_prefect.jobs.accounts.poller import is_settled
+from rh_prefect.jobs.end_record import Attempt, Seen, broken_end, end_of
+from rh_prefect.jobs.engine import engine_for
+from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
+from rh_prefect.jobs.journal.records import End, Intent
+from rh_prefect.jobs.journal.scope import Scope
+from rh_prefect.jobs.outputs import manifest as manifests
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.media.store import MediaStore
+from rh_prefect.settings import get_settings
+
+_log = logging.getLogger("rh_prefect")
+
+
+async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) -> End | None:
+    """Asks RunningHub for a task's end, and records it; runs on the loop thread.
+
+    Args:
+        submit: The submit that the task came from; it has no end yet.
+        task_id: RunningHub's task id.
+        records: The job's records.
+
+    Returns:
+        The end that stands in the journal; None where RunningHub does not confirm one, or not yet.
+
+    Raises:
+        RunningHubError: It cannot be asked, or not with these credentials.
+    """
+    view = await (await RECORDED.client_for(submit.intent)).query(task_id)
+    if not is_settled(view):
+        return None
+    attempt = await _attempt(records.journal.scope, submit, view)
+    if submit.answer is not None and submit.answer.node_errors:
+        end = broken_end(submit, view, scope=attempt)
+    else:
+        end = end_of(submit, view, scope=attempt, queued=None, ran=None)
+    return await records.end(submit.n, end)
+
+
+async def _attempt(scope: str, submit: Submit, view: TaskView) -> Attempt:
+    # Who may pay for a failed job again depends on the attempt that saw it fail; a success is one in any.
+    if view.status == "SUCCESS":
+        return Seen(submit.intent.attempt)
+    # A batch's attempts have numbers of their own, above those of the flow run whose journal it uses: with that one's
+    # number the very attempt that waits for the task would pay for it again.
+    seen = await scope_named(scope)
+    return Seen(max(seen.attempt, submit.intent.attempt), seen.task_attempt)
+
+
+async def store_of(intent: Intent) -> MediaStore:
+    """The place that a job's files belong to: the one of its record, wherever `RH_OUT` points by now.
+
+    Args:
+        intent: The job's record.
+
+    Raises:
+        ConfigError: Its block is gone.
+    """
+    if intent.storage is not None or not intent.store:
+        return await load_storage(intent.storage)
+    return MediaStorage(url=intent.store, options=SecretDict(get_settings().out_options)).get_store()
+
+
+async def bring_home(view: JobView, scope: Scope) -> Result | None:
+    """Collects a job that was paid for, without submitting anything; runs on the loop thread.
+
+    Args:
+        view: The job.
+        scope: The run that it belongs to.
+
+    Returns:
+        The result; None where nothing was paid.
+    """
+    if view.last is None:
+        return None
+    intent = view.last.intent
+    store = await store_of(intent)
+    known = await _at_home(view.last, store)
+    if known is not None:
+        return known
+    engine = engine_for([await RECORDED.for_intent(intent)], settings=get_settings(), find=RECORDED.find)
+    return await engine.bring_home(intent, view.key, scope=scope, store=store, observer=RunObserver(_log, None))
+
+
+async def home_of(submit: Submit) -> Result | None:
+    """What an earlier run has brought home already of a task, for which nobody need be asked.
+
+    Args:
+        submit: The submit that made the task.
+
+    Raises:
+        RunningHubError: Its place cannot be looked at.
+    """
+    return await _at_home(submit, await store_of(submit.intent))
+
+
+async def _at_home(submit: Submit, store: MediaStore) -> Result | None:
+    name = manifests.manifest_name(submit.intent.base, submit.task_id or "")
+    known = await asyncio.to_thread(manifests.read, store, name)
+    if known is None or not await asyncio.to_thread(manifests.is_done, store, known):
+        return None
+    return known.result(store)
