@@ -30,12 +30,12 @@ for _name, _help in {
     "upscale": "Enlarge videos.",
     "score": "Give a video a voice and music.",
 }.items():
-    _run.command(f"rh_prefect.cli.run:{_name.replace('-', '_')}", name=_name, help=_help)
-app.command("rh_prefect.cli.batch:batch", help="Run a model on every row of a manifest or every file of a folder.")
+    _run.command(f"rh_prefect.cli.flows:{_name.replace('-', '_')}", name=_name, help=_help)
+app.command("rh_prefect.cli.flows:batch", help="Run a model on every row of a manifest or every file of a folder.")
 app.command(_models)
 _models.command("rh_prefect.cli.models:search", help="Find models by what they do, such as `lip sync`.")
 _models.command("rh_prefect.cli.models:show", help="Show a model's parameters, limits and price.")
-_models.command("rh_prefect.cli.refresh:refresh", help="Update this user's models or prices from a public file.")
+_models.command("rh_prefect.cli.models:refresh", help="Update this user's models or prices from a public file.")
 app.command(_jobs)
 for _name, _help in {
     "list": "List the jobs of a run, or the latest runs that have jobs.",
@@ -48,9 +48,9 @@ for _name, _help in {
 }.items():
     _jobs.command(f"rh_prefect.cli.jobs:{_name}_", name=_name, help=_help)
 app.command("rh_prefect.cli.spend:spend", help="Add up what tasks have cost.")
-app.command("rh_prefect.cli.emulator:emulator", help="Serve RunningHub's API on this machine.")
+app.command("rh_prefect.cli.serve:emulator", help="Serve RunningHub's API on this machine.")
 app.command(_webhook)
-_webhook.command("rh_prefect.cli.webhook:serve_", name="serve", help="Serve the receiver in the foreground.")
+_webhook.command("rh_prefect.cli.serve:serve_", name="serve", help="Serve the receiver in the foreground.")
 app.command("rh_prefect.cli.doctor:doctor", help="Check key, site, account, storage and Prefect, and say what to do.")
 
 
@@ -144,7 +144,7 @@ def _said(error: BaseException) -> str | None:
     httpx = sys.modules.get("httpx")
     if httpx is None or not isinstance(error, httpx.HTTPError | httpx.InvalidURL):
         return None
-    from rh_prefect.cli.api import prefect_failed
+    from rh_prefect.cli.servers import prefect_failed
 
     return prefect_failed(error)
 

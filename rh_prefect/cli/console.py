@@ -1,22 +1,33 @@
-"""What a person sees while a flow runs in this terminal, and after."""
+"""What the terminal shows of a run or a batch while it runs, and after."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from decimal import ROUND_CEILING, Decimal
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from prefect.settings import PREFECT_UI_URL
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from rh_prefect.flow_runs import job_observer
 from rh_prefect.flow_runs.run_status import ENDED, RunStatus
+from rh_prefect.flows.batch import progress as batches
+from rh_prefect.flows.batch.report import Item
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.costs import Costs
+
+if TYPE_CHECKING:
+    from rh_prefect.flows.batch import BatchReport
 
 _MARKS = {"succeeded": "✓", "reused": "✓", "failed": "✗", "unknown": "?", "cancelled": "-"}
 _SHOWN = {"submitted", "adopted", "waiting", "moved", *ENDED}
@@ -131,3 +142,145 @@ def _files(result: Any) -> list[tuple[str, str]]:
 
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
+
+
+_EVERY = 10.0
+"""Seconds between two lines where there is no terminal to rewrite one on."""
+
+_TOLD = 3
+"""How many rows of one reason are told one by one."""
+
+
+class BatchConsole:
+    """Watches the one batch of this process."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        """Starts with nothing seen.
+
+        Args:
+            words: The command, for the way back.
+        """
+        self._words = words
+        self._progress: batches.Progress | None = None
+        self._console = Terminal(highlight=False, soft_wrap=True)
+        self._live = Live(
+            console=self._console, get_renderable=lambda: Text(self._line()), refresh_per_second=4, transient=True
+        )
+        self._tasks: dict[str, str] = {}
+        self._news: set[str] = set()
+        self._flow_run_id = ""
+        self._next = 0.0
+        self._reasons: Counter[str] = Counter()
+
+    def __enter__(self) -> Self:
+        job_observer.listeners.append(self._hear)
+        batches.listeners.append(self._take)
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+        with suppress(ValueError):  # it was dropped, since nobody could read it
+            batches.listeners.remove(self._take)
+        job_observer.listeners.remove(self._hear)
+        if kind is not None and not isinstance(error, Exception):
+            self._say_how_to_go_on()
+
+    def started(self, flow_run_id: str) -> None:
+        """Says which flow run it is."""
+        self._flow_run_id = flow_run_id
+        self._console.print(f"flow run {flow_run_id}")
+
+    def summary(self, account: BatchReport) -> None:
+        """Says what became of it."""
+        for reason, times in self._reasons.items():
+            if times > _TOLD:
+                self._say(f"{times - _TOLD} more rows: {reason}")
+        self._say(f"batch {account.batch}: {account}", style="bold")
+        self._say(f"each item: {account.csv_uri}")
+        if account.not_started:
+            how = "whose price is not known, without" if account.budget is None else "with a larger"
+            self._say(f"do what was not started, {how} --budget: {self._command(_with_budget(self._words, account))}")
+        elif not account.is_complete:
+            self._say(f"do what is missing: {self._command()}")
+
+    def _hear(self, event: JobEvent) -> None:
+        if event.state == "moved":
+            # Of each job that was on its way to that account; one line tells it.
+            if event.message not in self._news:
+                self._news.add(event.message)
+                self._say(event.message)
+        elif event.state in ENDED:
+            self._tasks.pop(event.job, None)
+        elif event.task_id:
+            self._tasks[event.job] = event.task_id
+
+    def _take(self, progress: batches.Progress, item: Item | None) -> None:
+        self._progress = progress
+        if item is None:
+            earlier = f", {progress.earlier} of them done earlier" if progress.earlier else ""
+            self._say(f"batch {progress.batch}: {progress.total} rows{earlier}")
+        elif item.state != "done":
+            self._tell(item)
+        if not self._console.is_terminal and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _EVERY
+            self._say(self._line())
+
+    def _tell(self, item: Item) -> None:
+        reason = f"{item.state}: {item.why}"
+        self._reasons[reason] += 1
+        if self._reasons[reason] <= _TOLD:
+            label = f" ({item.label})" if item.label else ""
+            self._say(f"row {item.row}{label}: {reason}")
+
+    def _say(self, line: str, *, style: str | None = None) -> None:
+        # Half an emoji, or a file's name that is no UTF-8, can be shown and not printed.
+        self._console.print(line.encode("utf-8", "backslashreplace").decode(), style=style, markup=False)
+
+    def _line(self) -> str:
+        return "…" if self._progress is None else line_of(self._progress)
+
+    def _command(self, words: Sequence[str] | None = None) -> str:
+        return shlex.join(["rh-prefect", *(words or self._words)])
+
+    def _say_how_to_go_on(self) -> None:
+        for job, task in sorted(self._tasks.items()):
+            print(f"still runs at RunningHub: task {task}  {job}", file=sys.stderr)
+        print(f"resume (nothing is billed twice): {self._command()}", file=sys.stderr)
+        if self._flow_run_id:
+            print(f"or cancel what still runs:       rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
+
+
+def _with_budget(words: Sequence[str], account: BatchReport) -> list[str]:
+    """The command with the least budget that suffices for what was not started, or without one."""
+    others = [word for before, word in zip(["", *words], words) if "--budget" not in (before, word.partition("=")[0])]
+    if account.budget is None:
+        return others
+    return [*others, "--budget", str(account.budget.quantize(Decimal("0.01"), ROUND_CEILING))]
+
+
+def line_of(progress: batches.Progress) -> str:
+    """Says in one line how far a batch is.
+
+    Args:
+        progress: Its counts.
+    """
+    others = {
+        "not started": progress.not_started,
+        "unknown": progress.ended["unknown"],
+        "cancelled": progress.ended["cancelled"],
+    }
+    counts = {"done": progress.done, "running": progress.running, "queued": progress.queued, "failed": progress.failed}
+    counts |= {name: count for name, count in others.items() if count}
+    left = [] if progress.seconds_left is None else [f"about {_time(progress.seconds_left)} left"]
+    return " · ".join([*(f"{name} {count}" for name, count in counts.items()), f"spent {progress.spent}", *left])
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

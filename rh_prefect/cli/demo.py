@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from rh_prefect.cli import subprocesses
-from rh_prefect.cli.argument_checks import check_call
-from rh_prefect.cli.run import Shots
+from rh_prefect.cli import servers
+from rh_prefect.cli.arguments import check_call
+from rh_prefect.cli.flows import Shots
 
 PROMPT = "A lighthouse above a stormy sea at dawn, gulls in the wind"
 NARRATION = "Far out, where the land ends, a light keeps watch. Night after night it tells the ships the way home."
@@ -32,13 +32,13 @@ def demo(
     folder = folder.resolve()
     print(f"makes a film in {folder}, on Prefect's own server and an emulator of RunningHub")
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(subprocesses.prefect_server(folder / "prefect"))
+        url = stack.enter_context(servers.prefect_server(folder / "prefect"))
         settings = stack.enter_context(
-            subprocesses.emulator(folder, "--clock", "real", "--factor", "20", "--long-side", "640", "--fps", "24")
+            servers.emulator(folder, "--clock", "real", "--factor", "20", "--long-side", "640", "--fps", "24")
         )
         # Before Prefect is imported: it reads its settings once.
         os.environ.update(
-            subprocesses.QUIET,
+            servers.QUIET,
             PREFECT_API_URL=url,
             PREFECT_HOME=str(folder / "prefect"),
             RH_OUT=str(folder / "out"),
@@ -55,7 +55,7 @@ def demo(
 
 
 def _film(prompt: str, shots: int) -> Any:
-    from rh_prefect.cli.run import run_flow
+    from rh_prefect.cli.flows import run_flow
 
     narration = NARRATION if prompt == PROMPT else prompt
     return run_flow("film", {"prompt": prompt, "narration": narration, "shots": shots})

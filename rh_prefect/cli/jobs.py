@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from rh_prefect.cli.api import api_of_earlier_runs, is_configured
+from rh_prefect.cli.servers import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, RunningHubError, TaskNotFound
 from rh_prefect.jobs import admin
 from rh_prefect.jobs.events import what_of

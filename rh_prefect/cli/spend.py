@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from rh_prefect.cli.api import api_of_earlier_runs, is_configured
+from rh_prefect.cli.servers import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, JournalError
 from rh_prefect.settings import get_settings
 
