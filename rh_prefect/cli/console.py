@@ -21,7 +21,7 @@ from rich.text import Text
 
 from rh_prefect.flow_runs import job_observer
 from rh_prefect.flow_runs.run_status import ENDED, RunStatus
-from rh_prefect.flows.batch import progress as batches
+from rh_prefect.flows.batch import executor as batches
 from rh_prefect.flows.batch.report import Item
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.costs import Costs

@@ -16,7 +16,7 @@ from rh_prefect.cli.arguments import check_batch, check_call
 from rh_prefect.cli.console import line_of
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError
-from rh_prefect.flows.batch.progress import Progress
+from rh_prefect.flows.batch.executor import Progress
 from rh_prefect.flows.batch.report import Item
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.costs import Costs

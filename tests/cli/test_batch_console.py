@@ -11,7 +11,7 @@ import pytest
 from rh_prefect.cli.console import BatchConsole
 from rh_prefect.flow_runs import job_observer
 from rh_prefect.flows.batch import BatchReport
-from rh_prefect.flows.batch.progress import Progress
+from rh_prefect.flows.batch.executor import Progress
 from rh_prefect.flows.batch.report import Item
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.costs import Costs

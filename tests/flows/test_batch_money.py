@@ -18,7 +18,7 @@ from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import recorded_scope
 from rh_prefect.flows import batch
 from rh_prefect.flows.batch import BatchReport
-from rh_prefect.flows.batch import progress as batches
+from rh_prefect.flows.batch import executor as batches
 from rh_prefect.flows.batch.report import Item
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP

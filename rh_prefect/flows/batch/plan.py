@@ -15,7 +15,7 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
 from rh_prefect.errors import InputError
-from rh_prefect.flows.batch.row_source import Row, Source, trouble
+from rh_prefect.flows.batch.rows import Row, Source, trouble
 from rh_prefect.jobs.options import Options
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.source import identity_uri, shown

@@ -17,14 +17,11 @@ from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.scope import FlowScope, borrow, current_scope
 from rh_prefect.flow_runs.suspension import Wait, open_suspend_group
 from rh_prefect.flows.batch import report as accounts
-from rh_prefect.flows.batch.executor import RowExecutor
-from rh_prefect.flows.batch.file_stamps import mark_of
-from rh_prefect.flows.batch.journal_lookup import filled_in
+from rh_prefect.flows.batch.executor import Progress, RowExecutor
 from rh_prefect.flows.batch.plan import ChainStep, InvalidRow, Plan, Work, make_plan
-from rh_prefect.flows.batch.progress import Progress
-from rh_prefect.flows.batch.report import BatchReport, Item
-from rh_prefect.flows.batch.row_source import Given, Source, open_source
-from rh_prefect.flows.batch.state import batch_id, enter, find_state_place
+from rh_prefect.flows.batch.report import BatchReport, Item, filled_in
+from rh_prefect.flows.batch.rows import Given, Source, open_source
+from rh_prefect.flows.batch.state import batch_id, enter, find_state_place, mark_of
 from rh_prefect.jobs.in_flight import REQUESTED_KEYS
 from rh_prefect.jobs.journal.budget import SpendTracker, spend_tracker_of
 from rh_prefect.jobs.journal.journal import Journal

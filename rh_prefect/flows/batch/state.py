@@ -11,18 +11,20 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rh_prefect.errors import ConfigError, JournalError
+from rh_prefect.errors import ConfigError, JournalError, MediaError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import BATCH, FIRST_OF_A_BATCH, RecordedScope, recorded_scope
 from rh_prefect.flow_runs.scope import FlowScope
+from rh_prefect.flows.batch.plan import Stage
 from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
+from rh_prefect.media.source import look
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 
@@ -215,3 +217,45 @@ async def _check(lender: State, batch: str, files: FolderJournal) -> None:
 async def _note(state: State, batch: str, here: FlowScope) -> None:
     """Tells the flow run where it works, so that its cancellation cancels there."""
     await here.journal.create(f"{BATCH}-{batch}-{state.attempt}", state.model_dump(mode="json"))
+
+
+def mark_of(
+    stages: Sequence[Stage],
+    params: Sequence[Mapping[str, object]],
+    *,
+    options_for: Callable[[str], Mapping[str, object]],
+) -> str:
+    """Marks a row's files by the state that their places say. Where it is another, the row's jobs look at the content.
+
+    Args:
+        stages: The chain.
+        params: The parameters of each step.
+        options_for: Gives fsspec's storage options for a file.
+
+    Returns:
+        16 hex digits; empty where the row has no file that could change.
+    """
+    found = [
+        _state(one, options_for)
+        for stage, step in zip(stages, params)
+        for param in stage.model.media_params
+        for one in _addresses(step.get(param.name))
+    ]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16] if found else ""
+
+
+def _addresses(value: object) -> Iterator[str]:
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from _addresses(one)
+    elif isinstance(value, str):
+        yield value
+
+
+def _state(address: str, options_for: Callable[[str], Mapping[str, object]]) -> str:
+    """A file's state; never the same twice where its place does not say it."""
+    try:
+        stamp = look(address, options=options_for(address)).stamp
+    except MediaError:
+        stamp = None
+    return stamp.text if stamp is not None else uuid.uuid4().hex

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.flows.batch.journal_lookup import filled_in
-from rh_prefect.flows.batch.report import Item
+from rh_prefect.flows.batch.report import Item, filled_in
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.journal import FolderJournal
