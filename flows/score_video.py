@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect import flow, generate, models
-from rh_prefect.flows.score import score
+from rh_prefect.flows.soundtrack import score
 from rh_prefect.tasks import Film
 
 

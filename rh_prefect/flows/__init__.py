@@ -1,12 +1,11 @@
 """Composed flows: each a sentence of paid steps, with parameters that make a form in the dashboard."""
 
-from rh_prefect.flows.any_model import any_model
 from rh_prefect.flows.batch import batch
 from rh_prefect.flows.film import FilmResult, film
-from rh_prefect.flows.for_model import for_model
 from rh_prefect.flows.image_to_video import image_to_video
+from rh_prefect.flows.models import any_model, for_model
 from rh_prefect.flows.reconcile import reconcile
-from rh_prefect.flows.score import score
+from rh_prefect.flows.soundtrack import score
 from rh_prefect.flows.upscale import upscale
 
 __all__ = ["FilmResult", "any_model", "batch", "film", "for_model", "image_to_video", "reconcile", "score", "upscale"]

@@ -1,12 +1,111 @@
-"""One flow per model, built on first use: the entrypoint of a deployment that needs no file of its own.
+"""Flows that run one model: `any_model`, and one flow per model, built on first use.
 
-prefect deploy rh_prefect.flows.models.z_image_turbo --name desk --pool media
+A deployment of a model's flow needs no file of its own:
+`prefect deploy rh_prefect.flows.models.z_image_turbo --name desk --pool media`
 """
 
 from __future__ import annotations
 
-from rh_prefect.catalog import get, models, nearest
-from rh_prefect.flows.for_model import ModelFlow, for_model
+import inspect
+import re
+from collections.abc import Coroutine
+from threading import RLock
+from typing import Annotated, Any, Literal
+
+from prefect import Flow
+from pydantic import Field, WithJsonSchema
+
+from rh_prefect.catalog import Model, Param, get, models, nearest
+from rh_prefect.catalog.descriptions import docstring
+from rh_prefect.catalog.input_classes import type_of
+from rh_prefect.flow_runs.flow import flow
+from rh_prefect.flows.steps import Budget, MaxAttempts
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.media.media import MediaInput
+from rh_prefect.models import any_input
+from rh_prefect.tasks import endpoints
+from rh_prefect.tasks.for_model import RETURNS, Endpoint, option_docs, options
+from rh_prefect.tasks.generate import generate
+
+HOME = "rh_prefect.flows.models"
+"""Where every model's flow can be imported from."""
+
+ModelFlow = Flow[..., Coroutine[Any, Any, Result]]
+
+_FileBox = Annotated[MediaInput, WithJsonSchema({"type": "string"})]
+"""A file in a form: one text box for a path, a URI or a link; a flow that calls this one may give a result."""
+
+_OPTIONS = ("label", "reuse", "credentials", "storage")
+"""The options of `generate` that a form offers; the others are for code."""
+
+_LOCK = RLock()
+_made: dict[str, ModelFlow] = {}
+
+
+def for_model(name: str) -> ModelFlow:
+    """Gives the flow of a model; the same one each time.
+
+    It can be deployed by name, without any file of your own: its entrypoint is
+    `rh_prefect.flows.models.kling_v2_6_pro_image_to_video`.
+
+    Args:
+        name: Any of the model's names.
+
+    Raises:
+        UnknownModelError: There is no such model.
+    """
+    model = get(name)
+    with _LOCK:
+        if model.name not in _made:
+            _made[model.name] = _build(model)
+        return _made[model.name]
+
+
+def flow_name(model: Model) -> str:
+    """Names the flow of a model: as the model, without the characters that Prefect refuses.
+
+    Args:
+        model: The model.
+    """
+    return re.sub(r"[/%&<>]", "-", model.name)
+
+
+def _build(model: Model) -> ModelFlow:
+    task: Endpoint[...] = getattr(endpoints, model.snake_name)
+
+    async def run(**given: Any) -> Result:
+        result: Result = await task(**given)
+        return result
+
+    run.__module__, run.__name__, run.__qualname__ = HOME, model.snake_name, model.snake_name
+    chosen = {name: option_docs()[name] for name in _OPTIONS}
+    run.__doc__ = docstring(model, options=chosen, returns=RETURNS)
+    run.__signature__ = _signature(model)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
+    return flow(name=flow_name(model))(run)
+
+
+def _signature(model: Model) -> inspect.Signature:
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    params = [
+        inspect.Parameter(param.name, keyword, default=_default(param), annotation=_annotation(param))
+        for param in model.params
+    ]
+    return inspect.Signature([*params, *(options()[name] for name in _OPTIONS)], return_annotation=Result)
+
+
+def _default(param: Param) -> object:
+    if param.default is not None:
+        return param.wire_default
+    return inspect.Parameter.empty if param.required else None
+
+
+def _annotation(param: Param) -> Any:
+    if param.type == "enum" and len(param.options) == 1 and not param.multiple:
+        # Pydantic makes a constant of a single choice, for which the dashboard has no field.
+        only: Any = Literal.__getitem__(param.options)
+        return Annotated[only, WithJsonSchema({"enum": list(param.options), "type": "string"})]
+    kind = type_of(param, _FileBox)
+    return kind if param.required or param.default is not None else kind | None
 
 
 def __getattr__(name: str) -> ModelFlow:
@@ -21,3 +120,38 @@ def __getattr__(name: str) -> ModelFlow:
 
 def __dir__() -> list[str]:
     return sorted(model.snake_name for model in models())
+
+
+@flow(name="any-model")
+async def any_model(
+    model: Annotated[str, Field(min_length=1)],
+    params: dict[str, Any],
+    is_custom: bool = False,
+    price: Annotated[float, Field(gt=0)] | None = None,
+    label: str | None = None,
+    budget: Budget | None = None,
+    max_attempts: MaxAttempts = 3,
+    credentials: str | None = None,
+    storage: str | None = None,
+) -> Result:
+    """Runs one model.
+
+    Args:
+        model: Any name of a model, or an endpoint, as in luma/uni-9/text-to-image.
+        params: Its parameters. A file is written as {"file": "s3://bucket/photo.jpg"}.
+        is_custom: Whether it is an endpoint that the catalogue does not know; only its files are checked.
+        price: What a call of such an endpoint costs, for the budget; empty asks RunningHub.
+        label: A name for the output, in its file's name.
+        budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
+        max_attempts: How many tasks the job may pay for until the run is run again by hand, failed ones included.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
+        storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
+    """
+    return await generate(
+        any_input(model, params, is_custom=is_custom, price=price),
+        label=label,
+        budget=budget,
+        max_attempts=max_attempts,
+        credentials=credentials,
+        storage=storage,
+    )
