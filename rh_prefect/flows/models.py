@@ -24,8 +24,8 @@ from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import MediaInput
 from rh_prefect.models import any_input
 from rh_prefect.tasks import endpoints
-from rh_prefect.tasks.for_model import RETURNS, Endpoint, option_docs, options
 from rh_prefect.tasks.generate import generate
+from rh_prefect.tasks.model_task import RETURNS, Endpoint, option_docs, options
 
 HOME = "rh_prefect.flows.models"
 """Where every model's flow can be imported from."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from threading import RLock
 
 from rh_prefect.catalog import get, models, nearest
-from rh_prefect.tasks.for_model import Endpoint, build
+from rh_prefect.tasks.model_task import Endpoint, build
 
 _LOCK = RLock()
 

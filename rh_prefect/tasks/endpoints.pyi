@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Literal, ParamSpec
 
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.tasks.for_model import Endpoint, File
+from rh_prefect.tasks.model_task import Endpoint, File
 
 P = ParamSpec("P")
 

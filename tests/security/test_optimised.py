@@ -9,8 +9,8 @@ import textwrap
 
 import pytest
 
-from rh_prefect.tasks.for_model import option_docs, options
 from rh_prefect.tasks.generate import generate
+from rh_prefect.tasks.model_task import option_docs, options
 
 SCRIPT = """
 import importlib, pkgutil, sys

@@ -27,7 +27,7 @@ from rh_prefect.errors import InputError, MediaError
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import endpoints, generate
-from rh_prefect.tasks.for_model import Omitted, build, options, signature
+from rh_prefect.tasks.model_task import Omitted, build, options, signature
 from tests.support import samples
 from tests.support.smallest import small_emulator
 

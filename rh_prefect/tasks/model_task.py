@@ -9,16 +9,7 @@ from functools import cache
 from importlib import import_module
 from os import PathLike
 from types import GenericAlias
-from typing import (
-    Annotated,
-    Any,
-    Final,
-    Generic,
-    ParamSpec,
-    TypeAlias,
-    TypeVar,
-    get_origin,
-)
+from typing import Annotated, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, get_origin
 
 from rh_prefect.catalog import Model, Param
 from rh_prefect.catalog.descriptions import docstring
