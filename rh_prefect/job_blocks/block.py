@@ -73,7 +73,7 @@ class RunningHubJob(JobBlock[Result], ABC):
     async def _start(self, overrides: Mapping[str, Any], place: Place) -> RunningHubJobRun:
         # Heavy, and needed by none who only looks a block type up, as Prefect's server does at its start.
         from rh_prefect.job_blocks.job_start import start
-        from rh_prefect.tasks.platform import JobOptions
+        from rh_prefect.jobs.options import JobOptions
 
         given = dict(overrides)
         scope = given.pop("scope", None)

@@ -12,7 +12,7 @@ from rh_prefect.job_blocks.block import RunningHubJob
 from rh_prefect.workflows import InstanceType
 
 if TYPE_CHECKING:
-    from rh_prefect.tasks.platform import JobOptions
+    from rh_prefect.jobs.options import JobOptions
 
     class GraphOverrides(JobOptions, total=False):
         """What a run can be given; `nodes` are laid over the saved ones, all else replaces them."""

@@ -13,8 +13,8 @@ from rh_prefect.job_blocks.block import DOCUMENTATION, LOGO, RunningHubJob
 from rh_prefect.job_blocks.job_run import RunningHubJobRun
 
 if TYPE_CHECKING:
+    from rh_prefect.jobs.options import JobOptions
     from rh_prefect.models import ModelInput
-    from rh_prefect.tasks.platform import JobOptions
 
     class ModelOverrides(JobOptions, total=False):
         """What a run of a model can be given; `params` are laid over the saved ones, all else replaces them."""

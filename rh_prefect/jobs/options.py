@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, TypeAlias, get_args
 
+from typing_extensions import TypedDict
+
 from rh_prefect.custom import CustomInput
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.scope import Scope
@@ -22,6 +24,20 @@ LONGEST_LABEL = 1000
 Reuse = Literal["never", "always"]
 Asked: TypeAlias = ModelInput | CustomInput | WorkflowInput | AppInput | QuickCreateInput | GraphInput
 """What can be asked for."""
+
+
+class JobOptions(TypedDict, total=False):
+    """The options of every paid task; see `Options`."""
+
+    label: str | None
+    reuse: Reuse
+    on_unknown: Literal["raise", "resubmit"]
+    max_attempts: int
+    budget: float | None
+    deadline: float | None
+    credentials: str | None
+    storage: str | None
+    key: str | None
 
 
 @dataclass(frozen=True, slots=True)

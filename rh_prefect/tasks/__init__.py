@@ -1,4 +1,4 @@
-"""Prefect tasks: one paid job, many, the platform's endpoints, and the cutting of a film."""
+"""Prefect tasks: paid jobs, one or many, the calls of RunningHub's platform, and the editing of a film."""
 
 from __future__ import annotations
 
@@ -10,39 +10,43 @@ from rh_prefect.tasks.concurrent import generate_many
 from rh_prefect.tasks.generate import generate
 
 if TYPE_CHECKING:
-    from rh_prefect.tasks.platform import (
-        account_status,
-        app_call_example,
-        cancel_task,
+    from rh_prefect.tasks.files import (
         create_asset_group,
         delete_asset,
         delete_asset_group,
-        list_api_keys,
-        list_apps,
         list_asset_groups,
         list_assets,
-        list_resources,
         price_preview,
         query_asset,
         query_asset_group,
-        query_task,
-        queue_status,
-        quick_create,
-        quick_create_styles,
         register_asset,
-        resend_webhook,
-        run_app,
-        run_graph,
-        run_workflow,
-        task_outputs_v1,
-        task_status_v1,
         update_asset,
         update_asset_group,
         upload_file,
         upload_file_legacy,
         upload_lora,
+    )
+    from rh_prefect.tasks.platform import (
+        account_status,
+        app_call_example,
+        cancel_task,
+        list_api_keys,
+        list_apps,
+        list_resources,
+        query_task,
+        queue_status,
+        quick_create_styles,
+        resend_webhook,
+        task_outputs_v1,
+        task_status_v1,
         webhook_detail,
         workflow_json,
+    )
+    from rh_prefect.tasks.workflows import (
+        quick_create,
+        run_app,
+        run_graph,
+        run_workflow,
     )
 
 __all__ = [
@@ -90,7 +94,8 @@ if not TYPE_CHECKING:  # a type checker reads the imports above, and would take 
     def __getattr__(name: str) -> Any:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module("rh_prefect.tasks.platform"), name)
+        modules = (import_module(f"rh_prefect.tasks.{module}") for module in ("files", "platform", "workflows"))
+        value = globals()[name] = next(getattr(module, name) for module in modules if hasattr(module, name))
         return value
 
 

@@ -10,8 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from rh_prefect import flow, models
 from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.tasks import generate
-from rh_prefect.tasks.platform import run_workflow
+from rh_prefect.tasks import generate, run_workflow
 
 MODULE = "tests.e2e.flows"
 

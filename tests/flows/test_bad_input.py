@@ -9,7 +9,7 @@ import pytest
 from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import MediaError
-from rh_prefect.flows import film, upscale
+from rh_prefect.flows import film, score, upscale
 from rh_prefect.flows.steps import LONGEST_MUSIC
 from tests.support import samples
 

@@ -19,6 +19,7 @@ from rh_prefect.catalog import Model
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import UnknownModelError
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
+from rh_prefect.flows import for_model
 from rh_prefect.flows import models as module
 from rh_prefect.flows.models import flow_name
 from rh_prefect.jobs.outputs.result import Result

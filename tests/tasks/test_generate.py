@@ -16,9 +16,8 @@ from rh_prefect.errors import AmbiguousCall, InputError, JobFailed, SubmissionUn
 from rh_prefect.jobs.in_flight import REQUESTED_KEYS
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
-from rh_prefect.tasks import generate, generate_many
+from rh_prefect.tasks import generate, generate_many, run_workflow
 from rh_prefect.tasks.generate import run_name
-from rh_prefect.tasks.platform import run_workflow
 from tests.support import samples
 
 

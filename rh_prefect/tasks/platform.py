@@ -1,0 +1,368 @@
+"""RunningHub's platform as tasks: the account, the library, workflows, apps, tasks and webhooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, ParamSpec, TypeAlias, TypeVar, get_args
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from rh_prefect.blocks.lookup import load_engine
+from rh_prefect.client import Account as AccountFacts
+from rh_prefect.client import (
+    ApiKey,
+    App,
+    AppListing,
+    AppSort,
+    Client,
+    Page,
+    QueueStatus,
+    Resource,
+    ResourceKind,
+    Style,
+    TaskView,
+    WebhookEvent,
+)
+from rh_prefect.errors import ConnectFailed, InputError, TransportError
+from rh_prefect.flow_runs.call_positions import PaidTask
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.settings import get_settings
+from rh_prefect.tasks.generate import paid_task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+Body: TypeAlias = Callable[P, Coroutine[Any, Any, R]]
+CanHelp: TypeAlias = Callable[[Task[..., Any], TaskRun, State[Any]], Coroutine[Any, Any, bool]]
+
+
+async def ask(
+    question: Callable[[Client], Coroutine[Any, Any, T]], credentials: str | None, *, of_task: str | None = None
+) -> T:
+    """Asks on the package's loop thread, over the connections that its jobs use.
+
+    Args:
+        question: What to ask of the account's client.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
+        of_task: The task that it is about: of several accounts the one that has it is asked, else the first.
+
+    Returns:
+        The answer.
+    """
+    payer = await load_engine(credentials)
+
+    async def asked() -> T:
+        pool = payer.pool
+        member = pool.members[0] if pool.is_one or of_task is None else await pool.having(of_task)
+        return await question(member.client)
+
+    return await LOOP.call(asked())
+
+
+def repeatable(name: str | Callable[[], str]) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
+    """Makes a task of what may be asked again where no answer came: a question, an upload.
+
+    Args:
+        name: What its runs are called, with its parameters in braces; or what says so.
+    """
+    return _task(name, unanswered)
+
+
+def once(name: str) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
+    """Makes a task of what is asked again only where it never left this machine, since it makes or ends something.
+
+    Args:
+        name: What its runs are called, with its parameters in braces.
+    """
+    return _task(name, undelivered)
+
+
+def paid(name: str) -> Callable[[Body[P, Result]], PaidTask[P]]:
+    """Makes a task of a paid job, retried as `generate` is: the journal keeps every retry from paying twice.
+
+    Args:
+        name: What its runs are called, with its parameters in braces.
+    """
+    return paid_task(name=None, run_name=name)
+
+
+def _task(name: str | Callable[[], str], may_help: CanHelp) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
+    def made(body: Body[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
+        wrap = task(
+            task_run_name=name,
+            # What was true a moment ago is not what was asked for.
+            cache_policy=NO_CACHE,
+            retries=2,
+            retry_delay_seconds=[2, 10],
+            retry_jitter_factor=0.5,
+            retry_condition_fn=may_help,
+        )
+        return wrap(body)
+
+    return made
+
+
+async def unanswered(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
+    """Tells whether RunningHub gave no usable answer: asked again, it may."""
+    return isinstance(await state.aresult(raise_on_failure=False), TransportError)
+
+
+async def undelivered(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
+    """Tells whether the request never left this machine."""
+    return isinstance(await state.aresult(raise_on_failure=False), ConnectFailed)
+
+
+def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Checks a word before anything is sent.
+
+    Args:
+        name: The parameter.
+        value: What was given.
+        allowed: What it may be.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    if value not in allowed:
+        raise InputError(f"{name} cannot be {value!r}; it can be {', '.join(allowed)}. Nothing was sent.")
+
+
+def words(name: str, value: object) -> str:
+    """Checks a text that must say something before anything is sent.
+
+    Args:
+        name: The parameter.
+        value: What was given.
+
+    Returns:
+        The text.
+
+    Raises:
+        InputError: It is empty, or no text.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{name} must be a text that says something, not {value!r}. Nothing was sent.")
+    return value
+
+
+@repeatable("account status")
+async def account_status(*, credentials: str | None = None) -> AccountFacts:
+    """Reads what the account holds; costs nothing.
+
+    Args:
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+    """
+    return await ask(lambda client: client.account(), credentials)
+
+
+@repeatable("queue status")
+async def queue_status(*, credentials: str | None = None) -> QueueStatus:
+    """Reads how many tasks the key may run, runs and has waiting; costs nothing.
+
+    Args:
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+    """
+    return await ask(lambda client: client.queue_status(), credentials)
+
+
+@repeatable("list of API keys")
+async def list_api_keys(*, credentials: str | None = None) -> tuple[ApiKey, ...]:
+    """Lists the account's keys, masked, with what each may spend and has spent; costs nothing.
+
+    Args:
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+    """
+    return await ask(lambda client: client.platform.api_keys(), credentials)
+
+
+@repeatable("{kind} resources, page {page}")
+async def list_resources(
+    kind: ResourceKind,
+    *,
+    name: str = "",
+    base_models: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    page: int = 1,
+    size: int = 50,
+    credentials: str | None = None,
+) -> Page[Resource]:
+    """Searches the public models that loader nodes can name, a page at a time; costs nothing.
+
+    Args:
+        kind: UNET, CHECKPOINT, LORA or GGUF.
+        name: A part of its name.
+        base_models: Only those made for one of these.
+        tags: Only those with one of these tags, by their ids.
+        page: From 1.
+        size: 50 at most.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+
+    Returns:
+        The page; `node_model_name` is what a loader node takes.
+
+    Raises:
+        InputError: There is no such kind or page; nothing was sent.
+    """
+    one_of("kind", kind, get_args(ResourceKind))
+    return await ask(
+        lambda client: client.platform.resources(
+            kind, name=name, base_models=base_models, tags=tags, page=page, size=size
+        ),
+        credentials,
+    )
+
+
+@repeatable("graph of workflow {workflow_id}")
+async def workflow_json(workflow_id: str, *, credentials: str | None = None) -> dict[str, Any]:
+    """Reads a saved workflow's graph in ComfyUI's API format; costs nothing.
+
+    Args:
+        workflow_id: RunningHub's id of the workflow.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+    """
+    return await ask(lambda client: client.workflows.json(workflow_id), credentials)
+
+
+@repeatable("call example of app {webapp_id}")
+async def app_call_example(webapp_id: str, *, credentials: str | None = None) -> App:
+    """Reads what an AI app takes, with the options of its lists; costs nothing.
+
+    Args:
+        webapp_id: RunningHub's id of the app.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+    """
+    return await ask(lambda client: client.apps.demo(webapp_id), credentials)
+
+
+@repeatable("{sort} apps, page {page}")
+async def list_apps(
+    *,
+    sort: AppSort = "RECOMMEND",
+    days: int = 7,
+    page: int = 1,
+    size: int = 50,
+    credentials: str | None = None,
+) -> Page[AppListing]:
+    """Lists public AI apps, a page at a time; costs nothing.
+
+    Args:
+        sort: RECOMMEND, HOTTEST or NEWEST.
+        days: How far back HOTTEST looks; the other orders do without.
+        page: From 1.
+        size: 50 at most.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+
+    Returns:
+        The page; `has_next` says whether there is another.
+
+    Raises:
+        InputError: There is no such order or page; nothing was sent.
+    """
+    one_of("sort", sort, get_args(AppSort))
+    return await ask(lambda client: client.apps.list(sort=sort, days=days, page=page, size=size), credentials)
+
+
+@repeatable("styles of quick create {webapp_id}")
+async def quick_create_styles(webapp_id: str, *, kind: int = 2, credentials: str | None = None) -> tuple[Style, ...]:
+    """Lists the styles that a module of quick create offers; costs nothing.
+
+    Args:
+        webapp_id: The module's id.
+        kind: Its `type`; 2 in every published sample.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+    """
+    return await ask(lambda client: client.quick_create.params(webapp_id, kind=kind), credentials)
+
+
+@repeatable("query of task {task_id}")
+async def query_task(task_id: str, *, credentials: str | None = None) -> TaskView:
+    """Reads how a task stands, with its outputs and its cost; costs nothing.
+
+    Args:
+        task_id: RunningHub's task id.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+    """
+    return storable(await ask(lambda client: client.query(task_id), credentials, of_task=task_id))
+
+
+@repeatable("v1 status of task {task_id}")
+async def task_status_v1(task_id: str, *, credentials: str | None = None) -> TaskView:
+    """Reads a task's status, and no more than that, by the deprecated v1 endpoint; `query_task` says more.
+
+    Args:
+        task_id: RunningHub's task id.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+    """
+    return storable(await ask(lambda client: client.workflows.status_v1(task_id), credentials, of_task=task_id))
+
+
+@repeatable("v1 outputs of task {task_id}")
+async def task_outputs_v1(task_id: str, *, credentials: str | None = None) -> TaskView:
+    """Reads a task's outputs by the deprecated v1 endpoint; queued, running and failed are states, not errors.
+
+    Args:
+        task_id: RunningHub's task id.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+    """
+    return storable(await ask(lambda client: client.workflows.outputs_v1(task_id), credentials, of_task=task_id))
+
+
+@once("cancel of task {task_id}")
+async def cancel_task(task_id: str, *, credentials: str | None = None) -> None:
+    """Cancels a task; what it has cost by then stays paid.
+
+    Args:
+        task_id: RunningHub's task id.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+    """
+    await ask(lambda client: client.cancel(task_id), credentials, of_task=task_id)
+
+
+def storable(view: TaskView) -> TaskView:
+    """The same without its progress address: a task's result is stored, and in that address stands a secret."""
+    return view.model_copy(update={"progress_url": None})
+
+
+@repeatable("webhook of task {task_id}")
+async def webhook_detail(task_id: str, *, credentials: str | None = None) -> WebhookEvent:
+    """Reads what RunningHub remembers of a task's webhook; costs nothing.
+
+    Args:
+        task_id: RunningHub's task id.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+
+    Returns:
+        The event; its `event_id` is what `resend_webhook` takes. The secret of our own receiver's address is masked.
+
+    Raises:
+        RequestRejected: The task has no webhook, or none yet.
+    """
+    event = await ask(lambda client: client.webhooks.detail(task_id), credentials, of_task=task_id)
+    told = event.view and storable(event.view)
+    return event.model_copy(update={"url": _hidden(event.url), "response": _hidden(event.response), "view": told})
+
+
+@once("resend of webhook event {event_id}")
+async def resend_webhook(event_id: str, *, url: str | None = None, credentials: str | None = None) -> None:
+    """Has a webhook delivered again; a receiver must bear a double one anyway.
+
+    Args:
+        event_id: The event's id, as `webhook_detail` tells it; not the task's.
+        url: Where to, if not where it went before.
+        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
+
+    Raises:
+        InputError: This is no address; nothing was sent.
+    """
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise InputError("url must be the http(s) address of a receiver, or be left out. Nothing was sent.")
+    await ask(lambda client: client.webhooks.resend(event_id, url=url), credentials)
+
+
+def _hidden(text: str) -> str:
+    token = get_settings().webhook_token
+    return text.replace(token.get_secret_value(), "***") if token and token.get_secret_value() else text
