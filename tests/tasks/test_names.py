@@ -9,23 +9,22 @@ import pytest
 from prefect import Task
 
 from rh_prefect import tasks
-from rh_prefect.tasks import platform
+from rh_prefect.tasks import files, platform, workflows
+
+MODULES = (files, platform, workflows)
 
 
 def test_all_tasks_of_the_platform_are_offered() -> None:
     assert tasks.__all__ == sorted(tasks.__all__) == dir(tasks)
-    there = {name for name, value in vars(platform).items() if isinstance(value, Task)}
-    assert there == {*platform.__all__} - {"JobOptions"} == {*tasks.__all__} - {
-        "Film", "assemble", "generate", "generate_many"
-    }  # fmt: skip
-    assert platform.__all__ == sorted(platform.__all__)
+    defined = {name for module in MODULES for name, value in vars(module).items() if isinstance(value, Task)}
+    assert defined == {*tasks.__all__} - {"Film", "assemble", "generate", "generate_many"}
 
 
 @pytest.mark.parametrize("name", tasks.__all__)
 def test_every_name_resolves_to_the_task_itself(name: str) -> None:
     found = getattr(tasks, name)
     assert found is getattr(tasks, name)
-    assert getattr(platform, name, found) is found
+    assert {getattr(module, name, found) for module in MODULES} == {found}
     if isinstance(found, Task):
         assert found.fn.__name__ == name
         assert (found.fn.__doc__ or "").strip().endswith(".")

@@ -19,7 +19,6 @@ from rh_prefect.emulator.comfy.builtin import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RequestRejected, SubmissionUnknown
 from rh_prefect.flow_runs import job_observer
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.tasks import platform
 from tests.emulator.caller import Caller
 from tests.support import samples
 
@@ -39,7 +38,7 @@ def graph(of: object = TEXT_TO_IMAGE, **values: object) -> Graph:
 
 async def run(given: object, nodes: dict[str, object] | None = None, **options: object) -> Result:
     options = {"scope": "test", **options}
-    result: Result = await platform.run_graph.fn(given, nodes, **options)
+    result: Result = await tasks.run_graph.fn(given, nodes, **options)
     return result
 
 
@@ -181,12 +180,12 @@ async def test_a_graph_that_is_cancelled_on_the_machine_is_cancelled(rh: Emulato
     await until(lambda: any(told))
     task_id = next(filter(None, told))
     await until(lambda: sum("/history/" in request.path for request in rh.books.requests) > 3)
-    assert (await platform.query_task.fn(task_id)).status == "RUNNING"
-    await platform.cancel_task.fn(task_id)
+    assert (await tasks.query_task.fn(task_id)).status == "RUNNING"
+    await tasks.cancel_task.fn(task_id)
     with pytest.raises(JobCancelled):
         await waiting
     job_observer.listeners.remove(take)
-    assert (await platform.query_task.fn(task_id)).status == "CANCELLED"
+    assert (await tasks.query_task.fn(task_id)).status == "CANCELLED"
     assert rh.books.tasks[0].status == "CANCELLED"
 
 

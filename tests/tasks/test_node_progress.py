@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from rh_prefect import tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
 from rh_prefect.flow_runs import job_observer
 from rh_prefect.flow_runs.run_status import RunStatus
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.tasks import platform
 from tests.support.rh import environment
 
 QUEUED, RUNNING = 1.0, 100.0
@@ -43,7 +43,7 @@ def started(rh: Emulator, **options: object) -> asyncio.Task[Result]:
     """A run by v1, since it brings its own graph."""
     ident = rh.workflows.id_of("text-to-image")
     options = {"workflow": TEXT_TO_IMAGE, **options}
-    return asyncio.ensure_future(platform.run_workflow.fn(ident, {"6.text": "a pier"}, scope="test", **options))
+    return asyncio.ensure_future(tasks.run_workflow.fn(ident, {"6.text": "a pier"}, scope="test", **options))
 
 
 async def until(holds: Callable[[], object]) -> None:

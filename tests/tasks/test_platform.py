@@ -13,13 +13,12 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, JobFailed, MediaError, SubmissionUnknown
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.tasks import platform
 from tests.support import samples
 
 
 async def workflow(name: str, nodes: dict[str, object], rh: Emulator, **options: object) -> Result:
     ident = rh.workflows.id_of(name)
-    result: Result = await platform.run_workflow.fn(ident, nodes, scope="test", **options)
+    result: Result = await tasks.run_workflow.fn(ident, nodes, scope="test", **options)
     return result
 
 
@@ -65,8 +64,8 @@ async def test_a_path_that_leads_nowhere_is_refused_before_anything_is_sent(rh: 
 async def test_a_password_goes_by_v1_and_is_in_no_record(rh: Emulator, tmp_path: Path) -> None:
     locked = rh.workflows.add(TEXT_TO_IMAGE, password="canary-password")
     app = rh.apps.add(TEXT_TO_IMAGE, password="canary-password")
-    await platform.run_workflow.fn(locked, {"6.text": "a pier"}, access_password="canary-password", scope="test")
-    await platform.run_app.fn(app, {"6.text": "a pier"}, access_password="canary-password", scope="test")
+    await tasks.run_workflow.fn(locked, {"6.text": "a pier"}, access_password="canary-password", scope="test")
+    await tasks.run_app.fn(app, {"6.text": "a pier"}, access_password="canary-password", scope="test")
     assert [one.endpoint for one in rh.books.paid] == ["/task/openapi/create", "/task/openapi/ai-app/run"]
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert written
@@ -98,12 +97,12 @@ async def test_a_workflow_s_lost_reply_is_unknown_too(rh: Emulator) -> None:
 
 async def test_an_app_runs_and_its_options_are_checked(rh: Emulator, tmp_path: Path) -> None:
     ident = rh.apps.id_of("Portrait restyle")
-    example = await platform.app_call_example.fn(ident)
+    example = await tasks.app_call_example.fn(ident)
     assert {f"{node.node_id}.{node.field_name}" for node in example.nodes} >= {"10.image", "3.sampler_name"}
     with pytest.raises(InputError, match="it can be"):
-        await platform.run_app.fn(ident, {"3.sampler_name": "nonsense"}, scope="test")
+        await tasks.run_app.fn(ident, {"3.sampler_name": "nonsense"}, scope="test")
     photo = samples.png(tmp_path / "photo.png")
-    result = await platform.run_app.fn(ident, {"10.image": photo, "3.sampler_name": "euler"}, scope="test")
+    result = await tasks.run_app.fn(ident, {"10.image": photo, "3.sampler_name": "euler"}, scope="test")
     assert result.media.kind == "image"
     assert len(rh.books.paid) == 1
 
@@ -111,22 +110,22 @@ async def test_an_app_runs_and_its_options_are_checked(rh: Emulator, tmp_path: P
 async def test_an_app_s_numbers_are_checked_before_anything_is_paid(rh: Emulator, tmp_path: Path) -> None:
     ident, photo = rh.apps.id_of("Portrait restyle"), samples.png(tmp_path / "photo.png")
     with pytest.raises(InputError, match=r"3\.denoise cannot be 1\.5; it must be at most 1"):
-        await platform.run_app.fn(ident, {"10.image": photo, "3.denoise": 1.5}, scope="test")
+        await tasks.run_app.fn(ident, {"10.image": photo, "3.denoise": 1.5}, scope="test")
     with pytest.raises(InputError, match=r"3\.seed cannot be .*; it must be at most"):
-        await platform.run_app.fn(ident, {"10.image": photo}, seed=2**70, scope="test")
+        await tasks.run_app.fn(ident, {"10.image": photo}, seed=2**70, scope="test")
     assert not rh.books.submissions
 
 
 async def test_quick_create_runs(rh: Emulator) -> None:
     nodes = [{"nodeId": "20", "fieldName": "Input", "fieldType": "SWITCH", "fieldValue": "2"}]
-    result = await platform.quick_create.fn(rh.apps.id_of("Quick picture"), "002", nodes, scope="test")
+    result = await tasks.quick_create.fn(rh.apps.id_of("Quick picture"), "002", nodes, scope="test")
     assert result.media.kind == "image"
 
 
 async def test_what_can_be_asked_for_nothing(rh: Emulator) -> None:
-    assert (await platform.queue_status.fn()).limit == 50
-    assert (await platform.account_status.fn()).money is not None
-    graph = await platform.workflow_json.fn(rh.workflows.id_of("text-to-image"))
+    assert (await tasks.queue_status.fn()).limit == 50
+    assert (await tasks.account_status.fn()).money is not None
+    graph = await tasks.workflow_json.fn(rh.workflows.id_of("text-to-image"))
     assert graph["3"]["class_type"] == "KSampler"
     assert not rh.books.submissions
 
@@ -134,7 +133,7 @@ async def test_what_can_be_asked_for_nothing(rh: Emulator) -> None:
 async def test_a_lora_is_uploaded_once(rh: Emulator, tmp_path: Path) -> None:
     lora = tmp_path / "style.safetensors"
     lora.write_bytes(b"lora" * 1000)
-    names = [await platform.upload_lora.fn(str(lora), name="style") for _ in range(2)]
+    names = [await tasks.upload_lora.fn(str(lora), name="style") for _ in range(2)]
     assert names[0] == names[1]
     assert names[0].endswith(".safetensors")
 
@@ -149,7 +148,7 @@ async def test_a_lora_is_uploaded_once(rh: Emulator, tmp_path: Path) -> None:
 )
 async def test_wrong_input_is_told_in_plain_words(rh: Emulator, given: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(said)}") as caught:
-        await platform.run_workflow.fn("2030000000000000001", scope="test", **given)
+        await tasks.run_workflow.fn("2030000000000000001", scope="test", **given)
     assert not {"Value error", "the call"} & set(re.findall("Value error|the call", str(caught.value)))
     assert not rh.books.requests
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect import models
+from rh_prefect import models, tasks
 from rh_prefect.client import AssetGroup
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ApiError, InputError, MediaError
-from rh_prefect.tasks import generate, platform
+from rh_prefect.tasks import generate
 from tests.emulator.caller import Caller
 from tests.support import samples
 from tests.support.as_task import as_task, run
@@ -19,69 +19,69 @@ pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 
 async def group() -> AssetGroup:
-    made: AssetGroup = await as_task(platform.create_asset_group, "people", description="of the film")
+    made: AssetGroup = await as_task(tasks.create_asset_group, "people", description="of the film")
     return made
 
 
 async def test_groups_are_made_found_changed_and_deleted(rh: Emulator) -> None:
     made = await group()
-    await as_task(platform.create_asset_group, "places")
-    found = await as_task(platform.list_asset_groups, name="people")
+    await as_task(tasks.create_asset_group, "places")
+    found = await as_task(tasks.list_asset_groups, name="people")
     assert [one.group_id for one in found.items] == [made.group_id]
-    page = await as_task(platform.list_asset_groups, page=2, size=1)
+    page = await as_task(tasks.list_asset_groups, page=2, size=1)
     assert (page.total, len(page.items), page.has_next) == (2, 1, False)
-    changed = await as_task(platform.update_asset_group, made.group_id, description="of both films")
+    changed = await as_task(tasks.update_asset_group, made.group_id, description="of both films")
     assert (changed.name, changed.description) == ("people", "of both films")
-    seen = await as_task(platform.query_asset_group, made.group_id)
+    seen = await as_task(tasks.query_asset_group, made.group_id)
     assert (seen.name, seen.description, seen.assets) == ("people", "of both films", 0)
-    assert await as_task(platform.delete_asset_group, made.group_id) is None
+    assert await as_task(tasks.delete_asset_group, made.group_id) is None
     with pytest.raises(ApiError):
-        await (await run(platform.query_asset_group, made.group_id)).aresult()
+        await (await run(tasks.query_asset_group, made.group_id)).aresult()
 
 
 async def test_an_asset_is_registered_from_a_file_used_renamed_and_deleted(rh: Emulator, tmp_path: Path) -> None:
     face = samples.png(tmp_path / "face.png", size=(640, 480))
     people = (await group()).group_id
-    asset = await as_task(platform.register_asset, face, group_id=people, kind="Image", name="Ada")
+    asset = await as_task(tasks.register_asset, face, group_id=people, kind="Image", name="Ada")
     assert (asset.state, asset.uri) == ("ready", f"asset://{asset.asset_id}")
     clip = models.Seedance20GlobalImageToVideo(first_frame_url=asset.uri, prompt="she waves")
     assert (await generate.fn(clip, scope="test")).media.kind == "video"
-    assert (await as_task(platform.query_asset, asset.asset_id)).name == "Ada"
-    assert (await as_task(platform.update_asset, asset.asset_id, name="Ada L.")).name == "Ada L."
-    listed = await as_task(platform.list_assets, group_id=people, name="Ada L.")
+    assert (await as_task(tasks.query_asset, asset.asset_id)).name == "Ada"
+    assert (await as_task(tasks.update_asset, asset.asset_id, name="Ada L.")).name == "Ada L."
+    listed = await as_task(tasks.list_assets, group_id=people, name="Ada L.")
     assert [one.asset_id for one in listed.items] == [asset.asset_id]
-    assert await as_task(platform.delete_asset, asset.asset_id) is None
-    assert not (await as_task(platform.list_assets, group_id=people)).items
+    assert await as_task(tasks.delete_asset, asset.asset_id) is None
+    assert not (await as_task(tasks.list_assets, group_id=people)).items
 
 
 async def test_a_link_is_registered_as_it_is(rh: Emulator, tmp_path: Path) -> None:
     link = Caller(rh).link(samples.png(tmp_path / "face.png"))
-    await as_task(platform.register_asset, link, group_id=(await group()).group_id, kind="Image", name="Ada")
+    await as_task(tasks.register_asset, link, group_id=(await group()).group_id, kind="Image", name="Ada")
     assert len(rh.books.uploads) == 1
 
 
 @pytest.mark.parametrize(
     ("task", "given", "said"),
     [
-        (platform.register_asset, {"kind": "Picture", "name": "Ada"}, "kind cannot be 'Picture'; it can be Image"),
-        (platform.register_asset, {"kind": "Image", "name": " "}, "name must be a text"),
-        (platform.register_asset, {"kind": "Image", "name": "Ada", "group_id": "a/b"}, "no id of an asset group"),
-        (platform.create_asset_group, {"name": ""}, "name must be a text"),
-        (platform.update_asset, {"asset_id": "1", "name": ""}, "name must be a text"),
-        (platform.update_asset_group, {"group_id": "1"}, "give a name or a description"),
-        (platform.update_asset_group, {"group_id": "1", "name": ""}, "name must be a text"),
-        (platform.list_assets, {"size": 101}, "no page 1 of 101"),
-        (platform.list_asset_groups, {"page": 0}, "no page 0"),
-        (platform.query_asset, {"asset_id": "../1"}, "no id of an asset"),
-        (platform.delete_asset, {"asset_id": ""}, "no id of an asset"),
-        (platform.query_asset_group, {"group_id": ""}, "no id of an asset group"),
-        (platform.delete_asset_group, {"group_id": ""}, "no id of an asset group"),
+        (tasks.register_asset, {"kind": "Picture", "name": "Ada"}, "kind cannot be 'Picture'; it can be Image"),
+        (tasks.register_asset, {"kind": "Image", "name": " "}, "name must be a text"),
+        (tasks.register_asset, {"kind": "Image", "name": "Ada", "group_id": "a/b"}, "no id of an asset group"),
+        (tasks.create_asset_group, {"name": ""}, "name must be a text"),
+        (tasks.update_asset, {"asset_id": "1", "name": ""}, "name must be a text"),
+        (tasks.update_asset_group, {"group_id": "1"}, "give a name or a description"),
+        (tasks.update_asset_group, {"group_id": "1", "name": ""}, "name must be a text"),
+        (tasks.list_assets, {"size": 101}, "no page 1 of 101"),
+        (tasks.list_asset_groups, {"page": 0}, "no page 0"),
+        (tasks.query_asset, {"asset_id": "../1"}, "no id of an asset"),
+        (tasks.delete_asset, {"asset_id": ""}, "no id of an asset"),
+        (tasks.query_asset_group, {"group_id": ""}, "no id of an asset group"),
+        (tasks.delete_asset_group, {"group_id": ""}, "no id of an asset group"),
     ],
 )
 async def test_wrong_input_is_refused_before_anything_is_sent(
     rh: Emulator, tmp_path: Path, task: object, given: dict[str, object], said: str
 ) -> None:
-    if task is platform.register_asset:
+    if task is tasks.register_asset:
         given = {"source": samples.png(tmp_path / "face.png"), "group_id": "1", **given}
     with pytest.raises(InputError, match=said):
         await (await run(task, **given)).aresult()  # type: ignore[arg-type]
@@ -90,5 +90,5 @@ async def test_wrong_input_is_refused_before_anything_is_sent(
 
 async def test_a_file_that_is_none_is_not_registered(rh: Emulator, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"face\.png"):
-        await platform.register_asset(tmp_path / "face.png", group_id="1", kind="Image", name="Ada")
+        await tasks.register_asset(tmp_path / "face.png", group_id="1", kind="Image", name="Ada")
     assert not rh.books.requests

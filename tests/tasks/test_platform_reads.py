@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect import models
+from rh_prefect import models, tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, MediaError, ResponseLost, TaskNotFound
-from rh_prefect.tasks import platform
 from tests.emulator.caller import Caller
 from tests.support import samples
 from tests.support.as_task import as_task, name_of_run, run
@@ -19,34 +18,34 @@ pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 
 async def test_apps_are_found_a_page_at_a_time(rh: Emulator) -> None:
-    page = await as_task(platform.list_apps, sort="HOTTEST", days=30, size=1)
+    page = await as_task(tasks.list_apps, sort="HOTTEST", days=30, size=1)
     assert len(page.items) == 1
     assert page.has_next
-    rest = await as_task(platform.list_apps, page=2, size=1)
+    rest = await as_task(tasks.list_apps, page=2, size=1)
     assert {page.items[0].webapp_id, rest.items[0].webapp_id} <= {app.id for app in rh.apps}
     assert rest.items != page.items
-    app = await as_task(platform.app_call_example, page.items[0].webapp_id)
+    app = await as_task(tasks.app_call_example, page.items[0].webapp_id)
     assert app.nodes
 
 
 async def test_a_graph_and_the_styles_of_quick_create(rh: Emulator) -> None:
-    graph = await as_task(platform.workflow_json, rh.workflows.id_of("text-to-image"))
+    graph = await as_task(tasks.workflow_json, rh.workflows.id_of("text-to-image"))
     assert graph["3"]["class_type"] == "KSampler"
-    styles = await as_task(platform.quick_create_styles, rh.apps.id_of("Quick picture"))
+    styles = await as_task(tasks.quick_create_styles, rh.apps.id_of("Quick picture"))
     assert styles[0].name
     assert styles[0].style_id
 
 
 async def test_what_the_account_holds_and_which_keys_it_has(rh: Emulator) -> None:
-    assert (await as_task(platform.account_status)).money > 0
-    assert (await as_task(platform.queue_status)).limit == 50
-    keys = await as_task(platform.list_api_keys)
+    assert (await as_task(tasks.account_status)).money > 0
+    assert (await as_task(tasks.queue_status)).limit == 50
+    keys = await as_task(tasks.list_api_keys)
     assert [key.name for key in keys] == ["main"]
     assert rh.key not in repr(keys)
 
 
 async def test_the_library_is_searched(rh: Emulator) -> None:
-    page = await as_task(platform.list_resources, "LORA", page=2, size=25)
+    page = await as_task(tasks.list_resources, "LORA", page=2, size=25)
     assert (page.number, len(page.items), page.has_next) == (2, 25, True)
     assert page.items[0].node_model_name.endswith(".safetensors")
 
@@ -54,23 +53,23 @@ async def test_the_library_is_searched(rh: Emulator) -> None:
 async def test_a_task_is_seen_in_three_ways_and_cancelled(rh: Emulator) -> None:
     rh.clock.mode, rh.clock.polls = "polls", 99
     task_id = Caller(rh).started()
-    assert (await as_task(platform.query_task, task_id)).status == "QUEUED"
-    assert (await as_task(platform.task_status_v1, task_id)).status == "RUNNING"
-    outputs = await as_task(platform.task_outputs_v1, task_id)
+    assert (await as_task(tasks.query_task, task_id)).status == "QUEUED"
+    assert (await as_task(tasks.task_status_v1, task_id)).status == "RUNNING"
+    outputs = await as_task(tasks.task_outputs_v1, task_id)
     assert (outputs.status, outputs.progress_url) == ("RUNNING", None)
-    assert await as_task(platform.cancel_task, task_id) is None
-    assert (await as_task(platform.query_task, task_id)).status == "CANCELLED"
+    assert await as_task(tasks.cancel_task, task_id) is None
+    assert (await as_task(tasks.query_task, task_id)).status == "CANCELLED"
 
 
 async def test_the_outputs_of_a_task_that_is_done(rh: Emulator) -> None:
-    view = await as_task(platform.task_outputs_v1, Caller(rh).started())
+    view = await as_task(tasks.task_outputs_v1, Caller(rh).started())
     assert (view.status, len(view.outputs), view.cost) == ("SUCCESS", 1, rh.books.paid[0].charged)
 
 
 async def test_a_price_without_a_task(rh: Emulator, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png", size=(640, 480))
     clip = models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")
-    price = await as_task(platform.price_preview, clip)
+    price = await as_task(tasks.price_preview, clip)
     assert price.amount == Decimal("0.5") or price.amount > 0
     assert [upload.size for upload in rh.books.uploads] == [photo.stat().st_size]
     assert not rh.books.submissions
@@ -79,22 +78,22 @@ async def test_a_price_without_a_task(rh: Emulator, tmp_path: Path) -> None:
 async def test_a_file_that_the_model_would_refuse_is_not_priced(rh: Emulator, tmp_path: Path) -> None:
     sound = samples.wav(tmp_path / "photo.png")
     with pytest.raises(MediaError, match="image_url"):
-        await platform.price_preview(models.KlingV26ProImageToVideo(image_url=sound, prompt="waves", duration="5"))
+        await tasks.price_preview(models.KlingV26ProImageToVideo(image_url=sound, prompt="waves", duration="5"))
     assert not rh.books.uploads
 
 
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: platform.list_apps(sort="BEST"), "sort cannot be 'BEST'; it can be RECOMMEND, HOTTEST, NEWEST"),
-        (lambda: platform.list_apps(size=51), "no page 1 of 51 items"),
-        (lambda: platform.list_resources("VAE"), "kind cannot be 'VAE'"),
-        (lambda: platform.list_resources("LORA", page=0), "no page 0"),
-        (lambda: platform.app_call_example("12/34"), "no id of an AI app"),
-        (lambda: platform.quick_create_styles(""), "no id of a quick-create module"),
-        (lambda: platform.task_status_v1(""), "no id of a task"),
-        (lambda: platform.task_outputs_v1("../1"), "no id of a task"),
-        (lambda: platform.price_preview("z-image/turbo"), "Only a model has a price preview"),
+        (lambda: tasks.list_apps(sort="BEST"), "sort cannot be 'BEST'; it can be RECOMMEND, HOTTEST, NEWEST"),
+        (lambda: tasks.list_apps(size=51), "no page 1 of 51 items"),
+        (lambda: tasks.list_resources("VAE"), "kind cannot be 'VAE'"),
+        (lambda: tasks.list_resources("LORA", page=0), "no page 0"),
+        (lambda: tasks.app_call_example("12/34"), "no id of an AI app"),
+        (lambda: tasks.quick_create_styles(""), "no id of a quick-create module"),
+        (lambda: tasks.task_status_v1(""), "no id of a task"),
+        (lambda: tasks.task_outputs_v1("../1"), "no id of a task"),
+        (lambda: tasks.price_preview("z-image/turbo"), "Only a model has a price preview"),
     ],
 )
 async def test_wrong_input_is_refused_before_anything_is_sent(rh: Emulator, call: object, said: str) -> None:
@@ -105,9 +104,9 @@ async def test_wrong_input_is_refused_before_anything_is_sent(rh: Emulator, call
 
 async def test_a_question_without_an_answer_is_asked_again_and_one_with_an_answer_is_not(rh: Emulator) -> None:
     rh.faults.add(Fault("queue", kind="html", times=1))
-    assert (await as_task(platform.queue_status)).limit == 50
+    assert (await as_task(tasks.queue_status)).limit == 50
     assert len(rh.books.requests) == 2
-    state = await run(platform.query_task, "2030000000000009999")
+    state = await run(tasks.query_task, "2030000000000009999")
     with pytest.raises(TaskNotFound):
         await state.aresult()
     assert len(rh.books.requests) == 3
@@ -116,10 +115,10 @@ async def test_a_question_without_an_answer_is_asked_again_and_one_with_an_answe
 async def test_what_makes_something_is_not_asked_again_when_its_answer_is_lost(rh: Emulator) -> None:
     rh.faults.add(Fault("assets", kind="html"))
     with pytest.raises(ResponseLost, match="may have been made"):
-        await (await run(platform.create_asset_group, "people")).aresult()
+        await (await run(tasks.create_asset_group, "people")).aresult()
     assert len(rh.books.requests) == 1
 
 
 async def test_a_run_says_what_was_asked_for(rh: Emulator, caplog: pytest.LogCaptureFixture) -> None:
-    await run(platform.list_apps, sort="NEWEST", page=1)
+    await run(tasks.list_apps, sort="NEWEST", page=1)
     assert name_of_run(caplog.records) == "NEWEST apps, page 1"

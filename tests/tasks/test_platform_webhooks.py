@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from rh_prefect import tasks
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, RequestRejected
-from rh_prefect.tasks import platform
 from tests.emulator.caller import Caller
 from tests.emulator.test_webhooks import Receiver
 from tests.support.as_task import as_task, run
@@ -34,27 +34,27 @@ async def test_a_webhook_is_looked_into_and_sent_again(
     task_id = caller.started(webhookUrl=f"{receiver.url}/{SECRET}/one")
     caller.query(task_id)
     assert rh.books.wait(lambda books: len(books.deliveries) == 1)
-    event = await as_task(platform.webhook_detail, task_id)
+    event = await as_task(tasks.webhook_detail, task_id)
     assert (event.task_id, event.status, event.response, event.event) == (task_id, "SUCCESS", "noted", "TASK_END")
     assert event.view.status == "SUCCESS"
     assert event.url == f"{receiver.url}/***/one"
-    assert await as_task(platform.resend_webhook, event.event_id) is None
-    assert await as_task(platform.resend_webhook, event.event_id, url=f"{receiver.url}/other") is None
+    assert await as_task(tasks.resend_webhook, event.event_id) is None
+    assert await as_task(tasks.resend_webhook, event.event_id, url=f"{receiver.url}/other") is None
     assert rh.books.wait(lambda books: len(books.deliveries) == 3)
     assert [json.dumps(body["taskId"]) for body in receiver.got] == [json.dumps(task_id)] * 3
 
 
 async def test_a_task_without_a_webhook(rh: Emulator) -> None:
     with pytest.raises(RequestRejected, match="webhook of task"):
-        await (await run(platform.webhook_detail, Caller(rh).started())).aresult()
+        await (await run(tasks.webhook_detail, Caller(rh).started())).aresult()
 
 
 @pytest.mark.parametrize(
     ("task", "given", "said"),
     [
-        (platform.webhook_detail, ("",), "no id of a task"),
-        (platform.resend_webhook, ("a b",), "no id of a webhook event"),
-        (platform.resend_webhook, ("1", "hooks.example.net"), "address of a receiver"),
+        (tasks.webhook_detail, ("",), "no id of a task"),
+        (tasks.resend_webhook, ("a b",), "no id of a webhook event"),
+        (tasks.resend_webhook, ("1", "hooks.example.net"), "address of a receiver"),
     ],
 )
 async def test_wrong_input_is_refused_before_anything_is_sent(
