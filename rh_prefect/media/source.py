@@ -22,13 +22,11 @@ from fsspec.core import url_to_fs
 
 from rh_prefect.errors import MediaError
 from rh_prefect.media.file_state import Stamp, names_a_time, of_headers, of_info, of_stat
-from rh_prefect.media.guarded_reader import from_pieces, guarded, in_time
 from rh_prefect.media.input_access import current_access, open_client
 from rh_prefect.media.media import Media
 from rh_prefect.media.names import PART
-from rh_prefect.media.storage_errors import as_media_error
-from rh_prefect.media.url_signatures import unsigned
-from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options, shown_url
+from rh_prefect.media.storage_errors import as_media_error, from_pieces, guarded, in_time
+from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options, shown_url, unsigned
 from rh_prefect.media.writers import BLOCK_SIZE, Tally
 
 Source = Media | str | os.PathLike[str]

@@ -17,11 +17,10 @@ from fsspec.core import url_to_fs
 
 from rh_prefect.errors import StoreError
 from rh_prefect.media.file_types import sniff
-from rh_prefect.media.guarded_reader import guarded
 from rh_prefect.media.media import Media
 from rh_prefect.media.names import DEFAULT_TEMPLATE, PART, check_name, check_template, extension_of, fill
 from rh_prefect.media.probe import Facts, facts_or_type
-from rh_prefect.media.storage_errors import as_store_error
+from rh_prefect.media.storage_errors import as_store_error, guarded
 from rh_prefect.media.urls import is_local, local_path, locate, protocol_of, read_options, shown_url, without_user
 from rh_prefect.media.writers import BLOCK_SIZE, Tally, move_to_folder, writer_for
 from rh_prefect.memory_cache import LruCache

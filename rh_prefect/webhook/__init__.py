@@ -1,4 +1,4 @@
-"""Receives RunningHub's webhooks, believes none of them, and notifies the jobs that wait for what a query confirms."""
+"""Receives RunningHub's webhooks, verifies each with a query, and notifies the waiting jobs."""
 
 from __future__ import annotations
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.media.integrity import DownloadDefect, flaw_of
-from rh_prefect.media.probe import probe
+from rh_prefect.media.probe import DownloadDefect, flaw_of, probe
 from tests.support import samples
 
 PAGE = b"<!doctype html><html><body>Please try again later.</body></html>"

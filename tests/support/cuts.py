@@ -12,7 +12,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from rh_prefect.media.edit.sound import RATE, Sound, recording
+from rh_prefect.media.edit.audio import RATE, Sound, recording
 
 Colour = tuple[int, int, int]
 

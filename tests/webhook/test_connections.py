@@ -14,7 +14,7 @@ import uvicorn
 from pydantic import SecretStr
 
 from rh_prefect.webhook import create_app
-from rh_prefect.webhook.connections import BoundedProtocol
+from rh_prefect.webhook.server import BoundedProtocol
 from tests.support.receiver import TOKEN, ReceiverProcess
 
 SILENT = 500

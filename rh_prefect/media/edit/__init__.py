@@ -12,12 +12,10 @@ A result is at its name whole or not at all. An unusable input is a `MediaError`
 
 from __future__ import annotations
 
-from rh_prefect.media.edit.concat import Joined, concat
-from rh_prefect.media.edit.loudness import Level, audio_level
+from rh_prefect.media.edit.assembly import Joined, concat, mux
+from rh_prefect.media.edit.audio import Level, audio_level
 from rh_prefect.media.edit.mixdown import mix
-from rh_prefect.media.edit.mux import mux
-from rh_prefect.media.edit.sheet import contact_sheet
-from rh_prefect.media.edit.still import last_frame, poster, thumbnail
+from rh_prefect.media.edit.stills import contact_sheet, last_frame, poster, thumbnail
 
 __all__ = [
     "Joined",

@@ -11,23 +11,23 @@ from av.container import OutputContainer
 from av.filter import Graph
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit.atomic_output import create_mp4, product
-from rh_prefect.media.edit.audio_stream import Track
-from rh_prefect.media.edit.loudness import Level, audio_level
-from rh_prefect.media.edit.sound import (
+from rh_prefect.media.edit.audio import (
     PIECE,
     RATE,
+    Level,
     Line,
     Pieces,
     Samples,
     Sound,
     add_entrance,
+    audio_level,
     endless_silence,
     frame_of,
     looped,
     pulled,
     spoken,
 )
+from rh_prefect.media.edit.output import Track, create_mp4, product
 
 LOUDNESS = -16.0
 """LUFS that a finished track is near: what video sites and podcasts ask for."""

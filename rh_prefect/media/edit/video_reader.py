@@ -14,8 +14,8 @@ from av.filter import Graph
 from av.video.stream import VideoStream
 
 from rh_prefect.errors import MediaError
+from rh_prefect.media.file_types import missing_bytes
 from rh_prefect.media.probe import file_type
-from rh_prefect.media.truncation import missing_bytes
 
 FASTEST = Fraction(60)
 """Frames a second beyond which a joined film does not go."""
