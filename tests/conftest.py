@@ -16,5 +16,10 @@ os.environ["RH_ALLOW_PRIVATE_LINKS"] = "1"
 # A shell starts what runs in its background deaf to Ctrl-C, and so would be all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["tests.support.prefect_server", "tests.support.rh", "tests.support.s3", "tests.support.resting"]
+pytest_plugins = [
+    "tests.support.prefect_server",
+    "tests.support.emulator_env",
+    "tests.support.s3",
+    "tests.support.suspended_runs",
+]
 pytest_plugins += ["tests.support.link_host"]

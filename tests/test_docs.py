@@ -21,7 +21,7 @@ from rh_prefect.cli import app
 from rh_prefect.emulator import Emulator, faults
 from rh_prefect.emulator.routes import control
 from rh_prefect.settings import Settings
-from tests.support import doc_tables, promises, samples
+from tests.support import doc_tables, guarantees, samples
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -188,10 +188,10 @@ def test_every_error_that_the_page_names_exists() -> None:
     assert jobs <= set(named)
 
 
-@pytest.mark.parametrize("row", [*promises.MONEY, *promises.SECURITY])
+@pytest.mark.parametrize("row", [*guarantees.MONEY, *guarantees.SECURITY])
 def test_every_promise_names_a_test_that_proves_it(row: str) -> None:
-    assert promises.proofs().get(row), f"no test's docstring begins with {row}:"
+    assert guarantees.proofs().get(row), f"no test's docstring begins with {row}:"
 
 
 def test_tests_prove_only_what_is_promised() -> None:
-    assert promises.proofs().keys() <= {*promises.MONEY, *promises.SECURITY}
+    assert guarantees.proofs().keys() <= {*guarantees.MONEY, *guarantees.SECURITY}

@@ -20,7 +20,7 @@ import pytest
 from rh_prefect.catalog import registry, user_models
 from rh_prefect.catalog.registry import SLIM_FILE, is_older
 from rh_prefect.errors import InputError
-from tests.support.registry import registry as written
+from tests.support.registry_file import registry as written
 
 TODAY = datetime.now(UTC).date().isoformat()
 OWN = json.loads(SLIM_FILE.read_bytes())

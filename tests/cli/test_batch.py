@@ -20,8 +20,8 @@ from rh_prefect.flows.batch.executor import Progress
 from rh_prefect.flows.batch.report import Item
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.costs import Costs
+from tests.support.emulator_env import environment
 from tests.support.prefect_server import PrefectServer
-from tests.support.rh import environment
 
 
 def test_the_line_counts_what_is_done_running_queued_failed_spent_and_left() -> None:

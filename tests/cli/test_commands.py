@@ -17,9 +17,9 @@ from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.cli.doctor import doctor
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.keys import Tier
-from tests.support.commands import run_each
+from tests.support.cli_process import run_each
+from tests.support.emulator_env import environment
 from tests.support.prefect_server import PrefectServer
-from tests.support.rh import environment
 
 RH = [sys.executable, "-m", "rh_prefect.cli"]
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.registry import registry
+from tests.support.registry_file import registry
 
 
 def call(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:

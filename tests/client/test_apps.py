@@ -11,7 +11,7 @@ import pytest
 from rh_prefect.client import App, AppListing, AppOption, Client, Style, StyleLora
 from rh_prefect.errors import InputError, KeyRejected, RequestRejected, ResponseLost, RunningHubError
 from tests.client.conftest import KEY
-from tests.support.wire_server import WireServer, cut, reply
+from tests.support.scripted_server import WireServer, cut, reply
 
 APP = "2030000000000000002"
 OTHERS = "0123456789abcdef0123456789abcdef"

@@ -22,7 +22,7 @@ from rh_prefect.errors import (
     RunningHubError,
 )
 from tests.client.conftest import KEY
-from tests.support.wire_server import Step, WireServer, cut, reply, stall
+from tests.support.scripted_server import Step, WireServer, cut, reply, stall
 
 GRAPH = {"3": {"class_type": "KSampler", "inputs": {"seed": 7, "model": ["4", 0]}}}
 PROMPT = "8f1c-44"

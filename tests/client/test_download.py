@@ -20,7 +20,7 @@ from rh_prefect.client.download import CHUNK, download, resume_note
 from rh_prefect.client.threaded_backend import FileTransport
 from rh_prefect.client.transport import EnvironmentTransport
 from rh_prefect.errors import ConnectFailed, LinkExpired, ResponseLost, StoreError
-from tests.support.wire_server import Asked, Step, WireServer, cut, raw, reply
+from tests.support.scripted_server import Asked, Step, WireServer, cut, raw, reply
 
 BODY = os.urandom(3 * CHUNK + 12345)
 TAG = '"v1"'

@@ -14,8 +14,8 @@ from rh_prefect.client import TaskView, responses, wire
 from rh_prefect.client.redaction import mask, mask_key
 from rh_prefect.client.responses import RequestInfo
 from rh_prefect.errors import ApiError, ResponseLost, RunningHubError
-from tests.support.searching import search
-from tests.support.wire_server import task
+from tests.support.hypothesis_settings import search
+from tests.support.scripted_server import task
 
 quick = search(200)
 

@@ -18,7 +18,7 @@ from rh_prefect.client.progress import ProgressEvent, read_frame
 from rh_prefect.client.responses import RequestInfo
 from rh_prefect.errors import RunningHubError
 from tests.client.test_mangled import DEEP, json_values, statuses
-from tests.support.searching import search
+from tests.support.hypothesis_settings import search
 
 quick = search(150)
 ASK = RequestInfo("reading of x")

@@ -22,7 +22,7 @@ from rh_prefect.errors import (
     TaskNotFound,
 )
 from tests.client.conftest import KEY
-from tests.support.wire_server import Step, WireServer, cut, raw, reply, reply_then_close, slow, stall, task
+from tests.support.scripted_server import Step, WireServer, cut, raw, reply, reply_then_close, slow, stall, task
 
 ID = "2031112223334445057"
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from rh_prefect.client.transport import RESEND, EnvironmentTransport, ResendTransport, proxy_for
-from tests.support.wire_server import WireServer, reply
+from tests.support.scripted_server import WireServer, reply
 
 Outcome = int | Exception | httpx.Response
 

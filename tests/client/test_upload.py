@@ -13,7 +13,7 @@ from rh_prefect.client import Client, Upload
 from rh_prefect.client.upload import FileBody
 from rh_prefect.errors import Busy, KeyRejected, MediaError, RequestRejected, ResponseLost
 from tests.client.conftest import KEY
-from tests.support.wire_server import Asked, WireServer, cut, reply
+from tests.support.scripted_server import Asked, WireServer, cut, reply
 
 LINK = "https://bucket.example.net/input/openapi/6f.png?q-sign-algorithm=sha1&x=1"
 DONE = {

@@ -19,7 +19,7 @@ from rh_prefect.errors import (
     TaskNotFound,
 )
 from tests.client.conftest import KEY
-from tests.support.wire_server import Step, WireServer, cut, reply
+from tests.support.scripted_server import Step, WireServer, cut, reply
 
 ID = "2031112223334445057"
 WORKFLOW = "2030000000000000001"

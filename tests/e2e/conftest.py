@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator
+from tests.support.film_run import FilmRun, staged
+from tests.support.holding_proxy import Proxy
 from tests.support.prefect_server import PrefectServer
-from tests.support.proxy import Proxy
-from tests.support.stage import Stage, staged
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def prefect_proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def stage(rh: Emulator, prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Stage]:
+def stage(rh: Emulator, prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[FilmRun]:
     """Child processes that work with the test's emulator."""
     with staged(prefect_server, prefect_proxy, rh, tmp_path) as made:
         yield made

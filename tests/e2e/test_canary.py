@@ -18,11 +18,11 @@ from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate
 from tests.e2e import flows
 from tests.support import samples
-from tests.support.children import command
+from tests.support.emulator_env import environment
+from tests.support.film_run import FilmRun, staged
+from tests.support.flow_process import command
+from tests.support.holding_proxy import Proxy
 from tests.support.prefect_server import PrefectServer
-from tests.support.proxy import Proxy
-from tests.support.rh import environment
-from tests.support.stage import Stage, staged
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -46,7 +46,7 @@ def found(places: Iterable[Path], *words: bytes) -> list[str]:
 @pytest.fixture
 def stage(
     prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Stage]:
+) -> Iterator[FilmRun]:
     louder = {"PREFECT_LOGGING_LEVEL": "DEBUG", "PREFECT_LOGGING_ROOT_LEVEL": "DEBUG", "PREFECT_DEBUG_MODE": "true"}
     louder["PREFECT_RESULTS_LOCAL_STORAGE_PATH"] = str(tmp_path / "results")
     with Emulator(key=CANARY, long_side=96, fps=6, moderated=["forbidden"]) as rh:
@@ -57,7 +57,7 @@ def stage(
 
 
 def test_the_key_is_found_nowhere(
-    stage: Stage, prefect_server: PrefectServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    stage: FilmRun, prefect_server: PrefectServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     told = _run_everything(stage, tmp_path)
@@ -66,7 +66,7 @@ def test_the_key_is_found_nowhere(
     _run_with_a_wrong_key(stage)
     listed = _look_at_it(stage, told)
 
-    said = json.dumps([told, [child.said for child in stage.nursery.children]]) + listed + caplog.text
+    said = json.dumps([told, [child.said for child in stage.flow_processes.children]]) + listed + caplog.text
     (tmp_path / "said.txt").write_text(said)
     assert not found([tmp_path, prefect_server.home], *forms(CANARY), *forms(WRONG))
     # The same look finds what must be there, so it would have found a key.
@@ -91,7 +91,7 @@ def test_a_key_would_be_found(tmp_path: Path) -> None:
     assert all(any(form in header for form in forms(CANARY)) for header in headers)
 
 
-def _run_everything(stage: Stage, folder: Path) -> dict[str, str]:
+def _run_everything(stage: FilmRun, folder: Path) -> dict[str, str]:
     photo, broken = samples.png(folder / "photo.png"), folder / "broken.png"
     broken.write_bytes(Path(photo).read_bytes()[:40])
     stage.rh.faults.add(Fault("submit", prompt="this one fails", kind="fail", code="805"))
@@ -109,14 +109,14 @@ def _run_everything(stage: Stage, folder: Path) -> dict[str, str]:
     return told
 
 
-async def _run_outside_of_flows(stage: Stage) -> None:
+async def _run_outside_of_flows(stage: FilmRun) -> None:
     """Through a block, whose document holds the key, and with a journal in a folder."""
     await RunningHubCredentials(api_key=CANARY, base_url=stage.rh.url).save("canary", overwrite=True)
     result: Result = await generate.fn(flows.picture("a lighthouse"), scope="canary", credentials="canary")
     assert result.job.startswith("canary/")
 
 
-def _leave_a_ticket_in_the_spool(stage: Stage) -> str:
+def _leave_a_ticket_in_the_spool(stage: FilmRun) -> str:
     held = stage.proxy.hold('"key": ?"rh-[0-9a-f]+-answer-')
     child = stage.begin(f"{flows.MODULE}:one", {}, spares=0)
     stage.until_held(held, child)
@@ -124,15 +124,15 @@ def _leave_a_ticket_in_the_spool(stage: Stage) -> str:
     return stage.rh.books.paid[-1].task_id
 
 
-def _run_with_a_wrong_key(stage: Stage) -> None:
-    stage.nursery.env["RH_API_KEY"] = WRONG
-    child = stage.nursery.run(f"{flows.MODULE}:one", parameters={}, env={"RH_API_KEY": WRONG})
+def _run_with_a_wrong_key(stage: FilmRun) -> None:
+    stage.flow_processes.env["RH_API_KEY"] = WRONG
+    child = stage.flow_processes.run(f"{flows.MODULE}:one", parameters={}, env={"RH_API_KEY": WRONG})
     assert child.ended() == 1
     assert {one["type"] for one in child.wait_for("failed")["errors"]} == {"KeyRejected"}
-    stage.nursery.env["RH_API_KEY"] = CANARY
+    stage.flow_processes.env["RH_API_KEY"] = CANARY
 
 
-def _look_at_it(stage: Stage, told: dict[str, str]) -> str:
+def _look_at_it(stage: FilmRun, told: dict[str, str]) -> str:
     """What the command line shows of it, and of the key."""
     job = told["lost"].split()[1].rstrip(":")
     run = job.partition("/")[0]

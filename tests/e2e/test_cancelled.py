@@ -23,11 +23,11 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from tests.e2e import flows
-from tests.support.children import Child
+from tests.support.emulator_env import environment
+from tests.support.film_run import FilmRun, staged
+from tests.support.flow_process import FlowProcess
+from tests.support.holding_proxy import Proxy
 from tests.support.prefect_server import PrefectServer
-from tests.support.proxy import Proxy
-from tests.support.rh import environment
-from tests.support.stage import Stage, staged
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -44,25 +44,25 @@ def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def stage(rh: Emulator, prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Stage]:
+def stage(rh: Emulator, prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[FilmRun]:
     with staged(prefect_server, prefect_proxy, rh, tmp_path) as made:
         yield made
 
 
-def begin(stage: Stage, *, spares: int) -> Child:
+def begin(stage: FilmRun, *, spares: int) -> FlowProcess:
     """A run whose three tasks run at RunningHub."""
     child = stage.begin(MANY, {"prompts": PROMPTS}, spares=spares)
     child.wait_until_heard("job", len(PROMPTS), state="submitted")
     return child
 
 
-def cancel(stage: Stage) -> None:
-    hook = stage.nursery.cancel(MANY, stage.run)
+def cancel(stage: FilmRun) -> None:
+    hook = stage.flow_processes.cancel(MANY, stage.run)
     assert hook.ended() == 0, hook.errors()
     hook.wait_for("done")
 
 
-def test_the_hook_cancels_the_tasks_of_a_killed_run(stage: Stage) -> None:
+def test_the_hook_cancels_the_tasks_of_a_killed_run(stage: FilmRun) -> None:
     assert not stage.kill(begin(stage, spares=1))
     cancel(stage)
     assert sorted(stage.rh.books.cancelled) == sorted(one.task_id for one in stage.rh.books.paid)
@@ -75,7 +75,7 @@ def test_the_hook_cancels_the_tasks_of_a_killed_run(stage: Stage) -> None:
     assert {one.task_id for one in stage.rh.books.paid[3:]} == {result.task_id for result in results}
 
 
-def test_a_runner_that_lives_on_submits_nothing_after_it_was_cancelled(stage: Stage) -> None:
+def test_a_runner_that_lives_on_submits_nothing_after_it_was_cancelled(stage: FilmRun) -> None:
     child = begin(stage, spares=1)
     os.kill(child.pid, signal.SIGSTOP)
     cancel(stage)
@@ -87,7 +87,7 @@ def test_a_runner_that_lives_on_submits_nothing_after_it_was_cancelled(stage: St
     assert len(stage.rh.books.cancelled) == len(PROMPTS)
 
 
-def test_what_had_succeeded_is_not_lost_to_a_cancellation(stage: Stage) -> None:
+def test_what_had_succeeded_is_not_lost_to_a_cancellation(stage: FilmRun) -> None:
     assert not stage.kill(begin(stage, spares=1))
     stage.rh.clock.advance(3600)
     cancel(stage)
@@ -98,14 +98,14 @@ def test_what_had_succeeded_is_not_lost_to_a_cancellation(stage: Stage) -> None:
     assert len(stage.rh.books.submissions) == len(PROMPTS)
 
 
-def test_what_may_go_on_because_nobody_knows_of_it_is_said(stage: Stage) -> None:
+def test_what_may_go_on_because_nobody_knows_of_it_is_said(stage: FilmRun) -> None:
     stage.rh.faults.add(Fault("submit", prompt="a harbour", kind="hold", seconds=60))
     child = stage.begin(MANY, {"prompts": PROMPTS}, spares=1)
     assert stage.rh.gate.wait_held(seconds=60)
     child.wait_until_heard("job", 2, state="submitted")
     (unknown,) = stage.kill(child)
     cancel(stage)
-    assert f"{unknown}: could not be cancelled" in stage.nursery.children[-1].errors()
+    assert f"{unknown}: could not be cancelled" in stage.flow_processes.children[-1].errors()
     assert len(stage.rh.books.cancelled) == 2
 
 
@@ -123,7 +123,7 @@ class SameAttempt:
     calls: CallRegistry = field(default_factory=CallRegistry)
 
 
-def _nothing_more_is_submitted(stage: Stage, *, attempt: int) -> None:
+def _nothing_more_is_submitted(stage: FilmRun, *, attempt: int) -> None:
     scope: Scope = SameAttempt(FlowRunJournal(stage.run), attempt)
     before = len(stage.rh.books.submissions)
     for prompt in (*PROMPTS, "one that was not asked for yet"):

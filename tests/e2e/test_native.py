@@ -14,10 +14,10 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.jobs.journal.job_records import jobs_of
 from tests.e2e import native_flows, runs
+from tests.support.emulator_env import environment
+from tests.support.film_run import FilmRun, staged
+from tests.support.holding_proxy import Proxy
 from tests.support.prefect_server import PrefectServer
-from tests.support.proxy import Proxy
-from tests.support.rh import environment
-from tests.support.stage import Stage, staged
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -34,12 +34,12 @@ def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def stage(rh: Emulator, prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Stage]:
+def stage(rh: Emulator, prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[FilmRun]:
     with staged(prefect_server, prefect_proxy, rh, tmp_path) as made:
         yield made
 
 
-def killed(stage: Stage) -> list[str]:
+def killed(stage: FilmRun) -> list[str]:
     """Has a process run both graphs, and kills it once both are paid for; their ids as tasks."""
     child = stage.begin(GRAPHS, {"prompts": PROMPTS}, spares=0)
     child.wait_until_heard("job", len(PROMPTS), state="submitted")
@@ -54,7 +54,7 @@ def prompts(rh: Emulator) -> int:
     return len(rh.books.tasks)
 
 
-def test_a_killed_run_s_graphs_are_waited_for_and_not_run_again(stage: Stage) -> None:
+def test_a_killed_run_s_graphs_are_waited_for_and_not_run_again(stage: FilmRun) -> None:
     tickets = killed(stage)
     stage.rh.clock.factor = 1000
     results = asyncio.run(rerun(native_flows.graphs, stage.run))
@@ -62,9 +62,9 @@ def test_a_killed_run_s_graphs_are_waited_for_and_not_run_again(stage: Stage) ->
     assert prompts(stage.rh) == len(PROMPTS)
 
 
-def test_cancelling_a_killed_run_stops_its_graphs(stage: Stage) -> None:
+def test_cancelling_a_killed_run_stops_its_graphs(stage: FilmRun) -> None:
     killed(stage)
-    hook = stage.nursery.cancel(GRAPHS, stage.run)
+    hook = stage.flow_processes.cancel(GRAPHS, stage.run)
     assert hook.ended() == 0, hook.errors()
     assert {task.status for task in stage.rh.books.tasks} == {"CANCELLED"}
     assert {view.last.end.status for view in stage.jobs() if view.last and view.last.end} == {"CANCELLED"}
@@ -75,7 +75,7 @@ def test_cancelling_a_killed_run_stops_its_graphs(stage: Stage) -> None:
 
 
 def test_collect_brings_home_what_a_killed_run_had_started(
-    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stage: FilmRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed(stage)
     stage.rh.clock.factor = 1000

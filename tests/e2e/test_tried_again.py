@@ -16,23 +16,23 @@ from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.outputs.result import Result
 from tests.e2e import flows, runs
-from tests.support.rh import environment
-from tests.support.stage import Stage
+from tests.support.emulator_env import environment
+from tests.support.film_run import FilmRun
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 EQUAL = ["a lighthouse"] * 4
 
 
-def test_two_processes_that_run_one_flow_run_share_its_jobs(stage: Stage) -> None:
+def test_two_processes_that_run_one_flow_run_share_its_jobs(stage: FilmRun) -> None:
     rh, prompts = stage.rh, [*EQUAL, "a harbour", "a gull"]
     # Both have read that nobody has claimed anything, and claim in the same moment; then each job's loser meets an
     # intent that stays open for a while.
     claims = stage.proxy.hold('"key": ?"rh-[0-9a-f]+-intent-', number=None)
     rh.faults.add(Fault("submit", kind="slow", seconds=0.4))
-    stage.nursery.spare(2)
+    stage.flow_processes.spare(2)
     run = asyncio.run(runs.begin(flows.many, prompts=prompts))
-    both = [stage.nursery.run(f"{flows.MODULE}:many", run=run) for _ in range(2)]
+    both = [stage.flow_processes.run(f"{flows.MODULE}:many", run=run) for _ in range(2)]
     claims.wait(2 * len(prompts))
     stage.proxy.release()
     for one in both:
@@ -109,7 +109,7 @@ async def test_retries_of_the_flow_itself_pay_for_no_more_than_max_attempts(rh: 
     assert len(rh.books.paid) == 6
 
 
-def test_a_child_flow_that_completed_is_run_anew_after_its_parent_was_killed(stage: Stage) -> None:
+def test_a_child_flow_that_completed_is_run_anew_after_its_parent_was_killed(stage: FilmRun) -> None:
     rh = stage.rh
     # The child flow has ended, and three of the four equal calls; the fourth is paid for and runs.
     rh.faults.add(Fault("query", number=5, kind="hold", seconds=60))

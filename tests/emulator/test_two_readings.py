@@ -13,7 +13,7 @@ from rh_prefect.catalog import Model
 from rh_prefect.emulator import DEFAULT
 from rh_prefect.emulator.model_checks import sent_params, violations
 from rh_prefect.emulator.pricing import price_of
-from tests.support.two_readings import NOWHERE, client_reading, full_request, least_request, requests
+from tests.support.reading_comparison import NOWHERE, client_reading, full_request, least_request, requests
 
 EVERY = pytest.mark.parametrize("model", catalog.models(), ids=lambda model: model.name)
 

@@ -24,9 +24,9 @@ from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.jobs.journal.job_records import jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
+from tests.support.holding_proxy import Proxy
 from tests.support.prefect_server import PrefectServer
-from tests.support.proxy import Proxy
-from tests.support.resting import Desk, state_of, until, until_woken
+from tests.support.suspended_runs import SuspendedRuns, state_of, until, until_woken
 
 pytestmark = pytest.mark.prefect
 SUSPENDS = r"/set_state[^\n]*\n.*Suspended"
@@ -49,9 +49,11 @@ async def states_of(run: UUID) -> list[str]:
         return [state.name or "" for state in await client.read_flow_run_states(run)]
 
 
-async def test_a_person_who_resumes_it_early_and_twice_has_it_wait_in_its_process(unheard: Desk) -> None:
-    run = await unheard.begin(pictures, prompts=["one", "two"])
-    await unheard.until_it_rests(pictures, run, 2)
+async def test_a_person_who_resumes_it_early_and_twice_has_it_wait_in_its_process(
+    without_webhooks: SuspendedRuns,
+) -> None:
+    run = await without_webhooks.begin(pictures, prompts=["one", "two"])
+    await without_webhooks.run_until_suspended(pictures, run, 2)
     assert [await resume(run), await resume(run)] == [SetStateStatus.ACCEPT, SetStateStatus.ABORT]
     going_on = asyncio.ensure_future(rerun(pictures, run))
 
@@ -61,34 +63,34 @@ async def test_a_person_who_resumes_it_early_and_twice_has_it_wait_in_its_proces
     await until(is_on)
     assert await resume(run) == SetStateStatus.ABORT
     assert await LOOP.call(wake_suspended()) == []
-    await unheard.end()
-    assert sorted(await going_on) == sorted(unheard.paid)
-    assert len(unheard.paid) == 2
+    await without_webhooks.end()
+    assert sorted(await going_on) == sorted(without_webhooks.paid)
+    assert len(without_webhooks.paid) == 2
     assert (await states_of(run)).count("Suspended") == 1
 
 
-async def test_two_who_look_at_the_same_time_wake_it_once(unheard: Desk) -> None:
-    run = await unheard.begin(pictures, prompts=["one", "two"])
-    await unheard.until_it_rests(pictures, run, 2)
-    await unheard.end()
+async def test_two_who_look_at_the_same_time_wake_it_once(without_webhooks: SuspendedRuns) -> None:
+    run = await without_webhooks.begin(pictures, prompts=["one", "two"])
+    await without_webhooks.run_until_suspended(pictures, run, 2)
+    await without_webhooks.end()
     woken = await asyncio.gather(*(LOOP.call(wake_suspended()) for _ in range(3)))
     assert [one for each in woken for one in each] == [run]
-    assert sorted(await rerun(pictures, run)) == sorted(unheard.paid)
+    assert sorted(await rerun(pictures, run)) == sorted(without_webhooks.paid)
     assert (await states_of(run)).count("Resuming") == 1
 
 
-async def test_cancelled_it_sleeps_for_good_and_its_tasks_are_cancelled(heard: Desk) -> None:
-    run = await heard.begin(pictures, prompts=["one", "two"])
-    await heard.until_it_rests(pictures, run, 2)
+async def test_cancelled_it_sleeps_for_good_and_its_tasks_are_cancelled(with_webhooks: SuspendedRuns) -> None:
+    run = await with_webhooks.begin(pictures, prompts=["one", "two"])
+    await with_webhooks.run_until_suspended(pictures, run, 2)
     async with get_client() as client:
         await client.set_flow_run_state(run, Cancelling())
     assert await state_of(run) == "Cancelled", "at once: there is no process to wait for"
     found = await LOOP.call(reconcile_runs(flow_run_id=run))
     assert [one.done for one in found.findings] == ["cancelled", "cancelled"]
-    await heard.end()
+    await with_webhooks.end()
     assert await LOOP.call(wake_suspended()) == []
     assert await state_of(run) == "Cancelled"
-    assert sorted(heard.rh.books.cancelled) == sorted(heard.paid)
+    assert sorted(with_webhooks.rh.books.cancelled) == sorted(with_webhooks.paid)
 
 
 @pytest.fixture
@@ -99,35 +101,39 @@ def proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
         asyncio.run(drain())  # while there is somebody who takes it
 
 
-async def test_webhooks_that_come_while_it_is_being_suspended_wake_it(heard: Desk, proxy: Proxy) -> None:
-    run = await heard.begin(pictures, prompts=["one", "two"])
+async def test_webhooks_that_come_while_it_is_being_suspended_wake_it(
+    with_webhooks: SuspendedRuns, proxy: Proxy
+) -> None:
+    run = await with_webhooks.begin(pictures, prompts=["one", "two"])
     held = proxy.hold(SUSPENDS)
     going_on = asyncio.ensure_future(rerun(pictures, run))
     await asyncio.to_thread(held.wait)
-    await heard.end()
+    await with_webhooks.end()
     await until_recorded(run, 2)
     proxy.release()
     with pytest.raises(Pause):
         await going_on
     await until_woken(run)
-    assert sorted(await rerun(pictures, run)) == sorted(heard.paid)
-    assert len(heard.paid) == 2
+    assert sorted(await rerun(pictures, run)) == sorted(with_webhooks.paid)
+    assert len(with_webhooks.paid) == 2
 
 
-async def test_what_has_ended_when_it_writes_down_what_it_waits_for_is_not_slept_for(heard: Desk, proxy: Proxy) -> None:
-    run = await heard.begin(pictures, prompts=["one", "two"])
+async def test_what_has_ended_when_it_writes_down_what_it_waits_for_is_not_slept_for(
+    with_webhooks: SuspendedRuns, proxy: Proxy
+) -> None:
+    run = await with_webhooks.begin(pictures, prompts=["one", "two"])
     held = proxy.hold(r'"rh-suspend-1"')
     going_on = asyncio.ensure_future(rerun(pictures, run))
     await asyncio.to_thread(held.wait)
-    await heard.end()
+    await with_webhooks.end()
     await until_recorded(run, 2)
     proxy.release()
-    assert sorted(await going_on) == sorted(heard.paid)
+    assert sorted(await going_on) == sorted(with_webhooks.paid)
     assert "Suspended" not in await states_of(run)
 
 
-async def test_a_suspension_whose_answer_is_lost_is_one(heard: Desk, proxy: Proxy) -> None:
-    run = await heard.begin(pictures, prompts=["one", "two"])
+async def test_a_suspension_whose_answer_is_lost_is_one(with_webhooks: SuspendedRuns, proxy: Proxy) -> None:
+    run = await with_webhooks.begin(pictures, prompts=["one", "two"])
     held = proxy.hold(SUSPENDS, answer=True)
     going_on = asyncio.ensure_future(rerun(pictures, run))
     await asyncio.to_thread(held.wait)
@@ -135,9 +141,9 @@ async def test_a_suspension_whose_answer_is_lost_is_one(heard: Desk, proxy: Prox
     with pytest.raises(Pause):
         await going_on
     assert await state_of(run) == "Suspended"
-    await heard.end()
+    await with_webhooks.end()
     await until_woken(run)
-    assert sorted(await rerun(pictures, run)) == sorted(heard.paid)
+    assert sorted(await rerun(pictures, run)) == sorted(with_webhooks.paid)
     assert (await states_of(run)).count("Suspended") == 1
 
 
@@ -151,54 +157,56 @@ async def until_recorded(run: UUID, ends: int) -> None:
     await until(is_recorded)
 
 
-async def test_who_cannot_ask_wakes_it_when_its_time_has_come(unheard: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_cannot_ask_wakes_it_when_its_time_has_come(
+    without_webhooks: SuspendedRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RH_SUSPEND_SECONDS", "1")
-    run = await unheard.begin(pictures, prompts=["one"])
-    await unheard.until_it_rests(pictures, run, 1)
-    unheard.rh.faults.add(Fault("query", kind="code", code="802"))
+    run = await without_webhooks.begin(pictures, prompts=["one"])
+    await without_webhooks.run_until_suspended(pictures, run, 1)
+    without_webhooks.rh.faults.add(Fault("query", kind="code", code="802"))
     await asyncio.sleep(1)
     assert await LOOP.call(wake_suspended()) == [run]
 
 
 async def test_who_has_another_key_does_not_keep_it_asleep_for_good(
-    unheard: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    without_webhooks: SuspendedRuns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = await unheard.begin(pictures, prompts=["one"])
-    await unheard.until_it_rests(pictures, run, 1)
+    run = await without_webhooks.begin(pictures, prompts=["one"])
+    await without_webhooks.run_until_suspended(pictures, run, 1)
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("RH_API_KEY", secrets.token_hex(16))
         assert await LOOP.call(wake_suspended()) == []
         assert "cannot be looked after" in caplog.text
-    await unheard.end()
+    await without_webhooks.end()
     assert await LOOP.call(wake_suspended()) == [run]
 
 
-async def test_a_task_that_is_not_known_any_more_is_not_slept_for(unheard: Desk) -> None:
-    run = await unheard.begin(pictures, prompts=["one"])
-    await unheard.until_it_rests(pictures, run, 1)
-    unheard.rh.faults.add(Fault("query", kind="code", code="1004"))
+async def test_a_task_that_is_not_known_any_more_is_not_slept_for(without_webhooks: SuspendedRuns) -> None:
+    run = await without_webhooks.begin(pictures, prompts=["one"])
+    await without_webhooks.run_until_suspended(pictures, run, 1)
+    without_webhooks.rh.faults.add(Fault("query", kind="code", code="1004"))
     assert await LOOP.call(wake_suspended()) == [run]
 
 
-async def test_half_of_it_is_refused_at_the_submit_and_half_of_it_is_slept_for(heard: Desk) -> None:
-    heard.rh.faults.add(Fault("submit", prompt="bad", kind="code", code="1007"))
-    run = await heard.begin(pictures, prompts=["good one", "bad one", "good two", "bad two"])
-    await heard.until_it_rests(pictures, run, 2)
-    await heard.end()
+async def test_half_of_it_is_refused_at_the_submit_and_half_of_it_is_slept_for(with_webhooks: SuspendedRuns) -> None:
+    with_webhooks.rh.faults.add(Fault("submit", prompt="bad", kind="code", code="1007"))
+    run = await with_webhooks.begin(pictures, prompts=["good one", "bad one", "good two", "bad two"])
+    await with_webhooks.run_until_suspended(pictures, run, 2)
+    await with_webhooks.end()
     await until_woken(run)
     with pytest.raises(ExceptionGroup) as caught:
         await rerun(pictures, run)
-    assert len(caught.value.exceptions) == len(heard.paid) == 2
+    assert len(caught.value.exceptions) == len(with_webhooks.paid) == 2
 
 
-async def test_what_others_have_suspended_is_none_of_ours(unheard: Desk) -> None:
-    run = await unheard.begin(pictures, prompts=["one"])
-    await unheard.until_it_rests(pictures, run, 1)
+async def test_what_others_have_suspended_is_none_of_ours(without_webhooks: SuspendedRuns) -> None:
+    run = await without_webhooks.begin(pictures, prompts=["one"])
+    await without_webhooks.run_until_suspended(pictures, run, 1)
     await resume(run)
     suspended: dict[str, Any] = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_key": "lunch"}}
     async with get_client() as client:
         response = await client._client.post(f"/flow_runs/{run}/set_state", json={"state": suspended, "force": True})
         response.raise_for_status()
-    await unheard.end()
+    await without_webhooks.end()
     assert await LOOP.call(wake_suspended()) == []
     assert await state_of(run) == "Suspended"

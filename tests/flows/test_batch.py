@@ -35,7 +35,7 @@ from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
-from tests.support.rh import environment
+from tests.support.emulator_env import environment
 from tests.support.s3 import S3Server
 
 KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-upscaler", "z-image/turbo"

@@ -23,8 +23,8 @@ from rh_prefect.flows.batch.report import Item
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from tests.support import samples
+from tests.support.emulator_env import environment
 from tests.support.link_host import LinkHost
-from tests.support.rh import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -17,7 +17,7 @@ from rh_prefect.flows import batch, upscale
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
-from tests.support.resting import Desk, until_woken
+from tests.support.suspended_runs import SuspendedRuns, until_woken
 
 pytestmark = pytest.mark.prefect
 KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-upscaler", "z-image/turbo"
@@ -30,77 +30,81 @@ def items(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-async def wake(desk: Desk, run: UUID) -> None:
+async def wake(desk: SuspendedRuns, run: UUID) -> None:
     await desk.end()
     assert await LOOP.call(wake_suspended()) == [run]
 
 
-async def test_a_chain_rests_once_for_each_step(heard: Desk, tmp_path: Path) -> None:
+async def test_a_chain_rests_once_for_each_step(with_webhooks: SuspendedRuns, tmp_path: Path) -> None:
     photo = str(samples.png(tmp_path / "photo.png"))
     rows = [{"image_url": photo, "prompt": f"waves {n}"} for n in range(3)]
-    run = await heard.begin(batch, rows=rows, model=KLING, chain=[UPSCALER], wait="suspend")
+    run = await with_webhooks.begin(batch, rows=rows, model=KLING, chain=[UPSCALER], wait="suspend")
     for step in (1, 2):
-        await heard.until_it_rests(batch, run, 3 * step)
+        await with_webhooks.run_until_suspended(batch, run, 3 * step)
         for item in items(tmp_path):
             assert item["state"] == "unfinished"
             assert len(item["tasks"]) == len(item["jobs"]) == step
             assert f"task {item['tasks'][-1]} runs; the run is suspended" in item["why"]
-        await heard.end()
+        await with_webhooks.end()
         await until_woken(run)
     account = await rerun(batch, run)
     assert account.is_complete
-    assert len(heard.paid) == 6
-    assert {task for item in items(tmp_path) for task in item["tasks"]} == set(heard.paid)
+    assert len(with_webhooks.paid) == 6
+    assert {task for item in items(tmp_path) for task in item["tasks"]} == set(with_webhooks.paid)
     # Each job: its submit, and the receiver's question. A look by the clock may fall between a webhook and its record.
-    assert heard.calls["query"] <= 6 + 2
+    assert with_webhooks.calls["query"] <= 6 + 2
 
 
-async def test_rows_that_fail_are_paid_for_once_and_the_others_go_on(heard: Desk, tmp_path: Path) -> None:
-    heard.rh.faults.add(Fault("submit", prompt="bad", kind="fail", code="805", message="no such face"))
+async def test_rows_that_fail_are_paid_for_once_and_the_others_go_on(
+    with_webhooks: SuspendedRuns, tmp_path: Path
+) -> None:
+    with_webhooks.rh.faults.add(Fault("submit", prompt="bad", kind="fail", code="805", message="no such face"))
     rows = [{"prompt": "good"}, {"prompt": "bad"}, {"prompt": "", "aspect_ratio": "no such"}]
-    run = await heard.begin(batch, rows=rows, model=PICTURE, wait="suspend")
-    await heard.until_it_rests(batch, run, 2)
-    await heard.end()
+    run = await with_webhooks.begin(batch, rows=rows, model=PICTURE, wait="suspend")
+    await with_webhooks.run_until_suspended(batch, run, 2)
+    await with_webhooks.end()
     await until_woken(run)
     with pytest.raises(BatchIncomplete):
         await rerun(batch, run)
     assert [item["state"] for item in items(tmp_path)] == ["done", "failed", "failed"]
     assert "no such face" in items(tmp_path)[1]["why"]
-    assert len(heard.paid) == 2
+    assert len(with_webhooks.paid) == 2
 
 
 async def test_a_row_that_the_budget_had_too_little_left_for_is_tried_again_after_the_rest(
-    unheard: Desk, tmp_path: Path
+    without_webhooks: SuspendedRuns, tmp_path: Path
 ) -> None:
     rows = [{"prompt": f"number {n}"} for n in range(3)]
-    run = await unheard.begin(batch, rows=rows, model=PICTURE, wait="suspend", budget=0.1)
-    await unheard.until_it_rests(batch, run, 2)
-    await wake(unheard, run)
+    run = await without_webhooks.begin(batch, rows=rows, model=PICTURE, wait="suspend", budget=0.1)
+    await without_webhooks.run_until_suspended(batch, run, 2)
+    await wake(without_webhooks, run)
     with pytest.raises(BatchIncomplete):
         await rerun(batch, run)
     assert sorted(item["state"] for item in items(tmp_path)) == ["done", "done", "not started"]
-    assert len(unheard.paid) == 2
+    assert len(without_webhooks.paid) == 2
 
 
-async def test_a_later_run_in_the_journal_of_the_first_rests_and_is_woken_too(unheard: Desk, tmp_path: Path) -> None:
+async def test_a_later_run_in_the_journal_of_the_first_rests_and_is_woken_too(
+    without_webhooks: SuspendedRuns, tmp_path: Path
+) -> None:
     (tmp_path / "rows.jsonl").write_text('{"prompt": "one"}\n')
     asked = {"rows": str(tmp_path / "rows.jsonl"), "model": PICTURE, "wait": "suspend"}
-    first = await unheard.begin(batch, **asked)
-    await unheard.until_it_rests(batch, first, 1)
-    await wake(unheard, first)
+    first = await without_webhooks.begin(batch, **asked)
+    await without_webhooks.run_until_suspended(batch, first, 1)
+    await wake(without_webhooks, first)
     assert (await rerun(batch, first)).is_complete
     (tmp_path / "rows.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}\n')
-    second = await unheard.begin(batch, **asked)
-    await unheard.until_it_rests(batch, second, 2)
-    await wake(unheard, second)
+    second = await without_webhooks.begin(batch, **asked)
+    await without_webhooks.run_until_suspended(batch, second, 2)
+    await wake(without_webhooks, second)
     assert (await rerun(batch, second)).done == 2
-    assert len(unheard.paid) == 2
+    assert len(without_webhooks.paid) == 2
 
 
-async def test_videos_to_enlarge(heard: Desk, tmp_path: Path) -> None:
+async def test_videos_to_enlarge(with_webhooks: SuspendedRuns, tmp_path: Path) -> None:
     videos = [str(samples.mp4(tmp_path / f"{name}.mp4")) for name in ("one", "two")]
-    run = await heard.begin(upscale, videos=videos, wait="suspend")
-    await heard.until_it_rests(upscale, run, 2)
-    await heard.end()
+    run = await with_webhooks.begin(upscale, videos=videos, wait="suspend")
+    await with_webhooks.run_until_suspended(upscale, run, 2)
+    await with_webhooks.end()
     await until_woken(run)
-    assert len(await rerun(upscale, run)) == len(heard.paid) == 2
+    assert len(await rerun(upscale, run)) == len(with_webhooks.paid) == 2

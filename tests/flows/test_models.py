@@ -25,8 +25,8 @@ from rh_prefect.flows.models import flow_name
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import endpoints
 from tests.support import samples
+from tests.support.emulator_env import environment
 from tests.support.prefect_server import PrefectServer
-from tests.support.rh import environment
 
 
 def form(name: str) -> dict[str, dict[str, Any]]:

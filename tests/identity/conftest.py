@@ -10,7 +10,7 @@ import pytest
 
 from rh_prefect.emulator import Emulator
 from tests.identity.harness import HEAD, World, lines_of, shuffled
-from tests.support.attempts import attempts
+from tests.support.forked_attempts import attempts
 from tests.support.prefect_server import PrefectServer
 
 _ROW = "paid"

@@ -14,8 +14,8 @@ from typing import Any, Final, Literal
 from rh_prefect.catalog import Model
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.recorder import Submission
-from tests.support.attempts import Attempt, Attempts
-from tests.support.rh import environment
+from tests.support.emulator_env import environment
+from tests.support.forked_attempts import Attempt, Attempts
 
 PROGRAMS: Final = Path(__file__).with_name("programs")
 BREAKS: Final = ("exit", "raise", "exit", "")
@@ -205,13 +205,13 @@ class Stage:
         env = {
             **environment(self.world.rh, self.folder),
             "RH_POLL_SECONDS": "0.1",
-            "CHAIN_TAG": self.tag,
-            "CHAIN_ATTEMPT": str(number),
-            "CHAIN_REPORT": str(self.report),
-            "CHAIN_FILES": str(self.files),
-            "CHAIN_BREAK": breaking,
-            "CHAIN_BREAK_AT": "both" if self.shape.branches else "end",
-            "CHAIN_BRANCHES": str(self.shape.branches),
+            "PROGRAM_TAG": self.tag,
+            "PROGRAM_ATTEMPT": str(number),
+            "PROGRAM_REPORT": str(self.report),
+            "PROGRAM_FILES": str(self.files),
+            "PROGRAM_BREAK": breaking,
+            "PROGRAM_BREAK_AT": "both" if self.shape.branches else "end",
+            "PROGRAM_BRANCHES": str(self.shape.branches),
             **(self.shape.env(self) if self.shape.env is not None else {}),
         }
         order = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator
-from tests.support.rh import environment
+from tests.support.emulator_env import environment
 
 
 @pytest.fixture

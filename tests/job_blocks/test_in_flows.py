@@ -22,10 +22,10 @@ from rh_prefect.job_blocks import RunningHubModel
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
 from tests.job_blocks.flows import MODULE, at_once, in_sync, tried_again
-from tests.support.children import nursery
+from tests.support.emulator_env import environment
+from tests.support.film_run import wait_until
+from tests.support.flow_process import flow_processes
 from tests.support.prefect_server import PrefectServer
-from tests.support.rh import environment
-from tests.support.stage import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -74,7 +74,7 @@ def test_killed_between_trigger_and_wait_a_run_that_is_run_again_pays_nothing(
 ) -> None:
     env = {**prefect_server.env, **environment(slow_rh, tmp_path)}
     marker = tmp_path / "task"
-    with nursery(env, tmp_path) as children:
+    with flow_processes(env, tmp_path) as children:
         children.spare(2)
         child = children.run(f"{MODULE}:told", parameters={"marker": str(marker)})
         run_id = child.wait_for("run")["id"]

@@ -18,8 +18,8 @@ from rh_prefect.jobs.journal.records import Answer, End, Intent, Record
 from rh_prefect.jobs.journal.scope import FolderScope
 from tests.support.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.reachable import count_of
-from tests.support.stepped import Run
+from tests.support.object_count import count_of
+from tests.support.simulated_process import Run
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
 EMPTY = TaskView(task_id=TASK, status="SUCCESS")

@@ -21,7 +21,7 @@ from rh_prefect.jobs.journal.records import End, Intent
 from rh_prefect.jobs.options import Options
 from tests.support.job_records import KEY, TASK, intent, ticket, write
 from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.stepped import SCOPE, Run, order_of
+from tests.support.simulated_process import SCOPE, Run, order_of
 from tests.support.virtual_time import in_virtual_time, now
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")

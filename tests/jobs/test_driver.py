@@ -16,7 +16,7 @@ from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.records import Cancelled
 from rh_prefect.jobs.outputs.result import Result
 from tests.support import samples
-from tests.support.pooled import PooledRun, pictures
+from tests.support.pooled_run import PooledRun, pictures
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from rh_prefect.jobs.journal.call_path import Address, Place
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Found
 from rh_prefect.jobs.journal.journal import Journal
 from tests.support.branch_programs import PaidBranches
-from tests.support.searching import first_finding, search
+from tests.support.hypothesis_settings import first_finding, search
 
 
 def test_every_branch_keeps_its_own_results_and_every_call_is_paid_for_once() -> None:

@@ -24,7 +24,7 @@ from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.jobs.scope_checks import OpenScopes
 from rh_prefect.media.store import MediaStore
 from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.reachable import count_of
+from tests.support.object_count import count_of
 
 RUN: Mapping[str, str] = {"flow_run": "night"}
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from rh_prefect.jobs.journal.journal import JSON
+from tests.support.hypothesis_settings import first_finding, search
+from tests.support.job_state_machine import PaidJobs
 from tests.support.memory_journal import MemoryPlace
-from tests.support.paid_jobs import PaidJobs
-from tests.support.searching import first_finding, search
 
 
 def test_whatever_happens_nothing_is_paid_for_twice_and_nothing_is_lost() -> None:

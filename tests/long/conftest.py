@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.holding_proxy import Proxy
 from tests.support.prefect_server import PrefectServer
-from tests.support.proxy import Proxy
 
 
 @pytest.fixture(scope="session")

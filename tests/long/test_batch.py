@@ -11,10 +11,10 @@ import pytest
 
 from rh_prefect.emulator import Emulator
 from tests.support import samples
-from tests.support.children import Said
+from tests.support.film_run import FilmRun, staged
+from tests.support.flow_process import Said
+from tests.support.holding_proxy import Proxy
 from tests.support.prefect_server import PrefectServer
-from tests.support.proxy import Proxy
-from tests.support.stage import Stage, staged
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect]
 
@@ -22,7 +22,7 @@ BATCH, ROWS = "rh_prefect.flows:batch", 40
 
 
 @pytest.fixture
-def stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Stage]:
+def stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[FilmRun]:
     with (
         Emulator(clock="polls", polls=3, limit=8, long_side=96, fps=6) as rh,
         staged(prefect_server, prefect_proxy, rh, tmp_path) as made,
@@ -31,7 +31,7 @@ def stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("done", [4, ROWS // 2, ROWS - 4])
-def test_a_batch_that_was_killed_is_finished_by_a_new_run(stage: Stage, done: int) -> None:
+def test_a_batch_that_was_killed_is_finished_by_a_new_run(stage: FilmRun, done: int) -> None:
     photo = str(samples.png(stage.folder / "photo.png"))
     rows = [{"image_url": photo, "prompt": f"waves {n}"} for n in range(ROWS)]
     parameters = {"rows": rows, "model": "kling-v2.6-pro-image-to-video", "values": {"sound": "false"}}
@@ -51,12 +51,12 @@ def test_a_batch_that_was_killed_is_finished_by_a_new_run(stage: Stage, done: in
     assert {item["tasks"][0] for item in items(stage)} == {one.task_id for one in stage.rh.books.paid}
 
 
-def again(stage: Stage, parameters: dict[str, object]) -> Said:
-    child = stage.nursery.run(BATCH, parameters=parameters)
+def again(stage: FilmRun, parameters: dict[str, object]) -> Said:
+    child = stage.flow_processes.run(BATCH, parameters=parameters)
     child.ended()
     return child.said[-1]
 
 
-def items(stage: Stage) -> list[Said]:
+def items(stage: FilmRun) -> list[Said]:
     (account,) = (name for name in stage.store.list("batches") if name.endswith("account.json"))
     return list(json.loads(stage.store.read_bytes(account))["items"])

@@ -9,9 +9,8 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
-from tests.support.emulator_verdicts import WireReading
-from tests.support.smallest import run_all, small_emulator
-from tests.support.two_readings import requests, usual_requests
+from tests.support.minimal_calls import run_all, small_emulator
+from tests.support.reading_comparison import WireReading, requests, usual_requests
 
 pytestmark = pytest.mark.long
 

@@ -27,7 +27,7 @@ from rh_prefect.errors import CODES, InputError
 from rh_prefect.jobs.lifecycle import is_hopeless
 from rh_prefect.jobs.options import Options
 from tests.support import samples
-from tests.support.trial import Trial, come_true, jobs, open_trial
+from tests.support.resume_scenario import Scenario, come_true, jobs, open_trial
 
 pytestmark = [
     pytest.mark.long,
@@ -227,7 +227,7 @@ def _setting(cell: Cell, folder: Path) -> dict[str, Any]:
     return {"asked": asked, "emulator": {"clock": "real", "factor": 0} if cell.fault.on == "cancel" else {}}
 
 
-async def _run(trial: Trial, cell: Cell) -> list[str]:
+async def _run(trial: Scenario, cell: Cell) -> list[str]:
     """The first run, with the fault."""
 
     def has_happened_enough() -> bool:
@@ -237,18 +237,18 @@ async def _run(trial: Trial, cell: Cell) -> list[str]:
     return await _after(trial, cell)
 
 
-async def _after(trial: Trial, cell: Cell, **more: Any) -> list[str]:
+async def _after(trial: Scenario, cell: Cell, **more: Any) -> list[str]:
     wrong = [] if _fired(trial) else ["the fault did not happen"]
     trial.rh.gate.release()
     trial.rh.faults.clear()
     return wrong + await trial.problems(**more)
 
 
-def _fired(trial: Trial) -> int:
+def _fired(trial: Scenario) -> int:
     return trial.rh.faults.fired()[-1][1]
 
 
-async def _cancelled(trial: Trial, cell: Cell) -> list[str]:
+async def _cancelled(trial: Scenario, cell: Cell) -> list[str]:
     """The run is cancelled while its tasks run, and once more when cancelling works again."""
     running = asyncio.ensure_future(trial.once())
     await come_true(lambda: sum(event.state == "submitted" for event in trial.said) == len(trial.asked))

@@ -20,11 +20,11 @@ import pytest
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.media.media import Media
 from tests.support import samples
-from tests.support.children import Child
+from tests.support.film_run import JOBS, MOTION, PICTURE, SPEECH, UPSCALE, FilmRun, staged, wait_until
+from tests.support.flow_process import FlowProcess
+from tests.support.holding_proxy import Proxy
 from tests.support.prefect_server import PrefectServer
-from tests.support.proxy import Proxy
 from tests.support.s3 import S3Server
-from tests.support.stage import JOBS, MOTION, PICTURE, SPEECH, UPSCALE, Stage, staged, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect]
 
@@ -35,7 +35,7 @@ OTHERS = {PICTURE: 5, MOTION: 6, UPSCALE: 7, SPEECH: 7}
 """How many jobs succeed while one of such a job is held: all but it and what waits for it."""
 
 
-Open = Callable[..., Stage]
+Open = Callable[..., FilmRun]
 """Opens the test's stage, with the emulator's options, and more environment as `env`."""
 
 
@@ -43,7 +43,7 @@ Open = Callable[..., Stage]
 def open_stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Open]:
     with ExitStack() as stack:
 
-        def make(*, env: Mapping[str, str] | None = None, **options: Any) -> Stage:
+        def make(*, env: Mapping[str, str] | None = None, **options: Any) -> FilmRun:
             usual = {"clock": "polls", "polls": 3, "long_side": 96, "fps": 6}
             rh = stack.enter_context(Emulator(**usual | options))
             return stack.enter_context(staged(prefect_server, prefect_proxy, rh, tmp_path, **env or {}))
@@ -52,11 +52,11 @@ def open_stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Pa
 
 
 @pytest.fixture
-def stage(open_stage: Open) -> Stage:
+def stage(open_stage: Open) -> FilmRun:
     return open_stage()
 
 
-def hold_submit(stage: Stage, endpoint: str, *, number: int = 1) -> Child:
+def hold_submit(stage: FilmRun, endpoint: str, *, number: int = 1) -> FlowProcess:
     """Begins a film whose POST for one job is accepted and not answered, and waits until all else has come to rest."""
     stage.rh.faults.add(Fault("submit", endpoint=endpoint, number=number, kind="hold", seconds=120))
     child = stage.begin()
@@ -66,7 +66,7 @@ def hold_submit(stage: Stage, endpoint: str, *, number: int = 1) -> Child:
 
 
 @pytest.mark.parametrize("endpoint", [PICTURE, MOTION, UPSCALE, SPEECH])
-def test_after_a_post_was_accepted_and_before_its_answer(stage: Stage, endpoint: str) -> None:
+def test_after_a_post_was_accepted_and_before_its_answer(stage: FilmRun, endpoint: str) -> None:
     child = hold_submit(stage, endpoint)
     unknown = stage.kill(child)
     assert len(unknown) == 1
@@ -74,7 +74,7 @@ def test_after_a_post_was_accepted_and_before_its_answer(stage: Stage, endpoint:
 
 
 @pytest.mark.parametrize("machine", ["stays", "is lost"])
-def test_between_the_answer_and_its_record(stage: Stage, machine: str) -> None:
+def test_between_the_answer_and_its_record(stage: FilmRun, machine: str) -> None:
     # The first four answers are of jobs that wait for nothing, so the fifth is of a motion.
     held = stage.proxy.hold('"key": ?"rh-[0-9a-f]+-answer-', number=5)
     child = stage.begin()
@@ -85,7 +85,7 @@ def test_between_the_answer_and_its_record(stage: Stage, machine: str) -> None:
     stage.check(stage.finish(unknown))
 
 
-def test_after_the_claim_and_before_the_post(stage: Stage) -> None:
+def test_after_the_claim_and_before_the_post(stage: FilmRun) -> None:
     held = stage.proxy.hold(f'"key": ?"rh-[0-9a-f]+-intent-.*{UPSCALE}', answer=True)
     child = stage.begin()
     stage.until_held(held, child)
@@ -96,7 +96,7 @@ def test_after_the_claim_and_before_the_post(stage: Stage) -> None:
     stage.check(stage.finish(unknown))
 
 
-def test_before_the_claim_is_recorded(stage: Stage) -> None:
+def test_before_the_claim_is_recorded(stage: FilmRun) -> None:
     held = stage.proxy.hold(f'"key": ?"rh-[0-9a-f]+-intent-.*{MOTION}')
     child = stage.begin()
     stage.until_held(held, child)
@@ -105,7 +105,7 @@ def test_before_the_claim_is_recorded(stage: Stage) -> None:
     stage.check(stage.finish(set()))
 
 
-def test_while_polling(stage: Stage) -> None:
+def test_while_polling(stage: FilmRun) -> None:
     stage.rh.faults.add(Fault("query", endpoint=UPSCALE, number=1, kind="hold", seconds=120))
     child = stage.begin()
     assert stage.rh.gate.wait_held(seconds=60)
@@ -114,14 +114,14 @@ def test_while_polling(stage: Stage) -> None:
     stage.check(stage.finish(set()))
 
 
-def test_before_the_end_is_recorded(stage: Stage) -> None:
+def test_before_the_end_is_recorded(stage: FilmRun) -> None:
     held = stage.proxy.hold('"key": ?"rh-[0-9a-f]+-end-', number=6)
     child = stage.begin()
     stage.until_held(held, child)
     stage.check(stage.finish(stage.kill(child)))
 
 
-def test_in_the_middle_of_a_download(stage: Stage) -> None:
+def test_in_the_middle_of_a_download(stage: FilmRun) -> None:
     stage.rh.faults.add(Fault("download", endpoint=MOTION, number=1, kind="stall"))
     child = stage.begin()
     # The other shot's three, speech and music, and the picture.
@@ -163,7 +163,7 @@ def test_between_a_published_file_and_its_manifest(open_stage: Open, s3: S3Serve
         stage.check(stage.finish(unknown))
 
 
-def test_while_the_film_is_cut(stage: Stage) -> None:
+def test_while_the_film_is_cut(stage: FilmRun) -> None:
     child = stage.begin()
     scratch = Path(stage.env["TMPDIR"])
     wait_until(lambda: list(scratch.glob("rh-film-*/*")))
@@ -172,7 +172,7 @@ def test_while_the_film_is_cut(stage: Stage) -> None:
     stage.check(stage.finish(set()))
 
 
-def test_during_an_upload(stage: Stage) -> None:
+def test_during_an_upload(stage: FilmRun) -> None:
     stage.rh.faults.add(Fault("upload", number=1, kind="hold", seconds=120))
     child = stage.begin()
     assert stage.rh.gate.wait_held(seconds=60)
@@ -181,7 +181,7 @@ def test_during_an_upload(stage: Stage) -> None:
     stage.check(stage.finish(set()))
 
 
-def test_while_it_waits_for_a_slot(stage: Stage) -> None:
+def test_while_it_waits_for_a_slot(stage: FilmRun) -> None:
     stage.rh.faults.add(Fault("submit", endpoint=MOTION, times=4, kind="code", code="421"))
     child = stage.begin()
     child.wait_for("job", state="waiting")
@@ -197,7 +197,7 @@ def test_while_the_dead_process_holds_the_only_slot(open_stage: Open) -> None:
     stage.check(stage.finish(stage.kill(child)))
 
 
-def test_again_and_again(stage: Stage) -> None:
+def test_again_and_again(stage: FilmRun) -> None:
     faults = [Fault(on, endpoint=UPSCALE, number=1, kind="hold", seconds=120) for on in ("query", "download")]
     stage.rh.faults.add(Fault("upload", number=1, kind="hold", seconds=120))
     child = stage.begin(spares=3)
@@ -214,7 +214,7 @@ def test_again_and_again(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_somewhere(stage: Stage, seed: int) -> None:
+def test_somewhere(stage: FilmRun, seed: int) -> None:
     drawn = random.Random(seed)
     # Measured in what the film has come to, not in seconds: a busy machine is killed at the same points.
     change, delay = drawn.randrange(seed * CHANGES // 6, (seed + 1) * CHANGES // 6), drawn.uniform(0, 0.05)

@@ -27,15 +27,15 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from tests.e2e import flows
 from tests.support import samples
-from tests.support.children import ROOT, Child
-from tests.support.hanging import standing
+from tests.support.faulty_proxy import FaultyProxy, Kind
+from tests.support.film_run import FilmRun, staged
+from tests.support.flow_process import ROOT, FlowProcess
+from tests.support.hang_dump import hang_dump
+from tests.support.holding_proxy import Proxy
 from tests.support.invariants import Place, Told, broken, gather
-from tests.support.outage import Kind, Outage
 from tests.support.prefect_server import PrefectServer
-from tests.support.proxy import Proxy
+from tests.support.resume_scenario import Scenario, jobs, open_trial
 from tests.support.s3 import S3Server
-from tests.support.stage import Stage, staged
-from tests.support.trial import Trial, jobs, open_trial
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -135,9 +135,9 @@ def quiet() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def with_store(s3: S3Server, folder: Path, cell: Cell) -> AsyncIterator[tuple[Trial, Outage]]:
+async def with_store(s3: S3Server, folder: Path, cell: Cell) -> AsyncIterator[tuple[Scenario, FaultyProxy]]:
     """A trial with an S3 store that is in trouble."""
-    with Outage(s3.endpoint) as outage:
+    with FaultyProxy(s3.endpoint) as outage:
         # Without the pauses of botocore's and fsspec's own, which only make it last longer.
         config = {"retries": {"max_attempts": 1}, "connect_timeout": 5, "read_timeout": 20}
         options = {**s3.options, "endpoint_url": outage.url, "config_kwargs": config}
@@ -153,17 +153,17 @@ async def with_store(s3: S3Server, folder: Path, cell: Cell) -> AsyncIterator[tu
 
 
 @asynccontextmanager
-async def with_journal(server: PrefectServer, folder: Path, cell: Cell) -> AsyncIterator[tuple[Trial, Outage]]:
+async def with_journal(server: PrefectServer, folder: Path, cell: Cell) -> AsyncIterator[tuple[Scenario, FaultyProxy]]:
     """A trial with a Prefect API that is in trouble."""
     # Prefect has one of these for all events of a process; it must not belong to an API that will be gone.
     EventsWorker.instance()
     is_watched = cell.step == "an artifact"
     async with open_trial(folder, settings=UNHURRIED, journal_patience=2.0, is_watched=is_watched) as trial:
-        with Outage(server.url) as outage, temporary_settings({PREFECT_API_URL: f"{outage.url}/api"}):
+        with FaultyProxy(server.url) as outage, temporary_settings({PREFECT_API_URL: f"{outage.url}/api"}):
             yield trial, outage
 
 
-Opened = AbstractAsyncContextManager[tuple[Trial, Outage]]
+Opened = AbstractAsyncContextManager[tuple[Scenario, FaultyProxy]]
 
 
 async def all_hold(cells: list[Cell], folder: Path, opened: Any) -> None:
@@ -179,7 +179,7 @@ async def all_hold(cells: list[Cell], folder: Path, opened: Any) -> None:
             if running.done():
                 wrong = await running
             else:
-                wrong = [f"it hangs; at that moment:{standing()}"]
+                wrong = [f"it hangs; at that moment:{hang_dump()}"]
                 running.cancel()
                 await asyncio.wait([running])
             print(f"{cell}: {time.monotonic() - began:.1f} s")
@@ -194,13 +194,13 @@ async def _problems(cell: Cell, opened: Opened) -> list[str]:
         if cell.step in AGAIN:
             # There must be something to go on with: paid for, and in part at home.
             await trial.once()
-        strike = outage.strike(cell.pattern, cell.kind, times=cell.times)
+        add_fault = outage.add_fault(cell.pattern, cell.kind, times=cell.times)
         # Prefect's own retries, which take half a minute, are for the run that goes on.
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
             first = await trial.once()
-        outage.mend()
+        outage.clear_faults()
         wrong = await trial.problems()
-        if not strike.happened:
+        if not add_fault.happened:
             wrong.append("it did not happen")
         if first is None and not trial.told:
             wrong.append("it ended without a word")
@@ -229,7 +229,7 @@ async def test_a_store_that_is_stopped_and_started_again(tmp_path: Path) -> None
     server = S3Server(folder)
     server.start()
     try:
-        with Outage(server.endpoint) as outage:
+        with FaultyProxy(server.endpoint) as outage:
             options = {**server.options, "endpoint_url": outage.url, "config_kwargs": {"retries": {"max_attempts": 1}}}
             place = Place(server.url("out"), options)
             async with open_trial(tmp_path / "trial", settings=UNHURRIED, place=place) as trial:
@@ -248,7 +248,7 @@ async def test_a_store_that_is_stopped_and_started_again(tmp_path: Path) -> None
         server.stop()
 
 
-Open = Callable[..., Stage]
+Open = Callable[..., FilmRun]
 """Opens the test's stage, with more environment."""
 
 
@@ -257,16 +257,16 @@ def open_stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Pa
     """For children for whom permissions hold."""
     with ExitStack() as stack:
 
-        def make(**env: str) -> Stage:
+        def make(**env: str) -> FilmRun:
             rh = stack.enter_context(Emulator(long_side=96, least_bytes=LARGE))
-            env["PYTHONPATH"] = str(ROOT / "tests/support/ordinary")
+            env["PYTHONPATH"] = str(ROOT / "tests/support/unprivileged")
             return stack.enter_context(staged(prefect_server, prefect_proxy, rh, tmp_path, **env))
 
         yield make
 
 
 @pytest.fixture
-def stage(open_stage: Open) -> Stage:
+def stage(open_stage: Open) -> FilmRun:
     return open_stage()
 
 
@@ -286,13 +286,13 @@ LARGE: Final = 600_000
 PATIENT: Final = f"{flows.MODULE}:patient"
 
 
-def fill_up(child: Child) -> None:
+def fill_up(child: FlowProcess) -> None:
     """Lets a child that waits for its order write no file as large as a result, as if its disk were nearly full."""
     _, hard = resource.prlimit(child.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (LARGE // 2, hard))
 
 
-def holds(stage: Stage, told: list[Mapping[str, Any]], *, is_over: bool = False) -> None:
+def holds(stage: FilmRun, told: list[Mapping[str, Any]], *, is_over: bool = False) -> None:
     said = [Told(one["type"], one["message"], one["job"]) for one in told]
     place, state = Place(stage.env["RH_OUT"]), Path(stage.env["RH_STATE_DIR"])
     looking = gather(stage.rh, journals=[FlowRunJournal(stage.run)], place=place, told=said, folder=state)
@@ -300,7 +300,7 @@ def holds(stage: Stage, told: list[Mapping[str, Any]], *, is_over: bool = False)
     assert len(stage.rh.books.paid) == 1
 
 
-def fails(stage: Stage, child: Child, words: str) -> None:
+def fails(stage: FilmRun, child: FlowProcess, words: str) -> None:
     assert child.ended() == 1, child.errors()
     (error,) = child.wait_for("failed")["errors"]
     assert error["type"] == "StoreError"
@@ -308,15 +308,15 @@ def fails(stage: Stage, child: Child, words: str) -> None:
     holds(stage, [error])
 
 
-def goes_on(stage: Stage) -> None:
+def goes_on(stage: FilmRun) -> None:
     child = stage.again(PATIENT)
     assert child.ended() == 0, child.errors()
     holds(stage, [], is_over=True)
 
 
-def test_a_disk_that_is_full_before_the_end_of_a_download(stage: Stage) -> None:
-    stage.nursery.spare()
-    fill_up(stage.nursery.children[0])
+def test_a_disk_that_is_full_before_the_end_of_a_download(stage: FilmRun) -> None:
+    stage.flow_processes.spare()
+    fill_up(stage.flow_processes.children[0])
     child = stage.begin(PATIENT, {"retries": 0}, spares=1)
     fails(stage, child, "cannot be kept here")
     goes_on(stage)
@@ -333,7 +333,7 @@ def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: Open, other
     assert child.ended() == 1, child.errors()
     in_the_way.unlink()
     # It is on this machine now, whole, so that nothing but the output is to be written.
-    fill_up(stage.nursery.children[1])
+    fill_up(stage.flow_processes.children[1])
     fails(stage, stage.again(PATIENT), "larger than may be written")
     goes_on(stage)
     # Once by the first of the three runs, and once each time that is looked at what it should be.
@@ -341,7 +341,7 @@ def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: Open, other
 
 
 @pytest.mark.parametrize("folder", ["RH_OUT", "RH_STATE_DIR"])
-def test_a_folder_that_becomes_read_only(stage: Stage, folder: str) -> None:
+def test_a_folder_that_becomes_read_only(stage: FilmRun, folder: str) -> None:
     stage.rh.faults.add(Fault("query", number=1, kind="hold", seconds=60))
     child = stage.begin(PATIENT, {"retries": 0})
     assert stage.rh.gate.wait_held(seconds=60)

@@ -10,9 +10,9 @@ import pytest
 
 from rh_prefect.emulator import Emulator
 from tests.support import samples
-from tests.support.children import command
+from tests.support.emulator_env import environment
+from tests.support.flow_process import command
 from tests.support.prefect_server import PrefectServer
-from tests.support.rh import environment
 
 pytestmark = pytest.mark.long
 

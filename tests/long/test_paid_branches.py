@@ -7,7 +7,7 @@ from hypothesis import seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.support.branch_programs import PaidBranches
-from tests.support.searching import search
+from tests.support.hypothesis_settings import search
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 

@@ -19,10 +19,10 @@ import pytest
 
 from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.emulator import Emulator
-from tests.support.children import Child, command
+from tests.support.film_run import FilmRun, staged, wait_until
+from tests.support.flow_process import FlowProcess, command
+from tests.support.holding_proxy import Proxy
 from tests.support.prefect_server import PrefectServer
-from tests.support.proxy import Proxy
-from tests.support.stage import Stage, staged, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect]
 
@@ -43,7 +43,7 @@ class Night:
         busiest: How many tasks of each key were seen at once.
     """
 
-    stage: Stage
+    stage: FilmRun
     mark: str
     busiest: Counter[str]
 
@@ -65,7 +65,7 @@ class Night:
         RunningHubPool(credentials=[self.block(key) for key in keys]).save(name, overwrite=True)
         return name
 
-    def begin(self) -> Child:
+    def begin(self) -> FlowProcess:
         parameters = {
             "rows": [{"prompt": f"picture {number}"} for number in range(ROWS)],
             "model": "z-image/turbo",
@@ -77,7 +77,7 @@ class Night:
         """The same flow run again."""
         self.ended(self.stage.again(BATCH), well=well)
 
-    def ended(self, child: Child, *, well: bool = True) -> None:
+    def ended(self, child: FlowProcess, *, well: bool = True) -> None:
         """Waits for the batch, looking at the accounts all the time; it ends well where no picture is missing."""
         while child.is_running:
             self.look()

@@ -25,11 +25,11 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.jobs.admin import adopt, forget
 from rh_prefect.media.store import MediaStore
 from tests.support import invariants
+from tests.support.deployment_server import Worker, Workplace, workplace
+from tests.support.emulator_env import environment
 from tests.support.invariants import Place
 from tests.support.postgres import PROGRAMS, WHY_NOT, dump, postgres
 from tests.support.prefect_server import free_port
-from tests.support.rh import environment
-from tests.support.workplace import Worker, Workplace, workplace
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(480), pytest.mark.skipif(not PROGRAMS, reason=WHY_NOT)]
 

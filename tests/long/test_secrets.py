@@ -24,15 +24,15 @@ from rh_prefect.emulator.comfy.builtin import RESTYLE, TEXT_TO_IMAGE
 from tests.long import secret_flows
 from tests.long.secret_flows import MODULE
 from tests.support import samples
-from tests.support.children import Child, command
+from tests.support.emulator_env import environment
+from tests.support.film_run import FilmRun, staged, wait_until
+from tests.support.flow_process import FlowProcess, command
+from tests.support.holding_proxy import Proxy
 from tests.support.invariants import Evidence, broken, forms
 from tests.support.prefect_server import PrefectServer
-from tests.support.proxy import Proxy
-from tests.support.receiver import receiver_process
-from tests.support.resting import state_of
-from tests.support.rh import environment
 from tests.support.s3 import ADMIN, S3Server
-from tests.support.stage import Stage, staged, wait_until
+from tests.support.suspended_runs import state_of
+from tests.support.webhook_receiver import receiver_process
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -107,8 +107,8 @@ def bucket(s3: S3Server) -> str:
 
 
 @pytest.fixture
-def stage(server: PrefectServer, rh: Emulator, hidden: Secrets, tmp_path: Path) -> Iterator[Stage]:
-    """Child processes that are told of ends by a receiver in a process of its own."""
+def stage(server: PrefectServer, rh: Emulator, hidden: Secrets, tmp_path: Path) -> Iterator[FilmRun]:
+    """FlowProcess processes that are told of ends by a receiver in a process of its own."""
     token = {"RH_WEBHOOK_TOKEN": hidden.token}
     passwords = {"ACCESS_PASSWORD": hidden.password, "WRONG_PASSWORD": hidden.wrong_password}
     receiving = {**server.env, **environment(rh, tmp_path), **token}
@@ -131,7 +131,7 @@ class Show:
         said: What the commands have shown.
     """
 
-    stage: Stage
+    stage: FilmRun
     locked: str
     graphs: dict[str, object]
     said: str = ""
@@ -140,19 +140,19 @@ class Show:
     def rh(self) -> Emulator:
         return self.stage.rh
 
-    def run(self, name: str, *, run: UUID | None = None, **parameters: object) -> Child:
+    def run(self, name: str, *, run: UUID | None = None, **parameters: object) -> FlowProcess:
         """Has a child run one of the flows."""
         order: dict[str, object] = {"parameters": parameters} if run is None else {"run": str(run)}
-        return self.stage.nursery.run(name if ":" in name else f"{MODULE}:{name}", **order)
+        return self.stage.flow_processes.run(name if ":" in name else f"{MODULE}:{name}", **order)
 
-    def everything(self, photo: str) -> Child:
+    def everything(self, photo: str) -> FlowProcess:
         restyle = json.loads(json.dumps(RESTYLE))
         return self.run("everything", photo=photo, restyle=restyle, **self.graphs)
 
-    def crash(self, how: str) -> Child:
+    def crash(self, how: str) -> FlowProcess:
         return self.run("crashing", how=how, **self.graphs)
 
-    def batch(self) -> Child:
+    def batch(self) -> FlowProcess:
         rows = [{"prompt": f"row {number}"} for number in range(3)] + [{"prompt": "this one fails"}, {"prmpt": "x"}]
         asked = {"rows": rows, "model": "z-image/turbo", "credentials": "night", "storage": "bucket"}
         return self.run("rh_prefect.flows.batch:batch", **asked)
@@ -163,7 +163,7 @@ class Show:
         child = self.run("endless", **self.graphs)
         run = child.wait_for("run")["id"]
         child.wait_until_heard("job", 4, state="submitted")
-        assert self.stage.nursery.cancel(f"{MODULE}:endless", run).ended() == 0
+        assert self.stage.flow_processes.cancel(f"{MODULE}:endless", run).ended() == 0
         child.kill()
         self.rh.clock.factor = FAST
 
@@ -222,13 +222,13 @@ def script(rh: Emulator) -> None:
 
 
 def test_no_secret_is_found_anywhere(
-    stage: Stage, server: PrefectServer, hidden: Secrets, s3: S3Server, bucket: str, tmp_path: Path
+    stage: FilmRun, server: PrefectServer, hidden: Secrets, s3: S3Server, bucket: str, tmp_path: Path
 ) -> None:
     script(stage.rh)
     asyncio.run(save_blocks(stage.rh, hidden, bucket, s3))
     locked = stage.rh.workflows.add(TEXT_TO_IMAGE, password=hidden.password)
     show = Show(stage, locked, {"locked": locked, "graph": json.loads(json.dumps(TEXT_TO_IMAGE))})
-    stage.nursery.spare(2)
+    stage.flow_processes.spare(2)
 
     everything = show.everything(str(samples.png(tmp_path / "photo.png")))
     batch = show.batch()
@@ -242,7 +242,7 @@ def test_no_secret_is_found_anywhere(
     waiting = show.spool()
     show.look(told["lost"].split()[1].rstrip(":"))
 
-    said = json.dumps([child.said for child in stage.nursery.children]) + show.said
+    said = json.dumps([child.said for child in stage.flow_processes.children]) + show.said
     found = words_in(tmp_path) | objects_in(bucket, s3) | {"what was said": said.encode()}
     assert not broken(Evidence(words=found), secrets=hidden.all())
     # The same look finds what must be there, so it would have found a secret.
@@ -268,7 +268,7 @@ def test_no_secret_is_found_anywhere(
         assert stands(found, "", marker), f"{marker} should be somewhere"
 
 
-def told_by(child: Child) -> dict[str, str]:
+def told_by(child: FlowProcess) -> dict[str, str]:
     """What became of each job."""
     assert child.ended() == 0, child.errors()
     told: dict[str, str] = child.wait_for("done")["result"]

@@ -26,7 +26,7 @@ from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Asked
 from rh_prefect.workflows import WorkflowInput
-from tests.support.pooled import PooledRun, pictures
+from tests.support.pooled_run import PooledRun, pictures
 
 pytestmark = pytest.mark.long
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.support.paid_jobs import PaidJobs
-from tests.support.searching import first_finding, search
-from tests.support.stepped import Body, Machine, machines, seen
+from tests.support.hypothesis_settings import first_finding, search
+from tests.support.job_state_machine import PaidJobs
+from tests.support.simulated_process import Body, Machine, machines, seen
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 

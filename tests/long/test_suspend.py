@@ -21,9 +21,9 @@ from prefect.states import Cancelling
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from tests.support.receiver import TOKEN, ReceiverProcess
-from tests.support.rh import environment
-from tests.support.workplace import Worker, Workplace, workplace
+from tests.support.deployment_server import Worker, Workplace, workplace
+from tests.support.emulator_env import environment
+from tests.support.webhook_receiver import TOKEN, ReceiverProcess
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -137,7 +137,7 @@ async def test_two_runs_share_one_slot_while_their_tasks_run(desk: Office) -> No
 async def test_without_any_webhook_it_is_woken_when_its_time_has_come(desk: Office) -> None:
     desk.rh.faults.add(Fault("webhook", kind="lost"))
     desk.receiver.end()
-    run = await desk.start(MANY, "unheard one", "unheard two", suspend_seconds=1)
+    run = await desk.start(MANY, "without_webhooks one", "without_webhooks two", suspend_seconds=1)
     await desk.reach(run, "Suspended")
     await desk.place.start("reconcile/reconcile")
     await desk.place.until(lambda: desk.place.is_in(run, "Running"), seconds=SECONDS)

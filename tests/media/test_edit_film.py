@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rh_prefect.media.edit import concat, mix, mux
-from tests.support import cuts, samples
-from tests.support.cuts import BLUE, GREEN, RED, near
+from tests.support import clip_samples, samples
+from tests.support.clip_samples import BLUE, GREEN, RED, near
 
 
 def _packets(path: Path) -> list[bytes]:
@@ -25,29 +25,29 @@ def picture(tmp_path: Path) -> Path:
 def test_a_film_is_as_long_as_its_picture(picture: Path, tmp_path: Path, length: float) -> None:
     track = samples.wav(tmp_path / "track.wav", seconds=length)
     assert mux(picture, track, tmp_path / "film.mp4") == pytest.approx(2)
-    film = cuts.play(tmp_path / "film.mp4")
+    film = clip_samples.play(tmp_path / "film.mp4")
     assert (film.codecs, film.audio) == (("h264", "aac"), (48000, 2))
     assert np.allclose((film.seconds, *film.lengths), 2, atol=0.03)
     assert np.allclose(film.starts, 0, atol=0.001)
-    sound = cuts.heard(tmp_path / "film.mp4")
-    assert cuts.strength(sound, 440, 0.2, 0.8) > -15
-    assert (cuts.strength(sound, 440, 1.4, 0.5) > -15) == (length == 3)
+    sound = clip_samples.heard(tmp_path / "film.mp4")
+    assert clip_samples.strength(sound, 440, 0.2, 0.8) > -15
+    assert (clip_samples.strength(sound, 440, 1.4, 0.5) > -15) == (length == 3)
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska"])
 def test_h264_is_copied_bit_by_bit_in_time(tmp_path: Path, container: str) -> None:
-    picture = cuts.solid(tmp_path / "picture", [RED, GREEN, BLUE] * 8, container=container)
+    picture = clip_samples.solid(tmp_path / "picture", [RED, GREEN, BLUE] * 8, container=container)
     mux(picture, samples.wav(tmp_path / "track.wav"), tmp_path / "film.mp4")
-    film = cuts.play(tmp_path / "film.mp4")
+    film = clip_samples.play(tmp_path / "film.mp4")
     assert _packets(tmp_path / "film.mp4") == _packets(picture)
     assert np.allclose(film.times, np.arange(24) / 12, atol=0.002)
-    assert cuts.index_first(tmp_path / "film.mp4")
+    assert clip_samples.index_first(tmp_path / "film.mp4")
 
 
 def test_h264_whose_packets_have_no_times_is_encoded_anew(tmp_path: Path) -> None:
-    picture = cuts.solid(tmp_path / "picture", [RED] * 12 + [GREEN] * 12, container="avi")
+    picture = clip_samples.solid(tmp_path / "picture", [RED] * 12 + [GREEN] * 12, container="avi")
     assert mux(picture, samples.wav(tmp_path / "track.wav"), tmp_path / "film.mp4") == pytest.approx(2, abs=0.1)
-    film = cuts.play(tmp_path / "film.mp4")
+    film = clip_samples.play(tmp_path / "film.mp4")
     assert np.allclose(film.times, np.arange(len(film.frames)) / 12, atol=0.002)
     assert [near(film.frames[number].getpixel((30, 30)), RED) for number in (5, 20)] == [True, False]
 
@@ -55,22 +55,22 @@ def test_h264_whose_packets_have_no_times_is_encoded_anew(tmp_path: Path) -> Non
 def test_other_codecs_are_encoded_anew(tmp_path: Path) -> None:
     picture = samples.video(tmp_path / "picture.webm", container="webm", seconds=1, audio=False)
     mux(picture, samples.mp3(tmp_path / "track.mp3", seconds=1), tmp_path / "film.mp4")
-    film = cuts.play(tmp_path / "film.mp4")
+    film = clip_samples.play(tmp_path / "film.mp4")
     assert (film.codecs, film.pixels, film.size, len(film.frames)) == (("h264", "aac"), "yuv420p", (64, 48), 12)
 
 
 def test_h264_that_few_players_show_is_encoded_anew(tmp_path: Path) -> None:
-    picture = cuts.solid(tmp_path / "picture.mp4", [RED] * 6, pixels="yuv444p")
+    picture = clip_samples.solid(tmp_path / "picture.mp4", [RED] * 6, pixels="yuv444p")
     mux(picture, samples.wav(tmp_path / "track.wav"), tmp_path / "film.mp4")
-    film = cuts.play(tmp_path / "film.mp4")
+    film = clip_samples.play(tmp_path / "film.mp4")
     assert film.pixels == "yuv420p"
     assert near(film.frames[3].getpixel((30, 30)), RED)
 
 
 def test_a_sound_is_heard_when_it_should_be(picture: Path, tmp_path: Path) -> None:
-    wave = np.concatenate([np.zeros(48000), cuts.tone(440, 0.5)])
-    mux(picture, cuts.sound(tmp_path / "track.wav", wave), tmp_path / "film.mp4")
-    loud = np.flatnonzero(np.abs(cuts.heard(tmp_path / "film.mp4")[0]) > 0.05) / 48000
+    wave = np.concatenate([np.zeros(48000), clip_samples.tone(440, 0.5)])
+    mux(picture, clip_samples.sound(tmp_path / "track.wav", wave), tmp_path / "film.mp4")
+    loud = np.flatnonzero(np.abs(clip_samples.heard(tmp_path / "film.mp4")[0]) > 0.05) / 48000
     assert loud[0] == pytest.approx(1, abs=0.01)
     assert loud[-1] == pytest.approx(1.5, abs=0.01)
 
@@ -78,9 +78,9 @@ def test_a_sound_is_heard_when_it_should_be(picture: Path, tmp_path: Path) -> No
 def test_the_sound_of_a_video_can_be_given_and_replaces_the_other(tmp_path: Path) -> None:
     low, high = (samples.mp4(tmp_path / f"{hz}.mp4", hz=hz) for hz in (440, 3000))
     mux(low, high, tmp_path / "film.mp4")
-    sound = cuts.heard(tmp_path / "film.mp4")
-    assert len(cuts.play(tmp_path / "film.mp4").codecs) == 2
-    assert cuts.strength(sound, 3000, 0.2, 0.6) > -15 > cuts.strength(sound, 440, 0.2, 0.6)
+    sound = clip_samples.heard(tmp_path / "film.mp4")
+    assert len(clip_samples.play(tmp_path / "film.mp4").codecs) == 2
+    assert clip_samples.strength(sound, 3000, 0.2, 0.6) > -15 > clip_samples.strength(sound, 440, 0.2, 0.6)
 
 
 def test_a_film_is_three_calls(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_film_is_three_calls(tmp_path: Path) -> None:
     line, music = samples.wav(tmp_path / "line.wav", seconds=0.6), samples.mp3(tmp_path / "music.mp3", hz=3000)
     mix([(joined.starts[1], line)], music, tmp_path / "track.wav", seconds=joined.seconds)
     assert mux(tmp_path / "picture.mp4", tmp_path / "track.wav", tmp_path / "film.mp4") == joined.seconds
-    film = cuts.play(tmp_path / "film.mp4")
+    film = clip_samples.play(tmp_path / "film.mp4")
     assert np.allclose((film.seconds, *film.lengths), joined.seconds, atol=0.03)
-    sound = cuts.heard(tmp_path / "film.mp4")
-    assert cuts.strength(sound, 440, 1.1, 0.4) > -20 > -50 > cuts.strength(sound, 440, 0.4, 0.4)
+    sound = clip_samples.heard(tmp_path / "film.mp4")
+    assert clip_samples.strength(sound, 440, 1.1, 0.4) > -20 > -50 > clip_samples.strength(sound, 440, 0.4, 0.4)

@@ -9,34 +9,36 @@ import pytest
 
 from rh_prefect.errors import InputError
 from rh_prefect.media.edit import concat
-from tests.support import cuts, samples
-from tests.support.cuts import BLACK, BLUE, GREEN, RED, near
+from tests.support import clip_samples, samples
+from tests.support.clip_samples import BLACK, BLUE, GREEN, RED, near
 
 
 @pytest.fixture
 def three(tmp_path: Path) -> list[Path]:
     """Wide and slow, small and upright and fast, another container and pixel format: all of them together 2.5 s."""
     return [
-        cuts.solid(tmp_path / "wide.mp4", [RED] * 12, size=(128, 72)),
-        cuts.solid(tmp_path / "upright.mp4", [GREEN] * 25, size=(36, 64), fps=25),
-        cuts.solid(tmp_path / "other", [BLUE] * 5, size=(64, 48), fps=10, container="matroska", pixels="yuv444p"),
+        clip_samples.solid(tmp_path / "wide.mp4", [RED] * 12, size=(128, 72)),
+        clip_samples.solid(tmp_path / "upright.mp4", [GREEN] * 25, size=(36, 64), fps=25),
+        clip_samples.solid(
+            tmp_path / "other", [BLUE] * 5, size=(64, 48), fps=10, container="matroska", pixels="yuv444p"
+        ),
     ]
 
 
 def test_clips_of_all_kinds_become_one_plain_video(three: list[Path], tmp_path: Path) -> None:
     joined = concat(three, tmp_path / "joined.mp4")
-    film = cuts.play(tmp_path / "joined.mp4")
+    film = clip_samples.play(tmp_path / "joined.mp4")
     assert (film.codecs, film.pixels, film.size, film.fps) == (("h264",), "yuv420p", (128, 72), 25)
     assert (joined.width, joined.height, joined.fps) == (128, 72, 25)
     assert abs(joined.seconds - 2.5) <= 2 / 25
     assert abs(film.seconds - joined.seconds) < 0.001
     assert np.allclose(film.times, np.arange(len(film.frames)) / 25, atol=0.001)
-    assert cuts.index_first(tmp_path / "joined.mp4")
+    assert clip_samples.index_first(tmp_path / "joined.mp4")
 
 
 def test_each_clip_is_shown_whole_between_bars_from_its_start_on(three: list[Path], tmp_path: Path) -> None:
     joined = concat(three, tmp_path / "joined.mp4")
-    frames = cuts.play(tmp_path / "joined.mp4").frames
+    frames = clip_samples.play(tmp_path / "joined.mp4").frames
     assert np.allclose(joined.starts, (0, 1, 2), atol=2 / 25)
     for start, colour, bar in zip(joined.starts, (RED, GREEN, BLUE), (0, 44, 16)):
         for picture in (frames[round(start * 25)], frames[round(start * 25) + 10]):
@@ -49,23 +51,23 @@ def test_each_clip_is_shown_whole_between_bars_from_its_start_on(three: list[Pat
 def test_sound_is_dropped_unless_it_is_asked_for(tmp_path: Path) -> None:
     clip = samples.mp4(tmp_path / "clip.mp4", seconds=0.5)
     concat([clip], tmp_path / "joined.mp4")
-    assert cuts.play(tmp_path / "joined.mp4").codecs == ("h264",)
+    assert clip_samples.play(tmp_path / "joined.mp4").codecs == ("h264",)
 
 
 def test_kept_sound_stays_with_its_picture_and_is_silent_under_silent_clips(tmp_path: Path) -> None:
     clips = [
         samples.mp4(tmp_path / "low.mp4", seconds=1, hz=440),
-        cuts.solid(tmp_path / "silent.mp4", [RED] * 12),
+        clip_samples.solid(tmp_path / "silent.mp4", [RED] * 12),
         samples.mp4(tmp_path / "high.mp4", seconds=1, hz=3000),
     ]
     joined = concat(clips, tmp_path / "joined.mp4", audio="keep")
-    film = cuts.play(tmp_path / "joined.mp4")
+    film = clip_samples.play(tmp_path / "joined.mp4")
     assert (film.codecs, film.audio) == (("h264", "aac"), (48000, 2))
     assert np.allclose(film.lengths, joined.seconds, atol=1 / 12)
-    sound = cuts.heard(tmp_path / "joined.mp4")
+    sound = clip_samples.heard(tmp_path / "joined.mp4")
     for start, (low, high) in zip(joined.starts, [(True, False), (False, False), (False, True)]):
-        assert (cuts.strength(sound, 440, start + 0.2, 0.6) > -15) == low
-        assert (cuts.strength(sound, 3000, start + 0.2, 0.6) > -15) == high
+        assert (clip_samples.strength(sound, 440, start + 0.2, 0.6) > -15) == low
+        assert (clip_samples.strength(sound, 3000, start + 0.2, 0.6) > -15) == high
     assert np.abs(sound[:, round(1.1 * 48000) : round(1.9 * 48000)]).max() < 0.001
 
 
@@ -74,45 +76,47 @@ def test_sound_that_begins_before_or_after_the_picture_is_kept_in_time(tmp_path:
     """The tone sounds for the second picture second of two, whenever its track begins."""
     clip = _with_shifted_sound(tmp_path / "shifted.mkv", late)
     concat([clip], tmp_path / "joined.mp4", audio="keep")
-    loud = np.abs(cuts.heard(tmp_path / "joined.mp4")[0]) > 0.05
+    loud = np.abs(clip_samples.heard(tmp_path / "joined.mp4")[0]) > 0.05
     assert abs(np.argmax(loud) / 48000 - 1) < 0.03
 
 
 def test_colours_are_the_same_whether_a_clip_names_its_matrix_or_not(tmp_path: Path) -> None:
-    plain = cuts.solid(tmp_path / "plain.mp4", [RED] * 4)
-    tagged = cuts.solid(tmp_path / "tagged.mp4", [RED] * 4, tagged=True)
+    plain = clip_samples.solid(tmp_path / "plain.mp4", [RED] * 4)
+    tagged = clip_samples.solid(tmp_path / "tagged.mp4", [RED] * 4, tagged=True)
     for clips in ([plain, tagged], [tagged, tagged], [plain, plain]):
         concat(clips, tmp_path / "joined.mp4")
-        frames = cuts.play(tmp_path / "joined.mp4").frames
+        frames = clip_samples.play(tmp_path / "joined.mp4").frames
         assert all(near(frames[number].getpixel((30, 30)), RED, by=6) for number in (1, 6))
 
 
 def test_a_clip_that_a_telephone_turned_is_put_upright(tmp_path: Path) -> None:
-    clip = cuts.turned(samples.mp4(tmp_path / "turned.mp4", seconds=0.5))
+    clip = clip_samples.turned(samples.mp4(tmp_path / "turned.mp4", seconds=0.5))
     joined = concat([clip], tmp_path / "joined.mp4")
-    picture = cuts.play(tmp_path / "joined.mp4").frames[0]
+    picture = clip_samples.play(tmp_path / "joined.mp4").frames[0]
     assert (joined.width, joined.height) == (48, 64)
     # The sample is greener the further down, and was turned clockwise: now the left is green.
     assert picture.getpixel((3, 30))[1] > 200 > 50 > picture.getpixel((44, 30))[1]
 
 
 def test_pixels_that_are_not_square_become_so(tmp_path: Path) -> None:
-    clip = cuts.solid(tmp_path / "squeezed.mp4", [RED] * 3, size=(64, 48), pixel_aspect=Fraction(2))
+    clip = clip_samples.solid(tmp_path / "squeezed.mp4", [RED] * 3, size=(64, 48), pixel_aspect=Fraction(2))
     joined = concat([clip], tmp_path / "joined.mp4")
     assert (joined.width, joined.height) == (128, 48)
 
 
 def test_odd_sizes_and_fractional_rates_are_no_obstacle(tmp_path: Path) -> None:
-    clip = cuts.solid(tmp_path / "odd.mp4", [GREEN] * 30, size=(65, 49), fps=Fraction(30000, 1001), pixels="yuv444p")
+    clip = clip_samples.solid(
+        tmp_path / "odd.mp4", [GREEN] * 30, size=(65, 49), fps=Fraction(30000, 1001), pixels="yuv444p"
+    )
     joined = concat([clip, clip], tmp_path / "joined.mp4")
-    film = cuts.play(tmp_path / "joined.mp4")
+    film = clip_samples.play(tmp_path / "joined.mp4")
     assert film.fps == Fraction(30000, 1001)
     assert all(length % 2 == 0 for length in film.size)
     assert (len(film.frames), joined.starts[1]) == (60, pytest.approx(1.001))
 
 
 def test_a_frame_rate_beyond_sixty_is_brought_down(tmp_path: Path) -> None:
-    joined = concat([cuts.solid(tmp_path / "fast.mp4", [RED] * 30, fps=120)], tmp_path / "joined.mp4")
+    joined = concat([clip_samples.solid(tmp_path / "fast.mp4", [RED] * 30, fps=120)], tmp_path / "joined.mp4")
     assert (joined.fps, joined.seconds) == (60, pytest.approx(0.25, abs=1 / 60))
 
 
@@ -132,7 +136,7 @@ def _with_shifted_sound(path: Path, late: float) -> Path:
             frame.pts, frame.time_base = number + 12, Fraction(1, 12)
             file.mux(picture.encode(frame))
         file.mux(picture.encode(None))
-        wave = np.concatenate([np.zeros(round((1 - late) * 48000)), cuts.tone(440, 1)])
+        wave = np.concatenate([np.zeros(round((1 - late) * 48000)), clip_samples.tone(440, 1)])
         frame = av.AudioFrame.from_ndarray((wave[None] * 32767).astype(np.int16), format="s16", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = 48000, round((1 + late) * 48000), Fraction(1, 48000)
         file.mux(track.encode(frame))

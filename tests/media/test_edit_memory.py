@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rh_prefect.media.edit import concat, last_frame, mix, mux
-from tests.support import cuts
+from tests.support import clip_samples
 
 STATUS = Path("/proc/self/status")
 pytestmark = pytest.mark.skipif(not STATUS.exists(), reason="peak memory is read from Linux's /proc")
@@ -32,7 +32,7 @@ def _status(name: str) -> float:
 
 def test_pictures_are_handled_one_by_one(tmp_path: Path) -> None:
     """400 frames of 640x360 are 138 MB."""
-    clip = cuts.solid(tmp_path / "clip.mp4", [(40, 40, 200)] * 400, size=(640, 360), fps=30)
+    clip = clip_samples.solid(tmp_path / "clip.mp4", [(40, 40, 200)] * 400, size=(640, 360), fps=30)
     last_frame(clip, tmp_path / "warm.png")
     assert _peak(lambda: last_frame(clip, tmp_path / "end.png")) < 40
     assert _peak(lambda: concat([clip], tmp_path / "joined.mp4")) < 80
@@ -40,9 +40,12 @@ def test_pictures_are_handled_one_by_one(tmp_path: Path) -> None:
 
 def test_sound_is_handled_piece_by_piece(tmp_path: Path) -> None:
     """A minute and a half of stereo at 48 kHz is 35 MB."""
-    music = cuts.sound(tmp_path / "music.wav", cuts.tone(3000, 5))
-    speech = cuts.sound(tmp_path / "speech.wav", np.zeros(48000))
+    music = clip_samples.sound(tmp_path / "music.wav", clip_samples.tone(3000, 5))
+    speech = clip_samples.sound(tmp_path / "speech.wav", np.zeros(48000))
     mix(speech, music, tmp_path / "warm.wav", seconds=1)
-    track, picture = tmp_path / "track.wav", cuts.solid(tmp_path / "slow.mp4", [(0, 0, 0)] * 90, size=(16, 16), fps=1)
+    track, picture = (
+        tmp_path / "track.wav",
+        clip_samples.solid(tmp_path / "slow.mp4", [(0, 0, 0)] * 90, size=(16, 16), fps=1),
+    )
     assert _peak(lambda: mix([(45, speech)], music, track, seconds=90)) < 16
     assert _peak(lambda: mux(picture, track, tmp_path / "film.mp4")) < 16

@@ -8,45 +8,45 @@ import pytest
 
 from rh_prefect.errors import InputError
 from rh_prefect.media.edit import audio_level, mix
-from tests.support import cuts, samples
+from tests.support import clip_samples, samples
 
 VOICE, MUSIC = 440, 3000
 
 
 @pytest.fixture
 def voice(tmp_path: Path) -> Path:
-    return cuts.sound(tmp_path / "voice.wav", cuts.tone(VOICE, 1.5, 0.05))
+    return clip_samples.sound(tmp_path / "voice.wav", clip_samples.tone(VOICE, 1.5, 0.05))
 
 
 @pytest.fixture
 def music(tmp_path: Path) -> Path:
-    return cuts.sound(tmp_path / "music.wav", cuts.tone(MUSIC, 7, 0.5))
+    return clip_samples.sound(tmp_path / "music.wav", clip_samples.tone(MUSIC, 7, 0.5))
 
 
 def test_music_steps_back_under_speech_and_returns(voice: Path, music: Path, tmp_path: Path) -> None:
     mix([(2, voice)], music, tmp_path / "track.wav", seconds=7)
-    track = cuts.heard(tmp_path / "track.wav")
-    before, under, after = (cuts.strength(track, MUSIC, at, 0.5) for at in (1, 2.5, 4.4))
+    track = clip_samples.heard(tmp_path / "track.wav")
+    before, under, after = (clip_samples.strength(track, MUSIC, at, 0.5) for at in (1, 2.5, 4.4))
     assert under < before - 11
     assert after == pytest.approx(before, abs=1)
-    assert cuts.strength(track, VOICE, 2.5, 0.5) > under + 12
-    assert cuts.strength(track, VOICE, 1, 0.5) < -70
-    assert cuts.strength(track, VOICE, 4.4, 0.5) < -70
+    assert clip_samples.strength(track, VOICE, 2.5, 0.5) > under + 12
+    assert clip_samples.strength(track, VOICE, 1, 0.5) < -70
+    assert clip_samples.strength(track, VOICE, 4.4, 0.5) < -70
 
 
 def test_the_end_fades_out(music: Path, tmp_path: Path) -> None:
     mix(None, music, tmp_path / "track.wav", seconds=6)
-    track = cuts.heard(tmp_path / "track.wav")
-    loudness = [cuts.strength(track, MUSIC, at, 0.2) for at in (3.7, 4.5, 5.2, 5.8)]
+    track = clip_samples.heard(tmp_path / "track.wav")
+    loudness = [clip_samples.strength(track, MUSIC, at, 0.2) for at in (3.7, 4.5, 5.2, 5.8)]
     assert all(later < earlier - 1.5 for earlier, later in itertools.pairwise(loudness))
     assert np.abs(track[:, -48:]).max() < 0.001
 
 
 def test_short_music_is_repeated_without_a_gap_or_a_click(tmp_path: Path) -> None:
     """The tone's phase is half a turn off from one pass to the next: a hard cut would make the largest step."""
-    short = cuts.sound(tmp_path / "short.wav", cuts.tone(2999.3, 1.03, 0.25))
+    short = clip_samples.sound(tmp_path / "short.wav", clip_samples.tone(2999.3, 1.03, 0.25))
     mix(None, short, tmp_path / "track.wav", seconds=8)
-    track = cuts.heard(tmp_path / "track.wav")[0, 4800 : 5 * 48000]
+    track = clip_samples.heard(tmp_path / "track.wav")[0, 4800 : 5 * 48000]
     loudness = [np.sqrt(np.mean(track[at : at + 12000] ** 2)) for at in range(0, len(track), 12000)]
     assert min(loudness) > 0.3 * np.median(loudness)
     assert max(loudness) < 1.2 * np.median(loudness)
@@ -54,11 +54,13 @@ def test_short_music_is_repeated_without_a_gap_or_a_click(tmp_path: Path) -> Non
 
 
 def test_lines_begin_at_their_times_and_are_equally_loud(tmp_path: Path) -> None:
-    quiet = cuts.sound(tmp_path / "quiet.wav", cuts.tone(VOICE, 1, 0.03))
-    loud = cuts.sound(tmp_path / "loud.wav", cuts.tone(VOICE, 1, 0.9))
+    quiet = clip_samples.sound(tmp_path / "quiet.wav", clip_samples.tone(VOICE, 1, 0.03))
+    loud = clip_samples.sound(tmp_path / "loud.wav", clip_samples.tone(VOICE, 1, 0.9))
     assert mix([(3.25, quiet), (0.5, loud)], None, tmp_path / "track.wav") == pytest.approx(4.25)
-    track = cuts.heard(tmp_path / "track.wav")
-    assert cuts.strength(track, VOICE, 0.7, 0.5) == pytest.approx(cuts.strength(track, VOICE, 3.5, 0.5), abs=0.5)
+    track = clip_samples.heard(tmp_path / "track.wav")
+    assert clip_samples.strength(track, VOICE, 0.7, 0.5) == pytest.approx(
+        clip_samples.strength(track, VOICE, 3.5, 0.5), abs=0.5
+    )
     on = np.flatnonzero(np.abs(track[0]) > 0.01) / 48000
     assert on[0] == pytest.approx(0.5, abs=0.005)
     assert on[np.searchsorted(on, 2)] == pytest.approx(3.25, abs=0.005)
@@ -66,18 +68,20 @@ def test_lines_begin_at_their_times_and_are_equally_loud(tmp_path: Path) -> None
 
 
 def test_overlapping_lines_are_both_heard(tmp_path: Path) -> None:
-    lines = [(at, cuts.sound(tmp_path / f"{hz}.wav", cuts.tone(hz, 1))) for at, hz in ((0, 440), (0.5, 1000))]
+    lines = [
+        (at, clip_samples.sound(tmp_path / f"{hz}.wav", clip_samples.tone(hz, 1))) for at, hz in ((0, 440), (0.5, 1000))
+    ]
     mix(lines, None, tmp_path / "track.wav")
-    track = cuts.heard(tmp_path / "track.wav")
-    assert all(cuts.strength(track, hz, 0.6, 0.3) > -20 for hz in (440, 1000))
+    track = clip_samples.heard(tmp_path / "track.wav")
+    assert all(clip_samples.strength(track, hz, 0.6, 0.3) > -20 for hz in (440, 1000))
 
 
 @pytest.mark.parametrize("name", ["track.wav", "track.m4a"])
 def test_nothing_clips_however_loud_it_comes_in(tmp_path: Path, name: str) -> None:
     hiss = np.random.default_rng(7).uniform(-1, 1, 3 * 48000)
     # Rare peaks above a low mean: bringing it to its loudness asks for far more than full scale.
-    peaky = cuts.tone(VOICE, 3, 0.01) + np.where(np.arange(3 * 48000) % 9600 < 40, 0.9, 0)
-    inputs = [cuts.sound(tmp_path / f"{number}.wav", wave) for number, wave in enumerate((peaky, hiss))]
+    peaky = clip_samples.tone(VOICE, 3, 0.01) + np.where(np.arange(3 * 48000) % 9600 < 40, 0.9, 0)
+    inputs = [clip_samples.sound(tmp_path / f"{number}.wav", wave) for number, wave in enumerate((peaky, hiss))]
     mix(inputs[0], inputs[1], tmp_path / name)
     assert -8 < audio_level(tmp_path / name).peak < (-1.9 if name.endswith("wav") else -0.1)
 
@@ -90,7 +94,7 @@ def test_a_track_is_about_as_loud_as_the_web_wants_it(voice: Path, music: Path, 
 
 
 def test_silence_is_not_made_into_noise(tmp_path: Path) -> None:
-    silent = cuts.sound(tmp_path / "silent.wav", np.zeros(48000))
+    silent = clip_samples.sound(tmp_path / "silent.wav", np.zeros(48000))
     mix(silent, silent, tmp_path / "track.wav")
     assert audio_level(tmp_path / "track.wav").peak < -90
 
@@ -131,15 +135,15 @@ def test_speech_and_music_may_be_of_any_format(tmp_path: Path) -> None:
     speech = samples.mp3(tmp_path / "speech", seconds=1, hz=VOICE)
     music = samples.ogg(tmp_path / "music", seconds=1, hz=MUSIC)
     mix([(1, speech)], music, tmp_path / "track.m4a", seconds=3)
-    track = cuts.heard(tmp_path / "track.m4a")
-    assert cuts.strength(track, MUSIC, 0.3, 0.4) > -25
-    assert cuts.strength(track, VOICE, 1.3, 0.4) > -25
+    track = clip_samples.heard(tmp_path / "track.m4a")
+    assert clip_samples.strength(track, MUSIC, 0.3, 0.4) > -25
+    assert clip_samples.strength(track, VOICE, 1.3, 0.4) > -25
 
 
 def test_levels_are_what_the_standard_says(tmp_path: Path) -> None:
     """BS.1770: a sine of 997 Hz at -20 dBFS in both channels has -20 LUFS; pauses do not count."""
-    wave = np.concatenate([cuts.tone(997, 4, 0.1), np.zeros(2 * 48000)])
-    level = audio_level(cuts.sound(tmp_path / "sine.wav", wave), seconds=6)
+    wave = np.concatenate([clip_samples.tone(997, 4, 0.1), np.zeros(2 * 48000)])
+    level = audio_level(clip_samples.sound(tmp_path / "sine.wav", wave), seconds=6)
     assert (level.seconds, level.peak) == (6, pytest.approx(-20, abs=0.01))
     assert level.mean == pytest.approx(-23.01 - 1.76, abs=0.02)
     assert level.lufs == pytest.approx(-20, abs=0.2)

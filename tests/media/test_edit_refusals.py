@@ -8,8 +8,8 @@ import pytest
 
 from rh_prefect.errors import MediaError, StoreError
 from rh_prefect.media.edit import audio_level, concat, contact_sheet, last_frame, mix, mux, poster, thumbnail
-from tests.support import cuts, samples
-from tests.support.cuts import RED
+from tests.support import clip_samples, samples
+from tests.support.clip_samples import RED
 
 Edit = Callable[[Path, Path], object]
 
@@ -39,7 +39,7 @@ def edits(good: Path) -> dict[str, Edit]:
 
 def _broken(kind: str, folder: Path) -> Path:
     path = folder / f"bad-{kind}"
-    clip = cuts.solid(folder / "clip.mp4", [RED] * 24, faststart=True).read_bytes()
+    clip = clip_samples.solid(folder / "clip.mp4", [RED] * 24, faststart=True).read_bytes()
     sound = samples.mp4(folder / "film.mp4", seconds=1).read_bytes()
     contents = {
         "empty": b"",
@@ -86,7 +86,7 @@ def test_a_file_that_is_found_broken_on_the_way_leaves_what_was_there(
 
 
 def test_a_file_without_what_is_needed_is_refused(tmp_path: Path, good: Path, edits: dict[str, Edit]) -> None:
-    silent, sound = cuts.solid(tmp_path / "silent.mp4", [RED] * 3), samples.wav(tmp_path / "sound.wav")
+    silent, sound = clip_samples.solid(tmp_path / "silent.mp4", [RED] * 3), samples.wav(tmp_path / "sound.wav")
     for name in ("mux-sound", "mix-speech", "mix-music", "level"):
         with pytest.raises(MediaError, match=r"silent\.mp4 has no sound"):
             edits[name](silent, tmp_path / "result")

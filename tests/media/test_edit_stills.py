@@ -11,8 +11,8 @@ from PIL import Image
 
 from rh_prefect.errors import InputError
 from rh_prefect.media.edit import contact_sheet, last_frame, poster, thumbnail
-from tests.support import cuts, samples
-from tests.support.cuts import BLUE, GREEN, RED, Colour, near
+from tests.support import clip_samples, samples
+from tests.support.clip_samples import BLUE, GREEN, RED, Colour, near
 
 GROUND = (24, 24, 27)
 
@@ -25,7 +25,7 @@ def _plain(path: Path, colour: Colour, size: tuple[int, int]) -> Path:
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
 @pytest.mark.parametrize("name", ["end.png", "end.jpg"])
 def test_the_last_frame_is_the_very_last(tmp_path: Path, container: str, name: str) -> None:
-    clip = cuts.solid(tmp_path / "clip", [RED] * 30 + [GREEN], container=container)
+    clip = clip_samples.solid(tmp_path / "clip", [RED] * 30 + [GREEN], container=container)
     last_frame(clip, tmp_path / name)
     with Image.open(tmp_path / name) as picture:
         assert (picture.format, picture.size) == ("PNG" if name.endswith("png") else "JPEG", (64, 48))
@@ -33,15 +33,15 @@ def test_the_last_frame_is_the_very_last(tmp_path: Path, container: str, name: s
 
 
 def test_a_poster_is_from_the_middle(tmp_path: Path) -> None:
-    clip = cuts.solid(tmp_path / "clip.mp4", [RED] * 12 + [BLUE] * 2 + [GREEN] * 12)
+    clip = clip_samples.solid(tmp_path / "clip.mp4", [RED] * 12 + [BLUE] * 2 + [GREEN] * 12)
     poster(clip, tmp_path / "poster.png")
     assert near(Image.open(tmp_path / "poster.png").getpixel((30, 20)), BLUE)
 
 
 def test_a_still_is_what_a_player_shows(tmp_path: Path) -> None:
     """Upright, where a telephone was held so, and with square pixels."""
-    last_frame(cuts.turned(samples.mp4(tmp_path / "turned.mp4", seconds=0.5)), tmp_path / "turned.png")
-    last_frame(cuts.solid(tmp_path / "thin.mp4", [RED] * 3, pixel_aspect=Fraction(2)), tmp_path / "thin.png")
+    last_frame(clip_samples.turned(samples.mp4(tmp_path / "turned.mp4", seconds=0.5)), tmp_path / "turned.png")
+    last_frame(clip_samples.solid(tmp_path / "thin.mp4", [RED] * 3, pixel_aspect=Fraction(2)), tmp_path / "thin.png")
     turned, thin = (Image.open(tmp_path / name) for name in ("turned.png", "thin.png"))
     assert (turned.size, thin.size) == ((48, 64), (128, 48))
     # The sample is greener the further down, and was turned clockwise: now the left is green.
@@ -66,7 +66,7 @@ def test_a_thumbnail_weighs_no_more_than_it_may(tmp_path: Path, limit: int) -> N
 
 
 def test_a_thumbnail_of_a_video_is_its_middle(tmp_path: Path) -> None:
-    clip = cuts.solid(tmp_path / "clip", [RED] * 6 + [GREEN] * 2 + [RED] * 4)
+    clip = clip_samples.solid(tmp_path / "clip", [RED] * 6 + [GREEN] * 2 + [RED] * 4)
     with Image.open(io.BytesIO(thumbnail(clip))) as picture:
         assert picture.size == (64, 48)
         assert near(picture.getpixel((30, 20)), GREEN)
@@ -81,7 +81,7 @@ def test_a_sheet_is_a_tidy_grid(tmp_path: Path) -> None:
     """Five cells in three columns: 400 = 3 cells of 128 and 4 gaps of 4; proportions 4:3."""
     sources = [
         _plain(tmp_path / "red.png", RED, (640, 480)),
-        cuts.solid(tmp_path / "green", [RED] * 5 + [GREEN] * 3 + [RED] * 4),
+        clip_samples.solid(tmp_path / "green", [RED] * 5 + [GREEN] * 3 + [RED] * 4),
         _plain(tmp_path / "blue.jpg", BLUE, (400, 300)),
         _plain(tmp_path / "tall.png", RED, (30, 300)),
         _plain(tmp_path / "small.png", GREEN, (8, 6)),

@@ -18,7 +18,7 @@ from rh_prefect.errors import MediaError, StoreError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.writers import PART_SIZE
 from tests.support import samples
-from tests.support.counted_files import register
+from tests.support.counting_filesystem import register
 
 
 class BreaksAfter(io.RawIOBase):

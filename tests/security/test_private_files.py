@@ -16,7 +16,7 @@ from rh_prefect.jobs.outputs.partial_files import part_file
 from rh_prefect.jobs.workdir import check_folder
 from rh_prefect.media.store import MediaStore
 from tests.support.job_records import KEY, ticket
-from tests.support.wire_server import WireServer, reply
+from tests.support.scripted_server import WireServer, reply
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids=oct, autouse=True)

@@ -31,10 +31,10 @@ from rh_prefect.jobs.journal.call_path import Address, Place, Step
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.lifecycle import Policy
-from tests.support.books import Books
 from tests.support.fault_machine import ROUNDS, Course, numbers, pick
-from tests.support.stepped import SCOPE, Process, order_of
-from tests.support.tiny_hub import TinyHub
+from tests.support.minimal_api import MinimalApi
+from tests.support.payment_checks import PaymentChecks
+from tests.support.simulated_process import SCOPE, Process, order_of
 
 MOST_RUNS = 2
 """How many processes run the program at the same time."""
@@ -184,7 +184,7 @@ def _arguments(branch: Branch, path: str, result: str) -> dict[str, str | None]:
 class Chains:
     """What each call of the program was given and what was paid for it, in all attempts."""
 
-    def __init__(self, hub: TinyHub) -> None:
+    def __init__(self, hub: MinimalApi) -> None:
         self._hub = hub
         self.results: dict[str, str] = {}
         self.jobs: dict[tuple[str, str], str] = {}
@@ -342,7 +342,11 @@ class PaidBranches(Course):
     def begin(self, program: Program) -> None:
         self.program = program
         self.policy = Policy(job="", endpoint="m", max_attempts=3)
-        self.books, self.chains, self.shelf = Books(self.place, self.hub, self.policy), Chains(self.hub), Shelf()
+        self.books, self.chains, self.shelf = (
+            PaymentChecks(self.place, self.hub, self.policy),
+            Chains(self.hub),
+            Shelf(),
+        )
         self.runs: list[Process] = []
         self._run_program(0)
 

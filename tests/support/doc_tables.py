@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rh_prefect import errors
 from rh_prefect.emulator import assumptions
-from tests.support import promises, public_client_payloads
+from tests.support import guarantees, public_client_payloads
 
 DOCS = Path(__file__).parents[2] / "docs"
 _LONGEST_VALUE = 60
@@ -76,12 +76,12 @@ def _one_line(text: str) -> str:
 
 def promises_about_money() -> str:
     """What was found by attacking version 0.1.0, and the tests that failed there."""
-    return _promises(promises.MONEY)
+    return _promises(guarantees.MONEY)
 
 
 def promises_about_security() -> str:
     """The same for security."""
-    return _promises(promises.SECURITY)
+    return _promises(guarantees.SECURITY)
 
 
 def _promises(rows: Mapping[str, str]) -> str:
@@ -90,7 +90,7 @@ def _promises(rows: Mapping[str, str]) -> str:
 
 
 def _proofs(row: str) -> str:
-    first, *more = promises.proofs().get(row, ["none"])
+    first, *more = guarantees.proofs().get(row, ["none"])
     return f"`{first}`" + (f" and {len(more)} more" if more else "")
 
 

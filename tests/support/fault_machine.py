@@ -22,11 +22,11 @@ from rh_prefect.jobs.admin import adopt, forget
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.process import is_surely_dead
 from rh_prefect.jobs.lifecycle import Policy
-from tests.support.books import Books
 from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.operations import Failure, Operation
-from tests.support.stepped import SCOPE, Machine, Process, machines
-from tests.support.tiny_hub import TinyHub, TinyTask
+from tests.support.minimal_api import MinimalApi, MinimalTask
+from tests.support.payment_checks import PaymentChecks
+from tests.support.simulated_io import Failure, Operation
+from tests.support.simulated_process import SCOPE, Machine, Process, machines
 from tests.support.virtual_time import VirtualLoop
 
 MOST_AT_WORK = 5
@@ -43,7 +43,7 @@ class Course(RuleBasedStateMachine):
     """See the module; `policy` and `books` are set when it begins."""
 
     policy: Policy
-    books: Books
+    books: PaymentChecks
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Course(RuleBasedStateMachine):
         disk = "/dev/shm" if Path("/dev/shm").is_dir() else None
         self._folder = tempfile.TemporaryDirectory(prefix="course-", dir=disk)
         self.machines = self.new_machines(Path(self._folder.name))
-        self.place, self.hub = self.new_place(), TinyHub()
+        self.place, self.hub = self.new_place(), MinimalApi()
         self.journal = MemoryJournal(self.place, SCOPE)
         self.processes: list[Process] = []
         self.strays: list[Operation] = []
@@ -274,7 +274,7 @@ class Course(RuleBasedStateMachine):
         self._say(f"a person says that {view.key} is {task}")
         self._do(adopt(self.journal, view.key, task.task_id) if task else forget(self.journal, view.key))
 
-    def _is_given_up(self, task: TinyTask) -> bool:
+    def _is_given_up(self, task: MinimalTask) -> bool:
         return self.books.was_given_up(task.job, task.n)
 
     def _do(self, coroutine: Any) -> Any:

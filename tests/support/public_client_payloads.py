@@ -12,7 +12,7 @@ from rh_prefect.catalog import Model, Param
 from rh_prefect.catalog.descriptions import example_of
 from rh_prefect.emulator import DEFAULT
 from rh_prefect.emulator.model_checks import violations
-from tests.support.two_readings import NOWHERE, Payload, client_reading, full_request, least_request
+from tests.support.reading_comparison import NOWHERE, Payload, client_reading, full_request, least_request
 
 _REASONS = (
     (r"must not be blank", "a required parameter is left out"),

@@ -12,8 +12,8 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
+from tests.support.emulator_env import environment
 from tests.support.prefect_server import PrefectServer
-from tests.support.rh import environment
 
 pytestmark = pytest.mark.prefect
 

@@ -29,7 +29,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.tasks import endpoints, generate
 from rh_prefect.tasks.model_task import Omitted, build, options, signature
 from tests.support import samples
-from tests.support.smallest import small_emulator
+from tests.support.minimal_calls import small_emulator
 
 ROOT = Path(__file__).parents[2]
 KLING = endpoints.kling_v2_6_pro_image_to_video

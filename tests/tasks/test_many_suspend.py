@@ -16,7 +16,7 @@ from rh_prefect.errors import InputError, JobFailed
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.jobs.loop_thread import LOOP
-from tests.support.resting import Desk, state_of, until, until_woken
+from tests.support.suspended_runs import SuspendedRuns, state_of, until, until_woken
 
 pytestmark = pytest.mark.prefect
 
@@ -53,38 +53,38 @@ async def retried(prompts: list[str]) -> list[str]:
     return await pictures.fn(prompts)
 
 
-async def test_it_rests_once_and_is_woken_by_its_webhooks(heard: Desk) -> None:
-    run = await heard.begin(pictures, prompts=["one", "two", "three"])
-    await heard.until_it_rests(pictures, run, 3)
-    await heard.end()
+async def test_it_rests_once_and_is_woken_by_its_webhooks(with_webhooks: SuspendedRuns) -> None:
+    run = await with_webhooks.begin(pictures, prompts=["one", "two", "three"])
+    await with_webhooks.run_until_suspended(pictures, run, 3)
+    await with_webhooks.end()
     await until_woken(run)
-    assert sorted(await rerun(pictures, run)) == sorted(heard.paid)
-    assert len(heard.paid) == 3
-    assert heard.calls["turbo"] == 3
-    assert heard.calls["query"] <= 4  # the receiver's own look by the clock may fall in between
+    assert sorted(await rerun(pictures, run)) == sorted(with_webhooks.paid)
+    assert len(with_webhooks.paid) == 3
+    assert with_webhooks.calls["turbo"] == 3
+    assert with_webhooks.calls["query"] <= 4  # the receiver's own look by the clock may fall in between
 
 
-async def test_webhooks_that_never_come_cost_time_and_nothing_else(unheard: Desk) -> None:
-    run = await unheard.begin(pictures, prompts=["one", "two"])
-    await unheard.until_it_rests(pictures, run, 2)
+async def test_webhooks_that_never_come_cost_time_and_nothing_else(without_webhooks: SuspendedRuns) -> None:
+    run = await without_webhooks.begin(pictures, prompts=["one", "two"])
+    await without_webhooks.run_until_suspended(pictures, run, 2)
     assert await LOOP.call(wake_suspended()) == []
     assert await state_of(run) == "Suspended"
-    await unheard.end()
-    asked = unheard.calls["query"]
+    await without_webhooks.end()
+    asked = without_webhooks.calls["query"]
     assert await LOOP.call(wake_suspended()) == [run]
-    assert unheard.calls["query"] == asked + 2
+    assert without_webhooks.calls["query"] == asked + 2
     assert await LOOP.call(wake_suspended()) == [], "it is woken once"
-    assert sorted(await rerun(pictures, run)) == sorted(unheard.paid)
-    assert len(unheard.paid) == 2
-    assert unheard.calls["query"] == asked + 2, "what was asked for is recorded"
+    assert sorted(await rerun(pictures, run)) == sorted(without_webhooks.paid)
+    assert len(without_webhooks.paid) == 2
+    assert without_webhooks.calls["query"] == asked + 2, "what was asked for is recorded"
 
 
 async def test_when_its_time_has_come_it_is_woken_and_rests_no_second_time(
-    unheard: Desk, monkeypatch: pytest.MonkeyPatch
+    without_webhooks: SuspendedRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RH_SUSPEND_SECONDS", "0.1")
-    run = await unheard.begin(pictures, prompts=["one", "two"])
-    await unheard.until_it_rests(pictures, run, 2)
+    run = await without_webhooks.begin(pictures, prompts=["one", "two"])
+    await without_webhooks.run_until_suspended(pictures, run, 2)
     await asyncio.sleep(0.2)
     assert await LOOP.call(wake_suspended()) == [run]
     going_on = asyncio.ensure_future(rerun(pictures, run))
@@ -95,54 +95,54 @@ async def test_when_its_time_has_come_it_is_woken_and_rests_no_second_time(
     await until(waits)
     await asyncio.sleep(1)
     assert not going_on.done()
-    await unheard.end()
-    assert sorted(await going_on) == sorted(unheard.paid)
-    assert len(unheard.paid) == 2
+    await without_webhooks.end()
+    assert sorted(await going_on) == sorted(without_webhooks.paid)
+    assert len(without_webhooks.paid) == 2
 
 
 async def test_what_has_ended_before_the_last_one_is_in_is_collected_and_a_full_account_is_waited_for(
-    unheard: Desk,
+    without_webhooks: SuspendedRuns,
 ) -> None:
     prompts = [f"number {n}" for n in range(8)]
-    run = await unheard.begin(pictures, prompts=prompts)
+    run = await without_webhooks.begin(pictures, prompts=prompts)
     going_on = asyncio.ensure_future(rerun(pictures, run))
 
-    await until_paid(unheard, 5)
+    await until_paid(without_webhooks, 5)
     await asyncio.sleep(0.5)
     assert await state_of(run) == "Running", "three jobs are not submitted yet"
-    await unheard.end()
+    await without_webhooks.end()
     with pytest.raises(Pause):
         await going_on
-    assert len(unheard.paid) == 8
-    fetched = {one.task_id for one in unheard.rh.books.downloads}
-    assert fetched == set(unheard.paid[:5])
-    await unheard.end()
+    assert len(without_webhooks.paid) == 8
+    fetched = {one.task_id for one in without_webhooks.rh.books.downloads}
+    assert fetched == set(without_webhooks.paid[:5])
+    await without_webhooks.end()
     assert await LOOP.call(wake_suspended()) == [run]
-    assert sorted(await rerun(pictures, run)) == sorted(unheard.paid)
-    assert len(unheard.paid) == 8
+    assert sorted(await rerun(pictures, run)) == sorted(without_webhooks.paid)
+    assert len(without_webhooks.paid) == 8
 
 
-async def test_what_fails_fails_once_and_is_not_paid_for_again_by_waking_up(heard: Desk) -> None:
-    heard.rh.faults.add(Fault("submit", prompt="bad", kind="fail", code="805", message="no such face"))
-    run = await heard.begin(pictures, prompts=["good", "bad"])
-    await heard.until_it_rests(pictures, run, 2)
-    await heard.end()
+async def test_what_fails_fails_once_and_is_not_paid_for_again_by_waking_up(with_webhooks: SuspendedRuns) -> None:
+    with_webhooks.rh.faults.add(Fault("submit", prompt="bad", kind="fail", code="805", message="no such face"))
+    run = await with_webhooks.begin(pictures, prompts=["good", "bad"])
+    await with_webhooks.run_until_suspended(pictures, run, 2)
+    await with_webhooks.end()
     await until_woken(run)
     with pytest.raises(ExceptionGroup) as caught:
         await rerun(pictures, run)
     (failed,) = caught.value.exceptions
     assert isinstance(failed, JobFailed)
     assert "no such face" in str(failed)
-    assert len(heard.paid) == 2
+    assert len(with_webhooks.paid) == 2
 
 
-async def test_two_calls_at_once_rest_together(heard: Desk) -> None:
-    run = await heard.begin(two_at_once, prompts=["one", "two"])
-    await heard.until_it_rests(two_at_once, run, 2)
-    await heard.end()
+async def test_two_calls_at_once_rest_together(with_webhooks: SuspendedRuns) -> None:
+    run = await with_webhooks.begin(two_at_once, prompts=["one", "two"])
+    await with_webhooks.run_until_suspended(two_at_once, run, 2)
+    await with_webhooks.end()
     await until_woken(run)
-    assert sorted(await rerun(two_at_once, run)) == sorted(heard.paid)
-    assert len(heard.paid) == 2
+    assert sorted(await rerun(two_at_once, run)) == sorted(with_webhooks.paid)
+    assert len(with_webhooks.paid) == 2
 
 
 REFUSED = [
@@ -154,54 +154,58 @@ REFUSED = [
 
 @pytest.mark.parametrize(("flow_", "why"), REFUSED)
 async def test_where_it_cannot_be_suspended_it_waits_and_says_why(
-    unheard: Desk, caplog: pytest.LogCaptureFixture, flow_: Flow[..., Any], why: str
+    without_webhooks: SuspendedRuns, caplog: pytest.LogCaptureFixture, flow_: Flow[..., Any], why: str
 ) -> None:
-    run = await unheard.begin(flow_, prompts=["one", "two"])
-    await waits_and_completes(unheard, flow_, run)
+    run = await without_webhooks.begin(flow_, prompts=["one", "two"])
+    await waits_and_completes(without_webhooks, flow_, run)
     assert why in caplog.text
 
 
-async def test_without_a_deployment_it_waits_and_says_why(unheard: Desk, caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_a_deployment_it_waits_and_says_why(
+    without_webhooks: SuspendedRuns, caplog: pytest.LogCaptureFixture
+) -> None:
     run = await create(pictures, {"prompts": ["one", "two"]})
-    await waits_and_completes(unheard, pictures, run)
+    await waits_and_completes(without_webhooks, pictures, run)
     assert caplog.text.count("only a run of a deployment") == 1
 
 
-async def test_outside_of_a_flow_it_waits_and_says_why(unheard: Desk, caplog: pytest.LogCaptureFixture) -> None:
+async def test_outside_of_a_flow_it_waits_and_says_why(
+    without_webhooks: SuspendedRuns, caplog: pytest.LogCaptureFixture
+) -> None:
     asked = [models.ZImageTurbo(prompt=prompt) for prompt in ("one", "two")]
     going_on = asyncio.ensure_future(generate_many(asked, wait="suspend", scope="outside"))
-    await until_paid(unheard, 2)
-    await unheard.end()
-    assert sorted(result.task_id for result in await going_on) == sorted(unheard.paid)
+    await until_paid(without_webhooks, 2)
+    await without_webhooks.end()
+    assert sorted(result.task_id for result in await going_on) == sorted(without_webhooks.paid)
     assert "it was called outside of a flow" in caplog.text
 
 
 async def test_without_a_receiver_it_waits_and_says_why(
-    unheard: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    without_webhooks: SuspendedRuns, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RH_WEBHOOK_URL")
-    run = await unheard.begin(pictures, prompts=["one", "two"])
-    await waits_and_completes(unheard, pictures, run)
+    run = await without_webhooks.begin(pictures, prompts=["one", "two"])
+    await waits_and_completes(without_webhooks, pictures, run)
     assert "nobody would wake it" in caplog.text
 
 
-async def waits_and_completes(unheard: Desk, flow_: Flow[..., Any], run: UUID) -> None:
+async def waits_and_completes(without_webhooks: SuspendedRuns, flow_: Flow[..., Any], run: UUID) -> None:
     going_on = asyncio.ensure_future(rerun(flow_, run))
-    await until_paid(unheard, 2)
-    await unheard.end()
-    assert sorted(await going_on) == sorted(unheard.paid)
-    assert len(unheard.paid) == 2
+    await until_paid(without_webhooks, 2)
+    await without_webhooks.end()
+    assert sorted(await going_on) == sorted(without_webhooks.paid)
+    assert len(without_webhooks.paid) == 2
 
 
-async def until_paid(unheard: Desk, jobs: int) -> None:
+async def until_paid(without_webhooks: SuspendedRuns, jobs: int) -> None:
     async def has_paid() -> bool:
-        return len(unheard.paid) == jobs
+        return len(without_webhooks.paid) == jobs
 
     await until(has_paid)
 
 
-async def test_a_way_to_wait_that_there_is_not_is_refused(unheard: Desk) -> None:
+async def test_a_way_to_wait_that_there_is_not_is_refused(without_webhooks: SuspendedRuns) -> None:
     run = await create(pictures, {"prompts": ["one"], "wait": "sleep"})
     with pytest.raises(InputError, match='"poll" or "suspend"'):
         await rerun(pictures, run)
-    assert not unheard.paid
+    assert not without_webhooks.paid

@@ -16,7 +16,7 @@ from rh_prefect.flow_runs import job_observer
 from rh_prefect.flow_runs.run_status import RunStatus
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.outputs.result import Result
-from tests.support.rh import environment
+from tests.support.emulator_env import environment
 
 QUEUED, RUNNING = 1.0, 100.0
 

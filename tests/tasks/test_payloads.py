@@ -14,7 +14,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.tasks import endpoints
 from tests.support import samples
-from tests.support.smallest import smallest
+from tests.support.minimal_calls import smallest
 
 
 async def sent(rh: Emulator, name: str, **given: Any) -> Mapping[str, Any]:

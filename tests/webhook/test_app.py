@@ -17,7 +17,7 @@ from rh_prefect.errors import ConfigError
 from rh_prefect.webhook import create_app
 from rh_prefect.webhook.app import LARGEST_BODY
 from rh_prefect.webhook.verification import DeliveryVerdict, Verifier
-from tests.support.searching import search
+from tests.support.hypothesis_settings import search
 
 TOKEN = "a-token-of-24-characters"
 PLACE = f"/hook/{TOKEN}/run/{'0' * 24}/1"

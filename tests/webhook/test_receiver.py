@@ -21,9 +21,9 @@ from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.records import Answer, End, Record
 from rh_prefect.jobs.webhook_address import Callback
+from tests.support.emulator_env import environment
 from tests.support.job_records import intent, ticket, unknown, write
-from tests.support.receiver import TOKEN, receiver
-from tests.support.rh import environment
+from tests.support.webhook_receiver import TOKEN, receiver
 
 MODEL = "rhart-image/z-image/turbo"
 WORDS = {"prompt": "a lighthouse", "aspectRatio": "1:1"}

@@ -27,8 +27,8 @@ from rh_prefect.jobs.journal.records import Answer
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.workflows import WorkflowInput
 from tests.support import samples
-from tests.support.pooled import PooledRun, pictures
-from tests.support.stage import wait_until
+from tests.support.film_run import wait_until
+from tests.support.pooled_run import PooledRun, pictures
 
 KEY_IS_WRONG, WALLET_IS_EMPTY = "412", "812"
 

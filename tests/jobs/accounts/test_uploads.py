@@ -20,7 +20,7 @@ from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 from tests.support import samples
-from tests.support.reachable import count_of
+from tests.support.object_count import count_of
 
 
 class RunningHub:

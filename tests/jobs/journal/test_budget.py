@@ -52,7 +52,7 @@ from rh_prefect.tasks import generate
 from tests.support import samples
 from tests.support.job_records import TASK, intent, ticket, unknown, write
 from tests.support.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.pooled import PooledRun
+from tests.support.pooled_run import PooledRun
 
 BUDGET = Decimal("1.00")
 INTENT = intent(estimate=Decimal("0.40"), currency="CNY")

@@ -23,7 +23,7 @@ from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
 from tests.support.job_records import KEY, TASK, intent, ticket
-from tests.support.wire_server import WireServer, raw
+from tests.support.scripted_server import WireServer, raw
 
 PAGE = b"<!doctype html><html><body>Please try again later.</body></html>"
 PICTURE = samples.picture("PNG")

@@ -18,12 +18,12 @@ from prefect.states import Completed
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.resume import rerun
+from tests.support.emulator_env import environment
 from tests.support.prefect_server import PrefectServer, free_port
-from tests.support.receiver import TOKEN, receiver
-from tests.support.rh import environment
+from tests.support.webhook_receiver import TOKEN, receiver
 
 
-class Desk:
+class SuspendedRuns:
     """What the runs of one test have at RunningHub."""
 
     def __init__(self, rh: Emulator) -> None:
@@ -49,7 +49,7 @@ class Desk:
         self.runs.append(run.id)
         return run.id
 
-    async def until_it_rests(self, flow_: Flow[..., Any], run: UUID, jobs: int) -> None:
+    async def run_until_suspended(self, flow_: Flow[..., Any], run: UUID, jobs: int) -> None:
         """Runs it until it suspends itself."""
         with pytest.raises(Pause):
             await rerun(flow_, run)
@@ -60,7 +60,7 @@ class Desk:
         """Has everything at RunningHub end."""
         await asyncio.to_thread(self.rh.clock.advance, 600)
 
-    async def leave(self) -> None:
+    async def complete_runs(self) -> None:
         """Has no run of this test be one that other tests' receivers and `reconcile` would look after."""
         async with get_client() as client:
             for run in self.runs:
@@ -89,20 +89,22 @@ async def until_woken(run: UUID) -> None:
 
 
 @pytest.fixture
-def unheard(prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def without_webhooks(
+    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SuspendedRuns]:
     """RunningHub, whose tasks end when the test says so, and which reaches no receiver."""
     with Emulator(clock="real", factor=0, long_side=64, limit=5) as rh:
         nobody = {"RH_WEBHOOK_URL": f"http://127.0.0.1:{free_port()}", "RH_WEBHOOK_TOKEN": TOKEN}
         for name, value in {**environment(rh, tmp_path), **nobody, "RH_POLL_SECONDS": "0.05"}.items():
             monkeypatch.setenv(name, value)
-        desk = Desk(rh)
+        desk = SuspendedRuns(rh)
         yield desk
-        asyncio.run(desk.leave())
+        asyncio.run(desk.complete_runs())
 
 
 @pytest.fixture
-def heard(unheard: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def with_webhooks(without_webhooks: SuspendedRuns, monkeypatch: pytest.MonkeyPatch) -> Iterator[SuspendedRuns]:
     """The same, with a receiver that it reaches."""
     with receiver() as callback:
         monkeypatch.setenv("RH_WEBHOOK_URL", callback.url)
-        yield unheard
+        yield without_webhooks

@@ -1,6 +1,6 @@
-"""A process that asks for one picture in a named scope, outside of flows: `python -m tests.support.scoped SCOPE KEY`.
+"""A process that generates one picture in a named scope, outside of flows.
 
-It says in one line each what happens to the job, and at the end its task id or its error.
+`python -m tests.support.scope_process SCOPE KEY` prints each change of the job, then its task id or its error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROMPT = "a lighthouse"
 @contextmanager
 def asking(scope: str, key: str) -> Iterator[subprocess.Popen[str]]:
     """Runs such a process in the environment of this one; kills it at the end if it is still there."""
-    command = [sys.executable, "-m", "tests.support.scoped", scope, key]
+    command = [sys.executable, "-m", "tests.support.scope_process", scope, key]
     with subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process

@@ -16,7 +16,7 @@ import fsspec.asyn
 from rh_prefect.jobs.loop_thread import LOOP
 
 
-def standing() -> str:
+def hang_dump() -> str:
     """The stacks of all threads, and of all tasks of this loop, of the package's and of fsspec's."""
     said = io.StringIO()
     names = {thread.ident: thread.name for thread in threading.enumerate()}

@@ -38,7 +38,7 @@ from tests.support.invariants import Evidence, Place, Told, broken, gather, plai
 
 ON = {"aspect_ratio": "1:1", "output_format": "png"}
 
-_trials: dict[str, Trial] = {}
+_trials: dict[str, Scenario] = {}
 _names = (f"trial-{number}" for number in itertools.count(1))
 
 
@@ -49,7 +49,7 @@ async def trial(name: str) -> list[str]:
 
 
 @dataclass
-class Trial:
+class Scenario:
     """One trial.
 
     Attributes:
@@ -251,13 +251,13 @@ def jobs(photo: str, *, words: str = "waves") -> list[models.ModelInput]:
 
 
 @asynccontextmanager
-async def open_trial(folder: Path, *, place: Place | None = None, **more: Any) -> AsyncIterator[Trial]:
+async def open_trial(folder: Path, *, place: Place | None = None, **more: Any) -> AsyncIterator[Scenario]:
     """Sets up a trial with an emulator of its own.
 
     Args:
         folder: Where everything goes.
         place: The store; by default in the folder.
-        more: `emulator` and `settings` as mappings, and fields of `Trial`.
+        more: `emulator` and `settings` as mappings, and fields of `Scenario`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     emulator: Mapping[str, Any] = {"long_side": 48, "fps": 2, "max_seconds": 1, "limit": 3, **more.pop("emulator", {})}
@@ -265,7 +265,7 @@ async def open_trial(folder: Path, *, place: Place | None = None, **more: Any) -
     try:
         settings = _settings(rh, folder, more.pop("settings", {}))
         asked = more.pop("asked", None) or jobs(str(samples.png(folder / "photo.png")))
-        made = Trial(rh, folder, place or Place(str(folder / "out")), settings, asked, **more)
+        made = Scenario(rh, folder, place or Place(str(folder / "out")), settings, asked, **more)
         await made.begin()
         yield made
         del _trials[made.name]

@@ -6,11 +6,11 @@ from rh_prefect.errors import explain
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.lifecycle import Policy, is_hopeless
 from tests.support.memory_journal import MemoryPlace
-from tests.support.stepped import SCOPE, Machine, Process
-from tests.support.tiny_hub import PRICE, TinyHub, TinyTask
+from tests.support.minimal_api import PRICE, MinimalApi, MinimalTask
+from tests.support.simulated_process import SCOPE, Machine, Process
 
 
-class Books:
+class PaymentChecks:
     """Sees every task that is paid for, with the records as they are at that moment.
 
     Args:
@@ -19,7 +19,7 @@ class Books:
         policy: What every call wants.
     """
 
-    def __init__(self, place: MemoryPlace, hub: TinyHub, policy: Policy) -> None:
+    def __init__(self, place: MemoryPlace, hub: MinimalApi, policy: Policy) -> None:
         self._place, self._hub, self._policy = place, hub, policy
         self._texts: dict[str, str] = {}
         self._posted: dict[str, set[tuple[str, int]]] = {}
@@ -53,7 +53,7 @@ class Books:
                 self.wrongs.append(f"{key} was changed from {text} to {now.get(key)}")
         self._texts = now
 
-    def whereabouts(self, task: TinyTask, machines: list[Machine]) -> str:
+    def whereabouts(self, task: MinimalTask, machines: list[Machine]) -> str:
         """Tells where a task is to be found: `recorded`, `spooled`, `unknown`, `given up`, or nowhere: an empty text.
 
         Args:
@@ -73,7 +73,7 @@ class Books:
             return "unknown"
         return "given up" if _was_given_up(submit) else ""
 
-    def _look_beside(self, process: Process, task: TinyTask) -> None:
+    def _look_beside(self, process: Process, task: MinimalTask) -> None:
         if self.was_given_up(task.job, task.n):
             return
         end = self._place.read(SCOPE, f"{task.job}-end-{task.n}")

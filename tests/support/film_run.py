@@ -17,11 +17,11 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.media.store import MediaStore
-from tests.support.children import Child, Nursery, Said, command, nursery
-from tests.support.cuts import play
+from tests.support.clip_samples import play
+from tests.support.emulator_env import environment
+from tests.support.flow_process import FlowProcess, FlowProcesses, Said, command, flow_processes
+from tests.support.holding_proxy import Hold, Proxy
 from tests.support.prefect_server import PrefectServer
-from tests.support.proxy import Hold, Proxy
-from tests.support.rh import environment
 
 FILM = "rh_prefect.flows:film"
 ASKED = {"prompt": "a lighthouse", "shots": 2, "narration": "A light.", "resolution": "720p"}
@@ -37,14 +37,14 @@ JOBS = {PICTURE: 2, MOTION: 2, UPSCALE: 2, SPEECH: 1, MUSIC: 1}
 
 
 @dataclass
-class Stage:
+class FilmRun:
     """One test's film.
 
     Attributes:
         rh: RunningHub.
         proxy: Between the children and the Prefect server.
         folder: Where everything goes.
-        nursery: The processes.
+        flow_processes: The processes.
         run: The flow run.
         store: Where the films go.
         published: Files that were in the store when the child was killed.
@@ -54,7 +54,7 @@ class Stage:
     rh: Emulator
     proxy: Proxy
     folder: Path
-    nursery: Nursery
+    flow_processes: FlowProcesses
     store: MediaStore
     run: str = ""
     published: frozenset[str] = frozenset()
@@ -62,21 +62,23 @@ class Stage:
 
     @property
     def env(self) -> dict[str, str]:
-        return self.nursery.env
+        return self.flow_processes.env
 
-    def begin(self, flow: str = FILM, parameters: Mapping[str, object] | None = None, *, spares: int = 2) -> Child:
+    def begin(
+        self, flow: str = FILM, parameters: Mapping[str, object] | None = None, *, spares: int = 2
+    ) -> FlowProcess:
         """Starts the first child, and has others ready that will run the flow again."""
-        self.nursery.spare(spares)
-        child = self.nursery.run(flow, parameters=dict(ASKED if parameters is None else parameters))
+        self.flow_processes.spare(spares)
+        child = self.flow_processes.run(flow, parameters=dict(ASKED if parameters is None else parameters))
         self.run = child.wait_for("run")["id"]
         return child
 
-    def until_held(self, hold: Hold, child: Child) -> None:
+    def until_held(self, hold: Hold, child: FlowProcess) -> None:
         """Blocks until the proxy holds what it is to hold; fails at once where the child ends before."""
         wait_until(lambda: hold.held or not child.is_running, seconds=90)
         assert hold.held, f"{child.said[-3:]} {child.errors()}"
 
-    def kill(self, child: Child, *, machine_is_lost: bool = False) -> set[str]:
+    def kill(self, child: FlowProcess, *, machine_is_lost: bool = False) -> set[str]:
         """Kills the child and looks around.
 
         Args:
@@ -107,9 +109,9 @@ class Stage:
 
         return asyncio.run(read())
 
-    def again(self, flow: str = FILM) -> Child:
+    def again(self, flow: str = FILM) -> FlowProcess:
         """Runs the same flow run in a new process."""
-        return self.nursery.run(flow, run=self.run)
+        return self.flow_processes.run(flow, run=self.run)
 
     def finish(self, unknown: set[str], flow: str = FILM) -> Said:
         """Runs it again until it completes, and settles what nobody can know as a person would.
@@ -199,14 +201,14 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 60.0) -> Non
 
 
 @contextmanager
-def staged(server: PrefectServer, proxy: Proxy, rh: Emulator, folder: Path, **env: str) -> Iterator[Stage]:
+def staged(server: PrefectServer, proxy: Proxy, rh: Emulator, folder: Path, **env: str) -> Iterator[FilmRun]:
     """Sets up a stage: a folder, an environment, and no processes yet."""
     scratch = folder / "tmp"
     scratch.mkdir(parents=True)
     own = {**environment(rh, folder), "TMPDIR": str(scratch), "PREFECT_API_URL": f"{proxy.url}/api"}
-    with nursery({**server.env, **own, **env}, folder / "logs") as children:
+    with flow_processes({**server.env, **own, **env}, folder / "logs") as children:
         options = json.loads(children.env.get("RH_OUT_OPTIONS", "{}"))
         try:
-            yield Stage(rh, proxy, folder, children, MediaStore(children.env["RH_OUT"], options=options))
+            yield FilmRun(rh, proxy, folder, children, MediaStore(children.env["RH_OUT"], options=options))
         finally:
             proxy.drop()

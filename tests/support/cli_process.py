@@ -31,7 +31,7 @@ def run_each(commands: Sequence[Sequence[str]], *, env: Mapping[str, str], cwd: 
     """
     paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.commands"],
+        [sys.executable, "-m", "tests.support.cli_process"],
         env={**env, **paths},
         cwd=cwd,
         input=json.dumps(commands),

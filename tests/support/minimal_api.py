@@ -14,7 +14,7 @@ PRICE = Decimal(1)
 
 
 @dataclass(slots=True)
-class TinyTask:
+class MinimalTask:
     """A task that was accepted, and so is paid for."""
 
     task_id: str
@@ -39,16 +39,16 @@ class TinyTask:
         )
 
 
-class TinyHub:
+class MinimalApi:
     """Knows every POST that reached it, by job and number."""
 
     def __init__(self) -> None:
         self.posts: list[tuple[str, int]] = []
-        self.tasks: list[TinyTask] = []
+        self.tasks: list[MinimalTask] = []
 
-    def accept(self, job: str, n: int, prompt: str) -> TinyTask:
+    def accept(self, job: str, n: int, prompt: str) -> MinimalTask:
         self.posts.append((job, n))
-        task = TinyTask(str(2_031_000_000_000_000_001 + len(self.tasks)), job, n, prompt)
+        task = MinimalTask(str(2_031_000_000_000_000_001 + len(self.tasks)), job, n, prompt)
         self.tasks.append(task)
         return task
 
@@ -56,11 +56,11 @@ class TinyHub:
         self.posts.append((job, n))
         return api_error(code, doing="submit", submitting=True)
 
-    def of(self, job: str) -> list[TinyTask]:
+    def of(self, job: str) -> list[MinimalTask]:
         """All tasks of a job."""
         return [task for task in self.tasks if task.job == job]
 
-    def find(self, job: str, n: int) -> TinyTask | None:
+    def find(self, job: str, n: int) -> MinimalTask | None:
         """What a person finds in the call log about one submit."""
         return next((task for task in self.of(job) if task.n == n), None)
 
@@ -73,8 +73,8 @@ class TinyHub:
             raise api_error("807", doing="cancel")
         task.status = "CANCELLED"
 
-    def live(self) -> list[TinyTask]:
+    def live(self) -> list[MinimalTask]:
         return [task for task in self.tasks if task.is_live]
 
-    def _task(self, task_id: str) -> TinyTask:
+    def _task(self, task_id: str) -> MinimalTask:
         return next(task for task in self.tasks if task.task_id == task_id)

@@ -19,7 +19,7 @@ from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.probe import probe
 from rh_prefect.tasks import endpoints
 from tests.support import samples
-from tests.support.rh import environment
+from tests.support.emulator_env import environment
 
 AT_ONCE = 8
 

@@ -21,10 +21,10 @@ from rh_prefect.errors import BudgetExceeded, JobCancelled, JobFailed, Submissio
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.lifecycle import Policy, is_hopeless
-from tests.support.books import Books
 from tests.support.fault_machine import MOST_AT_WORK, ROUNDS, Course, numbers, pick
-from tests.support.stepped import SCOPE, Process
-from tests.support.tiny_hub import PRICE
+from tests.support.minimal_api import PRICE
+from tests.support.payment_checks import PaymentChecks
+from tests.support.simulated_process import SCOPE, Process
 
 JOBS = ("job1", "job2", "job3")
 MOST_PROCESSES = 3
@@ -53,7 +53,7 @@ class PaidJobs(Course):
             on_unknown="resubmit" if resubmit else "raise",
             budget=None if budget is None else PRICE * budget,
         )
-        self.books = Books(self.place, self.hub, self.policy)
+        self.books = PaymentChecks(self.place, self.hub, self.policy)
         self.ends_by = ends_by
         for machine in range(1 + compete):
             self._new_run(machine)

@@ -1,9 +1,9 @@
 """A proxy in front of a server, with which it is down, overloaded, slow or forbids something from some request on.
 
-with Outage(s3.endpoint) as store:
-    store.strike("^PUT .*/manifests/", "503")       # from the first one on, until it is mended
-    store.strike('"rh-[0-9a-f]+-answer-', "lost", times=1)
-    store.mend()
+with FaultyProxy(s3.endpoint) as store:
+    store.add_fault("^PUT .*/manifests/", "503")       # from the first one on, until it is mended
+    store.add_fault('"rh-[0-9a-f]+-answer-', "lost", times=1)
+    store.clear_faults()
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from tests.support.proxy import Connection, Proxy
+from tests.support.holding_proxy import Connection, Proxy
 
 Kind = Literal["503", "403", "slow", "cut", "lost", "down"]
 """What happens to a request.
@@ -33,7 +33,7 @@ _ANSWERS: Final = {
 
 
 @dataclass
-class Strike:
+class ProxyFault:
     """One trouble, and how often it has happened."""
 
     pattern: str
@@ -54,16 +54,16 @@ class Strike:
         return True
 
 
-class Outage(Proxy):
+class FaultyProxy(Proxy):
     """A proxy in front of a server that has troubles; see `Proxy`."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._lock = threading.Lock()
-        self._strikes: list[Strike] = []
+        self._strikes: list[ProxyFault] = []
         self._is_down = False
 
-    def strike(self, pattern: str, kind: Kind, *, number: int = 1, times: int | None = None) -> Strike:
+    def add_fault(self, pattern: str, kind: Kind, *, number: int = 1, times: int | None = None) -> ProxyFault:
         """Scripts a trouble.
 
         Args:
@@ -72,12 +72,12 @@ class Outage(Proxy):
             number: From which of these requests on.
             times: How often; None until it is mended.
         """
-        made = Strike(pattern, kind, number, times)
+        made = ProxyFault(pattern, kind, number, times)
         with self._lock:
             self._strikes.append(made)
         return made
 
-    def mend(self) -> None:
+    def clear_faults(self) -> None:
         """All is well again."""
         with self._lock:
             self._strikes.clear()
@@ -91,13 +91,13 @@ class Outage(Proxy):
         """Tells what happens to a request."""
         text = (head.split(b"\r\n", 1)[0] + b"\n" + body[: 1 << 16]).decode("latin-1")
         with self._lock:
-            found = next((strike.kind for strike in self._strikes if strike.fits(text)), None)
+            found = next((add_fault.kind for add_fault in self._strikes if add_fault.fits(text)), None)
             self._is_down = self._is_down or found == "down"
             return "down" if self._is_down else found
 
 
 class _Struck(Connection):
-    def __init__(self, *sides: Any, outage: Outage) -> None:
+    def __init__(self, *sides: Any, outage: FaultyProxy) -> None:
         super().__init__(*sides)
         self._outage = outage
         self._loses = False

@@ -43,8 +43,8 @@ from rh_prefect.jobs.webhook_address import Callback
 from rh_prefect.memory_cache import SingleFlight
 from tests.support.job_records import SOMEWHERE_ELSE, intent, owner_of
 from tests.support.memory_journal import MemoryPlace
-from tests.support.operations import Operation
-from tests.support.tiny_hub import PRICE, TinyHub, TinyTask
+from tests.support.minimal_api import PRICE, MinimalApi, MinimalTask
+from tests.support.simulated_io import Operation
 from tests.support.virtual_time import VirtualLoop, now
 
 SCOPE = "run"
@@ -140,7 +140,7 @@ class Process:
         *,
         loop: VirtualLoop,
         place: MemoryPlace,
-        hub: TinyHub,
+        hub: MinimalApi,
         submits: Callable[[Process, str, int], None],
     ) -> None:
         self.name, self.machine, self.attempt = name, machine, attempt
@@ -212,7 +212,7 @@ class Process:
             self.operations.append(operation)
         return await operation.answer
 
-    def post(self, job: str, n: int, prompt: str) -> TinyTask:
+    def post(self, job: str, n: int, prompt: str) -> MinimalTask:
         self._submits(self, job, n)
         return self.hub.accept(job, n, prompt)
 
@@ -345,7 +345,7 @@ class _Line:
 
     async def submit(self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str) -> TaskView:
         job, n = webhook_url.split("/")[-2:]
-        task: TinyTask = await self._process.io(
+        task: MinimalTask = await self._process.io(
             f"submit {job} {n}",
             lambda: self._process.post(job, int(n), str(payload["prompt"])),
             lost=lambda: ResponseLost("no answer"),

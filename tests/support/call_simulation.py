@@ -3,7 +3,7 @@
 Each branch of a program makes two calls: one with a request that all branches share, and one that takes the first
 one's result. Results are random, and the order in which calls are made is another one in every attempt.
 
-    python -m tests.support.call_world        prints the table of shapes and drifts
+    python -m tests.support.call_simulation        prints the table of shapes and drifts
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ class BrokenOff(RuntimeError):
 
 def say(event: str, **facts: object) -> None:
     """Appends one line to the attempt's report; several processes may write at once."""
-    line = json.dumps({"event": event, "attempt": int(os.environ["CHAIN_ATTEMPT"]), **facts}) + "\n"
-    report = os.open(os.environ["CHAIN_REPORT"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    line = json.dumps({"event": event, "attempt": int(os.environ["PROGRAM_ATTEMPT"]), **facts}) + "\n"
+    report = os.open(os.environ["PROGRAM_REPORT"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         os.write(report, line.encode())
     finally:
@@ -30,7 +30,7 @@ def say(event: str, **facts: object) -> None:
 
 def tag() -> str:
     """A word in every prompt of this program, by which its submits are found in the emulator's books."""
-    return os.environ["CHAIN_TAG"]
+    return os.environ["PROGRAM_TAG"]
 
 
 def keep(branch: object, *results: Result, source: str = "") -> list[str]:
@@ -48,7 +48,7 @@ def keep(branch: object, *results: Result, source: str = "") -> list[str]:
     say("chain", branch=str(branch), tasks=[one.task_id for one in results], hashes=hashes, source=source)
     with _lock:
         _kept.add(str(branch))
-        is_last = len(_kept) == int(os.environ.get("CHAIN_BRANCHES", "0"))
+        is_last = len(_kept) == int(os.environ.get("PROGRAM_BRANCHES", "0"))
     if is_last:
         break_off("branch")
     return hashes
@@ -60,10 +60,10 @@ def break_off(place: str = "end") -> None:
     Args:
         place: `branch`, in the branch that is the last to be over, or `end`, when all is done.
     """
-    if os.environ["CHAIN_BREAK_AT"] not in (place, "both") or not os.environ["CHAIN_BREAK"]:
+    if os.environ["PROGRAM_BREAK_AT"] not in (place, "both") or not os.environ["PROGRAM_BREAK"]:
         return
     say("broken", place=place)
-    if os.environ["CHAIN_BREAK"] == "exit":
+    if os.environ["PROGRAM_BREAK"] == "exit":
         # What other branches have just reported to Prefect is on its way.
         time.sleep(0.3)
         os._exit(9)
@@ -72,4 +72,4 @@ def break_off(place: str = "end") -> None:
 
 def file(name: str) -> Path:
     """A file that the test has put beside the program, or that it will."""
-    return Path(os.environ["CHAIN_FILES"]) / name
+    return Path(os.environ["PROGRAM_FILES"]) / name

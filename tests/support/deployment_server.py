@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of
-from tests.support.children import ROOT
+from tests.support.flow_process import ROOT
 from tests.support.prefect_server import PrefectServer
 
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
@@ -41,7 +41,7 @@ _SHORT = {
 }
 
 
-class ShortServer(PrefectServer):
+class ShortIntervalServer(PrefectServer):
     """A server whose intervals are short."""
 
     @property
@@ -199,7 +199,7 @@ def workplace(
         template: A migrated database.
         database: A SQLAlchemy URL in place of SQLite.
     """
-    with ShortServer(folder / "prefect", template=template, database=database) as server:
+    with ShortIntervalServer(folder / "prefect", template=template, database=database) as server:
         place = Workplace(server, folder, env)
         try:
             with temporary_settings({PREFECT_API_URL: server.api}):
