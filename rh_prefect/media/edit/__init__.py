@@ -1,4 +1,4 @@
-"""Editing of local files with FFmpeg's libraries: join clips, mix a sound track, marry both, take stills.
+"""Editing of local files with FFmpeg's libraries: join, cut and resize clips, mix sound, take stills, lay over a logo.
 
 A film is three calls, each of which reads and writes piece by piece, in memory that does not grow with the length:
 
@@ -16,6 +16,8 @@ from rh_prefect.media.edit.assembly import Joined, concat, mux
 from rh_prefect.media.edit.audio import Level, audio_level
 from rh_prefect.media.edit.mixdown import mix
 from rh_prefect.media.edit.stills import contact_sheet, last_frame, poster, thumbnail
+from rh_prefect.media.edit.subtitles import subtitles
+from rh_prefect.media.edit.transform import extract_audio, frame, resize, still_clip, trim, watermark
 
 __all__ = [
     "Joined",
@@ -23,9 +25,16 @@ __all__ = [
     "audio_level",
     "concat",
     "contact_sheet",
+    "extract_audio",
+    "frame",
     "last_frame",
     "mix",
     "mux",
     "poster",
+    "resize",
+    "still_clip",
+    "subtitles",
     "thumbnail",
+    "trim",
+    "watermark",
 ]

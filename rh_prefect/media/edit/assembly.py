@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from rh_prefect.errors import InputError
 from rh_prefect.media.edit.audio import Sound, endless_silence, recording, sound_with_picture
 from rh_prefect.media.edit.output import Picture, Track, create_mp4, product
-from rh_prefect.media.edit.video_reader import Canvas, Shape, fitted, opened, picture_of, reading, shape_of
+from rh_prefect.media.edit.video_reader import Canvas, Fit, Shape, even, fitted, opened, picture_of, reading, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +37,27 @@ class Joined:
     fps: float
 
 
-def concat(clips: Sequence[Path], to: Path, *, audio: Literal["drop", "keep"] = "drop") -> Joined:
+def concat(
+    clips: Sequence[Path],
+    to: Path,
+    *,
+    audio: Literal["drop", "keep"] = "drop",
+    fit: Fit = "contain",
+    width: int | None = None,
+    height: int | None = None,
+) -> Joined:
     """Joins clips to one H.264 video (yuv420p, MP4).
 
-    It has the size of the largest clip and the highest frame rate; other clips are letterboxed.
+    It has the size of the largest clip, unless another is given, and the highest frame rate.
 
     Args:
         clips: Videos, in their order.
         to: The video, `.mp4`.
         audio: `drop` makes a silent picture, for `mux`; `keep` gives it the clips' own sound, and silence under
             those that have none.
+        fit: How a clip of other proportions is shown: with bars (`contain`), cropped (`cover`) or distorted.
+        width: Pixels, rounded to an even number; None: those of the largest clip.
+        height: Pixels, rounded to an even number; None: those of the largest clip.
 
     Returns:
         Length, size, and where each clip begins: that is where its line of speech goes in `mix`.
@@ -60,8 +71,9 @@ def concat(clips: Sequence[Path], to: Path, *, audio: Literal["drop", "keep"] = 
         raise InputError("There are no clips to join. What to do: give one at least.")
     shapes = [shape_of(clip) for clip in clips]
     canvas = Canvas.around(shapes)
+    canvas = replace(canvas, width=even(width or canvas.width), height=even(height or canvas.height))
     with product(to) as part, create_mp4(part) as file:
-        reel = _Reel(file, canvas, sound=audio == "keep")
+        reel = _Reel(file, canvas, fit, sound=audio == "keep")
         starts = [reel.append(clip, shape) for clip, shape in zip(clips, shapes)]
         reel.finish()
     return Joined(reel.seconds, tuple(starts), canvas.width, canvas.height, float(canvas.rate))
@@ -70,8 +82,8 @@ def concat(clips: Sequence[Path], to: Path, *, audio: Literal["drop", "keep"] = 
 class _Reel:
     """The video that is being written, frame by frame, the sound never far behind."""
 
-    def __init__(self, file: OutputContainer, canvas: Canvas, *, sound: bool) -> None:
-        self._canvas = canvas
+    def __init__(self, file: OutputContainer, canvas: Canvas, fit: Fit, *, sound: bool) -> None:
+        self._canvas, self._fit = canvas, fit
         self._picture = Picture(file, canvas)
         self._track = Track(file) if sound else None
 
@@ -83,7 +95,7 @@ class _Reel:
         """Adds a clip at the end and says at which second that was."""
         start = self.seconds
         with Sound(sound_with_picture(clip) if shape.has_audio else endless_silence()) as sound:
-            for frame in fitted(clip, self._canvas):
+            for frame in fitted(clip, self._canvas, self._fit):
                 self._picture.write(frame)
                 if self._track is not None:
                     self._track.reach(self.seconds, sound)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +33,8 @@ from rh_prefect.media.edit.output import Track, create_mp4, product
 LOUDNESS = -16.0
 """LUFS that a finished track is near: what video sites and podcasts ask for."""
 
-_BED = -18.0
-"""LUFS of the music between the lines; under them it is ducked by some 13 dB more."""
+_STEP_BACK = 2.0
+"""LU by which the music between the lines is below them; under them it is ducked by some 13 dB more."""
 
 _MOST_GAIN = 20.0
 _TAIL = 1.5
@@ -61,6 +62,8 @@ def mix(
     to: Path,
     *,
     seconds: float | None = None,
+    music_level: float | None = None,
+    loudness: float = LOUDNESS,
 ) -> float:
     """Makes one sound track of speech and music.
 
@@ -74,6 +77,8 @@ def mix(
         to: The track: `.wav` (16 bit PCM) or `.m4a` (AAC), both stereo at 48 kHz.
         seconds: Its length; speech beyond it is cut. None: the music goes on for a moment after the last word; without
             speech, the length of the music.
+        music_level: LUFS of the music where nobody speaks; None: somewhat below the speech.
+        loudness: LUFS of each line, or of the music where there is no speech.
 
     Returns:
         The length of the track in seconds.
@@ -83,15 +88,36 @@ def mix(
         InputError: There is nothing to mix, a time is negative, or the name ends in something else.
         StoreError: The track cannot be written.
     """
-    if to.suffix.lower() not in _FORMATS:
-        raise InputError(f"A sound track {to.name} cannot be made. What to do: let its name end in .wav or .m4a.")
-    score = _score([(0.0, speech)] if isinstance(speech, Path) else list(speech or ()), music, seconds)
-    with product(to) as part, _FORMATS[to.suffix.lower()](part) as file:
-        track = Track(file, "pcm_s16le" if to.suffix.lower() == ".wav" else "aac")
+    _check_format(to)
+    lines = [(0.0, speech)] if isinstance(speech, Path) else list(speech or ())
+    score = _score(lines, music, seconds, music_level, loudness)
+    with create_track(to) as track:
         for piece in _mixed(score):
             track.write(piece)
-        track.finish()
     return score.samples / RATE
+
+
+@contextmanager
+def create_track(to: Path) -> Iterator[Track]:
+    """Opens a sound file for writing, whole at its name or not there at all.
+
+    Args:
+        to: The file: `.wav` (16 bit PCM) or `.m4a` (AAC), both stereo at 48 kHz.
+
+    Raises:
+        InputError: The name ends in something else.
+        StoreError: The file cannot be written.
+    """
+    _check_format(to)
+    with product(to) as part, _FORMATS[to.suffix.lower()](part) as file:
+        track = Track(file, "pcm_s16le" if to.suffix.lower() == ".wav" else "aac")
+        yield track
+        track.finish()
+
+
+def _check_format(to: Path) -> None:
+    if to.suffix.lower() not in _FORMATS:
+        raise InputError(f"A sound track {to.name} cannot be made. What to do: let its name end in .wav or .m4a.")
 
 
 def _create_wav(part: Path) -> OutputContainer:
@@ -101,15 +127,22 @@ def _create_wav(part: Path) -> OutputContainer:
 _FORMATS = {".wav": _create_wav, ".m4a": create_mp4}
 
 
-def _score(speech: Sequence[tuple[float, Path]], music: Path | None, seconds: float | None) -> _Score:
-    lines = tuple(_line(start, path) for start, path in speech)
+def _score(
+    speech: Sequence[tuple[float, Path]],
+    music: Path | None,
+    seconds: float | None,
+    music_level: float | None,
+    loudness: float,
+) -> _Score:
+    lines = tuple(_line(start, path, loudness) for start, path in speech)
     level = audio_level(music) if music is not None else None
     length = _length(lines, level) if seconds is None else seconds
     if length <= 0:
         raise InputError(
             f"There is nothing to mix in {length:g} seconds. What to do: give speech, music, or a length above 0."
         )
-    gain = _gain(level.lufs, _BED if lines else LOUDNESS) if level else 1.0
+    bed = loudness - _STEP_BACK if lines else loudness
+    gain = _gain(level.lufs, bed if music_level is None else music_level) if level else 1.0
     return _Score(lines, music, gain, max(1, round(length * RATE)))
 
 
@@ -119,12 +152,12 @@ def _length(lines: Sequence[Line], music: Level | None) -> float:
     return max(line.end for line in lines) / RATE + (_TAIL if music else 0.0)
 
 
-def _line(start: float, path: Path) -> Line:
+def _line(start: float, path: Path, loudness: float) -> Line:
     if start < 0:
         raise InputError(f"The line {path} cannot begin at {start:g} s. What to do: give a time from 0 on.")
     level = audio_level(path)
     begin = round(start * RATE)
-    return Line(path, begin, begin + round(level.seconds * RATE), _gain(level.lufs, LOUDNESS))
+    return Line(path, begin, begin + round(level.seconds * RATE), _gain(level.lufs, loudness))
 
 
 def _gain(lufs: float, target: float) -> float:

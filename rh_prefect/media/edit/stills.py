@@ -113,7 +113,7 @@ def _look(video: Path, share: Fraction, *, jump: bool) -> Image.Image | None:
         for found in frames_of(file, stream, video):
             if share != _LAST and (found.pts or 0) >= wanted:
                 break
-        return _image_of(found, stream) if found is not None else None
+        return frame_image(found, stream) if found is not None else None
 
 
 def _time_at(file: InputContainer, stream: VideoStream, share: Fraction) -> int:
@@ -132,7 +132,8 @@ def _jumped(file: InputContainer, stream: VideoStream, wanted: int) -> bool:
     return True
 
 
-def _image_of(frame: av.VideoFrame, stream: VideoStream) -> Image.Image:
+def frame_image(frame: av.VideoFrame, stream: VideoStream) -> Image.Image:
+    """A frame as a player shows it."""
     image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
     turn = _TURNS.get(frame.rotation % 360)
     if stream.sample_aspect_ratio not in (None, 0, 1):

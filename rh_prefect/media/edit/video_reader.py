@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import av
 from av.container import InputContainer
@@ -20,7 +21,11 @@ from rh_prefect.media.probe import file_type
 FASTEST = Fraction(60)
 """Frames a second beyond which a joined film does not go."""
 
+Fit: TypeAlias = Literal["contain", "cover", "stretch"]
+"""How a picture gets another size: with bars, cropped, or distorted."""
+
 _USUAL_RATE = Fraction(25)
+_PAD = "pad={canvas.width}:{canvas.height}:-1:-1:color=black"
 _UNTAGGED = 2
 """FFmpeg's value of a colour matrix that nobody wrote down."""
 
@@ -149,16 +154,30 @@ class Canvas:
         largest = max(shapes, key=lambda shape: shape.width * shape.height)
         rate = min(FASTEST, max(shape.rate for shape in shapes))
         tagged = any(shape.tagged for shape in shapes)
-        return cls(_even(largest.width), _even(largest.height), rate, tagged)
+        return cls(even(largest.width), even(largest.height), rate, tagged)
+
+    def size_for(self, width: int, height: int, fit: Fit) -> tuple[int, int]:
+        """The size that a picture gets before bars are added to it or it is cropped."""
+        if fit == "stretch":
+            return self.width, self.height
+        if fit == "contain":
+            return self.size_within(width, height)
+        scale = max(Fraction(self.width, width), Fraction(self.height, height))
+        return max(self.width, even(width * scale)), max(self.height, even(height * scale))
 
     def size_within(self, width: int, height: int) -> tuple[int, int]:
         """The largest even size that keeps the proportions of a picture and fits in."""
         scale = min(Fraction(self.width, width), Fraction(self.height, height))
-        return min(self.width, _even(width * scale)), min(self.height, _even(height * scale))
+        return min(self.width, even(width * scale)), min(self.height, even(height * scale))
 
 
-def fitted(path: Path, canvas: Canvas) -> Iterator[av.VideoFrame]:
-    """Decodes a video, upright, letterboxed, at the canvas's frame rate.
+def fitted(path: Path, canvas: Canvas, fit: Fit = "contain") -> Iterator[av.VideoFrame]:
+    """Decodes a video, upright, in the canvas's size and frame rate.
+
+    Args:
+        path: The video.
+        canvas: What it is fitted to.
+        fit: How it gets the canvas's size.
 
     Yields:
         Frames in yuv420p; their times mean nothing, they are simply one after the other.
@@ -170,23 +189,23 @@ def fitted(path: Path, canvas: Canvas) -> Iterator[av.VideoFrame]:
         stream = picture_of(file, path)
         graph: Graph | None = None
         for frame in frames_of(file, stream, path):
-            graph = graph or _fitting(frame, stream, canvas)
+            graph = graph or _fitting(frame, stream, canvas, fit)
             graph.vpush(frame)
-            yield from _pulled(graph)
+            yield from pulled_frames(graph)
         if graph is not None:
             graph.vpush(None)
-            yield from _pulled(graph)
+            yield from pulled_frames(graph)
 
 
-def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Canvas) -> Graph:
-    width, height = canvas.size_within(*shown_size(frame, stream))
+def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Canvas, fit: Fit) -> Graph:
+    width, height = canvas.size_for(*shown_size(frame, stream), fit)
     matrix = ":out_color_matrix=bt709" if canvas.tagged else ""
     steps = [
         "setpts=PTS-STARTPTS",
         *turns_of(frame),
         f"scale={width}:{height}:flags=bicubic:out_range=tv{matrix}",
         "format=yuv420p",
-        f"pad={canvas.width}:{canvas.height}:-1:-1:color=black",
+        f"crop={canvas.width}:{canvas.height}" if fit == "cover" else _PAD.format(canvas=canvas),
         "setsar=1",
         f"fps={canvas.rate}",
     ]
@@ -197,7 +216,8 @@ def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Canvas) -> Graph
     return graph
 
 
-def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
+def pulled_frames(graph: Graph) -> Iterator[av.VideoFrame]:
+    """The frames that have come out of a graph of video filters so far."""
     while True:
         try:
             yield graph.vpull()
@@ -205,5 +225,6 @@ def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
             return
 
 
-def _even(length: Fraction | int) -> int:
+def even(length: Fraction | int) -> int:
+    """The nearest even number of pixels, which H.264 needs."""
     return max(2, round(Fraction(length) / 2) * 2)

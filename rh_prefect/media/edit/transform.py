@@ -1,0 +1,398 @@
+"""One file made of one file: shorter, of another size, with a logo; a frame of a video, a clip of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import av
+from av.filter import Graph
+from PIL import Image, ImageOps
+
+from rh_prefect.errors import InputError, MediaError
+from rh_prefect.media.edit.audio import RATE, Sound, exactly, recording, sound_with_picture
+from rh_prefect.media.edit.mixdown import create_track, mix
+from rh_prefect.media.edit.output import Picture, Track, create_mp4, image_format, product, write_image
+from rh_prefect.media.edit.stills import BACKGROUND, frame_image, last_frame
+from rh_prefect.media.edit.video_reader import (
+    FASTEST,
+    Canvas,
+    Fit,
+    even,
+    fitted,
+    frames_of,
+    opened,
+    picture_of,
+    pulled_frames,
+    reading,
+    shape_of,
+)
+from rh_prefect.media.probe import file_type
+
+Corner: TypeAlias = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
+Zoom: TypeAlias = Literal["none", "in", "out"]
+
+_STILL_RATE = Fraction(25)
+_ZOOM = 0.12
+_MARGIN = 0.03
+_BT709, _VIDEO_RANGE = 1, 1
+
+
+def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover") -> float | None:
+    """Gives a picture or a video another size; a video's sound stays.
+
+    Args:
+        source: The file.
+        to: The result: `.mp4` of a video, `.jpg` or `.png` of a picture.
+        width: Pixels; of a video rounded to an even number.
+        height: Pixels; of a video rounded to an even number.
+        fit: `cover` fills the size and crops, `contain` adds bars, `stretch` distorts.
+
+    Returns:
+        The length of a video in seconds.
+
+    Raises:
+        MediaError: The file is missing or broken.
+        InputError: The name ends in something else.
+        StoreError: The result cannot be written.
+    """
+    if is_picture(source):
+        write_image(_fitted_image(_image_of(source, to), width, height, fit), to)
+        return None
+    canvas = _canvas_of(source, width, height)
+    return _write_film(to, canvas, fitted(source, canvas, fit), source)
+
+
+def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float:
+    """Cuts a stretch out of a video or a sound; what has ended before is shorter.
+
+    Args:
+        source: The file.
+        to: The result: `.mp4` of a video, `.m4a` or `.wav` of a sound.
+        seconds: The length.
+        start: Where it begins.
+
+    Returns:
+        The length in seconds.
+
+    Raises:
+        MediaError: The file is missing or broken, or ends before `start`.
+        InputError: The name ends in something else.
+        StoreError: The result cannot be written.
+    """
+    if not _has_picture(source):
+        return _write_sound(to, recording_from(source, start), round(seconds * RATE), source, start)
+    canvas = _canvas_of(source)
+    first, count = round(start * canvas.rate), max(1, round(seconds * canvas.rate))
+    frames = islice(fitted(source, canvas), first, first + count)
+    opening = next(frames, None)
+    if opening is None:
+        raise _too_short(source, start)
+    return _write_film(to, canvas, _chain(opening, frames), source, start=start)
+
+
+def watermark(
+    source: Path,
+    logo: Path,
+    to: Path,
+    *,
+    corner: Corner = "bottom-right",
+    size: float = 0.15,
+    opacity: float = 1.0,
+) -> float | None:
+    """Lays a logo over a corner of a picture or a video.
+
+    Args:
+        source: The file.
+        logo: A picture; its transparent parts stay transparent.
+        to: The result: `.mp4` of a video, `.jpg` or `.png` of a picture.
+        corner: Where it goes.
+        size: Its width as a share of the file's.
+        opacity: From 0, not to be seen, to 1.
+
+    Returns:
+        The length of a video in seconds.
+
+    Raises:
+        MediaError: A file is missing or broken.
+        InputError: The name ends in something else.
+        StoreError: The result cannot be written.
+    """
+    if is_picture(source):
+        image = _image_of(source, to).convert("RGBA")
+        mark = _logo(logo, image.size, size, opacity)
+        image.alpha_composite(mark, _corner(corner, image.size, mark.size))
+        write_image(image if to.suffix.lower() == ".png" else _flat(image), to)
+        return None
+    canvas = _canvas_of(source)
+    mark = _logo(logo, (canvas.width, canvas.height), size, opacity)
+    return _write_film(to, canvas, _overlaid(fitted(source, canvas), canvas, mark, corner), source)
+
+
+def frame(video: Path, to: Path, *, at: float | Literal["first", "last"] = "first") -> None:
+    """Saves one frame of a video.
+
+    Args:
+        video: The video.
+        to: The picture, `.png` or `.jpg`.
+        at: The second at which it is shown, or the first or last frame.
+
+    Raises:
+        MediaError: The video is missing, broken or shorter.
+        InputError: The name ends in something else.
+        StoreError: The picture cannot be written.
+    """
+    image_format(to)
+    if at == "last":
+        last_frame(video, to)
+        return
+    write_image(_frame_at(video, 0.0 if at == "first" else float(at)), to)
+
+
+def still_clip(
+    image: Path, to: Path, *, seconds: float, width: int | None = None, height: int | None = None, zoom: Zoom = "none"
+) -> float:
+    """Makes a silent video of a picture.
+
+    Args:
+        image: The picture.
+        to: The video, `.mp4`.
+        seconds: Its length.
+        width: Pixels; None: the picture's own, or by the height.
+        height: Pixels; None: the picture's own, or by the width.
+        zoom: Whether the camera moves slowly in or out.
+
+    Returns:
+        The length in seconds.
+
+    Raises:
+        MediaError: The picture is missing or broken.
+        StoreError: The video cannot be written.
+    """
+    picture = _flat(_open_image(image))
+    wide, high = _size_of(picture, width, height)
+    canvas = Canvas(even(wide), even(high), _STILL_RATE, tagged=True)
+    picture = _fitted_image(picture, canvas.width, canvas.height, "cover")
+    count = max(1, round(seconds * _STILL_RATE))
+    with product(to) as part, create_mp4(part) as file:
+        film = Picture(file, canvas)
+        for number in range(count):
+            film.write(_video_frame(_zoomed(picture, zoom, number / max(1, count - 1))))
+        film.finish()
+        return film.seconds
+
+
+def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> float:
+    """Saves the sound of a video.
+
+    Args:
+        source: The video, or another sound.
+        to: The sound, `.m4a` or `.wav`.
+        loudness: LUFS that it is brought to; None leaves it.
+
+    Returns:
+        The length in seconds.
+
+    Raises:
+        MediaError: The file is missing or broken, or has no sound.
+        InputError: The name ends in something else.
+        StoreError: The sound cannot be written.
+    """
+    if loudness is not None:
+        return mix(source, None, to, loudness=loudness)
+    return _write_sound(to, recording_from(source, 0.0), None, source, 0.0)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a still picture."""
+    with reading(path):
+        return file_type(path).kind == "image"
+
+
+def recording_from(path: Path, start: float) -> Sound:
+    """The sound of a file from a second on."""
+    sound = Sound(recording(path))
+    for _ in exactly(round(start * RATE), sound):
+        pass
+    return sound
+
+
+def _has_picture(path: Path) -> bool:
+    with reading(path):
+        return file_type(path).kind == "video"
+
+
+def _canvas_of(video: Path, width: int | None = None, height: int | None = None) -> Canvas:
+    shape = shape_of(video)
+    return Canvas(even(width or shape.width), even(height or shape.height), min(FASTEST, shape.rate), shape.tagged)
+
+
+def _write_film(
+    to: Path, canvas: Canvas, frames: Iterable[av.VideoFrame], source: Path, *, start: float = 0.0
+) -> float:
+    """Writes frames with the sound that the source has from a second on."""
+    has_audio = shape_of(source).has_audio
+    with (
+        Sound(sound_with_picture(source)) if has_audio else nullcontext() as sound,
+        product(to) as part,
+        create_mp4(part) as file,
+    ):
+        picture = Picture(file, canvas)
+        track = Track(file) if sound is not None else None
+        if sound is not None:
+            for _ in exactly(round(start * RATE), sound):
+                pass
+        for one in frames:
+            picture.write(one)
+            if track is not None and sound is not None:
+                track.reach(picture.seconds, sound)
+        picture.finish()
+        if track is not None:
+            track.finish()
+        return picture.seconds
+
+
+def _write_sound(to: Path, sound: Sound, samples: int | None, source: Path, start: float) -> float:
+    written = 0
+    with sound, create_track(to) as track:
+        while samples is None or written < samples:
+            piece = sound.read(RATE if samples is None else min(RATE, samples - written))
+            if not piece.shape[1]:
+                break
+            track.write(piece)
+            written += piece.shape[1]
+        if not written:
+            raise _too_short(source, start)
+    return written / RATE
+
+
+def _too_short(source: Path, start: float) -> MediaError:
+    return MediaError(f"The file {source} ends before {start:g} s. What to do: give an earlier start.")
+
+
+def _chain(first: av.VideoFrame, others: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    yield first
+    yield from others
+
+
+def _frame_at(video: Path, seconds: float) -> Image.Image:
+    with opened(video) as file:
+        stream = picture_of(file, video)
+        clock = Fraction(stream.time_base or 1)
+        wanted = (stream.start_time or 0) + int(Fraction(seconds).limit_denominator(100_000) / clock)
+        shown: av.VideoFrame | None = None
+        for one in frames_of(file, stream, video):
+            if shown is not None and (one.pts or 0) > wanted:
+                break
+            shown = one
+        else:
+            # The last frame is shown for as long as the others.
+            length = 1 / (clock * (stream.average_rate or _STILL_RATE))
+            if shown is None or (shown.pts or 0) + length <= wanted:
+                raise MediaError(f"The video {video} has no frame at {seconds:g} s. What to do: give an earlier time.")
+        return frame_image(shown, stream)
+
+
+def _open_image(path: Path) -> Image.Image:
+    with reading(path), Image.open(path) as image:
+        return ImageOps.exif_transpose(image)
+
+
+def _image_of(path: Path, to: Path) -> Image.Image:
+    """A picture as the format of its new name can hold it."""
+    form, image = image_format(to), _open_image(path)
+    if form == "JPEG":
+        return _flat(image)
+    return image.convert("RGBA") if image.has_transparency_data else image.convert("RGB")
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    over = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", over.size, BACKGROUND), over).convert("RGB")
+
+
+def _fitted_image(image: Image.Image, width: int, height: int, fit: Fit) -> Image.Image:
+    match fit:
+        case "cover":
+            return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+        case "contain":
+            return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color="black")
+        case "stretch":
+            return image.resize((width, height), Image.Resampling.LANCZOS)
+    raise InputError(f"fit is cover, contain or stretch, not {fit!r}. What to do: give one of them.")
+
+
+def _logo(path: Path, size: tuple[int, int], share: float, opacity: float) -> Image.Image:
+    """The logo at its size: a share of the width, and never higher than the file."""
+    logo = _open_image(path).convert("RGBA")
+    scale = min(share * size[0] / logo.width, size[1] * (1 - 2 * _MARGIN) / logo.height)
+    logo = logo.resize((max(1, round(logo.width * scale)), max(1, round(logo.height * scale))))
+    logo.putalpha(logo.getchannel("A").point([round(value * opacity) for value in range(256)]))
+    return logo
+
+
+def _corner(corner: Corner, size: tuple[int, int], logo: tuple[int, int]) -> tuple[int, int]:
+    margin = round(_MARGIN * min(size))
+    left = margin if corner.endswith("left") else size[0] - logo[0] - margin
+    top = margin if corner.startswith("top") else size[1] - logo[1] - margin
+    return max(0, left), max(0, top)
+
+
+def _overlaid(
+    frames: Iterable[av.VideoFrame], canvas: Canvas, logo: Image.Image, corner: Corner
+) -> Iterator[av.VideoFrame]:
+    """Lays a logo over each frame."""
+    left, top = _corner(corner, (canvas.width, canvas.height), logo.size)
+    matrix = ":out_color_matrix=bt709" if canvas.tagged else ""
+    graph, clock = Graph(), 1 / canvas.rate
+    film = graph.add_buffer(width=canvas.width, height=canvas.height, format=av.VideoFormat("yuv420p"), time_base=clock)
+    mark = graph.add_buffer(width=logo.width, height=logo.height, format=av.VideoFormat("rgba"), time_base=clock)
+    scaled, form = graph.add("scale", f"out_range=tv{matrix}"), graph.add("format", "yuva420p")
+    over = graph.add("overlay", f"x={left}:y={top}:eof_action=repeat")
+    end, sink = graph.add("format", "yuv420p"), graph.add("buffersink")
+    graph.link_nodes(mark, scaled, form)
+    film.link_to(over, 0, 0)
+    form.link_to(over, 0, 1)
+    graph.link_nodes(over, end, sink).configure()
+    picture = av.VideoFrame.from_image(logo)  # type: ignore[no-untyped-call]
+    picture.pts, picture.time_base = 0, clock
+    mark.push(picture)
+    mark.push(None)
+    for number, one in enumerate(frames):
+        one.pts, one.time_base = number, clock
+        film.push(one)
+        yield from pulled_frames(graph)
+    film.push(None)
+    yield from pulled_frames(graph)
+
+
+def _size_of(picture: Image.Image, width: int | None, height: int | None) -> tuple[int, int]:
+    if width and height:
+        return width, height
+    if width:
+        return width, round(width * picture.height / picture.width)
+    if height:
+        return round(height * picture.width / picture.height), height
+    return picture.size
+
+
+def _zoomed(picture: Image.Image, zoom: Zoom, share: float) -> Image.Image:
+    """The part of a picture that the camera sees, after a share of its way."""
+    if zoom == "none":
+        return picture
+    scale = 1 + _ZOOM * (share if zoom == "in" else 1 - share)
+    width, height = picture.width / scale, picture.height / scale
+    left, top = (picture.width - width) / 2, (picture.height - height) / 2
+    box = (left, top, left + width, top + height)
+    return picture.resize(picture.size, Image.Resampling.BICUBIC, box=box)
+
+
+def _video_frame(image: Image.Image) -> av.VideoFrame:
+    frame: av.VideoFrame = av.VideoFrame.from_image(image)  # type: ignore[no-untyped-call]
+    return frame.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_VIDEO_RANGE)

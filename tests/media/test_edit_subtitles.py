@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from rh_prefect.errors import InputError
+from rh_prefect.media.edit.subtitles import sentences, subtitles
+
+
+def test_each_text_is_shown_until_the_next() -> None:
+    made = subtitles(["One.", "Two\n\nlines", ""], at=[0.5, 61, 70], seconds=3661.25)
+    assert made == ("1\n00:00:00,500 --> 00:01:00,960\nOne.\n\n2\n00:01:01,000 --> 01:01:01,250\nTwo\nlines\n\n")
+
+
+def test_the_last_text_is_shown_for_as_long_as_it_takes_to_read() -> None:
+    assert "00:00:01,000 --> 00:00:03,000" in subtitles(["x" * 30], at=[1])
+    assert "00:00:01,000 --> 00:00:02,000" in subtitles(["x"], at=[1])
+
+
+def test_one_text_is_cut_at_its_sentences_and_shares_the_time_by_characters() -> None:
+    made = subtitles(["Five! And ten more..."], seconds=10.5, form="vtt")
+    assert made == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:02.625\nFive!\n\n00:00:02.625 --> 00:00:10.500\nAnd ten more...\n\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Pi is 3.14, he said. Really?", ["Pi is 3.14, he said.", "Really?"]),
+        ("第一句。第二句！", ["第一句。", "第二句！"]),
+        ('She said "No." Then left', ['She said "No."', "Then left"]),
+        ("  \n ", []),
+    ],
+)
+def test_sentences(text: str, parts: list[str]) -> None:
+    assert sentences(text) == parts
+
+
+def test_the_text_of_webvtt_is_no_markup() -> None:
+    assert "a &lt;b&gt; --&gt; c" in subtitles(["a <b> --> c"], at=[0], form="vtt")
+
+
+def test_times_must_fit() -> None:
+    with pytest.raises(InputError, match="2 texts and 1 times"):
+        subtitles(["a", "b"], at=[0])
+    with pytest.raises(InputError, match="need times"):
+        subtitles(["a"])

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rh_prefect.errors import InputError, MediaError
+from rh_prefect.media.edit import audio_level, concat, mix
+from rh_prefect.media.edit.transform import extract_audio, frame, resize, still_clip, trim, watermark
+from tests.support import clip_samples, samples
+from tests.support.clip_samples import BLACK, BLUE, GREEN, RED, near
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    """A second of red, of green and of blue, 12 frames each."""
+    return clip_samples.solid(tmp_path / "three.mp4", [RED] * 12 + [GREEN] * 12 + [BLUE] * 12)
+
+
+def picture(path: Path, colour: tuple[int, ...], size: tuple[int, int] = (40, 20)) -> Path:
+    Image.new("RGBA" if len(colour) == 4 else "RGB", size, colour).save(path)
+    return path
+
+
+def test_a_video_is_cut_to_the_frame(three: Path, tmp_path: Path) -> None:
+    assert trim(three, tmp_path / "cut.mp4", start=1, seconds=1.5) == pytest.approx(1.5)
+    film = clip_samples.play(tmp_path / "cut.mp4")
+    assert len(film.frames) == 18
+    assert [near(film.frames[n].getpixel((9, 9)), c) for n, c in ((0, GREEN), (11, GREEN), (12, BLUE))] == [True] * 3
+    assert film.codecs == ("h264",)
+
+
+def test_the_sound_of_a_cut_begins_with_its_picture(tmp_path: Path) -> None:
+    clip = samples.mp4(tmp_path / "clip.mp4", seconds=2, hz=440)
+    trim(clip, tmp_path / "cut.mp4", start=0.5, seconds=1)
+    film = clip_samples.play(tmp_path / "cut.mp4")
+    assert film.codecs == ("h264", "aac")
+    assert np.allclose(film.lengths, 1, atol=0.05)
+    assert clip_samples.strength(clip_samples.heard(tmp_path / "cut.mp4"), 440, 0.2, 0.6) > -20
+
+
+def test_a_sound_is_cut_to_the_sample(tmp_path: Path) -> None:
+    wave = np.concatenate([clip_samples.tone(440, 1), clip_samples.tone(3000, 1)])
+    source = clip_samples.sound(tmp_path / "source.wav", wave)
+    assert trim(source, tmp_path / "cut.wav", start=0.75, seconds=0.5) == 0.5
+    heard = clip_samples.heard(tmp_path / "cut.wav")
+    assert heard.shape[1] == 24_000
+    assert clip_samples.strength(heard, 440, 0, 0.2) > -15 > -40 > clip_samples.strength(heard, 440, 0.3, 0.2)
+    assert trim(source, tmp_path / "rest.m4a", start=1.5, seconds=9) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("end", ["mp4", "wav"])
+def test_a_cut_after_the_end_is_refused(three: Path, tmp_path: Path, end: str) -> None:
+    source = three if end == "mp4" else samples.wav(tmp_path / "s.wav", seconds=1)
+    with pytest.raises(MediaError, match=r"ends before 7 s\. What to do"):
+        trim(source, tmp_path / f"cut.{end}", start=7, seconds=1)
+    assert not (tmp_path / f"cut.{end}").exists()
+
+
+@pytest.mark.parametrize(("fit", "corner"), [("cover", RED), ("contain", BLACK), ("stretch", RED)])
+def test_a_video_gets_another_size(tmp_path: Path, fit: str, corner: tuple[int, int, int]) -> None:
+    clip = clip_samples.solid(tmp_path / "clip.mp4", [RED] * 6, size=(64, 48))
+    assert resize(clip, tmp_path / "upright.mp4", width=36, height=64, fit=fit) == pytest.approx(0.5)  # type: ignore[arg-type]
+    film = clip_samples.play(tmp_path / "upright.mp4")
+    assert (film.size, len(film.frames)) == ((36, 64), 6)
+    assert near(film.frames[2].getpixel((18, 32)), RED)
+    assert near(film.frames[2].getpixel((2, 2)), corner)
+
+
+def test_a_resized_video_keeps_its_sound(tmp_path: Path) -> None:
+    clip = samples.mp4(tmp_path / "clip.mp4", seconds=1)
+    resize(clip, tmp_path / "small.mp4", width=33, height=25)
+    film = clip_samples.play(tmp_path / "small.mp4")
+    assert (film.codecs, film.size) == (("h264", "aac"), (32, 24))
+
+
+@pytest.mark.parametrize(("fit", "corner"), [("cover", (0, 0, 255)), ("contain", (0, 0, 0)), ("stretch", (0, 0, 255))])
+def test_a_picture_gets_another_size_and_format(tmp_path: Path, fit: str, corner: tuple[int, int, int]) -> None:
+    source = picture(tmp_path / "source.png", (0, 0, 255))
+    assert resize(source, tmp_path / "square.jpg", width=50, height=50, fit=fit) is None  # type: ignore[arg-type]
+    with Image.open(tmp_path / "square.jpg") as made:
+        assert (made.format, made.size) == ("JPEG", (50, 50))
+        assert near(made.getpixel((25, 2)), corner)
+    with pytest.raises(InputError, match=r"end in \.png or \.jpg"):
+        resize(source, tmp_path / "square.webp", width=50, height=50)
+
+
+def test_a_photo_that_is_to_be_turned_is_resized_upright(tmp_path: Path) -> None:
+    source = samples.jpg(tmp_path / "photo.jpg", size=(64, 48), orientation=6)
+    resize(source, tmp_path / "same.png", width=48, height=64, fit="contain")
+    with Image.open(tmp_path / "same.png") as made:
+        assert made.size == (48, 64)
+        assert not near(made.convert("RGB").getpixel((2, 2)), BLACK)
+
+
+@pytest.mark.parametrize(("corner", "at"), [("top-left", (4, 4)), ("bottom-right", (59, 43))])
+def test_a_logo_is_laid_over_each_frame(tmp_path: Path, corner: str, at: tuple[int, int]) -> None:
+    clip = clip_samples.solid(tmp_path / "clip.mp4", [RED] * 6, size=(64, 48), tagged=True)
+    logo = picture(tmp_path / "logo.png", (*GREEN, 255))
+    assert watermark(clip, logo, tmp_path / "marked.mp4", corner=corner, size=0.5) == pytest.approx(0.5)  # type: ignore[arg-type]
+    film = clip_samples.play(tmp_path / "marked.mp4")
+    assert len(film.frames) == 6
+    for shown in (film.frames[0], film.frames[5]):
+        assert near(shown.getpixel(at), GREEN, by=25)
+        assert near(shown.getpixel((63 - at[0], 47 - at[1])), RED, by=25)
+
+
+def test_a_logo_is_laid_over_a_picture_as_far_as_it_is_opaque(tmp_path: Path) -> None:
+    source, logo = picture(tmp_path / "source.png", RED, (200, 100)), picture(tmp_path / "logo.png", (*GREEN, 255))
+    watermark(source, logo, tmp_path / "half.png", size=0.2, opacity=0.5)
+    watermark(source, logo, tmp_path / "none.jpg", size=0.2, opacity=0)
+    with Image.open(tmp_path / "half.png") as half, Image.open(tmp_path / "none.jpg") as none:
+        mixed = tuple(round((a + b) / 2) for a, b in zip(RED, GREEN))
+        assert near(half.convert("RGB").getpixel((180, 90)), mixed)
+        assert near(half.convert("RGB").getpixel((20, 20)), RED)
+        assert near(none.getpixel((180, 90)), RED)
+
+
+@pytest.mark.parametrize(
+    ("at", "colour"), [("first", RED), (0, RED), (0.99, RED), (1, GREEN), (2.99, BLUE), ("last", BLUE)]
+)
+def test_a_frame_is_the_one_that_is_shown_then(
+    three: Path, tmp_path: Path, at: float | str, colour: clip_samples.Colour
+) -> None:
+    frame(three, tmp_path / "frame.png", at=at)  # type: ignore[arg-type]
+    with Image.open(tmp_path / "frame.png") as made:
+        assert near(made.getpixel((9, 9)), colour)
+
+
+def test_there_is_no_frame_after_the_end(three: Path, tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="has no frame at 3 s"):
+        frame(three, tmp_path / "frame.png", at=3)
+
+
+@pytest.mark.parametrize("zoom", ["none", "in", "out"])
+def test_a_picture_becomes_a_clip(tmp_path: Path, zoom: str) -> None:
+    source = Image.new("RGB", (80, 60), RED)
+    source.paste(BLUE, (0, 0, 4, 60))
+    source.save(tmp_path / "source.png")
+    length = still_clip(tmp_path / "source.png", tmp_path / "clip.mp4", seconds=1.2, width=40, zoom=zoom)  # type: ignore[arg-type]
+    film = clip_samples.play(tmp_path / "clip.mp4")
+    assert (length, len(film.frames), film.size) == (pytest.approx(1.2), 30, (40, 30))
+    edges = [near(film.frames[n].getpixel((0, 15)), BLUE, by=60) for n in (0, 29)]
+    assert edges == {"none": [True, True], "in": [True, False], "out": [False, True]}[zoom]
+    assert near(film.frames[10].getpixel((20, 15)), RED, by=20)
+
+
+@pytest.mark.parametrize("end", ["wav", "m4a"])
+def test_the_sound_of_a_video_is_saved(tmp_path: Path, end: str) -> None:
+    clip = samples.mp4(tmp_path / "clip.mp4", seconds=1.5)
+    assert extract_audio(clip, tmp_path / f"sound.{end}") == pytest.approx(1.5, abs=0.03)
+    assert clip_samples.strength(clip_samples.heard(tmp_path / f"sound.{end}"), 440, 0.2, 1) > -20
+
+
+def test_a_sound_is_brought_to_a_loudness(tmp_path: Path) -> None:
+    clip = clip_samples.sound(tmp_path / "quiet.wav", clip_samples.tone(1000, 3, amplitude=0.05))
+    extract_audio(clip, tmp_path / "loud.wav", loudness=-20)
+    assert audio_level(tmp_path / "loud.wav").lufs == pytest.approx(-20, abs=0.5)
+
+
+def test_a_silent_video_has_no_sound_to_save(three: Path, tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="has no sound"):
+        extract_audio(three, tmp_path / "sound.wav")
+
+
+def test_clips_are_joined_at_a_given_size(tmp_path: Path) -> None:
+    clips = [
+        clip_samples.solid(tmp_path / f"{n}.mp4", [c] * 6, size=s)
+        for n, (c, s) in enumerate([(RED, (64, 48)), (GREEN, (36, 64))])
+    ]
+    joined = concat(clips, tmp_path / "joined.mp4", fit="cover", width=48, height=48)
+    film = clip_samples.play(tmp_path / "joined.mp4")
+    assert (film.size, (joined.width, joined.height)) == ((48, 48), (48, 48))
+    assert [near(film.frames[n].getpixel((1, 1)), c) for n, c in ((2, RED), (8, GREEN))] == [True, True]
+
+
+def test_loudness_and_the_level_of_the_music_can_be_given(tmp_path: Path) -> None:
+    line = clip_samples.sound(tmp_path / "line.wav", clip_samples.tone(1000, 3, amplitude=0.1))
+    music = clip_samples.sound(tmp_path / "music.wav", clip_samples.tone(300, 3, amplitude=0.1))
+    mix(line, None, tmp_path / "quiet.wav", loudness=-24)
+    assert audio_level(tmp_path / "quiet.wav").lufs == pytest.approx(-24, abs=0.5)
+    mix(None, music, tmp_path / "bed.wav", music_level=-30)
+    assert audio_level(tmp_path / "bed.wav").lufs == pytest.approx(-30, abs=1.5)
