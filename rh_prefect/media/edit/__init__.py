@@ -17,16 +17,27 @@ from rh_prefect.media.edit.audio import Level, audio_level
 from rh_prefect.media.edit.mixdown import mix
 from rh_prefect.media.edit.stills import contact_sheet, last_frame, poster, thumbnail
 from rh_prefect.media.edit.subtitles import subtitles
-from rh_prefect.media.edit.transform import extract_audio, frame, resize, still_clip, trim, watermark
+from rh_prefect.media.edit.transform import (
+    add_sounds,
+    extract_audio,
+    frame,
+    has_sound,
+    resize,
+    still_clip,
+    trim,
+    watermark,
+)
 
 __all__ = [
     "Joined",
     "Level",
+    "add_sounds",
     "audio_level",
     "concat",
     "contact_sheet",
     "extract_audio",
     "frame",
+    "has_sound",
     "last_frame",
     "mix",
     "mux",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import av
+import numpy as np
 from av.filter import Graph
 from PIL import Image, ImageOps
 
@@ -205,6 +206,41 @@ def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> f
     if loudness is not None:
         return mix(source, None, to, loudness=loudness)
     return _write_sound(to, recording_from(source, 0.0), None, source, 0.0)
+
+
+def add_sounds(video: Path, audio: Path, to: Path) -> float:
+    """Saves a video's own sound together with another one.
+
+    Args:
+        video: The video; without a sound of its own only the other is saved.
+        audio: The other sound.
+        to: The sum, `.m4a` or `.wav`; as long as the longer one.
+
+    Returns:
+        The length in seconds.
+
+    Raises:
+        MediaError: A file is missing or broken, or the other has no sound.
+        InputError: The name ends in something else.
+        StoreError: The sum cannot be written.
+    """
+    if not shape_of(video).has_audio:
+        return extract_audio(audio, to)
+    written = 0
+    with Sound(sound_with_picture(video)) as own, Sound(recording(audio)) as other, create_track(to) as track:
+        while True:
+            pieces = own.read(RATE), other.read(RATE)
+            samples = max(piece.shape[1] for piece in pieces)
+            if not samples:
+                return written / RATE
+            padded = [np.pad(piece, ((0, 0), (0, samples - piece.shape[1]))) for piece in pieces]
+            track.write(np.clip(padded[0] + padded[1], -1, 1))
+            written += samples
+
+
+def has_sound(video: Path) -> bool:
+    """Whether a video has a sound track."""
+    return shape_of(video).has_audio
 
 
 def is_picture(path: Path) -> bool:

@@ -1,0 +1,166 @@
+"""Rendering of the local edits: from parameters whose files are on this machine to a file or a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from rh_prefect.media import edit
+from rh_prefect.media.probe import file_type
+
+Params: TypeAlias = Mapping[str, Any]
+"""The parameters of an edit; each file as a `Path`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What an edit has made.
+
+    Attributes:
+        path: The file; None where it is a text.
+        text: The text; None where it is a file.
+        seconds: The length, of what has one.
+        starts: Where each clip of `concat` begins.
+    """
+
+    path: Path | None = None
+    text: str | None = None
+    seconds: float | None = None
+    starts: tuple[float, ...] = ()
+
+
+def render(name: str, params: Params, folder: Path) -> Rendered:
+    """Renders an edit.
+
+    Args:
+        name: The edit's name.
+        params: Its parameters, checked already; what was left out is missing.
+        folder: An empty folder for the result and what is needed on the way.
+
+    Returns:
+        What it has made.
+
+    Raises:
+        MediaError: A file is broken or shorter than it must be.
+        InputError: The parameters do not fit each other.
+        StoreError: The folder cannot be written.
+    """
+    return _EDITS[name](params, folder)
+
+
+def _concat(params: Params, folder: Path) -> Rendered:
+    to, videos = folder / "film.mp4", params["videos"]
+    audio: Literal["keep", "drop"] = "keep" if any(map(edit.has_sound, videos)) else "drop"
+    joined = edit.concat(videos, to, audio=audio, **_given(params, "fit", "width", "height"))
+    return Rendered(to, seconds=joined.seconds, starts=joined.starts)
+
+
+def _mix(params: Params, folder: Path) -> Rendered:
+    to = folder / "sound.m4a"
+    speech = params["speech"]
+    starts = params["at"] if "at" in params else _one_after_the_other(speech)
+    options = _given(params, "seconds", "music_level", "loudness")
+    seconds = edit.mix(list(zip(starts, speech, strict=True)), params.get("music"), to, **options)
+    return Rendered(to, seconds=seconds)
+
+
+def _one_after_the_other(speech: list[Path]) -> list[float]:
+    starts, end = [], 0.0
+    for line in speech:
+        starts.append(end)
+        end += edit.audio_level(line).seconds
+    return starts
+
+
+def _mux(params: Params, folder: Path) -> Rendered:
+    to, video, audio = folder / "film.mp4", params["video"], params["audio"]
+    if params.get("keep_sound"):
+        both = folder / "both.wav"
+        edit.add_sounds(video, audio, both)
+        audio = both
+    if "loudness" in params:
+        loud = folder / "loud.wav"
+        edit.mix(audio, None, loud, loudness=params["loudness"])
+        audio = loud
+    return Rendered(to, seconds=edit.mux(video, audio, to))
+
+
+def _resize(params: Params, folder: Path) -> Rendered:
+    to = folder / f"resized.{_picture_format(params['file'], params.get('format'))}"
+    seconds = edit.resize(params["file"], to, **_given(params, "width", "height", "fit"))
+    return Rendered(to, seconds=seconds)
+
+
+def _trim(params: Params, folder: Path) -> Rendered:
+    to = folder / f"trimmed.{'mp4' if file_type(params['file']).kind == 'video' else 'm4a'}"
+    return Rendered(to, seconds=edit.trim(params["file"], to, **_given(params, "start", "seconds")))
+
+
+def _still(params: Params, folder: Path) -> Rendered:
+    to = folder / "still.mp4"
+    seconds = edit.still_clip(params["image"], to, **_given(params, "seconds", "width", "height", "zoom"))
+    return Rendered(to, seconds=seconds)
+
+
+def _frame(params: Params, folder: Path) -> Rendered:
+    to = folder / "frame.jpg"
+    edit.frame(params["video"], to, **_given(params, "at"))
+    return Rendered(to)
+
+
+def _contact_sheet(params: Params, folder: Path) -> Rendered:
+    to = folder / "sheet.jpg"
+    edit.contact_sheet(params["of"], to, **_given(params, "captions", "columns"))
+    return Rendered(to)
+
+
+def _extract_audio(params: Params, folder: Path) -> Rendered:
+    to = folder / f"sound.{params.get('format', 'm4a')}"
+    return Rendered(to, seconds=edit.extract_audio(params["video"], to, **_given(params, "loudness")))
+
+
+def _watermark(params: Params, folder: Path) -> Rendered:
+    to = folder / f"marked.{_picture_format(params['file'])}"
+    seconds = edit.watermark(params["file"], params["logo"], to, **_given(params, "corner", "size", "opacity"))
+    return Rendered(to, seconds=seconds)
+
+
+def _subtitles(params: Params, folder: Path) -> Rendered:
+    form = params.get("format", "srt")
+    to = folder / f"subtitles.{form}"
+    to.write_text(edit.subtitles(params["text"], form=form, **_given(params, "at", "seconds")), encoding="utf-8")
+    return Rendered(to)
+
+
+def _join_text(params: Params, _: Path) -> Rendered:
+    return Rendered(text=params.get("by", "\n").join(params["texts"]))
+
+
+def _given(params: Params, *names: str) -> dict[str, Any]:
+    return {name: params[name] for name in names if name in params}
+
+
+def _picture_format(source: Path, form: str | None = None) -> str:
+    """The extension of a picture or video that is made of another one."""
+    kind = file_type(source)
+    if kind.kind == "video":
+        return "mp4"
+    return form or ("png" if kind.extension == "png" else "jpg")
+
+
+_EDITS: Mapping[str, Callable[[Params, Path], Rendered]] = {
+    "concat": _concat,
+    "mix": _mix,
+    "mux": _mux,
+    "resize": _resize,
+    "trim": _trim,
+    "still": _still,
+    "frame": _frame,
+    "contact_sheet": _contact_sheet,
+    "extract_audio": _extract_audio,
+    "watermark": _watermark,
+    "subtitles": _subtitles,
+    "join_text": _join_text,
+}

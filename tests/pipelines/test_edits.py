@@ -1,0 +1,199 @@
+"""The twelve edits, rendered for real, and their results by recipe."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from rh_prefect.media.media import Media
+from rh_prefect.media.probe import probe
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.edit_results import EditResults, Rendering, open_edits, recipe_id
+from rh_prefect.pipelines.rendering import Params, Rendered, render
+from rh_prefect.settings import Settings, get_settings
+from tests.support import clip_samples, samples
+from tests.support.clip_samples import BLUE, GREEN, RED, near
+from tests.support.s3 import S3Server
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Path]:
+    return [clip_samples.solid(tmp_path / f"{n}.mp4", [colour] * 12) for n, colour in enumerate((RED, GREEN))]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    return folder
+
+
+def test_the_edits_of_a_film(clips: list[Path], tmp_path: Path, out: Path) -> None:
+    lines = [samples.wav(tmp_path / f"{n}.wav", seconds=0.6) for n in range(2)]
+    cut = render("concat", {"videos": clips, "width": 48, "height": 48, "fit": "cover"}, out)
+    assert (cut.seconds, cut.starts) == (2, (0, 1))
+    sound = render("mix", {"speech": lines, "at": list(cut.starts), "seconds": cut.seconds}, out)
+    assert (sound.seconds, probe(Path(str(sound.path))).kind) == (2, "audio")
+    (out / "b").mkdir()
+    film = render("mux", {"video": cut.path, "audio": sound.path, "loudness": -20}, out / "b")
+    found = probe(Path(str(film.path)))
+    assert (film.seconds, found.kind, found.has_audio, found.width) == (2, "video", True, 48)
+    words = render("subtitles", {"text": ["One", "Two"], "at": list(cut.starts), "format": "vtt"}, out)
+    assert Path(str(words.path)).read_text().startswith("WEBVTT\n\n00:00:00.000 --> 00:00:00.960\nOne")
+
+
+def test_lines_without_times_follow_each_other(tmp_path: Path, out: Path) -> None:
+    lines = [samples.wav(tmp_path / f"{n}.wav", seconds=seconds) for n, seconds in enumerate((0.5, 1))]
+    assert render("mix", {"speech": lines}, out).seconds == pytest.approx(1.5, abs=0.05)
+
+
+def test_a_video_keeps_its_own_sound_where_asked(tmp_path: Path, out: Path) -> None:
+    video, other = samples.mp4(tmp_path / "v.mp4", seconds=1, hz=440), samples.wav(tmp_path / "a.wav", hz=3000)
+    both = render("mux", {"video": video, "audio": other, "keep_sound": True}, out)
+    heard = clip_samples.heard(Path(str(both.path)))
+    assert min(clip_samples.strength(heard, hz, 0.2, 0.6) for hz in (440, 3000)) > -25
+
+
+def test_the_edits_of_one_file(clips: list[Path], tmp_path: Path, out: Path) -> None:
+    photo = samples.png(tmp_path / "photo.png", size=(64, 48))
+    sound = samples.wav(tmp_path / "sound.wav", seconds=2)
+    made = {
+        "small.png": render("resize", {"file": photo, "width": 20, "height": 20}, out),
+        "small.jpg": render("resize", {"file": photo, "width": 20, "height": 20, "format": "jpg"}, out),
+        "small.mp4": render("resize", {"file": clips[0], "width": 20, "height": 20}, out),
+        "cut.mp4": render("trim", {"file": clips[0], "seconds": 0.5}, out),
+        "cut.m4a": render("trim", {"file": sound, "start": 0.5, "seconds": 0.5}, out),
+        "still.mp4": render("still", {"image": photo, "seconds": 1, "zoom": "in"}, out),
+        "frame.jpg": render("frame", {"video": clips[0], "at": "last"}, out),
+        "sheet.jpg": render("contact_sheet", {"of": [photo, *clips], "captions": ["a", "b", "c"]}, out),
+        "sound.wav": render("extract_audio", {"video": sound, "format": "wav"}, out),
+        "marked.png": render("watermark", {"file": photo, "logo": photo}, out),
+        "marked.mp4": render("watermark", {"file": clips[0], "logo": photo, "corner": "top-left"}, out),
+    }
+    for name, one in made.items():
+        assert one.path is not None and one.path.suffix == Path(name).suffix, name
+    lengths = {name: one.seconds for name, one in made.items() if one.seconds is not None}
+    assert lengths == pytest.approx(
+        {"small.mp4": 1, "cut.mp4": 0.5, "cut.m4a": 0.5, "still.mp4": 1, "sound.wav": 2, "marked.mp4": 1}, abs=0.02
+    )
+    assert render("join_text", {"texts": ["a", "b"], "by": ", "}, out).text == "a, b"
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> MediaStore:
+    if request.param == "folder":
+        return MediaStore(tmp_path / "store")
+    s3: S3Server = request.getfixturevalue("s3")
+    return MediaStore(s3.url("edits"), options=s3.options)
+
+
+def otherwise(tmp_path: Path) -> Rendering:
+    """Another version of FFmpeg: the same recipe gives other bytes."""
+    other = clip_samples.solid(tmp_path / "other.mp4", [BLUE] * 24)
+
+    def rendering(edit: str, params: Params, folder: Path) -> Rendered:
+        made = render(edit, params, folder)
+        Path(str(made.path)).write_bytes(other.read_bytes())
+        return made
+
+    return rendering
+
+
+def asked(store: MediaStore, clips: list[Path]) -> dict[str, Any]:
+    return {"videos": [store.publish(clip, f"in/{clip.name}") for clip in clips]}
+
+
+async def test_a_recipe_is_rendered_once(store: MediaStore, clips: list[Path]) -> None:
+    params = await asyncio.to_thread(asked, store, clips)
+    edits = open_edits(store, get_settings())
+    made = await edits.make("concat", params)
+    assert made.is_new
+    assert made.file is not None
+    assert made.file.uri == f"{store.url}/pipelines/{made.file.sha256}.mp4"
+    assert (made.result.seconds, made.result.starts, made.file.kind) == (2, (0, 1), "video")
+    again = await open_edits(store, get_settings()).make("concat", params)
+    assert (again.is_new, again.file, again.result) == (False, made.file, made.result)
+    recipe = recipe_id("concat", params)
+    assert await edits.read_many([recipe, "ab"]) == {recipe: made.result}
+    assert await asyncio.to_thread(store.exists, f"edits/{recipe}/result.json")
+
+
+async def test_a_text_is_kept_in_its_record(store: MediaStore) -> None:
+    edits = open_edits(store, get_settings())
+    made = [await edits.make("join_text", {"texts": ["a", "b"]}) for _ in range(2)]
+    assert [(one.result.text, one.file, one.is_new) for one in made] == [("a\nb", None, True), ("a\nb", None, False)]
+
+
+async def test_of_two_writers_the_second_discards_its_file(tmp_path: Path, clips: list[Path]) -> None:
+    store = MediaStore(tmp_path / "store")
+    params = asked(store, clips)
+    begun, may_continue = threading.Event(), threading.Event()
+
+    def slowly(edit: str, given: Params, folder: Path) -> Rendered:
+        begun.set()
+        may_continue.wait(30)
+        return render(edit, given, folder)
+
+    first, second = open_edits(store, get_settings()), EditResults(store.url, store, rendering=slowly)
+    running = asyncio.create_task(second.make("concat", params))
+    await asyncio.to_thread(begun.wait, 30)
+    made = await EditResults(store.url, store, rendering=otherwise(tmp_path)).make("concat", params)
+    may_continue.set()
+    late = await running
+    assert late.file == made.file == (await first.make("concat", params)).file
+    assert not late.is_new
+    assert store.list("pipelines") == [f"pipelines/{made.file.sha256}.mp4"] if made.file else False
+
+
+async def test_a_lost_file_is_rendered_again_and_counts_as_the_first(tmp_path: Path, clips: list[Path]) -> None:
+    store = MediaStore(tmp_path / "store")
+    params, edits = asked(store, clips), open_edits(store, get_settings())
+    first = await EditResults(store.url, store, rendering=otherwise(tmp_path)).make("concat", params)
+    assert first.file is not None and first.result.file is not None
+    store.delete(first.result.file.uri)
+    again = await edits.make("concat", params)
+    assert again.is_new and again.file is not None and again.file.sha256 != first.file.sha256
+    assert again.result == first.result
+    served = await edits.make("concat", params)
+    assert (served.is_new, served.file) == (False, again.file)
+    # What follows is the same recipe with either file.
+    follows = [
+        recipe_id("frame", {"video": first.file}),
+        recipe_id("frame", {"video": again.file}, counts_as={again.file.sha256: first.file.sha256}),
+    ]
+    assert follows[0] == follows[1] != recipe_id("frame", {"video": again.file})
+
+
+async def test_the_records_can_lie_elsewhere(tmp_path: Path, clips: list[Path]) -> None:
+    store, settings = MediaStore(tmp_path / "store"), Settings(records=str(tmp_path / "records"))
+    params = asked(store, clips)
+    made = await open_edits(store, settings).make("concat", params)
+    moved = MediaStore(tmp_path / "another")
+    served = await open_edits(moved, settings).make("concat", params)
+    assert served.file == made.file and not served.is_new
+    assert not store.exists("edits")
+
+
+def test_equal_numbers_and_the_place_of_a_file_are_one_recipe(tmp_path: Path) -> None:
+    file = Media(uri="/a/x.png", kind="image", mime="image/png", size=1, sha256="ab")
+    same = [
+        {"file": file, "width": 20, "height": 20},
+        {"height": 20.0, "file": file.model_copy(update={"uri": "/b"}), "width": 20},
+    ]
+    assert len({recipe_id("resize", params) for params in same}) == 1
+    assert recipe_id("resize", same[0]) != recipe_id("resize", {**same[0], "width": 21})
+    assert recipe_id("resize", same[0]) != recipe_id("watermark", same[0])
+
+
+def test_a_picture_of_a_lost_colour_is_not_made(tmp_path: Path, out: Path) -> None:
+    source = tmp_path / "clear.png"
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(source)
+    made = render("resize", {"file": source, "width": 4, "height": 4}, out)
+    with Image.open(str(made.path)) as image:
+        assert image.mode == "RGBA"
+        assert not near(image.convert("RGBA").getpixel((1, 1))[3:], (255,))
