@@ -1,7 +1,7 @@
 """The three sides of the speed benchmark, each in a process of its own: `python -m benchmarks.contenders NAME JSON`.
 
-A side runs jobs of the given seconds on `RH_BASE_URL` with `RH_API_KEY`, leaves their files in `RH_OUT` and prints what
-it measured as JSON. `factor` shortens its own timers where the emulator's clock runs faster.
+A side runs jobs of the given seconds on `RH_BASE_URL` with `RH_API_KEY`, writes their files to `RH_STORAGE_URL` and
+prints what it measured as JSON. `factor` shortens its own timers where the emulator's clock runs faster.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def plain(seconds: Sequence[float], factor: float) -> dict[str, Any]:
     from prefect import flow, task
 
     url, headers = os.environ["RH_BASE_URL"], {"Authorization": f"Bearer {os.environ['RH_API_KEY']}"}
-    out = Path(os.environ["RH_OUT"])
+    out = Path(os.environ["RH_STORAGE_URL"])
     out.mkdir(parents=True, exist_ok=True)
     requests = requests_to(os.environ["PREFECT_API_URL"])
     measured: dict[str, Any] = {"done": 0}
@@ -106,7 +106,7 @@ def sdk(seconds: Sequence[float], factor: float) -> dict[str, Any]:
     """`runninghub-sdk` in a pool of 50 threads."""
     from runninghub_sdk import RunningHubClient
 
-    out = Path(os.environ["RH_OUT"])
+    out = Path(os.environ["RH_STORAGE_URL"])
     out.mkdir(parents=True, exist_ok=True)
     client = RunningHubClient(os.environ["RH_API_KEY"], base_url=os.environ["RH_BASE_URL"])
 

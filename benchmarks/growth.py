@@ -99,7 +99,7 @@ def _store(side: str, folder: Path, stack: ExitStack) -> dict[str, str]:
     server = S3Server(folder / "s3")
     stack.callback(server.stop)
     server.start()
-    return {"RH_OUT": server.url("out"), "RH_OUT_OPTIONS": json.dumps(server.options)}
+    return {"RH_STORAGE_URL": server.url("out"), "RH_STORAGE_OPTIONS": json.dumps(server.options)}
 
 
 def _measured(bench: Bench, side: str, runs: int, on: Stage, env: dict[str, str]) -> float:

@@ -66,7 +66,7 @@ class Bench:
     ) -> subprocess.Popen[str]:
         """Runs a module that works with the emulator and Prefect's server, in a process of its own."""
         state = self.folder / f"state-{next(_NUMBERS)}"
-        places = {"RH_OUT": str(out), "RH_STATE_DIR": str(state)}
+        places = {"RH_STORAGE_URL": str(out), "RH_STATE_DIR": str(state)}
         with (self.folder / "sides.log").open("a") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", module, *given],

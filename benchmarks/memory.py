@@ -62,8 +62,8 @@ def main() -> None:
 
 def _cases(folder: Path, s3: S3Server, *, plain: dict[str, str], large: dict[str, str]) -> list[Case]:
     small, big = samples.mp4(folder / "small.mp4"), _big(samples.mp4(folder / "big.mp4", hz=880))
-    disk = {"RH_OUT": str(folder / "out"), "RH_STATE_DIR": str(folder / "state")}
-    bucket = {**disk, "RH_OUT": s3.url("out"), "RH_OUT_OPTIONS": json.dumps(s3.options)}
+    disk = {"RH_STORAGE_URL": str(folder / "out"), "RH_STATE_DIR": str(folder / "state")}
+    bucket = {**disk, "RH_STORAGE_URL": s3.url("out"), "RH_STORAGE_OPTIONS": json.dumps(s3.options)}
     remote = {path: f"{s3.url()}/{path.name}" for path in (small, big)}
     for path, uri in remote.items():
         s3.filesystem().put_file(str(path), uri)

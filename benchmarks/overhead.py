@@ -54,7 +54,7 @@ def _measure(factor: float) -> dict[str, Any]:
     from rh_prefect import flow, generate, models
 
     url, headers = os.environ["RH_BASE_URL"], {"Authorization": f"Bearer {os.environ['RH_API_KEY']}"}
-    out = Path(os.environ["RH_OUT"])
+    out = Path(os.environ["RH_STORAGE_URL"])
     out.mkdir(parents=True, exist_ok=True)
     requests = requests_to(os.environ["PREFECT_API_URL"])
     measured: dict[str, Any] = {"ours": [], "bare": []}

@@ -148,7 +148,7 @@ def passed() -> dict[str, Any]:
             **server.env,
             "RH_BASE_URL": rh.url,
             "RH_API_KEY": rh.key,
-            "RH_OUT": f"{folder}/out",
+            "RH_STORAGE_URL": f"{folder}/out",
             "RH_STATE_DIR": f"{folder}/state",
         }
         run = [sys.executable, "-c", "from benchmarks.structure import trace; trace()"]

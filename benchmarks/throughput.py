@@ -90,7 +90,7 @@ class _Files:
         from rh_prefect.client import Client
 
         self._way, self._count, self._link = way, count, link
-        self._out = Path(os.environ["RH_OUT"])
+        self._out = Path(os.environ["RH_STORAGE_URL"])
         self._url, self._key = os.environ["RH_BASE_URL"], os.environ["RH_API_KEY"]
         self._client = Client(self._key, base_url=self._url)
         self._size = size

@@ -22,7 +22,7 @@ def save() -> None:
         raise SystemExit(f"blocks/dev.py: {settings.base_url} costs money. Use blocks/production.py for it.")
     credentials = RunningHubCredentials(api_key=settings.api_key, base_url=settings.base_url, account="emulator")
     # The store's URL is the whole path: a worker runs flows in folders of its own.
-    storage = MediaStorage(url=MediaStore(settings.out).url, options=SecretDict(settings.out_options))
+    storage = MediaStorage(url=MediaStore(settings.storage_url).url, options=SecretDict(settings.storage_options))
     credentials.save("runninghub", overwrite=True)
     storage.save("media", overwrite=True)
     print(f"saved: runninghub -> {credentials.base_url}, media -> {storage.url}")

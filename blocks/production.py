@@ -1,7 +1,7 @@
 """Saves the blocks `runninghub` and `media` for real work: a paid account and a place on S3 that all workers share.
 
-`RH_API_KEY=... RH_OUT=s3://bucket/prefix python blocks/production.py`; RH_BASE_URL chooses the site. RH_OUT_OPTIONS
-(JSON, as in `{"key": "...", "secret": "..."}`) goes into the block; without it, workers open the bucket with AWS
+`RH_API_KEY=... RH_STORAGE_URL=s3://bucket/prefix python blocks/production.py`; RH_BASE_URL chooses the site.
+RH_STORAGE_OPTIONS (JSON, as in `{"key": "...", "secret": "..."}`) goes into the block; without it, workers open the bucket with AWS
 credentials of their own.
 
 Several accounts can pay together. Run it once for each, with its key and a name of its own, as in
@@ -33,12 +33,14 @@ def save(member: str | None = None) -> None:
     missing = []
     if settings.api_key is None:
         missing.append("RH_API_KEY is missing: set it to an enterprise shared key from the site's API console.")
-    if not settings.out.startswith("s3://"):
-        missing.append(f"RH_OUT is {settings.out!r}, which other machines cannot reach: set it to s3://bucket/prefix.")
+    if not settings.storage_url.startswith("s3://"):
+        missing.append(
+            f"RH_STORAGE_URL is {settings.storage_url!r}, which other machines cannot reach: set it to s3://bucket/prefix."
+        )
     if missing or settings.api_key is None:
         raise SystemExit("\n".join(f"blocks/production.py: {line}" for line in missing))
     credentials = RunningHubCredentials(api_key=settings.api_key, base_url=settings.base_url)
-    storage = MediaStorage(url=settings.out, options=SecretDict(settings.out_options))
+    storage = MediaStorage(url=settings.storage_url, options=SecretDict(settings.storage_options))
     try:
         storage.get_store().check()
     except (ConfigError, StoreError) as error:

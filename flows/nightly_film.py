@@ -39,7 +39,7 @@ async def nightly_film(
         aspect: Width to height.
         resolution: Size after upscaling.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
+        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
     """
     # The day that the run was planned for: a run that is run again tomorrow must find the jobs that it paid for today.
     day = flow_run.scheduled_start_time.toordinal()

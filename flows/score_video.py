@@ -26,7 +26,7 @@ async def score_video(
         style: How the narration sounds.
         music: What the music is like; empty for none.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
+        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
     """
     wish = f"Write what a narrator says over this video: {style}. Answer with the spoken words only."
     watch = models.RhartTextG25FlashVideoToText(video_url=video, prompt=wish)

@@ -24,7 +24,7 @@ async def upscale_folder(
         folder: A path or an fsspec URL, as in s3://bucket/prefix.
         resolution: The size that they shall have.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block, whose options open the folder too; empty for the worker's RH_OUT.
+        storage: Name of a MediaStorage block, whose options open the folder too; empty for the worker's RH_STORAGE_URL.
     """
     out = await load_storage(storage)
     videos = await asyncio.to_thread(_videos, MediaStore(folder, options=out.options_for(folder)))

@@ -25,8 +25,8 @@ class Settings(BaseSettings):
     Attributes:
         api_key: RunningHub's API key (32 characters).
         base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
-        out: Where files go: a folder or any fsspec URL, as in `s3://bucket/prefix`.
-        out_options: fsspec's storage options for `out`, as JSON.
+        storage_url: Where files go: a folder or any fsspec URL, as in `s3://bucket/prefix`.
+        storage_options: fsspec's storage options for `storage_url`, as JSON.
         journal: Where the records of jobs outside flows go: a folder or fsspec URL; default `<state_dir>/journal`.
         records: Where the records of pipelines' works go, if not beside their files in the storage: a folder or fsspec
             URL that all machines share which run a pipeline.
@@ -47,8 +47,8 @@ class Settings(BaseSettings):
 
     api_key: SecretStr | None = None
     base_url: str = "https://www.runninghub.cn"
-    out: str = "rh-output"
-    out_options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    storage_url: str = "rh-output"
+    storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)
     journal: str | None = None
     records: str | None = None
     state_dir: Path = Field(default_factory=_state_dir)
@@ -88,6 +88,6 @@ def get_settings() -> Settings:
 def _unusable(error: ValidationError | SettingsError) -> str:
     """Names the variable and what is wrong; never its value, which may be a secret."""
     if isinstance(error, SettingsError):
-        return f"A setting cannot be read: {error}. What to do: correct it; RH_OUT_OPTIONS takes a JSON object."
+        return f"A setting cannot be read: {error}. What to do: correct it; RH_STORAGE_OPTIONS takes a JSON object."
     wrong = "; ".join(f"RH_{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
     return f"A setting cannot be used: {wrong}. What to do: correct it."

@@ -24,7 +24,7 @@ def test_without_a_variable_there_are_defaults(tmp_path: Path) -> None:
     settings = get_settings()
     assert settings.api_key is None
     assert settings.base_url == "https://www.runninghub.cn"
-    assert settings.out == "rh-output"
+    assert settings.storage_url == "rh-output"
     assert settings.state_dir == tmp_path / ".local" / "state" / "rh-prefect"
     assert settings.journal_url == str(settings.state_dir / "journal")
 
@@ -34,7 +34,7 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
         "api_key": "k" * 32,
         "base_url": "https://www.runninghub.ai",
         "out": "s3://bucket/prefix",
-        "out_options": '{"key": "a", "secret": "b"}',
+        "storage_options": '{"key": "a", "secret": "b"}',
         "journal": "s3://bucket/journal",
         "state_dir": "/somewhere",
         "poll_seconds": "0.5",
@@ -53,19 +53,19 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
     settings = get_settings()
     assert settings.api_key is not None
     assert settings.api_key.get_secret_value() == "k" * 32
-    assert (settings.base_url, settings.out) == ("https://www.runninghub.ai", "s3://bucket/prefix")
+    assert (settings.base_url, settings.storage_url) == ("https://www.runninghub.ai", "s3://bucket/prefix")
     assert settings.input_roots == ("/data", "s3://bucket/inputs")
     assert (settings.restrict_inputs, settings.allow_private_links) == (True, True)
-    assert settings.out_options == {"key": "a", "secret": "b"}
+    assert settings.storage_options == {"key": "a", "secret": "b"}
     assert settings.journal_url == "s3://bucket/journal"
     assert (settings.state_dir, settings.poll_seconds, settings.submit_timeout) == (Path("/somewhere"), 0.5, 5.0)
     assert settings.grace_seconds == 60.0
 
 
 def test_the_environment_is_read_anew(bare: pytest.MonkeyPatch) -> None:
-    assert get_settings().out == "rh-output"
-    bare.setenv("RH_OUT", "elsewhere")
-    assert get_settings().out == "elsewhere"
+    assert get_settings().storage_url == "rh-output"
+    bare.setenv("RH_STORAGE_URL", "elsewhere")
+    assert get_settings().storage_url == "elsewhere"
 
 
 def test_the_state_folder_follows_xdg(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_the_state_folder_follows_xdg(bare: pytest.MonkeyPatch, tmp_path: Path) 
 def test_secrets_are_in_no_repr(bare: pytest.MonkeyPatch) -> None:
     bare.setenv("RH_API_KEY", "canary-key-0123456789")
     bare.setenv("RH_WEBHOOK_TOKEN", "canary-token-0123456789")
-    bare.setenv("RH_OUT_OPTIONS", '{"secret": "canary-secret"}')
+    bare.setenv("RH_STORAGE_OPTIONS", '{"secret": "canary-secret"}')
     assert "canary" not in repr(get_settings())
     assert "canary" not in str(get_settings())
 
@@ -92,12 +92,12 @@ def test_a_senseless_value_is_refused(name: str, value: str, bare: pytest.Monkey
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        get_settings().out = "x"  # type: ignore[misc]
+        get_settings().storage_url = "x"  # type: ignore[misc]
 
 
 def test_a_value_that_is_wrong_is_not_shown(bare: pytest.MonkeyPatch) -> None:
-    bare.setenv("RH_OUT_OPTIONS", '["canary-secret"]')
+    bare.setenv("RH_STORAGE_OPTIONS", '["canary-secret"]')
     with pytest.raises(ConfigError) as caught:
         get_settings()
-    assert "RH_OUT_OPTIONS" in str(caught.value)
+    assert "RH_STORAGE_OPTIONS" in str(caught.value)
     assert "canary-secret" not in str(caught.value)

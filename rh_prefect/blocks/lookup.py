@@ -61,7 +61,7 @@ async def load_storage(name: str | None = None) -> MediaStore:
     """Opens the place for files.
 
     Args:
-        name: Name of a saved `MediaStorage` block; None for `RH_OUT` and `RH_OUT_OPTIONS`.
+        name: Name of a saved `MediaStorage` block; None for `RH_STORAGE_URL` and `RH_STORAGE_OPTIONS`.
 
     Raises:
         ConfigError: No such block, or its URL or template cannot be used.
@@ -77,7 +77,7 @@ async def load_storage(name: str | None = None) -> MediaStore:
         allow_below(store.url)
         return store
     settings = get_settings()
-    return MediaStorage(url=settings.out, options=SecretDict(settings.out_options)).get_store()
+    return MediaStorage(url=settings.storage_url, options=SecretDict(settings.storage_options)).get_store()
 
 
 async def find_block(kind: type[_B], name: str) -> _B | None:

@@ -121,7 +121,7 @@ def _check_out(command: str, out: str | None, storage: str | None) -> None:
 
     if out is None and storage is not None:
         return
-    said, place = ("RH_OUT=", get_settings().out) if out is None else ("--out ", out)
+    said, place = ("RH_STORAGE_URL=", get_settings().storage_url) if out is None else ("--out ", out)
     if protocol_of(place) == "memory":
         raise InputError(
             f"{command}: {said}{place} is this process's memory: what was paid for would be gone with the command, and "

@@ -41,7 +41,7 @@ def demo(
             servers.QUIET,
             PREFECT_API_URL=url,
             PREFECT_HOME=str(folder / "prefect"),
-            RH_OUT=str(folder / "out"),
+            RH_STORAGE_URL=str(folder / "out"),
             RH_STATE_DIR=str(folder / "state"),
             RH_POLL_SECONDS="0.3",
             RH_ALLOW_PRIVATE_LINKS="1",

@@ -24,7 +24,7 @@ def doctor(
     credentials: Annotated[
         str | None, Parameter(help="Name of the block of an account or of a pool; by default RH_API_KEY.")
     ] = None,
-    storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_OUT.")] = None,
+    storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_STORAGE_URL.")] = None,
 ) -> None:
     """Check key, site, account, storage and Prefect, and say what to do. Nothing is paid."""
     if not asyncio.run(_examine(credentials, storage)):

@@ -253,7 +253,7 @@ def _run(
     given = {**parameters, "out": out}
     check_call(command, given, needs=() if resume else needs, files=() if resume else files, resume=resume)
     if out is not None:
-        os.environ["RH_OUT"] = out
+        os.environ["RH_STORAGE_URL"] = out
     with prefect_api():
         run_flow(name, parameters, resume=resume, out=out)
 
@@ -294,11 +294,11 @@ async def _go_on_where_its_files_are(flow_run_id: str) -> None:
     from rh_prefect.flow_runs.journal import FlowRunJournal
     from rh_prefect.jobs.journal.job_records import jobs_of
 
-    if "RH_OUT" in os.environ:
+    if "RH_STORAGE_URL" in os.environ:
         return
     async for view in jobs_of(FlowRunJournal(flow_run_id)):
         if view.last is not None and view.last.intent.storage is None and view.last.intent.store:
-            os.environ["RH_OUT"] = view.last.intent.store
+            os.environ["RH_STORAGE_URL"] = view.last.intent.store
             return
 
 
@@ -381,7 +381,7 @@ def batch(
         "storage": storage,
     }
     if out is not None:
-        os.environ["RH_OUT"] = out
+        os.environ["RH_STORAGE_URL"] = out
     with prefect_api():
         account = _run_batch(parameters, sys.argv[1:])
     if not account.is_complete:

@@ -100,7 +100,7 @@ def recover_(run: str, *, storage: str | None = None) -> None:
 
     Args:
         run: The flow run's id.
-        storage: Name of the MediaStorage block that the run's outputs went to; by default RH_OUT.
+        storage: Name of the MediaStorage block that the run's outputs went to; by default RH_STORAGE_URL.
     """
     with api_of_earlier_runs(run):
         recovered = asyncio.run(_recover(run, storage))

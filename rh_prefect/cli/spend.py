@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def spend(
     *,
-    storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_OUT.")] = None,
+    storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_STORAGE_URL.")] = None,
     by: Annotated[Literal["model", "day", "run", "account"], Parameter(help="What to add up by.")] = "model",
     since: Annotated[
         str | None, Parameter(help="Only tasks that ended on this day (YYYY-MM-DD, UTC) or after.")
@@ -43,7 +43,7 @@ def spend(
         print(f"no task of {store.url} is recorded" + (f" since {since}" if since else ""))
     others = sum(1 for one in found.tasks if one.store != store.url)
     if others:
-        print(f"{others} task(s) of other places are recorded too; name one with --storage, or set RH_OUT")
+        print(f"{others} task(s) of other places are recorded too; name one with --storage, or set RH_STORAGE_URL")
     if found.unread:
         listed = "".join(f"\n  {scope}: {why}" for scope, why in sorted(found.unread.items()))
         raise JournalError(f"spend: the sums lack what these runs paid, whose records cannot be read:{listed}")

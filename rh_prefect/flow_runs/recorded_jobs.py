@@ -62,7 +62,7 @@ async def _attempt(scope: str, submit: Submit, view: TaskView) -> Attempt:
 
 
 async def store_of(intent: Intent) -> MediaStore:
-    """The place that a job's files belong to: the one of its record, wherever `RH_OUT` points by now.
+    """The place that a job's files belong to: the one of its record, wherever `RH_STORAGE_URL` points by now.
 
     Args:
         intent: The job's record.
@@ -72,7 +72,7 @@ async def store_of(intent: Intent) -> MediaStore:
     """
     if intent.storage is not None or not intent.store:
         return await load_storage(intent.storage)
-    return MediaStorage(url=intent.store, options=SecretDict(get_settings().out_options)).get_store()
+    return MediaStorage(url=intent.store, options=SecretDict(get_settings().storage_options)).get_store()
 
 
 async def bring_home(view: JobView, scope: Scope) -> Result | None:

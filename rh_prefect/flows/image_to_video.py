@@ -32,7 +32,7 @@ async def image_to_video(
         budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
         max_attempts: How many tasks one job may pay for until the run is run again by hand, failed ones included.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
+        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
     """
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
     clip = await animate(image, prompt, seconds=seconds, label="clip", blocks=blocks)

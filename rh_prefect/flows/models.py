@@ -145,7 +145,7 @@ async def any_model(
         budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
         max_attempts: How many tasks the job may pay for until the run is run again by hand, failed ones included.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
+        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
     """
     return await generate(
         any_input(model, params, is_custom=is_custom, price=price),

@@ -34,7 +34,7 @@ async def upscale(
         max_attempts: How many tasks one job may pay for until the run is run again by hand, failed ones included.
         wait: How to wait: in the process, or suspended until a receiver of webhooks wakes the run.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
+        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
     """
     asked = [models.RhVideoUpscaler(video_url=video, target_resolution=resolution) for video in videos]
     for one in asked:

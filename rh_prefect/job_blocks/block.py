@@ -36,7 +36,7 @@ class RunningHubJob(JobBlock[Result], ABC):
         description="Name of the RunningHub Credentials block that pays; by default RH_API_KEY and RH_BASE_URL.",
     )
     storage: str | None = Field(
-        default=None, description="Name of the Media Storage block that the outputs go to; by default RH_OUT."
+        default=None, description="Name of the Media Storage block that the outputs go to; by default RH_STORAGE_URL."
     )
 
     @model_validator(mode="after")

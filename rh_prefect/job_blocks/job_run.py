@@ -43,7 +43,7 @@ class RunningHubJobRun(JobRun[Result]):
         Args:
             task_id: RunningHub's task id.
             credentials: Name of the block that paid for it, or of a pool that has it; by default RH_API_KEY.
-            storage: Name of a `MediaStorage` block; by default RH_OUT.
+            storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
             label: A name for the output, in its file's name.
 
         Raises:

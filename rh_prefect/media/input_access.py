@@ -186,7 +186,7 @@ def current_access(*roots: str) -> InputAccess:
     """
     settings = get_settings()
     return InputAccess(
-        roots=(*roots, *_roots.get(), settings.out, *settings.input_roots),
+        roots=(*roots, *_roots.get(), settings.storage_url, *settings.input_roots),
         is_restricted=settings.restrict_inputs or any(is_deployed() for is_deployed in _is_deployed),
         private_links=settings.allow_private_links,
     )

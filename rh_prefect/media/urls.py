@@ -111,7 +111,7 @@ def locate(url: str) -> str:
     if protocol in _KEYS_IN_OPTIONS and has_password(url):
         raise ConfigError(
             f"{masked_url(url)} holds a key or a password, which {protocol}:// does not take in a URL. "
-            "What to do: give them as storage options, in RH_OUT_OPTIONS or in a MediaStorage block."
+            "What to do: give them as storage options, in RH_STORAGE_OPTIONS or in a MediaStorage block."
         )
     path = url.partition("://")[2]
     path = path.rstrip("/")

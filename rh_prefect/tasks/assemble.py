@@ -60,7 +60,7 @@ async def assemble(
         speech: Spoken words, or None.
         music: Music, looped where it is too short, or None.
         captions: A line for each clip on the contact sheet.
-        storage: Name of a `MediaStorage` block; by default RH_OUT.
+        storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
 
     Returns:
         The film and its contact sheet, in the storage.
@@ -92,7 +92,7 @@ async def check_video(given: MediaLike, *, storage: str | None = None) -> None:
 
     Args:
         given: The video.
-        storage: Name of a `MediaStorage` block; by default RH_OUT.
+        storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
 
     Raises:
         MediaError: It is missing, broken, or no video.

@@ -70,7 +70,7 @@ async def upload_file(source: Source, *, credentials: str | None = None, storage
     Args:
         source: A `Media`, a path, any fsspec URI, a link, or the result of a job.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-        storage: Name of the `MediaStorage` block whose options open the file; by default RH_OUT_OPTIONS.
+        storage: Name of the `MediaStorage` block whose options open the file; by default RH_STORAGE_OPTIONS.
 
     Returns:
         The upload: `url` for models, `file_name` for the loader nodes of workflows and apps.

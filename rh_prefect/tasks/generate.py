@@ -146,7 +146,7 @@ async def generate(
         budget: What all jobs of this run may cost together, in the account's currency; a job that would break it is not
             started.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
-        storage: Name of a `MediaStorage` block; by default RH_OUT.
+        storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
         scope: Outside of flows: the name under which the job is remembered.
         key: Your own idempotency key: in one scope the same key is the same job.
 
@@ -230,7 +230,7 @@ async def check_job(asked: Asked, *, credentials: str | None = None, storage: st
     Args:
         asked: The model and its parameters.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
-        storage: Name of a `MediaStorage` block; by default RH_OUT.
+        storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
 
     Raises:
         RunningHubError: What is wrong.

@@ -48,7 +48,7 @@ OPTION_DOCS: Final[Mapping[str, str]] = {
     "not started.",
     "credentials": "Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and "
     "RH_BASE_URL.",
-    "storage": "Name of a `MediaStorage` block; by default RH_OUT.",
+    "storage": "Name of a `MediaStorage` block; by default RH_STORAGE_URL.",
     "scope": "Outside of flows: the name under which the job is remembered.",
     "key": "Your own idempotency key: in one scope the same key is the same job.",
 }

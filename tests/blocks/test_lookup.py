@@ -23,7 +23,7 @@ def name() -> str:
 async def test_the_environment_is_used_where_no_block_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RH_API_KEY", KEY)
     monkeypatch.setenv("RH_BASE_URL", "https://www.runninghub.ai")
-    monkeypatch.setenv("RH_OUT", str(tmp_path))
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path))
     block = await load_credentials()
     assert (block.api_key.get_secret_value(), block.base_url) == (KEY, "https://www.runninghub.ai")
     store = await load_storage()
@@ -32,8 +32,8 @@ async def test_the_environment_is_used_where_no_block_is_named(monkeypatch: pyte
 
 
 async def test_options_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RH_OUT", "memory://out")
-    monkeypatch.setenv("RH_OUT_OPTIONS", '{"skip_instance_cache": true}')
+    monkeypatch.setenv("RH_STORAGE_URL", "memory://out")
+    monkeypatch.setenv("RH_STORAGE_OPTIONS", '{"skip_instance_cache": true}')
     assert (await load_storage()).protocol == "memory"
 
 

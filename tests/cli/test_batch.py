@@ -82,8 +82,8 @@ def test_outputs_that_would_be_gone_with_the_command_are_refused(
     with pytest.raises(InputError, match="gone with the command"):
         check_call("run film", {"prompt": "a lighthouse", "out": out}, needs=("prompt",))
     check_batch(str(tmp_path), ["z-image/turbo"], out="memory")
-    monkeypatch.setenv("RH_OUT", out)
-    with pytest.raises(InputError, match=r"RH_OUT=.*gone with the command"):
+    monkeypatch.setenv("RH_STORAGE_URL", out)
+    with pytest.raises(InputError, match=r"RH_STORAGE_URL=.*gone with the command"):
         check_batch(str(tmp_path), ["z-image/turbo"])
     check_batch(str(tmp_path), ["z-image/turbo"], storage="films")
     check_call("run film", {"prompt": "memory://films", "out": "s3://films"}, needs=("prompt",))

@@ -78,7 +78,7 @@ def test_a_film_is_made_listed_and_added_up(rh: Emulator, env: dict[str, str], t
     assert "rh_prefect.resume(" in runs
     key = re.findall(rf"{run}/([0-9a-f]+)", listed)[0]
     assert '"outcome":"ticket"' in call("jobs", "show", f"{run}/{key}", env=env).stdout
-    spent = call("spend", env={**env, "RH_OUT": str(tmp_path / "films")}).stdout
+    spent = call("spend", env={**env, "RH_STORAGE_URL": str(tmp_path / "films")}).stdout
     assert f"{sum(one.charged for one in rh.books.paid)} CNY" in spent
     assert rh.key not in done.stdout + done.stderr + listed + spent
 
@@ -225,7 +225,7 @@ def test_a_run_goes_on_where_nobody_reads_on(rh: Emulator, env: dict[str, str]) 
         finally:
             process.kill()
     assert (process.returncode, said) == (0, "")
-    assert list(Path(env["RH_OUT"]).rglob("*.mp4"))
+    assert list(Path(env["RH_STORAGE_URL"]).rglob("*.mp4"))
 
 
 def _photo(env: dict[str, str]) -> str:
@@ -240,7 +240,7 @@ def test_doctor_says_what_is_well_and_what_is_not(env: dict[str, str], tmp_path:
     assert well.returncode == 0, well.stdout
     assert well.stdout.count("✓") == 6
     (tmp_path / "file").touch()
-    broken = {**env, "RH_API_KEY": "0" * 32, "RH_OUT": str(tmp_path / "file" / "out")}
+    broken = {**env, "RH_API_KEY": "0" * 32, "RH_STORAGE_URL": str(tmp_path / "file" / "out")}
     ill = call("doctor", env=broken)
     assert ill.returncode == 1
     assert "✗ key and site" in ill.stdout

@@ -134,7 +134,7 @@ def _nothing_more_is_submitted(stage: FilmRun, *, attempt: int) -> None:
 
 async def _ask(prompt: str, scope: Scope) -> None:
     settings = get_settings()
-    key, store = settings.api_key, MediaStore(settings.out)
+    key, store = settings.api_key, MediaStore(settings.storage_url)
     assert key is not None
 
     async def run() -> None:

@@ -50,8 +50,8 @@ async def test_failed_jobs_do_not_keep_the_others_from_home(
     run = await runs.begin(flows.many, prompts=["bad 1", "a gull", "bad 2", "a lighthouse", "bad 3", "a harbour"])
     with pytest.raises(JobFailed):
         await rerun(flows.many, run)
-    # The files belong where the run has its others, whatever RH_OUT says by now.
-    monkeypatch.setenv("RH_OUT", str(tmp_path / "elsewhere"))
+    # The files belong where the run has its others, whatever RH_STORAGE_URL says by now.
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "elsewhere"))
     with pytest.raises(SystemExit) as caught:
         await runs.command("jobs", "collect", run)
     assert caught.value.code == 1

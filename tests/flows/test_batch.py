@@ -641,11 +641,11 @@ async def test_a_batch_never_takes_its_own_outputs_for_rows(
 ) -> None:
     for name in "ab":
         samples.png(folder / f"{name}.png")
-    monkeypatch.setenv("RH_OUT", str(folder / "out"))
+    monkeypatch.setenv("RH_STORAGE_URL", str(folder / "out"))
     for _ in range(2):
         account = await run(str(folder / "**" / "*.png"), model=ENLARGER)
         assert (account.done, account.total, len(rh.books.paid)) == (2, 2, 2)
-    monkeypatch.setenv("RH_OUT", str(folder))
+    monkeypatch.setenv("RH_STORAGE_URL", str(folder))
     for _ in range(2):
         assert (await run(str(folder / "*.png"), model=ENLARGER)).is_complete
         assert len(rh.books.paid) == 4, "what a run writes is two folders further down"

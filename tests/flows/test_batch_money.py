@@ -212,7 +212,7 @@ async def test_a_later_run_s_cancellation_ends_an_earlier_one_that_lives(slow: E
 async def test_a_place_that_cannot_be_written_is_said_before_anything_is_begun(
     rh: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RH_OUT", "/dev/null/films")
+    monkeypatch.setenv("RH_STORAGE_URL", "/dev/null/films")
     with pytest.raises(StoreError, match=r"paid for nothing\..*/dev/null/films.*What to do: choose a folder"):
         await run(prompts("a lighthouse"))
     assert not rh.books.requests

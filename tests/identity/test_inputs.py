@@ -91,7 +91,7 @@ def test_an_object_that_is_overwritten(world: World, tmp_path: Path, s3: S3Serve
         _contents(stage, f"{out}/photo.png", s3.options)
 
     def env(stage: Stage) -> dict[str, str]:
-        return {"RH_OUT": out, "RH_OUT_OPTIONS": json.dumps(s3.options)}
+        return {"RH_STORAGE_URL": out, "RH_STORAGE_OPTIONS": json.dumps(s3.options)}
 
     shape = Shape("an overwritten object", "overwritten.py", 4, change=place, env=env)
     world.run(shape, form, tmp_path).check(shape)

@@ -87,7 +87,7 @@ def test_a_full_disk(world: World, tmp_path: Path, full_disk: Path, form: Form) 
         breaks=TWICE,
         change=empty,
         may_fail=(1,),
-        env=lambda _: {"RH_OUT": str(full_disk / "out")},
+        env=lambda _: {"RH_STORAGE_URL": str(full_disk / "out")},
     )
     world.run(shape, form, tmp_path).check(shape)
 

@@ -27,7 +27,7 @@ UNKNOWN = "2031112223334445057"
 def paid_elsewhere(monkeypatch: pytest.MonkeyPatch, folder: Path, block: RunningHubModel | RunningHubWorkflow) -> str:
     """Starts a task with a journal and a storage that are lost afterwards."""
     with monkeypatch.context() as patch:
-        patch.setenv("RH_OUT", str(folder / "lost" / "out"))
+        patch.setenv("RH_STORAGE_URL", str(folder / "lost" / "out"))
         patch.setenv("RH_STATE_DIR", str(folder / "lost" / "state"))
         return block.trigger(scope="lost").task_id
 
@@ -105,7 +105,7 @@ async def test_a_task_that_is_still_called_running_after_its_cancellation_is_not
     async with WireServer(always=play) as wire:
         monkeypatch.setenv("RH_BASE_URL", wire.url)
         monkeypatch.setenv("RH_API_KEY", "canary0123456789abcdef0123456789")
-        monkeypatch.setenv("RH_OUT", str(tmp_path))
+        monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path))
         monkeypatch.setenv("RH_STATE_DIR", str(tmp_path))
         run = await RunningHubJobRun.aattach(UNKNOWN)
         waiting = asyncio.create_task(run.await_for_completion())

@@ -151,7 +151,7 @@ def test_a_large_download_is_taken_up_where_it_stopped(open_stage: Open, tmp_pat
 def test_between_a_published_file_and_its_manifest(open_stage: Open, s3: S3Server) -> None:
     with Proxy(s3.endpoint) as s3_proxy:
         options = {**s3.options, "endpoint_url": s3_proxy.url}
-        stage = open_stage(env={"RH_OUT": s3.url("films"), "RH_OUT_OPTIONS": json.dumps(options)})
+        stage = open_stage(env={"RH_STORAGE_URL": s3.url("films"), "RH_STORAGE_OPTIONS": json.dumps(options)})
         held = s3_proxy.hold("^PUT .*/manifests/(?!pending/)", number=6)
         child = stage.begin()
         stage.until_held(held, child)

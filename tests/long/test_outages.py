@@ -294,7 +294,7 @@ def fill_up(child: FlowProcess) -> None:
 
 def holds(stage: FilmRun, told: list[Mapping[str, Any]], *, is_over: bool = False) -> None:
     said = [Told(one["type"], one["message"], one["job"]) for one in told]
-    place, state = Place(stage.env["RH_OUT"]), Path(stage.env["RH_STATE_DIR"])
+    place, state = Place(stage.env["RH_STORAGE_URL"]), Path(stage.env["RH_STATE_DIR"])
     looking = gather(stage.rh, journals=[FlowRunJournal(stage.run)], place=place, told=said, folder=state)
     assert not broken(asyncio.run(looking), secrets=[stage.rh.key], is_over=is_over)
     assert len(stage.rh.books.paid) == 1
@@ -323,7 +323,7 @@ def test_a_disk_that_is_full_before_the_end_of_a_download(stage: FilmRun) -> Non
 
 
 def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: Open, other_disk: Path) -> None:
-    stage = open_stage(RH_OUT=str(other_disk))
+    stage = open_stage(RH_STORAGE_URL=str(other_disk))
     stage.rh.faults.add(Fault("query", number=1, kind="hold", seconds=60))
     child = stage.begin(PATIENT, {"retries": 0})
     assert stage.rh.gate.wait_held(seconds=60)
@@ -340,7 +340,7 @@ def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: Open, other
     assert stage.rh.books.served(stage.rh.books.paid[0].task_id) == 3 * LARGE
 
 
-@pytest.mark.parametrize("folder", ["RH_OUT", "RH_STATE_DIR"])
+@pytest.mark.parametrize("folder", ["RH_STORAGE_URL", "RH_STATE_DIR"])
 def test_a_folder_that_becomes_read_only(stage: FilmRun, folder: str) -> None:
     stage.rh.faults.add(Fault("query", number=1, kind="hold", seconds=60))
     child = stage.begin(PATIENT, {"retries": 0})

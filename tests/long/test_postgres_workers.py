@@ -149,7 +149,7 @@ async def run_again(run: UUID) -> None:
 
 
 def all_is_home(place: Workplace, rh: Emulator) -> None:
-    store = MediaStore(place.env["RH_OUT"])
+    store = MediaStore(place.env["RH_STORAGE_URL"])
     names = [name for name in store.list("batches") if name.endswith("account.json")]
     items: list[dict[str, Any]] = [item for name in names for item in json.loads(store.read_bytes(name))["items"]]
     assert len(names) == 2
@@ -165,5 +165,7 @@ async def problems(place: Workplace, rh: Emulator, runs: list[UUID], database: b
     words = {"the database": database.decode(), **{log.name: log.read_text(errors="replace") for log in logs}}
     journals = [FlowRunJournal(run) for run in runs]
     state = Path(place.env["RH_STATE_DIR"])
-    found = await invariants.gather(rh, journals=journals, place=Place(place.env["RH_OUT"]), words=words, folder=state)
+    found = await invariants.gather(
+        rh, journals=journals, place=Place(place.env["RH_STORAGE_URL"]), words=words, folder=state
+    )
     return invariants.broken(found, secrets=[rh.key], is_over=True)

@@ -70,7 +70,7 @@ async def settled(journal: FolderJournal, state: str) -> list[JobView]:
 
 def spent(folder: Path, *options: str) -> dict[str, tuple[int, str]]:
     """The last lines of `spend`: the number of tasks and the sum, by unit."""
-    env = {**os.environ, "RH_JOURNAL": str(folder / "journal"), "RH_OUT": str(folder / "out")}
+    env = {**os.environ, "RH_JOURNAL": str(folder / "journal"), "RH_STORAGE_URL": str(folder / "out")}
     env |= {"RH_STATE_DIR": str(folder / "state"), "PREFECT_HOME": str(folder / "prefect")}
     env.pop("PREFECT_API_URL", None)
     command = [sys.executable, "-m", "rh_prefect.cli", "spend", *options]

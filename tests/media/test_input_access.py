@@ -221,7 +221,7 @@ def test_a_message_tells_no_secret_of_what_it_refuses() -> None:
 def test_the_setting_restricts_inputs_everywhere(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """B9: RH_RESTRICT_INPUTS and RH_INPUT_ROOTS are asked for each file that is read."""
     monkeypatch.setenv("RH_RESTRICT_INPUTS", "1")
-    monkeypatch.setenv("RH_OUT", str(tmp_path / "out"))
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
     with pytest.raises(MediaError, match="RH_INPUT_ROOTS"):
         fetch(str(folder / "a.png"), tmp_path / "copy")
     monkeypatch.setenv("RH_INPUT_ROOTS", f"{folder}, s3://bucket")

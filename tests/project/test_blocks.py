@@ -35,7 +35,7 @@ def run(name: str, server: PrefectServer, *arguments: str, **env: str) -> subpro
 
 async def test_dev_saves_the_blocks_and_saves_them_again(prefect_server: PrefectServer, tmp_path: Path) -> None:
     for folder in ("first", "second"):
-        done = run("dev", prefect_server, **DESK, RH_OUT=str(tmp_path / folder))
+        done = run("dev", prefect_server, **DESK, RH_STORAGE_URL=str(tmp_path / folder))
         assert done.returncode == 0, done.stderr
         credentials = await RunningHubCredentials.aload("runninghub")
         storage = await MediaStorage.aload("media")
@@ -44,7 +44,7 @@ async def test_dev_saves_the_blocks_and_saves_them_again(prefect_server: Prefect
 
 
 async def test_dev_saves_a_relative_folder_as_a_whole_path(prefect_server: PrefectServer) -> None:
-    assert run("dev", prefect_server, **DESK, RH_OUT="rh-output").returncode == 0
+    assert run("dev", prefect_server, **DESK, RH_STORAGE_URL="rh-output").returncode == 0
     assert (await MediaStorage.aload("media")).url == str(ROOT / "rh-output")
 
 
@@ -63,18 +63,18 @@ def test_dev_refuses_what_is_no_emulator(prefect_server: PrefectServer, env: dic
 
 
 async def test_production_saves_the_account_and_the_bucket(prefect_server: PrefectServer, s3: S3Server) -> None:
-    env = {"RH_API_KEY": KEY, "RH_OUT": s3.url("films"), "RH_OUT_OPTIONS": json.dumps(s3.options)}
+    env = {"RH_API_KEY": KEY, "RH_STORAGE_URL": s3.url("films"), "RH_STORAGE_OPTIONS": json.dumps(s3.options)}
     for _ in range(2):
         done = run("production", prefect_server, **env)
         assert done.returncode == 0, done.stderr
         assert not any(secret in done.stdout + done.stderr for secret in s3.secrets)
     credentials, storage = await RunningHubCredentials.aload("runninghub"), await MediaStorage.aload("media")
-    assert (credentials.base_url, storage.url) == ("https://www.runninghub.cn", env["RH_OUT"])
+    assert (credentials.base_url, storage.url) == ("https://www.runninghub.cn", env["RH_STORAGE_URL"])
     storage.get_store().check()
 
 
 async def test_production_puts_accounts_into_a_pool(prefect_server: PrefectServer, s3: S3Server) -> None:
-    env = {"RH_OUT": s3.url("films"), "RH_OUT_OPTIONS": json.dumps(s3.options)}
+    env = {"RH_STORAGE_URL": s3.url("films"), "RH_STORAGE_OPTIONS": json.dumps(s3.options)}
     keys = {"studio": KEY, "spare": KEY[::-1]}
     for name in ("studio", "spare", "studio"):
         done = run("production", prefect_server, name, RH_API_KEY=keys[name], **env)
@@ -89,11 +89,11 @@ def test_production_says_all_that_is_missing(prefect_server: PrefectServer) -> N
     done = run("production", prefect_server)
     assert done.returncode == 1
     assert "RH_API_KEY is missing" in done.stderr
-    assert "RH_OUT is 'rh-output'" in done.stderr
+    assert "RH_STORAGE_URL is 'rh-output'" in done.stderr
 
 
 def test_production_refuses_a_bucket_that_takes_nothing(prefect_server: PrefectServer, s3: S3Server) -> None:
-    env = {"RH_API_KEY": KEY, "RH_OUT": s3.url(), "RH_OUT_OPTIONS": json.dumps(s3.reader_options)}
+    env = {"RH_API_KEY": KEY, "RH_STORAGE_URL": s3.url(), "RH_STORAGE_OPTIONS": json.dumps(s3.reader_options)}
     done = run("production", prefect_server, **env)
     assert done.returncode == 1
     assert "nothing was saved" in done.stderr

@@ -112,7 +112,7 @@ def worker_env(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathF
     """The environment of all that the tests below start; files and state go into folders of their own."""
     return {
         **prefect_server.env,
-        "RH_OUT": str(tmp_path_factory.mktemp("out")),
+        "RH_STORAGE_URL": str(tmp_path_factory.mktemp("out")),
         "RH_STATE_DIR": str(tmp_path_factory.mktemp("state")),
         "RH_POLL_SECONDS": "0.1",
         "PREFECT_WORKER_QUERY_SECONDS": "0.5",
@@ -228,7 +228,7 @@ async def test_a_worker_runs_it(
         state = (await look(flow_run_id)).state
         assert state is not None and state.is_completed(), state
         assert len(emulator.books.paid) == 5, "picture, motion, enlargement, speech, music"
-    run_folder = Path(worker_env["RH_OUT"]) / deployment.partition("/")[0] / flow_run_id.hex[-12:]
+    run_folder = Path(worker_env["RH_STORAGE_URL"]) / deployment.partition("/")[0] / flow_run_id.hex[-12:]
     assert (run_folder / "film.mp4").stat().st_size > 1000
 
 

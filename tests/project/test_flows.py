@@ -28,7 +28,7 @@ def rh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
         for name, value in {
             "RH_BASE_URL": emulator.url,
             "RH_API_KEY": emulator.key,
-            "RH_OUT": str(tmp_path / "out"),
+            "RH_STORAGE_URL": str(tmp_path / "out"),
             "RH_STATE_DIR": str(tmp_path / "state"),
             "RH_POLL_SECONDS": "0.05",
         }.items():

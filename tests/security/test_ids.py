@@ -86,7 +86,7 @@ async def test_a_job_whose_task_id_is_a_path_is_unknown_and_touches_no_file(
         for name, value in {
             "RH_API_KEY": KEY,
             "RH_BASE_URL": wire.url,
-            "RH_OUT": str(tmp_path / "out"),
+            "RH_STORAGE_URL": str(tmp_path / "out"),
             "RH_STATE_DIR": str(tmp_path / "state"),
         }.items():
             monkeypatch.setenv(name, value)

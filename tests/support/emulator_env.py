@@ -29,7 +29,7 @@ def environment(emulator: Emulator, folder: Path) -> dict[str, str]:
     return {
         "RH_API_KEY": emulator.key,
         "RH_BASE_URL": emulator.url,
-        "RH_OUT": str(folder / "out"),
+        "RH_STORAGE_URL": str(folder / "out"),
         "RH_STATE_DIR": str(folder / "state"),
         "RH_POLL_SECONDS": "0.02",
         "RH_GRACE_SECONDS": "1",

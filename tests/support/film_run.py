@@ -207,8 +207,8 @@ def staged(server: PrefectServer, proxy: Proxy, rh: Emulator, folder: Path, **en
     scratch.mkdir(parents=True)
     own = {**environment(rh, folder), "TMPDIR": str(scratch), "PREFECT_API_URL": f"{proxy.url}/api"}
     with flow_processes({**server.env, **own, **env}, folder / "logs") as children:
-        options = json.loads(children.env.get("RH_OUT_OPTIONS", "{}"))
+        options = json.loads(children.env.get("RH_STORAGE_OPTIONS", "{}"))
         try:
-            yield FilmRun(rh, proxy, folder, children, MediaStore(children.env["RH_OUT"], options=options))
+            yield FilmRun(rh, proxy, folder, children, MediaStore(children.env["RH_STORAGE_URL"], options=options))
         finally:
             proxy.drop()

@@ -127,7 +127,7 @@ async def test_a_wrong_key(rh: Emulator, monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def test_a_store_below_a_regular_file(rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("RH_OUT", str(tmp_path / "file" / "out"))
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "file" / "out"))
     with pytest.raises(StoreError, match="file/out"):
         await run(models.ZImageTurbo(prompt="a lighthouse"))
     assert not rh.books.submissions
@@ -213,8 +213,8 @@ async def test_a_reuse_that_is_none(rh: Emulator, out: Path) -> None:
 
 @pytest.mark.s3
 async def test_an_s3_key_that_may_only_read(rh: Emulator, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RH_OUT", s3.url("readonly"))
-    monkeypatch.setenv("RH_OUT_OPTIONS", json.dumps(s3.reader_options))
+    monkeypatch.setenv("RH_STORAGE_URL", s3.url("readonly"))
+    monkeypatch.setenv("RH_STORAGE_OPTIONS", json.dumps(s3.reader_options))
     with pytest.raises(StoreError) as caught:
         await run(models.ZImageTurbo(prompt="a lighthouse"))
     assert not rh.books.submissions
@@ -241,7 +241,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_full_disk(rh: Emulator, full_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RH_OUT", str(full_disk / "out"))
+    monkeypatch.setenv("RH_STORAGE_URL", str(full_disk / "out"))
     with pytest.raises(StoreError, match=r"(?i)space"):
         await run(models.ZImageTurbo(prompt="a lighthouse"))
     assert not rh.books.submissions
@@ -252,7 +252,7 @@ async def test_a_disk_that_fills_up_after_the_payment_loses_nothing(
     rh: Emulator, full_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (full_disk / "ballast").write_bytes(b"0" * (1024 * 1024 - 4096))  # room for a check, not for a picture
-    monkeypatch.setenv("RH_OUT", str(full_disk / "out"))
+    monkeypatch.setenv("RH_STORAGE_URL", str(full_disk / "out"))
     asked = models.ZImageTurbo(prompt="a lighthouse")
     with pytest.raises(StoreError, match=r"(?i)space"):
         await run(asked, key="one")

@@ -38,10 +38,10 @@ async def test_a_file_of_a_bucket_is_uploaded_with_a_block_s_options(
     photo = samples.png(tmp_path / "photo.png")
     uri = s3.url("in/photo.png")
     s3.filesystem().put_file(str(photo), uri)
-    monkeypatch.setenv("RH_OUT", s3.url("out"))
-    monkeypatch.setenv("RH_OUT_OPTIONS", json.dumps(s3.options))
+    monkeypatch.setenv("RH_STORAGE_URL", s3.url("out"))
+    monkeypatch.setenv("RH_STORAGE_OPTIONS", json.dumps(s3.options))
     assert (await as_task(tasks.upload_file, uri)).size == photo.stat().st_size
-    monkeypatch.delenv("RH_OUT_OPTIONS")
+    monkeypatch.delenv("RH_STORAGE_OPTIONS")
     await MediaStorage(url=s3.url("out"), options=s3.options).asave("bucket", overwrite=True)
     assert (await as_task(tasks.upload_file, uri, storage="bucket")).size == photo.stat().st_size
 

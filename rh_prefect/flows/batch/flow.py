@@ -48,7 +48,7 @@ async def batch(
         reuse: Whether identical earlier requests are served from the storage, at no cost.
         wait: How to wait: in the process, or suspended until a receiver of webhooks wakes the run.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_OUT.
+        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
     """
     account = await run_batch(
         rows,

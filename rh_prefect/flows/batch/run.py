@@ -82,7 +82,7 @@ async def batch(
         wait: How to wait: `suspend` suspends the run when every row's job is submitted, so that it holds no worker, and
             goes on when these have ended; once for each step of a chain. See `generate_many`.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
-        storage: Name of a `MediaStorage` block; by default RH_OUT.
+        storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
 
     Returns:
         The sums; every item is in the files that it names.
