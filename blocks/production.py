@@ -1,8 +1,8 @@
 """Saves the blocks `runninghub` and `media` for real work: a paid account and a place on S3 that all workers share.
 
 `RH_API_KEY=... RH_STORAGE_URL=s3://bucket/prefix python blocks/production.py`; RH_BASE_URL chooses the site.
-RH_STORAGE_OPTIONS (JSON, as in `{"key": "...", "secret": "..."}`) goes into the block; without it, workers open the bucket with AWS
-credentials of their own.
+RH_STORAGE_OPTIONS (JSON, as in `{"key": "...", "secret": "..."}`) goes into the block; without it, workers open the
+bucket with AWS credentials of their own.
 
 Several accounts can pay together. Run it once for each, with its key and a name of its own, as in
 `RH_API_KEY=... python blocks/production.py studio`: the account is saved as `studio` and joins the pool

@@ -59,7 +59,7 @@ def _value(value: object) -> object:
         return {str(name): _value(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [_value(one) for one in value]
-    if isinstance(value, Media | os.PathLike) or hasattr(value, "media"):
+    if isinstance(value, Media | os.PathLike) or hasattr(value, "first_output"):
         return FileValue(file=as_media_input(value))
     raise ValueError(f"a value of the type {type(value).__name__} cannot be sent as JSON")
 

@@ -12,13 +12,13 @@ from rh_prefect.custom import FileValue as FileValue
 from rh_prefect.custom import custom as custom
 from rh_prefect.media.media import Media
 
-class HasMedia(Protocol):
+class HasFirstOutput(Protocol):
     """The result of a job, whose first file is meant."""
 
     @property
-    def media(self) -> Media: ...
+    def first_output(self) -> Media: ...
 
-File: TypeAlias = Media | str | PathLike[str] | HasMedia
+File: TypeAlias = Media | str | PathLike[str] | HasFirstOutput
 
 class ModelInput(InputBase):
     """The input of one model; as the type of a flow's parameter, the input of any model."""

@@ -40,13 +40,13 @@ from rh_prefect.custom import FileValue as FileValue
 from rh_prefect.custom import custom as custom
 from rh_prefect.media.media import Media
 
-class HasMedia(Protocol):
+class HasFirstOutput(Protocol):
     """The result of a job, whose first file is meant."""
 
     @property
-    def media(self) -> Media: ...
+    def first_output(self) -> Media: ...
 
-File: TypeAlias = Media | str | PathLike[str] | HasMedia
+File: TypeAlias = Media | str | PathLike[str] | HasFirstOutput
 
 class ModelInput(InputBase):
     """The input of one model; as the type of a flow's parameter, the input of any model."""
@@ -69,8 +69,9 @@ _TASKS_HEAD = '''\
 # fmt: off
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Literal, ParamSpec
+from typing import Any, Literal, ParamSpec, Unpack
 
+from rh_prefect.jobs.options import JobOptions
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.model_task import Endpoint, File
 
@@ -79,6 +80,9 @@ P = ParamSpec("P")
 def _task(fn: Callable[P, Coroutine[Any, Any, Result]]) -> Endpoint[P]: ...
 '''
 _OPTIONS = """\
+    scope: str | None = None,
+    **job_options: Unpack[JobOptions],"""
+_OPTIONS_BESIDE_MORE = """\
     label: str | None = None,
     reuse: Literal["never", "always"] = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
@@ -88,7 +92,10 @@ _OPTIONS = """\
     credentials: str | None = None,
     storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,"""
+    key: str | None = None,
+    **more: Any,"""
+"""Of a model whose parameters are not all known: a function takes only one kind of further keyword arguments."""
+
 _UNCHECKED = "unchecked: Mapping[str, Any] | None = None"
 _PLAIN = {"string": "str", "bool": "bool", "int": "int", "float": "float"}
 
@@ -126,12 +133,12 @@ def _render_task(model: Model) -> str:
         model,
         options={
             "unchecked": "Parameters that are sent as they are, by name.",
-            "label": "This and what follows is as in `generate`.",
+            "label" if model.incomplete else "scope": "This and what follows is as in `generate`.",
         },
     )
     lines = ["@_task", f"async def {model.snake_name}(", "    *,"]
     lines += [f"    {_argument(param)}," for param in model.params]
-    lines += [f"    {_UNCHECKED},", _OPTIONS, *(["    **more: Any,"] if model.incomplete else []), ") -> Result:"]
+    lines += [f"    {_UNCHECKED},", _OPTIONS_BESIDE_MORE if model.incomplete else _OPTIONS, ") -> Result:"]
     return "\n".join([*lines, textwrap.indent(f'"""{doc}\n"""', "    "), ""])
 
 

@@ -265,7 +265,7 @@ def _holds_file(value: object) -> bool:
         return value.keys() == {"file"} or any(map(_holds_file, value.values()))
     if isinstance(value, list | tuple):
         return any(map(_holds_file, value))
-    return isinstance(value, os.PathLike) or hasattr(value, "media") or hasattr(value, "sha256")
+    return isinstance(value, os.PathLike) or hasattr(value, "first_output") or hasattr(value, "sha256")
 
 
 def _take(checked: Checked, param: Param, value: object, as_media: Callable[[object], object]) -> str:

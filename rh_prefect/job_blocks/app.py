@@ -27,7 +27,7 @@ class RunningHubApp(RunningHubGraphJob):
         app = RunningHubApp.load("BLOCK_NAME")
         run = app.trigger(nodes={"10.image": "photo.jpg"}, scope="portraits")
         print(run.task_id)
-        print(run.fetch_result().media.uri)
+        print(run.fetch_result().first_output.uri)
         ```
     """
 

@@ -34,7 +34,7 @@ class RunningHubModel(RunningHubJob):
         model = RunningHubModel.load("BLOCK_NAME")
         run = model.trigger(params={"prompt": "a harbour at night"}, scope="harbours")
         print(run.task_id)
-        print(run.fetch_result().media.uri)
+        print(run.fetch_result().first_output.uri)
         ```
     """
 

@@ -33,7 +33,7 @@ class RunningHubWorkflow(RunningHubGraphJob):
         workflow = RunningHubWorkflow.load("BLOCK_NAME")
         run = workflow.trigger(nodes={"6.text": "a harbour at night"}, scope="harbours")
         print(run.task_id)
-        print(run.fetch_result().media.uri)
+        print(run.fetch_result().first_output.uri)
         ```
     """
 

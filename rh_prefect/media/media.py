@@ -24,7 +24,7 @@ class Media(BaseModel):
     A result's outputs are values of this class, and each may be given wherever a call takes media:
 
         picture = await generate(models.ZImageTurboLora(prompt="a lighthouse"))
-        await generate(models.KlingV26ProImageToVideo(image_url=picture.media, prompt="waves", duration="5"))
+        await generate(models.KlingV26ProImageToVideo(image_url=picture.first_output, prompt="waves", duration="5"))
 
     Attributes:
         uri: Where it is: a path or an fsspec URI, without credentials.
@@ -71,7 +71,7 @@ def as_media_input(value: object) -> Media | str:
 
     Args:
         value: A `Media`, a path, an fsspec URI or http(s) URL, the JSON form of a `Media`, or anything whose attribute
-            `media` is a `Media`, such as the result of another job.
+            `first_output` is a `Media`, such as the result of another job.
 
     Returns:
         The `Media`, or the path or URI as it was given.
@@ -85,7 +85,7 @@ def as_media_input(value: object) -> Media | str:
         return _as_text(value)
     if isinstance(value, Mapping):
         return _whole(_from_json(value))
-    media = getattr(value, "media", None)
+    media = getattr(value, "first_output", None)
     if isinstance(media, Media):
         return _whole(media)
     _refuse_unfinished(value)

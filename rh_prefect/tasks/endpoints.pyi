@@ -4,8 +4,9 @@
 # fmt: off
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Literal, ParamSpec
+from typing import Any, Literal, ParamSpec, Unpack
 
+from rh_prefect.jobs.options import JobOptions
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.model_task import Endpoint, File
 
@@ -23,16 +24,8 @@ async def alibaba_wan_2_6_image_to_video(
     duration: Literal["5", "10", "15"] = "5",
     shot_type: Literal["single", "multi"] = "single",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with alibaba/wan-2.6/image-to-video.
 
@@ -47,7 +40,7 @@ async def alibaba_wan_2_6_image_to_video(
         duration: One of the choices.
         shot_type: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -59,16 +52,8 @@ async def alibaba_wan_2_6_text_to_video(
     resolution: Literal["1280*720", "720*1280", "1920*1080", "1080*1920"] = "1080*1920",
     shot_type: Literal["single", "multi"] = "single",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with alibaba/wan-2.6/text-to-video.
 
@@ -82,7 +67,7 @@ async def alibaba_wan_2_6_text_to_video(
         resolution: One of the choices.
         shot_type: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -122,16 +107,8 @@ async def bytedance_dreamactor_v2(
     image_url: File,
     video_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with bytedance/dreamactor-v2.
 
@@ -142,7 +119,7 @@ async def bytedance_dreamactor_v2(
         image_url: 480x480 to 1920x1080 px; JPG, JPEG, PNG; up to 5 MB.
         video_url: Up to 30 s, 200x200 to 2048x1440 px; MP4, MOV, WEBM; up to 100 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -157,16 +134,8 @@ async def bytedance_jimeng_4_6_image_to_image(
     min_ratio: float = 0.333333,
     max_ratio: float = 3.0,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with bytedance/jimeng-4.6/image-to-image.
 
@@ -183,7 +152,7 @@ async def bytedance_jimeng_4_6_image_to_image(
         min_ratio: 0.0625 to 15.9999.
         max_ratio: 0.0626 to 16.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -197,16 +166,8 @@ async def bytedance_jimeng_4_6_text_to_image(
     min_ratio: float = 0.333333,
     max_ratio: float = 3.0,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with bytedance/jimeng-4.6/text-to-image.
 
@@ -222,7 +183,7 @@ async def bytedance_jimeng_4_6_text_to_image(
         min_ratio: 0.06 to 16.
         max_ratio: 0.06 to 16.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -233,16 +194,8 @@ async def cinematic_video_generator(
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4"] = "16:9",
     duration: Literal["5", "10", "15"] = "5",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with cinematic-video-generator.
 
@@ -256,7 +209,7 @@ async def cinematic_video_generator(
         aspect_ratio: One of the choices.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -269,16 +222,8 @@ async def dola_seedream_5_0_pro_image_to_image(
     resolution: Literal["1k", "2k"] = "2k",
     output_format: Literal["jpeg", "png"] = "jpeg",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with Dola-Seedream-5.0-pro/image-to-image.
 
@@ -294,7 +239,7 @@ async def dola_seedream_5_0_pro_image_to_image(
         resolution: One of the choices.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -306,16 +251,8 @@ async def dola_seedream_5_0_pro_text_to_image(
     resolution: Literal["1k", "2k"] = "2k",
     output_format: Literal["jpeg", "png"] = "jpeg",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with Dola-Seedream-5.0-pro/text-to-image.
 
@@ -330,7 +267,7 @@ async def dola_seedream_5_0_pro_text_to_image(
         resolution: One of the choices.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -346,16 +283,8 @@ async def doubao_seed_audio_1_0(
     loudness_rate: int = 0,
     pitch_rate: int = 0,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with doubao-seed-audio-1.0.
 
@@ -373,7 +302,7 @@ async def doubao_seed_audio_1_0(
         loudness_rate: A whole number.
         pitch_rate: A whole number.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -407,16 +336,8 @@ async def doubao_seed_icl_2_0(
     aigc_metadata_content_propagator: str | None = None,
     aigc_metadata_propagate_id: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with doubao-seed-icl-2.0.
 
@@ -452,7 +373,7 @@ async def doubao_seed_icl_2_0(
         aigc_metadata_content_propagator: Up to 128 characters.
         aigc_metadata_propagate_id: Up to 128 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -475,16 +396,8 @@ async def doubao_seed_tts_2_0(
     explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None = None,
     explicit_dialect: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with doubao-seed-tts-2.0.
 
@@ -509,7 +422,7 @@ async def doubao_seed_tts_2_0(
         explicit_language: One of the choices.
         explicit_dialect: Text.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -549,16 +462,8 @@ async def f_2_dev_edit(
     custom_hight: int = 1024,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-2-dev/edit.
 
@@ -574,7 +479,7 @@ async def f_2_dev_edit(
         custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -589,16 +494,8 @@ async def f_2_dev_edit_lora(
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-2-dev/edit-lora.
 
@@ -616,7 +513,7 @@ async def f_2_dev_edit_lora(
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -628,16 +525,8 @@ async def f_2_dev_text_to_image(
     custom_hight: int = 1024,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-2-dev/text-to-image.
 
@@ -652,7 +541,7 @@ async def f_2_dev_text_to_image(
         custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -666,16 +555,8 @@ async def f_2_dev_text_to_image_lora(
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-2-dev/text-to-image-lora.
 
@@ -692,7 +573,7 @@ async def f_2_dev_text_to_image_lora(
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -703,16 +584,8 @@ async def f_2_klein_4b_edit(
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-2-klein-4b/edit.
 
@@ -726,7 +599,7 @@ async def f_2_klein_4b_edit(
         aspect_ratio: One of the choices.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -739,16 +612,8 @@ async def f_2_klein_4b_edit_lora(
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-2-klein-4b/edit-lora.
 
@@ -764,7 +629,7 @@ async def f_2_klein_4b_edit_lora(
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -776,16 +641,8 @@ async def f_2_klein_4b_text_to_image(
     custom_hight: int = 1024,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-2-klein-4b/text-to-image.
 
@@ -800,7 +657,7 @@ async def f_2_klein_4b_text_to_image(
         custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -811,16 +668,8 @@ async def f_2_klein_4b_text_to_image_lora(
     lora: str | None = None,
     lora_strength: float = 0,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-2-klein-4b/text-to-image-lora.
 
@@ -834,7 +683,7 @@ async def f_2_klein_4b_text_to_image_lora(
         lora: LoRA file name known to RunningHub.
         lora_strength: In steps of 0.01; -100 to 100.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -847,16 +696,8 @@ async def f_2_klein_9b_edit(
     custom_hight: int = 1024,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-2-klein-9b/edit.
 
@@ -872,7 +713,7 @@ async def f_2_klein_9b_edit(
         custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -884,16 +725,8 @@ async def f_2_klein_9b_text_to_image(
     custom_hight: int = 1024,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-2-klein-9b/text-to-image.
 
@@ -908,7 +741,7 @@ async def f_2_klein_9b_text_to_image(
         custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -922,16 +755,8 @@ async def f_2_klein_9b_text_to_image_lora(
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-2-klein-9b/text-to-image-lora.
 
@@ -948,7 +773,7 @@ async def f_2_klein_9b_text_to_image_lora(
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -958,16 +783,8 @@ async def f_dev(
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-dev.
 
@@ -980,7 +797,7 @@ async def f_dev(
         aspect_ratio: One of the choices.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -992,16 +809,8 @@ async def f_dev_lora(
     lora_strength: float = 1,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-dev-lora.
 
@@ -1016,7 +825,7 @@ async def f_dev_lora(
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1031,16 +840,8 @@ async def f_kontext_dev_lora(
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-kontext-dev-lora.
 
@@ -1058,7 +859,7 @@ async def f_kontext_dev_lora(
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1070,16 +871,8 @@ async def f_krea_dev_lora(
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with f-krea-dev-lora.
 
@@ -1094,7 +887,7 @@ async def f_krea_dev_lora(
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1104,16 +897,8 @@ async def flux_3_video_draft_enhance(
     resolution: Literal["hd", "fhd"] = "fhd",
     safety_tolerance: int = 2,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with flux-3-video/draft-enhance.
 
@@ -1126,7 +911,7 @@ async def flux_3_video_draft_enhance(
         resolution: One of the choices.
         safety_tolerance: 0 to 4.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1141,16 +926,8 @@ async def flux_3_video_image_to_video(
     generate_audio: bool = True,
     safety_tolerance: int = 2,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with flux-3-video/image-to-video.
 
@@ -1168,7 +945,7 @@ async def flux_3_video_image_to_video(
         generate_audio: Whether to do so.
         safety_tolerance: 0 strictest, 4 widest; 0 to 4.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1182,16 +959,8 @@ async def flux_3_video_text_to_video(
     generate_audio: bool = True,
     safety_tolerance: int = 2,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with flux-3-video/text-to-video.
 
@@ -1208,7 +977,7 @@ async def flux_3_video_text_to_video(
         generate_audio: Whether to do so.
         safety_tolerance: 0 strictest, 4 widest; 0 to 4.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1223,16 +992,8 @@ async def flux_3_video_video_continuation(
     generate_audio: bool = True,
     safety_tolerance: int = 2,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with flux-3-video/video-continuation.
 
@@ -1250,7 +1011,7 @@ async def flux_3_video_video_continuation(
         generate_audio: Whether to do so.
         safety_tolerance: 0 strictest, 4 widest; 0 to 4.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1263,16 +1024,8 @@ async def gemini_omni_1_1_flash_image_to_video_stable(
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with gemini-omni-1.1-flash/image-to-video/stable.
 
@@ -1288,7 +1041,7 @@ async def gemini_omni_1_1_flash_image_to_video_stable(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1301,16 +1054,8 @@ async def gemini_omni_1_1_flash_reference_to_video_stable(
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with gemini-omni-1.1-flash/reference-to-video/stable.
 
@@ -1326,7 +1071,7 @@ async def gemini_omni_1_1_flash_reference_to_video_stable(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1337,16 +1082,8 @@ async def gemini_omni_1_1_flash_text_to_video_stable(
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with gemini-omni-1.1-flash/text-to-video/stable.
 
@@ -1360,7 +1097,7 @@ async def gemini_omni_1_1_flash_text_to_video_stable(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1370,16 +1107,8 @@ async def gemini_omni_1_1_flash_video_edit(
     prompt: str,
     resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with gemini-omni-1.1-flash/video-edit.
 
@@ -1391,7 +1120,7 @@ async def gemini_omni_1_1_flash_video_edit(
         prompt: Up to 2048 characters.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1403,16 +1132,8 @@ async def gemini_omni_flash_image_to_video_channel_low_price(
     resolution: Literal["720p", "1080p", "4k"] = "720p",
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with gemini-omni-flash/image-to-video/channel-low-price.
 
@@ -1427,7 +1148,7 @@ async def gemini_omni_flash_image_to_video_channel_low_price(
         resolution: One of the choices.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1438,16 +1159,8 @@ async def gemini_omni_flash_text_to_video_channel_low_price(
     resolution: Literal["720p", "1080p", "4k"] = "720p",
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with gemini-omni-flash/text-to-video/channel-low-price.
 
@@ -1461,7 +1174,7 @@ async def gemini_omni_flash_text_to_video_channel_low_price(
         resolution: One of the choices.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1473,16 +1186,8 @@ async def gemini_omni_flash_video_edit_channel_low_price(
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     video_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with gemini-omni-flash/video-edit/channel-low-price.
 
@@ -1497,7 +1202,7 @@ async def gemini_omni_flash_video_edit_channel_low_price(
         aspect_ratio: One of the choices.
         video_url: Up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1509,16 +1214,8 @@ async def google_veo3_1_fast_image_to_video_channel_low_price(
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-fast/image-to-video-channel-low-price.
 
@@ -1533,7 +1230,7 @@ async def google_veo3_1_fast_image_to_video_channel_low_price(
         duration: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1549,16 +1246,8 @@ async def google_veo3_1_fast_image_to_video_official_stable(
     duration: Literal["4", "6", "8"] = "8",
     generate_audio: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-fast/image-to-video-official-stable.
 
@@ -1577,7 +1266,7 @@ async def google_veo3_1_fast_image_to_video_official_stable(
         duration: One of the choices.
         generate_audio: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1591,16 +1280,8 @@ async def google_veo3_1_fast_reference_to_video_official_stable(
     negative_prompt: str | None = None,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-fast/reference-to-video-official-stable.
 
@@ -1617,7 +1298,7 @@ async def google_veo3_1_fast_reference_to_video_official_stable(
         negative_prompt: Up to 2048 characters.
         seed: 0 or more.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1630,16 +1311,8 @@ async def google_veo3_1_fast_start_end_to_video_channel_low_price(
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-fast/start-end-to-video-channel-low-price.
 
@@ -1655,7 +1328,7 @@ async def google_veo3_1_fast_start_end_to_video_channel_low_price(
         duration: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1666,16 +1339,8 @@ async def google_veo3_1_fast_text_to_video_channel_low_price(
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-fast/text-to-video-channel-low-price.
 
@@ -1689,7 +1354,7 @@ async def google_veo3_1_fast_text_to_video_channel_low_price(
         duration: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1703,16 +1368,8 @@ async def google_veo3_1_fast_text_to_video_official_stable(
     negative_prompt: str | None = None,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-fast/text-to-video-official-stable.
 
@@ -1729,7 +1386,7 @@ async def google_veo3_1_fast_text_to_video_official_stable(
         negative_prompt: Text.
         seed: A whole number.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1741,16 +1398,8 @@ async def google_veo3_1_fast_video_extend_official_stable(
     negative_prompt: str | None = None,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-fast/video-extend-official-stable.
 
@@ -1765,7 +1414,7 @@ async def google_veo3_1_fast_video_extend_official_stable(
         negative_prompt: Text.
         seed: A whole number.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1777,16 +1426,8 @@ async def google_veo3_1_lite_image_to_video_channel_low_price(
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "4k"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-lite/image-to-video-channel-low-price.
 
@@ -1801,7 +1442,7 @@ async def google_veo3_1_lite_image_to_video_channel_low_price(
         duration: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1815,16 +1456,8 @@ async def google_veo3_1_lite_image_to_video_official_stable(
     resolution: Literal["720p", "1080p"] = "720p",
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-lite/image-to-video-official-stable.
 
@@ -1841,7 +1474,7 @@ async def google_veo3_1_lite_image_to_video_official_stable(
         resolution: One of the choices.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1855,16 +1488,8 @@ async def google_veo3_1_lite_start_end_to_video_official_stable(
     negative_prompt: str | None = None,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-lite/start-end-to-video-official-stable.
 
@@ -1881,7 +1506,7 @@ async def google_veo3_1_lite_start_end_to_video_official_stable(
         negative_prompt: Up to 20000 characters.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1892,16 +1517,8 @@ async def google_veo3_1_lite_text_to_video_channel_low_price(
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-lite/text-to-video-channel-low-price.
 
@@ -1915,7 +1532,7 @@ async def google_veo3_1_lite_text_to_video_channel_low_price(
         duration: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1928,16 +1545,8 @@ async def google_veo3_1_lite_text_to_video_official_stable(
     duration: Literal["4", "6", "8"] = "6",
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-lite/text-to-video-official-stable.
 
@@ -1953,7 +1562,7 @@ async def google_veo3_1_lite_text_to_video_official_stable(
         duration: One of the choices.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -1965,16 +1574,8 @@ async def google_veo3_1_pro_image_to_video_channel_low_price(
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-pro/image-to-video-channel-low-price.
 
@@ -1989,7 +1590,7 @@ async def google_veo3_1_pro_image_to_video_channel_low_price(
         duration: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2005,16 +1606,8 @@ async def google_veo3_1_pro_image_to_video_official_stable(
     duration: Literal["4", "6", "8"] = "8",
     generate_audio: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-pro/image-to-video-official-stable.
 
@@ -2033,7 +1626,7 @@ async def google_veo3_1_pro_image_to_video_official_stable(
         duration: One of the choices.
         generate_audio: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2046,16 +1639,8 @@ async def google_veo3_1_pro_reference_to_video_official_stable(
     resolution: Literal["720p", "1080p", "4k"] = "1080p",
     generate_audio: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-pro/reference-to-video-official-stable.
 
@@ -2071,7 +1656,7 @@ async def google_veo3_1_pro_reference_to_video_official_stable(
         resolution: One of the choices.
         generate_audio: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2084,16 +1669,8 @@ async def google_veo3_1_pro_start_end_to_video_channel_low_price(
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-pro/start-end-to-video-channel-low-price.
 
@@ -2109,7 +1686,7 @@ async def google_veo3_1_pro_start_end_to_video_channel_low_price(
         duration: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2120,16 +1697,8 @@ async def google_veo3_1_pro_text_to_video_channel_low_price(
     duration: Literal["8"] = "8",
     resolution: Literal["720p", "1080p", "4k"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-pro/text-to-video-channel-low-price.
 
@@ -2143,7 +1712,7 @@ async def google_veo3_1_pro_text_to_video_channel_low_price(
         duration: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2157,16 +1726,8 @@ async def google_veo3_1_pro_text_to_video_official_stable(
     negative_prompt: str | None = None,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-pro/text-to-video-official-stable.
 
@@ -2183,7 +1744,7 @@ async def google_veo3_1_pro_text_to_video_official_stable(
         negative_prompt: Text.
         seed: A whole number.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2195,16 +1756,8 @@ async def google_veo3_1_pro_video_extend_official_stable(
     negative_prompt: str | None = None,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with google/veo3.1-pro/video-extend-official-stable.
 
@@ -2219,7 +1772,7 @@ async def google_veo3_1_pro_video_extend_official_stable(
         negative_prompt: Text.
         seed: A whole number.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2229,16 +1782,8 @@ async def gpt_image_1_5_edit_channel_low_price(
     image_urls: File | Sequence[File],
     aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"] = "2:3",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-1.5/edit-channel-low-price.
 
@@ -2252,7 +1797,7 @@ async def gpt_image_1_5_edit_channel_low_price(
         image_urls: One or a list of up to 2; JPG, PNG; up to 10 MB each.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2265,16 +1810,8 @@ async def gpt_image_1_5_image_to_image_official_stable(
     input_fidelity: Literal["low", "high"] | None = None,
     background: Literal["auto", "transparent", "opaque"] = "auto",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-1.5/image-to-image-official-stable.
 
@@ -2290,7 +1827,7 @@ async def gpt_image_1_5_image_to_image_official_stable(
         input_fidelity: One of the choices.
         background: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2299,16 +1836,8 @@ async def gpt_image_1_5_text_to_image_channel_low_price(
     prompt: str,
     aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"] = "2:3",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-1.5/text-to-image-channel-low-price.
 
@@ -2321,7 +1850,7 @@ async def gpt_image_1_5_text_to_image_channel_low_price(
         prompt: Text.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2332,16 +1861,8 @@ async def gpt_image_1_5_text_to_image_official_stable(
     quality: Literal["low", "medium", "high"] = "medium",
     background: Literal["auto", "transparent", "opaque"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-1.5/text-to-image-official-stable.
 
@@ -2355,7 +1876,7 @@ async def gpt_image_1_5_text_to_image_official_stable(
         quality: One of the choices.
         background: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2366,16 +1887,8 @@ async def gpt_image_2_0_edit_channel_low_price(
     aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-2.0/edit-channel-low-price.
 
@@ -2389,7 +1902,7 @@ async def gpt_image_2_0_edit_channel_low_price(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2399,16 +1912,8 @@ async def gpt_image_2_0_text_to_image_channel_low_price(
     aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-2.0/text-to-image-channel-low-price.
 
@@ -2421,7 +1926,7 @@ async def gpt_image_2_0_text_to_image_channel_low_price(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2432,16 +1937,8 @@ async def gpt_image_2_5_flare_image_to_image_economy(
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
     resolution: Literal["1k", "2k", "4k"] = "1k",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-2.5/flare/image-to-image/economy.
 
@@ -2455,7 +1952,7 @@ async def gpt_image_2_5_flare_image_to_image_economy(
         aspect_ratio: One of the choices.
         resolution: 2k and 4k are not guaranteed.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2469,16 +1966,8 @@ async def gpt_image_2_5_flare_image_to_image_stable_token(
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
     output_format: Literal["jpeg", "png", "webp"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-2.5/flare/image-to-image/stable-token.
 
@@ -2495,7 +1984,7 @@ async def gpt_image_2_5_flare_image_to_image_stable_token(
         quality: Higher costs more tokens and time.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2505,16 +1994,8 @@ async def gpt_image_2_5_flare_text_to_image_economy(
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
     resolution: Literal["1k", "2k", "4k"] = "1k",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-2.5/flare/text-to-image/economy.
 
@@ -2527,7 +2008,7 @@ async def gpt_image_2_5_flare_text_to_image_economy(
         aspect_ratio: One of the choices.
         resolution: 2k and 4k are not guaranteed.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2540,16 +2021,8 @@ async def gpt_image_2_5_flare_text_to_image_stable_token(
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
     output_format: Literal["jpeg", "png", "webp"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-2.5/flare/text-to-image/stable-token.
 
@@ -2565,7 +2038,7 @@ async def gpt_image_2_5_flare_text_to_image_stable_token(
         quality: Higher costs more tokens and time.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2576,16 +2049,8 @@ async def gpt_image_2_5_sunburst_image_to_image_economy(
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
     resolution: Literal["1k", "2k", "4k"] = "1k",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-2.5/sunburst/image-to-image/economy.
 
@@ -2599,7 +2064,7 @@ async def gpt_image_2_5_sunburst_image_to_image_economy(
         aspect_ratio: One of the choices.
         resolution: 2k and 4k are not guaranteed.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2613,16 +2078,8 @@ async def gpt_image_2_5_sunburst_image_to_image_stable_token(
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
     output_format: Literal["jpeg", "png", "webp"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-2.5/sunburst/image-to-image/stable-token.
 
@@ -2639,7 +2096,7 @@ async def gpt_image_2_5_sunburst_image_to_image_stable_token(
         quality: Higher costs more tokens and time.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2649,16 +2106,8 @@ async def gpt_image_2_5_sunburst_text_to_image_economy(
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
     resolution: Literal["1k", "2k", "4k"] = "1k",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-2.5/sunburst/text-to-image/economy.
 
@@ -2671,7 +2120,7 @@ async def gpt_image_2_5_sunburst_text_to_image_economy(
         aspect_ratio: One of the choices.
         resolution: 2k and 4k are not guaranteed.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2684,16 +2133,8 @@ async def gpt_image_2_5_sunburst_text_to_image_stable_token(
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
     output_format: Literal["jpeg", "png", "webp"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-2.5/sunburst/text-to-image/stable-token.
 
@@ -2709,7 +2150,7 @@ async def gpt_image_2_5_sunburst_text_to_image_stable_token(
         quality: Higher costs more tokens and time.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2721,16 +2162,8 @@ async def gpt_image_2_image_to_image_official_stable(
     resolution: Literal["1k", "2k", "4k"] = "2k",
     quality: Literal["low", "medium", "high"] = "medium",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-2/image-to-image-official-stable.
 
@@ -2745,7 +2178,7 @@ async def gpt_image_2_image_to_image_official_stable(
         resolution: One of the choices.
         quality: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2756,16 +2189,8 @@ async def gpt_image_2_text_to_image_official_stable(
     resolution: Literal["1k", "2k", "4k"] = "2k",
     quality: Literal["low", "medium", "high"] = "medium",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with gpt-image-2/text-to-image-official-stable.
 
@@ -2779,7 +2204,7 @@ async def gpt_image_2_text_to_image_official_stable(
         resolution: One of the choices.
         quality: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2787,16 +2212,8 @@ async def grok_3_image_text_to_image(
     *,
     prompt: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with grok-3-image-text-to-image.
 
@@ -2807,7 +2224,7 @@ async def grok_3_image_text_to_image(
     Args:
         prompt: Text.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2816,16 +2233,8 @@ async def grok_3_image_to_image(
     prompt: str,
     image_urls: File | Sequence[File],
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with grok-3-image-to-image.
 
@@ -2837,7 +2246,7 @@ async def grok_3_image_to_image(
         prompt: Text.
         image_urls: One or a list of up to 1; JPG, PNG; up to 10 MB each.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2846,16 +2255,8 @@ async def grok_4_image_image_to_image(
     prompt: str,
     image_urls: File | Sequence[File] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with grok-4-image-image-to-image.
 
@@ -2867,7 +2268,7 @@ async def grok_4_image_image_to_image(
         prompt: Text.
         image_urls: One or a list of up to 1; JPG, PNG; up to 10 MB each.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2875,16 +2276,8 @@ async def grok_4_image_text_to_image(
     *,
     prompt: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with grok-4-image-text-to-image.
 
@@ -2895,7 +2288,7 @@ async def grok_4_image_text_to_image(
     Args:
         prompt: Text.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2905,16 +2298,8 @@ async def grok_image_image_to_image_channel_low_price(
     prompt: str,
     image_url: File | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with grok-image/image-to-image/channel-low-price.
 
@@ -2927,7 +2312,7 @@ async def grok_image_image_to_image_channel_low_price(
         prompt: Text.
         image_url: JPG, PNG; up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2937,16 +2322,8 @@ async def grok_image_text_to_image_channel_low_price(
     prompt: str,
     aspect_ratio: Literal["960x960", "720x1280", "1280x720", "1168x784", "784x1168"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with grok-image/text-to-image/channel-low-price.
 
@@ -2959,7 +2336,7 @@ async def grok_image_text_to_image_channel_low_price(
         prompt: Text.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -2970,16 +2347,8 @@ async def hailuo_02_fast(
     image_url: File,
     duration: Literal["6", "10"] = "6",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with hailuo-02-fast.
 
@@ -2992,7 +2361,7 @@ async def hailuo_02_fast(
         image_url: JPG, PNG; up to 10 MB.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3003,16 +2372,8 @@ async def hailuo_02_i2v_pro(
     first_image_url: File,
     last_image_url: File | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with hailuo-02-i2v-pro.
 
@@ -3025,7 +2386,7 @@ async def hailuo_02_i2v_pro(
         first_image_url: JPG, PNG; up to 30 MB.
         last_image_url: JPG, PNG; up to 30 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3037,16 +2398,8 @@ async def hailuo_02_i2v_standard(
     last_image_url: File | None = None,
     duration: Literal["6", "10"] = "6",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with hailuo-02-i2v-standard.
 
@@ -3060,7 +2413,7 @@ async def hailuo_02_i2v_standard(
         last_image_url: JPG, PNG; up to 30 MB.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3072,16 +2425,8 @@ async def hailuo_02_pro(
     last_image_url: File | None = None,
     duration: Literal["6"] = "6",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with hailuo-02-pro.
 
@@ -3095,7 +2440,7 @@ async def hailuo_02_pro(
         last_image_url: JPG, PNG; up to 10 MB.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3107,16 +2452,8 @@ async def hailuo_02_standard(
     last_image_url: File | None = None,
     duration: Literal["6", "10"] = "6",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with hailuo-02-standard.
 
@@ -3130,7 +2467,7 @@ async def hailuo_02_standard(
         last_image_url: JPG, PNG; up to 10 MB.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3139,16 +2476,8 @@ async def hailuo_02_t2v_pro(
     prompt: str,
     enable_prompt_expansion: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with hailuo-02-t2v-pro.
 
@@ -3159,7 +2488,7 @@ async def hailuo_02_t2v_pro(
         prompt: Up to 2000 characters.
         enable_prompt_expansion: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3169,16 +2498,8 @@ async def hailuo_02_t2v_standard(
     enable_prompt_expansion: bool = True,
     duration: Literal["6", "10"] = "6",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with hailuo-02-t2v-standard.
 
@@ -3190,7 +2511,7 @@ async def hailuo_02_t2v_standard(
         enable_prompt_expansion: Whether to do so.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3201,16 +2522,8 @@ async def hailuo_2_3_fast_image_to_video(
     image_url: File,
     duration: Literal["6", "10"] = "6",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with hailuo-2.3-fast/image-to-video.
 
@@ -3223,7 +2536,7 @@ async def hailuo_2_3_fast_image_to_video(
         image_url: JPG, PNG; up to 30 MB.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3234,16 +2547,8 @@ async def hailuo_2_3_fast_pro_image_to_video(
     image_url: File,
     duration: Literal["6"] = "6",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with hailuo-2.3-fast-pro/image-to-video.
 
@@ -3256,7 +2561,7 @@ async def hailuo_2_3_fast_pro_image_to_video(
         image_url: JPG, PNG; up to 30 MB.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3266,16 +2571,8 @@ async def hailuo_2_3_i2v_pro(
     enable_prompt_expansion: bool = True,
     image_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with hailuo-2.3/i2v-pro.
 
@@ -3287,7 +2584,7 @@ async def hailuo_2_3_i2v_pro(
         enable_prompt_expansion: Whether to do so.
         image_url: JPG, PNG; up to 30 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3298,16 +2595,8 @@ async def hailuo_2_3_i2v_standard(
     image_url: File,
     duration: Literal["6", "10"] = "6",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with hailuo-2.3/i2v-standard.
 
@@ -3320,7 +2609,7 @@ async def hailuo_2_3_i2v_standard(
         image_url: JPG, PNG; up to 30 MB.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3329,16 +2618,8 @@ async def hailuo_2_3_t2v_pro(
     prompt: str,
     enable_prompt_expansion: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with hailuo-2.3-t2v-pro.
 
@@ -3349,7 +2630,7 @@ async def hailuo_2_3_t2v_pro(
         prompt: Up to 2000 characters.
         enable_prompt_expansion: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3359,16 +2640,8 @@ async def hailuo_2_3_t2v_standard(
     enable_prompt_expansion: bool = True,
     duration: Literal["6", "10"] = "6",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with hailuo-2.3-t2v-standard.
 
@@ -3380,7 +2653,7 @@ async def hailuo_2_3_t2v_standard(
         enable_prompt_expansion: Whether to do so.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3392,16 +2665,8 @@ async def happyhorse_1_0_image_to_video(
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with happyhorse-1.0/image-to-video.
 
@@ -3415,7 +2680,7 @@ async def happyhorse_1_0_image_to_video(
         duration: One of the choices.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3428,16 +2693,8 @@ async def happyhorse_1_0_reference_to_video(
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with happyhorse-1.0/reference-to-video.
 
@@ -3452,7 +2709,7 @@ async def happyhorse_1_0_reference_to_video(
         duration: One of the choices.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3464,16 +2721,8 @@ async def happyhorse_1_0_text_to_video(
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with happyhorse-1.0/text-to-video.
 
@@ -3487,7 +2736,7 @@ async def happyhorse_1_0_text_to_video(
         aspect_ratio: One of the choices.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3500,16 +2749,8 @@ async def happyhorse_1_0_video_edit(
     audio_setting: Literal["auto", "origin"] = "origin",
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with happyhorse-1.0/video-edit.
 
@@ -3524,7 +2765,7 @@ async def happyhorse_1_0_video_edit(
         audio_setting: One of the choices.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3536,16 +2777,8 @@ async def happyhorse_1_1_image_to_video(
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with happyhorse-1.1/image-to-video.
 
@@ -3559,7 +2792,7 @@ async def happyhorse_1_1_image_to_video(
         duration: One of the choices.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3572,16 +2805,8 @@ async def happyhorse_1_1_reference_to_video(
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with happyhorse-1.1/reference-to-video.
 
@@ -3596,7 +2821,7 @@ async def happyhorse_1_1_reference_to_video(
         duration: One of the choices.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3608,16 +2833,8 @@ async def happyhorse_1_1_text_to_video(
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "4:5", "5:4", "9:21", "21:9"] = "16:9",
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with happyhorse-1.1/text-to-video.
 
@@ -3631,7 +2848,7 @@ async def happyhorse_1_1_text_to_video(
         aspect_ratio: One of the choices.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3642,16 +2859,8 @@ async def higgsfield_dop_image_to_video(
     end_image_url: File | None = None,
     options: Literal["dop-lite", "dop-turbo", "dop-preview"] = "dop-turbo",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with higgsfield/dop/image-to-video.
 
@@ -3665,7 +2874,7 @@ async def higgsfield_dop_image_to_video(
         end_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
         options: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3678,16 +2887,8 @@ async def higgsfield_soul_image_to_image(
     strength: float = 1.0,
     quality: Literal["medium", "high"] = "medium",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with higgsfield/soul/image-to-image.
 
@@ -3703,7 +2904,7 @@ async def higgsfield_soul_image_to_image(
         strength: In steps of 0.01; 0 to 1.
         quality: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3714,16 +2915,8 @@ async def hitem3d_portrait_v15_image_to_3d(
     resolution: Literal["1536"] = "1536",
     face: int = 2000000,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-portrait-v15/image-to-3d.
 
@@ -3736,7 +2929,7 @@ async def hitem3d_portrait_v15_image_to_3d(
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3750,16 +2943,8 @@ async def hitem3d_portrait_v15_multi_image_to_3d(
     resolution: Literal["1536"] = "1536",
     face: int = 2000000,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-portrait-v15/multi-image-to-3d.
 
@@ -3775,7 +2960,7 @@ async def hitem3d_portrait_v15_multi_image_to_3d(
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3786,16 +2971,8 @@ async def hitem3d_portrait_v20_image_to_3d(
     resolution: Literal["1536pro"] = "1536pro",
     face: int = 2000000,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-portrait-v20/image-to-3d.
 
@@ -3808,7 +2985,7 @@ async def hitem3d_portrait_v20_image_to_3d(
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3822,16 +2999,8 @@ async def hitem3d_portrait_v20_multi_image_to_3d(
     resolution: Literal["1536pro"] = "1536pro",
     face: int = 2000000,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-portrait-v20/multi-image-to-3d.
 
@@ -3847,7 +3016,7 @@ async def hitem3d_portrait_v20_multi_image_to_3d(
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3858,16 +3027,8 @@ async def hitem3d_portrait_v21_image_to_3d(
     resolution: Literal["1536pro"] = "1536pro",
     face: int = 2000000,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-portrait-v21/image-to-3d.
 
@@ -3880,7 +3041,7 @@ async def hitem3d_portrait_v21_image_to_3d(
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3894,16 +3055,8 @@ async def hitem3d_portrait_v21_multi_image_to_3d(
     resolution: Literal["1536pro"] = "1536pro",
     face: int = 2000000,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-portrait-v21/multi-image-to-3d.
 
@@ -3919,7 +3072,7 @@ async def hitem3d_portrait_v21_multi_image_to_3d(
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3930,16 +3083,8 @@ async def hitem3d_v15_image_to_3d(
     resolution: Literal["512", "1024", "1536", "1536pro"] = "1024",
     face: int = 1000000,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-v15/image-to-3d.
 
@@ -3952,7 +3097,7 @@ async def hitem3d_v15_image_to_3d(
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -3966,16 +3111,8 @@ async def hitem3d_v15_multi_image_to_3d(
     resolution: Literal["512", "1024", "1536", "1536pro"] = "1024",
     face: int = 1000000,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-v15/multi-image-to-3d.
 
@@ -3991,7 +3128,7 @@ async def hitem3d_v15_multi_image_to_3d(
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4002,16 +3139,8 @@ async def hitem3d_v21_image_to_3d(
     resolution: Literal["1536pro", "1536fast"] = "1536pro",
     face: int = 2000000,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-v21/image-to-3d.
 
@@ -4025,7 +3154,7 @@ async def hitem3d_v21_image_to_3d(
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4039,16 +3168,8 @@ async def hitem3d_v21_multi_image_to_3d(
     resolution: Literal["1536pro", "1536fast"] = "1536pro",
     face: int = 2000000,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-v21/multi-image-to-3d.
 
@@ -4065,7 +3186,7 @@ async def hitem3d_v21_multi_image_to_3d(
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4076,16 +3197,8 @@ async def hitem3d_v2_image_to_3d(
     resolution: Literal["1536", "1536pro"] = "1536",
     face: int = 1000000,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-v2/image-to-3d.
 
@@ -4098,7 +3211,7 @@ async def hitem3d_v2_image_to_3d(
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4112,16 +3225,8 @@ async def hitem3d_v2_multi_image_to_3d(
     resolution: Literal["1536", "1536pro"] = "1536",
     face: int = 1000000,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hitem3d-v2/multi-image-to-3d.
 
@@ -4137,7 +3242,7 @@ async def hitem3d_v2_multi_image_to_3d(
         resolution: One of the choices.
         face: In steps of 10000; 100000 to 2000000.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4209,16 +3314,8 @@ async def hunyuan3d_v3_1_image_to_3d(
     left_front_image_url: File | None = None,
     right_front_image_url: File | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hunyuan3d-v3.1/image-to-3d.
 
@@ -4238,7 +3335,7 @@ async def hunyuan3d_v3_1_image_to_3d(
         left_front_image_url: JPG, PNG; up to 10 MB.
         right_front_image_url: JPG, PNG; up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4249,16 +3346,8 @@ async def hunyuan3d_v3_1_text_to_3d(
     enable_pbr: bool = False,
     generate_type: Literal["Normal", "Geometry", "Sketch"] = "Normal",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with hunyuan3d-v3.1/text-to-3d.
 
@@ -4271,7 +3360,7 @@ async def hunyuan3d_v3_1_text_to_3d(
         enable_pbr: Whether to do so.
         generate_type: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4284,16 +3373,8 @@ async def hypir_balance(
     long_edge_size: int = -1,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with hypir-balance.
 
@@ -4309,7 +3390,7 @@ async def hypir_balance(
         long_edge_size: -1 means no limit; -1 to 16384.
         seed: A whole number.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4324,16 +3405,8 @@ async def hypir_ultra(
     upscale: int | None = None,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with hypir-ultra.
 
@@ -4351,7 +3424,7 @@ async def hypir_ultra(
         upscale: 1 or more.
         seed: A whole number.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4390,16 +3463,8 @@ async def kling_elements(
     element_refer_list: File | Sequence[File],
     tag_list: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with kling-elements.
 
@@ -4413,7 +3478,7 @@ async def kling_elements(
         element_refer_list: One or a list of up to 3; JPG, PNG; up to 20 MB each.
         tag_list: List of tag objects.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4422,16 +3487,8 @@ async def kling_lip_sync_identify_face(
     video_url: File | None = None,
     video_id: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with kling-lip-sync/identify-face.
 
@@ -4442,7 +3499,7 @@ async def kling_lip_sync_identify_face(
         video_url: Either videoUrl or videoId; 2-60 s, sides 512-2160 px; MP4, MOV; up to 100 MB.
         video_id: Either videoUrl or videoId; made within 30 days, under 60 s.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4458,16 +3515,8 @@ async def kling_lip_sync_lip_sync_video(
     sound_volume: float = 1.0,
     original_audio_volume: float = 1.0,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-lip-sync/lip-sync-video.
 
@@ -4485,7 +3534,7 @@ async def kling_lip_sync_lip_sync_video(
         sound_volume: 0 to 2.
         original_audio_volume: No effect when the source video is silent; 0 to 2.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4496,16 +3545,8 @@ async def kling_lip_sync_tts(
     voice_language: Literal["zh", "en"] = "zh",
     voice_speed: float = 1.0,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with kling-lip-sync/tts.
 
@@ -4518,7 +3559,7 @@ async def kling_lip_sync_tts(
         voice_language: One of the choices.
         voice_speed: In steps of 0.1; 0.8 to 2.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4568,16 +3609,8 @@ async def kling_v2_5_turbo_pro_image_to_video(
     first_image_url: File,
     last_image_url: File | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v2.5-turbo-pro/image-to-video.
 
@@ -4592,7 +3625,7 @@ async def kling_v2_5_turbo_pro_image_to_video(
         first_image_url: JPG, PNG; up to 50 MB.
         last_image_url: JPG, PNG; up to 50 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4604,16 +3637,8 @@ async def kling_v2_5_turbo_pro_text_to_video(
     guidance_scale: float = 0.5,
     aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v2.5-turbo-pro/text-to-video.
 
@@ -4627,7 +3652,7 @@ async def kling_v2_5_turbo_pro_text_to_video(
         guidance_scale: In steps of 0.1; 0 to 1.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4639,16 +3664,8 @@ async def kling_v2_5_turbo_std_image_to_video(
     guidance_scale: float = 0.5,
     first_image_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v2.5-turbo-std/image-to-video.
 
@@ -4662,7 +3679,7 @@ async def kling_v2_5_turbo_std_image_to_video(
         guidance_scale: In steps of 0.1; 0 to 1.
         first_image_url: JPG, PNG; up to 50 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4674,16 +3691,8 @@ async def kling_v2_5_turbo_std_text_to_video(
     guidance_scale: float = 0.5,
     aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v2.5-turbo-std/text-to-video.
 
@@ -4697,7 +3706,7 @@ async def kling_v2_5_turbo_std_text_to_video(
         guidance_scale: In steps of 0.1; 0 to 1.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4709,16 +3718,8 @@ async def kling_v2_6_pro_image_to_video(
     sound: Literal["true", "false"] = "true",
     duration: Literal["5", "10"] = "5",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v2.6-pro-image-to-video.
 
@@ -4732,7 +3733,7 @@ async def kling_v2_6_pro_image_to_video(
         sound: Strings true and false, not a JSON boolean.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4744,16 +3745,8 @@ async def kling_v2_6_pro_motion_control(
     prompt: str | None = None,
     keep_original_sound: Literal["yes", "no"] = "yes",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v2.6-pro-motion-control.
 
@@ -4767,7 +3760,7 @@ async def kling_v2_6_pro_motion_control(
         prompt: Up to 2500 characters.
         keep_original_sound: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4779,16 +3772,8 @@ async def kling_v2_6_pro_text_to_video(
     aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16",
     duration: Literal["5", "10"] = "5",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v2.6-pro-text-to-video.
 
@@ -4802,7 +3787,7 @@ async def kling_v2_6_pro_text_to_video(
         aspect_ratio: One of the choices.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4813,16 +3798,8 @@ async def kling_v2_6_std_image_to_video(
     image_url: File,
     duration: Literal["5", "10"] = "5",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v2.6-std-image-to-video.
 
@@ -4835,7 +3812,7 @@ async def kling_v2_6_std_image_to_video(
         image_url: Up to 10 MB.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4847,16 +3824,8 @@ async def kling_v2_6_std_motion_control(
     prompt: str | None = None,
     keep_original_sound: Literal["yes", "no"] = "yes",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v2.6-std-motion-control.
 
@@ -4870,7 +3839,7 @@ async def kling_v2_6_std_motion_control(
         prompt: Up to 2500 characters.
         keep_original_sound: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4881,16 +3850,8 @@ async def kling_v2_6_std_text_to_video(
     aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
     duration: Literal["5", "10"] = "5",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v2.6-std-text-to-video.
 
@@ -4903,7 +3864,7 @@ async def kling_v2_6_std_text_to_video(
         aspect_ratio: One of the choices.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4913,16 +3874,8 @@ async def kling_v2_ai_avatar_pro_image_audio_to_video(
     audio_url: File,
     prompt: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v2-ai-avatar-pro/image-audio-to-video.
 
@@ -4934,7 +3887,7 @@ async def kling_v2_ai_avatar_pro_image_audio_to_video(
         audio_url: MP3, WAV, M4A; up to 20 MB.
         prompt: Up to 2048 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4944,16 +3897,8 @@ async def kling_v2_ai_avatar_standard_image_audio_to_video(
     audio_url: File,
     prompt: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v2-ai-avatar-standard/image-audio-to-video.
 
@@ -4965,7 +3910,7 @@ async def kling_v2_ai_avatar_standard_image_audio_to_video(
         audio_url: MP3, WAV, M4A; up to 20 MB.
         prompt: Up to 2048 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -4983,16 +3928,8 @@ async def kling_v3_0_4k_image_to_video(
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v3.0-4k-image-to-video.
 
@@ -5012,7 +3949,7 @@ async def kling_v3_0_4k_image_to_video(
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5058,16 +3995,8 @@ async def kling_v3_0_pro_image_to_video(
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v3.0-pro-image-to-video.
 
@@ -5087,7 +4016,7 @@ async def kling_v3_0_pro_image_to_video(
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5101,16 +4030,8 @@ async def kling_v3_0_pro_motion_control(
     keep_original_sound: bool = True,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v3.0-pro-motion-control.
 
@@ -5126,7 +4047,7 @@ async def kling_v3_0_pro_motion_control(
         keep_original_sound: Whether to do so.
         element_list: List of element objects made with kling-elements.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5142,16 +4063,8 @@ async def kling_v3_0_pro_text_to_video(
     shot_type: Literal["customize", "intelligence"] = "customize",
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v3.0-pro-text-to-video.
 
@@ -5169,7 +4082,7 @@ async def kling_v3_0_pro_text_to_video(
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5187,16 +4100,8 @@ async def kling_v3_0_std_image_to_video(
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v3.0-std-image-to-video.
 
@@ -5216,7 +4121,7 @@ async def kling_v3_0_std_image_to_video(
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5230,16 +4135,8 @@ async def kling_v3_0_std_motion_control(
     keep_original_sound: bool = True,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v3.0-std-motion-control.
 
@@ -5255,7 +4152,7 @@ async def kling_v3_0_std_motion_control(
         keep_original_sound: Whether to do so.
         element_list: List of element objects made with kling-elements.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5271,16 +4168,8 @@ async def kling_v3_0_std_text_to_video(
     shot_type: Literal["customize", "intelligence"] = "customize",
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v3.0-std-text-to-video.
 
@@ -5298,7 +4187,7 @@ async def kling_v3_0_std_text_to_video(
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5315,16 +4204,8 @@ async def kling_v3_4k_text_to_video(
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v3-4k-text-to-video.
 
@@ -5343,7 +4224,7 @@ async def kling_v3_4k_text_to_video(
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5353,16 +4234,8 @@ async def kling_v3_turbo_pro_image_to_video(
     prompt: str | None = None,
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v3-turbo-pro-image-to-video.
 
@@ -5374,7 +4247,7 @@ async def kling_v3_turbo_pro_image_to_video(
         prompt: Up to 2500 characters.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5384,16 +4257,8 @@ async def kling_v3_turbo_pro_text_to_video(
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v3-turbo-pro-text-to-video.
 
@@ -5405,7 +4270,7 @@ async def kling_v3_turbo_pro_text_to_video(
         duration: One of the choices.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5415,16 +4280,8 @@ async def kling_v3_turbo_std_image_to_video(
     prompt: str | None = None,
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v3-turbo-std-image-to-video.
 
@@ -5436,7 +4293,7 @@ async def kling_v3_turbo_std_image_to_video(
         prompt: Up to 2500 characters.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5446,16 +4303,8 @@ async def kling_v3_turbo_std_text_to_video(
     duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-v3-turbo-std-text-to-video.
 
@@ -5467,7 +4316,7 @@ async def kling_v3_turbo_std_text_to_video(
         duration: One of the choices.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5479,16 +4328,8 @@ async def kling_video_o1_image_to_video(
     first_image_url: File,
     mode: Literal["std", "pro"] = "std",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o1/image-to-video.
 
@@ -5502,7 +4343,7 @@ async def kling_video_o1_image_to_video(
         first_image_url: JPG, PNG; up to 20 MB.
         mode: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5515,16 +4356,8 @@ async def kling_video_o1_start_to_end(
     last_image_url: File,
     mode: Literal["std", "pro"] = "std",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o1/start-to-end.
 
@@ -5539,7 +4372,7 @@ async def kling_video_o1_start_to_end(
         last_image_url: JPG, PNG; up to 20 MB.
         mode: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5551,16 +4384,8 @@ async def kling_video_o1_std_edit_video(
     video_url: File,
     keep_original_sound: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o1-std/edit-video.
 
@@ -5574,7 +4399,7 @@ async def kling_video_o1_std_edit_video(
         video_url: MP4; up to 10 MB.
         keep_original_sound: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5588,16 +4413,8 @@ async def kling_video_o1_std_refrence_to_video(
     video_url: File | None = None,
     keep_original_sound: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o1-std/refrence-to-video.
 
@@ -5613,7 +4430,7 @@ async def kling_video_o1_std_refrence_to_video(
         video_url: MP4; up to 10 MB.
         keep_original_sound: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5624,16 +4441,8 @@ async def kling_video_o1_text_to_video(
     duration: Literal["5", "10"] = "5",
     mode: Literal["std", "pro"] = "std",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o1/text-to-video.
 
@@ -5646,7 +4455,7 @@ async def kling_video_o1_text_to_video(
         duration: One of the choices.
         mode: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5662,16 +4471,8 @@ async def kling_video_o3_4k_image_to_video(
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o3-4k-image-to-video.
 
@@ -5689,7 +4490,7 @@ async def kling_video_o3_4k_image_to_video(
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5706,16 +4507,8 @@ async def kling_video_o3_4k_reference_to_video(
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o3-4k-reference-to-video.
 
@@ -5734,7 +4527,7 @@ async def kling_video_o3_4k_reference_to_video(
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5749,16 +4542,8 @@ async def kling_video_o3_4k_text_to_video(
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o3-4k-text-to-video.
 
@@ -5775,7 +4560,7 @@ async def kling_video_o3_4k_text_to_video(
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5791,16 +4576,8 @@ async def kling_video_o3_pro_image_to_video(
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o3-pro-image-to-video.
 
@@ -5818,7 +4595,7 @@ async def kling_video_o3_pro_image_to_video(
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5836,16 +4613,8 @@ async def kling_video_o3_pro_reference_to_video(
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o3-pro/reference-to-video.
 
@@ -5865,7 +4634,7 @@ async def kling_video_o3_pro_reference_to_video(
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5880,16 +4649,8 @@ async def kling_video_o3_pro_text_to_video(
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o3-pro-text-to-video.
 
@@ -5906,7 +4667,7 @@ async def kling_video_o3_pro_text_to_video(
         multi_prompt: List of shot objects; used when multiShot is true.
         element_list: List of element objects made with kling-elements.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5918,16 +4679,8 @@ async def kling_video_o3_pro_video_edit(
     keep_original_sound: bool = True,
     element_list: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o3-pro/video-edit.
 
@@ -5941,7 +4694,7 @@ async def kling_video_o3_pro_video_edit(
         keep_original_sound: Whether to do so.
         element_list: List of element objects made with kling-elements.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5956,16 +4709,8 @@ async def kling_video_o3_std_image_to_video(
     shot_type: Literal["customize", "intelligence"] = "customize",
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o3-std-image-to-video.
 
@@ -5982,7 +4727,7 @@ async def kling_video_o3_std_image_to_video(
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -5999,16 +4744,8 @@ async def kling_video_o3_std_reference_to_video(
     shot_type: Literal["customize", "intelligence"] | None = None,
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o3-std/reference-to-video.
 
@@ -6027,7 +4764,7 @@ async def kling_video_o3_std_reference_to_video(
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6041,16 +4778,8 @@ async def kling_video_o3_std_text_to_video(
     shot_type: Literal["customize", "intelligence"] = "customize",
     multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o3-std-text-to-video.
 
@@ -6066,7 +4795,7 @@ async def kling_video_o3_std_text_to_video(
         shot_type: One of the choices.
         multi_prompt: List of shot objects; used when multiShot is true.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6077,16 +4806,8 @@ async def kling_video_o3_std_video_edit(
     image_urls: File | Sequence[File] | None = None,
     keep_original_sound: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with kling-video-o3-std/video-edit.
 
@@ -6099,7 +4820,7 @@ async def kling_video_o3_std_video_edit(
         image_urls: One or a list of up to 4; JPG, PNG; up to 50 MB each.
         keep_original_sound: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6139,16 +4860,8 @@ async def ltx_2_3_image_to_video(
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     duration: int = 5,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with ltx-2.3/image-to-video.
 
@@ -6163,7 +4876,7 @@ async def ltx_2_3_image_to_video(
         aspect_ratio: One of the choices.
         duration: 5 to 20.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6181,16 +4894,8 @@ async def ltx_2_3_image_to_video_lora(
     lora3: str | None = None,
     lora3_strength_model: float = 0,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with ltx-2.3/image-to-video-lora.
 
@@ -6211,7 +4916,7 @@ async def ltx_2_3_image_to_video_lora(
         lora3: LoRA file name known to RunningHub.
         lora3_strength_model: In steps of 0.01; -100 to 100.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6222,16 +4927,8 @@ async def ltx_2_3_text_to_video(
     aspect_ratio: Literal["16:9", "9:16"] = "16:9",
     duration: int = 5,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with ltx-2.3/text-to-video.
 
@@ -6245,7 +4942,7 @@ async def ltx_2_3_text_to_video(
         aspect_ratio: One of the choices.
         duration: 5 to 15.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6262,16 +4959,8 @@ async def ltx_2_3_text_to_video_lora(
     lora3: str | None = None,
     lora3_strength_model: float = 0,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with ltx-2.3/text-to-video-lora.
 
@@ -6291,7 +4980,7 @@ async def ltx_2_3_text_to_video_lora(
         lora3: LoRA file name known to RunningHub.
         lora3_strength_model: In steps of 0.01; -100 to 100.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6303,16 +4992,8 @@ async def luma_uni_1_image_edit(
     style: Literal["auto", "manga"] = "auto",
     output_format: Literal["png", "jpeg"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with Luma uni-1 Image Edit.
 
@@ -6327,7 +5008,7 @@ async def luma_uni_1_image_edit(
         style: One of the choices.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6341,16 +5022,8 @@ async def luma_uni_1_image_to_image(
     web_search: bool = False,
     image_ref: File | Sequence[File] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with Luma uni-1 Image to Image.
 
@@ -6367,7 +5040,7 @@ async def luma_uni_1_image_to_image(
         web_search: Whether to do so.
         image_ref: One or a list of up to 8; up to 50 MB each.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6379,16 +5052,8 @@ async def luma_uni_1_max_image_edit(
     style: Literal["auto", "manga"] = "auto",
     output_format: Literal["png", "jpeg"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with Luma uni-1-max Image Edit.
 
@@ -6403,7 +5068,7 @@ async def luma_uni_1_max_image_edit(
         style: One of the choices.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6417,16 +5082,8 @@ async def luma_uni_1_max_image_to_image(
     web_search: bool = False,
     image_ref: File | Sequence[File] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with Luma uni-1-max Image to Image.
 
@@ -6443,7 +5100,7 @@ async def luma_uni_1_max_image_to_image(
         web_search: Whether to do so.
         image_ref: One or a list of up to 8; up to 50 MB each.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6455,16 +5112,8 @@ async def luma_uni_1_max_text_to_image(
     output_format: Literal["png", "jpeg"] | None = None,
     web_search: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with Luma uni-1-max Text to Image.
 
@@ -6479,7 +5128,7 @@ async def luma_uni_1_max_text_to_image(
         output_format: One of the choices.
         web_search: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6491,16 +5140,8 @@ async def luma_uni_1_text_to_image(
     output_format: Literal["png", "jpeg"] | None = None,
     web_search: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with Luma uni-1 Text to Image.
 
@@ -6515,7 +5156,7 @@ async def luma_uni_1_text_to_image(
         output_format: One of the choices.
         web_search: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6533,16 +5174,8 @@ async def marble_1_0_image_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with marble-1.0/image-to-world.
 
@@ -6563,7 +5196,7 @@ async def marble_1_0_image_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6627,16 +5260,8 @@ async def marble_1_0_text_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with marble-1.0/text-to-world.
 
@@ -6655,7 +5280,7 @@ async def marble_1_0_text_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6672,16 +5297,8 @@ async def marble_1_0_video_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with marble-1.0/video-to-world.
 
@@ -6701,7 +5318,7 @@ async def marble_1_0_video_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6719,16 +5336,8 @@ async def marble_1_1_image_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with marble-1.1/image-to-world.
 
@@ -6749,7 +5358,7 @@ async def marble_1_1_image_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6815,16 +5424,8 @@ async def marble_1_1_plus_image_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with marble-1.1-plus/image-to-world.
 
@@ -6845,7 +5446,7 @@ async def marble_1_1_plus_image_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6909,16 +5510,8 @@ async def marble_1_1_plus_text_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with marble-1.1-plus/text-to-world.
 
@@ -6937,7 +5530,7 @@ async def marble_1_1_plus_text_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6954,16 +5547,8 @@ async def marble_1_1_plus_video_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with marble-1.1-plus/video-to-world.
 
@@ -6983,7 +5568,7 @@ async def marble_1_1_plus_video_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -6999,16 +5584,8 @@ async def marble_1_1_text_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with marble-1.1/text-to-world.
 
@@ -7027,7 +5604,7 @@ async def marble_1_1_text_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7044,16 +5621,8 @@ async def marble_1_1_video_to_world(
     permission_allowed_readers: str | None = None,
     permission_allowed_writers: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with marble-1.1/video-to-world.
 
@@ -7073,7 +5642,7 @@ async def marble_1_1_video_to_world(
         permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
         permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7085,16 +5654,8 @@ async def marble_upload_media_asset(
     image_url: File | None = None,
     video_url: File | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with marble/upload-media-asset.
 
@@ -7109,7 +5670,7 @@ async def marble_upload_media_asset(
         image_url: JPG, PNG, JPEG; up to 100 MB.
         video_url: MP4; up to 100 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7126,16 +5687,8 @@ async def meshy6_image_to_3d(
     texture_prompt: str | None = None,
     texture_image_url: File | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with meshy6/image-to-3d.
 
@@ -7155,7 +5708,7 @@ async def meshy6_image_to_3d(
         texture_prompt: Up to 2000 characters.
         texture_image_url: JPG, JPEG, PNG; up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7173,16 +5726,8 @@ async def meshy6_text_to_3d(
     texture_prompt: str | None = None,
     texture_image_url: File | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a 3D model with meshy6/text-to-3d.
 
@@ -7203,7 +5748,7 @@ async def meshy6_text_to_3d(
         texture_prompt: Full mode only; up to 2000 characters.
         texture_image_url: Full mode only; JPG, JPEG, PNG; up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7217,16 +5762,8 @@ async def midjourney_image_to_video(
     raw: bool = True,
     loop: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with midjourney-image-to-video.
 
@@ -7243,7 +5780,7 @@ async def midjourney_image_to_video(
         raw: Whether to do so.
         loop: True makes the last frame equal the first.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7266,16 +5803,8 @@ async def midjourney_text_to_image_niji6(
     tile: bool = False,
     aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with midjourney-text-to-image-niji6.
 
@@ -7301,7 +5830,7 @@ async def midjourney_text_to_image_niji6(
         tile: Whether to do so.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7319,16 +5848,8 @@ async def midjourney_text_to_image_niji7(
     sv: int = 4,
     aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with midjourney-text-to-image-niji7.
 
@@ -7349,7 +5870,7 @@ async def midjourney_text_to_image_niji7(
         sv: 1 to 4.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7372,16 +5893,8 @@ async def midjourney_text_to_image_v6(
     tile: bool = False,
     aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with midjourney-text-to-image-v6.
 
@@ -7407,7 +5920,7 @@ async def midjourney_text_to_image_v6(
         tile: Whether to do so.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7431,16 +5944,8 @@ async def midjourney_text_to_image_v61(
     tile: bool = False,
     aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with midjourney-text-to-image-v61.
 
@@ -7467,7 +5972,7 @@ async def midjourney_text_to_image_v61(
         tile: Whether to do so.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7490,16 +5995,8 @@ async def midjourney_text_to_image_v7(
     tile: bool = False,
     aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with midjourney-text-to-image-v7.
 
@@ -7525,7 +6022,7 @@ async def midjourney_text_to_image_v7(
         tile: Whether to do so.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7544,16 +6041,8 @@ async def midjourney_text_to_image_v8_1(
     aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
     hd: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with midjourney-text-to-image-v8.1.
 
@@ -7575,7 +6064,7 @@ async def midjourney_text_to_image_v8_1(
         aspect_ratio: One of the choices.
         hd: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7594,16 +6083,8 @@ async def midjourney_text_to_image_v8_2_preview(
     aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
     hd: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with midjourney-text-to-image-v8.2-preview.
 
@@ -7625,7 +6106,7 @@ async def midjourney_text_to_image_v8_2_preview(
         aspect_ratio: One of the choices.
         hd: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7636,16 +6117,8 @@ async def minimax_h3_context_ir_i2va(
     last_frame_url: File | None = None,
     duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with MiniMax-H3-Context-IR (i2va).
 
@@ -7658,7 +6131,7 @@ async def minimax_h3_context_ir_i2va(
         last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
         duration: Length of the video planned.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7671,16 +6144,8 @@ async def minimax_h3_context_ir_r2va(
     duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with MiniMax-H3-Context-IR (r2va).
 
@@ -7695,7 +6160,7 @@ async def minimax_h3_context_ir_r2va(
         duration: Length of the video planned.
         ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7705,16 +6170,8 @@ async def minimax_h3_context_ir_t2va(
     duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "16:9",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with MiniMax-H3-Context-IR (t2va).
 
@@ -7726,7 +6183,7 @@ async def minimax_h3_context_ir_t2va(
         duration: Length of the video planned.
         ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7738,16 +6195,8 @@ async def minimax_h3_image_to_video_first_last_frame(
     resolution: Literal["2K", "768P"] = "2K",
     duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with MiniMax-H3 Image-to-Video (first/last frame).
 
@@ -7761,7 +6210,7 @@ async def minimax_h3_image_to_video_first_last_frame(
         resolution: One of the choices.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7773,16 +6222,8 @@ async def minimax_h3_image_to_video_regeneration_768p_2k(
     base_video_url: File,
     resolution: Literal["2K"] = "2K",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with MiniMax-H3 Image-to-Video Regeneration (768P->2K).
 
@@ -7796,7 +6237,7 @@ async def minimax_h3_image_to_video_regeneration_768p_2k(
         base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7808,16 +6249,8 @@ async def minimax_h3_max_image_to_video_first_last_frame(
     resolution: Literal["480P", "768P"] = "768P",
     duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with MiniMax-H3-Max Image-to-Video (first/last frame).
 
@@ -7831,7 +6264,7 @@ async def minimax_h3_max_image_to_video_first_last_frame(
         resolution: One of the choices.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7842,16 +6275,8 @@ async def minimax_h3_max_text_to_video(
     duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "21:9",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with MiniMax-H3-Max Text-to-Video.
 
@@ -7864,7 +6289,7 @@ async def minimax_h3_max_text_to_video(
         duration: One of the choices.
         ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7876,16 +6301,8 @@ async def minimax_h3_max_turbo_image_to_video(
     resolution: Literal["480p", "768p"] = "768p",
     duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with minimax-h3-max-turbo/image-to-video.
 
@@ -7899,7 +6316,7 @@ async def minimax_h3_max_turbo_image_to_video(
         resolution: One of the choices.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7910,16 +6327,8 @@ async def minimax_h3_max_turbo_text_to_video(
     duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
     ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"],
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with minimax-h3-max-turbo/text-to-video.
 
@@ -7932,7 +6341,7 @@ async def minimax_h3_max_turbo_text_to_video(
         duration: One of the choices.
         ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7947,16 +6356,8 @@ async def minimax_h3_multimodal_reference_to_video(
     ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
     aigc_watermark: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with MiniMax-H3 Multimodal Reference-to-Video.
 
@@ -7973,7 +6374,7 @@ async def minimax_h3_multimodal_reference_to_video(
         ratio: One of the choices.
         aigc_watermark: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -7986,16 +6387,8 @@ async def minimax_h3_multimodal_reference_to_video_regeneration_768p_2k(
     base_video_url: File,
     resolution: Literal["2K"] = "2K",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with MiniMax-H3 Multimodal Reference-to-Video Regeneration (768P->2K).
 
@@ -8010,7 +6403,7 @@ async def minimax_h3_multimodal_reference_to_video_regeneration_768p_2k(
         base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8022,16 +6415,8 @@ async def minimax_h3_text_to_video(
     ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "16:9",
     aigc_watermark: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with MiniMax-H3 Text-to-Video.
 
@@ -8045,7 +6430,7 @@ async def minimax_h3_text_to_video(
         ratio: One of the choices.
         aigc_watermark: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8055,16 +6440,8 @@ async def minimax_h3_text_to_video_regeneration_768p_2k(
     base_video_url: File,
     resolution: Literal["2K"] = "2K",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with MiniMax-H3 Text-to-Video Regeneration (768P->2K).
 
@@ -8076,7 +6453,7 @@ async def minimax_h3_text_to_video_regeneration_768p_2k(
         base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8087,16 +6464,8 @@ async def minimax_music_2_5(
     bitrate: Literal["32000", "60000", "64000", "128000", "256000"] = "256000",
     sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with minimax/music-2.5.
 
@@ -8109,7 +6478,7 @@ async def minimax_music_2_5(
         bitrate: One of the choices.
         sample_rate: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8123,16 +6492,8 @@ async def minimax_music_2_6(
     lyrics_optimizer: bool = False,
     is_instrumental: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with minimax/music-2.6.
 
@@ -8148,7 +6509,7 @@ async def minimax_music_2_6(
         lyrics_optimizer: Whether to do so.
         is_instrumental: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8159,16 +6520,8 @@ async def minimax_music_2_6_text_to_instrumental(
     bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
     format: Literal["mp3", "wav", "pcm"] = "mp3",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with minimax/music-2.6/text-to-instrumental.
 
@@ -8182,7 +6535,7 @@ async def minimax_music_2_6_text_to_instrumental(
         bitrate: One of the choices.
         format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8195,16 +6548,8 @@ async def minimax_music_2_6_text_to_music(
     format: Literal["mp3", "wav", "pcm"] = "mp3",
     lyrics_optimizer: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with minimax/music-2.6/text-to-music.
 
@@ -8220,7 +6565,7 @@ async def minimax_music_2_6_text_to_music(
         format: One of the choices.
         lyrics_optimizer: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8234,16 +6579,8 @@ async def minimax_music_cover(
     format: Literal["mp3", "wav", "pcm"] = "mp3",
     bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with minimax/music-cover.
 
@@ -8259,7 +6596,7 @@ async def minimax_music_cover(
         format: One of the choices.
         bitrate: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8267,16 +6604,8 @@ async def minimax_music_cover_preprocess(
     *,
     audio_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with minimax/music-cover-preprocess.
 
@@ -8286,7 +6615,7 @@ async def minimax_music_cover_preprocess(
     Args:
         audio_url: Up to 50 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8302,16 +6631,8 @@ async def minimax_speech_02_hd(
     enable_base64_output: bool = False,
     english_normalization: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with minimax/speech-02-hd.
 
@@ -8329,7 +6650,7 @@ async def minimax_speech_02_hd(
         enable_base64_output: Whether to do so.
         english_normalization: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8345,16 +6666,8 @@ async def minimax_speech_02_turbo(
     enable_base64_output: bool = False,
     english_normalization: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with minimax/speech-02-turbo.
 
@@ -8372,7 +6685,7 @@ async def minimax_speech_02_turbo(
         enable_base64_output: Whether to do so.
         english_normalization: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8388,16 +6701,8 @@ async def minimax_speech_2_6_hd(
     enable_base64_output: bool = False,
     english_normalization: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with minimax/speech-2.6-hd.
 
@@ -8415,7 +6720,7 @@ async def minimax_speech_2_6_hd(
         enable_base64_output: Whether to do so.
         english_normalization: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8431,16 +6736,8 @@ async def minimax_speech_2_6_turbo(
     enable_base64_output: bool = False,
     english_normalization: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with minimax/speech-2.6-turbo.
 
@@ -8458,7 +6755,7 @@ async def minimax_speech_2_6_turbo(
         enable_base64_output: Whether to do so.
         english_normalization: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8474,16 +6771,8 @@ async def minimax_speech_2_8_hd(
     enable_base64_output: bool = False,
     english_normalization: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with minimax/speech-2.8-hd.
 
@@ -8501,7 +6790,7 @@ async def minimax_speech_2_8_hd(
         enable_base64_output: Whether to do so.
         english_normalization: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8517,16 +6806,8 @@ async def minimax_speech_2_8_turbo(
     enable_base64_output: bool = False,
     english_normalization: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with minimax/speech-2.8-turbo.
 
@@ -8544,7 +6825,7 @@ async def minimax_speech_2_8_turbo(
         enable_base64_output: Whether to do so.
         english_normalization: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8559,16 +6840,8 @@ async def minimax_voice_clone(
     model_: Literal["speech-02-hd", "speech-02-turbo", "speech-2.5-hd-preview", "speech-2.5-turbo-preview", "speech-2.6-hd", "speech-2.6-turbo", "speech-2.8-turbo", "speech-2.8-hd"] = "speech-02-hd",
     language_boost: Literal["Chinese", "Chinese,Yue", "English", "Arabic", "Russian", "Spanish", "French", "Portuguese", "German", "Turkish", "Dutch", "Ukrainian", "Vietnamese", "Indonesian", "Japanese", "Italian", "Korean", "Thai", "Polish", "Romanian", "Greek", "Czech", "Finnish", "Hindi", "auto"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with minimax/voice-clone.
 
@@ -8585,7 +6858,7 @@ async def minimax_voice_clone(
         model_: One of the choices.
         language_boost: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8596,16 +6869,8 @@ async def minimax_voice_design(
     voice_id: str | None = None,
     aigc_watermark: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with minimax/voice-design.
 
@@ -8619,7 +6884,7 @@ async def minimax_voice_design(
         voice_id: Omit to have one generated.
         aigc_watermark: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8627,16 +6892,8 @@ async def mureka_ai_describe_song(
     *,
     url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with mureka-ai/describe-song.
 
@@ -8647,7 +6904,7 @@ async def mureka_ai_describe_song(
     Args:
         url: Up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8655,16 +6912,8 @@ async def mureka_ai_extend_lyrics(
     *,
     lyrics: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with mureka-ai/extend-lyrics.
 
@@ -8675,7 +6924,7 @@ async def mureka_ai_extend_lyrics(
     Args:
         lyrics: Up to 3000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8684,16 +6933,8 @@ async def mureka_ai_files_upload(
     file_url: File,
     purpose: Literal["reference", "vocal", "melody", "instrumental", "voice", "audio", "remix"] = "reference",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with mureka-ai/files-upload.
 
@@ -8704,7 +6945,7 @@ async def mureka_ai_files_upload(
         file_url: Up to 10 MB.
         purpose: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8712,16 +6953,8 @@ async def mureka_ai_generate_lyrics(
     *,
     prompt: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with mureka-ai/generate-lyrics.
 
@@ -8731,7 +6964,7 @@ async def mureka_ai_generate_lyrics(
     Args:
         prompt: Up to 1024 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8739,16 +6972,8 @@ async def mureka_ai_recognize_song(
     *,
     upload_audio_id: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with mureka-ai/recognize-song.
 
@@ -8759,7 +6984,7 @@ async def mureka_ai_recognize_song(
     Args:
         upload_audio_id: Up to 64 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8768,16 +6993,8 @@ async def mureka_ai_stem_song(
     url: File,
     model_: Literal["audio-separation-1", "audio-separation-2"] = "audio-separation-2",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with mureka-ai/stem-song.
 
@@ -8789,7 +7006,7 @@ async def mureka_ai_stem_song(
         url: Up to 10 MB.
         model_: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8797,16 +7014,8 @@ async def mureka_ai_vocal_clone(
     *,
     file_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with mureka-ai/vocal-clone.
 
@@ -8816,7 +7025,7 @@ async def mureka_ai_vocal_clone(
     Args:
         file_url: Up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8827,16 +7036,8 @@ async def mureka_o2_generate_song(
     n: int = 2,
     reference_id: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with mureka-o2/generate-song.
 
@@ -8849,7 +7050,7 @@ async def mureka_o2_generate_song(
         n: 1 to 3.
         reference_id: Up to 64 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8860,16 +7061,8 @@ async def mureka_o2_instrumental_generate(
     instrumental_id: str | None = None,
     stream: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with mureka-o2/instrumental-generate.
 
@@ -8883,7 +7076,7 @@ async def mureka_o2_instrumental_generate(
         instrumental_id: Up to 64 characters.
         stream: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8893,16 +7086,8 @@ async def mureka_v7_6_extend_song(
     extend_at: int = 8000,
     file_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with mureka-v7.6/extend-song.
 
@@ -8914,7 +7099,7 @@ async def mureka_v7_6_extend_song(
         extend_at: 8000 to 420000.
         file_url: Up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8925,16 +7110,8 @@ async def mureka_v7_6_generate_bgm(
     n: int = 2,
     stream: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with mureka-v7.6/generate-bgm.
 
@@ -8947,7 +7124,7 @@ async def mureka_v7_6_generate_bgm(
         n: 1 to 3.
         stream: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8961,16 +7138,8 @@ async def mureka_v7_6_generate_song(
     melody_id: str | None = None,
     stream: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with mureka-v7.6/generate-song.
 
@@ -8986,7 +7155,7 @@ async def mureka_v7_6_generate_song(
         melody_id: Up to 64 characters.
         stream: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -8997,16 +7166,8 @@ async def mureka_v8_extend_song(
     extend_at: int = 8000,
     extend_type: Literal["tail", "head"] = "tail",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with mureka-v8/extend-song.
 
@@ -9019,7 +7180,7 @@ async def mureka_v8_extend_song(
         extend_at: 8000 to 420000.
         extend_type: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9030,16 +7191,8 @@ async def mureka_v8_generate_bgm(
     instrumental_id: str | None = None,
     stream: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with mureka-v8/generate-bgm.
 
@@ -9052,7 +7205,7 @@ async def mureka_v8_generate_bgm(
         instrumental_id: Up to 64 characters.
         stream: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9066,16 +7219,8 @@ async def mureka_v8_generate_song(
     melody_id: str | None = None,
     stream: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with mureka-v8/generate-song.
 
@@ -9091,7 +7236,7 @@ async def mureka_v8_generate_song(
         melody_id: Up to 64 characters.
         stream: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9102,16 +7247,8 @@ async def mureka_v9_generate_bgm(
     instrumental_id: str | None = None,
     stream: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with mureka-v9/generate-bgm.
 
@@ -9124,7 +7261,7 @@ async def mureka_v9_generate_bgm(
         instrumental_id: Up to 64 characters.
         stream: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9138,16 +7275,8 @@ async def mureka_v9_generate_song(
     melody_id: str | None = None,
     stream: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with mureka-v9/generate-song.
 
@@ -9163,7 +7292,7 @@ async def mureka_v9_generate_song(
         melody_id: Up to 64 characters.
         stream: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9174,16 +7303,8 @@ async def nano_banana2_gemini31flash_image_to_image_channel_low_price(
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana2-gemini31flash/image-to-image-channel-low-price.
 
@@ -9197,7 +7318,7 @@ async def nano_banana2_gemini31flash_image_to_image_channel_low_price(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9208,16 +7329,8 @@ async def nano_banana2_gemini31flash_image_to_image_official_stable(
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana2-gemini31flash/image-to-image-official-stable.
 
@@ -9231,7 +7344,7 @@ async def nano_banana2_gemini31flash_image_to_image_official_stable(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9241,16 +7354,8 @@ async def nano_banana2_gemini31flash_lite_image_to_image_channel_low_price(
     prompt: str,
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana2-gemini31flash-lite/image-to-image-channel-low-price.
 
@@ -9263,7 +7368,7 @@ async def nano_banana2_gemini31flash_lite_image_to_image_channel_low_price(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9273,16 +7378,8 @@ async def nano_banana2_gemini31flash_lite_image_to_image_official_stable(
     prompt: str,
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "auto",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana2-gemini31flash-lite/image-to-image-official-stable.
 
@@ -9295,7 +7392,7 @@ async def nano_banana2_gemini31flash_lite_image_to_image_official_stable(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9304,16 +7401,8 @@ async def nano_banana2_gemini31flash_lite_text_to_image_channel_low_price(
     prompt: str,
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana2-gemini31flash-lite/text-to-image-channel-low-price.
 
@@ -9325,7 +7414,7 @@ async def nano_banana2_gemini31flash_lite_text_to_image_channel_low_price(
         prompt: Text.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9334,16 +7423,8 @@ async def nano_banana2_gemini31flash_lite_text_to_image_official_stable(
     prompt: str,
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "1:1",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana2-gemini31flash-lite/text-to-image-official-stable.
 
@@ -9355,7 +7436,7 @@ async def nano_banana2_gemini31flash_lite_text_to_image_official_stable(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9365,16 +7446,8 @@ async def nano_banana2_gemini31flash_text_to_image_channel_low_price(
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
     resolution: Literal["1k", "2k", "4k"] = "1k",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana2-gemini31flash/text-to-image-channel-low-price.
 
@@ -9387,7 +7460,7 @@ async def nano_banana2_gemini31flash_text_to_image_channel_low_price(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9397,16 +7470,8 @@ async def nano_banana2_gemini31flash_text_to_image_official_stable(
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "21:9",
     resolution: Literal["1k", "2k", "4k"] = "1k",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana2-gemini31flash/text-to-image-official-stable.
 
@@ -9419,7 +7484,7 @@ async def nano_banana2_gemini31flash_text_to_image_official_stable(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9429,16 +7494,8 @@ async def nano_banana_edit_channel_low_price(
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "auto",
     image_urls: File | Sequence[File],
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana/edit-channel-low-price.
 
@@ -9451,7 +7508,7 @@ async def nano_banana_edit_channel_low_price(
         aspect_ratio: One of the choices.
         image_urls: One or a list of up to 5; JPG, PNG; up to 10 MB each.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9461,16 +7518,8 @@ async def nano_banana_edit_official_stable(
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "auto",
     image_urls: File | Sequence[File],
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana/edit-official-stable.
 
@@ -9483,7 +7532,7 @@ async def nano_banana_edit_official_stable(
         aspect_ratio: One of the choices.
         image_urls: One or a list of up to 5; JPG, PNG; up to 10 MB each.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9494,16 +7543,8 @@ async def nano_banana_pro_edit_channel_low_price(
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] | None = None,
     resolution: Literal["1k", "2k", "4k"] = "1k",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana-pro/edit-channel-low-price.
 
@@ -9517,7 +7558,7 @@ async def nano_banana_pro_edit_channel_low_price(
         aspect_ratio: Omit to follow the input image.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9528,16 +7569,8 @@ async def nano_banana_pro_edit_official_stable(
     resolution: Literal["1k", "2k", "4k"] = "1k",
     aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana-pro/edit-official-stable.
 
@@ -9551,7 +7584,7 @@ async def nano_banana_pro_edit_official_stable(
         resolution: One of the choices.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9562,16 +7595,8 @@ async def nano_banana_pro_edit_ultra_official_stable(
     resolution: Literal["4k", "8k"] = "8k",
     aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana-pro/edit-ultra-official-stable.
 
@@ -9585,7 +7610,7 @@ async def nano_banana_pro_edit_ultra_official_stable(
         resolution: One of the choices.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9595,16 +7620,8 @@ async def nano_banana_pro_text_to_image_channel_low_price(
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "9:16",
     resolution: Literal["1k", "2k", "4k"] = "1k",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana-pro/text-to-image-channel-low-price.
 
@@ -9617,7 +7634,7 @@ async def nano_banana_pro_text_to_image_channel_low_price(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9627,16 +7644,8 @@ async def nano_banana_pro_text_to_image_official_stable(
     prompt: str,
     aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana-pro/text-to-image-official-stable.
 
@@ -9649,7 +7658,7 @@ async def nano_banana_pro_text_to_image_official_stable(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9659,16 +7668,8 @@ async def nano_banana_pro_text_to_image_ultra_official_stable(
     resolution: Literal["4k", "8k"] = "8k",
     aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana-pro/text-to-image-ultra-official-stable.
 
@@ -9681,7 +7682,7 @@ async def nano_banana_pro_text_to_image_ultra_official_stable(
         resolution: One of the choices.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9690,16 +7691,8 @@ async def nano_banana_text_to_image_channel_low_price(
     prompt: str,
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "3:4",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana/text-to-image-channel-low-price.
 
@@ -9711,7 +7704,7 @@ async def nano_banana_text_to_image_channel_low_price(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9720,16 +7713,8 @@ async def nano_banana_text_to_image_official_stable(
     prompt: str,
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "3:4",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with nano-banana/text-to-image-official-stable.
 
@@ -9741,7 +7726,7 @@ async def nano_banana_text_to_image_official_stable(
         prompt: Up to 20000 characters.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9753,16 +7738,8 @@ async def pixverse_c1_image_to_video(
     duration: int = 5,
     generate_audio_switch: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-c1/image-to-video.
 
@@ -9777,7 +7754,7 @@ async def pixverse_c1_image_to_video(
         duration: 1 to 15.
         generate_audio_switch: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9829,16 +7806,8 @@ async def pixverse_c1_text_to_video(
     duration: int = 5,
     aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "16:9",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-c1/text-to-video.
 
@@ -9853,7 +7822,7 @@ async def pixverse_c1_text_to_video(
         duration: 1 to 15.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9867,16 +7836,8 @@ async def pixverse_c1_transition(
     generate_audio_switch: bool = True,
     aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "1:1",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-c1/transition.
 
@@ -9893,7 +7854,7 @@ async def pixverse_c1_transition(
         generate_audio_switch: Whether to do so.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9906,16 +7867,8 @@ async def pixverse_v5_5_effects(
     negative_prompt: str | None = None,
     thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-v5.5-effects.
 
@@ -9931,7 +7884,7 @@ async def pixverse_v5_5_effects(
         negative_prompt: Up to 2048 characters.
         thinking_type: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9946,16 +7899,8 @@ async def pixverse_v5_5_image_to_video(
     generate_audio_switch: Literal["true", "false"] = "false",
     generate_multi_clip_switch: Literal["true", "false"] = "false",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-v5.5/image-to-video.
 
@@ -9973,7 +7918,7 @@ async def pixverse_v5_5_image_to_video(
         generate_audio_switch: Strings true and false, not a JSON boolean.
         generate_multi_clip_switch: Strings true and false, not a JSON boolean.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -9988,16 +7933,8 @@ async def pixverse_v5_5_text_to_video(
     generate_audio_switch: Literal["true", "false"] = "false",
     generate_multi_clip_switch: Literal["true", "false"] = "false",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-v5.5/text-to-video.
 
@@ -10015,7 +7952,7 @@ async def pixverse_v5_5_text_to_video(
         generate_audio_switch: Strings true and false, not a JSON boolean.
         generate_multi_clip_switch: Strings true and false, not a JSON boolean.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10030,16 +7967,8 @@ async def pixverse_v5_5_transition(
     thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
     negative_prompt: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-v5.5-transition.
 
@@ -10057,7 +7986,7 @@ async def pixverse_v5_5_transition(
         thinking_type: One of the choices.
         negative_prompt: Up to 2048 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10071,16 +8000,8 @@ async def pixverse_v5_6_image_to_video(
     thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
     negative_prompt: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-v5.6/image-to-video.
 
@@ -10097,7 +8018,7 @@ async def pixverse_v5_6_image_to_video(
         thinking_type: One of the choices.
         negative_prompt: Up to 2048 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10111,16 +8032,8 @@ async def pixverse_v5_6_text_to_video(
     thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
     negative_prompt: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-v5.6/text-to-video.
 
@@ -10137,7 +8050,7 @@ async def pixverse_v5_6_text_to_video(
         thinking_type: One of the choices.
         negative_prompt: Up to 2048 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10154,16 +8067,8 @@ async def pixverse_v6_effects(
     generate_audio_switch: bool = False,
     thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-v6/effects.
 
@@ -10183,7 +8088,7 @@ async def pixverse_v6_effects(
         generate_audio_switch: Whether to do so.
         thinking_type: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10198,16 +8103,8 @@ async def pixverse_v6_extend(
     style: Literal["anime", "3d_animation", "clay", "comic", "cyberpunk"] | None = None,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-v6/extend.
 
@@ -10224,7 +8121,7 @@ async def pixverse_v6_extend(
         style: One of the choices.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10236,16 +8133,8 @@ async def pixverse_v6_image_to_video(
     duration: int = 5,
     generate_audio_switch: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-v6/image-to-video.
 
@@ -10259,7 +8148,7 @@ async def pixverse_v6_image_to_video(
         duration: 1 to 15.
         generate_audio_switch: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10271,16 +8160,8 @@ async def pixverse_v6_text_to_video(
     generate_audio_switch: bool = True,
     aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "16:9",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-v6/text-to-video.
 
@@ -10294,7 +8175,7 @@ async def pixverse_v6_text_to_video(
         generate_audio_switch: Whether to do so.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10313,16 +8194,8 @@ async def pixverse_v6_transition(
     seed: int | None = None,
     thinking_type: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with pixverse-v6/transition.
 
@@ -10343,7 +8216,7 @@ async def pixverse_v6_transition(
         seed: -1 to 2147483647.
         thinking_type: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10353,16 +8226,8 @@ async def qwen3_tts_flash(
     voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Jennifer", "Ryan", "Katerina", "Aiden", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella", "Bodega", "Sonrisa", "Alek", "Dolce", "Sohee", "Ono Anna", "Lenn", "Emilien", "Andre", "Radio Gol", "Jada", "Dylan", "Li", "Marcus", "Roy", "Peter", "Sunny", "Eric", "Rocky", "Kiki"] = "Cherry",
     language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = "Auto",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with qwen3-tts-flash.
 
@@ -10374,7 +8239,7 @@ async def qwen3_tts_flash(
         voice: One of the choices.
         language_type: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10386,16 +8251,8 @@ async def qwen3_tts_instruct_flash(
     voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella"] = "Cherry",
     language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = "Auto",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with qwen3-tts-instruct-flash.
 
@@ -10409,7 +8266,7 @@ async def qwen3_tts_instruct_flash(
         voice: One of the choices.
         language_type: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10421,16 +8278,8 @@ async def qwen_image_2_0_image_edit(
     size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
     image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with qwen-image-2.0/image-edit.
 
@@ -10444,7 +8293,7 @@ async def qwen_image_2_0_image_edit(
         size: Omit to follow the last input image.
         image_num: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10456,16 +8305,8 @@ async def qwen_image_2_0_pro_image_edit(
     size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
     image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with qwen-image-2.0-pro/image-edit.
 
@@ -10479,7 +8320,7 @@ async def qwen_image_2_0_pro_image_edit(
         size: Omit to follow the last input image.
         image_num: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10491,16 +8332,8 @@ async def qwen_image_2_0_pro_text_to_image(
     image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
     prompt_extend: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with qwen-image-2.0-pro/text-to-image.
 
@@ -10514,7 +8347,7 @@ async def qwen_image_2_0_pro_text_to_image(
         image_num: One of the choices.
         prompt_extend: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10526,16 +8359,8 @@ async def qwen_image_2_0_text_to_image(
     image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
     prompt_extend: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with qwen-image-2.0/text-to-image.
 
@@ -10549,7 +8374,7 @@ async def qwen_image_2_0_text_to_image(
         image_num: One of the choices.
         prompt_extend: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10565,16 +8390,8 @@ async def qwen_image_3_0_image_edit(
     seed: int = 0,
     enable_thinking: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with qwen-image-3.0/image-edit.
 
@@ -10592,7 +8409,7 @@ async def qwen_image_3_0_image_edit(
         seed: 0 to 2147483647.
         enable_thinking: Only with promptExtend; not with agent.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10606,16 +8423,8 @@ async def qwen_image_3_0_pro_image_edit(
     prompt_extend: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with qwen-image-3.0-pro/image-edit.
 
@@ -10631,7 +8440,7 @@ async def qwen_image_3_0_pro_image_edit(
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10644,16 +8453,8 @@ async def qwen_image_3_0_pro_text_to_image(
     prompt_extend: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with qwen-image-3.0-pro/text-to-image.
 
@@ -10668,7 +8469,7 @@ async def qwen_image_3_0_pro_text_to_image(
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10683,16 +8484,8 @@ async def qwen_image_3_0_text_to_image(
     seed: int | None = None,
     enable_thinking: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with qwen-image-3.0/text-to-image.
 
@@ -10709,7 +8502,7 @@ async def qwen_image_3_0_text_to_image(
         seed: 0 to 2147483647.
         enable_thinking: Only with promptExtend.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10722,16 +8515,8 @@ async def qwen_image_edit_2511(
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "1:1",
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with qwen-image/edit-2511.
 
@@ -10746,7 +8531,7 @@ async def qwen_image_edit_2511(
         aspect_ratio: One of the choices.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10759,16 +8544,8 @@ async def qwen_image_edit_2511_lora(
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with qwen-image/edit-2511-lora.
 
@@ -10783,7 +8560,7 @@ async def qwen_image_edit_2511_lora(
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10795,16 +8572,8 @@ async def qwen_image_text_to_image_2512(
     custom_height: int = 1024,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with qwen-image/text-to-image-2512.
 
@@ -10818,7 +8587,7 @@ async def qwen_image_text_to_image_2512(
         custom_height: Used when aspectRatio is custom; 1 to 5000.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10830,16 +8599,8 @@ async def qwen_image_text_to_image_2512_lora(
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp (lossless)", "webp (lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with qwen-image/text-to-image-2512-lora.
 
@@ -10853,7 +8614,7 @@ async def qwen_image_text_to_image_2512_lora(
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10861,16 +8622,8 @@ async def rh_video_fps_increaser(
     *,
     video_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with rh-video-fps-increaser.
 
@@ -10880,7 +8633,7 @@ async def rh_video_fps_increaser(
     Args:
         video_url: MP4; up to 500 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -10889,16 +8642,8 @@ async def rh_video_upscaler(
     video_url: File,
     target_resolution: Literal["720p", "1080p", "2k", "4k"] = "1080p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with rh-video-upscaler.
 
@@ -10909,7 +8654,7 @@ async def rh_video_upscaler(
         video_url: Up to 10 minutes; MP4; up to 500 MB.
         target_resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11026,16 +8771,8 @@ async def rhart_text_g_25_flash_cv_image_to_text(
     prompt: str,
     image_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-25-flash-cv/image-to-text.
 
@@ -11047,7 +8784,7 @@ async def rhart_text_g_25_flash_cv_image_to_text(
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11056,16 +8793,8 @@ async def rhart_text_g_25_flash_image_to_text(
     prompt: str,
     image_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-25-flash/image-to-text.
 
@@ -11077,7 +8806,7 @@ async def rhart_text_g_25_flash_image_to_text(
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11085,16 +8814,8 @@ async def rhart_text_g_25_flash_text_to_text(
     *,
     prompt: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-25-flash/text-to-text.
 
@@ -11105,7 +8826,7 @@ async def rhart_text_g_25_flash_text_to_text(
     Args:
         prompt: Text.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11114,16 +8835,8 @@ async def rhart_text_g_25_flash_video_to_text(
     prompt: str,
     video_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-25-flash/video-to-text.
 
@@ -11135,7 +8848,7 @@ async def rhart_text_g_25_flash_video_to_text(
         prompt: Text.
         video_url: MP4; up to 20 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11144,16 +8857,8 @@ async def rhart_text_g_25_pro_cv_image_to_text(
     prompt: str,
     image_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-25-pro-cv/image-to-text.
 
@@ -11165,7 +8870,7 @@ async def rhart_text_g_25_pro_cv_image_to_text(
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11174,16 +8879,8 @@ async def rhart_text_g_25_pro_image_to_text(
     prompt: str,
     image_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-25-pro/image-to-text.
 
@@ -11195,7 +8892,7 @@ async def rhart_text_g_25_pro_image_to_text(
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11203,16 +8900,8 @@ async def rhart_text_g_25_pro_text_to_text(
     *,
     prompt: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-25-pro/text-to-text.
 
@@ -11223,7 +8912,7 @@ async def rhart_text_g_25_pro_text_to_text(
     Args:
         prompt: Text.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11232,16 +8921,8 @@ async def rhart_text_g_25_pro_video_to_text(
     prompt: str,
     video_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-25-pro/video-to-text.
 
@@ -11253,7 +8934,7 @@ async def rhart_text_g_25_pro_video_to_text(
         prompt: Text.
         video_url: MP4; up to 20 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11262,16 +8943,8 @@ async def rhart_text_g_3_flash_preview_cv_image_to_text(
     prompt: str,
     image_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-3-flash-preview-cv/image-to-text.
 
@@ -11283,7 +8956,7 @@ async def rhart_text_g_3_flash_preview_cv_image_to_text(
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11292,16 +8965,8 @@ async def rhart_text_g_3_flash_preview_image_to_text(
     prompt: str,
     image_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-3-flash-preview/image-to-text.
 
@@ -11313,7 +8978,7 @@ async def rhart_text_g_3_flash_preview_image_to_text(
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11321,16 +8986,8 @@ async def rhart_text_g_3_flash_preview_text_to_text(
     *,
     prompt: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-3-flash-preview/text-to-text.
 
@@ -11341,7 +8998,7 @@ async def rhart_text_g_3_flash_preview_text_to_text(
     Args:
         prompt: Text.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11350,16 +9007,8 @@ async def rhart_text_g_3_flash_preview_video_to_text(
     prompt: str,
     video_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-3-flash-preview/video-to-text.
 
@@ -11371,7 +9020,7 @@ async def rhart_text_g_3_flash_preview_video_to_text(
         prompt: Text.
         video_url: MP4; up to 20 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11380,16 +9029,8 @@ async def rhart_text_g_3_pro_preview_cv_image_to_text(
     prompt: str,
     image_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-3-pro-preview-cv/image-to-text.
 
@@ -11401,7 +9042,7 @@ async def rhart_text_g_3_pro_preview_cv_image_to_text(
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11410,16 +9051,8 @@ async def rhart_text_g_3_pro_preview_image_to_text(
     prompt: str,
     image_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-3-pro-preview/image-to-text.
 
@@ -11431,7 +9064,7 @@ async def rhart_text_g_3_pro_preview_image_to_text(
         prompt: Text.
         image_url: JPG, PNG; up to 30 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11439,16 +9072,8 @@ async def rhart_text_g_3_pro_preview_text_to_text(
     *,
     prompt: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-3-pro-preview/text-to-text.
 
@@ -11459,7 +9084,7 @@ async def rhart_text_g_3_pro_preview_text_to_text(
     Args:
         prompt: Text.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11468,16 +9093,8 @@ async def rhart_text_g_3_pro_preview_video_to_text(
     prompt: str,
     video_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-g-3-pro-preview/video-to-text.
 
@@ -11489,7 +9106,7 @@ async def rhart_text_g_3_pro_preview_video_to_text(
         prompt: Text.
         video_url: MP4; up to 20 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11499,16 +9116,8 @@ async def rhart_text_qwen_27b_chat(
     image_urls: File | Sequence[File] | None = None,
     video_url: File | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with rhart-text-qwen-27b/chat.
 
@@ -11521,7 +9130,7 @@ async def rhart_text_qwen_27b_chat(
         image_urls: One or a list of up to 5; JPG, JPEG, PNG, WEBP; up to 30 MB each.
         video_url: MP4, MOV; up to 100 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11588,16 +9197,8 @@ async def rhart_video_sparkvid_v2_1_fast_v2(
     duration: Literal["5", "10"] = "5",
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with rhart-video/sparkvid-v2-1-fast-v2.
 
@@ -11613,7 +9214,7 @@ async def rhart_video_sparkvid_v2_1_fast_v2(
         duration: One of the choices.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11626,16 +9227,8 @@ async def rhart_video_sparkvid_v2_1_v2(
     duration: Literal["5", "10"] = "5",
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with rhart-video/sparkvid-v2-1-v2.
 
@@ -11651,7 +9244,7 @@ async def rhart_video_sparkvid_v2_1_v2(
         duration: One of the choices.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11660,16 +9253,8 @@ async def rhart_video_sparkvideo_2_0_upload_asset(
     asset_type: Literal["Image", "Video"] = "Image",
     url: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with rhart-video/sparkvideo-2.0/upload-asset.
 
@@ -11681,7 +9266,7 @@ async def rhart_video_sparkvideo_2_0_upload_asset(
         asset_type: One of the choices.
         url: Link of an image, video or audio file; up to 50 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11746,16 +9331,8 @@ async def runwayml_gen4_aleph_video_to_video_official_stable(
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
     reference_image_url: File | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with runwayml/gen4-aleph/video-to-video-official-stable.
 
@@ -11769,7 +9346,7 @@ async def runwayml_gen4_aleph_video_to_video_official_stable(
         aspect_ratio: One of the choices.
         reference_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11780,16 +9357,8 @@ async def runwayml_gen4_turbo_image_to_video_channel_low_price(
     duration: Literal["5", "10"] = "10",
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9"] = "16:9",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with runwayml/gen4-turbo/image-to-video-channel-low-price.
 
@@ -11803,7 +9372,7 @@ async def runwayml_gen4_turbo_image_to_video_channel_low_price(
         duration: One of the choices.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11814,16 +9383,8 @@ async def runwayml_gen4_turbo_image_to_video_official_stable(
     duration: Literal["5", "10"] = "5",
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with runwayml/gen4-turbo/image-to-video-official-stable.
 
@@ -11837,7 +9398,7 @@ async def runwayml_gen4_turbo_image_to_video_official_stable(
         duration: One of the choices.
         aspect_ratio: Omit to match the input image.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11847,16 +9408,8 @@ async def seedance2_0_upload_asset(
     asset_type: Literal["Image", "Video", "Audio"] = "Image",
     name: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with seedance2.0/upload-asset.
 
@@ -11869,7 +9422,7 @@ async def seedance2_0_upload_asset(
         asset_type: One of the choices.
         name: Up to 64 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11884,16 +9437,8 @@ async def seedance_2_0_fast_image_to_video(
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     return_last_frame: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-fast/image-to-video.
 
@@ -11910,7 +9455,7 @@ async def seedance_2_0_fast_image_to_video(
         ratio: One of the choices.
         return_last_frame: True adds the last frame image to the results.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11926,16 +9471,8 @@ async def seedance_2_0_fast_image_to_video_low_price(
     watermark: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Seedance-2.0-fast Image-to-Video (Low-Price).
 
@@ -11954,7 +9491,7 @@ async def seedance_2_0_fast_image_to_video_low_price(
         watermark: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -11970,16 +9507,8 @@ async def seedance_2_0_fast_multimodal_video(
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     return_last_frame: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-fast/multimodal-video.
 
@@ -11997,7 +9526,7 @@ async def seedance_2_0_fast_multimodal_video(
         ratio: One of the choices.
         return_last_frame: True adds the last frame image to the results.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12016,16 +9545,8 @@ async def seedance_2_0_fast_multimodal_video_low_price(
     watermark: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Seedance-2.0-fast Multimodal Video (Low-Price).
 
@@ -12047,7 +9568,7 @@ async def seedance_2_0_fast_multimodal_video_low_price(
         watermark: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12061,16 +9582,8 @@ async def seedance_2_0_fast_text_to_video(
     web_search: bool = False,
     return_last_frame: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-fast/text-to-video.
 
@@ -12086,7 +9599,7 @@ async def seedance_2_0_fast_text_to_video(
         web_search: Whether to do so.
         return_last_frame: True adds the last frame image to the results.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12100,16 +9613,8 @@ async def seedance_2_0_fast_text_to_video_low_price(
     watermark: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Seedance-2.0-fast Text-to-Video (Low-Price).
 
@@ -12126,7 +9631,7 @@ async def seedance_2_0_fast_text_to_video_low_price(
         watermark: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12144,16 +9649,8 @@ async def seedance_2_0_global_fast_image_to_video(
     return_last_frame: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-global-fast/image-to-video.
 
@@ -12174,7 +9671,7 @@ async def seedance_2_0_global_fast_image_to_video(
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12189,16 +9686,8 @@ async def seedance_2_0_global_fast_image_to_video_low_price(
     generate_audio: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Seedance-2.0-global-fast Image-to-Video (Low-Price).
 
@@ -12216,7 +9705,7 @@ async def seedance_2_0_global_fast_image_to_video_low_price(
         generate_audio: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12235,16 +9724,8 @@ async def seedance_2_0_global_fast_multimodal_video(
     return_last_frame: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-global-fast/multimodal-video.
 
@@ -12266,7 +9747,7 @@ async def seedance_2_0_global_fast_multimodal_video(
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12284,16 +9765,8 @@ async def seedance_2_0_global_fast_multimodal_video_low_price(
     generate_audio: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Seedance-2.0-global-fast Multimodal Video (Low-Price).
 
@@ -12314,7 +9787,7 @@ async def seedance_2_0_global_fast_multimodal_video_low_price(
         generate_audio: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12328,16 +9801,8 @@ async def seedance_2_0_global_fast_text_to_video(
     return_last_frame: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-global-fast/text-to-video.
 
@@ -12354,7 +9819,7 @@ async def seedance_2_0_global_fast_text_to_video(
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12367,16 +9832,8 @@ async def seedance_2_0_global_fast_text_to_video_low_price(
     generate_audio: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Seedance-2.0-global-fast Text-to-Video (Low-Price).
 
@@ -12392,7 +9849,7 @@ async def seedance_2_0_global_fast_text_to_video_low_price(
         generate_audio: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12410,16 +9867,8 @@ async def seedance_2_0_global_image_to_video(
     return_last_frame: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-global/image-to-video.
 
@@ -12440,7 +9889,7 @@ async def seedance_2_0_global_image_to_video(
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 4294967295.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12455,16 +9904,8 @@ async def seedance_2_0_global_image_to_video_low_price(
     generate_audio: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Seedance-2.0-global Image-to-Video (Low-Price).
 
@@ -12482,7 +9923,7 @@ async def seedance_2_0_global_image_to_video_low_price(
         generate_audio: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12500,16 +9941,8 @@ async def seedance_2_0_global_mini_image_to_video(
     return_last_frame: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-global-mini/image-to-video.
 
@@ -12530,7 +9963,7 @@ async def seedance_2_0_global_mini_image_to_video(
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12549,16 +9982,8 @@ async def seedance_2_0_global_mini_multimodal_video(
     return_last_frame: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-global-mini/multimodal-video.
 
@@ -12580,7 +10005,7 @@ async def seedance_2_0_global_mini_multimodal_video(
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12594,16 +10019,8 @@ async def seedance_2_0_global_mini_text_to_video(
     return_last_frame: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-global-mini/text-to-video.
 
@@ -12620,7 +10037,7 @@ async def seedance_2_0_global_mini_text_to_video(
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12639,16 +10056,8 @@ async def seedance_2_0_global_multimodal_video(
     return_last_frame: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-global/multimodal-video.
 
@@ -12670,7 +10079,7 @@ async def seedance_2_0_global_multimodal_video(
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12688,16 +10097,8 @@ async def seedance_2_0_global_multimodal_video_low_price(
     generate_audio: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Seedance-2.0-global Multimodal Video (Low-Price).
 
@@ -12718,7 +10119,7 @@ async def seedance_2_0_global_multimodal_video_low_price(
         generate_audio: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12732,16 +10133,8 @@ async def seedance_2_0_global_text_to_video(
     return_last_frame: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-global/text-to-video.
 
@@ -12758,7 +10151,7 @@ async def seedance_2_0_global_text_to_video(
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12771,16 +10164,8 @@ async def seedance_2_0_global_text_to_video_low_price(
     generate_audio: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Seedance-2.0-global Text-to-Video (Low-Price).
 
@@ -12796,7 +10181,7 @@ async def seedance_2_0_global_text_to_video_low_price(
         generate_audio: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12805,16 +10190,8 @@ async def seedance_2_0_global_upload_asset(
     asset_type: Literal["Image", "Video"] = "Image",
     url: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with seedance-2.0-global/upload-asset.
 
@@ -12826,7 +10203,7 @@ async def seedance_2_0_global_upload_asset(
         asset_type: One of the choices.
         url: Link of an image, video or audio file; up to 50 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12835,16 +10212,8 @@ async def seedance_2_0_global_upload_asset_channel_low_price(
     asset_type: Literal["Image", "Video"] = "Image",
     url: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with seedance-2.0-global/upload-asset-channel-low-price.
 
@@ -12856,7 +10225,7 @@ async def seedance_2_0_global_upload_asset_channel_low_price(
         asset_type: One of the choices.
         url: Link of an image, video or audio file; up to 50 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12871,16 +10240,8 @@ async def seedance_2_0_image_to_video(
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     return_last_frame: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0/image-to-video.
 
@@ -12897,7 +10258,7 @@ async def seedance_2_0_image_to_video(
         ratio: One of the choices.
         return_last_frame: True adds the last frame image to the results.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12913,16 +10274,8 @@ async def seedance_2_0_image_to_video_low_price(
     watermark: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Seedance-2.0 Image-to-Video (Low-Price).
 
@@ -12941,7 +10294,7 @@ async def seedance_2_0_image_to_video_low_price(
         watermark: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -12959,16 +10312,8 @@ async def seedance_2_0_mini_image_to_video(
     return_last_frame: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-mini/image-to-video.
 
@@ -12988,7 +10333,7 @@ async def seedance_2_0_mini_image_to_video(
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13007,16 +10352,8 @@ async def seedance_2_0_mini_multimodal_video(
     return_last_frame: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-mini/multimodal-video.
 
@@ -13037,7 +10374,7 @@ async def seedance_2_0_mini_multimodal_video(
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13052,16 +10389,8 @@ async def seedance_2_0_mini_text_to_video(
     return_last_frame: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0-mini/text-to-video.
 
@@ -13078,7 +10407,7 @@ async def seedance_2_0_mini_text_to_video(
         return_last_frame: True adds the last frame image to the results.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13094,16 +10423,8 @@ async def seedance_2_0_multimodal_video(
     ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
     return_last_frame: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0/multimodal-video.
 
@@ -13121,7 +10442,7 @@ async def seedance_2_0_multimodal_video(
         ratio: One of the choices.
         return_last_frame: True adds the last frame image to the results.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13140,16 +10461,8 @@ async def seedance_2_0_multimodal_video_low_price(
     watermark: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Seedance-2.0 Multimodal Video (Low-Price).
 
@@ -13171,7 +10484,7 @@ async def seedance_2_0_multimodal_video_low_price(
         watermark: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13185,16 +10498,8 @@ async def seedance_2_0_text_to_video(
     web_search: bool = False,
     return_last_frame: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0/text-to-video.
 
@@ -13210,7 +10515,7 @@ async def seedance_2_0_text_to_video(
         web_search: Whether to do so.
         return_last_frame: True adds the last frame image to the results.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13224,16 +10529,8 @@ async def seedance_2_0_text_to_video_low_price(
     watermark: bool = False,
     seed: int = -1,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Seedance-2.0 Text-to-Video (Low-Price).
 
@@ -13250,7 +10547,7 @@ async def seedance_2_0_text_to_video_low_price(
         watermark: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13259,16 +10556,8 @@ async def seedance_2_0_upload_asset_channel_low_price(
     asset_type: Literal["Image", "Video"] = "Image",
     url: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.0/upload-asset-channel-low-price.
 
@@ -13280,7 +10569,7 @@ async def seedance_2_0_upload_asset_channel_low_price(
         asset_type: One of the choices.
         url: Link of an image, video or audio file; up to 50 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13300,16 +10589,8 @@ async def seedance_2_5_image_to_video_token(
     seed: int = -1,
     output_format: Literal["mp4", "mov"] = "mp4",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.5/image-to-video Token.
 
@@ -13331,7 +10612,7 @@ async def seedance_2_5_image_to_video_token(
         seed: A whole number.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13352,16 +10633,8 @@ async def seedance_2_5_multimodal_video_token(
     seed: int = -1,
     output_format: Literal["mp4", "mov"] = "mp4",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.5/multimodal-video Token.
 
@@ -13384,7 +10657,7 @@ async def seedance_2_5_multimodal_video_token(
         seed: A whole number.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13401,16 +10674,8 @@ async def seedance_2_5_text_to_video_token(
     seed: int = -1,
     output_format: Literal["mp4", "mov"] = "mp4",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-2.5/text-to-video Token.
 
@@ -13429,7 +10694,7 @@ async def seedance_2_5_text_to_video_token(
         seed: A whole number.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13444,16 +10709,8 @@ async def seedance_v1_5_pro_image_to_video(
     generate_audio: Literal["true", "false"] = "true",
     camera_fixed: Literal["false", "true"] = "false",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-v1.5-pro-image-to-video.
 
@@ -13470,7 +10727,7 @@ async def seedance_v1_5_pro_image_to_video(
         generate_audio: Strings true and false, not a JSON boolean.
         camera_fixed: Strings true and false, not a JSON boolean.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13485,16 +10742,8 @@ async def seedance_v1_5_pro_image_to_video_fast(
     generate_audio: Literal["true", "false"] = "true",
     camera_fixed: Literal["false", "true"] = "false",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-v1.5-pro-image-to-video-fast.
 
@@ -13511,7 +10760,7 @@ async def seedance_v1_5_pro_image_to_video_fast(
         generate_audio: Strings true and false, not a JSON boolean.
         camera_fixed: Strings true and false, not a JSON boolean.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13524,16 +10773,8 @@ async def seedance_v1_5_pro_text_to_video(
     generate_audio: Literal["true", "false"] = "true",
     camera_fixed: Literal["false", "true"] = "false",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-v1.5-pro-text-to-video.
 
@@ -13548,7 +10789,7 @@ async def seedance_v1_5_pro_text_to_video(
         generate_audio: Strings true and false, not a JSON boolean.
         camera_fixed: Strings true and false, not a JSON boolean.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13561,16 +10802,8 @@ async def seedance_v1_5_pro_text_to_video_fast(
     generate_audio: Literal["true", "false"] = "true",
     camera_fixed: Literal["false", "true"] = "false",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-v1.5-pro-text-to-video-fast.
 
@@ -13585,7 +10818,7 @@ async def seedance_v1_5_pro_text_to_video_fast(
         generate_audio: Strings true and false, not a JSON boolean.
         camera_fixed: Strings true and false, not a JSON boolean.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13598,16 +10831,8 @@ async def seedance_v1_lite_reference_to_video(
     resolution: Literal["720p", "480p"] = "720p",
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "21:9", "1:1"] = "16:9",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with seedance-v1-lite-reference-to-video.
 
@@ -13622,7 +10847,7 @@ async def seedance_v1_lite_reference_to_video(
         resolution: One of the choices.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13636,16 +10861,8 @@ async def seedream_v4_5_image_to_image(
     max_images: int = 1,
     resolution: Literal["2k", "4k"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with seedream-v4.5/image-to-image.
 
@@ -13661,7 +10878,7 @@ async def seedream_v4_5_image_to_image(
         max_images: 1 to 15.
         resolution: Overrides width and height.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13674,16 +10891,8 @@ async def seedream_v4_5_text_to_image(
     max_images: int = 1,
     resolution: Literal["2k", "4k"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with seedream-v4.5/text-to-image.
 
@@ -13698,7 +10907,7 @@ async def seedream_v4_5_text_to_image(
         max_images: 1 to 15.
         resolution: Overrides width and height.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13712,16 +10921,8 @@ async def seedream_v4_image_to_image(
     max_images: int = 1,
     resolution: Literal["1k", "2k", "4k"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with seedream-v4/image-to-image.
 
@@ -13737,7 +10938,7 @@ async def seedream_v4_image_to_image(
         max_images: 1 to 15.
         resolution: Overrides width and height.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13750,16 +10951,8 @@ async def seedream_v4_text_to_image(
     max_images: int = 1,
     resolution: Literal["1k", "2k", "4k"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with seedream-v4/text-to-image.
 
@@ -13774,7 +10967,7 @@ async def seedream_v4_text_to_image(
         max_images: 1 to 15.
         resolution: Overrides width and height.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13788,16 +10981,8 @@ async def seedream_v5_lite_image_to_image(
     max_images: int = 1,
     resolution: Literal["2k", "3k"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with seedream-v5-lite/image-to-image.
 
@@ -13813,7 +10998,7 @@ async def seedream_v5_lite_image_to_image(
         max_images: 1 to 15.
         resolution: Overrides width and height.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13827,16 +11012,8 @@ async def seedream_v5_lite_text_to_image(
     tools_type: Literal["web_search"] = "web_search",
     resolution: Literal["2k", "3k"] | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with seedream-v5-lite/text-to-image.
 
@@ -13852,7 +11029,7 @@ async def seedream_v5_lite_text_to_image(
         tools_type: One of the choices.
         resolution: Overrides width and height.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13865,16 +11042,8 @@ async def seedream_v5_pro_image_to_image(
     resolution: Literal["1k", "2k"] = "2k",
     output_format: Literal["jpeg", "png"] = "jpeg",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with seedream-v5-pro/image-to-image.
 
@@ -13889,7 +11058,7 @@ async def seedream_v5_pro_image_to_image(
         resolution: Overrides width and height.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13900,16 +11069,8 @@ async def seedream_v5_pro_layer_decomposition(
     resolution: Literal["auto", "1k", "1.5k", "2k"] | None = None,
     output_format: Literal["jpeg", "png"] = "jpeg",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with seedream-v5-pro/layer-decomposition.
 
@@ -13922,7 +11083,7 @@ async def seedream_v5_pro_layer_decomposition(
         resolution: Overrides width and height.
         output_format: Of the ground picture; layers are png.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13934,16 +11095,8 @@ async def seedream_v5_pro_text_to_image(
     resolution: Literal["1k", "2k"] = "2k",
     output_format: Literal["jpeg", "png"] = "jpeg",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with seedream-v5-pro/text-to-image.
 
@@ -13957,7 +11110,7 @@ async def seedream_v5_pro_text_to_image(
         resolution: Overrides width and height.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -13968,16 +11121,8 @@ async def skyreels_v3_reference_to_video(
     duration: int = 5,
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with skyreels-v3/reference-to-video.
 
@@ -13991,7 +11136,7 @@ async def skyreels_v3_reference_to_video(
         duration: 1 to 5.
         aspect_ratio: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14002,16 +11147,8 @@ async def skyreels_v3_shot_switching_video_extension(
     duration: int = 5,
     cut_type: Literal["Auto", "Cut-In", "Cut-Out", "Shot/Reverse Shot", "Multi-Angle", "Cut Away"] = "Auto",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with skyreels-v3/shot-switching-video-extension.
 
@@ -14025,7 +11162,7 @@ async def skyreels_v3_shot_switching_video_extension(
         duration: 2 to 5.
         cut_type: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14035,16 +11172,8 @@ async def skyreels_v3_single_shot_video_extension(
     video_url: File,
     duration: int = 5,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with skyreels-v3/single-shot-video-extension.
 
@@ -14057,7 +11186,7 @@ async def skyreels_v3_single_shot_video_extension(
         video_url: MP4; up to 100 MB.
         duration: 5 to 30.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14066,16 +11195,8 @@ async def skyreels_v3_video_restyling(
     video_url: File,
     style_name: Literal["simpsons", "lego", "paper_cutting", "amigurumi", "animal_crossing", "van_gogh", "pixel_art"],
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with skyreels-v3/video-restyling.
 
@@ -14087,7 +11208,7 @@ async def skyreels_v3_video_restyling(
         video_url: Up to 30 s; MP4; up to 100 MB.
         style_name: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14099,16 +11220,8 @@ async def skyreels_v4_image_to_video(
     duration: int = 5,
     mode: Literal["std"] = "std",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with skyreels-v4/image-to-video.
 
@@ -14123,7 +11236,7 @@ async def skyreels_v4_image_to_video(
         duration: 3 to 15.
         mode: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14135,16 +11248,8 @@ async def skyreels_v4_image_to_video_fast(
     prompt_optimizer: bool = True,
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with skyreels-v4/image-to-video-fast.
 
@@ -14158,7 +11263,7 @@ async def skyreels_v4_image_to_video_fast(
         prompt_optimizer: Whether to do so.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14171,16 +11276,8 @@ async def skyreels_v4_image_to_video_std(
     prompt_optimizer: bool = True,
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with skyreels-v4/image-to-video-std.
 
@@ -14195,7 +11292,7 @@ async def skyreels_v4_image_to_video_std(
         prompt_optimizer: Whether to do so.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14210,16 +11307,8 @@ async def skyreels_v4_omni_reference(
     ref_images: Sequence[Mapping[str, Any]] | str | None = None,
     ref_videos: Mapping[str, Any] | str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with skyreels-v4/omni-reference.
 
@@ -14237,7 +11326,7 @@ async def skyreels_v4_omni_reference(
         ref_images: List of {type, tag, url}; refImages or refVideos required.
         ref_videos: One object, type reference or extend; at most 15 s.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14249,16 +11338,8 @@ async def skyreels_v4_omni_reference_fast(
     prompt_optimizer: bool = True,
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with skyreels-v4/omni-reference-fast.
 
@@ -14272,7 +11353,7 @@ async def skyreels_v4_omni_reference_fast(
         prompt_optimizer: Whether to do so.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14285,16 +11366,8 @@ async def skyreels_v4_omni_reference_std(
     prompt_optimizer: bool = True,
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with skyreels-v4/omni-reference-std.
 
@@ -14309,7 +11382,7 @@ async def skyreels_v4_omni_reference_std(
         prompt_optimizer: Whether to do so.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14321,16 +11394,8 @@ async def skyreels_v4_text_to_video(
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
     mode: Literal["std"] = "std",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with skyreels-v4/text-to-video.
 
@@ -14345,7 +11410,7 @@ async def skyreels_v4_text_to_video(
         aspect_ratio: One of the choices.
         mode: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14357,16 +11422,8 @@ async def skyreels_v4_text_to_video_fast(
     prompt_optimizer: bool = True,
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with skyreels-v4/text-to-video-fast.
 
@@ -14380,7 +11437,7 @@ async def skyreels_v4_text_to_video_fast(
         prompt_optimizer: Whether to do so.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14393,16 +11450,8 @@ async def skyreels_v4_text_to_video_std(
     prompt_optimizer: bool = True,
     resolution: Literal["480p", "720p", "1080p"] = "1080p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with skyreels-v4/text-to-video-std.
 
@@ -14417,7 +11466,7 @@ async def skyreels_v4_text_to_video_std(
         prompt_optimizer: Whether to do so.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14428,16 +11477,8 @@ async def sora_2_image_to_video_asyn_channel_low_price(
     aspect_ratio: Literal["9:16", "16:9"] = "9:16",
     prompt: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with sora-2/image-to-video-asyn-channel-low-price.
 
@@ -14451,7 +11492,7 @@ async def sora_2_image_to_video_asyn_channel_low_price(
         aspect_ratio: One of the choices.
         prompt: Up to 4000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14463,16 +11504,8 @@ async def sora_2_image_to_video_channel_low_price(
     prompt: str,
     storyboard: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with sora-2/image-to-video-channel-low-price.
 
@@ -14487,7 +11520,7 @@ async def sora_2_image_to_video_channel_low_price(
         prompt: Up to 4000 characters.
         storyboard: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14497,16 +11530,8 @@ async def sora_2_image_to_video_official_stable(
     duration: Literal["4", "8", "12"] = "4",
     image_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with sora-2/image-to-video-official-stable.
 
@@ -14519,7 +11544,7 @@ async def sora_2_image_to_video_official_stable(
         duration: One of the choices.
         image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14531,16 +11556,8 @@ async def sora_2_image_to_video_pro_channel_low_price(
     aspect_ratio: Literal["9:16", "16:9"] = "9:16",
     storyboard: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with sora-2/image-to-video-pro-channel-low-price.
 
@@ -14556,7 +11573,7 @@ async def sora_2_image_to_video_pro_channel_low_price(
         aspect_ratio: One of the choices.
         storyboard: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14567,16 +11584,8 @@ async def sora_2_image_to_video_pro_official_stable(
     duration: Literal["4", "8", "12", "16", "20"] = "4",
     image_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with sora-2/image-to-video-pro-official-stable.
 
@@ -14590,7 +11599,7 @@ async def sora_2_image_to_video_pro_official_stable(
         duration: One of the choices.
         image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14600,16 +11609,8 @@ async def sora_2_image_to_video_realistic_official_stable(
     duration: Literal["4", "8", "12"] = "4",
     image_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with sora-2/image-to-video-realistic-official-stable.
 
@@ -14622,7 +11623,7 @@ async def sora_2_image_to_video_realistic_official_stable(
         duration: One of the choices.
         image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14633,16 +11634,8 @@ async def sora_2_text_to_video_channel_low_price(
     aspect_ratio: Literal["9:16", "16:9"] = "9:16",
     storyboard: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with sora-2/text-to-video-channel-low-price.
 
@@ -14656,7 +11649,7 @@ async def sora_2_text_to_video_channel_low_price(
         aspect_ratio: One of the choices.
         storyboard: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14666,16 +11659,8 @@ async def sora_2_text_to_video_official_stable(
     size: Literal["720x1280", "1280x720"] = "720x1280",
     duration: Literal["4", "8", "12"] = "4",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with sora-2/text-to-video-official-stable.
 
@@ -14688,7 +11673,7 @@ async def sora_2_text_to_video_official_stable(
         size: One of the choices.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14699,16 +11684,8 @@ async def sora_2_text_to_video_pro_channel_low_price(
     aspect_ratio: Literal["9:16", "16:9"] = "9:16",
     storyboard: bool = False,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with sora-2/text-to-video-pro-channel-low-price.
 
@@ -14723,7 +11700,7 @@ async def sora_2_text_to_video_pro_channel_low_price(
         aspect_ratio: One of the choices.
         storyboard: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14733,16 +11710,8 @@ async def sora_2_text_to_video_pro_official_stable(
     size: Literal["720x1280", "1280x720", "1024x1792", "1792x1024", "1080x1920", "1920x1080"] = "720x1280",
     duration: Literal["4", "8", "12", "16", "20"] = "12",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with sora-2/text-to-video-pro-official-stable.
 
@@ -14755,7 +11724,7 @@ async def sora_2_text_to_video_pro_official_stable(
         size: One of the choices.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14763,16 +11732,8 @@ async def sora_upload_character_channel_low_price(
     *,
     video_url: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Answers with text with sora-upload-character-channel-low-price.
 
@@ -14783,7 +11744,7 @@ async def sora_upload_character_channel_low_price(
     Args:
         video_url: MP4; up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14792,16 +11753,8 @@ async def sora_upload_character_official(
     video_url: File,
     name: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with sora-upload-character-official.
 
@@ -14813,7 +11766,7 @@ async def sora_upload_character_official(
         video_url: 2-4 s, 720p or better; MP4; up to 100 MB.
         name: Up to 80 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14825,16 +11778,8 @@ async def stephen_chow_ip_video_gen_fast_seedance_2_0_fast(
     template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"] = "ca4e2a5b6ba3429aa32f1b6ce8095e49",
     image_url: File | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Stephen Chow IP Video Gen-Fast (Seedance 2.0 Fast).
 
@@ -14848,7 +11793,7 @@ async def stephen_chow_ip_video_gen_fast_seedance_2_0_fast(
         template_id: One of the choices.
         image_url: Up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14860,16 +11805,8 @@ async def stephen_chow_ip_video_gen_seedance_2_0(
     template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"] = "ca4e2a5b6ba3429aa32f1b6ce8095e49",
     image_url: File | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Stephen Chow IP Video Gen(Seedance 2.0).
 
@@ -14883,7 +11820,7 @@ async def stephen_chow_ip_video_gen_seedance_2_0(
         template_id: One of the choices.
         image_url: Up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14893,16 +11830,8 @@ async def suno_custom_v4_5(
     prompt: str,
     tags: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with suno-custom-v4.5.
 
@@ -14915,7 +11844,7 @@ async def suno_custom_v4_5(
         prompt: The full lyrics; section tags such as [Verse] allowed; up to 5000 characters.
         tags: Comma-separated styles; up to 1000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14925,16 +11854,8 @@ async def suno_custom_v5(
     prompt: str,
     tags: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with suno-custom-v5.
 
@@ -14947,7 +11868,7 @@ async def suno_custom_v5(
         prompt: The full lyrics; section tags such as [Verse] allowed; up to 5000 characters.
         tags: Comma-separated styles; up to 1000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14957,16 +11878,8 @@ async def suno_custom_v5_5(
     prompt: str,
     tags: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with suno-custom-v5.5.
 
@@ -14979,7 +11892,7 @@ async def suno_custom_v5_5(
         prompt: The full lyrics; section tags such as [Verse] allowed; up to 5000 characters.
         tags: Comma-separated styles; up to 1000 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -14987,16 +11900,8 @@ async def suno_lyrics(
     *,
     prompt: str,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with suno-lyrics.
 
@@ -15007,7 +11912,7 @@ async def suno_lyrics(
     Args:
         prompt: Up to 500 characters.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15017,16 +11922,8 @@ async def suno_single_v4_5(
     description: str,
     make_instrumental: Literal["false", "true"] = "false",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with suno-single-v4.5.
 
@@ -15039,7 +11936,7 @@ async def suno_single_v4_5(
         description: Up to 400 characters.
         make_instrumental: Strings true and false, not a JSON boolean.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15049,16 +11946,8 @@ async def suno_single_v5(
     description: str,
     make_instrumental: Literal["false", "true"] = "false",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with suno-single-v5.
 
@@ -15071,7 +11960,7 @@ async def suno_single_v5(
         description: Up to 400 characters.
         make_instrumental: Strings true and false, not a JSON boolean.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15081,16 +11970,8 @@ async def suno_single_v5_5(
     description: str,
     make_instrumental: Literal["false", "true"] = "false",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes audio with suno-single-v5.5.
 
@@ -15103,7 +11984,7 @@ async def suno_single_v5_5(
         description: Up to 400 characters.
         make_instrumental: Strings true and false, not a JSON boolean.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15124,16 +12005,8 @@ async def topazlabs_image_gigapixel_art_and_cgi(
     face_enhancement_strength: float = 0.8,
     face_enhancement_creativity: float = 0.0,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with topazlabs-image-gigapixel-art-and-cgi.
 
@@ -15157,7 +12030,7 @@ async def topazlabs_image_gigapixel_art_and_cgi(
         face_enhancement_strength: 0 to 1.
         face_enhancement_creativity: 0 to 1.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15177,16 +12050,8 @@ async def topazlabs_image_gigapixel_high_fidelity_2(
     face_enhancement_strength: float = 0.8,
     face_enhancement_creativity: float = 0.0,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with topazlabs-image-gigapixel-high-fidelity-2.
 
@@ -15209,7 +12074,7 @@ async def topazlabs_image_gigapixel_high_fidelity_2(
         face_enhancement_strength: 0 to 1.
         face_enhancement_creativity: 0 to 1.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15229,16 +12094,8 @@ async def topazlabs_image_gigapixel_low_resolution_2(
     face_enhancement_strength: float = 0.8,
     face_enhancement_creativity: float = 0.0,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with topazlabs-image-gigapixel-low-resolution-2.
 
@@ -15261,7 +12118,7 @@ async def topazlabs_image_gigapixel_low_resolution_2(
         face_enhancement_strength: 0 to 1.
         face_enhancement_creativity: 0 to 1.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15281,16 +12138,8 @@ async def topazlabs_image_gigapixel_standard_2(
     face_enhancement_strength: float = 0.8,
     face_enhancement_creativity: float = 0.0,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with topazlabs-image-gigapixel-standard-2.
 
@@ -15313,7 +12162,7 @@ async def topazlabs_image_gigapixel_standard_2(
         face_enhancement_strength: 0 to 1.
         face_enhancement_creativity: 0 to 1.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15337,16 +12186,8 @@ async def topazlabs_image_gigapixel_text_and_shapes(
     denoise_strength: float = 0.5,
     opacity: float = 1.0,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with topazlabs-image-gigapixel-text-and-shapes.
 
@@ -15373,7 +12214,7 @@ async def topazlabs_image_gigapixel_text_and_shapes(
         denoise_strength: 0 to 1.
         opacity: 0 to 1.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15386,16 +12227,8 @@ async def topazlabs_image_upscale_cgi(
     face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with topazlabs-image-upscale-cgi.
 
@@ -15411,7 +12244,7 @@ async def topazlabs_image_upscale_cgi(
         face_enhancement_creativity: In steps of 0.1; 0 to 1.
         face_enhancement_strength: In steps of 0.1; 0 to 1.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15424,16 +12257,8 @@ async def topazlabs_image_upscale_detail_faces(
     output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
     detail_strength: float = 6.0,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with topazlabs-image-upscale-detail-faces.
 
@@ -15449,7 +12274,7 @@ async def topazlabs_image_upscale_detail_faces(
         output_format: One of the choices.
         detail_strength: 0 to 10.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15462,16 +12287,8 @@ async def topazlabs_image_upscale_high_fidelity_v2(
     face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with topazlabs-image-upscale-high fidelity v2.
 
@@ -15487,7 +12304,7 @@ async def topazlabs_image_upscale_high_fidelity_v2(
         face_enhancement_creativity: In steps of 0.1; 0 to 1.
         face_enhancement_strength: In steps of 0.1; 0 to 1.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15509,16 +12326,8 @@ async def topazlabs_image_upscale_high_fidelity_v3(
     output_height: int = 1080,
     output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with topazlabs-image-upscale-high-fidelity-v3.
 
@@ -15543,7 +12352,7 @@ async def topazlabs_image_upscale_high_fidelity_v3(
         output_height: 1 to 32000.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15556,16 +12365,8 @@ async def topazlabs_image_upscale_low_resolution_v2(
     face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with topazlabs-image-upscale low resolution v2.
 
@@ -15581,7 +12382,7 @@ async def topazlabs_image_upscale_low_resolution_v2(
         face_enhancement_creativity: In steps of 0.1; 0 to 1.
         face_enhancement_strength: In steps of 0.1; 0 to 1.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15594,16 +12395,8 @@ async def topazlabs_image_upscale_standard_v2(
     face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with topazlabs-image-upscale-standard-v2.
 
@@ -15619,7 +12412,7 @@ async def topazlabs_image_upscale_standard_v2(
         face_enhancement_creativity: In steps of 0.1; 0 to 1.
         face_enhancement_strength: In steps of 0.1; 0 to 1.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15632,16 +12425,8 @@ async def topazlabs_image_upscale_text_refine(
     face_enhancement_creativity: float = 0.0,
     face_enhancement_strength: float = 0.8,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with topazlabs-image-upscale-text refine.
 
@@ -15657,7 +12442,7 @@ async def topazlabs_image_upscale_text_refine(
         face_enhancement_creativity: In steps of 0.1; 0 to 1.
         face_enhancement_strength: In steps of 0.1; 0 to 1.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15669,16 +12454,8 @@ async def topazlabs_image_upscale_transparent(
     crop_to_fill: bool = False,
     output_format: Literal["png"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with topazlabs-image-upscale-transparent.
 
@@ -15693,7 +12470,7 @@ async def topazlabs_image_upscale_transparent(
         crop_to_fill: Whether to do so.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15704,16 +12481,8 @@ async def topazlabs_video_astra(
     output_height: int = 720,
     model_: Literal["ast-2"] = "ast-2",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with topazlabs-video-astra.
 
@@ -15727,7 +12496,7 @@ async def topazlabs_video_astra(
         output_height: 1 to 32000.
         model_: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15738,16 +12507,8 @@ async def topazlabs_video_denoise(
     output_height: int = 720,
     model_: Literal["nyx-3", "nxhf-1", "nxl-1", "nxf-1"] = "nyx-3",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with topazlabs-video-denoise.
 
@@ -15761,7 +12522,7 @@ async def topazlabs_video_denoise(
         output_height: 1 to 32000.
         model_: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15773,16 +12534,8 @@ async def topazlabs_video_frame_interpolation(
     model_: Literal["apo-8", "apf-2", "aion-1", "chr-2", "chf-3"] = "apo-8",
     output_frame_rate: int = 60,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with topazlabs-video-frame-interpolation.
 
@@ -15797,7 +12550,7 @@ async def topazlabs_video_frame_interpolation(
         model_: One of the choices.
         output_frame_rate: 15 to 240.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15808,16 +12561,8 @@ async def topazlabs_video_proteus(
     output_height: int = 720,
     model_: Literal["prob-4", "pnat-1", "rhea-1", "thd-3", "thf-4", "ahq-12", "alqs-2", "alq-13", "amqs-2", "amq-13", "ddv-3", "dtv-4", "dtd-4", "dtvs-2", "dtds-2", "gcg-5", "ghq-5", "ganim-1", "iris-3", "iris-2"] = "prob-4",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with topazlabs-video-proteus.
 
@@ -15831,7 +12576,7 @@ async def topazlabs_video_proteus(
         output_height: 1 to 32000.
         model_: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15842,16 +12587,8 @@ async def topazlabs_video_starlight(
     output_height: int = 720,
     model_: Literal["slp-2.5", "slhq-1", "slm-1", "wonder-1", "slf-2"] = "slp-2.5",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with topazlabs-video-starlight.
 
@@ -15865,7 +12602,7 @@ async def topazlabs_video_starlight(
         output_height: 1 to 32000.
         model_: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15875,16 +12612,8 @@ async def topazlabs_video_upscale(
     target_resolution: Literal["720p", "1080p", "4k"] = "1080p",
     target_fps: Literal["30", "60"] = "30",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with topazlabs-video-upscale.
 
@@ -15897,7 +12626,7 @@ async def topazlabs_video_upscale(
         target_resolution: One of the choices.
         target_fps: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15910,16 +12639,8 @@ async def vidu_image_to_video_q2_pro(
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     bgm: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-image-to-video-q2-pro.
 
@@ -15934,7 +12655,7 @@ async def vidu_image_to_video_q2_pro(
         movement_amplitude: One of the choices.
         bgm: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15947,16 +12668,8 @@ async def vidu_image_to_video_q2_pro_fast(
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     bgm: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-image-to-video-q2-pro-fast.
 
@@ -15971,7 +12684,7 @@ async def vidu_image_to_video_q2_pro_fast(
         movement_amplitude: One of the choices.
         bgm: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -15984,16 +12697,8 @@ async def vidu_image_to_video_q2_turbo(
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     bgm: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-image-to-video-q2-turbo.
 
@@ -16008,7 +12713,7 @@ async def vidu_image_to_video_q2_turbo(
         movement_amplitude: One of the choices.
         bgm: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16020,16 +12725,8 @@ async def vidu_image_to_video_q3_pro(
     resolution: Literal["360p", "540p", "720p", "1080p", "2k"] = "720p",
     audio: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-image-to-video-q3-pro.
 
@@ -16043,7 +12740,7 @@ async def vidu_image_to_video_q3_pro(
         resolution: One of the choices.
         audio: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16055,16 +12752,8 @@ async def vidu_image_to_video_q3_pro_fast(
     resolution: Literal["720p", "1080p"] = "720p",
     audio: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-image-to-video-q3-pro-fast.
 
@@ -16079,7 +12768,7 @@ async def vidu_image_to_video_q3_pro_fast(
         resolution: One of the choices.
         audio: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16091,16 +12780,8 @@ async def vidu_image_to_video_q3_turbo(
     resolution: Literal["540p", "720p", "1080p"] = "720p",
     audio: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-image-to-video-q3-turbo.
 
@@ -16114,7 +12795,7 @@ async def vidu_image_to_video_q3_turbo(
         resolution: One of the choices.
         audio: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16127,16 +12808,8 @@ async def vidu_reference_to_video_q2(
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-reference-to-video-q2.
 
@@ -16151,7 +12824,7 @@ async def vidu_reference_to_video_q2(
         duration: One of the choices.
         movement_amplitude: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16165,16 +12838,8 @@ async def vidu_reference_to_video_q2_pro(
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-reference-to-video-q2-pro.
 
@@ -16190,7 +12855,7 @@ async def vidu_reference_to_video_q2_pro(
         duration: One of the choices.
         movement_amplitude: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16203,16 +12868,8 @@ async def vidu_reference_to_video_q3(
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
     audio: Literal["true", "false"] = "true",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-reference-to-video-q3.
 
@@ -16227,7 +12884,7 @@ async def vidu_reference_to_video_q3(
         aspect_ratio: Auto follows the inputs.
         audio: Strings true and false, not a JSON boolean.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16240,16 +12897,8 @@ async def vidu_reference_to_video_q3_ad(
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
     audio: Literal["true", "false"] = "true",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-reference-to-video-q3-ad.
 
@@ -16264,7 +12913,7 @@ async def vidu_reference_to_video_q3_ad(
         aspect_ratio: Auto follows the inputs.
         audio: Strings true and false, not a JSON boolean.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16277,16 +12926,8 @@ async def vidu_reference_to_video_q3_drama(
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
     audio: Literal["true", "false"] = "true",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-reference-to-video-q3-drama.
 
@@ -16301,7 +12942,7 @@ async def vidu_reference_to_video_q3_drama(
         aspect_ratio: Auto follows the inputs.
         audio: Strings true and false, not a JSON boolean.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16314,16 +12955,8 @@ async def vidu_reference_to_video_q3_mix(
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
     audio: Literal["true", "false"] = "true",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-reference-to-video-q3-mix.
 
@@ -16338,7 +12971,7 @@ async def vidu_reference_to_video_q3_mix(
         aspect_ratio: Auto follows the inputs.
         audio: Strings true and false, not a JSON boolean.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16434,16 +13067,8 @@ async def vidu_start_end_to_video_q2_pro(
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     bgm: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-start-end-to-video-q2-pro.
 
@@ -16459,7 +13084,7 @@ async def vidu_start_end_to_video_q2_pro(
         movement_amplitude: One of the choices.
         bgm: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16473,16 +13098,8 @@ async def vidu_start_end_to_video_q2_pro_fast(
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     bgm: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-start-end-to-video-q2-pro-fast.
 
@@ -16498,7 +13115,7 @@ async def vidu_start_end_to_video_q2_pro_fast(
         movement_amplitude: One of the choices.
         bgm: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16512,16 +13129,8 @@ async def vidu_start_end_to_video_q2_turbo(
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     bgm: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-start-end-to-video-q2-turbo.
 
@@ -16537,7 +13146,7 @@ async def vidu_start_end_to_video_q2_turbo(
         movement_amplitude: One of the choices.
         bgm: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16551,16 +13160,8 @@ async def vidu_start_end_to_video_q3_pro(
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     audio: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-start-end-to-video-q3-pro.
 
@@ -16576,7 +13177,7 @@ async def vidu_start_end_to_video_q3_pro(
         movement_amplitude: One of the choices.
         audio: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16589,16 +13190,8 @@ async def vidu_start_end_to_video_q3_pro_fast(
     resolution: Literal["720p", "1080p"] = "720p",
     audio: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-start-end-to-video-q3-pro-fast.
 
@@ -16614,7 +13207,7 @@ async def vidu_start_end_to_video_q3_pro_fast(
         resolution: One of the choices.
         audio: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16628,16 +13221,8 @@ async def vidu_start_end_to_video_q3_turbo(
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     audio: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-start-end-to-video-q3-turbo.
 
@@ -16653,7 +13238,7 @@ async def vidu_start_end_to_video_q3_turbo(
         movement_amplitude: One of the choices.
         audio: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16666,16 +13251,8 @@ async def vidu_text_to_video_q2(
     movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-text-to-video-q2.
 
@@ -16690,7 +13267,7 @@ async def vidu_text_to_video_q2(
         movement_amplitude: One of the choices.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16703,16 +13280,8 @@ async def vidu_text_to_video_q3_pro(
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
     audio: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-text-to-video-q3-pro.
 
@@ -16727,7 +13296,7 @@ async def vidu_text_to_video_q3_pro(
         duration: One of the choices.
         audio: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16739,16 +13308,8 @@ async def vidu_text_to_video_q3_pro_fast(
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
     audio: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-text-to-video-q3-pro-fast.
 
@@ -16763,7 +13324,7 @@ async def vidu_text_to_video_q3_pro_fast(
         duration: One of the choices.
         audio: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16776,16 +13337,8 @@ async def vidu_text_to_video_q3_turbo(
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
     audio: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with Vidu-text-to-video-q3-turbo.
 
@@ -16800,7 +13353,7 @@ async def vidu_text_to_video_q3_turbo(
         duration: One of the choices.
         audio: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16819,16 +13372,8 @@ async def volc_drama_serial_video_translate(
     arrange_ment: Literal["0", "1"] = "0",
     manual_style: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with volc-drama/serial-video-translate.
 
@@ -16850,7 +13395,7 @@ async def volc_drama_serial_video_translate(
         arrange_ment: One of the choices.
         manual_style: Text.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16864,16 +13409,8 @@ async def volc_drama_video_translate(
     ai_remove_type: Literal["0", "1", "2"] = "1",
     dub_voice_mode: Literal["0", "1"] = "0",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with volc-drama/video-translate.
 
@@ -16890,7 +13427,7 @@ async def volc_drama_video_translate(
         ai_remove_type: One of the choices.
         dub_voice_mode: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16903,16 +13440,8 @@ async def volc_enhance_fast_video(
     bitrate_level: Literal["low", "medium", "high"] = "medium",
     bitrate: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with volc-enhance-fast/video.
 
@@ -16927,7 +13456,7 @@ async def volc_enhance_fast_video(
         bitrate_level: One of the choices.
         bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16939,16 +13468,8 @@ async def volc_enhance_generative_video(
     bitrate_level: Literal["low", "medium", "high"] = "medium",
     bitrate: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with volc-enhance-generative/video.
 
@@ -16962,7 +13483,7 @@ async def volc_enhance_generative_video(
         bitrate_level: One of the choices.
         bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -16979,16 +13500,8 @@ async def volc_enhance_video(
     bitrate: int | None = None,
     bit_depth: Literal["8", "10", "12", "16"] = "8",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with volc-enhance/video.
 
@@ -17007,7 +13520,7 @@ async def volc_enhance_video(
         bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
         bit_depth: Professional mode only.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17018,16 +13531,8 @@ async def volc_subtitle_erase_video_refined_version(
     encode_mode: Literal["size", "quality"] = "size",
     client_token: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with volc-subtitle-erase/video(Refined version).
 
@@ -17040,7 +13545,7 @@ async def volc_subtitle_erase_video_refined_version(
         encode_mode: One of the choices.
         client_token: Text.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17049,16 +13554,8 @@ async def volc_subtitle_erase_video_standard_version(
     video_url: File,
     client_token: str | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with volc-subtitle-erase/video(Standard Version).
 
@@ -17069,7 +13566,7 @@ async def volc_subtitle_erase_video_standard_version(
         video_url: Up to 500 MB.
         client_token: Text.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17082,16 +13579,8 @@ async def wan_2_2_image_to_image(
     custom_height: int = 1024,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with wan-2.2/image-to-image.
 
@@ -17106,7 +13595,7 @@ async def wan_2_2_image_to_image(
         custom_height: Used when aspectRatio is custom; 256 to 1536.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17118,16 +13607,8 @@ async def wan_2_2_image_to_video(
     duration: Literal["5", "8"] = "5",
     resolution: Literal["auto", "1024×1920", "1920×1024", "720×1280", "1280×720", "480×832", "832×480"] = "auto",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-2.2/image-to-video.
 
@@ -17141,7 +13622,7 @@ async def wan_2_2_image_to_video(
         duration: One of the choices.
         resolution: Separator is U+00D7, not the letter x.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17155,16 +13636,8 @@ async def wan_2_2_text_to_image_lora(
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with wan-2.2/text-to-image-lora.
 
@@ -17180,7 +13653,7 @@ async def wan_2_2_text_to_image_lora(
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17191,16 +13664,8 @@ async def wan_2_2_text_to_video(
     duration: Literal["5", "8"] = "5",
     resolution: Literal["832×480", "480×832", "1280×720", "720×1280", "1920×1024", "1024×1920"] = "1280×720",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-2.2/text-to-video.
 
@@ -17213,7 +13678,7 @@ async def wan_2_2_text_to_video(
         duration: One of the choices.
         resolution: Key starts with a space in working clients; U+00D7 separator.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17226,16 +13691,8 @@ async def wan_2_2_video_start_to_end(
     duration: Literal["5", "8"] = "5",
     resolution: Literal["auto", "1024×1920", "1920×1024", "720×1280", "1280×720", "480×832", "832×480"] = "auto",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-2.2-video/start-to-end.
 
@@ -17250,7 +13707,7 @@ async def wan_2_2_video_start_to_end(
         duration: One of the choices.
         resolution: Separator is U+00D7, not the letter x.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17264,16 +13721,8 @@ async def wan_2_5_preview_image_to_image(
     prompt_extend: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with wan-2.5-preview/image-to-image.
 
@@ -17289,7 +13738,7 @@ async def wan_2_5_preview_image_to_image(
         prompt_extend: Whether to do so.
         seed: -1 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17304,16 +13753,8 @@ async def wan_2_5_preview_image_to_video(
     prompt_extend: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-2.5-preview/image-to-video.
 
@@ -17330,7 +13771,7 @@ async def wan_2_5_preview_image_to_video(
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17343,16 +13784,8 @@ async def wan_2_5_preview_text_to_image(
     prompt_extend: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with wan-2.5-preview/text-to-image.
 
@@ -17367,7 +13800,7 @@ async def wan_2_5_preview_text_to_image(
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17381,16 +13814,8 @@ async def wan_2_5_preview_text_to_video(
     prompt_extend: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-2.5-preview/text-to-video.
 
@@ -17406,7 +13831,7 @@ async def wan_2_5_preview_text_to_video(
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17422,16 +13847,8 @@ async def wan_2_6_image_to_video_flash(
     enable_prompt_expansion: bool = False,
     enable_audio: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-2.6-image-to-video-flash.
 
@@ -17449,7 +13866,7 @@ async def wan_2_6_image_to_video_flash(
         enable_prompt_expansion: Whether to do so.
         enable_audio: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17463,16 +13880,8 @@ async def wan_2_6_reference_to_video(
     duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
     shot_type: Literal["single", "multi"] = "single",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-2.6-reference-to-video.
 
@@ -17488,7 +13897,7 @@ async def wan_2_6_reference_to_video(
         duration: One of the choices.
         shot_type: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17503,16 +13912,8 @@ async def wan_2_6_reference_to_video_flash(
     shot_type: Literal["single", "multi"] = "single",
     audio: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-2.6-reference-to-video-flash.
 
@@ -17529,7 +13930,7 @@ async def wan_2_6_reference_to_video_flash(
         shot_type: One of the choices.
         audio: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17540,16 +13941,8 @@ async def wan_2_7_image_edit(
     width: int = 1024,
     height: int = 1024,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with wan-2.7/image-edit.
 
@@ -17562,7 +13955,7 @@ async def wan_2_7_image_edit(
         width: Omit both to leave the size unset; 512 to 4096.
         height: Omit both to leave the size unset; 512 to 4096.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17573,16 +13966,8 @@ async def wan_2_7_image_edit_pro(
     width: int = 1024,
     height: int = 1024,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with wan-2.7/image-edit-pro.
 
@@ -17595,7 +13980,7 @@ async def wan_2_7_image_edit_pro(
         width: Omit both to leave the size unset; 512 to 4096.
         height: Omit both to leave the size unset; 512 to 4096.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17611,16 +13996,8 @@ async def wan_2_7_image_to_video(
     prompt_extend: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-2.7/image-to-video.
 
@@ -17638,7 +14015,7 @@ async def wan_2_7_image_to_video(
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17655,16 +14032,8 @@ async def wan_2_7_reference_to_video(
     prompt_extend: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-2.7-reference-to-video.
 
@@ -17683,7 +14052,7 @@ async def wan_2_7_reference_to_video(
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17698,16 +14067,8 @@ async def wan_2_7_spicy_image_to_video(
     prompt_extend: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-2.7-spicy/image-to-video.
 
@@ -17725,7 +14086,7 @@ async def wan_2_7_spicy_image_to_video(
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17736,16 +14097,8 @@ async def wan_2_7_text_to_image(
     height: int = 1024,
     thinking_mode: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with wan-2.7/text-to-image.
 
@@ -17758,7 +14111,7 @@ async def wan_2_7_text_to_image(
         height: Omit both to leave the size unset; 512 to 4096.
         thinking_mode: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17769,16 +14122,8 @@ async def wan_2_7_text_to_image_pro(
     height: int = 1024,
     thinking_mode: bool = True,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with wan-2.7/text-to-image-pro.
 
@@ -17791,7 +14136,7 @@ async def wan_2_7_text_to_image_pro(
         height: Area 589824-16777216 px, ratio 1:8 to 8:1; omit for unset; 512 to 8192.
         thinking_mode: Whether to do so.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17806,16 +14151,8 @@ async def wan_2_7_text_to_video(
     prompt_extend: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-2.7/text-to-video.
 
@@ -17832,7 +14169,7 @@ async def wan_2_7_text_to_video(
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17848,16 +14185,8 @@ async def wan_2_7_video_edit(
     prompt_extend: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-2.7/video-edit.
 
@@ -17875,7 +14204,7 @@ async def wan_2_7_video_edit(
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17890,16 +14219,8 @@ async def wan_2_7_video_extend(
     prompt_extend: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-2.7/video-extend.
 
@@ -17916,7 +14237,7 @@ async def wan_2_7_video_extend(
         prompt_extend: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17931,16 +14252,8 @@ async def wan_3_0_image_to_video(
     audio: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-3.0/image-to-video.
 
@@ -17957,7 +14270,7 @@ async def wan_3_0_image_to_video(
         audio: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -17972,16 +14285,8 @@ async def wan_3_0_prime_image_to_video(
     audio: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-3.0-prime/image-to-video.
 
@@ -17998,7 +14303,7 @@ async def wan_3_0_prime_image_to_video(
         audio: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18016,16 +14321,8 @@ async def wan_3_0_prime_reference_to_video(
     audio: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-3.0-prime/reference-to-video.
 
@@ -18045,7 +14342,7 @@ async def wan_3_0_prime_reference_to_video(
         audio: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18063,16 +14360,8 @@ async def wan_3_0_reference_to_video(
     audio: bool = True,
     seed: int | None = None,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with wan-3.0-reference-to-video.
 
@@ -18092,7 +14381,7 @@ async def wan_3_0_reference_to_video(
         audio: Whether to do so.
         seed: 0 to 2147483647.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18102,16 +14391,8 @@ async def xai_grok_imagine_2_0_text_to_image_economy(
     aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9"] = "1:1",
     num_images: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] = "1",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with xai/grok-imagine-2.0/text-to-image/economy.
 
@@ -18124,7 +14405,7 @@ async def xai_grok_imagine_2_0_text_to_image_economy(
         aspect_ratio: One of the choices.
         num_images: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18134,16 +14415,8 @@ async def xai_grok_imagine_edit_video_official_stable(
     video_url: File,
     resolution: Literal["720p", "480p"] = "480p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with xai/grok-imagine/edit-video-official-stable.
 
@@ -18156,7 +14429,7 @@ async def xai_grok_imagine_edit_video_official_stable(
         video_url: MP4; up to 50 MB.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18165,16 +14438,8 @@ async def xai_grok_imagine_image_edit_official_stable(
     prompt: str,
     image: File,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with xai/grok-imagine-image/edit-official-stable.
 
@@ -18186,7 +14451,7 @@ async def xai_grok_imagine_image_edit_official_stable(
         prompt: Up to 20000 characters.
         image: JPG, PNG, JPEG, WEBP; up to 10 MB.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18196,16 +14461,8 @@ async def xai_grok_imagine_image_text_to_image_official_stable(
     aspect_ratio: Literal["2:1", "20:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:20", "1:2"] = "1:1",
     output_format: Literal["jpeg", "png"] = "jpeg",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with xai/grok-imagine-image/text-to-image-official-stable.
 
@@ -18218,7 +14475,7 @@ async def xai_grok_imagine_image_text_to_image_official_stable(
         aspect_ratio: One of the choices.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18230,16 +14487,8 @@ async def xai_grok_imagine_image_to_video_channel_low_price(
     resolution: Literal["720p", "480p"] = "480p",
     duration: int = 6,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with xai/grok-imagine/image-to-video-channel-low-price.
 
@@ -18254,7 +14503,7 @@ async def xai_grok_imagine_image_to_video_channel_low_price(
         resolution: One of the choices.
         duration: 6 to 30.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18265,16 +14514,8 @@ async def xai_grok_imagine_image_to_video_official_stable(
     resolution: Literal["720p", "480p"] = "720p",
     duration: Literal["6", "10"] = "6",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with xai/grok-imagine/image-to-video-official-stable.
 
@@ -18288,7 +14529,7 @@ async def xai_grok_imagine_image_to_video_official_stable(
         resolution: One of the choices.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18299,16 +14540,8 @@ async def xai_grok_imagine_text_to_video_channel_low_price(
     resolution: Literal["720p", "480p"] = "720p",
     duration: int = 6,
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with xai/grok-imagine/text-to-video-channel-low-price.
 
@@ -18322,7 +14555,7 @@ async def xai_grok_imagine_text_to_video_channel_low_price(
         resolution: One of the choices.
         duration: 6 to 30.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18333,16 +14566,8 @@ async def xai_grok_imagine_text_to_video_official_stable(
     resolution: Literal["720p", "480p"] = "720p",
     duration: Literal["6", "10"] = "6",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with xai/grok-imagine/text-to-video-official-stable.
 
@@ -18356,7 +14581,7 @@ async def xai_grok_imagine_text_to_video_official_stable(
         resolution: One of the choices.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18367,16 +14592,8 @@ async def xai_grok_imagine_video_reference_to_video_official_stable(
     duration: Literal["6", "10"] = "6",
     resolution: Literal["720p", "480p"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with xai/grok-imagine-video/reference-to-video-official-stable.
 
@@ -18390,7 +14607,7 @@ async def xai_grok_imagine_video_reference_to_video_official_stable(
         duration: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18401,16 +14618,8 @@ async def xai_grok_imagine_video_v1_5_image_to_video_official_stable(
     duration: int = 6,
     resolution: Literal["480p", "720p"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with xai/grok-imagine-video-v1.5/image-to-video-official-stable.
 
@@ -18424,7 +14633,7 @@ async def xai_grok_imagine_video_v1_5_image_to_video_official_stable(
         duration: 1 to 15.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18436,16 +14645,8 @@ async def xai_grok_imagine_video_v1_5_reference_to_video_official_stable(
     aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9",
     resolution: Literal["480p", "720p"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with xai/grok-imagine-video-v1.5/reference-to-video-official-stable.
 
@@ -18460,7 +14661,7 @@ async def xai_grok_imagine_video_v1_5_reference_to_video_official_stable(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18471,16 +14672,8 @@ async def xai_grok_imagine_video_v1_5_text_to_video_official_stable(
     aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9",
     resolution: Literal["480p", "720p", "1080p"] = "720p",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with xai/grok-imagine-video-v1.5/text-to-video-official-stable.
 
@@ -18494,7 +14687,7 @@ async def xai_grok_imagine_video_v1_5_text_to_video_official_stable(
         aspect_ratio: One of the choices.
         resolution: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18504,16 +14697,8 @@ async def xai_grok_imagine_video_video_extend_official_stable(
     prompt: str,
     duration: Literal["6", "10"] = "6",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes a video with xai/grok-imagine-video/video-extend-official-stable.
 
@@ -18526,7 +14711,7 @@ async def xai_grok_imagine_video_video_extend_official_stable(
         prompt: Up to 2048 characters.
         duration: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18539,16 +14724,8 @@ async def xai_rhart_imagine_image_quality_edit_official_stable(
     num_images: Literal["1", "2", "3", "4"] = "1",
     output_format: Literal["jpeg", "png", "webp"] = "jpeg",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with xai/rhart-imagine-image-quality/edit-official-stable.
 
@@ -18564,7 +14741,7 @@ async def xai_rhart_imagine_image_quality_edit_official_stable(
         num_images: One of the choices.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18576,16 +14753,8 @@ async def xai_rhart_imagine_image_quality_text_to_image_official_stable(
     num_images: Literal["1", "2", "3", "4"] = "1",
     output_format: Literal["jpeg", "png", "webp"] = "jpeg",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with xai/rhart-imagine-image-quality/text-to-image-official-stable.
 
@@ -18600,7 +14769,7 @@ async def xai_rhart_imagine_image_quality_text_to_image_official_stable(
         num_images: One of the choices.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18610,16 +14779,8 @@ async def z_image_turbo(
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with z-image/turbo.
 
@@ -18631,7 +14792,7 @@ async def z_image_turbo(
         aspect_ratio: One of the choices.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18642,16 +14803,8 @@ async def z_image_turbo_image_to_image(
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with z-image-turbo/image-to-image.
 
@@ -18664,7 +14817,7 @@ async def z_image_turbo_image_to_image(
         aspect_ratio: One of the choices.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18677,16 +14830,8 @@ async def z_image_turbo_image_to_image_lora(
     lora_strength: float = 0,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with z-image-turbo/image-to-image-lora.
 
@@ -18701,7 +14846,7 @@ async def z_image_turbo_image_to_image_lora(
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """
 
 @_task
@@ -18713,16 +14858,8 @@ async def z_image_turbo_lora(
     lora_strength: float = 1,
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
     unchecked: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    reuse: Literal["never", "always"] = "never",
-    on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
-    deadline: float | None = None,
-    budget: float | None = None,
-    credentials: str | None = None,
-    storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
+    **job_options: Unpack[JobOptions],
 ) -> Result:
     """Makes an image with z-image/turbo-lora.
 
@@ -18736,5 +14873,5 @@ async def z_image_turbo_lora(
         lora_strength: In steps of 0.01; -100 to 100.
         output_format: One of the choices.
         unchecked: Parameters that are sent as they are, by name.
-        label: This and what follows is as in `generate`.
+        scope: This and what follows is as in `generate`.
     """

@@ -39,7 +39,7 @@ async def test_what_is_home_is_named_without_asking_the_account_that_paid(
     monkeypatch.delenv("RH_API_KEY")
     asked = len(rh.books.requests)
     await runs.command("jobs", "collect", run)
-    assert capsys.readouterr().out == f"{result.job}: {result.media.uri}\n"
+    assert capsys.readouterr().out == f"{result.job}: {result.first_output.uri}\n"
     assert len(rh.books.requests) == asked
 
 

@@ -30,7 +30,7 @@ async def test_a_success_without_files_is_asked_again_by_the_next_call(rh: Emula
         await ask()
     rh.faults.clear()
     result = await ask()
-    assert Path(result.media.uri).is_file()
+    assert Path(result.first_output.uri).is_file()
     assert len(rh.books.submissions) == 1
 
 
@@ -41,7 +41,7 @@ async def test_a_link_that_is_none_is_never_a_text(rh: Emulator, link: str) -> N
     with pytest.raises(OutputsPending, match="is not a link"):
         await ask()
     rh.faults.clear()
-    assert (await ask()).media.kind == "image"
+    assert (await ask()).first_output.kind == "image"
     assert len(rh.books.submissions) == 1
 
 
@@ -51,15 +51,15 @@ async def test_a_data_url_becomes_a_file(rh: Emulator) -> None:
     link = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
     rh.faults.add(Fault("query", kind="odd-link", link=link))
     result = await ask()
-    assert result.media.name.endswith(".png")
-    assert Path(result.media.uri).read_bytes() == picture
+    assert result.first_output.name.endswith(".png")
+    assert Path(result.first_output.uri).read_bytes() == picture
     assert result.texts == ()
 
 
 async def test_a_refused_download_is_waited_out(rh: Emulator) -> None:
     """A11: a file host that answers 404 twice delays the file."""
     rh.faults.add(Fault("download", kind="expired", times=2))
-    assert Path((await ask()).media.uri).is_file()
+    assert Path((await ask()).first_output.uri).is_file()
 
 
 async def test_lost_outputs_are_fetched_by_the_next_call_if_they_are_there(rh: Emulator) -> None:
@@ -68,7 +68,7 @@ async def test_lost_outputs_are_fetched_by_the_next_call_if_they_are_there(rh: E
     with pytest.raises(OutputsExpired, match="at no cost"):
         await ask()
     rh.faults.clear()
-    assert Path((await ask()).media.uri).is_file()
+    assert Path((await ask()).first_output.uri).is_file()
     assert len(rh.books.submissions) == 1
 
 
@@ -80,11 +80,11 @@ async def test_a_damaged_file_feeds_no_paid_step(rh: Emulator) -> None:
     with pytest.raises(InputError, match="damaged"):
         await generate.fn(models.KlingV26ProImageToVideo(image_url=damaged, prompt="waves", duration="5"), scope="x")
     with pytest.raises(InputError, match="broken"):
-        path = damaged.media.uri
+        path = damaged.first_output.uri
         await generate.fn(models.KlingV26ProImageToVideo(image_url=path, prompt="waves", duration="5"), scope="x")
     rh.faults.clear()
     whole = await ask()
-    assert (whole.damaged, whole.media.uri) == ((), damaged.media.uri)
+    assert (whole.damaged, whole.first_output.uri) == ((), damaged.first_output.uri)
     assert len(rh.books.submissions) == 1
 
 
@@ -92,5 +92,5 @@ async def test_a_fresh_task_that_is_not_known_yet_is_asked_for_again(rh: Emulato
     """A15: RunningHub's "no such task" right after the ticket, and a rejected key in a poll, end no job."""
     for code in ("1004", "807", "412", "802", "401"):
         rh.faults.add(Fault("query", kind="code", code=code, times=1))
-    assert Path((await ask()).media.uri).is_file()
+    assert Path((await ask()).first_output.uri).is_file()
     assert len(rh.books.submissions) == 1

@@ -75,7 +75,7 @@ async def test_a_retry_after_a_store_that_refused_collects_what_was_paid(rh: Emu
     finally:
         job_observer.listeners.remove(take)
     assert states.count("failed") == 1
-    assert Path(result.media.uri).is_file()
+    assert Path(result.first_output.uri).is_file()
     assert len(rh.books.submissions) == 1
 
 

@@ -124,7 +124,7 @@ async def test_it_runs_and_takes_a_result_of_another_flow(
 ) -> None:
     photo: Result = await for_model("z-image/turbo")(prompt="a lighthouse", aspect_ratio="1:1", label="photo")
     clip: Result = await for_model("kling-v2.6-pro-image-to-video")(image_url=photo, prompt="waves", sound="false")
-    assert (photo.media.kind, clip.media.kind) == ("image", "video")
+    assert (photo.first_output.kind, clip.first_output.kind) == ("image", "video")
     # What the form shows is what is sent.
     assert rh.books.paid[1].payload["duration"] == "5"
     with pytest.raises(ParameterTypeError, match="duration"):

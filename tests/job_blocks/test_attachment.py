@@ -39,7 +39,7 @@ def test_in_a_fresh_process_a_bare_id_is_all_that_is_needed(
     slow_rh.clock.advance(HOUR)
     code = (
         "import sys; from rh_prefect import RunningHubJobRun; run = RunningHubJobRun.attach(sys.argv[1], label='found')"
-        "; run.wait_for_completion(); print(run.job, run.fetch_result().media.uri)"
+        "; run.wait_for_completion(); print(run.job, run.fetch_result().first_output.uri)"
     )
     done = subprocess.run([sys.executable, "-c", code, task_id], env={**os.environ}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

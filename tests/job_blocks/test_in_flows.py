@@ -50,7 +50,7 @@ async def records(flow_run_id: str) -> list[JobView]:
 
 async def test_an_async_flow_triggers_waits_and_fetches(rh: Emulator, saved: str, tmp_path: Path) -> None:
     result = await at_once(saved)
-    assert Path(result.media.uri).is_relative_to(tmp_path / "named")
+    assert Path(result.first_output.uri).is_relative_to(tmp_path / "named")
     (view,) = await records(result.job.partition("/")[0])
     assert view.last is not None and view.last.end is not None
     assert (view.last.intent.account, view.last.intent.credentials) == ("studio", saved)

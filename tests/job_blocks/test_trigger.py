@@ -44,7 +44,7 @@ def test_trigger_comes_back_when_it_is_paid_for_and_waits_in_the_background(slow
     assert len(list((tmp_path / "out").rglob("dawn-*.png"))) + len(list((tmp_path / "out").rglob("dawn-*.jpg"))) == 1
     result = run.fetch_result()
     assert (result.task_id, result.job, result.label) == (run.task_id, run.job, "dawn")
-    assert Path(result.media.uri).is_file()
+    assert Path(result.first_output.uri).is_file()
     assert run.task_id in repr(run)
 
 
@@ -74,7 +74,7 @@ def test_overrides_are_laid_over_the_saved_values(rh: Emulator, tmp_path: Path) 
 
 def test_a_model_s_parameters_are_overridden_one_by_one(rh: Emulator) -> None:
     saved = RunningHubModel(model="ZImageTurbo", params={"prompt": "a lighthouse", "aspect_ratio": "16:9"})
-    media = saved.trigger(params={"prompt": "a harbour"}, scope="test").fetch_result().media
+    media = saved.trigger(params={"prompt": "a harbour"}, scope="test").fetch_result().first_output
     assert media.width is not None and media.height is not None
     assert media.width > media.height
     assert rh.books.submissions[-1].payload["prompt"] == "a harbour"
@@ -86,7 +86,7 @@ def test_an_app_runs_and_its_options_are_checked_before_anything_is_sent(rh: Emu
         app.trigger(nodes={"3.sampler_name": "nonsense"}, scope="test")
     assert not rh.books.submissions
     run = app.trigger(nodes={"10.image": samples.png(tmp_path / "photo.png")}, scope="test")
-    assert run.fetch_result().media.kind == "image"
+    assert run.fetch_result().first_output.kind == "image"
     assert sent(rh)["3.sampler_name"] == "euler"
 
 
@@ -169,7 +169,7 @@ async def test_a_task_that_succeeded_before_its_cancellation_is_fetched(slow_rh:
     while slow_rh.books.tasks[-1].status != "SUCCESS":  # noqa: ASYNC110 - it is painted in another thread
         await asyncio.sleep(0.02)
     await run.acancel()
-    assert (await run.afetch_result()).media.kind == "image"
+    assert (await run.afetch_result()).first_output.kind == "image"
 
 
 async def test_who_stops_waiting_does_not_stop_the_job(slow_rh: Emulator) -> None:
@@ -177,7 +177,7 @@ async def test_who_stops_waiting_does_not_stop_the_job(slow_rh: Emulator) -> Non
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(run.await_for_completion(), 0.2)
     slow_rh.clock.advance(HOUR)
-    assert (await run.afetch_result()).media.kind == "image"
+    assert (await run.afetch_result()).first_output.kind == "image"
     assert not slow_rh.books.cancelled
 
 

@@ -21,8 +21,8 @@ class Request(BaseModel):
     more: list[MediaInput] = []
 
 
-class HasMedia:
-    media = PHOTO
+class HasFirstOutput:
+    first_output = PHOTO
 
 
 def test_is_a_frozen_value():
@@ -50,7 +50,7 @@ def test_has_a_name(uri: str, name: str):
     [
         (PHOTO, PHOTO),
         (PHOTO.model_dump(), PHOTO),
-        (HasMedia(), PHOTO),
+        (HasFirstOutput(), PHOTO),
         ("photo.jpg", "photo.jpg"),
         (Path("a") / "photo.jpg", str(Path("a") / "photo.jpg")),
     ],

@@ -61,8 +61,8 @@ async def test_the_nightly_film_takes_the_subject_of_the_day_that_it_was_planned
 async def test_each_product_picture_becomes_a_video(rh: Emulator, tmp_path: Path) -> None:
     pictures = [str(samples.png(tmp_path / f"{name}.png", text=name)) for name in ("shoe", "lamp")]
     made = await load("product_videos")(pictures)
-    assert [result.media.kind for result in made] == ["video", "video"]
-    assert len({result.media.uri for result in made}) == 2
+    assert [result.first_output.kind for result in made] == ["video", "video"]
+    assert len({result.first_output.uri for result in made}) == 2
     assert len(rh.books.paid) == 2
 
 
@@ -74,7 +74,7 @@ async def test_only_new_videos_of_a_folder_are_paid_for(rh: Emulator, tmp_path: 
     (first,) = await flow(str(inbox))
     samples.mp4(inbox / "later" / "b.MP4", hz=500)
     again, new = await flow(str(inbox))
-    assert (again.media, again.reused, new.reused) == (first.media, True, False)
+    assert (again.first_output, again.reused, new.reused) == (first.first_output, True, False)
     assert len(rh.books.paid) == 2
 
 

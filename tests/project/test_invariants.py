@@ -265,7 +265,7 @@ async def test_it_sees_what_really_lies_there(rh: Emulator, tmp_path: Path) -> N
         return broken(evidence, secrets=[rh.key], is_over=True)
 
     assert await look() == []
-    published = Path(result.media.uri)
+    published = Path(result.first_output.uri)
     published.write_bytes(published.read_bytes()[:-100])
     name = published.relative_to(out).as_posix()
     assert await look() == [f"{name} is not what RunningHub served for {which}" for which in _whose(result.task_id)]

@@ -44,7 +44,7 @@ def keep(branch: object, *results: Result, source: str = "") -> list[str]:
     Returns:
         The hashes of the results.
     """
-    hashes = [one.media.sha256 for one in results]
+    hashes = [one.first_output.sha256 for one in results]
     say("chain", branch=str(branch), tasks=[one.task_id for one in results], hashes=hashes, source=source)
     with _lock:
         _kept.add(str(branch))

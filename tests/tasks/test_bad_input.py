@@ -43,8 +43,8 @@ def out(tmp_path: Path) -> Path:
 async def test_good_input_is_paid_once_and_stored(rh: Emulator, out: Path) -> None:
     result = await run(models.ZImageTurbo(prompt="a lighthouse"))
     assert len(rh.books.paid) == 1
-    assert Path(result.media.uri).is_relative_to(out)
-    assert Path(result.media.uri).stat().st_size == result.media.size
+    assert Path(result.first_output.uri).is_relative_to(out)
+    assert Path(result.first_output.uri).stat().st_size == result.first_output.size
 
 
 async def test_a_missing_file(rh: Emulator, out: Path, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ async def test_a_disk_that_fills_up_after_the_payment_loses_nothing(
     (full_disk / "ballast").unlink()
     result = await run(asked, key="one")
     assert len(rh.books.paid) == 1
-    assert Path(result.media.uri).stat().st_size == result.media.size
+    assert Path(result.first_output.uri).stat().st_size == result.first_output.size
 
 
 async def test_moderation_is_said_and_not_paid_for_again(rh: Emulator) -> None:

@@ -44,14 +44,14 @@ async def test_files_are_uploaded_outputs_are_stored_and_it_is_paid_once(ahead: 
     assert (paid.endpoint, paid.payload["prompt"]) == (ENDPOINT, "photo.jpg")
     assert paid.inputs["imageUrls"] == (sha256(photo.read_bytes()),)
     assert (result.model, result.cost, again.task_id) == (ENDPOINT, Decimal("0.30"), result.task_id)
-    assert Path(result.media.uri).name.startswith("luma-uni-9-image-edit-")
-    assert Path(result.media.uri).exists()
+    assert Path(result.first_output.uri).name.startswith("luma-uni-9-image-edit-")
+    assert Path(result.first_output.uri).exists()
 
 
 async def test_a_result_feeds_it(ahead: Emulator) -> None:
     first = await generate(models.ZImageTurbo(prompt="a lighthouse"), scope="night")
     await generate(models.custom(ENDPOINT, prompt="at night", imageUrls=[first]), scope="night")
-    assert ahead.books.paid[-1].inputs["imageUrls"] == (first.media.sha256,)
+    assert ahead.books.paid[-1].inputs["imageUrls"] == (first.first_output.sha256,)
 
 
 async def test_the_price_that_is_given_counts_in_the_budget(ahead: Emulator) -> None:

@@ -29,11 +29,11 @@ async def run(asked: models.ModelInput, *, scope: str | None = "test", **options
 async def test_a_result_can_be_given_wherever_a_call_takes_media(rh: Emulator) -> None:
     photo = await run(models.ZImageTurbo(prompt="a lighthouse"))
     clip = await run(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5", sound="false"))
-    large = await run(models.RhVideoUpscaler(video_url=clip.media, target_resolution="1080p"))
-    assert (photo.media.kind, clip.media.kind, large.media.kind) == ("image", "video", "video")
-    assert clip.media.seconds == pytest.approx(5.0, abs=0.2)
-    assert large.media.width is not None and clip.media.width is not None
-    assert large.media.width > clip.media.width
+    large = await run(models.RhVideoUpscaler(video_url=clip.first_output, target_resolution="1080p"))
+    assert (photo.first_output.kind, clip.first_output.kind, large.first_output.kind) == ("image", "video", "video")
+    assert clip.first_output.seconds == pytest.approx(5.0, abs=0.2)
+    assert large.first_output.width is not None and clip.first_output.width is not None
+    assert large.first_output.width > clip.first_output.width
     assert [result.cost for result in (photo, clip, large)] == [Decimal("0.04"), Decimal("1.75"), Decimal("1.05")]
     assert sum(one.charged for one in rh.books.paid) == Decimal("2.84")
 
@@ -43,7 +43,7 @@ async def test_text_models_answer_text(rh: Emulator) -> None:
     assert result.text
     assert result.outputs == ()
     with pytest.raises(InputError, match="made no file"):
-        result.media  # noqa: B018
+        result.first_output  # noqa: B018
 
 
 async def test_a_local_file_is_uploaded_once_for_several_jobs(rh: Emulator, tmp_path: Path) -> None:
@@ -58,12 +58,12 @@ async def test_four_equal_calls_are_four_jobs_and_with_reuse_one(rh: Emulator) -
     asked = models.ZImageTurbo(prompt="a lighthouse")
     made = [await run(asked) for _ in range(4)]
     assert len(rh.books.paid) == 4
-    assert len({one.key for one in made}) == len({one.media.uri for one in made}) == 4
-    assert len({one.media.sha256 for one in made}) == 4, "each kept its own picture"
+    assert len({one.key for one in made}) == len({one.first_output.uri for one in made}) == 4
+    assert len({one.first_output.sha256 for one in made}) == 4, "each kept its own picture"
     served = await asyncio.gather(*(run(asked, reuse="always") for _ in range(4)))
     assert len(rh.books.paid) == 4
     assert {result.cost for result in served} == {Decimal(0)}
-    assert all(result.reused and Path(result.media.uri).is_file() for result in served)
+    assert all(result.reused and Path(result.first_output.uri).is_file() for result in served)
 
 
 async def test_two_equal_calls_that_nothing_tells_apart_are_refused_before_the_second_pays(rh: Emulator) -> None:
@@ -116,7 +116,7 @@ async def test_labels_make_jobs_different_and_name_their_files(rh: Emulator) -> 
     asked = models.ZImageTurbo(prompt="a lighthouse")
     one, two = await run(asked, label="dawn"), await run(asked, label="dusk")
     assert one.key != two.key
-    assert Path(one.media.uri).name.startswith("dawn-")
+    assert Path(one.first_output.uri).name.startswith("dawn-")
     assert len(rh.books.paid) == 2
 
 
@@ -137,7 +137,7 @@ async def test_what_was_published_is_not_fetched_again(rh: Emulator) -> None:
     assert len(rh.books.downloads) == fetched
     # Without a record that names its content, a file at the output's name is not taken for the output.
     Path(first.manifest).unlink()
-    assert (await run(asked, key="mine")).media == again.media
+    assert (await run(asked, key="mine")).first_output == again.first_output
     assert len(rh.books.downloads) == fetched + 1
     assert len(rh.books.submissions) == 1
 
@@ -176,7 +176,7 @@ async def test_a_loop_that_tries_again_does_not_pay_beside_an_unknown_submit(rh:
         with pytest.raises(SubmissionUnknown):
             await run(models.ZImageTurbo(prompt="a lighthouse"))
     assert len(rh.books.paid) == 1
-    assert (await run(models.ZImageTurbo(prompt="another"))).media
+    assert (await run(models.ZImageTurbo(prompt="another"))).first_output
 
 
 async def test_a_failed_graph_says_which_node_failed(rh: Emulator) -> None:

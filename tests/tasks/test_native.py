@@ -55,8 +55,8 @@ async def test_a_graph_runs_as_a_task_of_a_flow(rh: Emulator) -> None:
         return await tasks.run_graph(graph(), {"6.text": "a pier"}, seed=7, label="pier")
 
     result = await draw()
-    assert result.media.kind == "image"
-    assert Path(result.media.uri).name.startswith("pier-")
+    assert result.first_output.kind == "image"
+    assert Path(result.first_output.uri).name.startswith("pier-")
     assert result.task_id.startswith("proxy.")
     assert (result.model, result.endpoint, result.cost) == ("graph/proxy", "/proxy", None)
     [task] = rh.books.tasks
@@ -68,7 +68,7 @@ async def test_the_larger_machine(rh: Emulator) -> None:
     result = await run(graph(), machine="proxy-plus")
     assert prompts(rh) == ["/proxy-plus"]
     assert result.task_id.startswith("proxy-plus.")
-    assert " " not in Path(result.media.uri).name
+    assert " " not in Path(result.first_output.uri).name
 
 
 async def test_files_are_uploaded_to_the_machine(rh: Emulator, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ async def test_files_are_uploaded_to_the_machine(rh: Emulator, tmp_path: Path) -
     first = await run(graph(RESTYLE, n10_image=photo))
     second = await run(graph(RESTYLE), {"10.image": first}, label="again")
     third = await run(graph(RESTYLE, n10_image="no-such-file.png"), {"10.image": str(photo)}, label="third")
-    assert [one.media.kind for one in (first, second, third)] == ["image"] * 3
+    assert [one.first_output.kind for one in (first, second, third)] == ["image"] * 3
     sent = [request.path for request in rh.books.requests if "upload" in request.path]
     assert sent == ["/proxy/<main>/upload/image"] * 2  # one for each content
 
@@ -122,13 +122,13 @@ async def test_a_task_that_is_left_is_found_again(rh: Emulator) -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     rh.clock.mode = "instant"
-    assert (await run(graph(), key="left")).media.kind == "image"
+    assert (await run(graph(), key="left")).first_output.kind == "image"
     assert len(prompts(rh)) == 1
 
 
 async def test_graphs_wait_for_each_other(rh: Emulator) -> None:
     results = await asyncio.gather(*(run(graph(), {"6.text": text}) for text in ("a pier", "a harbour", "a boat")))
-    assert len({one.media.uri for one in results}) == len(prompts(rh)) == 3
+    assert len({one.first_output.uri for one in results}) == len(prompts(rh)) == 3
 
 
 async def test_a_graph_that_fails_names_its_node(rh: Emulator, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ async def test_a_waiting_job_tells_which_node_runs_and_how_far_it_is(
     assert board.line.startswith("0 of 1 jobs done; workflow/")
     assert board.line.endswith(steps(told)[-1])
     rh.clock.advance(RUNNING)
-    assert (await run).media.kind == "image"
+    assert (await run).first_output.kind == "image"
     assert steps(told)[0] == "EmptyLatentImage"
     assert {event.state for event in told if event.is_step} == {"running"}
     board.take(told[-1])
@@ -111,7 +111,7 @@ async def test_a_job_succeeds_where_nothing_can_be_told(rh: Emulator, told: list
     rh.clock.advance(QUEUED + 0.5 * RUNNING)
     await until(lambda: any(request.path.endswith("/outputs") for request in rh.books.requests) or fault.kind == "hold")
     rh.clock.advance(RUNNING)
-    assert (await run).media.kind == "image"
+    assert (await run).first_output.kind == "image"
     assert steps(told) == []
     assert len(rh.books.paid) == 1
 
@@ -122,7 +122,7 @@ async def test_an_address_in_the_answer_to_the_start_is_used_at_once(rh: Emulato
     run = started(rh)
     await until(lambda: steps(told) and rh.gate.held)
     rh.gate.release()
-    assert (await run).media.kind == "image"
+    assert (await run).first_output.kind == "image"
     assert not any(request.path.endswith("/outputs") for request in rh.books.requests)
 
 

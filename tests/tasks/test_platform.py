@@ -74,7 +74,7 @@ async def test_a_password_goes_by_v1_and_is_in_no_record(rh: Emulator, tmp_path:
 
 async def test_a_graph_of_the_caller_s_own_runs_in_place_of_the_saved_one(rh: Emulator) -> None:
     result = await workflow("text-to-image", {"6.text": "a harbour"}, rh, workflow=TEXT_TO_IMAGE)
-    assert result.media.kind == "image"
+    assert result.first_output.kind == "image"
     graph = json.loads(str(rh.books.submissions[-1].payload["workflow"]))
     assert graph["6"]["inputs"]["text"] == "a harbour"
 
@@ -103,7 +103,7 @@ async def test_an_app_runs_and_its_options_are_checked(rh: Emulator, tmp_path: P
         await tasks.run_app.fn(ident, {"3.sampler_name": "nonsense"}, scope="test")
     photo = samples.png(tmp_path / "photo.png")
     result = await tasks.run_app.fn(ident, {"10.image": photo, "3.sampler_name": "euler"}, scope="test")
-    assert result.media.kind == "image"
+    assert result.first_output.kind == "image"
     assert len(rh.books.paid) == 1
 
 
@@ -119,7 +119,7 @@ async def test_an_app_s_numbers_are_checked_before_anything_is_paid(rh: Emulator
 async def test_quick_create_runs(rh: Emulator) -> None:
     nodes = [{"nodeId": "20", "fieldName": "Input", "fieldType": "SWITCH", "fieldValue": "2"}]
     result = await tasks.quick_create.fn(rh.apps.id_of("Quick picture"), "002", nodes, scope="test")
-    assert result.media.kind == "image"
+    assert result.first_output.kind == "image"
 
 
 async def test_what_can_be_asked_for_nothing(rh: Emulator) -> None:
@@ -155,7 +155,7 @@ async def test_wrong_input_is_told_in_plain_words(rh: Emulator, given: dict[str,
 
 async def test_a_file_of_a_run_without_a_label_has_a_name_without_spaces(rh: Emulator) -> None:
     result = await workflow("text-to-image", {}, rh)
-    name = Path(result.media.uri).name
+    name = Path(result.first_output.uri).name
     assert name.startswith(f"workflow-{rh.workflows.id_of('text-to-image')}-")
     assert " " not in name
 
@@ -176,5 +176,5 @@ async def test_workflows_apps_and_quick_create_are_tasks_of_a_flow(rh: Emulator,
         ]
 
     found = await three()
-    assert [one.media.kind for one in found] == ["image"] * 3
+    assert [one.first_output.kind for one in found] == ["image"] * 3
     assert len({one.task_id for one in found}) == len(rh.books.paid) == 3

@@ -45,7 +45,7 @@ async def test_an_asset_is_registered_from_a_file_used_renamed_and_deleted(rh: E
     asset = await as_task(tasks.register_asset, face, group_id=people, kind="Image", name="Ada")
     assert (asset.state, asset.uri) == ("ready", f"asset://{asset.asset_id}")
     clip = models.Seedance20GlobalImageToVideo(first_frame_url=asset.uri, prompt="she waves")
-    assert (await generate.fn(clip, scope="test")).media.kind == "video"
+    assert (await generate.fn(clip, scope="test")).first_output.kind == "video"
     assert (await as_task(tasks.query_asset, asset.asset_id)).name == "Ada"
     assert (await as_task(tasks.update_asset, asset.asset_id, name="Ada L.")).name == "Ada L."
     listed = await as_task(tasks.list_assets, group_id=people, name="Ada L.")

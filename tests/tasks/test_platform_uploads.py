@@ -48,8 +48,8 @@ async def test_a_file_of_a_bucket_is_uploaded_with_a_block_s_options(
 
 async def test_a_result_of_a_job_is_uploaded(rh: Emulator) -> None:
     picture = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="test")
-    for source in (picture, picture.media, picture.media.uri):
-        assert (await as_task(tasks.upload_file, source)).size == picture.media.size
+    for source in (picture, picture.first_output, picture.first_output.uri):
+        assert (await as_task(tasks.upload_file, source)).size == picture.first_output.size
 
 
 async def test_an_archive_of_pictures(rh: Emulator, tmp_path: Path) -> None:

@@ -31,6 +31,6 @@ async def test_a_final_refusal_is_submitted_once_and_costs_nothing(
 async def test_a_full_account_is_waited_for(rh: Emulator, code: str) -> None:
     rh.faults.add(Fault("submit", number=1, kind="code", code=code))
     result = await generate.fn(ASKED, scope="test")
-    assert result.media.kind == "image"
+    assert result.first_output.kind == "image"
     assert [one.code for one in rh.books.submissions] == [code, ""]
     assert len(rh.books.paid) == 1

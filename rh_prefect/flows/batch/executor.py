@@ -333,7 +333,7 @@ class RowExecutor:
     async def _chain(self, work: Work, results: list[Result]) -> Detached | None:
         stages = self.plan.stages
         for step, stage in enumerate(stages):
-            asked = stage.asked(work.params[step], before=results[-1].media if results else None)
+            asked = stage.asked(work.params[step], before=results[-1].first_output if results else None)
             # Only the last step's output bears the name alone; the others say whose they are.
             label = work.label if step == len(stages) - 1 else f"{work.label or 'item'}-step-{step + 1}"
             key = await self._key(work, step, asked, label)

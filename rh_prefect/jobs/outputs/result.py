@@ -55,7 +55,7 @@ class Result(BaseModel):
     label: str | None = None
 
     @property
-    def media(self) -> Media:
+    def first_output(self) -> Media:
         """The first file.
 
         Raises:

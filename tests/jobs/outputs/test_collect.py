@@ -109,7 +109,7 @@ async def test_what_is_no_such_file_is_thrown_away_and_asked_for_again(
 ) -> None:
     host = FileHost(*first, PICTURE)
     result = await collect(host, journal, tmp_path)
-    assert Path(result.media.uri).read_bytes() == PICTURE
+    assert Path(result.first_output.uri).read_bytes() == PICTURE
     assert host.times == len(first) + 1
 
 
@@ -132,10 +132,10 @@ async def test_a_file_that_is_broken_in_the_same_way_each_time_is_kept_and_named
     """A12: it was paid for, so it is kept; and everything that speaks of it says that it is damaged."""
     host = FileHost(HALF)
     result = await collect(host, journal, tmp_path)
-    assert Path(result.media.uri).read_bytes() == HALF
+    assert Path(result.first_output.uri).read_bytes() == HALF
     assert host.times == TRIES
-    assert result.damaged == (result.media,)
-    assert result.media.defect == "a broken png"
+    assert result.damaged == (result.first_output,)
+    assert result.first_output.defect == "a broken png"
     store = store_in(tmp_path)
     (manifest,) = manifests.everything(store)
     assert manifest.outputs == result.outputs
@@ -158,7 +158,7 @@ class ClosingHost(FileHost):
 async def test_an_early_close_without_a_length_is_damage_too(journal: FolderJournal, tmp_path: Path) -> None:
     """A12: where HTTP does not tell how long a file is, the file does."""
     result = await collect(host := ClosingHost(), journal, tmp_path)
-    assert result.damaged == (result.media,)
+    assert result.damaged == (result.first_output,)
     assert host.times == TRIES
 
 
@@ -166,7 +166,7 @@ async def test_an_early_close_without_a_length_is_damage_too(journal: FolderJour
 async def test_a_damaged_file_is_not_taken_by_a_paid_step(journal: FolderJournal, tmp_path: Path, given: str) -> None:
     """A12: half a picture is refused before anything is sent."""
     result = await collect(FileHost(HALF), journal, tmp_path)
-    value = {"media": result.media, "result": result, "json": result.media.model_dump(mode="json")}[given]
+    value = {"media": result.first_output, "result": result, "json": result.first_output.model_dump(mode="json")}[given]
     with pytest.raises(InputError, match=r"damaged \(a broken png\).*Nothing was sent"):
         models.KlingV26ProImageToVideo(image_url=value, prompt="waves", duration="5")
 
@@ -178,8 +178,8 @@ async def test_a_damaged_file_is_downloaded_again_by_the_next_run(journal: Folde
     assert still == damaged
     assert host.now == 0.0
     whole = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
-    assert (whole.damaged, whole.media.uri) == ((), damaged.media.uri)
-    assert Path(whole.media.uri).read_bytes() == PICTURE
+    assert (whole.damaged, whole.first_output.uri) == ((), damaged.first_output.uri)
+    assert Path(whole.first_output.uri).read_bytes() == PICTURE
     again = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
     assert (again, host.times) == (whole, 0)
 
@@ -188,18 +188,18 @@ async def test_a_file_that_is_gone_from_the_store_is_no_result(journal: FolderJo
     """A manifest whose file is missing does not stand in for a file that cannot be downloaded any more."""
     first = await collect(FileHost(PICTURE), journal, tmp_path)
     store = store_in(tmp_path)
-    store.delete(str(store.name_of(first.media.uri)))
+    store.delete(str(store.name_of(first.first_output.uri)))
     with pytest.raises(OutputsExpired):
         await collect(FileHost(dead()), journal, tmp_path, first_time=False)
     again = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
-    assert Path(again.media.uri).read_bytes() == PICTURE
+    assert Path(again.first_output.uri).read_bytes() == PICTURE
 
 
 async def test_files_that_only_the_manifest_knows_of_are_asked_for(journal: FolderJournal, tmp_path: Path) -> None:
     """A9: a recovered record has no links; a file of it that is missing in the store is not taken for none."""
     first = await collect(FileHost(PICTURE), journal, tmp_path)
     store = store_in(tmp_path)
-    store.delete(str(store.name_of(first.media.uri)))
+    store.delete(str(store.name_of(first.first_output.uri)))
     (before,) = manifests.everything(store)
     with pytest.raises(OutputsExpired, match="nothing lists its files any more"):
         await collect(FileHost(dead(), links=[""]), journal, tmp_path, first_time=False, links=())
@@ -212,7 +212,7 @@ async def test_a_single_refusal_of_a_link_is_waited_out(journal: FolderJournal, 
     """A11: one 404 or 403 on a link loses nothing."""
     host = FileHost(dead(), dead(), PICTURE)
     result = await collect(host, journal, tmp_path)
-    assert Path(result.media.uri).read_bytes() == PICTURE
+    assert Path(result.first_output.uri).read_bytes() == PICTURE
     assert (host.times, host.now) == (3, 1.0)
 
 
@@ -225,7 +225,7 @@ async def test_a_link_that_stays_dead_is_asked_for_over_minutes(journal: FolderJ
     assert host.times < 25
     assert "pay for" not in caught.value.message
     result = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
-    assert Path(result.media.uri).read_bytes() == PICTURE
+    assert Path(result.first_output.uri).read_bytes() == PICTURE
 
 
 async def test_links_that_change_with_each_query_are_waited_for_too(journal: FolderJournal, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ async def test_links_that_change_with_each_query_are_waited_for_too(journal: Fol
     links = [f"https://files/a.png?sign={n}" for n in range(2, 12)]
     host = FileHost(*[dead()] * 9, PICTURE, links=links)
     result = await collect(host, journal, tmp_path)
-    assert Path(result.media.uri).read_bytes() == PICTURE
+    assert Path(result.first_output.uri).read_bytes() == PICTURE
     assert host.urls == [LINK, *links[:9]]
     assert host.now > 60
 
@@ -250,13 +250,13 @@ async def test_a_stranger_s_file_at_the_output_s_name_is_not_taken_for_it(
     """A5: without a record of this job's own that names its content, a file at the final name is downloaded over."""
     store, other = store_in(tmp_path), samples.picture("PNG", size=(40, 30))
     first = await collect(FileHost(PICTURE), journal, tmp_path)
-    name = str(store.name_of(first.media.uri))
+    name = str(store.name_of(first.first_output.uri))
     for name_of_manifest in store.list(manifests.FOLDER):
         store.delete(name_of_manifest)
     store.write_bytes(name, other)
     result = await collect(host := FileHost(PICTURE), journal, tmp_path, first_time=False)
     assert host.times == 1
-    assert Path(result.media.uri).read_bytes() == PICTURE
+    assert Path(result.first_output.uri).read_bytes() == PICTURE
 
 
 async def test_a_file_that_was_published_before_a_crash_is_found_by_its_record(
@@ -267,7 +267,7 @@ async def test_a_file_that_was_published_before_a_crash_is_found_by_its_record(
     assert store.list(pending_outputs.FOLDER) == []
     for name_of_manifest in store.list(manifests.FOLDER):
         store.delete(name_of_manifest)
-    pending_outputs.write_record(store, TASK, 0, first.media)
+    pending_outputs.write_record(store, TASK, 0, first.first_output)
     result = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
     assert (result, host.times) == (first, 0)
     assert store.list(pending_outputs.FOLDER) == []

@@ -109,7 +109,7 @@ def test_a_result_says_what_the_job_cost(store: MediaStore, tmp_path: Path) -> N
     media = published(store, tmp_path, "1.png")
     result = manifest(store, outputs=(media,), texts=("one", "two")).result(store)
     assert (result.cost, result.currency, result.reused) == (Decimal("0.30"), "CNY", False)
-    assert (result.media, result.text) == (media, "one\n\ntwo")
+    assert (result.first_output, result.text) == (media, "one\n\ntwo")
     assert result.manifest == store.uri(f"manifests/{BASE}/{TASK}.json")
     assert result.job == f"run/{KEY}"
 
@@ -121,4 +121,4 @@ def test_a_reused_result_costs_nothing(store: MediaStore) -> None:
 
 def test_a_result_without_a_file_says_so_when_it_is_asked_for_one(store: MediaStore) -> None:
     with pytest.raises(InputError, match=f"run/{KEY}.*made no file"):
-        _ = manifest(store, texts=("words",)).result(store).media
+        _ = manifest(store, texts=("words",)).result(store).first_output

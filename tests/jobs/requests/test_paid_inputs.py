@@ -200,5 +200,5 @@ async def test_a_job_s_own_output_is_given_through_a_copy_that_is_named_by_its_c
     run = Run(tmp_path, MediaStore(s3.url(), options=s3.options, public=True))
     first = await run.pay(models.ZImageTurbo(prompt="a lighthouse"))
     await run.pay(enlarge(first))
-    assert f"/inputs/{first.media.sha256}.png?" in str(rh.books.paid[1].payload["imageUrl"])
+    assert f"/inputs/{first.first_output.sha256}.png?" in str(rh.books.paid[1].payload["imageUrl"])
     assert not rh.books.uploads
