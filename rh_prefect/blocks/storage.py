@@ -59,9 +59,9 @@ class MediaStorage(Block):
         title="Storage options",
         description='Storage options of fsspec as JSON, as in {"key": "…", "secret": "…", "endpoint_url": "…"}.',
     )
-    public: bool = Field(
+    signed_inputs: bool = Field(
         default=False,
-        description="Whether RunningHub can reach signed links to this place, which saves it the upload of inputs.",
+        description="Give RunningHub signed links to inputs in this storage, in place of uploads; it must reach them.",
     )
     template: str = Field(
         default=DEFAULT_TEMPLATE,
@@ -81,12 +81,12 @@ class MediaStorage(Block):
         return value
 
     @classmethod
-    def from_s3_bucket(cls, bucket: S3Bucket, *, public: bool = False) -> MediaStorage:
+    def from_s3_bucket(cls, bucket: S3Bucket, *, signed_inputs: bool = False) -> MediaStorage:
         """Makes the storage that an `S3Bucket` of prefect-aws stands for.
 
         Args:
             bucket: A saved or a new block.
-            public: See the field.
+            signed_inputs: See the field.
 
         Returns:
             A block with a copy of the bucket's credentials; save it under a name of its own.
@@ -94,7 +94,7 @@ class MediaStorage(Block):
         Raises:
             ConfigError: The bucket's credentials assume a role, which lasts for an hour and cannot be copied.
         """
-        return cls(url=_s3_url(bucket), options=SecretDict(_s3_options(bucket)), public=public)
+        return cls(url=_s3_url(bucket), options=SecretDict(_s3_options(bucket)), signed_inputs=signed_inputs)
 
     def get_store(self) -> MediaStore:
         """Opens the place.
@@ -104,15 +104,17 @@ class MediaStorage(Block):
         """
         # A relative folder is another one after a change of the working directory.
         url = local_path(self.url) if is_local(self.url) else self.url
-        return _open(url, json.dumps(self.options.get_secret_value(), sort_keys=True), self.public, self.template)
+        return _open(
+            url, json.dumps(self.options.get_secret_value(), sort_keys=True), self.signed_inputs, self.template
+        )
 
 
 @lru_cache(maxsize=16)
-def _open(url: str, options: str, public: bool, template: str) -> MediaStore:
+def _open(url: str, options: str, signed_inputs: bool, template: str) -> MediaStore:
     """One store for each place, shared by all jobs: a client of S3 takes 15 MB and 0.2 s of work to make."""
     from rh_prefect.media.store import MediaStore
 
-    return MediaStore(url, options=json.loads(options), public=public, template=template)
+    return MediaStore(url, options=json.loads(options), signed_inputs=signed_inputs, template=template)
 
 
 def _s3_url(bucket: S3Bucket) -> str:

@@ -59,13 +59,13 @@ class MediaStore:
     Args:
         url: A folder or an fsspec URL.
         options: fsspec's storage options, such as key and secret; they are never shown.
-        public: Whether RunningHub can reach signed links to this place.
+        signed_inputs: Whether RunningHub can reach signed links to this place.
         template: How files are named, see `name_for`.
 
     Attributes:
         url: The place, without credentials; a local folder as an absolute path.
         protocol: fsspec's name for the kind of place; "file" for a local folder.
-        public: As given.
+        signed_inputs: As given.
         template: As given.
 
     Raises:
@@ -77,10 +77,10 @@ class MediaStore:
         url: str | os.PathLike[str] = "rh-output",
         *,
         options: Mapping[str, object] | None = None,
-        public: bool = False,
+        signed_inputs: bool = False,
         template: str = DEFAULT_TEMPLATE,
     ) -> None:
-        self.public = public
+        self.signed_inputs = signed_inputs
         self.template = check_template(template)
         self._options = dict(options or {})
         self._where = locate(os.fspath(url))
@@ -90,12 +90,12 @@ class MediaStore:
         self._opened: tuple[int, _Opened] | None = None
 
     def __repr__(self) -> str:
-        return f"MediaStore({self._shown!r}, public={self.public})"
+        return f"MediaStore({self._shown!r}, signed_inputs={self.signed_inputs})"
 
     def __reduce__(self) -> tuple[object, ...]:
         if self._options or self.url != self._where:
             raise TypeError("A MediaStore with credentials is not pickled; pass the name of its block instead.")
-        return _restore, (self.url, self.public, self.template)
+        return _restore, (self.url, self.signed_inputs, self.template)
 
     def name_for(
         self, *, run: str, flow: str, model: str, key: str, index: int, ext: str, task: str = "", label: str = ""
@@ -255,8 +255,8 @@ class MediaStore:
                     raise
 
     def signed_url(self, name: str, *, seconds: int = 86400) -> str | None:
-        """A link to a file that works for so long without credentials; None unless the place is public and can sign."""
-        if not self.public or self.protocol in ("file", "memory"):
+        """A link that works for so long without credentials; None without `signed_inputs`, or if the store cannot sign."""
+        if not self.signed_inputs or self.protocol in ("file", "memory"):
             return None
         with self._at(name, "sign a link to") as (fs, path):
             try:
@@ -348,8 +348,8 @@ def _open(where: str, protocol: str, options: Mapping[str, object]) -> _Opened:
     return known
 
 
-def _restore(url: str, public: bool, template: str) -> MediaStore:
-    return MediaStore(url, public=public, template=template)
+def _restore(url: str, signed_inputs: bool, template: str) -> MediaStore:
+    return MediaStore(url, signed_inputs=signed_inputs, template=template)
 
 
 def _signing(protocol: str, options: Mapping[str, object]) -> dict[str, object]:

@@ -48,10 +48,10 @@ async def test_no_key_says_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestSavedBlocks:
     async def test_they_are_found_by_name(self, name: str, tmp_path: Path) -> None:
         await RunningHubCredentials(api_key=KEY, account="studio").asave(name)
-        await MediaStorage(url=str(tmp_path), options={"auto_mkdir": True}, public=True).asave(name)
+        await MediaStorage(url=str(tmp_path), options={"auto_mkdir": True}, signed_inputs=True).asave(name)
         block = await load_credentials(name)
         assert (block.api_key.get_secret_value(), block.account_name) == (KEY, "studio")
-        assert (await load_storage(name)).public
+        assert (await load_storage(name)).signed_inputs
 
     async def test_they_are_found_on_any_loop(self, name: str) -> None:
         await RunningHubCredentials(api_key=KEY).asave(name)

@@ -20,7 +20,7 @@ def test_a_local_folder_is_a_store(tmp_path: Path) -> None:
     store.write_bytes("a/b.txt", b"hello")
     assert (tmp_path / "a" / "b.txt").read_bytes() == b"hello"
     assert store.template == "{run}-{key}-{index}.{ext}"
-    assert not store.public
+    assert not store.signed_inputs
 
 
 def test_options_are_never_shown() -> None:
@@ -92,8 +92,8 @@ def test_the_store_of_a_bucket_reads_and_writes(s3: S3Server) -> None:
         aws_client_parameters=AwsClientParameters(endpoint_url=s3.endpoint),
     )
     block = S3Bucket(bucket_name=bucket, bucket_folder=folder, credentials=credentials)
-    store = MediaStorage.from_s3_bucket(block, public=True).get_store()
+    store = MediaStorage.from_s3_bucket(block, signed_inputs=True).get_store()
     store.write_bytes("a/b.txt", b"hello")
     # Prefect's own block sees the file where it would have put it itself.
     assert block.read_path("a/b.txt", _sync=True) == b"hello"
-    assert store.public
+    assert store.signed_inputs

@@ -170,8 +170,8 @@ def test_secrets_are_not_shown():
 
 
 def test_a_store_without_secrets_pickles(tmp_path: Path):
-    store = pickle.loads(pickle.dumps(MediaStore(tmp_path, public=True, template="{task}-{index}")))
-    assert (store.url, store.public, store.template) == (tmp_path.as_posix(), True, "{task}-{index}")
+    store = pickle.loads(pickle.dumps(MediaStore(tmp_path, signed_inputs=True, template="{task}-{index}")))
+    assert (store.url, store.signed_inputs, store.template) == (tmp_path.as_posix(), True, "{task}-{index}")
 
 
 def test_options_go_to_their_own_kind_of_place_only():
@@ -183,7 +183,7 @@ def test_options_go_to_their_own_kind_of_place_only():
 
 @pytest.mark.s3
 def test_a_public_place_signs_links(s3):
-    store = MediaStore(s3.url("public"), options=s3.options, public=True)
+    store = MediaStore(s3.url("public"), options=s3.options, signed_inputs=True)
     store.write_bytes("镜头 1.txt", b"hello")
     link = store.signed_url("镜头 1.txt", seconds=60)
     assert link is not None
@@ -194,7 +194,7 @@ def test_a_public_place_signs_links(s3):
 
 
 def test_a_public_folder_signs_nothing(tmp_path: Path):
-    assert MediaStore(tmp_path, public=True).signed_url("a.txt") is None
+    assert MediaStore(tmp_path, signed_inputs=True).signed_url("a.txt") is None
 
 
 @pytest.mark.s3

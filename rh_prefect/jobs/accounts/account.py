@@ -54,7 +54,7 @@ class Account:
         Args:
             order: What is asked for.
             mark: The input's mark in the order's payload.
-            store: The job's store. A public one gives links to content-named copies in it.
+            store: The job's store. One with `signed_inputs` gives links to content-named copies in it.
 
         Raises:
             RunningHubError: The file cannot be read or uploaded any more.
@@ -62,7 +62,7 @@ class Account:
         given = order.inputs[mark]
         if mark == file_mark(given.seen.sha256):
             return await self._uploads.file_name(given, options=store.options_for(given.source))
-        if store.public:
+        if store.signed_inputs:
             async with self._copying.of(f"{store.url} {given.seen.sha256}"):
                 signed = await asyncio.to_thread(self._link_to_copy, given, store)
             if signed:

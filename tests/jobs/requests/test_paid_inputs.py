@@ -179,7 +179,7 @@ async def test_a_public_store_gives_links_to_copies_that_are_named_by_their_cont
     rh: Emulator, s3: S3Server, tmp_path: Path
 ) -> None:
     """A4: with public storage RunningHub gets a link to a content-named copy, which is not overwritten."""
-    run = Run(tmp_path, MediaStore(s3.url(), options=s3.options, public=True))
+    run = Run(tmp_path, MediaStore(s3.url(), options=s3.options, signed_inputs=True))
     for number in "12":
         run.store.write_bytes("photo.png", picture(number))
         await run.pay(enlarge(run.store.uri("photo.png")))
@@ -197,7 +197,7 @@ async def test_a_job_s_own_output_is_given_through_a_copy_that_is_named_by_its_c
     rh: Emulator, s3: S3Server, tmp_path: Path
 ) -> None:
     """A4: with public storage a job's output reaches the next job through a copy that is not overwritten."""
-    run = Run(tmp_path, MediaStore(s3.url(), options=s3.options, public=True))
+    run = Run(tmp_path, MediaStore(s3.url(), options=s3.options, signed_inputs=True))
     first = await run.pay(models.ZImageTurbo(prompt="a lighthouse"))
     await run.pay(enlarge(first))
     assert f"/inputs/{first.first_output.sha256}.png?" in str(rh.books.paid[1].payload["imageUrl"])
