@@ -28,7 +28,7 @@ for _name, _help in {
     "film": "Make a short film from one sentence.",
     "image-to-video": "Turn a picture into a video.",
     "upscale": "Enlarge videos.",
-    "score": "Give a video a voice and music.",
+    "add-soundtrack": "Give a video a voice and music.",
 }.items():
     _run.command(f"rh_prefect.cli.flows:{_name.replace('-', '_')}", name=_name, help=_help)
 app.command("rh_prefect.cli.flows:batch", help="Run a model on every row of a manifest or every file of a folder.")

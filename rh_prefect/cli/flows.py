@@ -214,7 +214,7 @@ def upscale(
     _run("upscale", parameters, needs=("videos",), files=("videos",), out=out, resume=resume)
 
 
-def score(
+def add_soundtrack(
     *,
     video: Annotated[str | None, Parameter(help="The video: a path or URI.")] = None,
     narration: Annotated[str | None, Parameter(help="What is spoken.")] = None,
@@ -236,7 +236,7 @@ def score(
         "credentials": credentials,
         "storage": storage,
     }
-    _run("score", parameters, needs=("video",), files=("video",), out=out, resume=resume)
+    _run("add_soundtrack", parameters, needs=("video",), files=("video",), out=out, resume=resume)
 
 
 def _run(

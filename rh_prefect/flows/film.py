@@ -19,13 +19,13 @@ from rh_prefect.flows.steps import (
     MaxAttempts,
     Music,
     Resolution,
-    animate,
     check_animation,
-    compose,
-    enlarge,
-    picture,
-    speak,
-    together,
+    gather_all,
+    image_to_video,
+    text_to_image,
+    text_to_music,
+    text_to_speech,
+    upscale_video,
 )
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.outputs.result import Result
@@ -91,19 +91,19 @@ async def film(
         _shot(number, prompt, image, aspect=aspect, seconds=seconds, resolution=resolution, blocks=blocks)
         for number in range(1, shots + 1)
     ]
-    sounds = together(
-        speak(narration or prompt, label="speech", blocks=blocks),
-        compose(music or _fitting(prompt), label="music", blocks=blocks),
+    sounds = gather_all(
+        text_to_speech(narration or prompt, label="speech", blocks=blocks),
+        text_to_music(music or _fitting(prompt), label="music", blocks=blocks),
     )
-    (speech, score), *shot_steps = await together(sounds, *takes)
+    (speech, music_track), *shot_steps = await gather_all(sounds, *takes)
     cut = await assemble(
         [steps[-1] for steps in shot_steps],
         speech=speech,
-        music=score,
+        music=music_track,
         captions=[f"Shot {number}" for number in range(1, shots + 1)],
         storage=storage,
     )
-    steps = (*(step for each in shot_steps for step in each), speech, score)
+    steps = (*(step for each in shot_steps for step in each), speech, music_track)
     return FilmResult(film=cut.film, contact_sheet=cut.contact_sheet, steps=steps, costs=_costs(steps))
 
 
@@ -122,13 +122,13 @@ async def _shot(
     framing, move = FRAMINGS[(number - 1) % len(FRAMINGS)], MOVES[(number - 1) % len(MOVES)]
     if image is None:
         steps.append(
-            await picture(f"{prompt}, {framing}", aspect=aspect, label=f"shot-{number}-picture", blocks=blocks)
+            await text_to_image(f"{prompt}, {framing}", aspect=aspect, label=f"shot-{number}-picture", blocks=blocks)
         )
     start = image or steps[-1]
     steps.append(
-        await animate(start, f"{prompt}, {move}", seconds=seconds, label=f"shot-{number}-motion", blocks=blocks)
+        await image_to_video(start, f"{prompt}, {move}", seconds=seconds, label=f"shot-{number}-motion", blocks=blocks)
     )
-    steps.append(await enlarge(steps[-1], resolution=resolution, label=f"shot-{number}", blocks=blocks))
+    steps.append(await upscale_video(steps[-1], resolution=resolution, label=f"shot-{number}", blocks=blocks))
     return steps
 
 

@@ -1,4 +1,4 @@
-"""The flow `image_to_video`: one picture comes alive, enlarged if asked for."""
+"""The flow `image_to_video`: animates a picture, and upscales the video on request."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect.flow_runs.flow import flow
-from rh_prefect.flows.steps import Blocks, Budget, ClipSeconds, MaxAttempts, Resolution, animate, enlarge
+from rh_prefect.flows import steps
+from rh_prefect.flows.steps import Blocks, Budget, ClipSeconds, MaxAttempts, Resolution, upscale_video
 from rh_prefect.jobs.outputs.result import Result
 
 
@@ -35,7 +36,7 @@ async def image_to_video(
         storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
     """
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
-    clip = await animate(image, prompt, seconds=seconds, label="clip", blocks=blocks)
+    clip = await steps.image_to_video(image, prompt, seconds=seconds, label="clip", blocks=blocks)
     if resolution is None:
         return clip
-    return await enlarge(clip, resolution=resolution, label="clip-enlarged", blocks=blocks)
+    return await upscale_video(clip, resolution=resolution, label="clip-enlarged", blocks=blocks)

@@ -1,4 +1,4 @@
-"""The flow `score`: gives a video a voice and music."""
+"""The flow `add_soundtrack`: gives a video a voice and music."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pydantic import Field
 
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.flow import flow
-from rh_prefect.flows.steps import Blocks, Budget, MaxAttempts, Music, compose, speak, together
+from rh_prefect.flows.steps import Blocks, Budget, MaxAttempts, Music, gather_all, text_to_music, text_to_speech
 from rh_prefect.tasks.assemble import Film, assemble, check_video
 
 
-@flow(name="score")
-async def score(
+@flow(name="add-soundtrack")
+async def add_soundtrack(
     video: str,
     narration: Annotated[str, Field(max_length=5000)] | None = None,
     music: Music | None = None,
@@ -34,13 +34,15 @@ async def score(
         storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
     """
     if not (narration or music):
-        raise InputError("score: there is nothing to be heard. What to do: give `narration`, `music`, or both.")
+        raise InputError(
+            "add-soundtrack: neither narration nor music is given. What to do: give `narration`, `music`, or both."
+        )
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
     await check_video(video, storage=storage)
     jobs = {}
     if narration:
-        jobs["speech"] = speak(narration, label="speech", blocks=blocks)
+        jobs["speech"] = text_to_speech(narration, label="speech", blocks=blocks)
     if music:
-        jobs["music"] = compose(music, label="music", blocks=blocks)
-    made = dict(zip(jobs, await together(*jobs.values()), strict=True))
-    return await assemble([video], name="scored", speech=made.get("speech"), music=made.get("music"), storage=storage)
+        jobs["music"] = text_to_music(music, label="music", blocks=blocks)
+    made = dict(zip(jobs, await gather_all(*jobs.values()), strict=True))
+    return await assemble([video], name="soundtrack", speech=made.get("speech"), music=made.get("music"), storage=storage)

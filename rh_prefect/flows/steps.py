@@ -57,7 +57,7 @@ class Blocks(TypedDict):
     max_attempts: int
 
 
-async def together(*steps: Awaitable[T]) -> list[T]:
+async def gather_all(*steps: Awaitable[T]) -> list[T]:
     """Waits for several steps, the failed ones included: what was paid for is brought home before an error is raised.
 
     Args:
@@ -79,14 +79,14 @@ async def together(*steps: Awaitable[T]) -> list[T]:
     return [one for one in done if not isinstance(one, BaseException)]
 
 
-async def picture(prompt: str, *, aspect: Aspect, label: str, blocks: Blocks) -> Result:
+async def text_to_image(prompt: str, *, aspect: Aspect, label: str, blocks: Blocks) -> Result:
     """Makes a picture from a text."""
     return await generate(
         models.ZImageTurbo(prompt=prompt, aspect_ratio=aspect, output_format="png"), label=label, **blocks
     )
 
 
-async def animate(image: MediaLike, prompt: str, *, seconds: ClipSeconds, label: str, blocks: Blocks) -> Result:
+async def image_to_video(image: MediaLike, prompt: str, *, seconds: ClipSeconds, label: str, blocks: Blocks) -> Result:
     """Makes a silent video that starts with a picture."""
     return await generate(_motion(image, prompt, seconds), label=label, **blocks)
 
@@ -102,17 +102,17 @@ def _motion(image: MediaLike, prompt: str, seconds: ClipSeconds) -> models.Model
     return models.KlingV26ProImageToVideo(image_url=image, prompt=prompt, duration=duration, sound="false")
 
 
-async def enlarge(video: MediaLike, *, resolution: Resolution, label: str, blocks: Blocks) -> Result:
+async def upscale_video(video: MediaLike, *, resolution: Resolution, label: str, blocks: Blocks) -> Result:
     """Enlarges a video."""
     return await generate(models.RhVideoUpscaler(video_url=video, target_resolution=resolution), label=label, **blocks)
 
 
-async def speak(text: str, *, label: str, blocks: Blocks) -> Result:
+async def text_to_speech(text: str, *, label: str, blocks: Blocks) -> Result:
     """Speaks a text."""
     return await generate(models.MinimaxSpeech28Hd(text=text), label=label, **blocks)
 
 
-async def compose(description: str, *, label: str, blocks: Blocks) -> Result:
+async def text_to_music(description: str, *, label: str, blocks: Blocks) -> Result:
     """Makes instrumental music."""
     asked = models.SunoSingleV55(description=description, make_instrumental="true")
     return await generate(asked, label=label, **blocks)

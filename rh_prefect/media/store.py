@@ -255,7 +255,7 @@ class MediaStore:
                     raise
 
     def signed_url(self, name: str, *, seconds: int = 86400) -> str | None:
-        """A link that works for so long without credentials; None without `signed_inputs`, or if the store cannot sign."""
+        """A link that works for so long without credentials; None without `signed_inputs` or a way to sign."""
         if not self.signed_inputs or self.protocol in ("file", "memory"):
             return None
         with self._at(name, "sign a link to") as (fs, path):

@@ -167,7 +167,7 @@ def test_a_prefect_api_that_does_not_answer_is_one_line(prefect_server: PrefectS
 @pytest.mark.prefect
 def test_a_run_that_cannot_be_resumed_is_not_offered_again(env: dict[str, str], tmp_path: Path) -> None:
     with get_client(sync_client=True) as client:
-        other = str(client.create_flow_run(flows.score, parameters={"video": "x"}).id)
+        other = str(client.create_flow_run(flows.add_soundtrack, parameters={"video": "x"}).id)
     for done in run_each([["run", "film", "--resume", run] for run in (NOBODY, other)], env=env, cwd=tmp_path):
         assert done.returncode == 1
         assert "--resume" not in done.stderr

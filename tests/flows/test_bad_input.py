@@ -9,7 +9,7 @@ import pytest
 from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import MediaError
-from rh_prefect.flows import film, score, upscale
+from rh_prefect.flows import add_soundtrack, film, upscale
 from rh_prefect.flows.steps import LONGEST_MUSIC
 from tests.support import samples
 
@@ -30,9 +30,9 @@ async def test_a_film_of_a_picture_that_the_model_does_not_take_pays_for_no_soun
 
 async def test_what_is_no_video_gets_no_sound(rh: Emulator, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"film\.mp4"):
-        await score(str(tmp_path / "film.mp4"), narration="hello", music="calm")
+        await add_soundtrack(str(tmp_path / "film.mp4"), narration="hello", music="calm")
     with pytest.raises(MediaError, match="image"):
-        await score(str(samples.png(tmp_path / "photo.png")), narration="hello", music="calm")
+        await add_soundtrack(str(samples.png(tmp_path / "photo.png")), narration="hello", music="calm")
     assert not rh.books.submissions
 
 

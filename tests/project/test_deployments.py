@@ -34,11 +34,11 @@ FORMS: dict[str, dict[str, Any]] = {
     "nightly-film": {},
     "product-videos": {"pictures": ["shoe.png"]},
     "upscale-folder": {"folder": "s3://bucket/inbox"},
-    "score-video": {"video": "clip.mp4"},
+    "narrate-video": {"video": "clip.mp4"},
     "film": {"prompt": "a lighthouse"},
     "image-to-video": {"image": "shoe.png", "prompt": "it turns"},
     "upscale": {"videos": ["clip.mp4"]},
-    "score": {"video": "clip.mp4", "music": "a piano"},
+    "add-soundtrack": {"video": "clip.mp4", "music": "a piano"},
     "batch": {"rows": "s3://bucket/rows.csv", "model": "z-image/turbo"},
     "reconcile": {},
 }
@@ -96,9 +96,8 @@ def test_every_flow_of_this_checkout_is_deployed() -> None:
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "flows").glob("*.py")}
     assert files == {deployment["entrypoint"].partition(":")[0] for deployment in DEPLOYMENTS} & files
     assert {deployment["entrypoint"] for deployment in DEPLOYMENTS if "pull" in deployment} == {
-        f"rh_prefect.flows.{name}.{name}"
-        for name in ("film", "image_to_video", "upscale", "score", "batch", "reconcile")
-    }, "the package's own flows need no source"
+        f"rh_prefect.flows.{name}.{name}" for name in ("film", "image_to_video", "upscale", "batch", "reconcile")
+    } | {"rh_prefect.flows.soundtrack.add_soundtrack"}, "the package's own flows need no source"
 
 
 def test_the_project_defines_no_class() -> None:

@@ -80,7 +80,7 @@ async def test_only_new_videos_of_a_folder_are_paid_for(rh: Emulator, tmp_path: 
 
 async def test_a_video_gets_the_voice_that_a_model_wrote(rh: Emulator, tmp_path: Path) -> None:
     clip = samples.mp4(tmp_path / "clip.mp4", audio=False)
-    made = await load("score_video")(str(clip), style="very short")
+    made = await load("narrate_video")(str(clip), style="very short")
     assert probe(Path(made.film.uri)).has_audio
     narrator, *others = sorted(rh.books.paid, key=lambda paid: paid.number)
     assert "very short" in str(narrator.payload)

@@ -7,12 +7,12 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect import flow, generate, models
-from rh_prefect.flows.soundtrack import score
+from rh_prefect.flows.soundtrack import add_soundtrack
 from rh_prefect.tasks import Film
 
 
-@flow(name="score-video")
-async def score_video(
+@flow(name="narrate-video")
+async def narrate_video(
     video: str,
     style: Annotated[str, Field(min_length=1, max_length=500)] = "calm and warm, three short sentences",
     music: Annotated[str, Field(max_length=400)] | None = "A quiet piano piece without vocals",
@@ -31,4 +31,4 @@ async def score_video(
     wish = f"Write what a narrator says over this video: {style}. Answer with the spoken words only."
     watch = models.RhartTextG25FlashVideoToText(video_url=video, prompt=wish)
     words = await generate(watch, label="narration", credentials=credentials, storage=storage)
-    return await score(video, narration=words.text, music=music, credentials=credentials, storage=storage)
+    return await add_soundtrack(video, narration=words.text, music=music, credentials=credentials, storage=storage)
