@@ -83,7 +83,7 @@ class Done:
     """What one run of the command did.
 
     Attributes:
-        items: The account's rows, as they stand after it.
+        items: The rows of the report, as they stand after it.
         paid: The submits that were accepted meanwhile.
     """
 
@@ -136,8 +136,8 @@ class Work:
         """What has happened since it was last asked."""
         paid = [one for one in self.on.books()["submissions"] if one["accepted"]]
         before, self._seen = self._seen, len(paid)
-        accounts = sorted((self.folder / "out").glob("batches/*/account.json"))
-        return Done(json.loads(accounts[0].read_text())["items"] if accounts else [], paid[before:])
+        reports = sorted((self.folder / "out").glob("batches/*/report.json"))
+        return Done(json.loads(reports[0].read_text())["rows"] if reports else [], paid[before:])
 
     def settle(self, items: Sequence[dict[str, Any]]) -> None:
         """Looks for unknown submits in RunningHub's call log, as a person would, and says what became of them."""

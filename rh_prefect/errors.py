@@ -8,7 +8,7 @@
     ├── ConfigError               no key, no such block, an unusable setting
     ├── StoreError                the place for files cannot be read or written
     ├── JournalError              the record of a paid job cannot be read or written
-    ├── BatchIncomplete           not all items of a batch are done; its account says which and why
+    ├── BatchIncomplete           not all rows of a batch are done; its report says which and why
     ├── TransportError            no usable answer from RunningHub
     │   ├── ConnectFailed          (transient) the request never left: safe to send again
     │   ├── ResponseLost              the request may have arrived: never resend a submit
@@ -112,13 +112,13 @@ class JournalError(RunningHubError):
 
 
 class BatchIncomplete(RunningHubError):
-    """A batch has ended and not all of its items are done.
+    """A batch has ended and not all of its rows are done.
 
     Attributes:
-        account: What became of it; see `rh_prefect.flows.batch.BatchReport`.
+        report: The result of the batch; see `rh_prefect.flows.batch.BatchReport`.
     """
 
-    account: Any = None  # defined floors above
+    report: Any = None  # its class is defined in a higher layer
 
 
 class TransportError(RunningHubError):

@@ -22,7 +22,7 @@ from rich.text import Text
 from rh_prefect.flow_runs import job_observer
 from rh_prefect.flow_runs.run_status import ENDED, RunStatus
 from rh_prefect.flows.batch import executor as batches
-from rh_prefect.flows.batch.report import Item
+from rh_prefect.flows.batch.report import RowResult
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.costs import Costs
 
@@ -195,17 +195,17 @@ class BatchConsole:
         self._flow_run_id = flow_run_id
         self._console.print(f"flow run {flow_run_id}")
 
-    def summary(self, account: BatchReport) -> None:
+    def summary(self, report: BatchReport) -> None:
         """Says what became of it."""
         for reason, times in self._reasons.items():
             if times > _TOLD:
                 self._say(f"{times - _TOLD} more rows: {reason}")
-        self._say(f"batch {account.batch}: {account}", style="bold")
-        self._say(f"each item: {account.csv_uri}")
-        if account.not_started:
-            how = "whose price is not known, without" if account.budget is None else "with a larger"
-            self._say(f"do what was not started, {how} --budget: {self._command(_with_budget(self._words, account))}")
-        elif not account.is_complete:
+        self._say(f"batch {report.batch}: {report}", style="bold")
+        self._say(f"each row: {report.csv_uri}")
+        if report.not_started:
+            how = "whose price is not known, without" if report.budget is None else "with a larger"
+            self._say(f"do what was not started, {how} --budget: {self._command(_with_budget(self._words, report))}")
+        elif not report.is_complete:
             self._say(f"do what is missing: {self._command()}")
 
     def _hear(self, event: JobEvent) -> None:
@@ -219,7 +219,7 @@ class BatchConsole:
         elif event.task_id:
             self._tasks[event.job] = event.task_id
 
-    def _take(self, progress: batches.Progress, item: Item | None) -> None:
+    def _take(self, progress: batches.Progress, item: RowResult | None) -> None:
         self._progress = progress
         if item is None:
             earlier = f", {progress.earlier} of them done earlier" if progress.earlier else ""
@@ -230,8 +230,8 @@ class BatchConsole:
             self._next = time.monotonic() + _EVERY
             self._say(self._line())
 
-    def _tell(self, item: Item) -> None:
-        reason = f"{item.state}: {item.why}"
+    def _tell(self, item: RowResult) -> None:
+        reason = f"{item.state}: {item.reason}"
         self._reasons[reason] += 1
         if self._reasons[reason] <= _TOLD:
             label = f" ({item.label})" if item.label else ""
@@ -255,12 +255,12 @@ class BatchConsole:
             print(f"or cancel what still runs:       rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
 
 
-def _with_budget(words: Sequence[str], account: BatchReport) -> list[str]:
+def _with_budget(words: Sequence[str], report: BatchReport) -> list[str]:
     """The command with the least budget that suffices for what was not started, or without one."""
     others = [word for before, word in zip(["", *words], words) if "--budget" not in (before, word.partition("=")[0])]
-    if account.budget is None:
+    if report.budget is None:
         return others
-    return [*others, "--budget", str(account.budget.quantize(Decimal("0.01"), ROUND_CEILING))]
+    return [*others, "--budget", str(report.budget.quantize(Decimal("0.01"), ROUND_CEILING))]
 
 
 def line_of(progress: batches.Progress) -> str:

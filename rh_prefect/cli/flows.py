@@ -383,8 +383,8 @@ def batch(
     if out is not None:
         os.environ["RH_STORAGE_URL"] = out
     with prefect_api():
-        account = _run_batch(parameters, sys.argv[1:])
-    if not account.is_complete:
+        report = _run_batch(parameters, sys.argv[1:])
+    if not report.is_complete:
         sys.exit(1)
 
 
@@ -401,11 +401,11 @@ def _run_batch(parameters: dict[str, Any], words: Sequence[str]) -> BatchReport:
 
     with BatchConsole(words) as watch:
         try:
-            account: BatchReport = asyncio.run(_in_batch_run(parameters, watch))
+            report: BatchReport = asyncio.run(_in_batch_run(parameters, watch))
         except BatchIncomplete as error:
-            account = error.account
-    watch.summary(account)
-    return account
+            report = error.report
+    watch.summary(report)
+    return report
 
 
 async def _in_batch_run(parameters: dict[str, Any], watch: Any) -> BatchReport:
@@ -417,7 +417,7 @@ async def _in_batch_run(parameters: dict[str, Any], watch: Any) -> BatchReport:
     flow_run_id = str(await create(flow, parameters))
     watch.started(flow_run_id)
     try:
-        account: BatchReport = await rerun(flow, flow_run_id)
+        report: BatchReport = await rerun(flow, flow_run_id)
     finally:
         await drain()
-    return account
+    return report

@@ -45,4 +45,6 @@ async def add_soundtrack(
     if music:
         jobs["music"] = text_to_music(music, label="music", blocks=blocks)
     made = dict(zip(jobs, await gather_all(*jobs.values()), strict=True))
-    return await assemble([video], name="soundtrack", speech=made.get("speech"), music=made.get("music"), storage=storage)
+    return await assemble(
+        [video], name="soundtrack", speech=made.get("speech"), music=made.get("music"), storage=storage
+    )

@@ -17,7 +17,7 @@ from rh_prefect.cli.console import line_of
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError
 from rh_prefect.flows.batch.executor import Progress
-from rh_prefect.flows.batch.report import Item
+from rh_prefect.flows.batch.report import RowResult
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.costs import Costs
 from tests.support.emulator_env import environment
@@ -26,13 +26,13 @@ from tests.support.prefect_server import PrefectServer
 
 def test_the_line_counts_what_is_done_running_queued_failed_spent_and_left() -> None:
     progress = Progress("b", total=6, scope="run")
-    progress.start([Item(row=1, state="done", costs=Costs({"CNY": Decimal("0.04")}))])
+    progress.start([RowResult(row=1, state="done", costs=Costs({"CNY": Decimal("0.04")}))])
     assert line_of(progress) == "done 1 · running 0 · queued 5 · failed 0 · spent 0.04 CNY"
     for job in ("run/a", "run/b", "other/c"):
         progress.hear(JobEvent("submitted", job, "some/model"))
     progress.hear(JobEvent("succeeded", "run/a", "some/model"))
-    progress.end(Item(row=2, state="done", costs=Costs({"CNY": Decimal("0.04")})))
-    progress.end(Item(row=3, state="failed"))
+    progress.end(RowResult(row=2, state="done", costs=Costs({"CNY": Decimal("0.04")})))
+    progress.end(RowResult(row=3, state="failed"))
     progress.began -= 20
     assert line_of(progress).startswith("done 2 · running 1 · queued 2 · failed 1 · spent 0.08 CNY · about 0:3")
 
@@ -40,10 +40,10 @@ def test_the_line_counts_what_is_done_running_queued_failed_spent_and_left() -> 
 def test_rows_that_the_budget_does_not_suffice_for_have_not_failed() -> None:
     """C9: they were counted as failed."""
     progress = Progress("b", total=10, scope="run", budget=Decimal("0.12"))
-    progress.end(Item(row=1, state="failed"))
-    progress.end(Item(row=2, state="not started"))
+    progress.end(RowResult(row=1, state="failed"))
+    progress.end(RowResult(row=2, state="not started"))
     progress.set_aside = 3
-    progress.end(Item(row=3, state="unknown"))
+    progress.end(RowResult(row=3, state="unknown"))
     assert line_of(progress).startswith(
         "done 0 · running 0 · queued 4 · failed 1 · not started 4 · unknown 1 · spent 0"
     )
@@ -55,21 +55,21 @@ def test_the_time_left_is_that_of_the_rows_that_the_budget_suffices_for() -> Non
     progress.start([])
     progress.began -= 20
     cost = Costs({"CNY": Decimal("0.04")})
-    progress.end(Item(row=1, state="done", costs=cost))
+    progress.end(RowResult(row=1, state="done", costs=cost))
     assert progress.seconds_left == pytest.approx(40, abs=2)
-    progress.end(Item(row=2, state="done", costs=cost))
-    progress.end(Item(row=3, state="done", costs=cost))
+    progress.end(RowResult(row=2, state="done", costs=cost))
+    progress.end(RowResult(row=3, state="done", costs=cost))
     for row in range(4, 5000):
-        progress.end(Item(row=row, state="not started"))
+        progress.end(RowResult(row=row, state="not started"))
     assert progress.seconds_left == 0
 
 
 def test_two_units_are_shown_apart_in_the_line() -> None:
     """A21: money and coins are never added."""
     progress = Progress("b", total=3, scope="run")
-    progress.end(Item(row=1, state="done", costs=Costs({"CNY": Decimal("0.04")})))
-    progress.end(Item(row=2, state="done", costs=Costs({"coins": Decimal(25)})))
-    progress.end(Item(row=3, state="failed", costs=Costs(unknown=1)))
+    progress.end(RowResult(row=1, state="done", costs=Costs({"CNY": Decimal("0.04")})))
+    progress.end(RowResult(row=2, state="done", costs=Costs({"coins": Decimal(25)})))
+    progress.end(RowResult(row=3, state="failed", costs=Costs(unknown=1)))
     assert "spent 0.04 CNY, 25 coins, unknown: 1" in line_of(progress)
 
 
@@ -109,7 +109,7 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
 
     first = call("--budget", "0.1")
     assert first.returncode == 1, first.stderr
-    assert "2 of 3 items done, 1 not started; 0.08 CNY" in first.stdout
+    assert "2 of 3 rows done, 1 not started; 0.08 CNY" in first.stdout
     assert "budget of 0.1 CNY" in first.stdout
     # The command that it names does the rest.
     assert re.search(r"with a larger --budget: rh-prefect batch .* --budget 0\.12$", first.stdout, re.MULTILINE)
@@ -118,9 +118,9 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
     assert "3 rows, 2 of them done earlier" in second.stdout
     assert len(rh.books.paid) == 3
     assert {one.payload["aspectRatio"] for one in rh.books.paid} == {"1:1"}
-    account = Path(re.findall(r"each item: (.*)", second.stdout)[0])
-    assert account.is_relative_to(tmp_path / "batch")
-    assert account.read_text().count(",done,") == 3
+    report = Path(re.findall(r"each row: (.*)", second.stdout)[0])
+    assert report.is_relative_to(tmp_path / "batch")
+    assert report.read_text().count(",done,") == 3
     wrong = call("--set", "nonsense")
     assert (wrong.returncode, "NAME=VALUE" in wrong.stderr, "Traceback" in wrong.stderr) == (1, True, False)
 
@@ -146,8 +146,8 @@ def test_ctrl_c_or_a_closed_terminal_leaves_an_account_and_the_same_command_goes
         said = process.stderr.read()
         assert process.wait(timeout=60) != 0
     assert "rh-prefect batch" in said
-    (account,) = (tmp_path / "out").glob("batches/*/account.csv")
-    told = account.read_text()
+    (report,) = (tmp_path / "out").glob("batches/*/report.csv")
+    told = report.read_text()
     assert ",unfinished," in told
     assert all(one.task_id in told for one in rh.books.paid), f"what was paid for is named: {told}"
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)

@@ -12,7 +12,7 @@ from rh_prefect.cli.console import BatchConsole
 from rh_prefect.flow_runs import job_observer
 from rh_prefect.flows.batch import BatchReport
 from rh_prefect.flows.batch.executor import Progress
-from rh_prefect.flows.batch.report import Item
+from rh_prefect.flows.batch.report import RowResult
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.costs import Costs
 
@@ -20,8 +20,8 @@ from rh_prefect.jobs.journal.costs import Costs
 def test_what_was_done_earlier_is_told_once_and_bad_rows_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     with BatchConsole(["batch", "rows.csv"]):
         progress = Progress("b", total=5, scope="run")
-        done = [Item(row=n, state="done", costs=Costs({"CNY": Decimal("0.04")})) for n in (1, 2, 3)]
-        progress.start([*done, Item(row=4, label="x", state="failed", why="bad input: 'name' is no parameter")])
+        done = [RowResult(row=n, state="done", costs=Costs({"CNY": Decimal("0.04")})) for n in (1, 2, 3)]
+        progress.start([*done, RowResult(row=4, label="x", state="failed", reason="bad input: 'name' is no parameter")])
         assert (progress.earlier, progress.failed, progress.queued, progress.seconds_left) == (3, 1, 1, None)
     said = capsys.readouterr().out
     assert said.count("earlier") == 1
@@ -34,10 +34,10 @@ def test_of_many_rows_that_end_the_same_way_the_first_are_told_and_the_others_co
 ) -> None:
     with BatchConsole(["batch", "rows.csv"]) as watch:
         progress = Progress("b", total=200, scope="run")
-        progress.start([Item(row=n, state="failed", why="bad input: no prompt") for n in range(1, 101)])
+        progress.start([RowResult(row=n, state="failed", reason="bad input: no prompt") for n in range(1, 101)])
         for n in range(101, 200):
-            progress.end(Item(row=n, state="not started", why="the budget is spent"))
-        progress.end(Item(row=200, state="failed", why="the content check refused it"))
+            progress.end(RowResult(row=n, state="not started", reason="the budget is spent"))
+        progress.end(RowResult(row=200, state="failed", reason="the content check refused it"))
         watch.summary(BatchReport(batch="b", total=200, failed=101, not_started=99))
     said = capsys.readouterr().out
     assert [int(number) for number in re.findall(r"^row (\d+)", said, re.MULTILINE)] == [1, 2, 3, 101, 102, 103, 200]
@@ -50,7 +50,7 @@ def test_news_of_the_pool_and_names_that_no_terminal_can_print_are_shown(capsys:
     with BatchConsole(["batch", "rows.csv"]):
         for listener in (*job_observer.listeners, *job_observer.listeners):
             listener(left_out)
-        Progress("b", total=1, scope="run").end(Item(row=1, state="failed", why="caf\udce9.png"))
+        Progress("b", total=1, scope="run").end(RowResult(row=1, state="failed", reason="caf\udce9.png"))
     said = capsys.readouterr().out
     assert said.count("account half is left out of this run") == 1
     assert r"caf\udce9.png" in said

@@ -70,7 +70,7 @@ def asked(works: Sequence[Work | InvalidRow]) -> list[dict[str, object]]:
 
 def why(work: Work | InvalidRow) -> str:
     assert isinstance(work, InvalidRow), work
-    return work.why
+    return work.reason
 
 
 # What the rows are.
@@ -438,22 +438,22 @@ served = pytest.mark.usefixtures("prefect_server")
 
 
 async def run(rows: Any, **options: Any) -> BatchReport:
-    """A batch in a new flow run; its account, whether or not all is done."""
+    """A batch in a new flow run; its report, whether or not all is done."""
     options = {"model": PICTURE} | options
     try:
-        account: BatchReport = await batch(rows, **options)
+        report: BatchReport = await batch(rows, **options)
     except BatchIncomplete as error:
-        account = error.account
-        assert account.csv_uri in str(error)
-    return account
+        report = error.report
+        assert report.csv_uri in str(error)
+    return report
 
 
-def items(account: BatchReport) -> list[dict[str, Any]]:
-    return list(json.loads(Path(account.json_uri).read_text())["items"])
+def items(report: BatchReport) -> list[dict[str, Any]]:
+    return list(json.loads(Path(report.json_uri).read_text())["rows"])
 
 
-def states(account: BatchReport) -> list[str]:
-    return [item["state"] for item in items(account)]
+def states(report: BatchReport) -> list[str]:
+    return [item["state"] for item in items(report)]
 
 
 def prompts(*subjects: str) -> list[dict[str, str]]:
@@ -473,8 +473,8 @@ async def test_a_row_is_done_only_with_whole_files(rh: Emulator, folder: Path) -
     source = manifest(folder, prompts("a lighthouse", damaged, empty))
     began = await run(source)
     assert states(began) == ["done", "failed", "failed"]
-    assert "damaged" in items(began)[1]["why"]
-    assert "no file and no text" in items(began)[2]["why"]
+    assert "damaged" in items(began)[1]["reason"]
+    assert "no file and no text" in items(began)[2]["reason"]
     rh.faults.clear()
     assert states(await run(source)) == ["done"] * 3
     assert len(rh.books.submissions) == 3
@@ -487,7 +487,7 @@ async def test_a_chain_stops_at_a_damaged_file(rh: Emulator, folder: Path) -> No
     rh.faults.add(Fault("download", kind="short"))
     began = await run(manifest(folder, prompts("a lighthouse")), chain=[ENLARGER])
     assert states(began) == ["failed"]
-    assert "damaged" in items(began)[0]["why"]
+    assert "damaged" in items(began)[0]["reason"]
     assert len(rh.books.submissions) == 1
 
 
@@ -500,7 +500,7 @@ async def test_a_mixed_batch_accounts_for_every_row_and_run_again_pays_exactly_w
     source = manifest(folder, MIXED[:2])
     began = await run(source)
     assert states(began) == ["done", "failed"]
-    assert "task" in items(began)[1]["why"]
+    assert "task" in items(began)[1]["reason"]
 
     # More rows, one of them bad, and money for two more: it is the same batch.
     bad = {"prompt": MENDED, "aspect_ratio": "nonsense"}
@@ -508,13 +508,13 @@ async def test_a_mixed_batch_accounts_for_every_row_and_run_again_pays_exactly_w
     short = await run(source, budget=0.17)
     found = {MIXED[item["row"] - 1]["prompt"]: item for item in items(short)}
     assert (short.batch, len(found)) == (began.batch, 7)
-    assert found[MENDED]["why"].startswith("bad input: z-image/turbo: aspect_ratio must be one of")
+    assert found[MENDED]["reason"].startswith("bad input: z-image/turbo: aspect_ratio must be one of")
     unpaid = [item for item in found.values() if item["state"] == "not started"]
     # The moderated one is refused, or finds the money set aside for others; what failed comes after what is new.
     assert (short.done, len(unpaid)) == (3, 2 - (found[MODERATED]["state"] == "failed"))
-    assert found[FAILS]["why"].startswith("task ")
-    assert "not started" in found[FAILS]["why"]
-    assert all("budget of 0.17 CNY" in item["why"] for item in unpaid)
+    assert found[FAILS]["reason"].startswith("task ")
+    assert "not started" in found[FAILS]["reason"]
+    assert all("budget of 0.17 CNY" in item["reason"] for item in unpaid)
     assert short.costs == Costs({"CNY": rh.books.charged}, unknown=1)
     assert rh.books.charged <= Decimal("0.17")
 
@@ -522,7 +522,7 @@ async def test_a_mixed_batch_accounts_for_every_row_and_run_again_pays_exactly_w
     manifest(folder, MIXED)
     whole = await run(source, budget=1.0)
     assert (whole.done, whole.failed) == (6, 1)
-    assert "content check" in next(item["why"] for item in items(whole) if item["state"] == "failed")
+    assert "content check" in next(item["reason"] for item in items(whole) if item["state"] == "failed")
     paid = Counter(str(one.payload["prompt"]) for one in rh.books.paid)
     assert paid == Counter({row["prompt"]: 1 for row in MIXED if row["prompt"] != MODERATED} | {FAILS: 2})
     assert whole.costs == Costs({"CNY": rh.books.charged}, unknown=1)
@@ -536,21 +536,21 @@ async def test_a_mixed_batch_accounts_for_every_row_and_run_again_pays_exactly_w
 @pytest.mark.prefect
 @served
 async def test_the_account_is_a_table_a_json_file_and_an_artifact(rh: Emulator) -> None:
-    account = await run(prompts("a lighthouse", "a forbidden thing"))
-    table = list(csv.DictReader(io.StringIO(Path(account.csv_uri).read_text())))
+    report = await run(prompts("a lighthouse", "a forbidden thing"))
+    table = list(csv.DictReader(io.StringIO(Path(report.csv_uri).read_text())))
     assert [(row["row"], row["state"]) for row in table] == [("1", "done"), ("2", "failed")]
     assert Path(table[0]["output"]).is_file()
     assert Path(table[0]["manifest"]).is_file()
     assert table[0]["tasks"] == rh.books.paid[0].task_id
     assert table[0]["cost"] == "0.04"
-    whole = json.loads(Path(account.json_uri).read_text())
-    assert whole["batch"] in account.csv_uri
+    whole = json.loads(Path(report.json_uri).read_text())
+    assert whole["batch"] in report.csv_uri
     assert whole["models"] == [PICTURE]
     async with get_client() as client:
-        key = f"batch-account-{whole['flow_run'].replace('-', '')[-12:]}"
+        key = f"batch-report-{whole['flow_run'].replace('-', '')[-12:]}"
         (shown,) = await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
     assert [row["state"] for row in json.loads(str(shown.data))] == ["failed", "done"]
-    assert "1 of 2 items done, 1 failed" in str(shown.description)
+    assert "1 of 2 rows done, 1 failed" in str(shown.description)
 
 
 @pytest.mark.prefect
@@ -565,9 +565,9 @@ async def test_a_chain_pays_each_step_once_and_goes_on_at_the_step_that_failed(r
         "values": {"sound": "false"},
         "label_column": "name",
     }
-    account = await run(rows, **options)
-    assert (account.done, account.failed) == (3, 1)
-    assert "step 2 of 2" in next(item["why"] for item in items(account) if item["state"] == "failed")
+    report = await run(rows, **options)
+    assert (report.done, report.failed) == (3, 1)
+    assert "step 2 of 2" in next(item["reason"] for item in items(report) if item["state"] == "failed")
     assert len(rh.books.uploads) == 1 + 4, "the shared photo once, and each clip"
     again = await run(rows, **options)
     assert again.is_complete
@@ -586,9 +586,9 @@ async def test_strict_stops_before_anything_is_paid(rh: Emulator, folder: Path) 
         with pytest.raises(InputError, match="1 of 2 rows are bad"):
             await batch([*rows, bad], model=KLING, strict=True)
     assert not rh.books.submissions
-    account = await run([*rows, {"image_url": str(broken), "prompt": "waves"}], model=KLING)
-    assert states(account) == ["done", "failed"]
-    assert "bad input" in items(account)[1]["why"]
+    report = await run([*rows, {"image_url": str(broken), "prompt": "waves"}], model=KLING)
+    assert states(report) == ["done", "failed"]
+    assert "bad input" in items(report)[1]["reason"]
 
 
 @pytest.mark.prefect
@@ -602,8 +602,8 @@ async def test_of_rows_that_are_all_bad_there_is_an_account_or_each_reason_once(
     assert "\nrows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 4 more: 'name' is no parameter" in said
     assert "\nrow 15: z-image/turbo: prompt is missing." in said
     assert said.count("--ignore-column") == 1
-    account = await run([*rows, {"aspect_ratio": "16:9"}])
-    assert states(account) == ["failed"] * 15
+    report = await run([*rows, {"aspect_ratio": "16:9"}])
+    assert states(report) == ["failed"] * 15
     assert not rh.books.submissions
 
 
@@ -611,9 +611,9 @@ async def test_of_rows_that_are_all_bad_there_is_an_account_or_each_reason_once(
 @served
 async def test_an_unknown_submit_is_named_and_never_paid_for_again(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", prompt="a harbour", number=1, kind="cut"))
-    account = await run(prompts("a lighthouse", "a harbour"))
-    assert states(account) == ["done", "unknown"]
-    assert f"jobs adopt {items(account)[1]['jobs'][0]} TASK_ID" in items(account)[1]["why"]
+    report = await run(prompts("a lighthouse", "a harbour"))
+    assert states(report) == ["done", "unknown"]
+    assert f"jobs adopt {items(report)[1]['jobs'][0]} TASK_ID" in items(report)[1]["reason"]
     assert states(await run(prompts("a lighthouse", "a harbour"))) == ["done", "unknown"]
     assert len(rh.books.submissions) == 2
 
@@ -621,16 +621,16 @@ async def test_an_unknown_submit_is_named_and_never_paid_for_again(rh: Emulator)
 @pytest.mark.prefect
 @served
 async def test_what_is_gone_from_the_store_is_brought_home_again_and_not_paid_for(rh: Emulator) -> None:
-    account = await run(prompts("a lighthouse", "a harbour"))
-    first, second = items(account)
+    report = await run(prompts("a lighthouse", "a harbour"))
+    first, second = items(report)
     Path(first["outputs"][0]).unlink()
     Path(first["manifest"]).unlink()
     fetched = len(rh.books.downloads)
     assert (await run(prompts("a lighthouse", "a harbour"))).is_complete
     assert Path(first["outputs"][0]).is_file()
     assert len(rh.books.downloads) == fetched + 1, "and the other one is not even looked at"
-    Path(account.json_uri).unlink()
-    assert items(await run(prompts("a lighthouse", "a harbour")))[1] == second, "the account is not needed for it"
+    Path(report.json_uri).unlink()
+    assert items(await run(prompts("a lighthouse", "a harbour")))[1] == second, "the report is not needed for it"
     assert len(rh.books.submissions) == 2
 
 
@@ -643,8 +643,8 @@ async def test_a_batch_never_takes_its_own_outputs_for_rows(
         samples.png(folder / f"{name}.png")
     monkeypatch.setenv("RH_STORAGE_URL", str(folder / "out"))
     for _ in range(2):
-        account = await run(str(folder / "**" / "*.png"), model=ENLARGER)
-        assert (account.done, account.total, len(rh.books.paid)) == (2, 2, 2)
+        report = await run(str(folder / "**" / "*.png"), model=ENLARGER)
+        assert (report.done, report.total, len(rh.books.paid)) == (2, 2, 2)
     monkeypatch.setenv("RH_STORAGE_URL", str(folder))
     for _ in range(2):
         assert (await run(str(folder / "*.png"), model=ENLARGER)).is_complete
@@ -653,8 +653,8 @@ async def test_a_batch_never_takes_its_own_outputs_for_rows(
     with pytest.raises(InputError, match="own outputs"):
         await batch(str(folder / "batch"), model=ENLARGER)
     for _ in range(2):
-        account = await run(str(made), model=ENLARGER)
-        assert (account.done, account.total, len(rh.books.paid)) == (2, 2, 6), "an earlier run's are as good as any"
+        report = await run(str(made), model=ENLARGER)
+        assert (report.done, report.total, len(rh.books.paid)) == (2, 2, 6), "an earlier run's are as good as any"
 
 
 @pytest.mark.prefect
@@ -668,8 +668,8 @@ async def test_another_option_is_another_batch(rh: Emulator) -> None:
 
 @flow
 async def nightly(subjects: list[str]) -> str:
-    account = await batch_in_a_flow(prompts(*subjects), model=PICTURE)
-    return account.csv_uri
+    report = await batch_in_a_flow(prompts(*subjects), model=PICTURE)
+    return report.csv_uri
 
 
 @pytest.mark.prefect

@@ -19,7 +19,7 @@ from rh_prefect.flow_runs.queries import recorded_scope
 from rh_prefect.flows import batch
 from rh_prefect.flows.batch import BatchReport
 from rh_prefect.flows.batch import executor as batches
-from rh_prefect.flows.batch.report import Item
+from rh_prefect.flows.batch.report import RowResult
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from tests.support import samples
@@ -41,16 +41,16 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 
 async def run(rows: Any, **options: Any) -> BatchReport:
-    """A batch in a new flow run; its account, whether or not all is done."""
+    """A batch in a new flow run; its report, whether or not all is done."""
     try:
-        account: BatchReport = await batch(rows, **{"model": PICTURE} | options)
+        report: BatchReport = await batch(rows, **{"model": PICTURE} | options)
     except BatchIncomplete as error:
-        account = error.account
-    return account
+        report = error.report
+    return report
 
 
-def items(account: BatchReport) -> list[dict[str, Any]]:
-    return list(json.loads(Path(account.json_uri).read_text())["items"])
+def items(report: BatchReport) -> list[dict[str, Any]]:
+    return list(json.loads(Path(report.json_uri).read_text())["rows"])
 
 
 def prompts(*subjects: str) -> list[dict[str, str]]:
@@ -74,13 +74,13 @@ async def test_a_failed_row_that_the_budget_allows_no_other_try_is_failed_and_sa
     rh.faults.add(Fault("submit", prompt="doomed", kind="fail"))
     rows = prompts("doomed", "a harbour")
     await run(rows, budget=0.05)
-    account = await run(rows, budget=0.08)
-    failed, done = items(account)
+    report = await run(rows, budget=0.08)
+    failed, done = items(report)
     assert (failed["state"], done["state"]) == ("failed", "done")
     assert failed["tasks"] == [next(one.task_id for one in rh.books.paid if one.payload["prompt"] == "doomed")]
-    assert "has failed" in failed["why"]
-    assert "not started" in failed["why"]
-    assert account.costs == Costs({"CNY": rh.books.charged}, unknown=1)
+    assert "has failed" in failed["reason"]
+    assert "not started" in failed["reason"]
+    assert report.costs == Costs({"CNY": rh.books.charged}, unknown=1)
     assert paid(rh) == ["a harbour", "doomed"]
 
 
@@ -113,8 +113,8 @@ async def test_a_file_that_was_changed_under_its_name_is_another_job_and_one_tha
 async def test_rows_whose_links_differ_in_a_parameter_are_pictures_of_their_own(rh: Emulator, links: LinkHost) -> None:
     """A3: three rows with links that differ only in `token=` are three pictures, each of its own file."""
     rows = [{"image_url": links.put(f"photo?token={n}", picture(n))} for n in "123"]
-    account = await run(rows, model=ENLARGER)
-    assert (account.done, len(rh.books.paid), len(rh.books.uploads)) == (3, 3, 3)
+    report = await run(rows, model=ENLARGER)
+    assert (report.done, len(rh.books.paid), len(rh.books.uploads)) == (3, 3, 3)
     assert len({one.sha256 for one in rh.books.uploads}) == 3
 
 
@@ -166,7 +166,7 @@ def picture(text: str) -> bytes:
 
 
 async def test_whoever_watches_and_breaks_stops_nothing(rh: Emulator) -> None:
-    def broken(progress: batches.Progress, item: Item | None) -> None:
+    def broken(progress: batches.Progress, item: RowResult | None) -> None:
         raise BrokenPipeError("nobody reads this")
 
     batches.listeners.append(broken)
@@ -202,8 +202,8 @@ async def test_a_later_run_s_cancellation_ends_an_earlier_one_that_lives(slow: E
     while len(begun(tmp_path)) < 2:  # noqa: ASYNC110, it is a file that is waited for
         await asyncio.sleep(0.05)
     await LOOP.call(cancel_run(await recorded_scope(begun(tmp_path)[1]), by="a test"))
-    accounts = await asyncio.gather(first, second)
-    assert [account.done for account in accounts] == [0, 0]
+    reports = await asyncio.gather(first, second)
+    assert [report.done for report in reports] == [0, 0]
     # One that was just being submitted is cancelled right after.
     assert sorted(one.task_id for one in slow.books.paid) == sorted(slow.books.cancelled)
     assert len(slow.books.paid) < len(rows)

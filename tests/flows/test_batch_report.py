@@ -1,4 +1,4 @@
-"""The account of a batch as a table: its sums, and cells that a spreadsheet would run."""
+"""The report of a batch as a table: its sums, and cells that a spreadsheet would run."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.flows.batch.report import BatchReport, Item, earlier, summarise, write
+from rh_prefect.flows.batch.report import BatchReport, RowResult, earlier, summarise, write
 from rh_prefect.jobs.journal.costs import COINS, Costs
 from rh_prefect.media.store import MediaStore
 
 FORMULAS = ['=HYPERLINK("https://x")', "+1+1", "-2", "@SUM(A1)", "\tx", "\r=1"]
 
 
-def written(folder: Path, *items: Item, counted: Decimal = Decimal(0)) -> tuple[BatchReport, list[dict[str, str]]]:
+def written(folder: Path, *items: RowResult, counted: Decimal = Decimal(0)) -> tuple[BatchReport, list[dict[str, str]]]:
     store = MediaStore(str(folder / "out"))
-    account = summarise("b", items, store=store, counted=lambda currency: counted)
-    write(account, items, store=store, about={})
-    text = Path(account.csv_uri).read_bytes().decode()
-    return account, list(csv.DictReader(io.StringIO(text, newline="")))
+    report = summarise("b", items, store=store, counted=lambda currency: counted)
+    write(report, items, store=store, about={})
+    text = Path(report.csv_uri).read_bytes().decode()
+    return report, list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 @pytest.mark.parametrize("cell", FORMULAS)
 def test_a_formula_is_text_in_the_table_and_itself_in_what_the_batch_reads_back(cell: str, tmp_path: Path) -> None:
     """B6: a label or a reason that begins like a formula is not run by a spreadsheet."""
-    item = Item(row=1, id="one", label=cell, state="failed", why=cell)
+    item = RowResult(row=1, id="one", label=cell, state="failed", reason=cell)
     _, (row,) = written(tmp_path, item)
-    assert (row["label"], row["why"]) == (f"'{cell}", f"'{cell}")
+    assert (row["label"], row["reason"]) == (f"'{cell}", f"'{cell}")
     assert earlier("b", store=MediaStore(str(tmp_path / "out"))) == {"one": item}
 
 
 @pytest.mark.parametrize("cell", ["a lighthouse", "1-2", "'quoted", " =1", ""])
 def test_other_cells_stay_as_they_are(cell: str, tmp_path: Path) -> None:
-    _, (row,) = written(tmp_path, Item(row=1, label=cell))
+    _, (row,) = written(tmp_path, RowResult(row=1, label=cell))
     assert row["label"] == cell
 
 
 def test_each_unit_has_a_sum_and_an_amount_of_its_own(tmp_path: Path) -> None:
     """A21: coins were shown as the currency of money, and all units were one sum."""
     both = Costs({"CNY": Decimal("0.04"), COINS: Decimal(25)}, unknown=1)
-    account, rows = written(
+    report, rows = written(
         tmp_path,
-        Item(row=1, state="done", costs=both),
-        Item(row=2, state="done", costs=Costs({"USD": Decimal("0.50")})),
-        Item(row=3, state="done", costs=Costs({"CNY": Decimal("0.06")})),
-        Item(row=4, state="failed"),
+        RowResult(row=1, state="done", costs=both),
+        RowResult(row=2, state="done", costs=Costs({"USD": Decimal("0.50")})),
+        RowResult(row=3, state="done", costs=Costs({"CNY": Decimal("0.06")})),
+        RowResult(row=4, state="failed"),
     )
-    assert str(account) == "3 of 4 items done, 1 failed; 0.1 CNY, 0.5 USD, 25 coins, unknown: 1"
+    assert str(report) == "3 of 4 rows done, 1 failed; 0.1 CNY, 0.5 USD, 25 coins, unknown: 1"
     assert [(row["cost"], row["currency"], row["unknown"]) for row in rows] == [
         ("0.04 25", "CNY coins", "1"),
         ("0.5", "USD", ""),
@@ -60,9 +60,9 @@ def test_each_unit_has_a_sum_and_an_amount_of_its_own(tmp_path: Path) -> None:
 
 def test_the_budget_that_suffices_is_what_is_spent_and_the_prices_of_what_was_not_started(tmp_path: Path) -> None:
     """C9: the hint about a larger budget needs a larger number."""
-    short = [Item(row=n, state="not started", price=Costs.of(Decimal("0.04"), "CNY")) for n in (1, 2)]
-    account, _ = written(tmp_path, *short, counted=Decimal("0.08"))
-    assert account.budget == Decimal("0.16")
-    unpriced = Item(row=3, state="not started", price=Costs.of(None, None))
+    short = [RowResult(row=n, state="not started", price=Costs.of(Decimal("0.04"), "CNY")) for n in (1, 2)]
+    report, _ = written(tmp_path, *short, counted=Decimal("0.08"))
+    assert report.budget == Decimal("0.16")
+    unpriced = RowResult(row=3, state="not started", price=Costs.of(None, None))
     assert written(tmp_path, *short, unpriced)[0].budget is None
-    assert written(tmp_path, Item(row=1, state="done"))[0].budget is None
+    assert written(tmp_path, RowResult(row=1, state="done"))[0].budget is None

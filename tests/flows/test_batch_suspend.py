@@ -25,8 +25,8 @@ KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-u
 
 def items(folder: Path) -> list[dict[str, Any]]:
     store = MediaStore(str(folder / "out"))
-    (account,) = (name for name in store.list("batches") if name.endswith("account.json"))
-    found: list[dict[str, Any]] = json.loads(store.read_bytes(account))["items"]
+    (report,) = (name for name in store.list("batches") if name.endswith("report.json"))
+    found: list[dict[str, Any]] = json.loads(store.read_bytes(report))["rows"]
     return found
 
 

@@ -121,8 +121,8 @@ class Night:
     def items(self) -> list[dict[str, Any]]:
         """The account of every picture."""
         store = self.stage.store
-        (account,) = (name for name in store.list("batches") if name.endswith("account.json"))
-        return list(json.loads(store.read_bytes(account))["items"])
+        (account,) = (name for name in store.list("batches") if name.endswith("report.json"))
+        return list(json.loads(store.read_bytes(account))["rows"])
 
     def check(self) -> None:
         """Every picture is there, paid for once, by the account that its record and its manifest name."""
@@ -257,6 +257,6 @@ def _check_failed(night: Night, count: int, *words: str) -> None:
     """As many pictures have failed, each with a message that names the account and its block; the others are there."""
     items = night.items()
     assert Counter(item["state"] for item in items) == {"done": ROWS - count, "failed": count}
-    for why in (item["why"] for item in items if item["state"] == "failed"):
+    for reason in (item["reason"] for item in items if item["state"] == "failed"):
         for word in ("the middle", night.block("middle"), *words):
-            assert word in why
+            assert word in reason

@@ -150,8 +150,8 @@ async def run_again(run: UUID) -> None:
 
 def all_is_home(place: Workplace, rh: Emulator) -> None:
     store = MediaStore(place.env["RH_STORAGE_URL"])
-    names = [name for name in store.list("batches") if name.endswith("account.json")]
-    items: list[dict[str, Any]] = [item for name in names for item in json.loads(store.read_bytes(name))["items"]]
+    names = [name for name in store.list("batches") if name.endswith("report.json")]
+    items: list[dict[str, Any]] = [item for name in names for item in json.loads(store.read_bytes(name))["rows"]]
     assert len(names) == 2
     assert {item["state"] for item in items} == {"done"}
     assert sorted(task for item in items for task in item["tasks"]) == sorted(one.task_id for one in rh.books.paid)

@@ -1,6 +1,6 @@
 """Batches: the same work on many rows, each accounted for."""
 
 from rh_prefect.flows.batch.flow import batch
-from rh_prefect.flows.batch.report import BatchReport, Item
+from rh_prefect.flows.batch.report import BatchReport, RowResult
 
-__all__ = ["BatchReport", "Item", "batch"]
+__all__ = ["BatchReport", "RowResult", "batch"]

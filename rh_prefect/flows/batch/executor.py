@@ -20,7 +20,7 @@ from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFaile
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.suspension import in_suspend_group, party
 from rh_prefect.flows.batch.plan import Plan, Work
-from rh_prefect.flows.batch.report import Item, ItemState
+from rh_prefect.flows.batch.report import RowResult, RowState
 from rh_prefect.jobs.events import JobEvent, JobEventState, what_of
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import CURRENCY, Costs
@@ -54,7 +54,7 @@ class Progress:
     batch: str
     total: int
     scope: str
-    ended: Counter[ItemState] = field(default_factory=Counter)
+    ended: Counter[RowState] = field(default_factory=Counter)
     earlier: int = 0
     spent: Costs = field(default_factory=Costs)
     budget: Decimal | None = None
@@ -121,12 +121,12 @@ class Progress:
         else:
             self._running.discard(event.job)
 
-    def end(self, item: Item) -> None:
+    def end(self, item: RowResult) -> None:
         """Takes note of an item's end."""
         self._count(item)
         self._say(item)
 
-    def start(self, ended: Collection[Item]) -> None:
+    def start(self, ended: Collection[RowResult]) -> None:
         """Begins, with what an earlier run has done and what cannot be done: bad rows."""
         for item in ended:
             self._count(item)
@@ -137,11 +137,11 @@ class Progress:
             if item.state != "done":
                 self._say(item)
 
-    def _count(self, item: Item) -> None:
+    def _count(self, item: RowResult) -> None:
         self.ended[item.state] += 1
         self.spent += item.costs
 
-    def _say(self, item: Item | None) -> None:
+    def _say(self, item: RowResult | None) -> None:
         for listener in tuple(listeners):
             try:
                 listener(self, item)
@@ -151,7 +151,7 @@ class Progress:
 
 
 _log = logging.getLogger("rh_prefect")
-listeners: list[Callable[[Progress, Item | None], None]] = []
+listeners: list[Callable[[Progress, RowResult | None], None]] = []
 """Called in this process with every item that has ended, and once at the start without one."""
 
 
@@ -209,12 +209,12 @@ class RowExecutor:
     store: MediaStore
     ledger: SpendTracker
     progress: Progress
-    items: dict[int, Item]
+    items: dict[int, RowResult]
     _keys: dict[str, list[str]] = field(default_factory=dict)
     _owners: dict[str, int] = field(default_factory=dict)
 
-    def know(self, item: Item) -> None:
-        """Takes over from an earlier run's account which jobs a row has."""
+    def know(self, item: RowResult) -> None:
+        """Takes over from an earlier run's report which jobs a row has."""
         self._keys[item.id] = [job.rpartition("/")[2] for job in item.jobs]
 
     def keep(self, work: Work) -> None:
@@ -321,11 +321,11 @@ class RowExecutor:
             if left is not None:
                 self._leave(work, results, left)
                 return _Gone(work)
-            ended: tuple[ItemState, str] = ("failed", what_of(results[-1])) if results[-1].damaged else ("done", "")
+            ended: tuple[RowState, str] = ("failed", what_of(results[-1])) if results[-1].damaged else ("done", "")
         except BudgetExceeded as error:
             self.progress.set_aside += 1
             return _Short(work, results, error)
-        except Exception as error:  # whatever it is: it is this row's alone, and the account says so
+        except Exception as error:  # whatever it is: it is this row's alone, and the report says so
             ended = self._told(error, work, len(results))
         self._end(work, results, *ended)
         return None
@@ -347,34 +347,34 @@ class RowExecutor:
         """Says how a row stands while the run is suspended."""
         self.items[work.number] = self.items[work.number].model_copy(
             update={
-                "why": f"task {left.task_id} runs; the run is suspended, and goes on when it has ended",
+                "reason": f"task {left.task_id} runs; the run is suspended, and goes on when it has ended",
                 "tasks": (*(result.task_id for result in results), left.task_id),
                 "jobs": (*(result.job for result in results), left.job),
             }
         )
 
-    def _told(self, error: Exception, work: Work, step: int) -> tuple[ItemState, str]:
+    def _told(self, error: Exception, work: Work, step: int) -> tuple[RowState, str]:
         """How an item stands whose step has raised this."""
         state = _state(error)
-        why = error.message if isinstance(error, RunningHubError) else f"{type(error).__name__}: {error}"
+        reason = error.message if isinstance(error, RunningHubError) else f"{type(error).__name__}: {error}"
         # The item names its job and says how it stands: without them, what ends many rows reads the same for each.
         for key in self.keys(work.id)[step : step + 1]:
-            why = why.removeprefix(f"{self.scope.journal.scope}/{key}: ").removeprefix(f"{state}: ")
+            reason = reason.removeprefix(f"{self.scope.journal.scope}/{key}: ").removeprefix(f"{state}: ")
         if isinstance(error, InputError):
-            why = f"bad input: {why}"
-        return state, f"step {step + 1} of {len(self.plan.stages)}: {why}" if len(self.plan.stages) > 1 else why
+            reason = f"bad input: {reason}"
+        return state, f"step {step + 1} of {len(self.plan.stages)}: {reason}" if len(self.plan.stages) > 1 else reason
 
     def _end(
-        self, work: Work, results: list[Result], state: ItemState, why: str, *, price: Costs | None = None
+        self, work: Work, results: list[Result], state: RowState, reason: str, *, price: Costs | None = None
     ) -> None:
         keys = self.keys(work.id)
         last = results[-1] if results else None
-        item = Item(
+        item = RowResult(
             row=work.number,
             id=work.id,
             label=work.label,
             state=state,
-            why=why,
+            reason=reason,
             costs=Costs.total(filter(None, map(self.ledger.spent_on, keys))),
             price=price or Costs(),
             outputs=tuple(file.uri for file in last.outputs) if last and state == "done" else (),
@@ -387,7 +387,7 @@ class RowExecutor:
         self.progress.end(item)
 
 
-def _state(error: Exception) -> ItemState:
+def _state(error: Exception) -> RowState:
     match error:
         case BudgetExceeded():
             return "not started"

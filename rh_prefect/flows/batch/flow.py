@@ -31,7 +31,7 @@ async def batch(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> BatchReport:
-    """Runs a model, or a small chain of models, on many rows, and gives an account of every row.
+    """Runs a model, or a small chain of models, on many rows, and gives a report of every row.
 
     The run fails where not every item is done; run it again, or run the same batch anew: only what is missing is paid.
 
@@ -50,7 +50,7 @@ async def batch(
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
     """
-    account = await run_batch(
+    report = await run_batch(
         rows,
         model=model,
         chain=chain or (),
@@ -65,10 +65,10 @@ async def batch(
         credentials=credentials,
         storage=storage,
     )
-    if not account.is_complete:
+    if not report.is_complete:
         raise BatchIncomplete(
-            f"batch {account.batch}: {account}. Each item and its reason: {account.csv_uri}. "
+            f"batch {report.batch}: {report}. Each row and its reason: {report.csv_uri}. "
             "What to do: mend what it says and run the same batch again; what is done is not paid for again.",
-            account=account,
+            report=report,
         )
-    return account
+    return report

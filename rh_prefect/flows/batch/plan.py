@@ -84,7 +84,7 @@ class InvalidRow:
     """One row that cannot be run."""
 
     number: int
-    why: str
+    reason: str
     label: str | None = None
 
 
@@ -146,12 +146,12 @@ class Plan:
             label = self._label(row)
             if not row.problem:
                 return self._checked(row, base, label)
-            why = row.problem
+            reason = row.problem
         except InputError as error:
-            why = error.message
+            reason = error.message
         except Exception as error:  # whatever its cells hold: it is this row's trouble alone
-            why = trouble(error)
-        return InvalidRow(row.number, _legible(why), _legible(label) if label is not None else None)
+            reason = trouble(error)
+        return InvalidRow(row.number, _legible(reason), _legible(label) if label is not None else None)
 
     def _checked(self, row: Row, base: str | None, label: str | None) -> Work:
         params = self._params(row, base)
@@ -361,7 +361,7 @@ def _short(text: str) -> str:
 
 
 def _legible(text: str) -> str:
-    """The text as it can be written down: the account is UTF-8, and an odd cell may be none."""
+    """The text as it can be written down: the report is UTF-8, and an odd cell may be none."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

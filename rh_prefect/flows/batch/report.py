@@ -22,36 +22,49 @@ from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.media.store import MediaStore
 
-ItemState = Literal["done", "failed", "unknown", "not started", "cancelled", "unfinished"]
-"""How an item stands at the end.
+RowState = Literal["done", "failed", "unknown", "not started", "cancelled", "unfinished"]
+"""The state of a row at the end.
 
 - `done`: its outputs are in the store.
-- `failed`: it failed, its input is bad, or its file is damaged; `why` says so.
-- `unknown`: nobody knows whether a submit was accepted; `why` names the two ways out.
-- `not started`: the budget had too little left.
+- `failed`: a task failed, the input is invalid, or an output is damaged; see `reason`.
+- `unknown`: it is not known whether the submission was accepted; `reason` says what to do.
+- `not started`: the rest of the budget was too small.
 - `cancelled`: the run was cancelled.
-- `unfinished`: the run broke off before its end; what was paid goes on at RunningHub and is found again.
+- `unfinished`: the run stopped early; paid tasks go on at RunningHub and the next run finds them.
 """
 
-COLUMNS = ("row", "label", "state", "why", "cost", "currency", "unknown", "output", "tasks", "jobs", "manifest", "id")
+COLUMNS = (
+    "row",
+    "label",
+    "state",
+    "reason",
+    "cost",
+    "currency",
+    "unknown",
+    "output",
+    "tasks",
+    "jobs",
+    "manifest",
+    "id",
+)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that a spreadsheet takes for a formula; see OWASP, CSV injection."""
+"""First characters of cells that a spreadsheet evaluates as formulas; see OWASP, CSV injection."""
 
 
-class Item(BaseModel):
-    """One row of the account.
+class RowResult(BaseModel):
+    """The result of one row.
 
     Attributes:
         row: Its number in the source, from 1.
         id: The same for the same row in every run of the batch; empty for one that cannot be read.
         label: A name for its output.
-        state: How it stands.
-        why: The reason, unless it is done.
+        state: Its state.
+        reason: The reason, unless it is done.
         costs: What its jobs have cost together, failed tasks included.
         price: What its next job would cost, where the budget had too little left for it.
         outputs: The files of its last step.
         manifest: Of its last step.
-        files: A mark of its files on this machine; where it is another one they are looked at again.
+        files: A stamp of its input files; a row whose stamp has changed is checked again.
         tasks: RunningHub's task ids, of failed tasks too where it is not done.
         jobs: Its jobs, as `rh-prefect jobs` takes them.
     """
@@ -61,8 +74,8 @@ class Item(BaseModel):
     row: int
     id: str = ""
     label: str | None = None
-    state: ItemState = "unfinished"
-    why: str = ""
+    state: RowState = "unfinished"
+    reason: str = ""
     costs: Costs = Field(default_factory=Costs)
     price: Costs = Field(default_factory=Costs)
     outputs: tuple[str, ...] = ()
@@ -72,13 +85,13 @@ class Item(BaseModel):
     jobs: tuple[str, ...] = ()
 
     def cells(self) -> dict[str, str]:
-        """The item as the cells of a table, in characters that every file and table takes."""
+        """The row as the cells of a table, in characters that every file and table takes."""
         amounts = sorted(self.costs.amounts.items())
         cells = {
             "row": str(self.row),
             "label": self.label or "",
             "state": self.state,
-            "why": self.why,
+            "reason": self.reason,
             # One for each unit, in one order, as the tasks are one for each task.
             "cost": " ".join(f"{amount.normalize():f}" for _, amount in amounts),
             "currency": " ".join(unit for unit, _ in amounts),
@@ -93,21 +106,21 @@ class Item(BaseModel):
 
 
 class BatchReport(BaseModel):
-    """What became of a batch; every item is in its two files.
+    """The result of a batch; every row is in its two files.
 
     Attributes:
         batch: The batch's id.
-        total: How many items it has.
-        done: Items whose outputs are in the store.
-        failed: Items that failed, bad input included.
-        unknown: Items of which nobody knows whether they were accepted.
-        not_started: Items that the budget had too little left for.
-        cancelled: Items of a run that was cancelled.
-        unfinished: Items of a run that broke off.
-        costs: What the items have cost by unit, those of earlier runs included.
-        budget: The least budget that suffices for the next job of each item that was not started; None where there is
-            no such item, or the price of one is not known.
-        csv_uri: Where the account is as a table.
+        total: How many rows it has.
+        done: Rows whose outputs are in the store.
+        failed: Rows that failed, bad input included.
+        unknown: Rows whose submission may or may not have been accepted.
+        not_started: Rows for which the rest of the budget was too small.
+        cancelled: Rows of a run that was cancelled.
+        unfinished: Rows of a run that broke off.
+        costs: What the rows have cost by unit, those of earlier runs included.
+        budget: The least budget that suffices for the next job of each row that was not started; None where there is
+            no such row, or the price of one is not known.
+        csv_uri: Where the report is as a table.
         json_uri: Where it is as JSON.
     """
 
@@ -128,34 +141,34 @@ class BatchReport(BaseModel):
 
     @property
     def is_complete(self) -> bool:
-        """Whether every item is done."""
+        """Whether every row is done."""
         return self.done == self.total
 
     def __str__(self) -> str:
-        """Reads like `2 of 4 items done, 1 failed, 1 not started; 0.08 CNY`."""
+        """Reads like `2 of 4 rows done, 1 failed, 1 not started; 0.08 CNY`."""
         others = ("failed", "unknown", "not_started", "cancelled", "unfinished")
         said = [f"{getattr(self, name)} {name.replace('_', ' ')}" for name in others if getattr(self, name)]
-        counts = ", ".join([f"{self.done} of {self.total} items done", *said])
+        counts = ", ".join([f"{self.done} of {self.total} rows done", *said])
         return f"{counts}; {self.costs}"
 
 
 def summarise(
-    batch: str, items: Sequence[Item], *, store: MediaStore, counted: Callable[[str], Decimal]
+    batch: str, rows: Sequence[RowResult], *, store: MediaStore, counted: Callable[[str], Decimal]
 ) -> BatchReport:
-    """Counts and adds up.
+    """Makes the report of a batch from its rows.
 
     Args:
         batch: The batch's id.
-        items: All items.
-        store: Where the files of the account go.
+        rows: All rows.
+        store: Where the files of the report go.
         counted: What a budget counts in a currency by now.
     """
-    counts = Counter(item.state.replace(" ", "_") for item in items)
+    counts = Counter(row.state.replace(" ", "_") for row in rows)
     return BatchReport(
         batch=batch,
-        total=len(items),
-        costs=Costs.total(item.costs for item in items),
-        budget=_budget(Costs.total(item.price for item in items if item.state == "not started"), counted),
+        total=len(rows),
+        costs=Costs.total(row.costs for row in rows),
+        budget=_budget(Costs.total(row.price for row in rows if row.state == "not started"), counted),
         csv_uri=store.uri(_name(batch, "csv")),
         json_uri=store.uri(_name(batch, "json")),
         **counts,
@@ -170,28 +183,28 @@ def _budget(missing: Costs, counted: Callable[[str], Decimal]) -> Decimal | None
     return counted(currency) + amount
 
 
-def write(account: BatchReport, items: Sequence[Item], *, store: MediaStore, about: dict[str, Any]) -> None:
-    """Writes the two files of an account; each stands whole or not at all.
+def write(report: BatchReport, rows: Sequence[RowResult], *, store: MediaStore, about: dict[str, Any]) -> None:
+    """Writes the two files of a report atomically.
 
     Args:
-        account: The sums.
-        items: All items, in order.
+        report: The sums.
+        rows: All rows, in order.
         store: Where to.
         about: What the batch is.
     """
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS)
     table.writeheader()
-    table.writerows({name: _as_text(cell) for name, cell in item.cells().items()} for item in items)
-    store.write_bytes(_name(account.batch, "csv"), text.getvalue().encode())
+    table.writerows({name: _as_text(cell) for name, cell in row.cells().items()} for row in rows)
+    store.write_bytes(_name(report.batch, "csv"), text.getvalue().encode())
     whole = {
-        **account.model_dump(mode="json", exclude={"csv_uri", "json_uri"}),
+        **report.model_dump(mode="json", exclude={"csv_uri", "json_uri"}),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         **about,
-        "items": [item.model_dump(mode="json", exclude_defaults=True) | {"state": item.state} for item in items],
+        "rows": [row.model_dump(mode="json", exclude_defaults=True) | {"state": row.state} for row in rows],
     }
     store.write_bytes(
-        _name(account.batch, "json"),
+        _name(report.batch, "json"),
         json.dumps(whole, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"),
     )
 
@@ -201,63 +214,63 @@ def _as_text(cell: str) -> str:
     return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
-def earlier(batch: str, *, store: MediaStore) -> dict[str, Item]:
-    """Reads how an earlier run's account says that items stand, by their ids.
+def earlier(batch: str, *, store: MediaStore) -> dict[str, RowResult]:
+    """Reads the rows of an earlier run's report, by their ids.
 
     Args:
         batch: The batch's id.
-        store: Where its account lies.
+        store: Where its report lies.
     """
     name = _name(batch, "json")
     if not store.exists(name):
         return {}
     try:
-        items = [Item.model_validate(item) for item in json.loads(store.read_bytes(name))["items"]]
+        rows = [RowResult.model_validate(row) for row in json.loads(store.read_bytes(name))["rows"]]
     except (ValueError, KeyError, TypeError):
         return {}  # The journal knows it as well, only slower.
-    return {item.id: item for item in items if item.id}
+    return {row.id: row for row in rows if row.id}
 
 
-async def show(account: BatchReport, items: Sequence[Item]) -> None:
-    """Shows an account in the dashboard.
+async def show(report: BatchReport, rows: Sequence[RowResult]) -> None:
+    """Shows a report in the dashboard.
 
     Args:
-        account: The sums.
-        items: All items, in order: those that are not done come first.
+        report: The sums.
+        rows: All rows, in order: those that are not done come first.
     """
-    rows = sorted(items, key=lambda item: item.state == "done")
+    ordered = sorted(rows, key=lambda row: row.state == "done")
     hidden = ("id", "currency", "unknown", "manifest")
     cells = (
-        {name: cell for name, cell in item.cells().items() if name not in hidden}
-        | {"cost": str(item.costs) if item.costs else ""}
-        for item in rows
+        {name: cell for name, cell in row.cells().items() if name not in hidden}
+        | {"cost": str(row.costs) if row.costs else ""}
+        for row in ordered
     )
-    await artifacts.table(cells, what="account", description=f"{account}. All of it: `{account.csv_uri}`.")
+    await artifacts.table(cells, what="report", description=f"{report}. All of it: `{report.csv_uri}`.")
 
 
 def _name(batch: str, extension: str) -> str:
-    return f"{FOLDER}/{batch}/account.{extension}"
+    return f"{FOLDER}/{batch}/report.{extension}"
 
 
 async def filled_in(
-    items: Sequence[Item], keys: Callable[[str], Sequence[str]], *, journal: Journal, ledger: SpendTracker
-) -> list[Item]:
-    """Fills in the tasks and costs of items that are not done; runs on the loop thread.
+    rows: Sequence[RowResult], keys: Callable[[str], Sequence[str]], *, journal: Journal, ledger: SpendTracker
+) -> list[RowResult]:
+    """Fills in the tasks and costs of rows that are not done; runs on the loop thread.
 
     A run that breaks off knows little of its rows, and two that do the same batch at once know half of it each.
 
     Args:
-        items: All items.
+        rows: All rows.
         keys: Gives the names of a row's jobs, by the row's id, in the order of its steps.
         journal: Where they are recorded.
         ledger: What they have cost.
 
     Returns:
-        All items; as they were where the journal cannot be read.
+        All rows; as they were where the journal cannot be read.
     """
-    if all(item.state == "done" for item in items):
-        return list(items)
-    wanted = [tuple(keys(item.id)) if item.id and item.state != "done" else () for item in items]
+    if all(row.state == "done" for row in rows):
+        return list(rows)
+    wanted = [tuple(keys(row.id)) if row.id and row.state != "done" else () for row in rows]
     found: dict[str, JobView] = {}
     missing = {key for some in wanted for key in some}
     try:
@@ -265,40 +278,40 @@ async def filled_in(
             if view.key in missing:
                 found[view.key] = view
     except RunningHubError:
-        return list(items)
+        return list(rows)
     for view in found.values():
         ledger.take(view)
     views = [[found[key] for key in some if key in found] for some in wanted]
-    return [_filled_in(item, some, journal.scope, ledger) if some else item for item, some in zip(items, views)]
+    return [_filled_in(row, some, journal.scope, ledger) if some else row for row, some in zip(rows, views)]
 
 
-def _filled_in(item: Item, views: Sequence[JobView], scope: str, ledger: SpendTracker) -> Item:
+def _filled_in(row: RowResult, views: Sequence[JobView], scope: str, ledger: SpendTracker) -> RowResult:
     costs = [cost for cost in (ledger.spent_on(view.key) for view in views) if cost is not None]
     tasks = [submit.task_id for view in views for submit in view.submits if submit.task_id]
     more = {
-        "costs": Costs.total(costs) if costs else item.costs,
-        "tasks": tuple(dict.fromkeys((*item.tasks, *tasks))),
-        "jobs": item.jobs or tuple(f"{scope}/{view.key}" for view in views),
+        "costs": Costs.total(costs) if costs else row.costs,
+        "tasks": tuple(dict.fromkeys((*row.tasks, *tasks))),
+        "jobs": row.jobs or tuple(f"{scope}/{view.key}" for view in views),
     }
-    stands = {view.key: view for view in views}.get(item.jobs[-1].rpartition("/")[2]) if item.jobs else views[-1]
-    return item.model_copy(update=more | (_how(item, stands) if stands is not None else {}))
+    stands = {view.key: view for view in views}.get(row.jobs[-1].rpartition("/")[2]) if row.jobs else views[-1]
+    return row.model_copy(update=more | (_how(row, stands) if stands is not None else {}))
 
 
-def _how(item: Item, view: JobView) -> dict[str, str]:
-    """What the record of an item's last step says better than what this run has seen of it."""
+def _how(row: RowResult, view: JobView) -> dict[str, str]:
+    """What the record of an row's last step says better than what this run has seen of it."""
     last = view.last
     if last is None:
         return {}
-    if item.state == "not started" and last.end is not None and last.end.status == "FAILED":
+    if row.state == "not started" and last.end is not None and last.end.status == "FAILED":
         return {
             "state": "failed",
-            "why": f"task {last.task_id} has failed: {last.end.reason}. Another try was not started: {item.why}",
+            "reason": f"task {last.task_id} has failed: {last.end.reason}. Another try was not started: {row.reason}",
         }
-    if item.state == "not started" and last.state in ("open", "ticket", "ended"):
+    if row.state == "not started" and last.state in ("open", "ticket", "ended"):
         return {
             "state": "unfinished",
-            "why": "another run of this batch has submitted it meanwhile; run it again to take it over",
+            "reason": "another run of this batch has submitted it meanwhile; run it again to take it over",
         }
-    if item.state == "unfinished" and last.state == "ticket" and not item.tasks:
-        return {"why": f"task {last.task_id} goes on at RunningHub; run it again to take it over"}
+    if row.state == "unfinished" and last.state == "ticket" and not row.tasks:
+        return {"reason": f"task {last.task_id} goes on at RunningHub; run it again to take it over"}
     return {}

@@ -1,4 +1,4 @@
-"""`batch`: the same work on many rows, with an account of every one of them."""
+"""`batch`: the same work on many rows, with a report of every one of them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rh_prefect.flow_runs.job_observer import expect_jobs
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.scope import FlowScope, borrow, current_scope
 from rh_prefect.flow_runs.suspension import Wait, open_suspend_group
-from rh_prefect.flows.batch import report as accounts
+from rh_prefect.flows.batch import report as reports
 from rh_prefect.flows.batch.executor import Progress, RowExecutor
 from rh_prefect.flows.batch.plan import ChainStep, InvalidRow, Plan, Work, make_plan
-from rh_prefect.flows.batch.report import BatchReport, Item, filled_in
+from rh_prefect.flows.batch.report import BatchReport, RowResult, filled_in
 from rh_prefect.flows.batch.rows import Given, Source, open_source
 from rh_prefect.flows.batch.state import batch_id, enter, find_state_place, mark_of
 from rh_prefect.jobs.in_flight import REQUESTED_KEYS
@@ -35,7 +35,7 @@ _TOLD = 10
 """How many rows of one reason, and how many reasons, an error names."""
 
 _SETTLE = 5.0
-"""Seconds that the account of a run that is broken off waits for submits in flight."""
+"""Seconds that the report of a run that is broken off waits for submits in flight."""
 
 _CHECKS = 16
 """How many rows are looked at together: their files before a strict batch, their manifests before one that goes on."""
@@ -57,12 +57,12 @@ async def batch(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> BatchReport:
-    """Runs a model, or a small chain of models, on many rows, and gives an account of every row; call it in a flow.
+    """Runs a model, or a small chain of models, on many rows, and gives a report of every row; call it in a flow.
 
     A row that fails does not stop the others. Running the same batch again, in the same flow run or in a new one, does
     only what is missing; what failed is paid for again, unless the same request must fail again.
 
-        account = await batch("s3://bucket/photos", model="kling-v2.6-pro-image-to-video",
+        report = await batch("s3://bucket/photos", model="kling-v2.6-pro-image-to-video",
                               values={"prompt": "waves"}, chain=["rhart-video/video-upscaler"], budget=25)
 
     Args:
@@ -143,10 +143,10 @@ def _refuse_bad(rows: Sequence[Work | InvalidRow]) -> None:
     reasons: dict[str, list[int]] = {}
     for row in rows:
         if isinstance(row, InvalidRow):
-            reasons.setdefault(row.why, []).append(row.number)
+            reasons.setdefault(row.reason, []).append(row.number)
     bad = sum(map(len, reasons.values()))
     if bad:
-        said = [f"{_numbered(numbers)}: {why}" for why, numbers in reasons.items()]
+        said = [f"{_numbered(numbers)}: {reason}" for reason, numbers in reasons.items()]
         more = [f"… and {len(said) - _TOLD} more reasons"] if len(said) > _TOLD else []
         head = f"batch: {bad} of {len(rows)} rows are bad, and it is strict, so nothing was paid."
         raise InputError("\n".join([head, *said[:_TOLD], *more]))
@@ -191,8 +191,8 @@ class _Run:
         return work
 
     async def whole(self, rows: Sequence[Work | InvalidRow]) -> BatchReport:
-        """Does what is missing, and gives the account, whatever happens."""
-        known = await asyncio.to_thread(accounts.earlier, self.name, store=self.store)
+        """Does what is missing, and gives the report, whatever happens."""
+        known = await asyncio.to_thread(reports.earlier, self.name, store=self.store)
         items = await asyncio.to_thread(_items, rows, self.plan, self.store)
         works = [row for row in rows if isinstance(row, Work)]
         budget = self.options["budget"]
@@ -213,7 +213,7 @@ class _Run:
         return done
 
     def _turns(
-        self, works: Sequence[Work], known: Mapping[str, Item], together: SuspendGroup | None
+        self, works: Sequence[Work], known: Mapping[str, RowResult], together: SuspendGroup | None
     ) -> list[Sequence[Work]]:
         """What is run one after the other: a budget shall suffice for what was never tried before what has failed."""
         failed = [work for work in works if work.id in known and known[work.id].state == "failed"]
@@ -225,7 +225,7 @@ class _Run:
     async def _run(
         self, crew: RowExecutor, turns: Sequence[Sequence[Work]], together: SuspendGroup | None
     ) -> tuple[BatchReport, list[Work]]:
-        """Runs rows in turns, gives the account, and says which are to be run again when their tasks have ended."""
+        """Runs rows in turns, gives the report, and says which are to be run again when their tasks have ended."""
         job_observer.listeners.append(crew.progress.hear)
         try:
             with borrow(self.scope):
@@ -240,8 +240,10 @@ class _Run:
             done = await asyncio.shield(self._account(crew))
         return done, left
 
-    async def _take_earlier(self, works: Sequence[Work], crew: RowExecutor, known: Mapping[str, Item]) -> list[Work]:
-        """Takes over what an earlier run's account says is done, and still is there; what is missing is left."""
+    async def _take_earlier(
+        self, works: Sequence[Work], crew: RowExecutor, known: Mapping[str, RowResult]
+    ) -> list[Work]:
+        """Takes over what an earlier run's report says is done, and still is there; what is missing is left."""
         candidates = [work for work in works if self._is_same(known.get(work.id), crew.items[work.number])]
         there = await asyncio.to_thread(self._still_there, [known[work.id] for work in candidates])
         for work in candidates:
@@ -252,14 +254,14 @@ class _Run:
         return [work for work in works if work.id not in there]
 
     @staticmethod
-    def _is_same(earlier: Item | None, now: Item) -> bool:
+    def _is_same(earlier: RowResult | None, now: RowResult) -> bool:
         return earlier is not None and earlier.state == "done" and earlier.files == now.files
 
-    def _still_there(self, items: Sequence[Item]) -> set[str]:
+    def _still_there(self, items: Sequence[RowResult]) -> set[str]:
         with ThreadPoolExecutor(_CHECKS) as pool:
             return {item.id for item, is_there in zip(items, pool.map(self._is_there, items)) if is_there}
 
-    def _is_there(self, item: Item) -> bool:
+    def _is_there(self, item: RowResult) -> bool:
         # The manifest tells: whoever has moved the outputs away does not want them again.
         name = self.store.name_of(item.manifest)
         return name is not None and self.store.exists(name)
@@ -267,7 +269,7 @@ class _Run:
     async def _account(self, crew: RowExecutor) -> BatchReport:
         items, journal = [crew.items[number] for number in sorted(crew.items)], self.scope.journal
         items = await LOOP.call(filled_in(items, crew.keys, journal=journal, ledger=crew.ledger))
-        account = accounts.summarise(
+        report = reports.summarise(
             self.name,
             items,
             store=self.store,
@@ -275,23 +277,23 @@ class _Run:
         )
         about = {**self.about, "flow_run": self.here.journal.scope, "scope": self.scope.journal.scope}
         try:
-            await asyncio.to_thread(accounts.write, account, items, store=self.store, about=about)
+            await asyncio.to_thread(reports.write, report, items, store=self.store, about=about)
         finally:
-            await accounts.show(account, items)
-        return account
+            await reports.show(report, items)
+        return report
 
 
-def _items(rows: Sequence[Work | InvalidRow], plan: Plan, store: MediaStore) -> dict[int, Item]:
+def _items(rows: Sequence[Work | InvalidRow], plan: Plan, store: MediaStore) -> dict[int, RowResult]:
     with ThreadPoolExecutor(_CHECKS) as pool:
         return {row.number: item for row, item in zip(rows, pool.map(lambda row: _item(row, plan, store), rows))}
 
 
-def _item(row: Work | InvalidRow, plan: Plan, store: MediaStore) -> Item:
+def _item(row: Work | InvalidRow, plan: Plan, store: MediaStore) -> RowResult:
     if isinstance(row, InvalidRow):
-        return Item(row=row.number, label=row.label, state="failed", why=f"bad input: {row.why}")
-    why = "the run broke off before its end; run it again"
+        return RowResult(row=row.number, label=row.label, state="failed", reason=f"bad input: {row.reason}")
+    reason = "the run broke off before its end; run it again"
     mark = mark_of(plan.stages, row.params, options_for=store.options_for)
-    return Item(row=row.number, id=row.id, label=row.label, why=why, files=mark)
+    return RowResult(row=row.number, id=row.id, label=row.label, reason=reason, files=mark)
 
 
 async def _ledger(journal: Journal) -> SpendTracker:

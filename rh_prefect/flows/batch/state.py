@@ -29,7 +29,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 
 FOLDER = "batches"
-"""Where batches keep state and account, in the store."""
+"""Where batches keep state and report, in the store."""
 
 
 class State(BaseModel):
@@ -102,8 +102,8 @@ async def find_state_place(store: MediaStore) -> StatePlace:
         ConfigError: Neither can.
     """
     own = StatePlace(store.url, store.options_for(store.url))
-    why = await _unfit(own)
-    if why is None:
+    reason = await _unfit(own)
+    if reason is None:
         return own
     journal = get_settings().journal
     if journal is None:
@@ -113,10 +113,10 @@ async def find_state_place(store: MediaStore) -> StatePlace:
             "every machine that runs this batch shares, or let outputs go to one."
         )
     other = StatePlace(journal.rstrip("/"))
-    why = await _unfit(other)
-    if why is not None:
+    reason = await _unfit(other)
+    if reason is not None:
         raise ConfigError(
-            f"batch: its state cannot be kept in {store.url}, nor in RH_JOURNAL. No row was read. {why.message}"
+            f"batch: its state cannot be kept in {store.url}, nor in RH_JOURNAL. No row was read. {reason.message}"
         )
     return other
 
