@@ -137,7 +137,7 @@ def test_every_setting_is_named_with_its_default() -> None:
     text = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(RH_\w+)` \|([^|]*)\|", text, re.MULTILINE))
     assert rows.keys() == {f"RH_{name.upper()}" for name in Settings.model_fields}
-    for name in ("base_url", "out", "poll_seconds", "submit_timeout"):
+    for name in ("base_url", "storage_url", "poll_seconds", "submit_timeout"):
         assert rows[f"RH_{name.upper()}"].strip("` ") == f"{Settings.model_fields[name].default}".removesuffix(".0")
 
 

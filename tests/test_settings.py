@@ -33,9 +33,10 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
     given = {
         "api_key": "k" * 32,
         "base_url": "https://www.runninghub.ai",
-        "out": "s3://bucket/prefix",
+        "storage_url": "s3://bucket/prefix",
         "storage_options": '{"key": "a", "secret": "b"}',
         "journal": "s3://bucket/journal",
+        "records": "s3://bucket/records",
         "state_dir": "/somewhere",
         "poll_seconds": "0.5",
         "grace_seconds": "60",

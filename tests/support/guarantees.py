@@ -61,7 +61,7 @@ SECURITY: dict[str, str] = {
     "B4": "Connections that send no request do not keep a delivery from `rh-prefect webhook serve`.",
     "B5": "Inputs that are not regular files, and values that are too large or cannot be encoded, are clear errors "
     "before anything is paid.",
-    "B6": "Cells of `account.csv` hold no spreadsheet formulas.",
+    "B6": "Cells of `report.csv` hold no spreadsheet formulas.",
     "B7": "Local journals, tickets and unfinished downloads are files of mode 0600 in folders of mode 0700, whatever "
     "the umask.",
     "B8": "A batch's state lies only where two processes cannot both create it; else the batch is refused before a row "
