@@ -44,7 +44,7 @@ async def test_a_chain_rests_once_for_each_step(with_webhooks: SuspendedRuns, tm
         for item in items(tmp_path):
             assert item["state"] == "unfinished"
             assert len(item["tasks"]) == len(item["jobs"]) == step
-            assert f"task {item['tasks'][-1]} runs; the run is suspended" in item["why"]
+            assert f"task {item['tasks'][-1]} runs; the run is suspended" in item["reason"]
         await with_webhooks.end()
         await until_woken(run)
     account = await rerun(batch, run)
@@ -67,7 +67,7 @@ async def test_rows_that_fail_are_paid_for_once_and_the_others_go_on(
     with pytest.raises(BatchIncomplete):
         await rerun(batch, run)
     assert [item["state"] for item in items(tmp_path)] == ["done", "failed", "failed"]
-    assert "no such face" in items(tmp_path)[1]["why"]
+    assert "no such face" in items(tmp_path)[1]["reason"]
     assert len(with_webhooks.paid) == 2
 
 

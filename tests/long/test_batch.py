@@ -58,5 +58,5 @@ def again(stage: FilmRun, parameters: dict[str, object]) -> Said:
 
 
 def items(stage: FilmRun) -> list[Said]:
-    (account,) = (name for name in stage.store.list("batches") if name.endswith("account.json"))
-    return list(json.loads(stage.store.read_bytes(account))["items"])
+    (account,) = (name for name in stage.store.list("batches") if name.endswith("report.json"))
+    return list(json.loads(stage.store.read_bytes(account))["rows"])
