@@ -1,0 +1,135 @@
+"""A model's answer as `parse` reads it: its type, and the reading itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rh_prefect.pipelines.language import ANSWER_TYPES, Parse
+from rh_prefect.pipelines.source import Path, nearest
+from rh_prefect.pipelines.types import Type
+
+_FENCE = re.compile(r"\s*```[A-Za-z]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+
+
+class InvalidAnswerError(ValueError):
+    """A model's answer does not have the shape that `parse` asks for."""
+
+
+def answer_type(parse: Parse) -> tuple[Type, list[tuple[Path, str]]]:
+    """The type of a parsed answer.
+
+    Args:
+        parse: How it is read.
+
+    Returns:
+        The type, and what is wrong with `parse`: paths below it and messages.
+    """
+    shapes = [name for name in ("text", "object", "list") if getattr(parse, name) is not None]
+    if len(shapes) != 1:
+        return Type("any"), [((), "parse takes exactly one of text, object and list")]
+    if parse.text is not None:
+        wrong = [] if parse.at_most is None else [(("at_most",), "at_most goes with list")]
+        return Type("string", max=parse.text.max), wrong  # type: ignore[return-value]
+    shape = shapes[0]
+    fields, problems = _fields(parse.object or parse.list or {}, shape)
+    if shape == "list" and parse.at_most is None:
+        problems.append((("list",), "a list needs at_most, so that the plan has a price"))
+    if shape == "object" and parse.at_most is not None:
+        problems.append((("at_most",), "at_most goes with list"))
+    return Type("object", many=shape == "list", fields=fields), problems
+
+
+def _fields(spec: Mapping[str, Any], shape: str) -> tuple[dict[str, Type], list[tuple[Path, str]]]:
+    found: dict[str, Type] = {}
+    problems: list[tuple[Path, str]] = []
+    if not spec:
+        problems.append(((shape,), f"{shape} takes the names and types of its fields"))
+    for name, value in spec.items():
+        kind, longest = _field(value)
+        if kind not in ANSWER_TYPES:
+            problems.append(((shape, name), f"there is no type {kind}; {nearest(str(kind), ANSWER_TYPES)}"))
+            kind = "any"
+        found[name] = Type(str(kind), max=longest)
+    return found, problems
+
+
+def _field(value: Any) -> tuple[Any, int | None]:
+    if isinstance(value, dict) and value.keys() <= {"type", "max"}:
+        longest = value.get("max")
+        return value.get("type", "string"), longest if isinstance(longest, int) else None
+    return value, None
+
+
+def shape_of(parse: Parse | None) -> str:
+    """A short text that differs where an answer is read in another way; empty without `parse`.
+
+    Args:
+        parse: How the answer is read. `at_most` is left out where it is a reference.
+    """
+    if parse is None:
+        return ""
+    return json.dumps(parse.model_dump(exclude_none=True), sort_keys=True)
+
+
+def read_answer(text: str, parse: Parse, *, at_most: int | None = None) -> Any:
+    """Reads a model's answer.
+
+    Args:
+        text: The answer.
+        parse: The shape that it must have.
+        at_most: The most items of a list.
+
+    Returns:
+        A text, an object, or a list of objects.
+
+    Raises:
+        InvalidAnswerError: It has another shape.
+    """
+    fenced = _FENCE.fullmatch(text)
+    plain = (fenced[1] if fenced else text).strip()
+    if parse.text is not None:
+        return _text("the answer", plain, parse.text.max)
+    try:
+        value = json.loads(plain)
+    except (ValueError, RecursionError):
+        raise InvalidAnswerError("the answer is not JSON") from None
+    found, _ = answer_type(parse)
+    if not found.many:
+        return _object("the answer", value, found.fields)
+    if not isinstance(value, list) or not value:
+        raise InvalidAnswerError("the answer is not a list with at least one item")
+    if at_most is not None and len(value) > at_most:
+        raise InvalidAnswerError(f"the answer has {len(value)} items; at most {at_most} are taken")
+    return [_object(f"item {number}", one, found.fields) for number, one in enumerate(value, 1)]
+
+
+def _object(what: str, value: Any, fields: Mapping[str, Type]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidAnswerError(f"{what} is not an object")
+    return {name: _one(f"{name} of {what}", value.get(name), kind) for name, kind in fields.items()}
+
+
+def _one(what: str, value: Any, kind: Type) -> Any:
+    match kind.kind:
+        case "string" | "handle":
+            return _text(what, value, kind.max)
+        case "boolean":
+            right = isinstance(value, bool)
+        case "integer":
+            right = isinstance(value, int) and not isinstance(value, bool)
+        case _:
+            right = isinstance(value, int | float) and not isinstance(value, bool)
+    if not right:
+        raise InvalidAnswerError(f"{what} is not {kind.words}")
+    return value
+
+
+def _text(what: str, value: Any, longest: int | None) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidAnswerError(f"{what} is not a text, or it is empty")
+    if longest is not None and len(value) > longest:
+        raise InvalidAnswerError(f"{what} has {len(value)} characters; at most {longest} are taken")
+    return value

@@ -1,0 +1,148 @@
+"""References, `$(name.field or other)`, and the texts that hold them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+Names: TypeAlias = tuple[str, ...]
+"""One way to a value: a name and the fields behind it."""
+
+_PATH = re.compile(r"[^\W]\w*(?:-\w+)*(?:\.\w+(?:-\w+)*)*")
+_OPEN = re.compile(r"\$\$\(|\$\(")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One reference.
+
+    Attributes:
+        text: As it is written, with `$(` and `)`.
+        options: The ways to the value; the first that exists counts.
+    """
+
+    text: str
+    options: tuple[Names, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A text with its references.
+
+    Attributes:
+        parts: Texts and references, in order.
+    """
+
+    parts: tuple[str | Reference, ...]
+
+    @property
+    def only(self) -> Reference | None:
+        """The one reference that is the whole text, so that its type is kept; None for any other text."""
+        first = self.parts[0] if len(self.parts) == 1 else None
+        return first if isinstance(first, Reference) else None
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Every reference of the text."""
+        return tuple(part for part in self.parts if isinstance(part, Reference))
+
+    @property
+    def literal(self) -> str | None:
+        """The text, where there is no reference in it."""
+        return None if self.references else "".join(map(str, self.parts))
+
+
+class WrongReferenceError(ValueError):
+    """A text holds something that begins like a reference and is none.
+
+    Attributes:
+        needle: The wrong part of the text.
+    """
+
+    def __init__(self, message: str, needle: str) -> None:
+        """Says what is wrong with which part."""
+        super().__init__(message)
+        self.needle = needle
+
+
+@lru_cache(maxsize=8192)
+def parse(text: str) -> Template:
+    """Reads a text.
+
+    Args:
+        text: As it stands in the file.
+
+    Raises:
+        WrongReferenceError: It holds a reference that cannot be read.
+    """
+    parts: list[str | Reference] = []
+    at = 0
+    for mark in _OPEN.finditer(text):
+        if mark.start() < at:
+            continue
+        parts.append(text[at : mark.start()])
+        if mark.group() == "$$(":
+            parts.append("$(")
+            at = mark.end()
+            continue
+        end = text.find(")", mark.end())
+        if end < 0:
+            raise WrongReferenceError(f"'{text[mark.start() :][:30]}' has no closing )", "$(")
+        parts.append(_reference(text[mark.start() : end + 1]))
+        at = end + 1
+    parts.append(text[at:])
+    return Template(tuple(_joined(parts)))
+
+
+def _joined(parts: list[str | Reference]) -> Iterator[str | Reference]:
+    text = ""
+    for part in parts:
+        if isinstance(part, str):
+            text += part
+            continue
+        if text:
+            yield text
+        text = ""
+        yield part
+    if text:
+        yield text
+
+
+def _reference(text: str) -> Reference:
+    inner = text[2:-1].strip()
+    options = re.split(r"\s+or\s+", inner)
+    for option in options:
+        if not _PATH.fullmatch(option):
+            raise WrongReferenceError(_why(text, inner, option), text)
+    return Reference(text, tuple(tuple(option.split(".")) for option in options))
+
+
+def _why(text: str, inner: str, option: str) -> str:
+    if not inner:
+        return "$() names nothing; write $(params.name), $(item.column) or $(step)"
+    if "[" in option:
+        return (
+            f"{text} has an index, and a reference has none; in a fan-out $(item…) and the steps' names mean this item"
+        )
+    if re.search(r"[-+*/<>=|?&!\"'({]|\s(and|if|else)\s", option):
+        return f"{text} is an expression, and a reference only names a value: $(name.field), or $(first or second)"
+    return f"{text} is no reference: it has names with points between them, and 'or' between two of those"
+
+
+def references_in(value: Any) -> Iterator[tuple[tuple[str | int, ...], Reference]]:
+    """Finds all references in a value of a file, with their paths within it; what cannot be read is passed over.
+
+    Args:
+        value: Plain JSON data.
+    """
+    if isinstance(value, str):
+        try:
+            yield from (((), reference) for reference in parse(value).references)
+        except WrongReferenceError:
+            return
+    elif isinstance(value, dict | list):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from (((key, *path), reference) for path, reference in references_in(one))

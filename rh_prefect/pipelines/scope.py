@@ -1,0 +1,181 @@
+"""What a reference can name at one place of a file, and what is wrong with one that names nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from rh_prefect.pipelines.references import Names, Reference
+from rh_prefect.pipelines.types import Type, negated
+
+
+@dataclass(slots=True)
+class Scope:
+    """The names at one place.
+
+    Attributes:
+        outer: The scope around it.
+        names: The values by name.
+        below: The lines of steps that are defined further down.
+        guards: Conditions that hold here.
+        own: The name of the step that is looked at.
+    """
+
+    outer: Scope | None = None
+    names: dict[str, Type] = field(default_factory=dict)
+    below: dict[str, int] = field(default_factory=dict)
+    guards: frozenset[str] = frozenset()
+    own: str = ""
+
+    def __iter__(self) -> Iterator[Scope]:
+        """Itself and all scopes around it."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.outer
+
+    def find(self, name: str) -> Type | None:
+        """The value of a name.
+
+        Args:
+            name: The name.
+        """
+        return next((scope.names[name] for scope in self if name in scope.names), None)
+
+    @property
+    def holding(self) -> frozenset[str]:
+        """All conditions that hold here."""
+        return frozenset(guard for scope in self for guard in scope.guards)
+
+    def known(self) -> list[str]:
+        """All names, the nearest first."""
+        return list(dict.fromkeys(name for scope in self for name in scope.names))
+
+    def within(self, guards: Iterable[str]) -> Scope:
+        """The same place, where further conditions hold.
+
+        Args:
+            guards: The conditions.
+        """
+        return Scope(outer=self, guards=frozenset(guards), own=self.own)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a reference gives.
+
+    Attributes:
+        type: Its type; `guards` are the conditions under which it exists beyond those that hold at its place.
+        problem: Why it names nothing.
+    """
+
+    type: Type
+    problem: str = ""
+
+
+def resolve(reference: Reference, scope: Scope) -> Found:
+    """Finds the type of a reference.
+
+    Args:
+        reference: It.
+        scope: The names at its place.
+    """
+    found = [_follow(option, reference, scope) for option in reference.options]
+    wrong = next((one for one in found if one.problem), None)
+    if wrong is not None:
+        return wrong
+    first = found[0].type
+    for other in found[1:]:
+        if not _alike(first, other.type):
+            return Found(first, f"{reference.text} can be {first.words} or {other.type.words}; 'or' takes one kind")
+    missing = _missing([one.type for one in found], scope.holding, reference.text)
+    options = tuple(dict.fromkeys(option for one in found for option in one.type.options))
+    longest = [one.type.max for one in found]
+    best = max((one for one in longest if one is not None), default=None) if None not in longest else None
+    return Found(
+        Type(
+            first.kind if first.kind != "any" else found[-1].type.kind,
+            first.many,
+            options if all(one.type.options for one in found) else (),
+            first.fields,
+            best,
+            missing,
+            first.is_result and len(found) == 1,
+            first.extra,
+        )
+    )
+
+
+def _alike(one: Type, other: Type) -> bool:
+    if "any" in (one.kind, other.kind):
+        return True
+    texts = ("string", "enum", "handle")
+    same = one.kind == other.kind or (one.kind in texts and other.kind in texts)
+    return one.many == other.many and (same or {one.kind, other.kind} <= {"integer", "number"})
+
+
+def _missing(types: list[Type], holding: frozenset[str], text: str) -> frozenset[str]:
+    """Conditions under which the first of several values that exists is there; empty for: always."""
+    left = [one.guards - holding for one in types]
+    if any(not guards for guards in left):
+        return frozenset()
+    single = {next(iter(guards)) for guards in left if len(guards) == 1}
+    if any(negated(guard) in single for guard in single):
+        return frozenset()
+    return left[0] if len(left) == 1 else frozenset([f"or:{text}"])
+
+
+def _follow(names: Names, reference: Reference, scope: Scope) -> Found:
+    found = scope.find(names[0])
+    if found is None:
+        return Found(Type("any"), _unknown(names[0], scope))
+    guards = found.guards
+    for depth, name in enumerate(names[1:], 1):
+        if found.kind == "any":
+            return Found(Type("any"))
+        fields = found.known_fields()
+        if name not in fields:
+            return Found(Type("any"), _no_field(".".join(names[:depth]), name, found, list(fields)))
+        found = fields[name]
+        guards |= found.guards
+    if found.kind == "group":
+        return Found(Type("any"), f"{reference.text} is a group; name one of its steps, as in {_example(names, found)}")
+    return Found(found.guarded(guards))
+
+
+def _example(names: Names, group: Type) -> str:
+    step = next((name for name in group.fields if name not in ("item", "id")), "step")
+    return f"$({'.'.join(names)}.{step})"
+
+
+def _unknown(name: str, scope: Scope) -> str:
+    if name == scope.own:
+        return f"{name} is this step itself; in a fan-out $(previous.{name}) is that of the item before"
+    line = next((one.below[name] for one in scope if name in one.below), None)
+    if line is not None:
+        return f"{name} is defined further down (line {line}); a reference may only point up: move this step below it"
+    if name in ("item", "number", "id", "previous"):
+        return f"there is no {name} here; it is there in the steps of a group with foreach"
+    known = scope.known()
+    params = scope.find("params")
+    if params is not None and name in params.fields:
+        return f"there is no {name} here; did you mean $(params.{name})?"
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    inside = [f"{group}.{name}" for group in known if _has_step(scope.find(group), name)]
+    if inside:
+        return f"there is no {name} here; did you mean $({inside[0]}), the list of all items?"
+    return f"there is no {name} here; {f'did you mean {near[0]}?' if near else 'there are ' + ', '.join(known)}"
+
+
+def _has_step(group: Type | None, name: str) -> bool:
+    return group is not None and group.kind == "group" and name in group.fields
+
+
+def _no_field(path: str, name: str, found: Type, fields: list[str]) -> str:
+    near = get_close_matches(name, fields, n=1, cutoff=0.6)
+    if near:
+        return f"{path} has no {name}; did you mean {near[0]}?"
+    return (
+        f"{path} has no {name}; it has {', '.join(fields)}" if fields else f"{path} is {found.words} and has no {name}"
+    )

@@ -1,0 +1,275 @@
+"""Types of values: what a reference gives, whether it can be absent, and what fits where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rh_prefect.catalog.model import Param as ModelParam
+from rh_prefect.catalog.price import text_of
+from rh_prefect.pipelines.edits import EditParam
+from rh_prefect.pipelines.language import FILE_TYPES, Param
+
+FILES = ("image", "video", "audio", "3d", "file")
+NUMBERS = ("integer", "number")
+PLAIN = ("string", "integer", "number", "boolean", "enum", "handle")
+
+_SEEN = {"width": "integer", "height": "integer"}
+_TIMED = {"seconds": "number", "milliseconds": "integer"}
+_ANY_FILE = {"size": "integer", "name": "string", "stem": "string", "uri": "string", "sha256": "string"}
+FACTS: Mapping[str, Mapping[str, str]] = {
+    "image": {**_SEEN, **_ANY_FILE},
+    "video": {**_TIMED, **_SEEN, "fps": "number", "has_audio": "boolean", **_ANY_FILE},
+    "audio": {**_TIMED, **_ANY_FILE},
+    "3d": _ANY_FILE,
+    "file": {**_TIMED, **_SEEN, **_ANY_FILE},
+}
+"""What can be referred to of a file of each kind, and the type of that."""
+
+_WORDS = {
+    "string": "a text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "enum": "one of several options",
+    "image": "an image",
+    "video": "a video",
+    "audio": "audio",
+    "3d": "a 3D model",
+    "file": "a file",
+    "handle": "an id of RunningHub",
+    "object": "a mapping",
+    "group": "a group",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """What a value is.
+
+    Attributes:
+        kind: `string`, `integer`, `number`, `boolean`, `enum`, `handle`, a kind of file, `object`, `group`, or `any`
+            where that is not known.
+        many: Whether it is a list of such values.
+        options: The values that are possible, where these are known.
+        fields: What can be referred to of an object or a group.
+        max: The most characters of a text.
+        guards: Conditions that must hold for the value to exist.
+        is_result: Whether it is what a step makes, which has `takes`, `label` and `cost`.
+        extra: Further facts, such as `starts`.
+    """
+
+    kind: str
+    many: bool = False
+    options: tuple[Any, ...] = ()
+    fields: Mapping[str, Type] = field(default_factory=dict)
+    max: int | None = None
+    guards: frozenset[str] = frozenset()
+    is_result: bool = False
+    extra: Mapping[str, Type] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """The type as it is named in a message."""
+        if self.many:
+            return "a list"
+        return _WORDS.get(self.kind, "a value")
+
+    @property
+    def one(self) -> Type:
+        """The type of one item of the list."""
+        return replace(self, many=False, guards=frozenset())
+
+    def as_list(self) -> Type:
+        """A list of such values; those that are absent are not in it."""
+        return replace(self, many=True, guards=frozenset())
+
+    def guarded(self, guards: Iterable[str]) -> Type:
+        """The type of a value that exists only where further conditions hold."""
+        return replace(self, guards=self.guards | frozenset(guards))
+
+    def known_fields(self) -> dict[str, Type]:
+        """Everything that can be referred to of it, by name."""
+        if self.kind == "group" and not self.many:
+            return dict(self.fields)
+        if self.many:
+            inner = {} if self.kind == "any" else self.one.known_fields()
+            lists = {name: one.as_list() for name, one in inner.items()}
+            return {**lists, "count": Type("integer")}
+        facts = {name: Type(kind) for name, kind in FACTS.get(self.kind, {}).items()}
+        found = {**self.fields, **facts, **self.extra}
+        if self.is_result:
+            found |= {"takes": replace(self, many=True, guards=frozenset()), "label": Type("string")}
+            found |= {"cost": Type("number")}
+        return found
+
+
+def of_param(param: Param, guard: str = "") -> Type:
+    """The type of a parameter's value, or of a column's.
+
+    Args:
+        param: Its declaration.
+        guard: The condition under which it exists, where it is optional.
+    """
+    guards = frozenset([guard] if guard and param.optional and param.default is None else [])
+    if param.kind == "enum":
+        return Type("enum", options=param.options, guards=guards)
+    if param.kind == "table":
+        return Type("object", many=True, guards=guards)
+    if param.kind == "files":
+        return Type(file_kind(param.of or "file"), many=True, guards=guards)
+    if param.kind in FILE_TYPES:
+        return Type(file_kind(param.kind), guards=guards)
+    return Type(param.kind, max=int(param.max) if param.kind == "string" and param.max else None, guards=guards)
+
+
+def file_kind(name: str) -> str:
+    """The kind of a file by the name of its type."""
+    return "3d" if name == "model3d" else name
+
+
+def negated(guard: str) -> str:
+    """The condition that holds where another one does not."""
+    return guard[1:] if guard.startswith("!") else f"!{guard}"
+
+
+def of_literal(value: Any) -> Type:
+    """The type of a value that stands in the file."""
+    if isinstance(value, bool):
+        return Type("boolean", options=(value,))
+    if isinstance(value, int | float):
+        return Type("integer" if isinstance(value, int) else "number", options=(value,))
+    if isinstance(value, str):
+        return Type("string", options=(value,))
+    if isinstance(value, dict):
+        return Type("object", fields={key: of_literal(one) for key, one in value.items()})
+    if isinstance(value, list):
+        return merged([of_literal(one) for one in value]).as_list()
+    return Type("any")
+
+
+def merged(types: list[Type]) -> Type:
+    """The type of values of several types: what they have in common."""
+    if not types:
+        return Type("any")
+    kinds = {one.kind for one in types}
+    options = tuple(dict.fromkeys(option for one in types for option in one.options))
+    if kinds <= {"integer", "number"}:
+        return Type(types[0].kind if len(kinds) == 1 else "number", options=options)
+    if kinds == {"object"}:
+        names = dict.fromkeys(name for one in types for name in one.fields)
+        return Type("object", fields={name: _shared(name, types) for name in names})
+    return Type(types[0].kind, options=options) if len(kinds) == 1 else Type("any", options=options)
+
+
+def _shared(name: str, types: list[Type]) -> Type:
+    found = [one.fields[name] for one in types if name in one.fields]
+    guards = [f"exists:literal.{name}"] if len(found) < len(types) else []
+    return merged(found).guarded(guards)
+
+
+def misfit(given: Type, param: ModelParam, shown: str) -> str:
+    """Says why a value does not fit a model's parameter; empty where it does, or where only its value will show.
+
+    Args:
+        given: The type of the value.
+        param: The parameter.
+        shown: The value as it is written.
+    """
+    if given.kind == "any":
+        return ""
+    if param.is_media:
+        return _wrong_file(given, (param.type,), param.name, shown)
+    if given.many and not param.multiple and param.type != "json":
+        return f"{param.name} takes one value, and {shown} is a list; use foreach: {shown}"
+    if given.kind in FILES:
+        return f"{param.name} takes {_takes(param)}, and {shown} is {given.one.words}"
+    match param.type:
+        case "string":
+            return "" if given.kind in PLAIN else f"{param.name} takes a text, and {shown} is {given.one.words}"
+        case "enum":
+            return _wrong_option(given, param.options, param.name, shown)
+        case "int" | "float":
+            return _wrong_number(given, param.name, shown)
+        case "bool":
+            fits = given.kind == "boolean" or (given.options and _spells_booleans(given.options))
+            return "" if fits else f"{param.name} takes true or false, and {shown} is {given.words}"
+        case _:
+            return ""
+
+
+def edit_misfit(given: Type, param: EditParam, shown: str) -> str:
+    """Says why a value does not fit an edit's parameter; empty where it does.
+
+    Args:
+        given: The type of the value.
+        param: The parameter.
+        shown: The value as it is written.
+    """
+    if given.kind == "any":
+        return ""
+    if param.takes_files:
+        kinds = FILES if param.kinds == ("any",) else param.kinds
+        fault = _wrong_file(given.one if param.many else given, kinds, param.name, shown)
+        return fault.replace("; use foreach", "; use concat, or foreach") if "video" in kinds and given.many else fault
+    if given.many and not param.many:
+        return f"{param.name} takes one value, and {shown} is a list; use foreach: {shown}"
+    if {*NUMBERS} & {*param.kinds}:
+        if given.options and {*map(str, given.options)} <= {*param.options}:
+            return ""
+        return _wrong_number(given, param.name, shown)
+    if param.kinds == ("enum",):
+        return _wrong_option(given, param.options, param.name, shown)
+    if param.kinds == ("boolean",):
+        return "" if given.kind == "boolean" else f"{param.name} takes true or false, and {shown} is {given.words}"
+    return "" if given.kind in PLAIN else f"{param.name} takes a text, and {shown} is {given.one.words}"
+
+
+def _wrong_file(given: Type, kinds: tuple[str, ...], name: str, shown: str) -> str:
+    kind = " or ".join(kinds)
+    if given.kind in PLAIN:
+        never = "; a text is never used as a link" if given.kind in ("string", "enum", "handle") else ""
+        return f"{name} takes a file of kind {kind}, and {shown} is {given.one.words}{never}"
+    if given.kind not in FILES:
+        return f"{name} takes a file of kind {kind}, and {shown} is {given.one.words}"
+    if given.kind != "file" and given.kind not in kinds:
+        return f"{name} takes a file of kind {kind}, and {shown} is {given.one.words}"
+    return ""
+
+
+def _takes(param: ModelParam) -> str:
+    words = {"string": "a text", "bool": "true or false", "int": "a whole number", "float": "a number"}
+    return words.get(param.type, "one of its options" if param.options else "a value")
+
+
+def _wrong_option(given: Type, options: tuple[str, ...], name: str, shown: str) -> str:
+    wrong = [one for one in given.options if text_of(one) not in options]
+    if wrong:
+        said = ", ".join(text_of(one) for one in wrong)
+        which = f"the option {said} of {shown} is not among them" if given.kind == "enum" else f"not {said}"
+        return f"{name} takes {_listed(options)}, {'and ' if given.kind == 'enum' else ''}{which}"
+    return "" if given.kind in PLAIN else f"{name} takes {_listed(options)}, and {shown} is {given.words}"
+
+
+def _wrong_number(given: Type, name: str, shown: str) -> str:
+    if given.kind in NUMBERS:
+        return ""
+    if given.options and all(_is_number(one) for one in given.options):
+        return ""
+    return f"{name} takes a number, and {shown} is {given.one.words}"
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and float(value) is not None
+    except (TypeError, ValueError):
+        return False
+
+
+def _spells_booleans(options: tuple[Any, ...]) -> bool:
+    return all(text_of(one) in ("true", "false") for one in options)
+
+
+def _listed(options: tuple[str, ...]) -> str:
+    return f"{', '.join(options[:-1])} or {options[-1]}" if len(options) > 1 else "".join(options)
