@@ -39,7 +39,7 @@ DEEPEST_USE = 2
 RESERVED_FOLDERS = ("works", "edits", "inputs", "manifests", "runs", "pipelines")
 REUSE = re.compile(r"always|never|[1-9]\d{0,4}[mhd]")
 _KEY = re.compile(r"(?i)(?:sk-|rh[-_]?)?[0-9a-f]{32,}|bearer .+|[A-Za-z0-9+/_-]{40,}")
-_ONLY_PAID = ("takes", "attempts", "reuse", "parse", "assume", "same", "pin")
+_ONLY_PAID = ("takes", "attempts", "reuse", "parse", "assume", "pin")
 _ONLY_GROUPS = ("foreach", "matrix", "as", "id", "where", "sort", "limit")
 
 
@@ -230,6 +230,7 @@ class _Check:
         yield from ((key, "as_" if key == "as" else key, is_group) for key in _ONLY_GROUPS)
         yield "with", "with_", step.is_paid or step.action in ("edit", "use")
         yield "from", "from_", step.is_paid
+        yield "same", "same", step.is_paid or step.action == "use"
         yield "ask", "ask", step.action == "review"
         yield "save_as", "save_as", step.is_paid or step.action in ("edit", "review")
         yield "expect", "expect", not is_group

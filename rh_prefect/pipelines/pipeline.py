@@ -1,0 +1,214 @@
+"""`Pipeline`: a file that was read and checked, and the plans of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from rh_prefect.catalog.registry import SLIM_FILE, user_file
+from rh_prefect.errors import InputError
+from rh_prefect.pipelines.check import Checked, check_document
+from rh_prefect.pipelines.inputs import Access, InputReader
+from rh_prefect.pipelines.language import PipelineFile
+from rh_prefect.pipelines.plan.changes import compare
+from rh_prefect.pipelines.plan.expand import Choices, Expander
+from rh_prefect.pipelines.plan.instances import KnownWorks, NoWorks
+from rh_prefect.pipelines.plan.plan import Plan, finish
+from rh_prefect.pipelines.source import Problems, read
+from rh_prefect.pipelines.values import Span, Unknown
+from rh_prefect.settings import get_settings
+
+
+class Pipeline:
+    """A pipeline that was read and checked.
+
+        film = Pipeline.from_file("film.yaml")
+        plan = await film.plan(idea="a lighthouse at dawn")
+        print(plan.table())
+
+    Attributes:
+        checked: The file with the types of its steps.
+    """
+
+    def __init__(self, checked: Checked) -> None:
+        """Takes a file that was checked; use `from_file`, `from_text` or `from_dict`."""
+        self.checked = checked
+
+    @classmethod
+    def from_file(cls, file: str | PathLike[str], *, loader: Any = None) -> Self:
+        """Reads a file.
+
+        Args:
+            file: Its path.
+            loader: A loader of PyYAML; both give the same.
+
+        Raises:
+            PipelineError: Something is wrong with it; every problem has its line, column and remedy.
+            InputError: There is no such file.
+        """
+        path = Path(file)
+        try:
+            text = path.read_bytes().decode("utf-8", "surrogateescape")
+        except OSError as error:
+            said = error.strerror or str(error)
+            raise InputError(f"The pipeline {path} cannot be read: {said}. Name a file that is there.") from None
+        return cls._of(text, str(file), path.parent, loader)
+
+    @classmethod
+    def from_text(cls, text: str, *, name: str = "pipeline.yaml", loader: Any = None) -> Self:
+        """Reads a text; it cannot use sibling files.
+
+        Args:
+            text: YAML or JSON.
+            name: How messages name it.
+            loader: As for `from_file`.
+
+        Raises:
+            PipelineError: Something is wrong with it.
+        """
+        return cls._of(text, name, None, loader)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Takes what a file would hold; messages name the lines of its JSON form.
+
+        Args:
+            data: Plain JSON data.
+
+        Raises:
+            PipelineError: Something is wrong with it.
+        """
+        return cls.from_text(json.dumps(data, indent=2, ensure_ascii=False), name="pipeline.json")
+
+    @classmethod
+    def shipped(cls, name: str) -> Self:
+        """Reads a pipeline that comes with the package, such as `film`.
+
+        Args:
+            name: Its name; `rh-prefect init --help` lists them.
+        """
+        folder = Path(__file__).with_name("shipped")
+        return cls.from_file(folder / f"{name}.yaml")
+
+    @classmethod
+    def _of(cls, text: str, name: str, folder: Path | None, loader: Any) -> Self:
+        problems = Problems()
+        checked = check_document(read(text, name, loader=loader), problems, folder=folder)
+        problems.refuse()
+        assert checked is not None  # noqa: S101 - without it there are problems
+        return cls(checked)
+
+    @property
+    def file(self) -> PipelineFile:
+        """The file as a model."""
+        return self.checked.file
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name, or its file's."""
+        return self.file.name or Path(self.checked.document.name).stem
+
+    async def plan(
+        self,
+        params: Mapping[str, Any] | None = None,
+        /,
+        *,
+        known: KnownWorks | None = None,
+        site: str | None = None,
+        takes: Mapping[str, int] | None = None,
+        choices: Mapping[str, Mapping[str, Any]] | None = None,
+        earlier: Mapping[str, Any] | None = None,
+        date: str | None = None,
+        allow: Sequence[str] = (),
+        options: Mapping[str, object] | None = None,
+        **more: Any,
+    ) -> Plan:
+        """Says what a run would do and pay. Nothing is submitted.
+
+        Args:
+            params: The parameters' values; those whose names are not Python names go here, too.
+            known: Answers what works exist; without it all are new.
+            site: RunningHub's host; by default that of the settings.
+            takes: The first take of a step (`each.picture`) or of one item's (`each[A-17].picture`).
+            choices: What a person chose at reviews.
+            earlier: The JSON data of the plan to compare with.
+            date: The value of `$(run.date)`; by default today, UTC.
+            allow: Folders and prefixes below which rows may name files, beside that of their table.
+            options: fsspec's storage options for files in other places.
+            **more: Parameters by name.
+
+        Returns:
+            The plan; `problems` says what is wrong with it.
+        """
+        problems = Problems()
+        reader = InputReader(self.checked, problems, Access(tuple(allow), options or {}))
+        given = {**(params or {}), **more}
+        values = await reader.bind(given)
+        plan = self._head(given, reader)
+        if problems:
+            plan.problems = list(problems)
+            return plan
+        today = date or datetime.now(UTC).date().isoformat()
+        expander = Expander(
+            self.checked,
+            site=site or site_of(get_settings().base_url),
+            known=known or NoWorks(),
+            choices=Choices(takes or {}, choices or {}),
+            problems=problems,
+            run={"date": today, "id": Unknown("string", "run.id", Span(8, 8, 8))},
+        )
+        await expander.expand(values)
+        finish(expander, self.checked, problems, plan)
+        if earlier is not None:
+            compare(plan, earlier)
+        return plan
+
+    def plan_now(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> Plan:
+        """Like `plan`, where there is no event loop.
+
+        Args:
+            params: See `plan`.
+            **more: See `plan`.
+        """
+        return asyncio.run(self.plan(params, **more))
+
+    def _head(self, given: Mapping[str, Any], reader: InputReader) -> Plan:
+        text = "\n".join(self.checked.document.lines)
+        return Plan(
+            pipeline=self.name,
+            spec_sha256=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+            catalogue=catalogue_version(),
+            params={name: _as_json(value) for name, value in given.items()},
+            inputs=reader.inputs,
+            budget=self.file.budget,
+        )
+
+
+@cache
+def catalogue_version() -> str:
+    """The version of the models' data that this process uses."""
+    file = user_file() if user_file().is_file() else SLIM_FILE
+    return str(json.loads(file.read_bytes())["version"])
+
+
+def site_of(base_url: str) -> str:
+    """RunningHub's host, as it counts for a request's identity.
+
+    Args:
+        base_url: The site's address.
+    """
+    return urlsplit(base_url).hostname or base_url
+
+
+def _as_json(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    return value if isinstance(value, str | int | float | bool | list | dict | None) else str(value)

@@ -1,0 +1,380 @@
+"""One step of one item as a request or a recipe: its values checked, its identity, its price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rh_prefect import catalog
+from rh_prefect.catalog.model import Model, Param
+from rh_prefect.catalog.validation import check, check_file
+from rh_prefect.errors import MediaError, UnknownModelError
+from rh_prefect.pipelines.check import Checked, feed
+from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
+from rh_prefect.pipelines.language import Step
+from rh_prefect.pipelines.model_names import no_such_model
+from rh_prefect.pipelines.plan.identity import is_settled, mark
+from rh_prefect.pipelines.plan.instances import FREE, Instance, Money
+from rh_prefect.pipelines.plan.price import input_seconds, length_of, output_seconds, price_of
+from rh_prefect.pipelines.source import Path
+from rh_prefect.pipelines.values import (
+    ABSENT,
+    File,
+    Frame,
+    Items,
+    Made,
+    Span,
+    Unknown,
+    characters,
+    evaluate,
+    exactly,
+    makers,
+    number_of,
+    results,
+)
+
+_ENDPOINTS = {"workflow": "run/workflow/{}", "app": "run/ai-app/{}", "graph": "task/openapi/create"}
+_LINK = "https://stand-in.invalid/file"
+
+
+@dataclass(slots=True, repr=False)
+class Draft:
+    """What one step of one item asks for.
+
+    Attributes:
+        instance: The step's place in the plan.
+        frame: The item.
+        kind: What it makes.
+        endpoint: Path below `/openapi/v2/`; empty for edits.
+        given: The parameters, files by content and unknown values by what makes them.
+        is_settled: Whether everything in `given` is known.
+        price: What one take costs.
+        seconds: How long the result is.
+        problems: What is wrong: the parameter, or the step's key, and a clause.
+        notes: What is worth knowing.
+        facts: Further facts of the result.
+    """
+
+    instance: Instance
+    frame: Frame
+    kind: str
+    endpoint: str = ""
+    given: dict[str, Any] = field(default_factory=dict)
+    is_settled: bool = True
+    price: Money = FREE
+    seconds: Span | None = None
+    problems: list[tuple[Path, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def draft_paid(step: Step, at: Path, path: str, frame: Frame, checked: Checked) -> Draft:
+    """Makes the request of a paid step.
+
+    Args:
+        step: Its declaration.
+        at: Its path in the file.
+        path: Its name with the groups around it.
+        frame: The item.
+        checked: The file.
+    """
+    instance = Instance(path, frame.id, step, at, is_sure=frame.is_sure)
+    instance.attempts = step.attempts or checked.file.attempts or 1
+    if step.model is not None:
+        return _of_model(step, instance, frame)
+    return _of_graph(step, instance, frame)
+
+
+def _of_graph(step: Step, instance: Instance, frame: Frame) -> Draft:
+    """A saved workflow, an app or a graph of nodes: no catalogue knows their fields."""
+    name = str(getattr(step, step.action))
+    instance.model = f"{step.action} {name}"
+    kind = step.assume.kind if step.assume is not None else None
+    endpoint = _ENDPOINTS[step.action].format(name)
+    draft = Draft(instance, frame, _kind_of(kind or "file"), endpoint)
+    values = {key: _plain(evaluate(value, frame)) for key, value in step.with_.items()}
+    values = {key: value for key, value in values.items() if value is not ABSENT}
+    draft.given = {key: mark(value) for key, value in values.items()}
+    if step.pin:
+        draft.given["pin"] = step.pin
+    draft.is_settled = is_settled(values)
+    files = [one for value in values.values() for one in _files(value)]
+    _finish(draft, None, {}, files, list(values.values()))
+    return draft
+
+
+def _of_model(step: Step, instance: Instance, frame: Frame) -> Draft:
+    name = evaluate(step.model, frame)
+    instance.model = name if isinstance(name, str) else str(step.model)
+    try:
+        model = catalog.get(instance.model)
+    except UnknownModelError:
+        draft = Draft(instance, frame, "file")
+        draft.problems.append((("model",), no_such_model(instance.model)))
+        return draft
+    draft = Draft(instance, frame, _kind_of(model.output), model.endpoint)
+    by_reference = "$(" in str(step.model)
+    values = _values(draft, step, model, frame, by_reference)
+    _feed(draft, step, model, frame, values)
+    payload = _check(draft, model, values)
+    draft.is_settled = is_settled(values)
+    files = [one for param in model.media_params for one in _files(values.get(param.name))]
+    _finish(draft, model, payload, files, list(values.values()))
+    _check_files(draft, model, values)
+    return draft
+
+
+def _values(draft: Draft, step: Step, model: Model, frame: Frame, by_reference: bool) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, written in step.with_.items():
+        param = model.find_param(name)
+        value = _plain(evaluate(written, frame))
+        if param is None and by_reference:
+            draft.notes.append(f"{model.name} has no {name}; it is left out there.")
+        elif value is not ABSENT:
+            values[param.name if param is not None else name] = value
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """A list's results in place of its steps."""
+    if isinstance(value, Items):
+        return list(results(value))
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value.value if isinstance(value, Made) else value
+
+
+def _feed(draft: Draft, step: Step, model: Model, frame: Frame, values: dict[str, Any]) -> None:
+    sources = step.from_ if isinstance(step.from_, list) else [step.from_] if step.from_ else []
+    for source in sources:
+        value = _plain(evaluate(source, frame))
+        first = next(iter(_files(value)), None)
+        if first is None:
+            continue
+        param, fault = feed(model, first.kind, {*values})
+        if param is None:
+            draft.problems.append((("from",), fault.replace("this", str(source), 1)))
+        else:
+            values[param.name] = value
+
+
+def _files(value: Any) -> list[File]:
+    if isinstance(value, File):
+        return [value]
+    if isinstance(value, list):
+        return [one for item in value for one in _files(item)]
+    return []
+
+
+def _check(draft: Draft, model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks the values with stand-ins for what is not known yet; gives them by wire names for the price."""
+    params = {name: model.find_param(name) for name in values}
+    stand_ins = {name: _stand_in(value, params[name]) for name, value in values.items()}
+    found = check(model, stand_ins)
+    draft.problems.extend((_key_of(problem, values), problem) for problem in found.problems)
+    draft.notes.extend(notice for notice in found.notices if "no parameter" not in notice)
+    given, payload = dict(found.values), dict(found.values)
+    for name, value in values.items():
+        param = params[name]
+        if param is not None and _holds_unknown(value):
+            several = param.multiple and not isinstance(value, list)
+            given[param.key] = mark([value] if several else value)
+            payload[param.key] = value
+    draft.given = {**given, **{key: mark(value) for key, value in found.extra.items()}}
+    return payload
+
+
+def _holds_unknown(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(_holds_unknown(one) for one in value)
+    if isinstance(value, dict):
+        return any(_holds_unknown(one) for one in value.values())
+    return isinstance(value, File | Unknown)
+
+
+def _stand_in(value: Any, param: Param | None) -> Any:
+    if isinstance(value, list):
+        return [_stand_in(one, param) for one in value]
+    if isinstance(value, dict):
+        return {name: _stand_in(one, None) for name, one in value.items()}
+    if isinstance(value, File):
+        return _LINK
+    return _likely(value, param) if isinstance(value, Unknown) else value
+
+
+def _likely(value: Unknown, param: Param | None) -> Any:
+    """A value that the parameter takes, for one that is not known yet."""
+    if param is not None and param.options:
+        return param.default if isinstance(param.default, str) and param.default else param.options[0]
+    if param is not None and param.type == "bool":
+        return True
+    if value.kind in ("number", "integer"):
+        number = value.span.expected if value.span is not None else 1
+        if param is not None and param.min is not None:
+            number = max(number, param.min)
+        if param is not None and param.max is not None:
+            number = min(number, param.max)
+        return round(number) if param is None or param.type == "int" else number
+    if value.kind == "boolean":
+        return True
+    longest = param.max_length if param is not None and param.max_length is not None else 100
+    return "x" * max(1, min(longest, round(characters(value).expected)))
+
+
+def _key_of(problem: str, values: Mapping[str, Any]) -> Path:
+    """Where a problem of the catalogue is: at the parameter that it begins with, else at the model."""
+    name = problem.partition(" ")[0]
+    return ("with", name) if name in values else ("model",)
+
+
+def _check_files(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
+    for param in model.media_params:
+        for file in _files(values.get(param.name)):
+            media = file.media
+            if media is None:
+                continue
+            extension = media.name.rpartition(".")[2].lower() if "." in media.name else None
+            try:
+                check_file(model, param, extension=extension, size=media.size, kind=media.kind, source=media.name)
+            except MediaError as error:
+                said = error.message.removesuffix(" Nothing was sent; give another file.").rstrip(".")
+                draft.problems.append((("with", param.name), said))
+
+
+def _finish(
+    draft: Draft, model: Model | None, payload: Mapping[str, Any], files: list[File], values: list[Any]
+) -> None:
+    step, instance = draft.instance.step, draft.instance
+    assumed = None
+    if step.assume is not None and step.assume.seconds is not None:
+        assumed = number_of(evaluate(step.assume.seconds, draft.frame))
+        values.append(evaluate(step.assume.seconds, draft.frame))
+    timed = [one for one in files if one.kind in ("video", "audio")]
+    length = input_seconds(timed, assumed)
+    draft.price = price_of(model, payload, seconds=length, assume=step.assume, attempts=instance.attempts)
+    draft.seconds = output_seconds(model, payload, files, assumed)
+    _link(instance, values)
+
+
+def _link(instance: Instance, values: list[Any]) -> None:
+    instance.needs = list(dict.fromkeys(maker for value in values for maker in makers(value)))
+    for maker in instance.needs:
+        maker.used = True
+
+
+# -- edits -------------------------------------------------------------------------------------------------------------
+
+
+def draft_edit(step: Step, at: Path, path: str, frame: Frame) -> Draft:
+    """Makes the recipe of an edit.
+
+    Args:
+        step: Its declaration.
+        at: Its path in the file.
+        path: Its name with the groups around it.
+        frame: The item.
+    """
+    edit = EDITS[str(step.edit)]
+    instance = Instance(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
+    lists = {name: evaluate(value, frame) for name, value in step.with_.items()}
+    lists = _aligned(lists)
+    values = {name: _plain(value) for name, value in lists.items() if value is not ABSENT}
+    kind = edit.output
+    if kind == "same":
+        first = next(iter(_files(values.get(edit.params[0].name))), None)
+        kind = first.kind if first is not None else "file"  # type: ignore[assignment]
+    draft = Draft(instance, frame, kind)
+    for param in edit.params:
+        if param.name in values:
+            values[param.name] = _as_list(values[param.name], param)
+            draft.problems.extend(_wrong_edit_value(param, values[param.name]))
+    draft.given = {name: mark(value) for name, value in values.items()}
+    draft.is_settled = is_settled(values)
+    draft.seconds = _edit_seconds(edit, lists, values)
+    if "starts" in edit.facts:
+        draft.facts["starts"] = _starts(lists.get(edit.params[0].name), values[edit.params[0].name])
+    _link(instance, list(values.values()))
+    return draft
+
+
+def _as_list(value: Any, param: EditParam) -> Any:
+    return [value] if param.many and not isinstance(value, list) else value
+
+
+def _aligned(values: dict[str, Any]) -> dict[str, Any]:
+    """Lists of one group without the items that one of them lacks."""
+    lists = {name: value for name, value in values.items() if isinstance(value, Items) and any(value.owners)}
+    if len(lists) < 2:
+        return values
+    common = set.intersection(*({id(owner) for owner in one.owners} for one in lists.values()))
+    if not common:
+        return values
+    found = dict(values)
+    for name, one in lists.items():
+        kept = [(value, owner, sure) for value, owner, sure in one.pairs() if id(owner) in common]
+        found[name] = Items(
+            tuple(value for value, _, _ in kept),
+            tuple(owner for _, owner, _ in kept),
+            tuple(is_sure for _, _, is_sure in kept),
+            one.count,
+        )
+    return found
+
+
+def _wrong_edit_value(param: EditParam, value: Any) -> list[tuple[Path, str]]:
+    for one in value if isinstance(value, list) else [value]:
+        number = one if isinstance(one, int | float) and not isinstance(one, bool) else None
+        if number is None or param.min is None or param.max is None:
+            continue
+        if not param.min <= number <= param.max:
+            said = f"{param.name} takes a number from {param.min:g} to {param.max:g}, not {number:g}"
+            return [(("with", param.name), said)]
+    return []
+
+
+def _edit_seconds(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> Span | None:
+    match edit.length:
+        case "sum":
+            return _sum(lists.get(edit.params[0].name), _files(values.get(edit.params[0].name)))
+        case "input":
+            first = next(iter(_files(values.get(edit.params[0].name))), None)
+            return None if first is None else length_of(first)
+        case "seconds":
+            given = values.get("seconds")
+            if given is not None:
+                return number_of(given)
+            spoken = [length_of(one) for one in _files(values.get(edit.params[0].name))]
+            known = [one for one in spoken if one is not None]
+            return known[0] if len(known) == 1 == len(spoken) else None
+    return None
+
+
+def _sum(listed: Any, files: list[File]) -> Span | None:
+    sure = [is_sure for _, _, is_sure in listed.pairs()] if isinstance(listed, Items) else [True] * len(files)
+    found = exactly(0)
+    for file, is_sure in zip(files, sure):
+        length = length_of(file)
+        if length is None:
+            return None
+        found = found.plus(length if is_sure else Span(0, length.expected, length.most))
+    return found
+
+
+def _starts(listed: Any, files: list[Any]) -> Items:
+    owners = listed.owners if isinstance(listed, Items) else ()
+    starts: list[Any] = []
+    at, key = exactly(0), "0"
+    for file in files:
+        exact = at.least == at.most and key == "0"
+        starts.append(at.expected if exact else Unknown("number", f"start:{key}", at))
+        length = length_of(file) if isinstance(file, File) else None
+        at = at.plus(length or Span(0, 0, 0))
+        if not (isinstance(file, File) and file.media is not None):
+            key = str(len(starts))
+    return Items(tuple(starts), owners)
+
+
+def _kind_of(output: str) -> str:
+    return "string" if output == "text" else output

@@ -1,0 +1,583 @@
+"""Expands a file into the steps of all its items, from the top down, and finds out which of their works are known."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
+
+from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.language import Step
+from rh_prefect.pipelines.parsed_answers import InvalidAnswerError, answer_type, read_answer, shape_of
+from rh_prefect.pipelines.plan.drafts import Draft, draft_edit, draft_paid
+from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
+from rh_prefect.pipelines.plan.instances import FREE, Instance, KnownWork, KnownWorks, Work, WorkQuery
+from rh_prefect.pipelines.references import references_in
+from rh_prefect.pipelines.source import Path, Problems, visible
+from rh_prefect.pipelines.types import Type
+from rh_prefect.pipelines.values import (
+    ABSENT,
+    File,
+    Frame,
+    Group,
+    Items,
+    Made,
+    Span,
+    Unknown,
+    digest,
+    evaluate,
+    makers,
+    number_of,
+    part,
+    results,
+    truth,
+)
+
+MOST_WORKS = 8000
+_TAKES_TRIED = 1000
+_SECONDS = {"m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass
+class Choices:
+    """What a person has decided about single results.
+
+    Attributes:
+        takes: The first take of a step or of one item's step, by its address.
+        choices: Of a review: `of` says what was shown, `take` which was chosen, `text` corrects it.
+    """
+
+    takes: Mapping[str, int] = field(default_factory=dict)
+    choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class ItemProblems:
+    """Problems of items, each said once, with the first item and how many others have it."""
+
+    def __init__(self, problems: Problems) -> None:
+        """Collects for a list of problems."""
+        self._problems = problems
+        self._found: dict[tuple[str, Path, str], tuple[Checked, list[str]]] = {}
+
+    def add(self, checked: Checked, at: Path, clause: str, address: str) -> None:
+        """Adds a problem of one item.
+
+        Args:
+            checked: The file.
+            at: The value that is wrong.
+            clause: What is wrong.
+            address: The item's step, or the row.
+        """
+        _, addresses = self._found.setdefault((checked.document.name, at, clause), (checked, []))
+        addresses.append(address)
+
+    def flush(self) -> None:
+        """Says all of them."""
+        for (_, at, clause), (checked, addresses) in self._found.items():
+            first = f"{visible(addresses[0])}: " if addresses[0] else ""
+            more = f" (and {len(addresses) - 1} further items)" if len(addresses) > 1 else ""
+            self._problems.add(checked.document, at, f"{first}{visible(clause)}{more}")
+
+
+class Expander:
+    """Expands one pipeline once."""
+
+    def __init__(
+        self,
+        checked: Checked,
+        *,
+        site: str,
+        known: KnownWorks,
+        choices: Choices,
+        problems: Problems,
+        run: Mapping[str, Any],
+    ) -> None:
+        """Starts with nothing expanded.
+
+        Args:
+            checked: The file.
+            site: RunningHub's host.
+            known: Answers what is known of works.
+            choices: What a person has decided.
+            problems: Takes what is wrong.
+            run: The values of `$(run.…)`.
+        """
+        self._top, self._site, self._known, self._choices = checked, site, known, choices
+        self._run = dict(run)
+        self.problems, self.item_problems = problems, ItemProblems(problems)
+        self.instances: list[Instance] = []
+        self.works: dict[str, Work] = {}
+        self.notes: dict[str, None] = {}
+        self.outputs: dict[str, Any] = {}
+        self.text = "\n".join(checked.document.lines)
+        self._checked = checked
+        self._used_at: Path = ()
+        self._paid = 0
+
+    async def expand(self, params: Mapping[str, Any]) -> None:
+        """Expands the file.
+
+        Args:
+            params: The parameters' values.
+        """
+        top = Frame(names={"params": dict(params), "run": self._run})
+        await self._steps(self._top.file.steps, ("steps",), [top], "")
+        for name, value in self._top.file.outputs.items():
+            self.outputs[name] = evaluate(value, top)
+            for maker in makers(self.outputs[name]):
+                maker.used = True
+        self.item_problems.flush()
+
+    async def _steps(self, steps: Mapping[str, Step], at: Path, frames: list[Frame], path: str) -> None:
+        for name, step in steps.items():
+            await self._step(name, step, (*at, name), frames, f"{path}.{name}" if path else name)
+
+    async def _step(self, name: str, step: Step, at: Path, frames: list[Frame], path: str) -> None:
+        live = [frame for frame in frames if self._is_live(name, step, at, frame, path)]
+        if not live:
+            return
+        if step.action == "steps":
+            made: list[Any] = await self._group(step, at, live, path)
+        elif step.action == "use":
+            made = await self._use(step, at, live, path)
+        elif step.action == "review":
+            made = [self._review(step, at, frame, path) for frame in live]
+        elif step.action == "edit":
+            made = await self._work_out([draft_edit(step, at, path, frame) for frame in live], step)
+        else:
+            made = await self._work_out([draft_paid(step, at, path, frame, self._checked) for frame in live], step)
+        for frame, value in zip(live, made, strict=True):
+            frame.names[name] = value
+
+    def _is_live(self, name: str, step: Step, at: Path, frame: Frame, path: str) -> bool:
+        found = True if step.when is None else truth(step.when, frame)
+        held = True if step.expect is None or found is False else truth(step.expect, frame)
+        if found is not False and held is not False:
+            return True
+        frame.names[name] = ABSENT
+        if step.action != "steps":
+            instance = Instance(path, frame.id, step, at, step.model or step.edit or "", "x", is_sure=frame.is_sure)
+            if found is not False:
+                instance.note = "expect does not hold; this item fails before it is paid"
+                self.notes[f"{instance.address}: {instance.note}."] = None
+            self.instances.append(instance)
+        return False
+
+    # -- works -----------------------------------------------------------------------------------------------------
+
+    async def _work_out(self, drafts: list[Draft], step: Step) -> list[Made]:
+        """Finds the works of many items at once, and what they make."""
+        for draft in drafts:
+            self._report(draft)
+            draft.instance.used_at = self._used_at
+            self.instances.append(draft.instance)
+            draft.instance.request = draft.given
+            draft.instance.seconds = draft.seconds.expected if draft.seconds is not None else None
+            self._save_as(draft)
+        counts = [self._take_numbers(draft, step) for draft in drafts]
+        found = await self._look_up(drafts, counts, step)
+        return [self._made(draft, works) for draft, works in zip(drafts, found, strict=True)]
+
+    def _report(self, draft: Draft) -> None:
+        instance = draft.instance
+        for where, clause in draft.problems:
+            node_path = self._nearest(instance, where)
+            self.item_problems.add(self._checked, node_path, clause, instance.address if instance.item else "")
+        for note in draft.notes:
+            self.notes[f"{instance.path}: {note}"] = None
+
+    def _nearest(self, instance: Instance, where: Path) -> Path:
+        """The path of a value, or of `from` where the value came from there."""
+        document = self._checked.document
+        at = (*instance.at, *where)
+        if where[-1] in document.node(at[:-1]).keys:
+            return at
+        return (*instance.at, "from") if instance.step.from_ is not None else instance.at
+
+    def _take_numbers(self, draft: Draft, step: Step) -> list[int]:
+        instance = draft.instance
+        count = evaluate(step.takes, draft.frame) if isinstance(step.takes, str) else step.takes or 1
+        number = count if isinstance(count, int) and count >= 1 else 1
+        chosen = self._choices.takes
+        first = chosen.get(instance.address, chosen.get(instance.path, 1))
+        return list(range(first, first + number))
+
+    async def _look_up(self, drafts: list[Draft], takes: list[list[int]], step: Step) -> list[list[Work]]:
+        places = [(n, take) for n, numbers in enumerate(takes) for take in numbers]
+        bases = [self._base(draft) for draft in drafts]
+        fresh = (
+            [await self._fresh_take(bases[n], take, drafts[n], step) for n, take in places]
+            if self._may_expire(step)
+            else []
+        )
+        if fresh:
+            places = [(n, take) for (n, _), take in zip(places, fresh)]
+        queries = [self._query(bases[n], take, drafts[n]) for n, take in places]
+        asked = [query for query in queries if query is not None]
+        answers = iter(await self._known.look(asked)) if asked else iter(())
+        found: list[list[Work]] = [[] for _ in drafts]
+        for (n, take), query in zip(places, queries, strict=True):
+            known = next(answers) if query is not None else None
+            found[n].append(self._work(drafts[n], bases[n], take, known))
+        return found
+
+    def _base(self, draft: Draft) -> str:
+        if not draft.endpoint:
+            base = recipe_id(draft.instance.model, draft.given)
+        else:
+            base = request_base(site=self._site, endpoint=draft.endpoint, given=draft.given)
+        return base if draft.is_settled else UNSETTLED + base
+
+    @staticmethod
+    def _query(base: str, take: int, draft: Draft) -> WorkQuery | None:
+        if not draft.is_settled:
+            return None
+        if not draft.endpoint:
+            return WorkQuery(base, is_edit=True)
+        return WorkQuery(work_id(base, take), shape_of(draft.instance.step.parse))
+
+    def _may_expire(self, step: Step) -> bool:
+        return step.is_paid and (step.reuse or self._checked.file.reuse or "always") != "always"
+
+    async def _fresh_take(self, base: str, take: int, draft: Draft, step: Step) -> int:
+        """The first take from this one on that `reuse` lets count."""
+        reuse = step.reuse or self._checked.file.reuse or "always"
+        for number in range(take, take + _TAKES_TRIED):
+            query = self._query(base, number, draft)
+            known = (await self._known.look([query]))[0] if query is not None else None
+            if known is None or (reuse != "never" and self._is_fresh(known, reuse, draft)):
+                return number
+        return take
+
+    def _is_fresh(self, known: KnownWork, reuse: str, draft: Draft) -> bool:
+        if known.state != "=" or known.age is None:
+            return True
+        if known.age < 0:
+            self.notes[f"{draft.instance.address}: its record is of a time in the future, and counts as fresh."] = None
+        return known.age <= int(reuse[:-1]) * _SECONDS[reuse[-1]]
+
+    def _work(self, draft: Draft, base: str, take: int, known: KnownWork | None) -> Work:
+        key = (work_id(base, take) if draft.endpoint else base) if draft.is_settled else f"{base}/{take}"
+        work = self.works.get(key)
+        if work is None:
+            state = known.state if known is not None else self._new_state(draft)
+            work = Work(key, draft.is_settled, take, state, draft.price if draft.endpoint else FREE, known)
+            self.works[key] = work
+            self._count(draft)
+        work.is_sure |= draft.frame.is_sure
+        work.users += 1
+        return work
+
+    def _count(self, draft: Draft) -> None:
+        self._paid += bool(draft.endpoint)
+        if self._paid == MOST_WORKS + 1:
+            self.problems.add(self._checked.document, draft.instance.at, f"a run has at most {MOST_WORKS} paid jobs")
+
+    @staticmethod
+    def _new_state(draft: Draft) -> Any:
+        if any(need.state == "r" for need in draft.instance.needs):
+            return "r"
+        return "+" if draft.is_settled else ">"
+
+    def _made(self, draft: Draft, works: list[Work]) -> Made:
+        instance = draft.instance
+        instance.works = works
+        instance.state = _worst([work.state for work in works])
+        takes = tuple(self._value(draft, work) for work in works)
+        label = f"{instance.model}, take {works[0].take}" if len(works) > 1 else instance.model
+        cost = works[0].known.cost if works[0].known is not None else None
+        return Made(takes[0], takes, label, cost if cost is not None else ABSENT)
+
+    def _value(self, draft: Draft, work: Work) -> Any:
+        instance, known = draft.instance, work.known
+        parse = instance.step.parse
+        if parse is not None:
+            return self._answer(draft, work)
+        if known is not None and known.state == "=":
+            if draft.kind == "string":
+                return known.value if isinstance(known.value, str) else "".join(known.texts[:1])
+            if known.outputs:
+                first = known.outputs[0]
+                return File(draft.kind, f"sha256:{first.sha256}", first, None, instance, instance.model, draft.facts)
+        if draft.kind == "string":
+            return Unknown("string", f"{work.key}.text", Span(0, 300, 2000), instance)
+        return File(draft.kind, work.key, None, draft.seconds, instance, instance.model, draft.facts)
+
+    def _answer(self, draft: Draft, work: Work) -> Any:
+        """A parsed answer: what it says, or as many items as it can have."""
+        step, known = draft.instance.step, work.known
+        assert step.parse is not None  # noqa: S101 - the caller has looked
+        kind, _ = answer_type(step.parse)
+        if known is not None and known.state == "=":
+            value = known.value
+            if value is None and known.texts:
+                try:
+                    value = read_answer(known.texts[0], step.parse)
+                except InvalidAnswerError:
+                    value = None
+            if value is not None:
+                return self._known_answer(value, kind, work)
+        return self._unknown_answer(draft, kind, work)
+
+    def _known_answer(self, value: Any, kind: Type, work: Work) -> Any:
+        if isinstance(value, list):
+            return Items(tuple(value))
+        if isinstance(value, dict):
+            handles = {name for name, one in kind.fields.items() if one.kind == "handle"}
+            return {name: self._handle(work, name) if name in handles else one for name, one in value.items()}
+        return value
+
+    def _handle(self, work: Work, name: str) -> Unknown:
+        """An id that ends at RunningHub: for requests it counts as what was asked for, whichever take it is of."""
+        maker = next((one for one in self.instances if work in one.works), None)
+        base = digest(maker.request) if maker is not None else work.key
+        return Unknown("handle", f"handle:{base}.{name}", Span(1, 20, 100), maker, work.is_settled)
+
+    def _unknown_answer(self, draft: Draft, kind: Type, work: Work) -> Any:
+        parse, instance = draft.instance.step.parse, draft.instance
+        assert parse is not None  # noqa: S101 - the caller has looked
+
+        def one(name: str, type_: Type, number: int) -> Any:
+            if type_.kind == "handle":
+                base = digest(draft.given)
+                return Unknown("handle", f"handle:{base}.{name}", Span(1, 20, 100), instance, draft.is_settled)
+            span = _text_span(type_) if type_.kind == "string" else None
+            return Unknown(type_.kind, f"{work.key}.{number}.{name}", span, instance)
+
+        if kind.kind == "string":
+            return Unknown("string", f"{work.key}.text", _text_span(kind), instance)
+        if not kind.many:
+            return {name: one(name, type_, 0) for name, type_ in kind.fields.items()}
+        count = evaluate(parse.at_most, draft.frame) if isinstance(parse.at_most, str) else parse.at_most
+        size = count if isinstance(count, int) and count >= 1 else 1
+        values = tuple({name: one(name, t, number) for name, t in kind.fields.items()} for number in range(size))
+        bounds = Unknown("integer", f"{work.key}.count", Span(1, size, size), instance)
+        return Items(values, (None,) * size, tuple(number == 0 for number in range(size)), bounds)
+
+    def _save_as(self, draft: Draft) -> None:
+        step, instance = draft.instance.step, draft.instance
+        if step.save_as is None:
+            return
+        for _, reference in references_in(step.save_as):
+            value = evaluate(reference.text, draft.frame)
+            if isinstance(value, str) and ("/" in value or "\\" in value or value in ("", ".", "..") or "\0" in value):
+                said = f"{reference.text} is '{value}', and in save_as it must be one part of a name, without / and .."
+                self.item_problems.add(self._checked, (*instance.at, "save_as"), said, instance.address)
+        instance.save_as = _name(step.save_as, draft.frame)
+
+    # -- reviews and other files -------------------------------------------------------------------------------------
+
+    def _review(self, step: Step, at: Path, frame: Frame, path: str) -> Made:
+        given = step.review if isinstance(step.review, list) else [step.review]
+        shown = [one for text in given for one in self._candidates(str(text), frame)]
+        instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure)
+        instance.needs = list(dict.fromkeys(maker for one in shown for maker in makers(one)))
+        for maker in instance.needs:
+            maker.used = True
+        self.instances.append(instance)
+        chosen = self._chosen(instance, shown)
+        instance.state = "r" if chosen is None else "="
+        value = chosen if chosen is not None else shown[0] if shown else ABSENT
+        return Made(_follows(value, instance) if chosen is None else value, tuple(shown), "review")
+
+    def _candidates(self, text: str, frame: Frame) -> list[Any]:
+        takes = evaluate(text.replace(")", ".takes)"), frame) if " or " not in text else ABSENT
+        values = list(results(takes)) if isinstance(takes, Items) else []
+        one = evaluate(text, frame)
+        return values or ([] if one is ABSENT else [one])
+
+    def _chosen(self, instance: Instance, shown: list[Any]) -> Any:
+        choice = self._choices.choices.get(instance.address)
+        if choice is None:
+            return None
+        instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
+        if choice.get("of") != instance.request["of"]:
+            self.notes[f"{instance.address}: the choice was made among other candidates, and is asked for again."] = (
+                None
+            )
+            return None
+        if isinstance(choice.get("text"), str):
+            return choice["text"]
+        take = choice.get("take")
+        return shown[take - 1] if isinstance(take, int) and 1 <= take <= len(shown) else None
+
+    async def _use(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[Made]:
+        used = self._checked.uses[at]
+        inner = [self._bound(step, used, frame) for frame in frames]
+        outer, outer_at = self._checked, self._used_at
+        self._checked, self._used_at = used, outer_at or at
+        try:
+            await self._steps(used.file.steps, ("steps",), inner, path)
+        finally:
+            self._checked, self._used_at = outer, outer_at
+        outputs = [{name: evaluate(value, frame) for name, value in used.file.outputs.items()} for frame in inner]
+        return [Made({name: one for name, one in found.items() if one is not ABSENT}) for found in outputs]
+
+    def _bound(self, step: Step, used: Checked, frame: Frame) -> Frame:
+        given = {name: evaluate(value, frame) for name, value in step.with_.items()}
+        params: dict[str, Any] = {}
+        for name, param in used.file.params.items():
+            value = given.get(name, ABSENT)
+            params[name] = value if value is not ABSENT else ABSENT if param.default is None else param.default
+        return Frame(names={"params": params, "run": self._run}, id=frame.id, is_sure=frame.is_sure)
+
+    # -- groups ----------------------------------------------------------------------------------------------------
+
+    async def _group(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[Group]:
+        groups = [Group(self._frames(step, at, frame, path), step.is_fan_out) for frame in frames]
+        steps = step.steps or {}
+        if step.is_fan_out and _uses_previous(step):
+            await self._in_order(steps, at, groups, path)
+        else:
+            inner = [one for group in groups for one in group.frames]
+            if inner:
+                await self._steps(steps, (*at, "steps"), inner, path)
+        for group in groups:
+            for frame in group.frames:
+                frame.names = {name: frame.names.get(name, ABSENT) for name in (*frame.names, *steps)}
+        return groups
+
+    async def _in_order(self, steps: Mapping[str, Step], at: Path, groups: list[Group], path: str) -> None:
+        longest = max((len(group.frames) for group in groups), default=0)
+        for number in range(longest):
+            row = [group.frames[number] for group in groups if number < len(group.frames)]
+            for group in groups:
+                if number < len(group.frames):
+                    before = group.frames[number - 1].names if number else ABSENT
+                    group.frames[number].names["previous"] = before
+            await self._steps(steps, (*at, "steps"), row, path)
+        for group in groups:
+            for frame in group.frames:
+                frame.names.pop("previous", None)
+
+    def _frames(self, step: Step, at: Path, frame: Frame, path: str) -> list[Frame]:
+        if not step.is_fan_out:
+            return [Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row)]
+        found = self._matrix(step, frame) if step.matrix is not None else self._items(step, frame)
+        found = [one for one in found if step.where is None or self._is_selected(step, one)]
+        if step.sort is not None:
+            found = _ordered(found, step.sort.by, descending=step.sort.descending)
+        limit = evaluate(step.limit, frame) if isinstance(step.limit, str) else step.limit
+        found = found[:limit] if isinstance(limit, int) else found
+        for number, one in enumerate(found, 1):
+            one.number = one.names["number"] = number
+            self._name(step, one, frame)
+        self._check_ids(step, at, found, path)
+        return found
+
+    @staticmethod
+    def _is_selected(step: Step, frame: Frame) -> bool:
+        found = truth(step.where, frame)
+        frame.is_sure &= found is True
+        return found is not False
+
+    @staticmethod
+    def _items(step: Step, frame: Frame) -> list[Frame]:
+        value = evaluate(step.foreach, frame)
+        if isinstance(value, Made):
+            value = value.value
+        items = value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else ())
+        return [
+            Frame(
+                frame,
+                {"item": one, **({step.as_: one} if step.as_ else {})},
+                is_sure=frame.is_sure and is_sure,
+                row=one.get("\0row", "") if isinstance(one, dict) else "",
+            )
+            for one, _, is_sure in items.pairs()
+        ]
+
+    @staticmethod
+    def _matrix(step: Step, frame: Frame) -> list[Frame]:
+        lists = {name: evaluate(value, frame) for name, value in (step.matrix or {}).items()}
+        plain = {name: list(results(one)) if isinstance(one, Items) else list(one) for name, one in lists.items()}
+        return [
+            Frame(frame, {"matrix": dict(zip(plain, values, strict=True))}, is_sure=frame.is_sure)
+            for values in product(*plain.values())
+        ]
+
+    @staticmethod
+    def _name(step: Step, one: Frame, outer: Frame) -> None:
+        if step.id is not None:
+            name = evaluate(step.id, one)
+            name = "" if isinstance(name, Unknown | File) or name is ABSENT else str(name)
+        elif "matrix" in one.names:
+            name = "-".join(str(mark(value)) for value in one.names["matrix"].values())
+        else:
+            stem = part(one.names["item"], "stem") if isinstance(one.names.get("item"), File) else ABSENT
+            name = stem if isinstance(stem, str) else ""
+        name = name or str(one.number)
+        one.names["id"] = name
+        one.id = f"{outer.id}/{name}" if outer.id else name
+
+    def _check_ids(self, step: Step, at: Path, frames: list[Frame], path: str) -> None:
+        twice = {name: count for name, count in Counter(one.id for one in frames).items() if count > 1}
+        if not twice or step.id is None:
+            for name in twice:  # stems of files in several folders: the number tells them apart
+                for one in [frame for frame in frames if frame.id == name][1:]:
+                    one.id = f"{one.id}-{one.number}"
+            return
+        name, count = next(iter(twice.items()))
+        rows = [one.row for one in frames if one.id == name and one.row]
+        where = f" ({' and '.join(rows[:2])})" if len(rows) > 1 else ""
+        message = f"{count} items of {path} have the id {visible(name)}{where}; an id names one item"
+        self.problems.add(self._checked.document, (*at, "id"), message)
+
+
+def _follows(value: Any, instance: Instance) -> Any:
+    """A result that a person has yet to choose: what follows it waits for that."""
+    if isinstance(value, File):
+        return replace(value, key=f"review:{instance.address}:{value.key}", media=None, maker=instance)
+    if isinstance(value, Unknown):
+        return replace(value, key=f"review:{instance.address}:{value.key}", maker=instance, is_settled=False)
+    if isinstance(value, str):
+        span = Span(len(value), len(value), len(value))
+        return Unknown("string", f"review:{instance.address}:{digest(value)}", span, instance)
+    return value
+
+
+def _text_span(kind: Type) -> Span:
+    """How long a text may be: half of what is allowed is expected."""
+    return Span(0, kind.max / 2, kind.max) if kind.max else Span(0, 300, 2000)
+
+
+def _worst(states: Sequence[Any]) -> Any:
+    order = "?!r>+…="
+    return min(states, key=lambda state: order.index(state) if state in order else 0)
+
+
+def _name(template: str, frame: Frame) -> str:
+    value = evaluate(template, frame)
+    if isinstance(value, str):
+        return value
+    return f"<{mark(value)}>"
+
+
+def _uses_previous(step: Step) -> bool:
+    return any(
+        option[0] == "previous"
+        for _, one in step.walk(())
+        for value in (one.with_, one.from_, one.when, one.review, one.foreach, one.expect)
+        for _, reference in references_in(value)
+        for option in reference.options
+    )
+
+
+def _ordered(frames: list[Frame], column: str, *, descending: bool) -> list[Frame]:
+    def key(frame: Frame) -> tuple[bool, float, str]:
+        value = part(frame.names.get("item"), column)
+        number = number_of(value) if not isinstance(value, Unknown) else None
+        is_missing = value is ABSENT or isinstance(value, Unknown)
+        return is_missing is not descending, number.expected if number else 0.0, "" if is_missing else str(value)
+
+    return sorted(frames, key=key, reverse=descending)
+
+
+def grouped(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
+    """The instances by their step, in the order of the file."""
+    found: dict[str, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        found[instance.path].append(instance)
+    return dict(found)

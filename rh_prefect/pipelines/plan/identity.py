@@ -1,0 +1,96 @@
+"""What makes two works the same: site, endpoint, the given parameters, input files by content, and the take."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rh_prefect.jobs.journal.identity import base_hash
+from rh_prefect.jobs.requests.request import as_request
+from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
+
+UNSETTLED = "made-by:"
+"""Begins the key of a work whose inputs are not there yet; it is compared within one plan and never recorded."""
+
+
+def mark(value: Any) -> Any:
+    """A value as it stands in a request that is hashed: files by content, what is not known by what makes it.
+
+    Args:
+        value: As `values.evaluate` gives it.
+    """
+    match value:
+        case File() | Unknown():
+            return value.key
+        case Made():
+            return mark(value.value)
+        case Items():
+            return [mark(one) for one in results(value)]
+        case dict():
+            return {name: mark(one) for name, one in value.items()}
+        case list() | tuple():
+            return [mark(one) for one in value]
+    return None if value is ABSENT else value
+
+
+def is_settled(value: Any) -> bool:
+    """Whether everything in a value that counts for a request is known.
+
+    Args:
+        value: As `values.evaluate` gives it.
+    """
+    match value:
+        case File() | Unknown():
+            return value.is_settled
+        case Made():
+            return is_settled(value.value)
+        case Items():
+            return value.count is None and all(is_settled(one) for one in results(value))
+        case dict():
+            return all(is_settled(one) for one in value.values())
+        case list() | tuple():
+            return all(is_settled(one) for one in value)
+    return True
+
+
+def request_base(*, site: str, endpoint: str, given: Mapping[str, Any]) -> str:
+    """The hash of a request, as `generate` makes it of the same call.
+
+    Args:
+        site: RunningHub's host.
+        endpoint: Path below `/openapi/v2/`.
+        given: The parameters that are given, by wire names; see `mark`.
+    """
+    return base_hash(site=site, endpoint=endpoint, payload=as_request(given))
+
+
+def work_id(base: str, take: int) -> str:
+    """Names a work: one request with one take; 40 hex digits.
+
+    Args:
+        base: The request's hash.
+        take: Which result of the request, from 1.
+    """
+    return hashlib.sha256(f"{base}/{take}".encode()).hexdigest()[:40]
+
+
+def recipe_id(edit: str, given: Mapping[str, Any]) -> str:
+    """Names an edit's result: the edit, its parameters and its inputs; 40 hex digits.
+
+    Args:
+        edit: The edit's name.
+        given: Its parameters; see `mark`.
+    """
+    text = json.dumps([edit, given], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+def candidates_id(keys: list[str]) -> str:
+    """Names what a review showed, so that a choice among other candidates does not count; 8 hex digits.
+
+    Args:
+        keys: The contents that were shown.
+    """
+    return hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:8]

@@ -1,0 +1,209 @@
+"""What a plan consists of: works with prices, and the steps of all items with their states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal, Protocol
+
+from rh_prefect.media.media import Media
+from rh_prefect.pipelines.language import Step
+from rh_prefect.pipelines.source import Path
+
+State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x", "-"]
+"""See `STATES`."""
+
+STATES: dict[State, str] = {
+    "=": "the result exists",
+    "…": "submitted earlier, not finished; the run waits",
+    "+": "new",
+    "~": "another request than in the last run",
+    ">": "follows from a step that is not there yet",
+    "?": "a submission without a known answer: `rh-prefect jobs adopt` or `jobs forget` first",
+    "!": "files are missing and needed; a retake makes the next take",
+    "r": "waits for a review, or follows one",
+    "x": "absent: its condition does not hold",
+    "-": "no longer in the file or the table",
+}
+
+PAYING: frozenset[State] = frozenset({"+", "~", ">", "r"})
+"""States of what the run, or the one after a review, pays for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """Three prices of one thing.
+
+    Attributes:
+        least: Everything at its minimum.
+        expected: What it will probably be.
+        most: What it can be at most, each attempt counted.
+        is_open: Whether a price is unknown or assumed, so that it can be more.
+    """
+
+    least: Decimal = Decimal(0)
+    expected: Decimal = Decimal(0)
+    most: Decimal = Decimal(0)
+    is_open: bool = False
+
+    def __add__(self, other: Money) -> Money:
+        """The sum; open if either is."""
+        return Money(
+            self.least + other.least,
+            self.expected + other.expected,
+            self.most + other.most,
+            self.is_open or other.is_open,
+        )
+
+
+FREE = Money()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownWork:
+    """What the records say of a work, or of an edit.
+
+    Attributes:
+        state: `=` the result exists, `…` in flight, `?` no known answer, `!` its files are missing.
+        outputs: Its files.
+        texts: Its texts.
+        value: The answer as `parse` read it.
+        cost: What it cost.
+        age: Seconds since it was recorded, by the store's clock; below 0 for a time in the future.
+        home: Where its record is.
+        task_id: RunningHub's task.
+    """
+
+    state: Literal["=", "…", "?", "!"]
+    outputs: tuple[Media, ...] = ()
+    texts: tuple[str, ...] = ()
+    value: Any = None
+    cost: Decimal | None = None
+    age: float | None = None
+    home: str = ""
+    task_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkQuery:
+    """A question about one work.
+
+    Attributes:
+        work: Its id.
+        shape: How its answer is read; empty without `parse`.
+        is_edit: Whether it is an edit's recipe.
+    """
+
+    work: str
+    shape: str = ""
+    is_edit: bool = False
+
+
+class KnownWorks(Protocol):
+    """Answers what is known of works; the records in a store, or nothing."""
+
+    async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
+        """Looks works up; None for one that nothing is recorded of.
+
+        Args:
+            queries: The works, in any number; the answers come in their order.
+        """
+        ...
+
+
+class NoWorks:
+    """Knows of nothing: every work is new."""
+
+    async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
+        """See `KnownWorks`."""
+        return [None] * len(queries)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Work:
+    """One request with one take.
+
+    Attributes:
+        key: Its id; for one whose inputs are not there yet, what it is made by.
+        is_settled: Whether `key` is its id.
+        take: Which result of the request it is.
+        state: See `STATES`.
+        price: What it costs.
+        known: What the records say.
+        is_sure: Whether it is made in the cheapest course of the run, too.
+        is_needed: Whether anything needs it that is not there yet.
+        users: How many steps share it.
+        item: The only item that needs it; empty where several do.
+    """
+
+    key: str
+    is_settled: bool
+    take: int
+    state: State
+    price: Money = FREE
+    known: KnownWork | None = None
+    is_sure: bool = False
+    is_needed: bool = True
+    users: int = 0
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether it is among what this plan pays for."""
+        return self.state in PAYING and self.is_needed
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Instance:
+    """One step of one item.
+
+    Attributes:
+        path: The step with the groups around it: `each.clip`.
+        item: The item's id; empty outside of fan-outs.
+        step: Its declaration.
+        at: Its path in the file.
+        model: The model's name, or the edit's.
+        state: See `STATES`.
+        works: A work of each take.
+        request: The parameters that are given, under their names in the request; files by content.
+        seconds: How long the result is, where that is known or estimated.
+        needs: The steps that it takes something from.
+        why: What differs from the last run: `{param, was, is, from}`.
+        save_as: The name that the result is saved under.
+        is_sure: Whether it is there in the cheapest course of the run, too.
+        is_needed: Whether anything needs it that is not there yet.
+        used: Whether a later step or an output takes its result.
+        attempts: How many tasks one take may pay for.
+        note: Why it is in this state, where the state does not say.
+        used_at: The path of the step with `use` that it comes from, in the file that is planned.
+    """
+
+    path: str
+    item: str
+    step: Step
+    at: Path
+    model: str = ""
+    state: State = "+"
+    works: list[Work] = field(default_factory=list)
+    request: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    needs: list[Instance] = field(default_factory=list)
+    why: list[dict[str, Any]] = field(default_factory=list)
+    save_as: str = ""
+    is_sure: bool = True
+    is_needed: bool = True
+    used: bool = False
+    attempts: int = 1
+    note: str = ""
+    used_at: Path = ()
+
+    @property
+    def address(self) -> str:
+        """Names it in reports: `each[A-17].clip`."""
+        group, _, name = self.path.rpartition(".")
+        return f"{group}[{self.item}].{name}" if self.item else self.path
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether it asks RunningHub for something."""
+        return self.step.is_paid

@@ -1,0 +1,219 @@
+"""`Plan`: what a run would do and pay, as a value that can be shown, written as JSON and compared."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.language import Budget
+from rh_prefect.pipelines.plan.expand import Expander, grouped
+from rh_prefect.pipelines.plan.instances import Instance, Money, Work
+from rh_prefect.pipelines.plan.price import total
+from rh_prefect.pipelines.source import Problem, Problems, visible
+
+
+@dataclass(repr=False)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        pipeline: The pipeline's name.
+        spec_sha256: Of the file's text.
+        catalogue: The version of the catalogue that it was made with.
+        params: The parameters' values, as they were given.
+        inputs: The files that it reads: where they are, and the hash of their content.
+        currency: Of all prices.
+        budget: The file's budget.
+        instances: Every step of every item.
+        works: Every request and take, each once.
+        problems: What is wrong; a plan with problems is not run.
+        notes: What is worth knowing.
+        removed: Addresses of the last run that are no longer in the file or the table.
+        compared_with: The last run, in words.
+        records: Where the records are, in words.
+        items: How many items the top fan-outs have, by their names.
+    """
+
+    pipeline: str
+    spec_sha256: str = ""
+    catalogue: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Sequence[Mapping[str, str]] = ()
+    currency: str = "CNY"
+    budget: Budget | None = None
+    instances: Sequence[Instance] = ()
+    works: Sequence[Work] = ()
+    problems: Sequence[Problem] = ()
+    notes: Sequence[str] = ()
+    removed: Sequence[str] = ()
+    compared_with: str = ""
+    records: str = ""
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Short: all of its steps name each other."""
+        return f"<Plan of {self.pipeline}: {len(self.instances)} steps, {len(self.problems)} problems>"
+
+    @property
+    def price(self) -> Money:
+        """What a run would cost: least, expected, most."""
+        return total((work.price, work.is_sure) for work in self.works if work.is_paid)
+
+    @property
+    def steps(self) -> dict[str, list[Instance]]:
+        """The steps of all items, by their names with the groups around them."""
+        return grouped(self.instances)
+
+    def price_of(self, instances: Sequence[Instance]) -> Money:
+        """What some steps would cost; a work that they share counts once.
+
+        Args:
+            instances: The steps.
+        """
+        works = {id(work): work for one in instances for work in one.works}
+        return total((work.price, work.is_sure) for work in works.values() if work.is_paid)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many steps are in each state."""
+        return Counter(one.state for one in self.instances)
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as plain JSON data; its form is published as `rh_prefect/pipelines/plan.schema.json`."""
+        from rh_prefect.pipelines.plan.render import as_json
+
+        return as_json(self)
+
+    def to_json(self) -> str:
+        """The plan as JSON text."""
+        return json.dumps(self.as_json(), ensure_ascii=False, indent=2)
+
+    def table(self) -> str:
+        """The plan as a table of steps with states and prices."""
+        from rh_prefect.pipelines.plan.render import table
+
+        return table(self)
+
+    def mermaid(self) -> str:
+        """The steps as a Mermaid graph, with counts and prices."""
+        from rh_prefect.pipelines.plan.render import mermaid
+
+        return mermaid(self)
+
+    def tree(self) -> str:
+        """The steps as a tree, with counts and prices."""
+        from rh_prefect.pipelines.plan.render import tree
+
+        return tree(self)
+
+
+def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan) -> Plan:
+    """Completes a plan after its file was expanded: what is needed, what is equal, what is saved twice.
+
+    Args:
+        expander: Has expanded the file.
+        checked: The file.
+        problems: Takes what is wrong.
+        plan: The plan without its steps.
+    """
+    _mark_needed(expander.instances)
+    _refuse_equal(expander.instances, checked, problems)
+    _refuse_same_names(expander.instances, checked, problems)
+    _note_unused_takes(expander)
+    plan.instances, plan.works = expander.instances, list(expander.works.values())
+    _note_budget(plan, expander)
+    plan.notes = [*checked.notes, *expander.notes]
+    plan.problems = list(problems)
+    plan.outputs = expander.outputs
+    return plan
+
+
+def _mark_needed(instances: Sequence[Instance]) -> None:
+    """From the bottom up: a step whose result exists needs nothing above it."""
+    consumers: dict[int, list[Instance]] = {}
+    for one in instances:
+        for need in one.needs:
+            consumers.setdefault(id(need), []).append(one)
+    for work in (work for one in instances for work in one.works):
+        work.is_needed = False
+    for one in reversed(instances):
+        takers = consumers.get(id(one), [])
+        one.is_needed = not takers or bool(one.save_as) or any(t.is_needed and t.state not in "=x" for t in takers)
+        for work in one.works:
+            work.is_needed |= one.is_needed
+        if not one.is_needed and one.state in ("+", "!", "?") and one.is_paid:
+            one.state, one.note = "=", "nothing needs it"
+
+
+def _refuse_equal(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
+    """Equal requests of one fan-out would be one result (P8)."""
+    for path, items in grouped(instances).items():
+        largest = _equal(items)
+        if len(largest) < 2 or _is_meant(items[0], checked):
+            continue
+        count = len(largest)
+        which = "" if count == len(items) else f" ({', '.join(visible(one.item) for one in largest[:3])}"
+        which += "" if not which else ", …)" if count > 3 else ")"
+        message = (
+            f"{count} items of {path}{which} ask for exactly the same and would be one result; for {count} different "
+            f"ones write takes: {count}, or use $(item…) in it; same: true if this is meant"
+        )
+        at = items[0].used_at or items[0].at
+        problems.add(checked.document, (*at, "use" if items[0].used_at else items[0].step.action), message)
+
+
+def _equal(items: Sequence[Instance]) -> list[Instance]:
+    """The most items that ask for the same."""
+    if len(items) < 2 or not items[0].is_paid:
+        return []
+    sets: dict[str, list[Instance]] = {}
+    for one in items:
+        if one.works:
+            sets.setdefault(one.works[0].key, []).append(one)
+    return max(sets.values(), key=len, default=[])
+
+
+def _is_meant(one: Instance, checked: Checked) -> bool:
+    user = next((step for path, step in checked.file.walk() if path == one.used_at), None)
+    return one.step.same or (user is not None and user.same)
+
+
+def _refuse_same_names(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
+    """Two files cannot be saved under one name (S3)."""
+    seen: dict[str, Instance] = {}
+    for one in instances:
+        if not one.save_as:
+            continue
+        other = seen.setdefault(one.save_as, one)
+        if other is not one:
+            at = one.used_at or (*one.at, "save_as")
+            said = f"{visible(other.address)} and {visible(one.address)} are both saved as {visible(one.save_as)}"
+            problems.add(checked.document, at, f"{said}; use $(id) or $(item…) in the name")
+
+
+def _note_unused_takes(expander: Expander) -> None:
+    reviewed = {id(need) for one in expander.instances if one.model == "review" for need in one.needs}
+    for one in expander.instances:
+        several = one.is_paid and len(one.works) > 1
+        if several and id(one) not in reviewed and not _is_listed(expander, one.path.rpartition(".")[2]):
+            expander.notes[f"{one.path}: {len(one.works)} takes are made, and only the first is used."] = None
+
+
+def _is_listed(expander: Expander, name: str) -> bool:
+    """Whether `$(name.takes)` is used anywhere."""
+    return f"{name}.takes" in expander.text
+
+
+def _note_budget(plan: Plan, expander: Expander) -> None:
+    if plan.budget is None:
+        return
+    price, amount = plan.price, Decimal(str(plan.budget.amount))
+    if price.least > amount:
+        expander.notes[f"The budget of {amount} is below the least price; not everything will be made."] = None
+    if plan.budget.whole_items and not plan.budget.amount:
+        expander.notes["The budget is 0: only what exists is used."] = None

@@ -1,0 +1,150 @@
+"""What a request costs - least, expected, most - and how long its result is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from rh_prefect import catalog
+from rh_prefect.catalog.model import Model
+from rh_prefect.pipelines.language import Assume
+from rh_prefect.pipelines.plan.instances import FREE, Money
+from rh_prefect.pipelines.values import FRAME_SECONDS, File, Span, Unknown, characters, exactly, number_of
+
+_DURATIONS = ("duration", "seconds", "videoDuration", "durationSeconds", "video_duration")
+_CHARACTERS_PER_SECOND = Span(30, 15, 3)
+"""Of speech; the least of a length is at the most characters a second. Chinese and Japanese have about four."""
+
+
+def price_of(
+    model: Model | None, payload: Mapping[str, Any], *, seconds: Span | None, assume: Assume | None, attempts: int
+) -> Money:
+    """What one take costs.
+
+    Args:
+        model: The model; None for workflows, apps and graphs.
+        payload: The parameters by wire names, values that are not known yet as such.
+        seconds: How long the input is.
+        assume: What the file claims.
+        attempts: How many tasks the take may pay for.
+    """
+    if assume is not None and assume.price is not None:
+        expected, most = Decimal(str(assume.price.expected)), Decimal(str(assume.price.most))
+        return Money(Decimal(0), expected, most * attempts, is_open=True)
+    if model is None or model.price is None:
+        return Money(is_open=True)
+    found = [_estimate(model, payload, seconds, level) for level in range(3)]
+    prices = [one for one in found if one is not None]
+    if len(prices) < 3:
+        return _by_table(model, attempts)
+    amounts = [price.amount for price in prices]
+    is_open = any(price.lower_bound for price in prices)
+    return Money(amounts[0], amounts[1], amounts[2] * attempts, is_open)
+
+
+def _by_table(model: Model, attempts: int) -> Money:
+    """Where a length or an option is not known: at least one unit at the lowest price, and nothing else is said."""
+    table = model.price
+    assert table is not None  # noqa: S101 - the caller has looked
+    least = table.least if table.unit in ("call", "image") else Decimal(0)
+    return Money(least, least, least * attempts, is_open=True)
+
+
+def _estimate(model: Model, payload: Mapping[str, Any], seconds: Span | None, level: int) -> catalog.Price | None:
+    values = {name: _at(value, level) for name, value in payload.items()}
+    length = None if seconds is None else (seconds[0], seconds[1], math.ceil(seconds[2] - 1e-9))[level]
+    if length == 0 and level == 0:
+        length = FRAME_SECONDS
+    return catalog.estimate(model, values, seconds=length)
+
+
+def _at(value: Any, level: int) -> Any:
+    """A value at one of the three levels; a text that is not known as one of as many characters."""
+    if not isinstance(value, Unknown):
+        return value
+    if value.kind == "string":
+        return "x" * round(characters(value)[level])
+    return None if value.span is None else value.span[level]
+
+
+def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
+    """How long a model's input is: the longest of its files counts.
+
+    Args:
+        files: What it takes.
+        assume: What the file claims.
+    """
+    if assume is not None:
+        return assume
+    spans = [span for span in (length_of(one) for one in files) if span is not None]
+    return Span(*(max(one[level] for one in spans) for level in range(3))) if spans else None
+
+
+def length_of(file: File) -> Span | None:
+    """How long a file is.
+
+    Args:
+        file: The file, there or not.
+    """
+    if file.media is not None and file.media.seconds is not None:
+        return exactly(file.media.seconds)
+    return file.seconds
+
+
+def output_seconds(
+    model: Model | None, payload: Mapping[str, Any], files: list[File], assume: Span | None
+) -> Span | None:
+    """How long a model's output is, as far as that can be said before it is made.
+
+    Args:
+        model: The model; None for workflows, apps and graphs.
+        payload: The parameters by wire names.
+        files: What it takes.
+        assume: What the file claims.
+    """
+    if assume is not None:
+        return assume
+    if model is None or model.output not in ("video", "audio"):
+        return None
+    asked = _asked_seconds(model, payload)
+    if asked is not None:
+        return Span(asked.least, asked.expected + FRAME_SECONDS, asked.most + FRAME_SECONDS)
+    same = [one for one in files if one.kind == model.output]
+    if same:
+        return length_of(same[0])
+    if model.output == "audio" and model.price is not None and model.price.unit == "1000 characters":
+        return _spoken(payload.get(model.price.per or "text"))
+    return None
+
+
+def _asked_seconds(model: Model, payload: Mapping[str, Any]) -> Span | None:
+    for key in _DURATIONS:
+        param = model.find_param(key)
+        if param is None:
+            continue
+        found = number_of(payload.get(param.key, param.default))
+        if found is not None and found.least > 0:
+            return found
+    return None
+
+
+def _spoken(text: Any) -> Span | None:
+    if text is None:
+        return None
+    count = characters(text)
+    slow = _CHARACTERS_PER_SECOND
+    return Span(count.least / slow.least, count.expected / slow.expected, count.most / slow.most)
+
+
+def total(prices: Iterable[tuple[Money, bool]]) -> Money:
+    """The sum of prices; what is not made in the cheapest course does not count for the least.
+
+    Args:
+        prices: Each with whether it is made in the cheapest course, too.
+    """
+    found = FREE
+    for price, is_sure in prices:
+        found += price if is_sure else Money(Decimal(0), price.expected, price.most, price.is_open)
+    return found

@@ -1,0 +1,446 @@
+"""Values while a plan is made: those that are known, and what is known of those that a step has yet to make."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rh_prefect.catalog.price import text_of
+from rh_prefect.media.media import Media
+from rh_prefect.media.source import shown
+from rh_prefect.pipelines.references import Names, Reference, Template, parse
+
+if TYPE_CHECKING:
+    from rh_prefect.pipelines.plan.instances import Instance
+
+FRAME_SECONDS = 1 / 24
+"""How much longer than asked a generated clip is: a 5 s clip has 121 frames of a 24th of a second."""
+
+
+class Span(NamedTuple):
+    """A number that is known between bounds."""
+
+    least: float
+    expected: float
+    most: float
+
+    def plus(self, other: Span) -> Span:
+        """The sum."""
+        return Span(self.least + other.least, self.expected + other.expected, self.most + other.most)
+
+    def times(self, factor: float) -> Span:
+        """A multiple."""
+        return Span(self.least * factor, self.expected * factor, self.most * factor)
+
+
+def exactly(number: float) -> Span:
+    """A number that is known."""
+    return Span(number, number, number)
+
+
+class Absent:
+    """Nothing: a box that was left empty, a step whose condition does not hold, the item before the first."""
+
+    def __repr__(self) -> str:
+        """For messages of tests."""
+        return "ABSENT"
+
+
+ABSENT = Absent()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class File:
+    """A file, there or yet to be made.
+
+    Attributes:
+        kind: Its kind; `file` where that is not known.
+        key: Stands for its content: `sha256:…` once that is known, else what it is made by.
+        media: Its facts, once it is there.
+        seconds: How long it is.
+        maker: The step that makes it.
+        label: A short name of what made it.
+        facts: Further facts, such as `starts`.
+    """
+
+    kind: str
+    key: str
+    media: Media | None = None
+    seconds: Span | None = None
+    maker: Instance | None = field(default=None, compare=False)
+    label: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its content is known."""
+        return self.media is not None or self.key.startswith("sha256:")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Unknown:
+    """A text, number or truth that is not known yet.
+
+    Attributes:
+        kind: Its type.
+        key: What it is made by.
+        span: The characters of a text, or the number itself.
+        maker: The step that makes it.
+        is_settled: Whether `key` says all that counts for a request, as for an id that ends at RunningHub.
+    """
+
+    kind: str
+    key: str
+    span: Span | None = None
+    maker: Instance | None = field(default=None, compare=False)
+    is_settled: bool = False
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Items:
+    """A list, each value with the item that it belongs to.
+
+    Attributes:
+        values: The values; none of them is absent.
+        owners: The items.
+        sure: Whether the value is there in the cheapest course of the run, too.
+        count: How many there are, where the list itself is not known yet.
+    """
+
+    values: tuple[Any, ...]
+    owners: tuple[Frame | None, ...] = ()
+    sure: tuple[bool, ...] = ()
+    count: Unknown | None = None
+
+    def pairs(self) -> Iterator[tuple[Any, Frame | None, bool]]:
+        """Values with their items."""
+        size = len(self.values)
+        yield from zip(self.values, self.owners or (None,) * size, self.sure or (True,) * size, strict=True)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Made:
+    """What a step made: `$(step)` is `value`.
+
+    Attributes:
+        value: The result.
+        takes: Every take's.
+        label: A short name of what made it.
+        cost: What it cost.
+    """
+
+    value: Any
+    takes: tuple[Any, ...] = ()
+    label: str = ""
+    cost: Any = ABSENT
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Frame:
+    """The names that one item sees.
+
+    Attributes:
+        outer: The frame around it.
+        names: Values by name.
+        id: The item's id, with those of the items around it: `anna/calm-5`.
+        number: Its number among its siblings, from 1.
+        is_sure: Whether the item is there in the cheapest course of the run, too.
+        row: The row that it comes from, for messages.
+    """
+
+    outer: Frame | None = None
+    names: dict[str, Any] = field(default_factory=dict)
+    id: str = ""
+    number: int = 0
+    is_sure: bool = True
+    row: str = ""
+
+    def find(self, name: str) -> Any:
+        """The value of a name; absent where there is none."""
+        frame: Frame | None = self
+        while frame is not None:
+            if name in frame.names:
+                return frame.names[name]
+            frame = frame.outer
+        return ABSENT
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Group:
+    """A group after it was expanded.
+
+    Attributes:
+        frames: Its items; of a group without fan-out its one frame.
+        is_fan_out: Whether it is a fan-out.
+    """
+
+    frames: list[Frame]
+    is_fan_out: bool
+
+
+def lookup(reference: Reference, frame: Frame) -> Any:
+    """The value of a reference: the first of its options that exists.
+
+    Args:
+        reference: It.
+        frame: The names at its place.
+    """
+    for names in reference.options:
+        found = _result(_follow(names, frame))
+        if found is not ABSENT:
+            return found
+    return ABSENT
+
+
+def _follow(names: Names, frame: Frame) -> Any:
+    value = frame.find(names[0])
+    for name in names[1:]:
+        value = part(value, name)
+        if value is ABSENT:
+            break
+    return value
+
+
+def _result(value: Any) -> Any:
+    value = value.value if isinstance(value, Made) else value
+    return ABSENT if value is None else value
+
+
+def part(value: Any, name: str) -> Any:
+    """A field of a value; of a list, that of each item.
+
+    Args:
+        value: The value.
+        name: The field.
+    """
+    match value:
+        case Made():
+            return _of_made(value, name)
+        case Group(is_fan_out=False):
+            return value.frames[0].names.get(name, ABSENT)
+        case Group():
+            return _of_items(value, name)
+        case Items():
+            if name == "count":
+                return value.count or len(value.values)
+            return _flat((part(one, name), owner, sure) for one, owner, sure in value.pairs())
+        case File():
+            return _of_file(value, name)
+        case dict():
+            return value.get(name, ABSENT)
+    return ABSENT
+
+
+def _of_made(made: Made, name: str) -> Any:
+    if name == "takes":
+        return Items(tuple(Made(one, label=made.label) for one in made.takes))
+    if name == "label":
+        return made.label
+    return made.cost if name == "cost" else part(made.value, name)
+
+
+def _of_items(group: Group, name: str) -> Any:
+    if name == "count":
+        return len(group.frames)
+    return _flat((frame.names.get(name, ABSENT), frame, frame.is_sure) for frame in group.frames)
+
+
+def _flat(found: Iterable[tuple[Any, Frame | None, bool]]) -> Items:
+    """One list of all values, in order, without those that are absent; lists do not nest."""
+    values: list[Any] = []
+    owners: list[Frame | None] = []
+    sure: list[bool] = []
+    for value, owner, is_sure in found:
+        if isinstance(value, Group) and value.is_fan_out:
+            values.extend([_one_frame(frame) for frame in value.frames])
+            owners.extend(value.frames)
+            sure.extend(frame.is_sure and is_sure for frame in value.frames)
+        elif isinstance(value, Items):
+            values.extend(value.values)
+            owners.extend([own or owner for own in value.owners or (None,) * len(value.values)])
+            sure.extend(is_sure and own for own in value.sure or (True,) * len(value.values))
+        elif _result(value) is not ABSENT:
+            values.append(value)
+            owners.append(owner)
+            sure.append(is_sure)
+    return Items(tuple(values), tuple(owners), tuple(sure))
+
+
+def _one_frame(frame: Frame) -> dict[str, Any]:
+    return frame.names
+
+
+def results(items: Items) -> tuple[Any, ...]:
+    """The values of a list, results in place of steps."""
+    return tuple(_result(value) for value in items.values)
+
+
+def _of_file(file: File, name: str) -> Any:
+    if name in file.facts:
+        return file.facts[name]
+    if name in ("seconds", "milliseconds"):
+        return _length(file, name)
+    if file.media is None:
+        kind = "integer" if name in ("width", "height", "size") else "string"
+        return Unknown(kind, f"{file.key}.{name}", maker=file.maker)
+    if name == "uri":
+        return shown(file.media)
+    if name == "stem":
+        return PurePosixPath(file.media.name).stem
+    found = getattr(file.media, name, None)
+    return ABSENT if found is None else found
+
+
+def _length(file: File, name: str) -> Any:
+    factor = 1000 if name == "milliseconds" else 1
+    if file.media is not None and file.media.seconds is not None:
+        seconds = file.media.seconds
+        return round(seconds * 1000) if name == "milliseconds" else seconds
+    span = file.seconds.times(factor) if file.seconds is not None else None
+    return Unknown("number" if factor == 1 else "integer", f"{file.key}.{name}", span, file.maker, file.is_settled)
+
+
+def evaluate(value: Any, frame: Frame) -> Any:
+    """A value of the file with its references replaced.
+
+    Args:
+        value: Plain JSON data.
+        frame: The names at its place.
+    """
+    if isinstance(value, str):
+        return evaluate_text(parse(value), frame)
+    if isinstance(value, dict):
+        found = {name: evaluate(one, frame) for name, one in value.items()}
+        return {name: one for name, one in found.items() if one is not ABSENT}
+    if isinstance(value, list):
+        return [one for one in (evaluate(one, frame) for one in value) if one is not ABSENT]
+    return ABSENT if value is None else value
+
+
+def evaluate_text(template: Template, frame: Frame) -> Any:
+    """A text with its references replaced; what is one reference keeps its type.
+
+    Args:
+        template: The text.
+        frame: The names at its place.
+    """
+    if template.only is not None:
+        return lookup(template.only, frame)
+    if template.literal is not None:
+        return template.literal
+    parts = [part if isinstance(part, str) else lookup(part, frame) for part in template.parts]
+    if any(isinstance(one, Unknown) for one in parts):
+        return _unknown_text(parts)
+    return "".join("" if one is ABSENT else text_of(one) for one in parts)
+
+
+def _unknown_text(parts: Sequence[Any]) -> Unknown:
+    span = exactly(0)
+    for one in parts:
+        span = span.plus(characters(one))
+    unknown = [one for one in parts if isinstance(one, Unknown)]
+    key = digest([one.key if isinstance(one, Unknown) else text_of(one) for one in parts])
+    settled = all(one.is_settled for one in unknown)
+    return Unknown("string", f"text:{key}", span, unknown[0].maker, settled)
+
+
+def characters(value: Any) -> Span:
+    """How many characters a value has as a text."""
+    if isinstance(value, Unknown):
+        return value.span if value.kind == "string" and value.span is not None else Span(0, 300, 2000)
+    return exactly(0 if value is ABSENT else len(text_of(value)))
+
+
+def digest(value: Any) -> str:
+    """A short hash of JSON data, for keys within one plan."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def makers(value: Any) -> Iterator[Instance]:
+    """The steps that a value comes from."""
+    match value:
+        case File() | Unknown():
+            if value.maker is not None:
+                yield value.maker
+        case Made():
+            yield from makers(value.value)
+        case Items():
+            for one in value.values:
+                yield from makers(one)
+        case dict():
+            for one in value.values():
+                yield from makers(one)
+        case list() | tuple():
+            for one in value:
+                yield from makers(one)
+
+
+def number_of(value: Any) -> Span | None:
+    """A number, known or not; None for what is none."""
+    if isinstance(value, Unknown):
+        return value.span if value.kind in ("number", "integer") else None
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return exactly(number) if math.isfinite(number) else None
+
+
+def truth(condition: Any, frame: Frame) -> bool | None:
+    """Whether a condition holds; None where that is not known yet.
+
+    Args:
+        condition: As it stands in the file, checked.
+        frame: The names at its place.
+    """
+    if isinstance(condition, bool):
+        return condition
+    if isinstance(condition, str):
+        value = evaluate(condition, frame)
+        return None if isinstance(value, Unknown) else value is True
+    [(operator, argument)] = condition.items()
+    match operator:
+        case "exists" | "missing":
+            return (evaluate(argument, frame) not in (ABSENT, "")) is (operator == "exists")
+        case "not":
+            found = truth(argument, frame)
+            return None if found is None else not found
+        case "all" | "any":
+            return _several([truth(one, frame) for one in argument], operator == "any")
+    return _compared(operator, [evaluate(one, frame) for one in argument])
+
+
+def _several(found: list[bool | None], any_is_enough: bool) -> bool | None:
+    if any_is_enough in found:
+        return any_is_enough
+    return None if None in found else not any_is_enough
+
+
+def _compared(operator: str, values: list[Any]) -> bool | None:
+    if any(value is ABSENT for value in values) or len(values) != 2:
+        return False
+    first, second = values
+    if operator in ("lt", "gt"):
+        return _ordered(first, second) if operator == "lt" else _ordered(second, first)
+    if isinstance(first, Unknown) or isinstance(second, Unknown):
+        return None
+    if operator == "in":
+        return any(text_of(first) == text_of(one) for one in second)
+    return text_of(first) == text_of(second)
+
+
+def _ordered(low: Any, high: Any) -> bool | None:
+    one, other = number_of(low), number_of(high)
+    if one is None or other is None:
+        return None
+    if one.most < other.least:
+        return True
+    return False if one.least >= other.most else None
