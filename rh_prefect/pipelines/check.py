@@ -9,7 +9,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from rh_prefect import catalog
-from rh_prefect.catalog.model import Model
+from rh_prefect.catalog.model import Model, text_of
 from rh_prefect.errors import UnknownModelError
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.edits import EDITS
@@ -872,8 +872,8 @@ def wrong_value(param: Param, value: Any) -> str:
     """
     match param.kind:
         case "enum":
-            spelled = [catalog.price.text_of(one) for one in param.options]
-            known = catalog.price.text_of(value) in spelled if isinstance(value, str | int | float) else False
+            spelled = [text_of(one) for one in param.options]
+            known = text_of(value) in spelled if isinstance(value, str | int | float) else False
             return "" if known else f"takes {' or '.join(spelled)}, and {shown_value(value)}"
         case "boolean":
             return "" if isinstance(value, bool) else f"takes true or false, and {shown_value(value)}"

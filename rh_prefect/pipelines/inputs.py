@@ -10,7 +10,7 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from rh_prefect.catalog.price import text_of
+from rh_prefect.catalog.model import text_of
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.requests.inputs import fetched
 from rh_prefect.media.input_access import InputAccess

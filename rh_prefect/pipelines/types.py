@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rh_prefect.catalog.model import Param as ModelParam
-from rh_prefect.catalog.price import text_of
+from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.edits import EditParam
 from rh_prefect.pipelines.language import FILE_TYPES, Param
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rh_prefect.catalog.price import text_of
+from rh_prefect.catalog.model import text_of
 from rh_prefect.media.media import Media
 from rh_prefect.media.source import shown
 from rh_prefect.pipelines.references import Names, Reference, Template, parse
