@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import secrets
 import sys
+from contextlib import suppress
 from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 from pydantic import SecretStr
 
+from rh_prefect.errors import ConfigError
 from rh_prefect.settings import get_settings
 
 PORT = validators.Number(gte=0, lte=65535)
@@ -28,6 +30,10 @@ def emulator(
         int, Parameter(help="Long side of pictures and videos, in pixels.", validator=validators.Number(gte=16))
     ] = 640,
     fps: Annotated[int, Parameter(help="Frames a second of its videos.", validator=_SOME)] = 24,
+    key: Annotated[
+        str | None,
+        Parameter(help="The key's value; default the one of the first start, which is kept in RH_STATE_DIR."),
+    ] = None,
     deterministic: Annotated[bool, Parameter(help="Give equal results to equal requests.", negative="")] = False,
     random_seed: Annotated[int | None, Parameter(help="What results are drawn from; default a random number.")] = None,
 ) -> None:
@@ -41,6 +47,7 @@ def emulator(
 
     serve(
         announce,
+        key=key or _kept_key(),
         host=host,
         port=port,
         files_port=files_port,
@@ -85,3 +92,19 @@ def _log_to_terminal() -> None:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+def _kept_key() -> str:
+    """The key of this user's emulators: blocks that were saved with it are valid after a restart."""
+    from rh_prefect import private_files
+
+    path = get_settings().state_dir / "emulator-key"
+    try:
+        private_files.make_folder(path.parent)
+        with suppress(FileExistsError), private_files.create(path) as file:
+            file.write(secrets.token_hex(16).encode())
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"The emulator's key cannot be kept in {path}: {error}. What to do: give --key, or set RH_STATE_DIR."
+        ) from error
