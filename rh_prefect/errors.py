@@ -104,7 +104,13 @@ class ConfigError(RunningHubError):
 
 
 class StoreError(RunningHubError):
-    """The place for files cannot be read or written."""
+    """The place for files cannot be read or written.
+
+    Attributes:
+        is_permanent: Whether it fails again until its address, a key or a right is changed.
+    """
+
+    is_permanent: bool = False
 
 
 class JournalError(RunningHubError):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from rh_prefect.errors import InputError, MediaError, UnknownModelError
+from rh_prefect.errors import ConfigError, InputError, MediaError, UnknownModelError
 
 if TYPE_CHECKING:
     from rh_prefect.catalog import Param
+_KINDS = {"image": "image", "video": "video", "videos": "video"}
+"""The kind of file that an option takes."""
+
+_PATIENCE = 10.0
+"""Seconds for the check of a key: a slow site is the run's to wait for."""
 
 
 def check_call(
@@ -48,7 +54,65 @@ def check_call(
         _check_out(command, parameters["out"], parameters.get("storage"))
     for option in files:
         for one in _texts(parameters[option]):
-            _check_file(command, one)
+            _check_file(command, one, kind=_KINDS.get(option))
+
+
+def check_account(command: str, credentials: str | None) -> None:
+    """Checks the key of the environment with one free request, where no block is named in its place.
+
+    Args:
+        command: The command, as in `run film`.
+        credentials: Name of the block.
+
+    Raises:
+        ConfigError: There is no key, or the site cannot be reached.
+        KeyRejected: The site refuses the key.
+    """
+    if credentials is None:
+        asyncio.run(_check_account(command))
+
+
+async def _check_account(command: str) -> None:
+    from rh_prefect.client import Client
+    from rh_prefect.errors import ConnectFailed, KeyRejected, RunningHubError
+    from rh_prefect.settings import get_settings
+
+    settings = get_settings()
+    if settings.api_key is None or not settings.api_key.get_secret_value():
+        raise ConfigError(
+            f"{command}: there is no API key of RunningHub. What to do: set RH_API_KEY, and RH_BASE_URL to the site "
+            "that the key belongs to; or name a block with --credentials. Without a key: `rh-prefect emulator`."
+        )
+    try:
+        async with asyncio.timeout(_PATIENCE), Client(settings.api_key, base_url=settings.base_url) as client:
+            await client.queue_status()
+    except ConnectFailed as error:
+        raise ConfigError(
+            f"{command}: {settings.base_url} cannot be reached: {error.what or error}. What to do: correct RH_BASE_URL, or "
+            "start what it names; for the emulator: `rh-prefect emulator`. Nothing was sent."
+        ) from error
+    except (ConfigError, KeyRejected):
+        raise
+    except (RunningHubError, TimeoutError):
+        return  # not about the key; the run itself waits, and says what it meets
+
+
+def check_store(storage: str | None) -> None:
+    """Writes, reads and deletes a small file in the place that RH_OUT names, where no block is named in its place.
+
+    Args:
+        storage: Name of the block.
+
+    Raises:
+        ConfigError: The place cannot be used.
+        StoreError: It refuses files.
+    """
+    from rh_prefect.media.store import MediaStore
+    from rh_prefect.settings import get_settings
+
+    if storage is None:
+        settings = get_settings()
+        MediaStore(settings.out, options=settings.out_options).check()
 
 
 def check_batch(rows: str, models: Iterable[str], *, out: str | None = None, storage: str | None = None) -> None:
@@ -129,9 +193,42 @@ def _check_out(command: str, out: str | None, storage: str | None) -> None:
         )
 
 
-def _check_file(command: str, source: str) -> None:
+async def check_blocks(credentials: str | None, storage: str | None) -> None:
+    """Checks the blocks that a command names, for which the Prefect API is needed, before it creates a flow run.
+
+    Args:
+        credentials: Name of the block of an account or a pool; None if the command names none.
+        storage: Name of the storage's block; likewise.
+
+    Raises:
+        ConfigError: There is no such block, or it cannot be used.
+        StoreError: The storage refuses files.
+    """
+    from rh_prefect.blocks.lookup import load_engine, load_storage
+
+    if credentials is not None:
+        await load_engine(credentials)
+    if storage is not None:
+        await asyncio.to_thread((await load_storage(storage)).check)
+
+
+def _check_file(command: str, source: str, *, kind: str | None) -> None:
+    from rh_prefect.media.probe import probe
+    from rh_prefect.media.urls import is_local, local_path
+
     if _is_missing(source):
         raise MediaError(f"{command}: there is no file {source}. What to do: check the path. Nothing was sent.")
+    if not is_local(source):
+        return
+    path = Path(local_path(source))
+    if not path.is_file():
+        raise MediaError(f"{command}: {source} is not a file. What to do: name a file. Nothing was sent.")
+    found = probe(path).kind
+    if kind not in (None, found):
+        raise MediaError(
+            f"{command}: {source} is not of the kind {kind}, but {found}. What to do: give another file. "
+            "Nothing was sent."
+        )
 
 
 def _is_missing(source: str) -> bool:

@@ -56,6 +56,7 @@ class Watch:
         self._console = Terminal(highlight=False, soft_wrap=True)
         self._began = time.monotonic()
         self._flow_run_id = ""
+        self._is_resumed = False
         self._submitted: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -69,9 +70,14 @@ class Watch:
         if kind is not None:
             self._say_how_to_go_on()
 
-    def started(self, flow_run_id: str) -> None:
-        """Says which flow run it is."""
-        self._flow_run_id = flow_run_id
+    def started(self, flow_run_id: str, *, is_resumed: bool = False) -> None:
+        """Says which flow run it is.
+
+        Args:
+            flow_run_id: The flow run's id.
+            is_resumed: Whether it has run before, and may have paid for jobs then.
+        """
+        self._flow_run_id, self._is_resumed = flow_run_id, is_resumed
         ui = PREFECT_UI_URL.value()
         self._console.print(f"flow run {flow_run_id}" + (f"  {ui}/runs/flow-run/{flow_run_id}" if ui else ""))
 
@@ -121,7 +127,8 @@ class Watch:
         running = [event for event in self._board.rows.values() if event.state not in ENDED and event.task_id]
         for event in running:
             print(f"still runs at RunningHub: task {event.task_id}  {event.label or event.model}", file=sys.stderr)
-        if self._flow_run_id:
+        # A run that has submitted nothing has nothing that a resume would keep.
+        if self._is_resumed or any(event.task_id or event.state == "unknown" for event in self._board.rows.values()):
             print(
                 f"resume (nothing is billed twice): rh-prefect run {self._command} --resume {self._flow_run_id}",
                 file=sys.stderr,

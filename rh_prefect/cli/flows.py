@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli.arguments import check_batch, check_call
+from rh_prefect.cli.arguments import check_account, check_batch, check_blocks, check_call, check_store
 from rh_prefect.cli.servers import prefect_api
 from rh_prefect.errors import InputError
 
@@ -254,6 +254,9 @@ def _run(
     check_call(command, given, needs=() if resume else needs, files=() if resume else files, resume=resume)
     if out is not None:
         os.environ["RH_STORAGE_URL"] = out
+    if resume is None:
+        check_account(command, parameters["credentials"])
+        check_store(parameters["storage"])
     with prefect_api():
         run_flow(name, parameters, resume=resume, out=out)
 
@@ -306,11 +309,13 @@ async def _in_flow_run(flow: Flow[..., Any], parameters: dict[str, Any], resume:
     from rh_prefect.flow_runs.prefect_internals import drain
     from rh_prefect.flow_runs.resume import create, find, rerun
 
+    if resume is None:
+        await check_blocks(parameters.get("credentials"), parameters.get("storage"))
     flow_run_id = resume or str(await create(flow, parameters))
     if resume is not None:
         await find(flow, resume)
         await _go_on_where_its_files_are(resume)
-    watch.started(flow_run_id)
+    watch.started(flow_run_id, is_resumed=resume is not None)
     try:
         return await rerun(flow, flow_run_id)
     finally:
@@ -382,6 +387,8 @@ def batch(
     }
     if out is not None:
         os.environ["RH_STORAGE_URL"] = out
+    check_account("batch", credentials)
+    check_store(storage)
     with prefect_api():
         report = _run_batch(parameters, sys.argv[1:])
     if not report.is_complete:
@@ -414,6 +421,7 @@ async def _in_batch_run(parameters: dict[str, Any], watch: Any) -> BatchReport:
     from rh_prefect.flow_runs.resume import create, rerun
 
     flow: Flow[..., Any] = flows.batch
+    await check_blocks(parameters["credentials"], parameters["storage"])
     flow_run_id = str(await create(flow, parameters))
     watch.started(flow_run_id)
     try:

@@ -60,6 +60,29 @@ _BY_ERRNO: dict[int, tuple[str, str]] = {
     errno.EIO: ("the disk or the service reported a fault", "check its health, then run again"),
 }
 
+_PERMANENT_NAMES = frozenset(
+    {
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "UnsupportedProtocol",
+        "InvalidURL",
+        "NoSuchBucket",
+        "SignatureDoesNotMatch",
+        "InvalidAccessKeyId",
+    }
+)
+_PERMANENT_TYPES = (
+    PermissionError,
+    NotADirectoryError,
+    FileExistsError,
+    IsADirectoryError,
+    FileNotFoundError,
+    ImportError,
+    TypeError,
+    ValueError,
+)
+_PERMANENT_ERRNOS = frozenset({errno.EROFS, errno.ENAMETOOLONG})
+
 _OPEN = {"endpoint_url", "region_name", "region", "profile", "signature_version", "addressing_style", "anon", "host"}
 _PAIR = re.compile(r"[^\s\"'/:@]+:(?![/:]|\d{1,5}[/?#])[^\s\"'@]+@")
 """A user and a password without a scheme before them, as libraries quote parts of an address."""
@@ -89,7 +112,7 @@ def as_store_error(doing: str, place: str, *, options: Mapping[str, object] | No
         raise
     except Exception as error:
         message, cause = describe(error, f"Could not {doing} in {place}", options=options)
-        raise StoreError(message) from cause
+        raise StoreError(message, is_permanent=_is_permanent(error)) from cause
 
 
 @contextmanager
@@ -132,6 +155,16 @@ def masked(text: str, options: Mapping[str, object] | None = None) -> str:
     for secret in sorted(_secrets(options or {}), key=len, reverse=True):
         text = text.replace(secret, "***")
     return _BUCKET.sub("***", _PAIR.sub("***@", masked_url(text)))
+
+
+def _is_permanent(error: Exception) -> bool:
+    """Whether the same call fails again until a person has changed something: the address, a key, a right."""
+    for name in _names(error):
+        if name in _BY_CLASS:
+            return name in _PERMANENT_NAMES
+    if isinstance(error, OSError) and error.errno in _BY_ERRNO:
+        return error.errno in _PERMANENT_ERRNOS
+    return isinstance(error, _PERMANENT_TYPES)
 
 
 def _explain(error: Exception) -> tuple[str, str]:

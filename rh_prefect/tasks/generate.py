@@ -50,7 +50,9 @@ async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> boo
     error = await state.aresult(raise_on_failure=False)
     if isinstance(error, JobFailed):
         return error.new_task
-    return isinstance(error, StoreError | JournalError | TransportError)
+    if isinstance(error, StoreError):
+        return not error.is_permanent
+    return isinstance(error, JournalError | TransportError)
 
 
 def paid_task(

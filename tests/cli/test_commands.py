@@ -17,6 +17,7 @@ from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.cli.doctor import doctor
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.keys import Tier
+from tests.support import samples
 from tests.support.cli_process import run_each
 from tests.support.emulator_env import environment
 from tests.support.prefect_server import PrefectServer
@@ -164,6 +165,48 @@ def test_a_prefect_api_that_does_not_answer_is_one_line(prefect_server: PrefectS
         assert "What to do" in done.stderr
 
 
+def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
+    rh: Emulator, prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    """C3: a missing key, an unreadable picture or a bad --out was found after 10 s, in a flow run of its own."""
+    env = {**prefect_server.env, **environment(rh, tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
+    del env["PREFECT_API_URL"]
+    (tmp_path / "cut.png").write_bytes(samples.png(tmp_path / "photo.png").read_bytes()[:200])
+    (tmp_path / "words.txt").write_text("no picture")
+    film = ["run", "film", "--prompt", "x"]
+    wrong: list[tuple[dict[str, str], dict[str, list[str]]]] = [
+        (
+            {"RH_API_KEY": ""},
+            {
+                "run film: there is no API key": film,
+                "batch: there is no API key": ["batch", ".", "--model", "rh-video-upscaler"],
+            },
+        ),
+        ({"RH_API_KEY": "0" * 32}, {"the key is missing or unknown": film}),
+        ({"RH_BASE_URL": "http://127.0.0.1:9"}, {"http://127.0.0.1:9": film}),
+        (
+            {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+            {
+                "cut.png": [*film, "--image", "cut.png"],
+                "is not of the kind image": [*film, "--image", "words.txt"],
+                "is not a file": [*film, "--image", "."],
+                "Unknown option": [*film, "--shot", "2"],
+                "/proc/nope": [*film, "--out", "/proc/nope"],
+                "nothing answers there": [*film, "--out", "s3://nowhere/films"],
+            },
+        ),
+    ]
+    for changed, commands in wrong:
+        for said, done in zip(commands, run_each(list(commands.values()), env={**env, **changed}, cwd=tmp_path)):
+            assert done.returncode == 1, said
+            assert said in done.stdout + done.stderr
+            assert "server" not in done.stdout
+            assert "resume" not in done.stderr
+            assert "Traceback" not in done.stderr
+    assert not (tmp_path / "state" / "prefect").exists()
+    assert not rh.books.submissions
+
+
 @pytest.mark.prefect
 def test_a_run_that_cannot_be_resumed_is_not_offered_again(env: dict[str, str], tmp_path: Path) -> None:
     with get_client(sync_client=True) as client:
@@ -184,7 +227,7 @@ def test_ctrl_c_says_what_runs_and_how_to_go_on_and_resuming_pays_nothing_twice(
         assert process.stdout is not None
         assert process.stderr is not None
         while "submitted" not in process.stdout.readline():
-            assert process.poll() is None
+            assert process.poll() is None, process.stderr.read()
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
         assert process.wait(timeout=60) != 0
@@ -204,7 +247,7 @@ def test_sigterm_says_what_runs_and_how_to_go_on(rh: Emulator, env: dict[str, st
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         while "submitted" not in process.stdout.readline():
-            assert process.poll() is None
+            assert process.poll() is None, process.stderr.read()
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 143

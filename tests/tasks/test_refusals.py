@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from rh_prefect import models
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+from rh_prefect import MediaStore, flow, models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import AccountError, ApiError, RequestRejected
+from rh_prefect.errors import AccountError, ApiError, RequestRejected, StoreError
 from rh_prefect.tasks import generate
 
 ASKED = models.ZImageTurbo(prompt="a lighthouse")
@@ -34,3 +38,32 @@ async def test_a_full_account_is_waited_for(rh: Emulator, code: str) -> None:
     assert result.first_output.kind == "image"
     assert [one.code for one in rh.books.submissions] == [code, ""]
     assert len(rh.books.paid) == 1
+
+
+@pytest.mark.prefect
+async def test_a_place_that_cannot_be_used_is_not_tried_again(
+    rh: Emulator, prefect_server: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C3: a wrong address or right was retried for 35 seconds, though nothing but a person can change it."""
+    monkeypatch.setenv("RH_OUT", "/proc/nope")
+
+    @flow
+    async def still() -> None:
+        await generate(ASKED)
+
+    state = await still(return_state=True)
+    async with get_client() as client:
+        by_flow = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        (run,) = await client.read_task_runs(flow_run_filter=by_flow)
+    assert run.run_count == 1
+    error = await state.result(raise_on_failure=False)
+    assert isinstance(error, StoreError)
+    assert error.is_permanent
+    assert not rh.books.submissions
+
+
+async def test_a_busy_place_is_tried_again(tmp_path: Path) -> None:
+    options = {"key": "a", "secret": "b", "client_kwargs": {"endpoint_url": "http://127.0.0.1:9"}}
+    with pytest.raises(StoreError) as caught:
+        MediaStore("s3://media/x", options=options).check()
+    assert not caught.value.is_permanent
