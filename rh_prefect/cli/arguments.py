@@ -13,6 +13,7 @@ from rh_prefect.errors import ConfigError, InputError, MediaError, UnknownModelE
 
 if TYPE_CHECKING:
     from rh_prefect.catalog import Param
+
 _KINDS = {"image": "image", "video": "video", "videos": "video"}
 """The kind of file that an option takes."""
 
@@ -88,8 +89,8 @@ async def _check_account(command: str) -> None:
             await client.queue_status()
     except ConnectFailed as error:
         raise ConfigError(
-            f"{command}: {settings.base_url} cannot be reached: {error.what or error}. What to do: correct RH_BASE_URL, or "
-            "start what it names; for the emulator: `rh-prefect emulator`. Nothing was sent."
+            f"{command}: {settings.base_url} cannot be reached: {error.what or error}. What to do: correct "
+            "RH_BASE_URL, or start what it names; the emulator by `rh-prefect emulator`. Nothing was sent."
         ) from error
     except (ConfigError, KeyRejected):
         raise
