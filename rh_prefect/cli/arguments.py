@@ -99,7 +99,7 @@ async def _check_account(command: str) -> None:
 
 
 def check_store(storage: str | None) -> None:
-    """Writes, reads and deletes a small file in the place that RH_OUT names, where no block is named in its place.
+    """Writes, reads and deletes a small file in the place of RH_STORAGE_URL, where no block is named in its place.
 
     Args:
         storage: Name of the block.
@@ -113,7 +113,7 @@ def check_store(storage: str | None) -> None:
 
     if storage is None:
         settings = get_settings()
-        MediaStore(settings.out, options=settings.out_options).check()
+        MediaStore(settings.storage_url, options=settings.storage_options).check()
 
 
 def check_batch(rows: str, models: Iterable[str], *, out: str | None = None, storage: str | None = None) -> None:

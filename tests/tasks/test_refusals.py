@@ -45,7 +45,7 @@ async def test_a_place_that_cannot_be_used_is_not_tried_again(
     rh: Emulator, prefect_server: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C3: a wrong address or right was retried for 35 seconds, though nothing but a person can change it."""
-    monkeypatch.setenv("RH_OUT", "/proc/nope")
+    monkeypatch.setenv("RH_STORAGE_URL", "/proc/nope")
 
     @flow
     async def still() -> None:
