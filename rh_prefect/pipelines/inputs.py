@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -26,9 +26,11 @@ from rh_prefect.pipelines.source import Path, Problems, nearest, visible
 from rh_prefect.pipelines.types import file_kind
 from rh_prefect.pipelines.values import ABSENT, File, Items
 from rh_prefect.settings import get_settings
+from rh_prefect.tables import Row, form_of, open_table
 
 MOST_ROWS = 50_000
 MOST_OBJECTS = 100_000
+MOST_TABLE = 100 * 1024 * 1024
 MOST_CELL = 1024 * 1024
 _AT_ONCE = 8
 _SUFFIXES = {
@@ -299,7 +301,7 @@ def _is_kind(name: str, kind: str) -> bool:
     return kind == "file" or PurePosixPath(name).suffix.lower().lstrip(".") in _SUFFIXES.get(kind, ())
 
 
-def read_rows(value: Any, _options: Mapping[str, object]) -> tuple[str, str, list[Mapping[str, Any]]]:
+def read_rows(value: Any, options: Mapping[str, object]) -> tuple[str, str, list[Mapping[str, Any]]]:
     """The rows of a table.
 
     Args:
@@ -313,15 +315,38 @@ def read_rows(value: Any, _options: Mapping[str, object]) -> tuple[str, str, lis
         InputError: It is not a table that can be read.
     """
     if isinstance(value, str):
-        raise InputError("tables cannot be read from files yet; give the rows")
+        return _table_rows(value, options)
     if not isinstance(value, list | tuple):
         raise InputError("a table takes a place, or a list of rows")
     rows = list(value)
-    if len(rows) > MOST_ROWS:
-        raise InputError(f"the table has {len(rows)} rows; at most {MOST_ROWS} are read")
     if not all(isinstance(row, Mapping) for row in rows):
         raise InputError("each row is a mapping of columns to values")
-    return "", "", rows
+    return "", "", _few(iter(rows), "the table")
+
+
+def _table_rows(place: str, options: Mapping[str, object]) -> tuple[str, str, list[Mapping[str, Any]]]:
+    form = form_of(place)
+    if form is None:
+        raise InputError(f"{shown(place)} is not a table; a table is a .csv, .tsv, .jsonl or .parquet file")
+    source = open_table(place, form, options=options, most_bytes=MOST_TABLE)
+    name = PurePosixPath(source.name).name
+    return name, source.root, _few((_values(row, name) for row in source.rows()), name)
+
+
+def _values(row: Row, name: str) -> Mapping[str, Any]:
+    if row.problem:
+        raise InputError(f"{name} row {row.number}: {row.problem}")
+    return row.values
+
+
+def _few(rows: Iterator[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
+    """The rows, counted while they are read (S9)."""
+    found: list[Mapping[str, Any]] = []
+    for row in rows:
+        if len(found) == MOST_ROWS:
+            raise InputError(f"{name} has more than {MOST_ROWS} rows, which is the most that is read")
+        found.append(row)
+    return found
 
 
 def _below(source: str, root: str) -> str:

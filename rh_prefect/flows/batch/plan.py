@@ -15,12 +15,12 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
 from rh_prefect.errors import InputError
-from rh_prefect.flows.batch.rows import Row, Source, trouble
 from rh_prefect.jobs.options import Options
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.source import identity_uri, shown
 from rh_prefect.media.urls import is_local, local_path
 from rh_prefect.models import ModelInput, input_for
+from rh_prefect.tables import Row, Source, trouble
 
 ChainStep = str | Mapping[str, Any]
 """A further model of a chain: its name, or an object with `model` and parameters."""

@@ -20,7 +20,7 @@ from rh_prefect.flows.batch import report as reports
 from rh_prefect.flows.batch.executor import Progress, RowExecutor
 from rh_prefect.flows.batch.plan import ChainStep, InvalidRow, Plan, Work, make_plan
 from rh_prefect.flows.batch.report import BatchReport, RowResult, filled_in
-from rh_prefect.flows.batch.rows import Given, Source, open_source
+from rh_prefect.flows.batch.rows import Given, open_source
 from rh_prefect.flows.batch.state import batch_id, enter, find_state_place, mark_of
 from rh_prefect.jobs.in_flight import REQUESTED_KEYS
 from rh_prefect.jobs.journal.budget import SpendTracker, spend_tracker_of
@@ -30,6 +30,7 @@ from rh_prefect.jobs.options import Options, Reuse
 from rh_prefect.jobs.suspension import SuspendGroup
 from rh_prefect.media.input_access import allow_below
 from rh_prefect.media.store import MediaStore
+from rh_prefect.tables import Source
 
 _TOLD = 10
 """How many rows of one reason, and how many reasons, an error names."""

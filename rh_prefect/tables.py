@@ -1,0 +1,257 @@
+"""Reads rows of tables: CSV, TSV, JSON lines and Parquet, from a path or any place that fsspec opens."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from importlib import import_module
+from itertools import zip_longest
+from math import isnan
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Literal
+
+from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.jobs.requests.inputs import fetched
+from rh_prefect.media.media import Media
+from rh_prefect.media.source import identity_uri, open_input, shown, unsigned_uri
+from rh_prefect.media.urls import is_local, local_path, without_user
+from rh_prefect.settings import get_settings
+
+Form = Literal["csv", "tsv", "jsonl", "parquet"]
+_FORMS: dict[str, Form] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+
+_LONGEST_CELL = 2**24
+"""Characters of one cell of a table."""
+
+_TROUBLES: tuple[tuple[type[Exception], str], ...] = (
+    (UnicodeError, "it holds text that is no UTF-8, such as half of a character"),
+    (OverflowError, "it holds a number that is too large"),
+    (RecursionError, "it holds lists or objects that are nested too deeply"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as it was found.
+
+    Attributes:
+        number: From 1, without a header.
+        values: Columns and their values.
+        file: The row is this one file, for whatever parameter takes it.
+        problem: Why it cannot be read, if so.
+    """
+
+    number: int
+    values: Mapping[str, object]
+    file: str | Media | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows of a table, a folder or a list.
+
+    Attributes:
+        name: Where they are from, for people.
+        identity: The same for the same source, whatever it holds now; of a list, its content.
+        base: The folder that relative paths start from; None for the working folder.
+        rows: Reads them.
+        root: The folder or prefix that it lies in, below which its files may be read; empty for a list.
+        is_folder: Whether its files are those of a folder, of which some may be of another kind.
+        is_table: Whether its rows have columns in common, so that each row names all of them.
+    """
+
+    name: str
+    identity: str
+    base: str | None
+    rows: Callable[[], Iterator[Row]]
+    root: str = ""
+    is_folder: bool = False
+    is_table: bool = False
+
+
+def form_of(place: str) -> Form | None:
+    """The form of a table by its name; None for what is not a table.
+
+    Args:
+        place: A path or URI.
+    """
+    return _FORMS.get(PurePosixPath(place if is_local(place) else place.partition("?")[0]).suffix.lower())
+
+
+def open_table(
+    given: str, form: Form, *, options: Mapping[str, object] | None = None, most_bytes: int | None = None
+) -> Source:
+    """Finds out where a table is; its rows are read later.
+
+    Args:
+        given: A path or URI.
+        form: Its form.
+        options: fsspec's storage options.
+        most_bytes: How many bytes may be read of it.
+    """
+    head = without_user(given)
+    base = str(Path(local_path(given)).parent) if is_local(given) else head.partition("?")[0].rpartition("/")[0]
+    name = shown(given)
+    readers = {"csv": _csv(",", name), "tsv": _csv("\t", name), "jsonl": _json_lines}
+
+    def rows() -> Iterator[Row]:
+        if form == "parquet":
+            yield from _parquet(given, options or {}, most_bytes)
+            return
+        with open_input(given, options=options) as reader:
+            yield from _whole_text(readers[form](_limited(reader, most_bytes, name)), name)
+
+    is_table = form != "jsonl"
+    identity = unsigned_uri(given) or identity_uri(given)
+    return Source(name=name, identity=identity, base=base, rows=rows, root=base, is_table=is_table)
+
+
+def trouble(error: Exception) -> str:
+    """Says in words what is wrong with a row that something stumbled over.
+
+    Args:
+        error: What it raised.
+    """
+    known = next((words for kind, words in _TROUBLES if isinstance(error, kind)), None)
+    return f"{known or f'it cannot be read: {type(error).__name__}: {error}'}. What to do: correct the row."
+
+
+class _Limited(io.RawIOBase):
+    """Reads no more than so many bytes of another reader."""
+
+    def __init__(self, reader: BinaryIO, most: int, name: str) -> None:
+        self._reader, self._most, self._name, self._read = reader, most, name, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._reader.read(len(buffer))
+        self._read += len(data)
+        _check_size(self._read, self._most, self._name)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _limited(reader: BinaryIO, most: int | None, name: str) -> BinaryIO:
+    return reader if most is None else io.BufferedReader(_Limited(reader, most, name))
+
+
+def _check_size(size: int, most: int | None, name: str) -> None:
+    if most is not None and size > most:
+        raise InputError(f"{name}: has more than {most // 1024 // 1024} MiB. What to do: give a smaller table.")
+
+
+def _whole_text(rows: Iterator[Row], name: str) -> Iterator[Row]:
+    try:
+        yield from rows
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: cannot be read as a manifest: {error}. What to do: save it as UTF-8 text.") from None
+
+
+def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:
+    def read(reader: BinaryIO) -> Iterator[Row]:
+        # Spreadsheets write a byte order mark.
+        text = io.TextIOWrapper(reader, encoding="utf-8-sig", newline="")
+        lines = _lines(text, delimiter, name)
+        columns = [column.strip() for column in next(lines, ())]
+        _refuse_twice(columns, name)
+        for number, cells in enumerate(lines, 1):
+            more = len(cells) - len(columns)
+            problem = f"it has {more} cell(s) more than the header has columns" if more > 0 else ""
+            yield Row(number, dict(zip_longest(columns, cells[: len(columns)], fillvalue="")), problem=problem)
+
+    return read
+
+
+def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]]:
+    """The header and the rows of a table, without empty lines."""
+    # Of the whole process, and never lowered: the default is less than some prompts have.
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
+    # Strict: else a quote that is not closed makes one row of all that follow it.
+    lines, begins = csv.reader(text, delimiter=delimiter, strict=True), 1
+    try:
+        for cells in lines:
+            begins = lines.line_num + 1
+            if cells:
+                yield cells
+    except csv.Error as error:
+        if "field limit" in str(error):
+            raise InputError(
+                f"{name}: cannot be read as a table: the row that begins in line {begins} has a cell of more than "
+                f"{csv.field_size_limit()} characters. What to do: shorten it."
+            ) from None
+        raise InputError(
+            f"{name}: cannot be read as a table: the row that begins in line {begins} has a quote that is not closed, "
+            f"or closed too early ({error}). What to do: close it; a quote within quotes is written twice."
+        ) from None
+
+
+def _refuse_twice(columns: Sequence[str], name: str) -> None:
+    """Refuses two columns of one name: nobody can tell which of them is to be paid for."""
+    twice = next((column for column, count in Counter(columns).items() if column and count > 1), None)
+    if twice is not None:
+        numbers = " and ".join(str(number) for number, column in enumerate(columns, 1) if column == twice)
+        raise InputError(f"{name}: columns {numbers} have the same name, {twice!r}. What to do: leave one of them out.")
+
+
+def _json_lines(reader: BinaryIO) -> Iterator[Row]:
+    lines = (line for line in io.TextIOWrapper(reader, encoding="utf-8-sig") if line.strip())
+    for number, line in enumerate(lines, 1):
+        try:
+            value = json.loads(line, object_pairs_hook=_object)
+        except InputError as error:
+            yield Row(number, {}, problem=error.message)
+        except ValueError as error:
+            yield Row(number, {}, problem=f"it is no JSON: {error}")
+        except RecursionError as error:
+            yield Row(number, {}, problem=trouble(error))
+        else:
+            yield Row(number, value) if isinstance(value, dict) else Row(number, {}, problem="it is no JSON object")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    twice = next((name for name, count in Counter(name for name, _ in pairs).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"it names {twice!r} twice. What to do: leave one of them out.")
+    return dict(pairs)
+
+
+def _parquet(given: str, options: Mapping[str, object], most_bytes: int | None) -> Iterator[Row]:
+    try:
+        parquet: Any = import_module("pyarrow.parquet")
+    except ImportError:
+        raise ConfigError(
+            f"{shown(given)}: Parquet needs pyarrow. What to do: pip install 'rh-prefect[parquet]', or save it as CSV."
+        ) from None
+    folder, name = get_settings().state_dir / "inputs", shown(given)
+    with fetched(given, folder, options=options, check_size=lambda size: _check_size(size, most_bytes, name)) as held:
+        try:
+            file = parquet.ParquetFile(held.path)
+            _refuse_twice(file.schema_arrow.names, shown(given))
+            number = 0
+            for batch in file.iter_batches(batch_size=1000):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(number, {column: _cell(value) for column, value in values.items()})
+        except (ValueError, OSError, NotImplementedError) as error:  # what Arrow's own errors are
+            raise InputError(f"{shown(given)}: cannot be read as Parquet: {error}.") from None
+
+
+def _cell(value: object) -> object:
+    """A number as parameters take it: databases write decimals, and data frames write `nan` where nothing is."""
+    if isinstance(value, Decimal):
+        value = float(value) if value % 1 else int(value)
+    return None if isinstance(value, float) and isnan(value) else value
