@@ -144,7 +144,7 @@ class Work:
         for item in items:
             asked = self.rows[item["row"] - 1]["prompt"]
             tasks = [one["task_id"] for one in self.on.books()["submissions"] if one["payload"]["prompt"] == asked]
-            words = ("adopt", item["jobs"][-1], tasks[0]) if tasks else ("forget", item["jobs"][-1])
+            words = ("adopt", item["jobs"][-1], tasks[0]) if tasks else ("mark-refused", item["jobs"][-1])
             with self._command("jobs", *words) as process:
                 process.communicate()
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rh_prefect import models
     from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
-    from rh_prefect.emulator import Emulator
     from rh_prefect.flow_runs.flow import flow
     from rh_prefect.flow_runs.resume import resume
     from rh_prefect.flows.batch.run import batch
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from rh_prefect.tasks.generate import generate
 
 _HOMES = {
-    "Emulator": "rh_prefect.emulator",
     "Face": "rh_prefect.jobs.outputs.typed_answers",
     "Media": "rh_prefect.media.media",
     "MediaStorage": "rh_prefect.blocks",
@@ -53,7 +51,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "Emulator",
     "Face",
     "Media",
     "MediaStorage",

@@ -42,11 +42,12 @@ for _name, _help in {
     "show": "Show all that is recorded of one job.",
     "recover": "Record again what a run has paid for, after Prefect's database was restored from a backup.",
     "adopt": "Record the task of an unknown submission; the next run waits for it.",
-    "forget": "Mark an unknown submission as not accepted; the next run submits again.",
+    "mark-refused": "Record that an unknown submission was not accepted; the next run submits it again.",
+    "mark-lost": "Record that RunningHub no longer knows a task; the next run pays for a new one.",
     "collect": "Download what a run has paid for, without submitting anything.",
     "cancel": "Cancel at RunningHub what a run has submitted.",
 }.items():
-    _jobs.command(f"rh_prefect.cli.jobs:{_name}_", name=_name, help=_help)
+    _jobs.command(f"rh_prefect.cli.jobs:{_name.replace('-', '_')}_", name=_name, help=_help)
 app.command("rh_prefect.cli.spend:spend", help="Add up what tasks have cost.")
 app.command("rh_prefect.cli.serve:emulator", help="Serve RunningHub's API on this machine.")
 app.command(_webhook)

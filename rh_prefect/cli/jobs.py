@@ -83,16 +83,28 @@ def adopt_(
     )
 
 
-def forget_(job: str) -> None:
-    """Say that an unknown submit came to nothing, or that its task is lost; the next run pays (again).
+def mark_refused_(job: str) -> None:
+    """Record that an unknown submission was not accepted; the next run submits it again.
 
     Args:
         job: `<run>/<key>`, as the error names it.
     """
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
-        asyncio.run(_forget(scope, key))
-    print(f"{job}: forgotten. The next run of {scope} submits it anew and pays for it.")
+        asyncio.run(_mark_refused(scope, key))
+    print(f"{job}: recorded as not accepted. The next run of {scope} submits it again and pays for it.")
+
+
+def mark_lost_(job: str) -> None:
+    """Record that RunningHub no longer knows a job's task; the next run pays for a new one.
+
+    Args:
+        job: `<run>/<key>`, as the error names it.
+    """
+    scope, key = split_job(job)
+    with api_of_earlier_runs(scope):
+        asyncio.run(_mark_lost(scope, key))
+    print(f"{job}: recorded as lost. The next run of {scope} submits it again and pays for it.")
 
 
 def recover_(run: str, *, storage: str | None = None) -> None:
@@ -214,20 +226,23 @@ async def _adopt(scope: str, key: str, task_id: str) -> None:
     await admin.adopt(journal, key, task_id)
 
 
-async def _forget(scope: str, key: str) -> None:
+async def _mark_refused(scope: str, key: str) -> None:
     journal = _journal(scope)
-    # The ticket that everybody looks for may lie on this very machine.
+    # The ticket may be in the spool of this machine.
     await admin.replay_spool(_spool(), journal)
-    view = await read_job(journal, key)
-    if view.last is not None and view.last.state == "ticket":
-        await _see_that_it_is_lost(scope, view.last)
-        await admin.lose(journal, key)
-    else:
-        await admin.forget(journal, key)
+    await admin.mark_refused(journal, key)
 
 
-async def _see_that_it_is_lost(scope: str, submit: Submit) -> None:
-    """A task was paid for, and only where the account that paid no longer knows it nothing can come of it."""
+async def _mark_lost(scope: str, key: str) -> None:
+    journal = _journal(scope)
+    last = (await read_job(journal, key)).last
+    if last is not None and last.state == "ticket":
+        await _check_lost(scope, last)
+    await admin.mark_lost(journal, key)
+
+
+async def _check_lost(scope: str, submit: Submit) -> None:
+    """Refuses while the account that paid for the task still knows it."""
     from rh_prefect.blocks.lookup import RECORDED
     from rh_prefect.jobs.loop_thread import LOOP
 
@@ -239,7 +254,7 @@ async def _see_that_it_is_lost(scope: str, submit: Submit) -> None:
     except TaskNotFound:
         return
     raise InputError(
-        f"task {submit.task_id} is known to RunningHub ({status}), so there is nothing to forget. What to do: run it "
+        f"task {submit.task_id} is known to RunningHub ({status}), so it is not lost. What to do: run it "
         f"again to wait for it, or: rh-prefect jobs collect {scope}, or: rh-prefect jobs cancel {scope}."
     )
 

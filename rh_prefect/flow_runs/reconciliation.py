@@ -202,7 +202,10 @@ async def _keep(view: JobView, submit: Submit, scope: Scope) -> _Judged:
     match submit.state:
         case "open" | "unknown":
             job = f"{scope.journal.scope}/{view.key}"
-            return "nobody knows", f"Look into RunningHub's call log: jobs adopt {job} TASK_ID, or jobs forget {job}."
+            return (
+                "nobody knows",
+                f"Look into RunningHub's call log: jobs adopt {job} TASK_ID, or jobs mark-refused {job}.",
+            )
         case "ticket":
             return await _of_task(view, submit, scope)
         case "ended":

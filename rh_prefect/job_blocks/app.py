@@ -64,9 +64,9 @@ class RunningHubApp(RunningHubGraphJob):
         """
         return self._trigger(overrides)
 
-    async def atrigger(self, **overrides: Unpack[GraphOverrides]) -> RunningHubJobRun:
+    async def trigger_async(self, **overrides: Unpack[GraphOverrides]) -> RunningHubJobRun:
         """The coroutine of `trigger`."""
-        return await self._atrigger(overrides)
+        return await self._trigger_async(overrides)
 
     def _check(self) -> None:
         self._asked({})

@@ -59,7 +59,7 @@ class RunningHubJob(JobBlock[Result], ABC):
     def _trigger(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
         return LOOP.call_sync(self._start(overrides, self._place(overrides)))
 
-    async def _atrigger(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
+    async def _trigger_async(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
         return await LOOP.call(self._start(overrides, self._place(overrides)))
 
     def _place(self, overrides: Mapping[str, Any]) -> Place:

@@ -53,7 +53,7 @@ class RunningHubJobRun(JobRun[Result]):
         return LOOP.call_sync(cls._attached(task_id, credentials=credentials, storage=storage, label=label))
 
     @classmethod
-    async def aattach(
+    async def attach_async(
         cls, task_id: str, *, credentials: str | None = None, storage: str | None = None, label: str | None = None
     ) -> Self:
         """The coroutine of `attach`."""
@@ -85,7 +85,7 @@ class RunningHubJobRun(JobRun[Result]):
         """
         LOOP.call_sync(self._handle.wait())
 
-    async def await_for_completion(self) -> None:
+    async def wait_for_completion_async(self) -> None:
         """The coroutine of `wait_for_completion`; who stops waiting for it does not stop the job."""
         await LOOP.call(self._handle.wait())
 
@@ -100,7 +100,7 @@ class RunningHubJobRun(JobRun[Result]):
         """
         return LOOP.call_sync(self._handle.wait())
 
-    async def afetch_result(self) -> Result:
+    async def fetch_result_async(self) -> Result:
         """The coroutine of `fetch_result`."""
         return await LOOP.call(self._handle.wait())
 
@@ -114,6 +114,6 @@ class RunningHubJobRun(JobRun[Result]):
         """
         LOOP.call_sync(self._handle.cancel())
 
-    async def acancel(self) -> None:
+    async def cancel_async(self) -> None:
         """The coroutine of `cancel`."""
         await LOOP.call(self._handle.cancel())

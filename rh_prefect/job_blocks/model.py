@@ -69,9 +69,9 @@ class RunningHubModel(RunningHubJob):
         """
         return self._trigger(overrides)
 
-    async def atrigger(self, **overrides: Unpack[ModelOverrides]) -> RunningHubJobRun:
+    async def trigger_async(self, **overrides: Unpack[ModelOverrides]) -> RunningHubJobRun:
         """The coroutine of `trigger`."""
-        return await self._atrigger(overrides)
+        return await self._trigger_async(overrides)
 
     def _check(self) -> None:
         catalog.get(self.model)

@@ -75,9 +75,9 @@ class RunningHubWorkflow(RunningHubGraphJob):
         """
         return self._trigger(overrides)
 
-    async def atrigger(self, **overrides: Unpack[WorkflowOverrides]) -> RunningHubJobRun:
+    async def trigger_async(self, **overrides: Unpack[WorkflowOverrides]) -> RunningHubJobRun:
         """The coroutine of `trigger`."""
-        return await self._atrigger(overrides)
+        return await self._trigger_async(overrides)
 
     def _check(self) -> None:
         self._asked({})

@@ -17,7 +17,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 async def adopt(journal: Journal, key: str, task_id: str) -> None:
-    """Says that an unknown submit became a task, which the next run waits for without paying.
+    """Records the task of an unknown submission; the next run waits for it and pays nothing.
 
     Args:
         journal: The scope's journal.
@@ -37,13 +37,14 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
             raise InputError(
                 f"{journal.scope}/{key}: task {task_id} is already that of {journal.scope}/{view.key}, and one task "
                 "cannot be two. What to do: look for another one in RunningHub's call log, near the time that the "
-                f"error names; if there is none, `rh-prefect jobs forget {journal.scope}/{key}`. Nothing was recorded."
+                f"error names; if there is none, "
+                f"`rh-prefect jobs mark-refused {journal.scope}/{key}`. Nothing was recorded."
             )
     await _resolve(journal, key, Resolution(outcome="adopted", task_id=task_id, by="a person"))
 
 
-async def forget(journal: Journal, key: str) -> None:
-    """Says that an unknown submit came to nothing, so that the next run pays (again).
+async def mark_refused(journal: Journal, key: str) -> None:
+    """Records that an unknown submission was not accepted; the next run submits it again.
 
     Args:
         journal: The scope's journal.
@@ -55,8 +56,8 @@ async def forget(journal: Journal, key: str) -> None:
     await _resolve(journal, key, Resolution(outcome="forgotten", by="a person"))
 
 
-async def lose(journal: Journal, key: str) -> None:
-    """Says that RunningHub no longer knows a job's task, so that the next run pays for a new one.
+async def mark_lost(journal: Journal, key: str) -> None:
+    """Records that RunningHub no longer knows a job's task; the next run pays for a new one.
 
     Args:
         journal: The scope's journal.

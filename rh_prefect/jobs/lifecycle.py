@@ -236,7 +236,7 @@ def _settle_unknown(policy: Policy, job: JobView, submit: Submit) -> Generator[S
         f"{policy.job}: submit {submit.n} to {policy.endpoint} was begun at {submit.intent.at} and nobody knows "
         f"whether RunningHub accepted it{said}. It is not sent again, since that could pay twice. What to do: look for "
         f"the task in {place}. If it is there: rh-prefect jobs adopt {policy.job} {form}. "
-        f"If it is not: rh-prefect jobs forget {policy.job}. Then run again.",
+        f"If it is not: rh-prefect jobs mark-refused {policy.job}. Then run again.",
         job=policy.job,
     )
 

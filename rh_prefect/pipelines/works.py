@@ -432,7 +432,7 @@ def _unknown(policy: WorkPolicy, submit: Submit) -> SubmissionUnknown:
         f"{policy.name}: submission {submit.n} to {policy.endpoint} was begun at {submit.intent.at} and it is not "
         f"known whether RunningHub accepted it{said}. It is not sent again, since that could pay twice. What to do: "
         f"look for the task in RunningHub's call log of account {submit.intent.account}. If it is there: "
-        f"rh-prefect jobs adopt {policy.job} TASK_ID. If it is not: rh-prefect jobs forget {policy.job}. "
+        f"rh-prefect jobs adopt {policy.job} TASK_ID. If it is not: rh-prefect jobs mark-refused {policy.job}. "
         "Then run again.",
         job=policy.job,
     )

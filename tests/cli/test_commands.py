@@ -100,7 +100,7 @@ WRONG: dict[str, list[str]] = {
     "no flow run": ["run", "film", "--resume", NOBODY],
     "no job's name": ["jobs", "show", "nonsense"],
     "task id": ["jobs", "adopt", "test/abc"],
-    "no such job": ["jobs", "forget", "test/abc"],
+    "no such job": ["jobs", "mark-refused", "test/abc"],
     "no scope's name": ["jobs", "list", "../.."],
     "nowhere: there is no such run, and no such scope": ["jobs", "list", "nowhere"],
     "neverwhere: there is no such run, and no such scope": ["jobs", "cancel", "neverwhere"],

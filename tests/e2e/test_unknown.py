@@ -22,7 +22,7 @@ async def test_a_lost_reply_is_never_sent_again_and_names_its_job(
     rh.faults.add(Fault("submit", number=1, kind=kind))
     run = await runs.begin(flows.one)
     first = await runs.fails(flows.one, run, words=f"jobs adopt {run}/")
-    again = await runs.fails(flows.one, run, words=f"jobs forget {run}/")
+    again = await runs.fails(flows.one, run, words=f"jobs mark-refused {run}/")
     assert first.job == again.job
     assert first.job.startswith(f"{run}/")
     assert len(rh.books.submissions) == 1
@@ -39,29 +39,29 @@ async def test_adopt_finishes_the_job_without_paying(rh: Emulator) -> None:
     assert len(rh.books.submissions) == 1
 
 
-async def test_forget_pays_once_more_and_knowingly(rh: Emulator) -> None:
+async def test_a_refused_submission_is_paid_once_more(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="cut"))
     run = await runs.begin(flows.one)
-    lost = await runs.fails(flows.one, run, words="jobs forget")
-    await runs.command("jobs", "forget", lost.job)
+    lost = await runs.fails(flows.one, run, words="jobs mark-refused")
+    await runs.command("jobs", "mark-refused", lost.job)
     result = await rerun(flows.one, run)
     assert [one.task_id for one in rh.books.paid][1:] == [result.task_id]
     assert await rerun(flows.one, run) == result, "and not a third time"
     assert len(rh.books.submissions) == 2
 
 
-async def test_a_task_that_runninghub_lost_is_forgotten_and_one_that_it_knows_is_not(rh: Emulator) -> None:
+async def test_a_task_that_runninghub_lost_is_marked_and_one_that_it_knows_is_not(rh: Emulator) -> None:
     rh.faults.add(Fault("query", kind="code", code="1004"))
     run = await runs.begin(flows.one)
-    with pytest.raises(TaskNotFound, match=f"jobs forget {run}/"):
+    with pytest.raises(TaskNotFound, match=f"jobs mark-lost {run}/"):
         await rerun(flows.one, run)
     (view,) = [one async for one in jobs_of(FlowRunJournal(run))]
     job = f"{run}/{view.key}"
     rh.faults.clear()
     with pytest.raises(InputError, match="is known to RunningHub"):
-        await runs.command("jobs", "forget", job)
+        await runs.command("jobs", "mark-lost", job)
     rh.faults.add(Fault("query", number=1, kind="code", code="1004"))
-    await runs.command("jobs", "forget", job)
+    await runs.command("jobs", "mark-lost", job)
     result = await rerun(flows.one, run)
     assert [one.task_id for one in rh.books.paid][1:] == [result.task_id]
 

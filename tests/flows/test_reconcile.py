@@ -186,7 +186,7 @@ async def test_a_submit_of_which_nobody_knows_is_named_with_both_ways_out(rh: Em
     (found,) = await look(UUID(run))
     assert found.done == "nobody knows"
     assert f"jobs adopt {found.job}" in found.note
-    assert f"jobs forget {found.job}" in found.note
+    assert f"jobs mark-refused {found.job}" in found.note
 
 
 async def test_it_looks_back_no_further_than_asked_but_takes_any_run_by_name(rh: Emulator) -> None:

@@ -17,9 +17,9 @@ MODULE = "tests.job_blocks.flows"
 @flow
 async def at_once(block: str) -> Result:
     """Names only: the flow's parameters hold no block."""
-    run = await (await RunningHubModel.aload(block)).atrigger()
-    await run.await_for_completion()
-    return await run.afetch_result()
+    run = await (await RunningHubModel.aload(block)).trigger_async()
+    await run.wait_for_completion_async()
+    return await run.fetch_result_async()
 
 
 @flow
@@ -32,14 +32,14 @@ def in_sync(block: str) -> list[Result]:
 @flow
 async def told(marker: str) -> Result:
     """Says which task was triggered, and waits for it."""
-    run = await RunningHubModel(model="z-image/turbo", params={"prompt": "a lighthouse"}).atrigger()
+    run = await RunningHubModel(model="z-image/turbo", params={"prompt": "a lighthouse"}).trigger_async()
     Path(marker).write_text(run.task_id)
-    return await run.afetch_result()
+    return await run.fetch_result_async()
 
 
 @task(cache_policy=NO_CACHE, retries=1)
 async def tried_again(block: RunningHubModel, ids: list[str]) -> None:
-    run = await block.atrigger()
+    run = await block.trigger_async()
     ids.append(run.task_id)
     if len(ids) == 1:
         raise RuntimeError("fails after it has triggered")

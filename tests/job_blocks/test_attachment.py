@@ -54,10 +54,10 @@ async def test_it_waits_fetches_and_leaves_a_manifest_and_no_record_of_a_submit(
     slow_rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task_id = paid_elsewhere(monkeypatch, tmp_path, TURBO)
-    run = await RunningHubJobRun.aattach(task_id)
+    run = await RunningHubJobRun.attach_async(task_id)
     slow_rh.clock.advance(HOUR)
-    await run.await_for_completion()
-    result = await run.afetch_result()
+    await run.wait_for_completion_async()
+    result = await run.fetch_result_async()
     assert result.cost == slow_rh.books.paid[0].charged
     (manifest,) = manifests.everything(MediaStore(str(tmp_path / "out")))
     assert (manifest.task_id, manifest.outputs, manifest.cost) == (task_id, result.outputs, result.cost)
@@ -107,9 +107,9 @@ async def test_a_task_that_is_still_called_running_after_its_cancellation_is_not
         monkeypatch.setenv("RH_API_KEY", "canary0123456789abcdef0123456789")
         monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path))
         monkeypatch.setenv("RH_STATE_DIR", str(tmp_path))
-        run = await RunningHubJobRun.aattach(UNKNOWN)
-        waiting = asyncio.create_task(run.await_for_completion())
-        await run.acancel()
+        run = await RunningHubJobRun.attach_async(UNKNOWN)
+        waiting = asyncio.create_task(run.wait_for_completion_async())
+        await run.cancel_async()
         with pytest.raises(JobCancelled, match=UNKNOWN):
             await asyncio.wait_for(waiting, 10)
         assert sum("cancel" in path for path in wire.paths) == 1

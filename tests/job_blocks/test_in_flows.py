@@ -66,7 +66,7 @@ async def test_in_a_sync_flow_equal_runs_are_jobs_of_their_own(rh: Emulator, sav
 async def test_a_saved_block_that_is_not_there_is_named(rh: Emulator) -> None:
     block = RunningHubModel(model="z-image/turbo", params={"prompt": "x"}, credentials="nobody")
     with pytest.raises(ConfigError, match="There is no block 'nobody'"):
-        await block.atrigger(scope="test")
+        await block.trigger_async(scope="test")
 
 
 def test_killed_between_trigger_and_wait_a_run_that_is_run_again_pays_nothing(
@@ -105,14 +105,14 @@ async def test_a_flow_run_that_is_cancelled_cancels_what_a_block_has_started(slo
 
     @flow
     async def made() -> str:
-        run = await block.atrigger()
+        run = await block.trigger_async()
         scope = current_scope()
         assert scope is not None
         outside = await recorded_scope(scope.journal.scope)
         report = await LOOP.call(cancel_run(outside, by="a test"))
         assert report.cancelled == (run.task_id,)
         with pytest.raises(JobCancelled):
-            await run.await_for_completion()
+            await run.wait_for_completion_async()
         return run.task_id
 
     task_id = await made()

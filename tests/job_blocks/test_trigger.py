@@ -49,12 +49,12 @@ def test_trigger_comes_back_when_it_is_paid_for_and_waits_in_the_background(slow
 
 
 async def test_the_coroutines_do_the_same(rh: Emulator) -> None:
-    run = await turbo().atrigger(scope="test")
-    await run.await_for_completion()
-    result = await run.afetch_result()
+    run = await turbo().trigger_async(scope="test")
+    await run.wait_for_completion_async()
+    result = await run.fetch_result_async()
     assert result.cost == rh.books.paid[0].charged > 0
     requests = len(rh.books.requests)
-    await run.acancel()
+    await run.cancel_async()
     assert len(rh.books.requests) == requests, "what has ended is not cancelled"
 
 
@@ -147,15 +147,15 @@ def test_a_task_that_fails_names_its_node(rh: Emulator) -> None:
 
 
 async def test_cancel_cancels_the_task_records_it_and_ends_the_wait(slow_rh: Emulator) -> None:
-    run = await turbo().atrigger(scope="test", key="mine")
-    waiting = asyncio.create_task(run.await_for_completion())
+    run = await turbo().trigger_async(scope="test", key="mine")
+    waiting = asyncio.create_task(run.wait_for_completion_async())
     await asyncio.sleep(0.05)
-    await run.acancel()
+    await run.cancel_async()
     with pytest.raises(JobCancelled, match=run.task_id):
         await waiting
     with pytest.raises(JobCancelled):
-        await run.afetch_result()
-    await run.acancel()
+        await run.fetch_result_async()
+    await run.cancel_async()
     assert slow_rh.books.cancelled == [run.task_id]
     journal = FolderJournal(get_settings().journal_url, scope="test")
     last = (await read_job(journal, run.job.partition("/")[2])).last
@@ -164,38 +164,38 @@ async def test_cancel_cancels_the_task_records_it_and_ends_the_wait(slow_rh: Emu
 
 
 async def test_a_task_that_succeeded_before_its_cancellation_is_fetched(slow_rh: Emulator) -> None:
-    run = await turbo().atrigger(scope="test")
+    run = await turbo().trigger_async(scope="test")
     slow_rh.clock.advance(HOUR)
     while slow_rh.books.tasks[-1].status != "SUCCESS":  # noqa: ASYNC110 - it is painted in another thread
         await asyncio.sleep(0.02)
-    await run.acancel()
-    assert (await run.afetch_result()).first_output.kind == "image"
+    await run.cancel_async()
+    assert (await run.fetch_result_async()).first_output.kind == "image"
 
 
 async def test_who_stops_waiting_does_not_stop_the_job(slow_rh: Emulator) -> None:
-    run = await turbo().atrigger(scope="test")
+    run = await turbo().trigger_async(scope="test")
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(run.await_for_completion(), 0.2)
+        await asyncio.wait_for(run.wait_for_completion_async(), 0.2)
     slow_rh.clock.advance(HOUR)
-    assert (await run.afetch_result()).first_output.kind == "image"
+    assert (await run.fetch_result_async()).first_output.kind == "image"
     assert not slow_rh.books.cancelled
 
 
 async def test_a_trigger_that_is_given_up_leaves_a_job_that_the_next_one_adopts(slow_rh: Emulator) -> None:
     slow_rh.faults.add(Fault("submit", number=1, kind="hold"))
-    trigger = asyncio.create_task(turbo().atrigger(scope="test", key="mine"))
+    trigger = asyncio.create_task(turbo().trigger_async(scope="test", key="mine"))
     assert await asyncio.to_thread(slow_rh.gate.wait_held, seconds=10)
     trigger.cancel()
     slow_rh.gate.release()
     with pytest.raises(asyncio.CancelledError):
         await trigger
-    run = await turbo().atrigger(scope="test", key="mine")
+    run = await turbo().trigger_async(scope="test", key="mine")
     assert [one.task_id for one in slow_rh.books.paid] == [run.task_id]
 
 
 async def test_a_trigger_that_is_given_up_before_its_submit_submits_nothing_afterwards(slow_rh: Emulator) -> None:
     slow_rh.faults.add(Fault("workflow", number=1, kind="hold"))
-    trigger = asyncio.create_task(workflow(slow_rh).atrigger(scope="test"))
+    trigger = asyncio.create_task(workflow(slow_rh).trigger_async(scope="test"))
     assert await asyncio.to_thread(slow_rh.gate.wait_held, seconds=10)
     trigger.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.admin import adopt, forget, lose, orphans, replay_spool
+from rh_prefect.jobs.admin import adopt, mark_lost, mark_refused, orphans, replay_spool
 from rh_prefect.jobs.journal.job_records import jobs_of, read_job, split_job
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.process import current_owner
@@ -34,7 +34,7 @@ def test_what_is_no_job_s_name_is_refused(name: str) -> None:
 
 
 async def test_a_job_that_is_not_recorded_is_said(journal: FolderJournal) -> None:
-    for work in (read_job(journal, KEY), adopt(journal, KEY, TASK), forget(journal, KEY)):
+    for work in (read_job(journal, KEY), adopt(journal, KEY, TASK), mark_refused(journal, KEY)):
         with pytest.raises(InputError, match=f"run/{KEY}: no such job"):
             await work
 
@@ -50,7 +50,7 @@ async def test_adopting_names_the_task(journal: FolderJournal) -> None:
 async def test_one_task_cannot_be_two_jobs(journal: FolderJournal) -> None:
     await write(journal, UNKNOWN)
     await write(journal, {"intent-1": intent(), "answer-1": ticket()}, key="b1")
-    with pytest.raises(InputError, match=rf"task {TASK} is already that of run/b1.*jobs forget run/{KEY}"):
+    with pytest.raises(InputError, match=rf"task {TASK} is already that of run/b1.*jobs mark-refused run/{KEY}"):
         await adopt(journal, KEY, TASK)
     assert (await read_job(journal, KEY)).state == "unknown"
     await adopt(journal, KEY, f"{TASK}1")
@@ -59,7 +59,7 @@ async def test_one_task_cannot_be_two_jobs(journal: FolderJournal) -> None:
 
 async def test_forgetting_lets_the_next_run_pay(journal: FolderJournal) -> None:
     await write(journal, UNKNOWN)
-    await forget(journal, KEY)
+    await mark_refused(journal, KEY)
     view = await read_job(journal, KEY)
     assert (view.state, view.next_n, view.tickets) == ("forgotten", 2, 0)
 
@@ -68,13 +68,13 @@ async def test_what_is_settled_is_settled(journal: FolderJournal) -> None:
     await write(journal, UNKNOWN)
     await adopt(journal, KEY, TASK)
     with pytest.raises(InputError, match=f"nothing to settle.*{TASK}"):
-        await forget(journal, KEY)
+        await mark_refused(journal, KEY)
     assert (await read_job(journal, KEY)).state == "ticket"
 
 
 async def test_of_two_people_one_settles_it(journal: FolderJournal) -> None:
     await write(journal, UNKNOWN)
-    both = await asyncio.gather(adopt(journal, KEY, TASK), forget(journal, KEY), return_exceptions=True)
+    both = await asyncio.gather(adopt(journal, KEY, TASK), mark_refused(journal, KEY), return_exceptions=True)
     assert sorted(type(one).__name__ for one in both) == ["InputError", "NoneType"]
 
 
@@ -90,30 +90,30 @@ async def test_what_is_no_task_id_is_refused(journal: FolderJournal, task_id: st
 async def test_a_known_answer_is_not_settled_by_a_person(journal: FolderJournal, answer: Answer) -> None:
     await write(journal, {"intent-1": intent(), "answer-1": answer})
     with pytest.raises(InputError, match="nothing to settle"):
-        await forget(journal, KEY)
+        await mark_refused(journal, KEY)
 
 
 async def test_a_lost_task_lets_the_next_run_pay_and_still_counts_as_paid_for(journal: FolderJournal) -> None:
     await write(journal, {"intent-1": intent(), "answer-1": ticket()})
-    await lose(journal, KEY)
+    await mark_lost(journal, KEY)
     view = await read_job(journal, KEY)
     assert (view.state, view.next_n, view.payments(since=1)) == ("forgotten", 2, 1)
     with pytest.raises(InputError, match="no task that is waited for"):
-        await lose(journal, KEY)
+        await mark_lost(journal, KEY)
     await write(journal, {"end-1": End(status="SUCCESS", task_id=TASK)})
     assert (await read_job(journal, KEY)).state == "ended", "it was found after all"
 
 
 async def test_an_intent_of_a_dead_process_can_be_settled_at_once(journal: FolderJournal) -> None:
     await write(journal, {"intent-1": intent(owner=dead_owner())})
-    await forget(journal, KEY)
+    await mark_refused(journal, KEY)
     assert (await read_job(journal, KEY)).state == "forgotten"
 
 
 @pytest.mark.parametrize("owner", [current_owner(), SOMEWHERE_ELSE], ids=["living", "elsewhere"])
 async def test_an_intent_that_may_be_in_flight_is_left_alone(journal: FolderJournal, owner: object) -> None:
     await write(journal, {"intent-1": intent(owner=owner)})
-    for work in (forget(journal, KEY), adopt(journal, KEY, TASK)):
+    for work in (mark_refused(journal, KEY), adopt(journal, KEY, TASK)):
         with pytest.raises(InputError, match="may still be in flight"):
             await work
     assert (await read_job(journal, KEY)).state == "open"

@@ -157,7 +157,7 @@ def test_an_unknown_answer_is_raised_with_both_ways_out_and_not_resent() -> None
     life = Life().answers((ReadJob(), NEW), *posts(1, UNKNOWN)[:-1])
     error = life.raises(SubmissionUnknown, RecordAnswer(INTENT, 1, UNKNOWN), Submit(1, INTENT, UNKNOWN))
     assert "jobs adopt run/key TASK_ID" in error.message
-    assert "jobs forget run/key" in error.message
+    assert "jobs mark-refused run/key" in error.message
     assert "read timeout" in error.message
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from rh_prefect.client.wire import TaskView
 from rh_prefect.errors import ConnectFailed, InputError, JournalError, ResponseLost, api_error
-from rh_prefect.jobs.admin import adopt, forget
+from rh_prefect.jobs.admin import adopt, mark_refused
 from rh_prefect.jobs.journal.identity import media_mark
 from rh_prefect.jobs.journal.job_records import JobView
 from rh_prefect.jobs.journal.journal import FolderJournal
@@ -371,7 +371,7 @@ async def test_a_ticket_that_comes_after_a_person_forgot_it_is_kept_on_record_an
 ) -> None:
     async def forgotten_meanwhile() -> None:
         await write(journal, {"answer-1": unknown()})
-        await forget(journal, KEY)
+        await mark_refused(journal, KEY)
 
     rh.meanwhile = forgotten_meanwhile
     assert (await submitted(open_desk())).state == "forgotten"

@@ -22,7 +22,7 @@ from prefect.states import Scheduled
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.jobs.admin import adopt, forget
+from rh_prefect.jobs.admin import adopt, mark_refused
 from rh_prefect.media.store import MediaStore
 from tests.support import invariants
 from tests.support.deployment_server import Worker, Workplace, workplace
@@ -139,7 +139,7 @@ async def settle(place: Workplace, rh: Emulator, run: UUID) -> None:
             found = [one.task_id for one in rh.books.paid if one.payload["prompt"] == prompt]
             print(f"in flight when the machine died: {prompt}, {'paid for' if found else 'not paid for'}")
             journal = FlowRunJournal(run)
-            await (adopt(journal, view.key, found[0]) if found else forget(journal, view.key))
+            await (adopt(journal, view.key, found[0]) if found else mark_refused(journal, view.key))
 
 
 async def run_again(run: UUID) -> None:

@@ -113,7 +113,7 @@ async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) ->
     for view in await settled(journal, "unknown"):
         # Of the others some stay unknown, after as many attempts as a job may have: these were accepted.
         if "never" in str(view.submits[0].intent.payload["prompt"]):
-            await admin.forget(journal, view.key)
+            await admin.mark_refused(journal, view.key)
 
     # Cancelled while they run.
     half = JOBS["cancelled"] // 2
@@ -127,7 +127,7 @@ async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) ->
     lost = replace(cny, attempt=4)
     await lost.all(pictures(JOBS["lost"], "lost"), deadline=1.0)
     for view in await settled(journal, "ticket"):
-        await admin.lose(journal, view.key)
+        await admin.mark_lost(journal, view.key)
     rh.clock.factor = RUNS_FAST
     await replace(cny, attempt=5).all(pictures(JOBS["lost"], "lost"))
 

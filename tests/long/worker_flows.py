@@ -31,7 +31,7 @@ async def resting_pictures(prompts: list[str]) -> list[str]:
     """Starts all, gives its slot away, and fetches them once it is resumed."""
     runs = [await _started(prompt) for prompt in prompts]
     await suspend_flow_run(timeout=3600)
-    return [(await run.afetch_result()).task_id for run in runs]
+    return [(await run.fetch_result_async()).task_id for run in runs]
 
 
 @flow
@@ -43,4 +43,4 @@ async def crashing_pictures(prompts: list[str]) -> None:
 
 
 async def _started(prompt: str) -> RunningHubJobRun:
-    return await RunningHubModel(model="z-image/turbo", params={"prompt": prompt}).atrigger()
+    return await RunningHubModel(model="z-image/turbo", params={"prompt": prompt}).trigger_async()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rh_prefect.errors import ResponseLost
-from rh_prefect.jobs.admin import adopt, forget
+from rh_prefect.jobs.admin import adopt, mark_refused
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.process import is_surely_dead
 from rh_prefect.jobs.lifecycle import Policy
@@ -272,7 +272,7 @@ class Course(RuleBasedStateMachine):
         self.strays = [one for one in self.strays if one.name != f"submit {view.key} {view.last.n}"]
         task = self.hub.find(view.key, view.last.n)
         self._say(f"a person says that {view.key} is {task}")
-        self._do(adopt(self.journal, view.key, task.task_id) if task else forget(self.journal, view.key))
+        self._do(adopt(self.journal, view.key, task.task_id) if task else mark_refused(self.journal, view.key))
 
     def _is_given_up(self, task: MinimalTask) -> bool:
         return self.books.was_given_up(task.job, task.n)

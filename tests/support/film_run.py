@@ -142,7 +142,7 @@ class FilmRun:
                 continue
             asked = plain(view.last.intent.payload)
             found = [one for one in self.rh.books.paid if one.task_id not in known and self.sent(one.payload) == asked]
-            words = ("adopt", job, found[0].task_id) if found else ("forget", job)
+            words = ("adopt", job, found[0].task_id) if found else ("mark-refused", job)
             done = command(self.env, "jobs", *words)
             assert done.returncode == 0, done.stderr + done.stdout
 

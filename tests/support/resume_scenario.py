@@ -24,7 +24,7 @@ from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.accounts.accounts import Key, member
-from rh_prefect.jobs.admin import adopt, forget
+from rh_prefect.jobs.admin import adopt, mark_refused
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
 from rh_prefect.jobs.engine import JobEngine, engine_for
 from rh_prefect.jobs.events import JobEvent, Observer
@@ -160,7 +160,7 @@ class Scenario:
             asked = view.last.intent
             found = next((one for one in left if plain(one.payload) == plain(asked.payload)), None)
             if found is None:
-                await forget(self.journal, view.key)
+                await mark_refused(self.journal, view.key)
             else:
                 left.remove(found)
                 await adopt(self.journal, view.key, found.task_id)

@@ -186,14 +186,14 @@ async def test_a_job_block_triggers_cancels_and_attaches_on_the_right_account(rh
     pool = await blocks.pool("main", "spare")
     rh.clock.factor = 0
     still = RunningHubModel(model="z-image/turbo", params={"prompt": "a harbour"}, credentials=pool)
-    runs = [await still.atrigger(scope=blocks.mark, key=f"k{number}") for number in range(4)]
+    runs = [await still.trigger_async(scope=blocks.mark, key=f"k{number}") for number in range(4)]
     owners = {one.task_id: one.key_name for one in rh.books.paid}
     assert Counter(owners.values()) == {"main": 2, "spare": 2}
     for run in runs[:2]:
-        await run.acancel()
+        await run.cancel_async()
     last = next(run for run in runs[2:] if owners[run.task_id] == "spare")
-    attached = await RunningHubJobRun.aattach(last.task_id, credentials=pool)
-    await attached.acancel()
+    attached = await RunningHubJobRun.attach_async(last.task_id, credentials=pool)
+    await attached.cancel_async()
     assert set(rh.books.cancelled) == {runs[0].task_id, runs[1].task_id, last.task_id}
     rh.clock.factor = 50
 

@@ -150,7 +150,7 @@ class SlotLease:
         """
         advice = "Then run again: the task is waited for, and nothing is paid for it twice."
         if isinstance(error, TaskNotFound):
-            advice += f" Should it stay lost: rh-prefect jobs forget {self._job}, and run again to pay for a new one."
+            advice += f" If it stays lost: rh-prefect jobs mark-lost {self._job}; the next run pays for a new task."
         return type(error)(
             f"{self._job}: task {task_id} was paid for on account {self.member}, which tells nothing of it now: "
             f"{error.message} {advice}",
