@@ -42,15 +42,18 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-Retry = Literal["final", "pace", "unknown", "state", "fix-outside"]
-"""How to go on after an error.
+Retry = Literal["final", "throttled", "unknown", "pending", "action_required"]
+"""How to continue after an error.
 
 - `final`: the same request fails again.
-- `pace`: not accepted, because of a limit; wait and send again, at no risk.
-- `unknown`: it may have been accepted; a submit must not be sent again.
-- `state`: no error at all.
-- `fix-outside`: pay, change the plan, save the workflow; then send again.
+- `throttled`: not accepted because of a limit; wait and send it again.
+- `unknown`: it may have been accepted; a submission must not be sent again.
+- `pending`: not an error; the task is queued or running.
+- `action_required`: pay, change the plan or save the workflow; then send it again.
 """
+
+RefusalScope = Literal["account", "model", "job"]
+"""What one account refuses although another may accept it: every job, every job of one model, or only this job."""
 
 
 class Transient:
@@ -272,7 +275,11 @@ class Code:
         retry: How to go on.
         meaning: What the code says, in one clause.
         advice: What a person does about it.
-        new_task: Whether a task retry may pay for a new task, since the same request may well succeed next time.
+        new_task: Whether a task retry may pay for a new task, because the same request may succeed next time.
+        no_slot: Whether the account has no free slot. Other throttled codes concern the rate or the service.
+        account_scope: What this account refuses, if another account may accept the request; None if none would.
+            Without it, `KeyRejected` and `AccountError` concern every job of the account.
+        task_status: The task's status, if v1 states it by this code.
     """
 
     error: type[ApiError]
@@ -280,6 +287,9 @@ class Code:
     meaning: str
     advice: str
     new_task: bool = False
+    no_slot: bool = False
+    account_scope: RefusalScope | None = None
+    task_status: Literal["QUEUED", "RUNNING", "FAILED"] | None = None
 
 
 _WAIT = "the package waits and sends it again; where it gives up, run it again later"
@@ -292,41 +302,71 @@ CODES: dict[str, Code] = {
     "1": Code(RequestRejected, "final", "nothing to be found under that id", _INPUT),
     "301": Code(RequestRejected, "final", "a parameter is missing or wrong", _INPUT),
     "380": Code(
-        RequestRejected, "final", "no such workflow on this site", "check the workflow id and the site (.cn or .ai)"
+        RequestRejected,
+        "final",
+        "no such workflow on this site",
+        "check the workflow id and the site (.cn or .ai)",
+        account_scope="model",
     ),
-    "401": Code(KeyRejected, "fix-outside", "the key is unknown", _KEY),
-    "412": Code(KeyRejected, "fix-outside", "the key is missing or unknown", _KEY),
-    "414": Code(AccountError, "fix-outside", "not enough coins", "buy coins, then run again"),
-    "415": Code(Busy, "pace", "no dedicated machine is free", _WAIT),
-    "416": Code(AccountError, "fix-outside", "the wallet is empty", "top up the wallet, then run again"),
-    "421": Code(Busy, "pace", "the key runs as many tasks as it may", _WAIT),
+    "401": Code(KeyRejected, "action_required", "the key is unknown", _KEY),
+    "412": Code(KeyRejected, "action_required", "the key is missing or unknown", _KEY),
+    "414": Code(AccountError, "action_required", "not enough coins", "buy coins, then run again"),
+    "415": Code(Busy, "throttled", "no dedicated machine is free", _WAIT, no_slot=True),
+    "416": Code(AccountError, "action_required", "the wallet is empty", "top up the wallet, then run again"),
+    "421": Code(Busy, "throttled", "the key runs as many tasks as it may", _WAIT, no_slot=True),
     "423": Code(TaskNotFound, "final", "no such task", "check the task id and the account that paid for it"),
-    "429": Code(Busy, "pace", "too many requests", _WAIT),
-    "433": Code(RequestRejected, "final", "the workflow graph is not valid, or its paid nodes cannot be paid", _INPUT),
-    "435": Code(RequestRejected, "final", "the account has no machine of that class", "set another instance type"),
-    "436": Code(AccountError, "fix-outside", "the exclusive contract has ended", "renew the contract, then run again"),
+    "429": Code(Busy, "throttled", "too many requests", _WAIT),
+    "433": Code(
+        RequestRejected,
+        "final",
+        "the workflow graph is not valid, or its paid nodes cannot be paid",
+        _INPUT,
+        account_scope="job",
+    ),
+    "435": Code(
+        RequestRejected,
+        "final",
+        "the account has no machine of that class",
+        "set another instance type",
+        account_scope="job",
+    ),
+    "436": Code(
+        AccountError, "action_required", "the exclusive contract has ended", "renew the contract, then run again"
+    ),
     "500": Code(OutcomeUnknown, "unknown", "unknown error", _LOOK),
-    "801": Code(AccountError, "fix-outside", "free accounts may not use the API", "upgrade the account"),
-    "802": Code(KeyRejected, "fix-outside", "the key is wrong, disabled or expired", _KEY),
+    "801": Code(AccountError, "action_required", "free accounts may not use the API", "upgrade the account"),
+    "802": Code(KeyRejected, "action_required", "the key is wrong, disabled or expired", _KEY),
     "803": Code(RequestRejected, "final", "the node list does not fit the workflow", _INPUT),
-    "804": Code(TaskState, "state", "the task is running", "wait"),
-    "805": Code(GenerationFailed, "final", "the task failed or was interrupted", _NEW),
-    "806": Code(KeyRejected, "fix-outside", "the key belongs to no user", _KEY),
+    "804": Code(TaskState, "pending", "the task is running", "wait", task_status="RUNNING"),
+    "805": Code(GenerationFailed, "final", "the task failed or was interrupted", _NEW, task_status="FAILED"),
+    "806": Code(KeyRejected, "action_required", "the key belongs to no user", _KEY),
     "807": Code(TaskNotFound, "final", "no such task", "check the task id and the account that paid for it"),
-    "808": Code(Busy, "pace", "the upload failed on RunningHub's side", _WAIT),
+    "808": Code(Busy, "throttled", "the upload failed on RunningHub's side", _WAIT),
     "809": Code(RequestRejected, "final", "the file is too large", "make the file smaller"),
     "810": Code(
-        AccountError, "fix-outside", "the workflow was never saved or run", "save it and run it once on the site"
+        AccountError,
+        "action_required",
+        "the workflow was never saved or run",
+        "save it and run it once on the site",
+        account_scope="model",
     ),
-    "811": Code(KeyRejected, "fix-outside", "the enterprise key is not valid", _KEY),
-    "812": Code(AccountError, "fix-outside", "the enterprise balance is empty", "top up the balance, then run again"),
-    "813": Code(TaskState, "state", "the task is queued", "wait"),
-    "814": Code(Busy, "pace", "the personal queue is full", _WAIT),
-    "901": Code(RequestRejected, "final", "no such AI app on this site", "check the app id and the site (.cn or .ai)"),
+    "811": Code(KeyRejected, "action_required", "the enterprise key is not valid", _KEY),
+    "812": Code(
+        AccountError, "action_required", "the enterprise balance is empty", "top up the balance, then run again"
+    ),
+    "813": Code(TaskState, "pending", "the task is queued", "wait", task_status="QUEUED"),
+    "814": Code(Busy, "throttled", "the personal queue is full", _WAIT, no_slot=True),
+    "901": Code(
+        RequestRejected,
+        "final",
+        "no such AI app on this site",
+        "check the app id and the site (.cn or .ai)",
+        account_scope="model",
+    ),
     "1000": Code(OutcomeUnknown, "unknown", "unknown error", _LOOK),
     "1001": Code(RequestRejected, "final", "no such address", "check the endpoint's name"),
-    "1002": Code(KeyRejected, "fix-outside", "the key is not valid", _KEY),
-    "1003": Code(Busy, "pace", "too many requests", _WAIT),
+    "1002": Code(KeyRejected, "action_required", "the key is not valid", _KEY),
+    "1003": Code(Busy, "throttled", "too many requests", _WAIT),
     "1004": Code(
         TaskNotFound, "final", "the task is not known, or its record has expired", "check the task id and the account"
     ),
@@ -336,13 +376,19 @@ CODES: dict[str, Code] = {
     "1008": Code(RequestRejected, "final", "a file is too large", "make the file smaller"),
     "1009": Code(RequestRejected, "final", "wrong HTTP method", _INPUT),
     # That 1010 and 1011 mean "not accepted" is an assumption; nothing published confirms it.
-    "1010": Code(Busy, "pace", "the service is not available", _WAIT),
-    "1011": Code(Busy, "pace", "the service is busy", _WAIT),
+    "1010": Code(Busy, "throttled", "the service is not available", _WAIT),
+    "1011": Code(Busy, "throttled", "the service is busy", _WAIT),
     "1012": Code(OutcomeUnknown, "unknown", "the model's provider gave a bad answer", _LOOK),
     "1013": Code(
         RequestRejected, "final", "a file could not be read", "check that the file opens and its link is alive"
     ),
-    "1014": Code(AccountError, "fix-outside", "models need an enterprise shared key", "use an enterprise shared key"),
+    "1014": Code(
+        AccountError,
+        "action_required",
+        "models need an enterprise shared key",
+        "use an enterprise shared key",
+        account_scope="model",
+    ),
     "1015": Code(GenerationFailed, "final", "the generation failed", _NEW, new_task=True),
     "1101": Code(RequestRejected, "final", "a node's settings are wrong", _INPUT),
     "1501": Code(ModerationError, "final", "the content check refused it", "change the prompt or the file"),
@@ -354,17 +400,18 @@ CODES: dict[str, Code] = {
     "1517": Code(OutcomeUnknown, "unknown", "no published meaning", _LOOK),
     "1518": Code(OutcomeUnknown, "unknown", "no published meaning", _LOOK),
     "1519": Code(OutcomeUnknown, "unknown", "no published meaning", _LOOK),
-    "1520": Code(Busy, "pace", "the key runs as many tasks as it may", _WAIT),
-    "1601": Code(KeyRejected, "fix-outside", "the key is missing in the body", _KEY),
+    "1520": Code(Busy, "throttled", "the key runs as many tasks as it may", _WAIT, no_slot=True),
+    "1601": Code(KeyRejected, "action_required", "the key is missing in the body", _KEY),
     "40310": Code(
         RequestRejected,
         "final",
         "the model is not offered on this site",
         "use another model, or a key of www.runninghub.ai with its base URL",
+        account_scope="model",
     ),
-    "TASK_CREATE_TOO_FAST": Code(Busy, "pace", "tasks are created too fast", _WAIT),
+    "TASK_CREATE_TOO_FAST": Code(Busy, "throttled", "tasks are created too fast", _WAIT),
     "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE": Code(
-        AccountError, "fix-outside", "not enough coins", "buy coins, then run again"
+        AccountError, "action_required", "not enough coins", "buy coins, then run again"
     ),
 }
 """RunningHub's error reference: v1 numbers, v2 numbers, and the two messages that have no known number."""

@@ -46,10 +46,10 @@ ALLOWED: dict[type[ApiError], set[Retry]] = {
     ModerationError: {"final"},
     GenerationFailed: {"final"},
     TaskNotFound: {"final"},
-    KeyRejected: {"fix-outside"},
-    AccountError: {"fix-outside"},
-    Busy: {"pace"},
-    TaskState: {"state"},
+    KeyRejected: {"action_required"},
+    AccountError: {"action_required"},
+    Busy: {"throttled"},
+    TaskState: {"pending"},
     OutcomeUnknown: {"unknown"},
 }
 
@@ -78,7 +78,7 @@ def test_every_row_is_of_the_closed_set_and_says_what_to_do(code: str) -> None:
 
 
 def test_what_may_be_sent_again_is_transient() -> None:
-    assert {code for code, row in CODES.items() if row.retry == "pace"} == {
+    assert {code for code, row in CODES.items() if row.retry == "throttled"} == {
         code for code, row in CODES.items() if issubclass(row.error, Transient)
     }
     assert {each for each in family() if issubclass(each, Transient)} == {ConnectFailed, Busy}
@@ -100,8 +100,8 @@ def test_a_code_without_a_row_is_unclear_only_on_a_submit() -> None:
 
 
 def test_an_error_without_a_number_is_found_by_its_message() -> None:
-    assert explain("", "TASK_CREATE_TOO_FAST").retry == "pace"
-    assert explain("4711", " TASK_CREATE_TOO_FAST ", submitting=True).retry == "pace"
+    assert explain("", "TASK_CREATE_TOO_FAST").retry == "throttled"
+    assert explain("4711", " TASK_CREATE_TOO_FAST ", submitting=True).retry == "throttled"
 
 
 def test_a_message_says_what_happened_and_what_to_do() -> None:

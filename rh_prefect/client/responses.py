@@ -25,9 +25,6 @@ from rh_prefect.errors import CODES, ApiError, KeyRejected, RequestRejected, Res
 _REFUSALS: Final = frozenset({400, 401, 403, 404, 405, 413, 414, 415, 422, 431})
 """HTTP statuses by which a server says that it did not act on a request."""
 
-_STATES: Final = {"813": "QUEUED", "804": "RUNNING", "805": "FAILED"}
-"""Error codes of v1 that are a task's state (api.md 3.11)."""
-
 _LONGEST_REASON: Final = 600
 
 
@@ -78,7 +75,7 @@ class Answer:
     def is_pace(self) -> bool:
         """Whether it says that the request was not accepted for now; the code of a failed task says nothing of it."""
         is_task = bool(first_text(self.task, "status", "taskStatus"))
-        return bool(self.code) and not is_task and explain(self.code, self.reason).retry == "pace"
+        return bool(self.code) and not is_task and explain(self.code, self.reason).retry == "throttled"
 
 
 def read(status: int, body: bytes, ask: RequestInfo) -> Answer:
@@ -141,7 +138,7 @@ def _is_believed(status: int, answer: Answer, ask: RequestInfo) -> bool:
     if not answer.code:
         return bool(ask.paid and read_task_id(answer.task))
     # An HTTP 5xx says that something broke on the way: on a submit, no code from there may lead to a second one.
-    return status < 500 or not ask.paid or explain(answer.code, answer.reason, submitting=True).retry != "pace"
+    return status < 500 or not ask.paid or explain(answer.code, answer.reason, submitting=True).retry != "throttled"
 
 
 def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:
@@ -149,7 +146,7 @@ def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:
     if status == 401:
         advice = CODES["401"].advice
         message = f"{ask.doing}: the key was rejected ({said}). What to do: {advice}."
-        return KeyRejected(message, code="HTTP 401", reason=said, retry="fix-outside", advice=advice)
+        return KeyRejected(message, code="HTTP 401", reason=said, retry="action_required", advice=advice)
     if status == 413 or (ask.paid and status in _REFUSALS):
         advice = "make the file smaller" if status == 413 else "check the base URL, the address and the proxy"
         message = f"{ask.doing}: refused before RunningHub read it ({said}). What to do: {advice}."
@@ -174,7 +171,7 @@ def no_answer(ask: RequestInfo, what: str) -> ResponseLost:
 
 
 def _error(answer: Answer, ask: RequestInfo, **facts: object) -> ApiError | ResponseLost:
-    if ask.paid and explain(answer.code, answer.reason, submitting=True).retry == "state":
+    if ask.paid and explain(answer.code, answer.reason, submitting=True).retry == "pending":
         return no_answer(ask, f"the answer names a state (code {answer.code}) but no task id")
     return api_error(answer.code, answer.reason, doing=ask.doing, submitting=ask.paid, **facts)
 
@@ -267,7 +264,7 @@ def parse_query(answer: Answer, ask: RequestInfo, *, task_id: str) -> TaskView:
 
 def by_code(answer: Answer, task_id: str) -> TaskView | None:
     """The state that a v1 code stands for; None where it stands for none."""
-    status = _STATES.get(answer.code)
+    status = explain(answer.code).task_status
     if status is None:
         return None
     if status != "FAILED":

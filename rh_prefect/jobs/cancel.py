@@ -104,7 +104,7 @@ async def cancel_task(
         await client.cancel(task_id)
     except ApiError as error:
         # A task that has ended already may well be refused; the query tells.
-        if error.retry not in ("final", "state"):
+        if error.retry not in ("final", "pending"):
             raise
         refused = error
     view = await _after_cancelling(client, task_id, sleep)

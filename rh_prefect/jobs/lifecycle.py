@@ -72,9 +72,6 @@ BROKEN = "node-errors"
 GAVE_UP = "gave-up"
 """Our own code for a claim whose POST was never begun, since this process had been stopped in between."""
 
-FULL = frozenset({"421", "415", "814", "1520"})
-"""The codes that say: no slot free. The other pace codes are about the rate or the service."""
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -174,8 +171,8 @@ def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
         if submit.state != "refused":
             return job
         refused = submit.answer or answer
-        yield from _give_back(policy, submit.n, full=refused.code in FULL)
-        if policy.may_move_on and refused.retry != "pace" and (yield MoveOn(refused)):
+        yield from _give_back(policy, submit.n, full=explain(refused.code).no_slot)
+        if policy.may_move_on and refused.retry != "throttled" and (yield MoveOn(refused)):
             continue
         undelivered = undelivered + 1 if refused.code == NOT_DELIVERED else 0
         raise_unless_temporary(policy.job, policy.endpoint, refused, undelivered, tries=policy.undelivered_tries)
@@ -220,7 +217,7 @@ def raise_unless_temporary(job: str, endpoint: str, refused: Answer, undelivered
         )
     if refused.code == NOT_SENT:
         raise InputError(f"{job}: {refused.reason}")
-    if refused.retry != "pace":
+    if refused.retry != "throttled":
         raise api_error(refused.code, refused.reason, doing=f"{job}: submit to {endpoint}")
 
 
@@ -305,7 +302,7 @@ def _advice(policy: Policy, end: End, *, is_used_up: bool) -> str:
             "retries pay for no more. Run the flow run again (Retry in the dashboard, `--resume`) to pay for new ones"
         )
     row = explain(end.code, end.reason)
-    if end.code in CODES and row.retry in ("final", "fix-outside"):
+    if end.code in CODES and row.retry in ("final", "action_required"):
         return row.advice
     # The table's advice for an unclear code is about a submit; this task is known, and it has ended.
     return "run it again; it pays for a new task"

@@ -112,7 +112,7 @@ class Submitter:
             # Whoever watches this intent may have called it unknown by now; to post would be to pay behind his back.
             UNPOSTED.add(intent.token)
             return Answer(
-                outcome="refused", code=GAVE_UP, reason="this process was stopped before the POST", retry="pace"
+                outcome="refused", code=GAVE_UP, reason="this process was stopped before the POST", retry="throttled"
             )
         answer = self._without_secret(await self._submit_once(links, n, client))
         if answer.outcome == "ticket":
@@ -149,13 +149,13 @@ class Submitter:
         try:
             view = await client.submit(self._order.endpoint, self.wire_payload(links), webhook_url=address)
         except ConnectFailed as error:
-            return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.what or error.message, retry="pace")
+            return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.what or error.message, retry="throttled")
         except InputError as error:
             return Answer(outcome="refused", code=NOT_SENT, reason=error.message, retry="final")
         except ResponseLost as error:
             return Answer(outcome="unknown", reason=error.what or error.message, retry="unknown")
         except ApiError as error:
-            outcome = "unknown" if error.retry in ("unknown", "state") else "refused"
+            outcome = "unknown" if error.retry in ("unknown", "pending") else "refused"
             return Answer(outcome=outcome, code=error.code, reason=error.reason, retry=error.retry)
         except Exception as error:
             return Answer(outcome="unknown", reason=f"{type(error).__name__}: {error}", retry="unknown")
@@ -227,7 +227,7 @@ class Submitter:
 
     def _verdict(self, intent: Intent, *, watched: float, limit: float) -> Answer | None:
         if intent.token in UNPOSTED:
-            return Answer(outcome="refused", code=GAVE_UP, reason="its POST was never begun", retry="pace")
+            return Answer(outcome="refused", code=GAVE_UP, reason="its POST was never begun", retry="throttled")
         if is_surely_dead(intent.owner):
             return Answer(outcome="unknown", reason="the process that posted it has died", retry="unknown")
         if watched > limit:

@@ -28,7 +28,7 @@ from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown, explai
 from rh_prefect.jobs.journal.budget import exceeded
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.records import Answer, End, Intent, Record
-from rh_prefect.jobs.lifecycle import FULL, NOT_DELIVERED, is_hopeless, raise_unless_temporary
+from rh_prefect.jobs.lifecycle import NOT_DELIVERED, is_hopeless, raise_unless_temporary
 from rh_prefect.jobs.steps import (
     AwaitEnd,
     AwaitSlot,
@@ -310,7 +310,7 @@ def _pay(policy: WorkPolicy, n: int, progress: _Progress) -> Generator[WorkStep,
     answer: Answer = yield Post(intent, n)
     submit: Submit = yield RecordAnswer(intent, n, answer)
     if submit.state == "refused":
-        yield from _give_back(policy, n, full=answer.code in FULL)
+        yield from _give_back(policy, n, full=explain(answer.code).no_slot)
         yield from _retry_or_raise(policy, submit.answer or answer, progress)
     return submit
 
@@ -323,7 +323,7 @@ def _give_back(policy: WorkPolicy, n: int, *, full: bool = False) -> Generator[W
 
 def _retry_or_raise(policy: WorkPolicy, refused: Answer, progress: _Progress) -> Generator[WorkStep, Any, None]:
     """Pauses after a refusal, or gives up where the same request would be refused again."""
-    if policy.may_move_on and refused.retry != "pace" and (yield MoveOn(refused)):
+    if policy.may_move_on and refused.retry != "throttled" and (yield MoveOn(refused)):
         return
     progress.undelivered = progress.undelivered + 1 if refused.code == NOT_DELIVERED else 0
     raise_unless_temporary(policy.name, policy.endpoint, refused, progress.undelivered)

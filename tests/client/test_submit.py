@@ -99,20 +99,30 @@ REFUSED: list[tuple[Step, type[ApiError], str, str]] = [
     (reply({**task("", ""), "errorCode": "1007", "errorMessage": "duration"}), RequestRejected, "1007", "final"),
     (reply({**task("", ""), "errorCode": "1007"}, status=400), RequestRejected, "1007", "final"),
     (reply({**task("", ""), "errorCode": "1007"}, status=500), RequestRejected, "1007", "final"),
-    (reply({**task("", None), "errorCode": 1014, "errorMessage": None}), AccountError, "1014", "fix-outside"),
+    (reply({**task("", None), "errorCode": 1014, "errorMessage": None}), AccountError, "1014", "action_required"),
     (reply({**task("", ""), "errorCode": "1501"}), ModerationError, "1501", "final"),
-    (reply({"code": 412, "msg": "TOKEN_INVALID"}), KeyRejected, "412", "fix-outside"),
-    (reply({"code": 401, "message": "ApiKey verification failed", "data": None}), KeyRejected, "401", "fix-outside"),
-    (reply({"code": 421, "msg": "TASK_QUEUE_MAXED", "data": None}), Busy, "421", "pace"),
-    (reply({"code": "1520", "msg": ""}), Busy, "1520", "pace"),
-    (reply({**task("", ""), "errorCode": "1520", "errorMessage": "单用户并发任务数已达上限"}), Busy, "1520", "pace"),
-    (reply({**task("", ""), "errorCode": "414", "errorMessage": "no coins"}), AccountError, "414", "fix-outside"),
+    (reply({"code": 412, "msg": "TOKEN_INVALID"}), KeyRejected, "412", "action_required"),
+    (
+        reply({"code": 401, "message": "verification failed", "data": None}),
+        KeyRejected,
+        "401",
+        "action_required",
+    ),
+    (reply({"code": 421, "msg": "TASK_QUEUE_MAXED", "data": None}), Busy, "421", "throttled"),
+    (reply({"code": "1520", "msg": ""}), Busy, "1520", "throttled"),
+    (
+        reply({**task("", ""), "errorCode": "1520", "errorMessage": "单用户并发任务数已达上限"}),
+        Busy,
+        "1520",
+        "throttled",
+    ),
+    (reply({**task("", ""), "errorCode": "414", "errorMessage": "no coins"}), AccountError, "414", "action_required"),
     (reply({**task("", ""), "errorCode": "40310", "errorMessage": "gone"}), RequestRejected, "40310", "final"),
-    (reply({"code": 77, "msg": "TASK_CREATE_TOO_FAST"}), Busy, "77", "pace"),
-    (reply({"msg": "TASK_CREATE_TOO_FAST"}), Busy, "TASK_CREATE_TOO_FAST", "pace"),
-    (reply({"code": 1011, "errorCode": "", "message": "busy"}), Busy, "1011", "pace"),
-    (reply("slow down", status=429), Busy, "429", "pace"),
-    (reply({"code": 500, "msg": "UNKNOWN_ERROR"}, status=429), Busy, "429", "pace"),
+    (reply({"code": 77, "msg": "TASK_CREATE_TOO_FAST"}), Busy, "77", "throttled"),
+    (reply({"msg": "TASK_CREATE_TOO_FAST"}), Busy, "TASK_CREATE_TOO_FAST", "throttled"),
+    (reply({"code": 1011, "errorCode": "", "message": "busy"}), Busy, "1011", "throttled"),
+    (reply("slow down", status=429), Busy, "429", "throttled"),
+    (reply({"code": 500, "msg": "UNKNOWN_ERROR"}, status=429), Busy, "429", "throttled"),
     (reply({"code": 500, "msg": "UNKNOWN_ERROR", "data": None}), OutcomeUnknown, "500", "unknown"),
     *[
         (reply({**task("", ""), "errorCode": code}), OutcomeUnknown, code, "unknown")
@@ -127,7 +137,7 @@ REFUSED: list[tuple[Step, type[ApiError], str, str]] = [
     (reply({"errorCode": "1000", "errorMessage": "429"}), OutcomeUnknown, "1000", "unknown"),
     (reply(HTML, status=404), RequestRejected, "HTTP 404", "final"),
     (reply("", status=413), RequestRejected, "HTTP 413", "final"),
-    (reply("", status=401), KeyRejected, "HTTP 401", "fix-outside"),
+    (reply("", status=401), KeyRejected, "HTTP 401", "action_required"),
 ]
 
 
@@ -147,7 +157,7 @@ async def test_an_error_inside_an_answer_is_raised_by_the_table(
 async def test_every_listed_code_raises_its_class(client: Client, wire: WireServer) -> None:
     for code, row in CODES.items():
         wire.plays(reply({"errorCode": code, "errorMessage": "said so"}))
-        with pytest.raises(ResponseLost if row.retry == "state" else row.error):
+        with pytest.raises(ResponseLost if row.retry == "pending" else row.error):
             await client.submit(MODEL, {})
 
 

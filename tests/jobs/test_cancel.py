@@ -101,7 +101,7 @@ async def test_a_task_that_could_not_be_cancelled_is_not_called_cancelled(query:
         await cancel_task(RunningHub(query, refuses=not_found()), TASK)
 
 
-@pytest.mark.parametrize("error", [KeyRejected("no", retry="fix-outside"), ResponseLost("HTTP 502")])
+@pytest.mark.parametrize("error", [KeyRejected("no", retry="action_required"), ResponseLost("HTTP 502")])
 async def test_a_cancellation_that_got_nowhere_is_an_error(error: Exception) -> None:
     with pytest.raises(type(error)):
         await cancel_task(RunningHub(RUNNING, refuses=error), TASK)

@@ -50,7 +50,7 @@ INTENT = Intent(
 )
 TICKET = Answer(outcome="ticket", task_id="2031112223334445057")
 UNKNOWN = Answer(outcome="unknown", reason="read timeout")
-BUSY = Answer(outcome="refused", code="421", reason="TASK_QUEUE_MAXED", retry="pace")
+BUSY = Answer(outcome="refused", code="421", reason="TASK_QUEUE_MAXED", retry="throttled")
 SUCCESS = End(status="SUCCESS", task_id="2031112223334445057")
 
 
@@ -231,13 +231,13 @@ def test_a_full_queue_never_fails_the_job() -> None:
 
 
 def test_a_rate_limit_is_not_a_full_queue() -> None:
-    fast = Answer(outcome="refused", code="1003", retry="pace")
+    fast = Answer(outcome="refused", code="1003", retry="throttled")
     life = Life().answers((ReadJob(), NEW), *posts(1, fast))
     assert life.step == FreeSlot(full=False)
 
 
 @pytest.mark.parametrize(
-    ("code", "retry", "kind"), [("1501", "final", ModerationError), ("1014", "fix-outside", AccountError)]
+    ("code", "retry", "kind"), [("1501", "final", ModerationError), ("1014", "action_required", AccountError)]
 )
 def test_a_definite_refusal_is_recorded_and_raised(code: str, retry: Any, kind: type[RunningHubError]) -> None:
     refused = Answer(outcome="refused", code=code, retry=retry)
@@ -246,7 +246,7 @@ def test_a_definite_refusal_is_recorded_and_raised(code: str, retry: Any, kind: 
 
 
 def test_a_request_that_cannot_leave_is_tried_a_few_times_and_then_said() -> None:
-    away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="pace")
+    away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
     life = Life().answers((ReadJob(), NEW))
     for n in range(1, 5):
         life.answers(*posts(n, away), (FreeSlot(), None), (Pause(n, NOT_DELIVERED, "connection refused"), None))
@@ -255,7 +255,7 @@ def test_a_request_that_cannot_leave_is_tried_a_few_times_and_then_said() -> Non
 
 
 def test_only_requests_in_a_row_that_cannot_leave_are_counted() -> None:
-    away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="pace")
+    away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
     life = Life(replace(POLICY, undelivered_tries=2)).answers((ReadJob(), NEW))
     for n, answer in enumerate((away, BUSY, away), 1):
         pause = Pause(n, answer.code, answer.reason)
@@ -265,7 +265,7 @@ def test_only_requests_in_a_row_that_cannot_leave_are_counted() -> None:
 
 
 def test_a_claim_that_was_given_up_is_followed_by_a_new_one() -> None:
-    gave_up = Answer(outcome="refused", code=GAVE_UP, retry="pace")
+    gave_up = Answer(outcome="refused", code=GAVE_UP, retry="throttled")
     life = Life().answers((ReadJob(), NEW), *posts(1, gave_up), (FreeSlot(), None))
     assert isinstance(life.step, Pause)
 

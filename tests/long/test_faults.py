@@ -128,7 +128,7 @@ class Cell:
         if fault.on == "query":
             return fault.code not in ("1004", "802")
         return fault.on == "submit" and (
-            fault.kind == "429" or (fault.code in CODES and CODES[fault.code].retry == "pace")
+            fault.kind == "429" or (fault.code in CODES and CODES[fault.code].retry == "throttled")
         )
 
 

@@ -145,7 +145,7 @@ def intent_of(n: int, pid: str, flow_run: str) -> Intent:
 @cache
 def answer_of(outcome: str, n: int) -> Answer:
     ticket = {"task_id": f"{n}"} if outcome == "ticket" else {}
-    return Answer(token="", at="", outcome=outcome, retry="pace", **ticket)  # type: ignore[arg-type]
+    return Answer(token="", at="", outcome=outcome, retry="throttled", **ticket)  # type: ignore[arg-type]
 
 
 @cache

@@ -11,9 +11,9 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from rh_prefect.errors import AccountError, ApiError, ConfigError, KeyRejected, TaskNotFound, explain
+from rh_prefect.errors import AccountError, ApiError, ConfigError, KeyRejected, RefusalScope, TaskNotFound, explain
 from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.accounts.accounts import Accounts
 from rh_prefect.jobs.accounts.comfy_account import at_machine, is_native
@@ -23,37 +23,15 @@ from rh_prefect.memory_cache import SingleFlight
 
 T = TypeVar("T")
 
-RefusalScope = Literal["account", "model", "job"]
-"""What an account refuses for reasons of its own: all that it is asked for, all of one model, or this one job."""
-
-ACCOUNT_SPECIFIC_CODES: dict[str, RefusalScope] = {
-    "380": "model",  # no such workflow: it may be another account's own
-    "433": "job",  # its paid nodes cannot be paid here; or the graph is wrong, and then nobody takes it
-    "435": "job",  # it has no machine of the class that this job asks for
-    "810": "model",  # the workflow was not run with this account
-    "901": "model",  # no such app
-    "1014": "model",  # a key of another kind is needed
-    "40310": "model",  # not offered on this account's site
-}
-"""Codes of what one account cannot run and another may well; they say nothing about the account's other jobs."""
-
 _KEPT = 200
 """Of how many attempts of runs one process remembers which accounts were left out."""
 
 
 def account_specific(answer: Answer) -> RefusalScope | None:
-    """Tells whether a refusal is about the account and not about the request.
-
-    Args:
-        answer: The refusal.
-
-    Returns:
-        What the account refuses; None where any other would refuse as well.
-    """
-    if answer.code in ACCOUNT_SPECIFIC_CODES:
-        return ACCOUNT_SPECIFIC_CODES[answer.code]
+    """What a refusal says about the account; None if every other account would refuse as well."""
     row = explain(answer.code, answer.reason, submitting=True)
-    return "account" if issubclass(row.error, KeyRejected | AccountError) else None
+    concerns_account = issubclass(row.error, KeyRejected | AccountError)
+    return row.account_scope or ("account" if concerns_account else None)
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from rh_prefect.errors import (
     RunningHubError,
     SubmissionUnknown,
 )
-from rh_prefect.jobs.accounts.pool import ACCOUNT_SPECIFIC_CODES, account_specific
+from rh_prefect.jobs.accounts.pool import account_specific
 from rh_prefect.jobs.journal.records import Answer
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.workflows import WorkflowInput
@@ -309,7 +309,13 @@ class TestPaidOn:
         ("416", "account"),
         ("812", "account"),
         ("436", "account"),
-        *ACCOUNT_SPECIFIC_CODES.items(),
+        ("380", "model"),
+        ("433", "job"),
+        ("435", "job"),
+        ("810", "model"),
+        ("901", "model"),
+        ("1014", "model"),
+        ("40310", "model"),
         ("1501", None),
         ("1007", None),
         ("803", None),

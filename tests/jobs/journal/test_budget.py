@@ -56,7 +56,7 @@ from tests.support.pooled_run import PooledRun
 
 BUDGET = Decimal("1.00")
 INTENT = intent(estimate=Decimal("0.40"), currency="CNY")
-BUSY = Answer(outcome="refused", code="421", reason="full", retry="pace")
+BUSY = Answer(outcome="refused", code="421", reason="full", retry="throttled")
 POLICY = Policy(job="run/key", endpoint="some/model", budget=BUDGET)
 
 

@@ -27,7 +27,7 @@ from tests.support.job_records import BASE, KEY, SOMEWHERE_ELSE, intent, ticket,
 INTENT = intent()
 ADOPTED = Resolution(outcome="adopted", task_id="7")
 FORGOTTEN = Resolution(outcome="forgotten")
-REFUSED = Answer(outcome="refused", code="421", retry="pace")
+REFUSED = Answer(outcome="refused", code="421", retry="throttled")
 SUCCESS = End(status="SUCCESS", task_id="1")
 
 
