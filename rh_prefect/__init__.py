@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rh_prefect.jobs.outputs.typed_answers import Face
     from rh_prefect.media.media import Media
     from rh_prefect.media.store import MediaStore
+    from rh_prefect.pipelines.pipeline import Pipeline
     from rh_prefect.tasks.assemble import assemble
     from rh_prefect.tasks.concurrent import generate_many
     from rh_prefect.tasks.generate import generate
@@ -35,6 +36,7 @@ _HOMES = {
     "Media": "rh_prefect.media.media",
     "MediaStorage": "rh_prefect.blocks",
     "MediaStore": "rh_prefect.media.store",
+    "Pipeline": "rh_prefect.pipelines.pipeline",
     "Result": "rh_prefect.jobs.outputs.result",
     "RunningHubApp": "rh_prefect.job_blocks",
     "RunningHubCredentials": "rh_prefect.blocks",
@@ -55,6 +57,7 @@ __all__ = [
     "Media",
     "MediaStorage",
     "MediaStore",
+    "Pipeline",
     "Result",
     "RunningHubApp",
     "RunningHubCredentials",

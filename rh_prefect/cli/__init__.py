@@ -32,6 +32,14 @@ for _name, _help in {
 }.items():
     _run.command(f"rh_prefect.cli.flows:{_name.replace('-', '_')}", name=_name, help=_help)
 app.command("rh_prefect.cli.flows:batch", help="Run a model on every row of a manifest or every file of a folder.")
+for _name, _help in {
+    "check": "Check pipelines' files without data and without a network.",
+    "plan": "Show what a run of a pipeline would do and cost.",
+    "graph": "Show a pipeline's steps as a tree or a Mermaid graph.",
+    "init": "Write a shipped pipeline into a file, to begin with.",
+}.items():
+    app.command(f"rh_prefect.cli.pipelines:{_name}", name=_name, help=_help)
+app.command("rh_prefect.cli.pipelines:schema_", name="schema", help="Print the JSON schema of pipelines for editors.")
 app.command(_models)
 _models.command("rh_prefect.cli.models:search", help="Find models by what they do, such as `lip sync`.")
 _models.command("rh_prefect.cli.models:show", help="Show a model's parameters, limits and price.")

@@ -158,7 +158,9 @@ class Expander:
             return True
         frame.names[name] = ABSENT
         if step.action != "steps":
-            instance = Instance(path, frame.id, step, at, step.model or step.edit or "", "x", is_sure=frame.is_sure)
+            instance = Instance(
+                path, frame.id, step, at, step.model or step.edit or step.action, "x", is_sure=frame.is_sure
+            )
             if found is not False:
                 instance.note = "expect does not hold; this item fails before it is paid"
                 self.notes[f"{instance.address}: {instance.note}."] = None

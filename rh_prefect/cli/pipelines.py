@@ -1,0 +1,166 @@
+"""`rh-prefect check`, `plan`, `graph`, `schema` and `init`: pipelines before anything is paid."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from rh_prefect.errors import InputError
+from rh_prefect.pipelines.check import SHIPPED
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.schema import models_in, schema
+from rh_prefect.pipelines.source import PipelineError, Problem, nearest, read
+
+_SOMETHING_TO_PAY = 2
+
+File = Annotated[Path, Parameter(help="The pipeline's file.")]
+Set = Annotated[
+    list[str] | None,
+    Parameter(name="--set", help="A parameter: `name=value`; may be repeated.", negative="", consume_multiple=False),
+]
+Params = Annotated[Path | None, Parameter(help="A YAML or JSON file of parameters; --set goes before it.")]
+Json = Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.", negative="")]
+Out = Annotated[Path | None, Parameter(help="Write the plan as JSON to this file; only its owner can read it.")]
+Compare = Annotated[Path | None, Parameter(help="An earlier plan's JSON: show what changed since.")]
+Graph = Annotated[bool, Parameter(help="Show a tree of the steps instead of the table.", negative="")]
+Mermaid = Annotated[bool, Parameter(help="Show a Mermaid graph.", negative="")]
+ExitCode = Annotated[bool, Parameter(help="Exit with 2 if something is to be paid.", negative="")]
+Allow = Annotated[
+    list[str] | None,
+    Parameter(help="A further folder below which rows may name files; may be repeated.", negative=""),
+]
+Example = Annotated[
+    str, Parameter(help="Which shipped pipeline: " + ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml"))))
+]
+
+
+def check(*files: Annotated[Path, Parameter(help="The pipelines' files.")], as_json: Json = False) -> None:
+    """Check pipelines without data and without a network: for CI and pre-commit."""
+    if not files:
+        raise InputError("Name at least one file: `rh-prefect check film.yaml`.")
+    found = [problem for file in files for problem in _problems(file)]
+    if as_json:
+        print(json.dumps([problem.as_json() for problem in found], ensure_ascii=False, indent=2))
+    else:
+        print(
+            "\n".join(map(str, found)) or f"{len(files)} {'file' if len(files) == 1 else 'files'} checked: no problems"
+        )
+    if found:
+        sys.exit(1)
+
+
+def _problems(file: Path) -> Sequence[Problem]:
+    try:
+        Pipeline.from_file(file)
+    except PipelineError as error:
+        return error.found
+    return ()
+
+
+def plan(
+    file: File,
+    *,
+    values: Set = None,
+    params: Params = None,
+    out: Out = None,
+    compare: Compare = None,
+    graph: Graph = False,
+    mermaid: Mermaid = False,
+    as_json: Json = False,
+    exit_code: ExitCode = False,
+    allow: Allow = None,
+) -> None:
+    """Check everything that can be known before a run, and show its steps and what they cost. Nothing is paid."""
+    pipeline = _read(file, as_json=as_json)
+    earlier = json.loads(compare.read_text(encoding="utf-8")) if compare is not None else None
+    made = asyncio.run(pipeline.plan(_given(values, params), allow=allow or (), earlier=earlier))
+    if out is not None and not made.problems:
+        _write_private(out, made.to_json())
+    _show(made, as_json=as_json, graph=graph, mermaid=mermaid)
+    if made.problems:
+        sys.exit(1)
+    if exit_code and made.price.most > 0:
+        sys.exit(_SOMETHING_TO_PAY)
+
+
+def _read(file: Path, *, as_json: bool = False) -> Pipeline:
+    try:
+        return Pipeline.from_file(file)
+    except PipelineError as error:
+        if as_json:
+            print(json.dumps({"problems": [one.as_json() for one in error.found]}, ensure_ascii=False, indent=2))
+        else:
+            print("\n".join(map(str, error.found)), file=sys.stderr)
+        sys.exit(1)
+
+
+def _given(values: Sequence[str] | None, params: Path | None) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    if params is not None:
+        data = read(params.read_text(encoding="utf-8"), str(params)).data
+        if not isinstance(data, dict):
+            raise InputError(f"{params} is not a mapping of parameters to values.")
+        given |= data
+    for text in values or ():
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise InputError(f"--set takes name=value, and {text!r} has no =.")
+        given[name] = value
+    return given
+
+
+def _write_private(to: Path, text: str) -> None:
+    """Writes a file that only its owner can read: a plan names the inputs and the prompts."""
+    to.touch(mode=0o600)
+    to.chmod(0o600)
+    to.write_text(text, encoding="utf-8")
+
+
+def _show(made: Plan, *, as_json: bool, graph: bool, mermaid: bool) -> None:
+    if as_json:
+        print(made.to_json())
+    elif made.problems:
+        print("\n".join(map(str, made.problems)), file=sys.stderr)
+    elif mermaid:
+        print(made.mermaid())
+    else:
+        print(made.tree() if graph else made.table())
+
+
+def graph(
+    file: File, *, values: Set = None, params: Params = None, mermaid: Mermaid = False, allow: Allow = None
+) -> None:
+    """Show a pipeline's steps as a tree, or as a Mermaid graph."""
+    made = asyncio.run(_read(file).plan(_given(values, params), allow=allow or ()))
+    _show(made, as_json=False, graph=not mermaid, mermaid=mermaid)
+    if made.problems:
+        sys.exit(1)
+
+
+def schema_(*files: Annotated[Path, Parameter(help="Files whose models' parameters are in the schema.")]) -> None:
+    """Print the JSON schema of pipelines, for completion and errors in an editor."""
+    found = [read(file.read_text(encoding="utf-8"), str(file)).data for file in files]
+    print(json.dumps(schema(name for data in found for name in models_in(data)), ensure_ascii=False, indent=2))
+
+
+def init(
+    *, example: Example = "film", to: Annotated[Path | None, Parameter(help="Where; default EXAMPLE.yaml.")] = None
+) -> None:
+    """Write one of the shipped pipelines into a file, to begin with."""
+    known = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
+    if example not in known:
+        raise InputError(f"There is no example {example}; {nearest(example, known)}")
+    target = to or Path(f"{example}.yaml")
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(known[example].read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise InputError(f"{target} is there already; name another file with --to.") from None
+    print(f"{target} is written. Next: `rh-prefect check {target}`, then `rh-prefect plan {target}`.")

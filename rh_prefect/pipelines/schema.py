@@ -1,0 +1,117 @@
+"""The JSON schema of a pipeline's file, for completion and errors in an editor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rh_prefect import catalog
+from rh_prefect.catalog.model import Model, Param
+from rh_prefect.errors import UnknownModelError
+from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
+from rh_prefect.pipelines.language import TYPES, PipelineFile
+
+REFERENCE = {"type": "string", "pattern": r"\$\("}
+_NUMBER = {"type": "number"}
+
+
+def schema(models: Iterable[str] = ()) -> dict[str, Any]:
+    """The schema: all keys, the names of all models and edits, and the parameters of all edits and of some models.
+
+    Args:
+        models: The models whose parameters are in it; those of all models would be more than editors read.
+    """
+    found = PipelineFile.model_json_schema()
+    found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    found["title"] = "rh-prefect pipeline"
+    parts = found["$defs"]
+    _allow(parts, "Param", {"type": "string", "enum": [one for one in TYPES if one not in ("enum", "table", "files")]})
+    _allow(parts, "Sort", {"type": "string"})
+    _allow(parts, "AssumedPrice", _NUMBER)
+    _allow(parts, "Budget", _NUMBER)
+    step = parts["Step"]
+    step["properties"]["model"] = {"anyOf": [{"enum": [one.name for one in catalog.models()]}, REFERENCE]}
+    step["properties"]["edit"] = {"enum": [*EDITS]}
+    step["allOf"] = [*(_edit(one) for one in EDITS.values()), *(_model(one) for one in _known(models))]
+    return found
+
+
+def models_in(value: Any) -> Iterator[str]:
+    """The names of the models that a file uses.
+
+    Args:
+        value: The file as plain JSON data.
+    """
+    if isinstance(value, dict):
+        if isinstance(value.get("model"), str) and "$(" not in value["model"]:
+            yield value["model"]
+        for one in value.values():
+            yield from models_in(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from models_in(one)
+
+
+def _known(names: Iterable[str]) -> Iterator[Model]:
+    for name in dict.fromkeys(names):
+        try:
+            yield catalog.get(name)
+        except UnknownModelError:
+            continue
+
+
+def _allow(parts: dict[str, Any], name: str, short: Mapping[str, Any]) -> None:
+    """Lets the short form stand beside the mapping."""
+    parts[name] = {"anyOf": [short, parts[name]]}
+
+
+def _model(model: Model) -> dict[str, Any]:
+    names = {"enum": [model.name, model.endpoint]}
+    return _with("model", names, {param.name: _param(param) for param in model.params}, not model.incomplete)
+
+
+def _edit(edit: Edit) -> dict[str, Any]:
+    return _with("edit", {"const": edit.name}, {param.name: _edit_param(param) for param in edit.params}, True)
+
+
+def _with(key: str, value: Mapping[str, Any], params: Mapping[str, Any], is_closed: bool) -> dict[str, Any]:
+    inner: dict[str, Any] = {"type": "object", "properties": dict(params)}
+    if is_closed:
+        inner["additionalProperties"] = False
+    condition = {"properties": {key: value}, "required": [key]}
+    return {"if": condition, "then": {"properties": {"with": inner}}}
+
+
+def _param(param: Param) -> dict[str, Any]:
+    one: dict[str, Any] = {}
+    match param.type:
+        case "enum":
+            one = {"enum": [*param.options, *_spelled(param.options)]}
+        case "bool":
+            one = {"type": "boolean"}
+        case "int" | "float":
+            one = {"type": "integer" if param.type == "int" else "number"}
+            one |= {"minimum": param.min} if param.min is not None else {}
+            one |= {"maximum": param.max} if param.max is not None else {}
+        case "string":
+            one = {"type": ["string", "number"]}
+    either = one if param.type in ("string", "json") or param.is_media else {"anyOf": [one, REFERENCE]}
+    found = {"anyOf": [either, {"type": "array"}]} if param.multiple else either
+    return {**found, "description": catalog.describe(param)} if catalog.describe(param) else found
+
+
+def _spelled(options: Iterable[str]) -> Iterator[Any]:
+    """The options as YAML reads them without quotes: `5`, `true`."""
+    for option in options:
+        if option in ("true", "false"):
+            yield option == "true"
+        elif option.isdecimal():
+            yield int(option)
+
+
+def _edit_param(param: EditParam) -> dict[str, Any]:
+    if param.takes_files or param.many:
+        return {"anyOf": [REFERENCE, {"type": "array"}, *([_NUMBER] if "number" in param.kinds else [])]}
+    kinds = {"string": {"type": "string"}, "boolean": {"type": "boolean"}, "integer": {"type": "integer"}}
+    ones = [kinds.get(kind, _NUMBER) for kind in param.kinds if kind != "enum"]
+    return {"anyOf": [*ones, *([{"enum": [*param.options]}] if param.options else []), REFERENCE]}
