@@ -68,7 +68,7 @@ def test_no_block_holds_another_block(block: type[Block]) -> None:
     ],
 )
 def test_each_name_blocks_and_has_a_coroutine_for_a_twin(kind: type, name: str) -> None:
-    twin = f"a{name}"
+    twin = f"{name}_async"
     assert not inspect.iscoroutinefunction(getattr(kind, name))
     assert inspect.iscoroutinefunction(getattr(kind, twin))
     assert list(inspect.signature(getattr(kind, twin)).parameters) == list(
