@@ -70,7 +70,7 @@ class Stage:
 
     def books(self) -> dict[str, Any]:
         """Everything that happened, without the benchmark's own requests."""
-        books: dict[str, Any] = httpx.get(f"{self.url}/_emulator/books", timeout=60).json()
+        books: dict[str, Any] = httpx.get(f"{self.url}/_emulator/recorder", timeout=60).json()
         books["requests"] = [one for one in books["requests"] if not one["path"].startswith("/_emulator")]
         return books
 

@@ -66,7 +66,7 @@ def test_the_python_blocks_of_a_page_run(
         for name in sorted(set(names) - known):
             if isinstance(names[name], Flow) and names[name].fn.__module__ == names["__name__"]:
                 call(names[name], used.partition("if __name__")[0])
-    assert "generate(" not in used or "with Emulator(" in used or rh.books.paid
+    assert "generate(" not in used or "with Emulator(" in used or rh.recorder.paid
 
 
 def call(flow: Flow[..., Any], page: str) -> None:

@@ -41,7 +41,7 @@ def emulator(
     from rh_prefect.emulator import Emulator, serve
 
     def announce(running: Emulator) -> None:
-        print(f"RunningHub's API is served; books: {running.url}/_emulator/books", flush=True)
+        print(f"RunningHub's API is served; recorded requests: {running.url}/_emulator/recorder", flush=True)
         print(f"--random-seed {running.random_seed} gives the results of this run again\n", flush=True)
         print(f"export RH_BASE_URL={running.url}\nexport RH_API_KEY={running.key}", flush=True)
 

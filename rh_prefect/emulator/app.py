@@ -9,35 +9,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rh_prefect.emulator import answers, auth
-from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.corruption import is_closing
-from rh_prefect.emulator.recorder import Books
-from rh_prefect.emulator.routes import (
-    account,
-    apps,
-    assets,
-    control,
-    models,
-    progress,
-    proxy,
-    tasks,
-    uploads,
-    webhooks,
-    workflows,
-)
+from rh_prefect.emulator import auth, progress, responses
+from rh_prefect.emulator.broken_responses import is_closing
+from rh_prefect.emulator.recorder import Recorder
+from rh_prefect.emulator.responses import Refused
+from rh_prefect.emulator.routes import account, assets, control, graphs, models, proxy, tasks, uploads
 from rh_prefect.emulator.state import State
 from rh_prefect.errors import InputError
 
 # The models' catch-all comes last.
 _ENDPOINTS = (
     *tasks.ENDPOINTS,
-    *workflows.ENDPOINTS,
-    *apps.ENDPOINTS,
+    *graphs.ENDPOINTS,
     *uploads.ENDPOINTS,
     *account.ENDPOINTS,
     *assets.ENDPOINTS,
-    *webhooks.ENDPOINTS,
     *models.ENDPOINTS,
 )
 
@@ -58,7 +44,7 @@ def api_app(state: State) -> Starlette:
 
 
 class RequestLog:
-    """Writes every request of the API into the books; the emulator's own routes are not in them."""
+    """Writes every request of the API into the recorder; the emulator's own routes are not in them."""
 
     def __init__(self, app: ASGIApp, *, state: State) -> None:
         self._app = app
@@ -69,12 +55,12 @@ class RequestLog:
         if scope["type"] != "http" or scope["path"].startswith("/_emulator"):
             await self._app(scope, receive, send)
             return
-        books: Books = self._state.books
-        number = books.asked(scope["method"], scope["path"], at=self._state.clock.now())
+        recorder: Recorder = self._state.recorder
+        number = recorder.add_request(scope["method"], scope["path"], at=self._state.clock.now())
 
         async def log_status(message: Message) -> None:
             if message["type"] == "http.response.start" and not is_closing(scope):
-                books.answered(number, message["status"])
+                recorder.update_request(number, message["status"])
             await send(message)
 
         try:
@@ -87,13 +73,13 @@ async def _no_route(request: Request, error: Exception) -> Response:
     """Answers a path or method that does not exist: v2 has codes for it, elsewhere a misspelt path gives 412."""
     state: State = request.app.state.emulator
     if not request.url.path.startswith("/openapi/v2/"):
-        return answers.bare(state.assumptions, *state.assumptions.v1_no_route)
+        return responses.bare(state.assumptions, *state.assumptions.v1_no_route)
     try:
         auth.bearer(state.keys, request, {})
     except Refused as refused:
-        return answers.bare(state.assumptions, refused.code, refused.words)
+        return responses.bare(state.assumptions, refused.code, refused.words)
     is_method = isinstance(error, HTTPException) and error.status_code == 405
-    return answers.v2(state.assumptions, "1009" if is_method else "1001", "")
+    return responses.v2(state.assumptions, "1009" if is_method else "1001", "")
 
 
 async def _bad_control(request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette's signature

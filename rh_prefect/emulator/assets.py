@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
+from rh_prefect.emulator.accounts import Account
 from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.clock import Clock, Timing
-from rh_prefect.emulator.keys import Account
 
 AssetType = Literal["Image", "Video", "Audio"]
 _LETTERS: Final = string.ascii_lowercase + string.digits

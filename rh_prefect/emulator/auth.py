@@ -6,47 +6,47 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Final
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
-from rh_prefect.emulator import answers
-from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.keys import Account, ApiKey, KeyRing
+from rh_prefect.emulator import responses
+from rh_prefect.emulator.accounts import Account, ApiKey, ApiKeys
+from rh_prefect.emulator.responses import Refused
 
-Auth = Callable[[KeyRing, Request, Mapping[str, object]], ApiKey]
+Auth = Callable[[ApiKeys, Request, Mapping[str, object]], ApiKey]
 """Finds the key of a request, or raises `Refused`."""
 
 _BEARER: Final = "Bearer "
 
-NOBODY: Final = ApiKey("", "nobody", "FREE", 0, Account("nobody", Decimal(0)), 0)
+NO_KEY: Final = ApiKey("", "none", "FREE", 0, Account("none", Decimal(0)), 0)
 """Stands for a key that was not asked for yet."""
 
 
-def _bearer_key(keys: KeyRing, request: Request) -> ApiKey | None:
+def _bearer_key(keys: ApiKeys, request: Request) -> ApiKey | None:
     header = request.headers.get("authorization", "")
     return keys.find(header.removeprefix(_BEARER).strip()) if header.startswith(_BEARER) else None
 
 
-def _able(keys: KeyRing, key: ApiKey) -> ApiKey:
+def _able(keys: ApiKeys, key: ApiKey) -> ApiKey:
     if key.tier == "FREE":
         raise Refused(*keys.assumptions.free_key)
     return key
 
 
-def _able_v2(keys: KeyRing, key: ApiKey) -> ApiKey:
+def _able_v2(keys: ApiKeys, key: ApiKey) -> ApiKey:
     if key.tier == "FREE":
         raise Refused(*keys.assumptions.free_key_v2)
     return key
 
 
-def bearer(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001 - one signature
+def bearer(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001 - one signature
     """Reads the v2 header; without a valid one the gateway answers 412 in a form of its own."""
     key = _bearer_key(keys, request)
     if key is None:
-        raise Refused("412", envelope=answers.bare)
+        raise Refused("412", envelope=responses.bare)
     return _able_v2(keys, key)
 
 
-def upload_bearer(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
+def upload_bearer(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
     """Reads the v2 header of the upload, which says 401 in its own envelope."""
     key = _bearer_key(keys, request)
     if key is None:
@@ -54,7 +54,7 @@ def upload_bearer(keys: KeyRing, request: Request, body: Mapping[str, object]) -
     return _able_v2(keys, key)
 
 
-def body_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
+def body_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
     """Reads `apiKey` of a v1 body; a header alone does not count."""
     sent = body.get("apiKey")
     if not isinstance(sent, str) or not sent.strip():
@@ -62,7 +62,7 @@ def body_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> Api
     return _known(keys, sent)
 
 
-def query_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
+def query_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
     """Reads `apiKey` of the query string; a header alone does not count."""
     sent = request.query_params.get("apiKey", "")
     if not sent.strip():
@@ -70,23 +70,29 @@ def query_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> Ap
     return _known(keys, sent)
 
 
-def header_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:
+def header_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:
     """Reads the header of the app list, where one official client leaves the word Bearer out."""
     raw = keys.find(request.headers.get("authorization", "").strip())
     return _able_v2(keys, raw) if raw else bearer(keys, request, body)
 
 
-def in_handler(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
+def in_handler(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
     """Lets a request in whose key is where only its handler looks, such as in a form, or that needs none."""
-    return NOBODY
+    return NO_KEY
 
 
-def quick_params_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:
+def path_key(keys: ApiKeys, connection: HTTPConnection) -> ApiKey | None:
+    """Reads the key in the path of the native proxy."""
+    key = keys.find(str(connection.path_params["key"]))
+    return None if key is None or key.tier == "FREE" else key
+
+
+def quick_params_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:
     """Reads the key of the parameter data of quick create, if one is needed there."""
-    return body_key(keys, request, body) if keys.assumptions.quick_params_key else NOBODY
+    return body_key(keys, request, body) if keys.assumptions.quick_params_key else NO_KEY
 
 
-def account_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
+def account_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
     """Reads the key of the account endpoint, whose name differs from that of the other bodies."""
     sent = next((body[name] for name in keys.assumptions.account_key_fields if body.get(name)), None)
     if not isinstance(sent, str):
@@ -94,7 +100,7 @@ def account_key(keys: KeyRing, request: Request, body: Mapping[str, object]) -> 
     return _known(keys, sent)
 
 
-def _known(keys: KeyRing, sent: str) -> ApiKey:
+def _known(keys: ApiKeys, sent: str) -> ApiKey:
     key = keys.find(sent)
     if key is None:
         raise Refused("802")

@@ -1,11 +1,16 @@
-"""The emulator's clock, which a test steers: it says how far a task has come and when a link dies."""
+"""The emulator's clock: how far a task has come, when a link expires, and how long tasks take by default."""
 
 from __future__ import annotations
 
+import json
+import random
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Final, Literal, assert_never
+
+from rh_prefect.catalog.model import Model, Output
 
 Mode = Literal["instant", "polls", "real"]
 """How tasks move: done at the first look, done at the n-th look, or by time."""
@@ -104,3 +109,27 @@ class Clock:
         if age < timing.queued:
             return "QUEUED"
         return "RUNNING" if age < timing.queued + timing.running else "DONE"
+
+
+Durations = Callable[[Model, Mapping[str, object]], tuple[float, float]]
+"""Tells the seconds that a request is queued and then runs."""
+
+_QUEUED: Final = (0.5, 3.0)
+_RUNNING: Final[dict[Output, tuple[float, float]]] = {
+    "image": (3.0, 8.0),
+    "video": (30.0, 90.0),
+    "audio": (5.0, 20.0),
+    "3d": (40.0, 120.0),
+    "text": (1.0, 4.0),
+}
+
+
+def typical(model: Model, payload: Mapping[str, object]) -> tuple[float, float]:
+    """Draws times as such models take them; the same request takes the same time.
+
+    Args:
+        model: The model.
+        payload: The request.
+    """
+    drawn = random.Random(json.dumps([model.endpoint, payload], sort_keys=True, default=str))
+    return drawn.uniform(*_QUEUED), drawn.uniform(*_RUNNING[model.output])

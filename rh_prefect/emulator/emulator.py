@@ -15,30 +15,25 @@ from types import FrameType, TracebackType
 from typing import Self, TypedDict, Unpack
 
 from rh_prefect.catalog.model import Model, Output, Param, PriceTable, Rule
+from rh_prefect.emulator.accounts import ApiKeys, RateLimit
 from rh_prefect.emulator.app import api_app
 from rh_prefect.emulator.assets import Assets
 from rh_prefect.emulator.assumptions import DEFAULT, Assumptions
-from rh_prefect.emulator.clock import Clock, Mode
+from rh_prefect.emulator.broken_responses import HeldResponses
+from rh_prefect.emulator.clock import Clock, Durations, Mode, typical
 from rh_prefect.emulator.comfy.apps import Apps
-from rh_prefect.emulator.comfy.library import Workflows
-from rh_prefect.emulator.durations import Durations, typical
+from rh_prefect.emulator.comfy.workflows import Workflows
 from rh_prefect.emulator.faults import Fault, Faults
-from rh_prefect.emulator.filehost import file_app
-from rh_prefect.emulator.files import Shelf
-from rh_prefect.emulator.hold import Gate
-from rh_prefect.emulator.keys import KeyRing
-from rh_prefect.emulator.loras import Loras
+from rh_prefect.emulator.file_host import file_app
+from rh_prefect.emulator.file_store import FileStore, Loras
 from rh_prefect.emulator.models import Models, new_model
-from rh_prefect.emulator.options import first_switches
 from rh_prefect.emulator.progress import Progress
 from rh_prefect.emulator.proxy import Proxy
-from rh_prefect.emulator.random_source import Chance
-from rh_prefect.emulator.rate_limit import Rate
-from rh_prefect.emulator.recorder import Books
+from rh_prefect.emulator.recorder import Recorder
 from rh_prefect.emulator.render import Renderer
-from rh_prefect.emulator.render_queue import Workshop
+from rh_prefect.emulator.render_queue import RandomSource, RenderQueue
 from rh_prefect.emulator.server import ServerThread, address, listen
-from rh_prefect.emulator.state import State
+from rh_prefect.emulator.state import State, initial_options
 from rh_prefect.emulator.tasks import Tasks
 from rh_prefect.emulator.webhooks import Webhooks
 from rh_prefect.errors import ConfigError
@@ -69,7 +64,7 @@ class Options(TypedDict, total=False):
 
 
 class Emulator:
-    """RunningHub's API with real media, a steerable clock, scripted faults and open books.
+    """RunningHub's API with real media, a steerable clock, scripted faults and open recorder.
 
     Equal requests give different results, as real models do, unless they name the same seed.
 
@@ -103,7 +98,7 @@ class Emulator:
     url = ""
     files_url = ""
     _folder: Path | None = None
-    _workshop: Workshop | None = None
+    _render_queue: RenderQueue | None = None
     _server: ServerThread | None = None
 
     def __init__(
@@ -131,23 +126,23 @@ class Emulator:
     ) -> None:
         self.assumptions = assumptions
         self.clock = Clock(clock, factor=factor, polls=polls)
-        self.keys = KeyRing(assumptions)
+        self.keys = ApiKeys(assumptions)
         self.key = self.keys.add("main", limit=limit, money=money, secret=key).secret
         self.faults = Faults(faults)
-        self.gate = Gate()
+        self.held = HeldResponses()
         self.moderated = set(moderated)
         self._lock = threading.RLock()
         self._tasks = Tasks(self.clock, lock=self._lock, assumptions=assumptions)
-        self.books = Books(self._tasks.rows, self.keys.mask, lock=self._lock)
-        self.switches = first_switches(assumptions, deterministic=deterministic)
-        self._chance = Chance(random_seed, switches=self.switches)
-        self.random_seed = self._chance.seed
+        self.recorder = Recorder(self._tasks.rows, self.keys.mask, lock=self._lock)
+        self.options = initial_options(assumptions, deterministic=deterministic)
+        self._random = RandomSource(random_seed, options=self.options)
+        self.random_seed = self._random.seed
         self.workflows = Workflows()
         self.apps = Apps()
         self._models = Models()
         self.assets = Assets(self.clock, assumptions=assumptions)
         self.webhooks = Webhooks(
-            self._tasks, self.books, self.clock, faults=self.faults, switches=self.switches, assumptions=assumptions
+            self._tasks, self.recorder, self.clock, faults=self.faults, options=self.options, assumptions=assumptions
         )
         self._durations = durations
         self._least_bytes = least_bytes
@@ -197,21 +192,21 @@ class Emulator:
         self.url, self.files_url = address(api), address(files)
         self._folder = Path(tempfile.mkdtemp(prefix="rh-emulator-"))
         state = self._state(self._folder)
-        self._workshop = state.workshop
+        self._render_queue = state.render_queue
         self._server = ServerThread([(api_app(state), api), (file_app(state), files)], beside=[self.webhooks.run])
         self._server.start()
         return self
 
     def stop(self) -> None:
         """Ends every request and removes every file."""
-        self.gate.release()
+        self.held.release()
         if self._server is not None:
             self._server.stop()
-        if self._workshop is not None:
-            self._workshop.close()
+        if self._render_queue is not None:
+            self._render_queue.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._server = self._workshop = self._folder = None
+        self._server = self._render_queue = self._folder = None
 
     def _listen(self) -> tuple[socket.socket, socket.socket]:
         api_place, files_place = self._places
@@ -222,13 +217,13 @@ class Emulator:
             api.close()
             raise
 
-    def _made_workshop(self, renderer: Renderer, shelf: Shelf) -> Workshop:
-        return Workshop(
+    def _made_render_queue(self, renderer: Renderer, file_store: FileStore) -> RenderQueue:
+        return RenderQueue(
             renderer,
-            shelf,
+            file_store,
             self._tasks,
             lock=self._lock,
-            chance=self._chance,
+            random=self._random,
             least_bytes=self._least_bytes,
             failed_code=self.assumptions.failed_model,
         )
@@ -236,7 +231,7 @@ class Emulator:
     def _state(self, folder: Path) -> State:
         for name in ("files", "renders"):
             (folder / name).mkdir()
-        shelf = Shelf(folder / "files", url=self.files_url, clock=self.clock, assumptions=self.assumptions)
+        file_store = FileStore(folder / "files", url=self.files_url, clock=self.clock, assumptions=self.assumptions)
         known = self.assumptions
         renderer = self._renderer(folder / "renders", id_answers=known.id_answers, lyrics_as_text=known.lyrics_as_text)
         return State(
@@ -245,23 +240,23 @@ class Emulator:
             clock=self.clock,
             keys=self.keys,
             tasks=self._tasks,
-            books=self.books,
+            recorder=self.recorder,
             faults=self.faults,
-            gate=self.gate,
-            shelf=shelf,
-            workshop=self._made_workshop(renderer, shelf),
+            held=self.held,
+            file_store=file_store,
+            render_queue=self._made_render_queue(renderer, file_store),
             durations=self._durations,
             workflows=self.workflows,
             apps=self.apps,
             assets=self.assets,
-            loras=Loras(shelf, folder=self.assumptions.lora_folder),
+            loras=Loras(file_store, folder=self.assumptions.lora_folder),
             webhooks=self.webhooks,
             progress=Progress(self._tasks, self.faults, self.clock, url=self.url, assumptions=self.assumptions),
             proxy=Proxy(),
-            switches=self.switches,
-            chance=self._chance,
+            options=self.options,
+            random=self._random,
             models=self._models,
-            rate=Rate(self.clock, most=self.assumptions.requests_per_minute),
+            rate_limit=RateLimit(self.clock, most=self.assumptions.requests_per_minute),
             moderated=self.moderated,
             lock=self._lock,
         )

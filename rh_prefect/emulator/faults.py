@@ -77,7 +77,8 @@ Kind = Literal[
 
 - `cut`: the connection ends without an answer; a download ends midway. `half`: it ends in the middle of the answer.
 - `stall`: no answer, or no more of it, for `seconds` (default 600); then the connection ends.
-- `hold`: the answer waits for `Gate.release`, or `seconds` (default 30). `slow`: it takes `seconds` (default 1) longer.
+- `hold`: the response waits for `rh.held.release()`, at most `seconds` (default 30).
+- `slow`: the response comes `seconds` (default 1) later.
 - `html`, `empty`: HTTP 200 with a web page, or with nothing. `429` and `50x`: that HTTP status.
 - `code`: RunningHub's error `code`, in the route's own form.
 - Only of a submit: `fail`: the task will fail; a graph fails in the node `node`. `node-errors`: accepted, with

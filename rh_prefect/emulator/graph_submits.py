@@ -9,21 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from rh_prefect.emulator.acceptance import plain
-from rh_prefect.emulator.answers import Refused, words_of
+from rh_prefect.emulator.accounts import ApiKey, Charge, run_charge
 from rh_prefect.emulator.assumptions import Assumptions, Refusal
-from rh_prefect.emulator.charges import Charge, run_charge
 from rh_prefect.emulator.comfy import graph as graphs
 from rh_prefect.emulator.comfy.apps import App
-from rh_prefect.emulator.comfy.builtin import SAMPLE_PICTURE
 from rh_prefect.emulator.comfy.graph import Graph
 from rh_prefect.emulator.comfy.validate import Files, Verdict, validate
 from rh_prefect.emulator.comfy.work import BadNode, model_for, pieces_of
+from rh_prefect.emulator.comfy.workflows import SAMPLE_PICTURE
 from rh_prefect.emulator.inputs import local
-from rh_prefect.emulator.keys import ApiKey
-from rh_prefect.emulator.model_submits import check_content, webhook_of
 from rh_prefect.emulator.render.picture import sample
-from rh_prefect.emulator.tasks import Breakdown, Order, Piece
+from rh_prefect.emulator.responses import Refused, message_of
+from rh_prefect.emulator.submits import check_content, plain, webhook_of
+from rh_prefect.emulator.tasks import Failure, OutputSpec, TaskSpec
 from rh_prefect.errors import MediaError
 
 if TYPE_CHECKING:
@@ -58,15 +56,15 @@ class Run:
     """A start that was checked.
 
     Attributes:
-        order: What it asks for.
+        spec: What it asks for.
         verdict: What validation found.
-        breakdown: Why it will fail.
+        failure: Why it will fail.
         may_wait: Whether it goes into the personal queue where there is no room.
     """
 
-    order: Order
+    spec: TaskSpec
     verdict: Verdict
-    breakdown: Breakdown | None
+    failure: Failure | None
     may_wait: bool
 
 
@@ -92,7 +90,7 @@ class Start:
     Attributes:
         state: The emulator.
         key: Whose request it is.
-        endpoint: What the books call it.
+        endpoint: What the recorder call it.
         body: The request's JSON object.
         kind: What it starts.
         family: How it refuses.
@@ -124,7 +122,7 @@ class Start:
     def refused(self, refusal: Refusal, reason: str) -> Refused:
         """Makes a refusal that says why."""
         code, words = refusal
-        return Refused(code, f"{words_of(self.assumptions, code, words)}: {reason}")
+        return Refused(code, f"{message_of(self.assumptions, code, words)}: {reason}")
 
 
 FindTarget = Callable[[Start], Target]
@@ -209,7 +207,7 @@ def _check_password(start: Start, password: str) -> None:
 def prepare(start: Start, find: FindTarget) -> Run:
     """Checks a start and prices it; call it from a thread.
 
-    The order is parameters, money, lookup, node list, content, graph; where money comes is an assumption.
+    The spec is parameters, money, lookup, node list, content, graph; where money comes is an assumption.
 
     Raises:
         Refused: The service would refuse it.
@@ -223,13 +221,15 @@ def prepare(start: Start, find: FindTarget) -> Run:
     target = find(start)
     graph = _changed(start, target)
     check_content(state, {"graph": [graphs.inputs_of(node) for node in graph.values()]})
-    verdict, pieces, breakdown = examine(state, key, graph, metadata=stamps and target.may_stamp)
-    model = pieces[0].model if pieces else model_for()
+    verdict, outputs, failure = examine(state, key, graph, metadata=stamps and target.may_stamp)
+    model = outputs[0].model if outputs else model_for()
     queued, seconds = state.durations(model, plain(body))
     charge = run_charge(start.assumptions, key.tier, seconds, machine, retained=retained)
     is_v1, sent = start.family.is_v1, plain(body)
-    order = Order(key, start.endpoint, sent, pieces, charge, seconds, queued, webhook, is_v1=is_v1, graph=dict(graph))
-    return Run(order, verdict, breakdown, may_wait)
+    spec = TaskSpec(
+        key, start.endpoint, sent, outputs, charge, seconds, queued, webhook, is_v1=is_v1, graph=dict(graph)
+    )
+    return Run(spec, verdict, failure, may_wait)
 
 
 def _options(start: Start) -> tuple[str, bool, int]:
@@ -269,7 +269,7 @@ def _changed(start: Start, target: Target) -> Graph:
         raise start.refused(start.node_info, str(bad)) from bad
     touched = _applied(start, target.graph, target.items)
     if not target.keeps_seeds:
-        graphs.shake(target.graph, kept=touched, draw=partial(start.state.chance.node_seed, start.endpoint))
+        graphs.shake(target.graph, kept=touched, draw=partial(start.state.random.node_seed, start.endpoint))
     return target.graph
 
 
@@ -291,7 +291,7 @@ def _check_fields(target: Target) -> None:
 
 def examine(
     state: State, key: ApiKey, graph: Graph, *, metadata: bool = False
-) -> tuple[Verdict, tuple[Piece, ...], Breakdown | None]:
+) -> tuple[Verdict, tuple[OutputSpec, ...], Failure | None]:
     """Validates a graph and finds its files.
 
     Returns:
@@ -305,18 +305,18 @@ def examine(
     if verdict.is_hopeless:
         code, error = _BAD_GRAPH[0], verdict.error or {}
         reason = f"{error.get('message')} {error.get('details')}".strip()
-        raise Refused(code, f"{words_of(state.assumptions, code)}: {reason}")
+        raise Refused(code, f"{message_of(state.assumptions, code)}: {reason}")
     if not verdict.outputs:
-        return verdict, (), BadNode(*verdict.first()).breakdown(state.assumptions)
+        return verdict, (), BadNode(*verdict.first()).failure(state.assumptions)
     find = partial(_find, state, key)
     try:
         return verdict, pieces_of(graph, verdict.outputs, find, foreign=foreign, metadata=metadata), None
     except BadNode as bad:
-        return verdict, (), bad.breakdown(state.assumptions)
+        return verdict, (), bad.failure(state.assumptions)
 
 
 def _has_media(state: State, name: str) -> bool:
-    return name.startswith(_LINKS) or name == SAMPLE_PICTURE or state.shelf.named(name) is not None
+    return name.startswith(_LINKS) or name == SAMPLE_PICTURE or state.file_store.named(name) is not None
 
 
 def _find(state: State, key: ApiKey, name: str) -> Path:
@@ -325,4 +325,4 @@ def _find(state: State, key: ApiKey, name: str) -> Path:
             return local(state.sources(key), name, "file")
         except Refused as refused:
             raise MediaError(refused.words) from refused
-    return state.shelf.named(name) or sample(state.shelf.folder / SAMPLE_PICTURE)
+    return state.file_store.named(name) or sample(state.file_store.folder / SAMPLE_PICTURE)

@@ -1,4 +1,4 @@
-"""The files that a request names: found on the shelf, decoded, or fetched, and checked as the service checks them."""
+"""The files that a request names: found in the file store, decoded or fetched, and checked as the service does."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Final
 import httpx
 
 from rh_prefect.catalog.model import Model, Param
-from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator.accounts import Account
 from rh_prefect.emulator.assets import Assets
 from rh_prefect.emulator.assumptions import Assumptions
-from rh_prefect.emulator.files import DeadLink, Shelf
-from rh_prefect.emulator.keys import Account
+from rh_prefect.emulator.file_store import DeadLink, FileStore
 from rh_prefect.emulator.request_texts import texts
+from rh_prefect.emulator.responses import Refused
 from rh_prefect.errors import MediaError
 from rh_prefect.media.probe import Facts, probe
 
@@ -52,13 +52,13 @@ class Sources:
     """Where the files of an account's requests come from.
 
     Attributes:
-        shelf: Uploads, and results.
+        file_store: Uploads, and results.
         assets: What was registered.
         account: Whose assets count.
         assumptions: How a bad file is refused.
     """
 
-    shelf: Shelf
+    file_store: FileStore
     assets: Assets
     account: Account
     assumptions: Assumptions
@@ -81,7 +81,7 @@ def gather(sources: Sources, model: Model, payload: Mapping[str, object]) -> Inp
         if param.is_media and value:
             inputs.files[param.key] = [_checked(inputs, sources, param, str(link)) for link in links]
         elif param.type == "json":
-            found = [local(sources, link, param.key) for link in _own_links(sources.shelf, value)]
+            found = [local(sources, link, param.key) for link in _own_links(sources.file_store, value)]
             inputs.files.update({param.key: found} if found else {})
     return inputs
 
@@ -94,9 +94,9 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _own_links(shelf: Shelf, value: object) -> Iterable[str]:
+def _own_links(file_store: FileStore, value: object) -> Iterable[str]:
     """Links of this shelf inside a `json` parameter; others are left alone."""
-    return (text for text in texts(value) if shelf.owns(text))
+    return (text for text in texts(value) if file_store.owns(text))
 
 
 def _checked(inputs: Inputs, sources: Sources, param: Param, link: str) -> Path:
@@ -137,20 +137,20 @@ def local(sources: Sources, link: str, name: str) -> Path:
     Raises:
         Refused: It leads nowhere.
     """
-    shelf = sources.shelf
-    if shelf.owns(link):
+    file_store = sources.file_store
+    if file_store.owns(link):
         try:
-            return shelf.find(link).path
+            return file_store.find(link).path
         except DeadLink as dead:
             raise Refused("1013", f"{_FAILED}: {name}: {dead}") from dead
     if link.startswith("data:"):
-        return _decode(shelf.folder, link, name)
+        return _decode(file_store.folder, link, name)
     if link.startswith("asset://"):
         asset = sources.assets.ready(sources.account, link.removeprefix("asset://"))
         if asset is None:
             raise Refused(sources.assumptions.asset_refused, f"{_FAILED}: {name}: asset not found or not active")
         return asset
-    return _fetch(shelf.folder, link, name, most=sources.assumptions.upload_max_bytes)
+    return _fetch(file_store.folder, link, name, most=sources.assumptions.upload_max_bytes)
 
 
 def _decode(folder: Path, link: str, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Progress of a running graph: the ticketed address `netWssUrl`, and ComfyUI's frames behind it."""
+"""Progress of a running graph over WebSocket: at `netWssUrl`, and at the native proxy's `/ws`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ import binascii
 import hmac
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
 from rh_prefect.emulator.assumptions import Assumptions
+from rh_prefect.emulator.auth import path_key
 from rh_prefect.emulator.clock import Clock
 from rh_prefect.emulator.comfy.graph import class_type, in_order, inputs_of, parse
 from rh_prefect.emulator.faults import Faults, Subject
 from rh_prefect.emulator.tasks import Status, Task, Tasks
+
+if TYPE_CHECKING:
+    from rh_prefect.emulator.state import State
 
 Frame = dict[str, object]
 Send = Callable[[str | bytes], Awaitable[None]]
@@ -48,14 +55,14 @@ class Progress:
 
     def url(self, task: Task, status: Status) -> str | None:
         """Makes the `netWssUrl` of a task; there is one only while it runs."""
-        if status != "RUNNING" or task.order.graph is None:
+        if status != "RUNNING" or task.spec.graph is None:
             return None
         host, _, port = self._url.rpartition(":")
         query = {
             "c_host": host.rpartition("/")[2],
             "c_port": port,
             "clientId": task.client_id,
-            "workflowId": task.order.payload.get("workflowId", ""),
+            "workflowId": task.spec.payload.get("workflowId", ""),
             "Rh-Comfy-Auth": self._ticket(task, int(self._clock.now()) + self._assumptions.ticket_seconds),
             "target": self._url,
         }
@@ -83,8 +90,8 @@ class Progress:
         Returns:
             Whether it was played to its end; a fault may drop it.
         """
-        drop = self._faults.match(Subject("progress", task.endpoint, task.order.payload))
-        told = list(frames(task.order.graph or {}))
+        drop = self._faults.match(Subject("progress", task.endpoint, task.spec.payload))
+        told = list(frames(task.spec.graph or {}))
         for index, frame in enumerate(told):
             share = index / len(told)
             if drop is not None and share >= drop.at:
@@ -108,8 +115,8 @@ class Progress:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _last(self, task: Task, status: Status) -> Iterator[Frame]:
-        if status == "FAILED" and task.breakdown:
-            yield {"type": "execution_error", "data": dict(task.breakdown.reason)}
+        if status == "FAILED" and task.failure:
+            yield {"type": "execution_error", "data": dict(task.failure.reason)}
         elif status == "CANCELLED":
             yield {"type": "execution_interrupted", "data": {}}
         else:
@@ -141,3 +148,83 @@ def frames(graph: Mapping[str, object]) -> Iterator[Frame]:
 def _with(frame: Frame, more: Mapping[str, object]) -> Frame:
     data = frame["data"]
     return {"type": frame["type"], "data": {**(data if isinstance(data, dict) else {}), **more}}
+
+
+_REFUSED: Final = 1008
+_DROPPED: Final = 1011
+
+
+async def watch(socket: WebSocket) -> None:
+    """Plays the frames of the task that the ticket opens, then closes."""
+    state: State = socket.app.state.emulator
+    task = state.progress.find(socket.query_params.get("Rh-Comfy-Auth", ""))
+    if task is None:
+        await socket.close(_REFUSED)
+        return
+    await socket.accept()
+
+    async def play() -> None:
+        whole = await state.progress.play(task, _sender(socket))
+        await socket.close(1000 if whole else _DROPPED)
+
+    await _until_gone(socket, play())
+
+
+async def proxied(socket: WebSocket) -> None:
+    """Plays the frames of every prompt of a client, one after the other, until it goes."""
+    state: State = socket.app.state.emulator
+    key, client_id = path_key(state.keys, socket), socket.query_params.get("clientId", "")
+    if key is None:
+        await socket.close(_REFUSED)
+        return
+    await socket.accept()
+    account = key.account.name
+
+    async def play() -> None:
+        await socket.send_json({"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 0}}}})
+        played: set[str] = set()
+        while True:
+            for prompt in state.proxy.of(account, client_id=client_id):
+                if prompt.id not in played:
+                    played.add(prompt.id)
+                    if not await state.progress.play(prompt.task, _sender(socket), prompt_id=prompt.id):
+                        await socket.close(_DROPPED)
+                        return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    await _until_gone(socket, play())
+
+
+def _sender(socket: WebSocket) -> Send:
+    async def send(frame: str | bytes) -> None:
+        await (socket.send_text(frame) if isinstance(frame, str) else socket.send_bytes(frame))
+
+    return send
+
+
+async def _until_gone(socket: WebSocket, playing: Coroutine[object, object, None]) -> None:
+    """Plays until the end, or until the client has gone; what it sends is not read."""
+    tasks = [asyncio.create_task(playing), asyncio.create_task(_gone(socket))]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        error = task.exception() if not task.cancelled() else None
+        if error is not None and not isinstance(error, WebSocketDisconnect):
+            raise error
+
+
+async def _gone(socket: WebSocket) -> None:
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass
+
+
+ROUTES: Final = [
+    WebSocketRoute("/ws/c_instance", watch),
+    WebSocketRoute("/proxy/{key}/ws", proxied),
+    WebSocketRoute("/proxy-plus/{key}/ws", proxied),
+]
+"""The routes of this family."""

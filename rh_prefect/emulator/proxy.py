@@ -58,14 +58,14 @@ class Proxy:
     def of(self, account: str, *, client_id: str | None = None) -> Iterator[Prompt]:
         """Lists the prompts of an account, and of one client where it is named."""
         for prompt in list(self._prompts.values()):
-            mine = prompt.task.order.key.account.name == account
+            mine = prompt.task.spec.key.account.name == account
             if mine and client_id in (None, prompt.client_id):
                 yield prompt
 
 
 def history(prompt: Prompt, status: Status) -> dict[str, object]:
     """Shows a prompt that has ended as ComfyUI's history does."""
-    graph = parse(prompt.task.order.graph or {}) or {}
+    graph = parse(prompt.task.spec.graph or {}) or {}
     outputs: dict[str, dict[str, list[object]]] = {}
     for output in prompt.task.outputs.result(timeout=0) if status == "SUCCESS" else []:
         known = class_of(class_type(graph[output.node_id or ""]), foreign=frozenset(map(class_type, graph.values())))
@@ -87,7 +87,7 @@ def _message(prompt: Prompt, status: Status) -> list[object]:
         return ["execution_success", {"prompt_id": prompt.id}]
     if status == "CANCELLED":
         return ["execution_interrupted", {"prompt_id": prompt.id}]
-    return ["execution_error", dict(prompt.task.breakdown.reason) if prompt.task.breakdown else {}]
+    return ["execution_error", dict(prompt.task.failure.reason) if prompt.task.failure else {}]
 
 
 def _file(output: Output) -> dict[str, object]:

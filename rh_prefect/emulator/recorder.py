@@ -1,4 +1,4 @@
-"""The emulator's books: who submitted what, what was charged, what went over the wire. No key's value is in them."""
+"""The emulator's recorder: who submitted what, what was charged, what went over the wire. No key's value is in them."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Delivery:
     time: float
 
 
-class Books:
+class Recorder:
     """Everything that happened, readable at any time from any thread.
 
     Args:
@@ -177,8 +177,8 @@ class Books:
         """Counts the bytes of a task's results that were sent."""
         return sum(download.sent for download in self.downloads if download.task_id == task_id)
 
-    def wait(self, condition: Callable[[Books], bool], *, seconds: float = 10.0) -> bool:
-        """Blocks until something is in the books, as in `books.wait(lambda b: len(b.paid) == 1)`.
+    def wait(self, condition: Callable[[Recorder], bool], *, seconds: float = 10.0) -> bool:
+        """Blocks until something is in the recorder, as in `recorder.wait(lambda b: len(b.paid) == 1)`.
 
         Returns:
             Whether it was, in time.
@@ -187,11 +187,11 @@ class Books:
         while not condition(self):
             if time.monotonic() > end:
                 return False
-            with self._changed:  # tasks also move without an entry in the books, hence the short time
+            with self._changed:  # tasks also move without an entry in the recorder, hence the short time
                 self._changed.wait(_LOOK_SECONDS)
         return True
 
-    def submitted(self, submission: Submission) -> None:
+    def add_submission(self, submission: Submission) -> None:
         """Writes a submit down, with its number."""
         plain = self._plain(submission.payload)
         payload = plain if isinstance(plain, dict) else {}
@@ -201,19 +201,19 @@ class Books:
             self._submissions.append(replace(submission, number=number, endpoint=endpoint, payload=payload))
             self._changed.notify_all()
 
-    def uploaded(self, upload: Upload) -> None:
+    def add_upload(self, upload: Upload) -> None:
         """Writes an upload down."""
         with self._changed:
             self._uploads.append(upload)
             self._changed.notify_all()
 
-    def delivered(self, delivery: Delivery) -> None:
+    def add_delivery(self, delivery: Delivery) -> None:
         """Writes a webhook down, with its number."""
         with self._changed:
             self._deliveries.append(replace(delivery, number=len(self._deliveries) + 1))
             self._changed.notify_all()
 
-    def downloading(self, path: str, *, task_id: str, status: int, at: float) -> int:
+    def add_download(self, path: str, *, task_id: str, status: int, at: float) -> int:
         """Writes a download down when its answer begins.
 
         Returns:
@@ -225,13 +225,13 @@ class Books:
             self._changed.notify_all()
             return number
 
-    def downloaded(self, number: int, sent: int) -> None:
+    def update_download(self, number: int, sent: int) -> None:
         """Writes down how much of a download has gone out."""
         with self._changed:
             self._downloads[number - 1] = replace(self._downloads[number - 1], sent=sent)
             self._changed.notify_all()
 
-    def asked(self, method: str, path: str, *, at: float) -> int:
+    def add_request(self, method: str, path: str, *, at: float) -> int:
         """Writes a request down when it comes in.
 
         Returns:
@@ -243,14 +243,14 @@ class Books:
             self._changed.notify_all()
             return number
 
-    def answered(self, number: int, status: int) -> None:
+    def update_request(self, number: int, status: int) -> None:
         """Writes down how a request was answered."""
         with self._changed:
             self._requests[number - 1] = replace(self._requests[number - 1], status=status)
             self._changed.notify_all()
 
     def to_json(self) -> dict[str, object]:
-        """Writes the books as JSON; amounts are strings."""
+        """Writes the recorder as JSON; amounts are strings."""
         return {
             "charged": str(self.charged),
             "coins": self.coins,

@@ -1,4 +1,4 @@
-"""Makes the results of tasks in the background, while they are queued and running."""
+"""Renders the results of tasks in the background, and draws what is random in them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,81 @@ import asyncio
 import hashlib
 import json
 import logging
+import secrets
+import string
 import threading
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from rh_prefect.emulator.files import Shelf
-from rh_prefect.emulator.random_source import Chance
+from rh_prefect.emulator.file_store import FileStore
 from rh_prefect.emulator.render import Rendered, Renderer
-from rh_prefect.emulator.render.padding import pad
-from rh_prefect.emulator.render.stamp import stamp
-from rh_prefect.emulator.tasks import Breakdown, Output, Piece, Task, Tasks
+from rh_prefect.emulator.render.padding import pad, stamp
+from rh_prefect.emulator.tasks import Failure, Output, OutputSpec, Task, Tasks
+
+_SEED_BITS: Final = 32
+_LETTERS: Final = string.ascii_lowercase
+
+
+class RandomSource:
+    """Draws what differs from task to task.
+
+    Every draw follows from the seed, from the request, and from how often that request was made before. The same seed
+    and the same requests give the same results again, in whatever order different requests arrive.
+
+    Args:
+        seed: What all draws follow from; default a random number.
+        options: Whether anything is drawn at all.
+    """
+
+    def __init__(self, seed: int | None = None, *, options: RuntimeOptions) -> None:
+        self.seed = secrets.randbits(_SEED_BITS) if seed is None else seed
+        self._options = options
+        self._drawn: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def variant(self, request: str, *, seed: object = None) -> str:
+        """Draws the variant of a request's result.
+
+        Args:
+            request: What is asked for; equal requests have equal texts.
+            seed: The request's own seed, which then decides alone.
+
+        Returns:
+            Digits, other ones at each call; empty where the emulator is deterministic.
+        """
+        if self._options.deterministic:
+            return ""
+        return str(self._draw(f"variant {request}") if seed is None else _number(f"seed {seed}"))
+
+    def node_seed(self, endpoint: str, below: int) -> int:
+        """Draws the seed of a node, as RunningHub does at each start of a saved workflow.
+
+        Args:
+            endpoint: What is started.
+            below: The first number that is too large.
+        """
+        return self._draw(f"seed {endpoint}") % below
+
+    def token(self, subject: str, *, length: int = 8) -> str:
+        """Draws lower-case letters for the name of a file."""
+        drawn = self._draw(f"token {subject}")
+        return "".join(_LETTERS[drawn // len(_LETTERS) ** place % len(_LETTERS)] for place in range(length))
+
+    def _draw(self, subject: str) -> int:
+        with self._lock:
+            self._drawn[subject] += 1
+            number = self._drawn[subject]
+        return _number(f"{self.seed} {number} {subject}")
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+if TYPE_CHECKING:
+    from rh_prefect.emulator.state import RuntimeOptions
 
 _WORKERS: Final = 2
 _PATIENCE: Final = 20.0
@@ -24,15 +88,15 @@ _PATIENCE: Final = 20.0
 _log = logging.getLogger(__name__)
 
 
-class Workshop:
+class RenderQueue:
     """Renders what tasks ask for.
 
     Args:
         renderer: Makes the media.
-        shelf: Where results go.
+        file_store: Where results go.
         tasks: Whose results they are.
         lock: Guards the tasks.
-        chance: What results are drawn from.
+        random: What results are drawn from.
         least_bytes: The least size of a result; smaller ones are padded.
         failed_code: The code of a task whose results cannot be made.
     """
@@ -40,28 +104,28 @@ class Workshop:
     def __init__(
         self,
         renderer: Renderer,
-        shelf: Shelf,
+        file_store: FileStore,
         tasks: Tasks,
         *,
         lock: threading.RLock,
-        chance: Chance,
+        random: RandomSource,
         least_bytes: int = 0,
         failed_code: str,
     ) -> None:
         self._failed_code = failed_code
         self._renderer = renderer
-        self._shelf = shelf
+        self._file_store = file_store
         self._tasks = tasks
         self._lock = lock
-        self._chance = chance
+        self._random = random
         self._least_bytes = least_bytes
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rh-emulator-render")
 
     def begin(self, task: Task) -> None:
         """Starts on a task's results, unless it is going to fail."""
-        if task.breakdown is None:
+        if task.failure is None:
             # Drawn now, in the order of the submits: the pool works in any order.
-            variants = [self._variant(piece) for piece in task.order.pieces]
+            variants = [self._variant(output) for output in task.spec.outputs]
             self._pool.submit(self._make, task, variants)
 
     async def settle(self, task: Task) -> None:
@@ -74,14 +138,14 @@ class Workshop:
         """Ends what is being made."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _variant(self, piece: Piece) -> str:
+    def _variant(self, output: OutputSpec) -> str:
         """Draws what is different from the result of an equal request.
 
         A graph carries its seeds, and everything else in it gives the same result each time.
         """
-        if piece.node_id is not None:
+        if output.node_id is not None:
             return ""
-        return self._chance.variant(fingerprint(piece), seed=piece.payload.get("seed"))
+        return self._random.variant(fingerprint(output), seed=output.payload.get("seed"))
 
     def _make(self, task: Task, variants: list[str]) -> None:
         if task.ended is not None:
@@ -91,35 +155,37 @@ class Workshop:
         except Exception as error:  # a failing render is a failing task, whatever went wrong
             _log.warning("task %s of %s could not be rendered: %s", task.id, task.endpoint, error)
             with self._lock:
-                task.breakdown = Breakdown(self._failed_code, "")
+                task.failure = Failure(self._failed_code, "")
             outputs = []
         task.outputs.set_result(outputs)
 
     def _render(self, task: Task, variants: list[str]) -> list[Output]:
-        drawn = zip(task.order.pieces, variants, strict=True)
-        made = [(piece, rendered) for piece, variant in drawn for rendered in self._piece(piece, variant)]
-        return [self._shelve(task, index, piece, rendered) for index, (piece, rendered) in enumerate(made, start=1)]
+        drawn = zip(task.spec.outputs, variants, strict=True)
+        made = [(output, rendered) for output, variant in drawn for rendered in self._render_output(output, variant)]
+        return [self._save(task, index, output, rendered) for index, (output, rendered) in enumerate(made, start=1)]
 
-    def _piece(self, piece: Piece, variant: str) -> list[Rendered]:
-        text = fingerprint(piece)
-        return self._renderer.render(piece.model, piece.payload, piece.inputs, seed_text=text, variant=variant)
+    def _render_output(self, output: OutputSpec, variant: str) -> list[Rendered]:
+        text = fingerprint(output)
+        return self._renderer.render(output.model, output.payload, output.inputs, seed_text=text, variant=variant)
 
-    def _shelve(self, task: Task, index: int, piece: Piece, rendered: Rendered) -> Output:
+    def _save(self, task: Task, index: int, output: OutputSpec, rendered: Rendered) -> Output:
         url, text, path = None, rendered.text, rendered.path
-        if text is not None and piece.node_id is not None:  # a graph saves texts to files
-            path, text = self._shelf.folder / f"{task.id}-{index}.txt", None
+        if text is not None and output.node_id is not None:  # a graph saves texts to files
+            path, text = self._file_store.folder / f"{task.id}-{index}.txt", None
             path.write_text(rendered.text or "", encoding="utf-8")
         if path is not None:
-            path = stamp(path, piece.metadata, to=self._shelf.folder / f"{task.id}-{index}.png")
+            path = stamp(path, output.metadata, to=self._file_store.folder / f"{task.id}-{index}.png")
             path = pad(path, least_bytes=self._least_bytes)
-            token = self._chance.token(f"{task.id} {index}")
-            url = self._shelf.add_result(path, task_id=task.id, index=index, token=token, extension=rendered.extension)
-        return Output(url, text, rendered.extension, piece.node_id)
+            token = self._random.token(f"{task.id} {index}")
+            url = self._file_store.add_result(
+                path, task_id=task.id, index=index, token=token, extension=rendered.extension
+            )
+        return Output(url, text, rendered.extension, output.node_id)
 
 
-def fingerprint(piece: Piece) -> str:
+def fingerprint(output: OutputSpec) -> str:
     """Names a request by what it asks for: links differ from upload to upload, files on the shelf do not."""
-    plain = {key: value for key, value in piece.payload.items() if key not in piece.inputs}
-    files = {key: [Path(path).name for path in paths] for key, paths in piece.inputs.items()}
-    text = json.dumps([piece.model.endpoint, plain, files], sort_keys=True, default=str)
+    plain = {key: value for key, value in output.payload.items() if key not in output.inputs}
+    files = {key: [Path(path).name for path in paths] for key, paths in output.inputs.items()}
+    text = json.dumps([output.model.endpoint, plain, files], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,18 +1,21 @@
-"""Runs applications with uvicorn on sockets of their own, in one thread, and ends them at once."""
+"""Serves applications with uvicorn in a thread, and stops at once."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from rh_prefect.emulator.corruption import TRANSPORT
+from rh_prefect.emulator.broken_responses import TRANSPORT
 from rh_prefect.errors import ConfigError
 
 _KEEP_ALIVE = 75
@@ -36,7 +39,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 self._silently(app),
                 http=_Protocol,
-                ws="rh_prefect.emulator.sockets:QuietSockets",
+                ws="rh_prefect.emulator.server:QuietSockets",
                 lifespan="off",
                 log_config=None,
                 timeout_keep_alive=_KEEP_ALIVE,
@@ -158,3 +161,17 @@ class ServerThread:
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
+
+
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.WARNING)
+
+
+class QuietSockets(WebSocketsSansIOProtocol):
+    """The protocol of uvicorn, with a logger that tells of errors only."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # whatever uvicorn makes its protocols with
+        super().__init__(*args, **options)
+        self.logger = _log
+        self.conn.logger = _log
+        self.conn.debug = False

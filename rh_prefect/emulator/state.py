@@ -1,32 +1,76 @@
-"""Everything that one emulator knows, in one value that the routes are given."""
+"""The state of one emulator: everything that the routes use, and the options that can change while it runs."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
+from rh_prefect.emulator.accounts import ApiKey, ApiKeys, RateLimit
 from rh_prefect.emulator.assets import Assets
 from rh_prefect.emulator.assumptions import Assumptions
-from rh_prefect.emulator.clock import Clock
+from rh_prefect.emulator.broken_responses import HeldResponses
+from rh_prefect.emulator.clock import Clock, Durations
 from rh_prefect.emulator.comfy.apps import Apps
-from rh_prefect.emulator.comfy.library import Workflows
-from rh_prefect.emulator.durations import Durations
+from rh_prefect.emulator.comfy.workflows import Workflows
 from rh_prefect.emulator.faults import Faults
-from rh_prefect.emulator.files import Shelf
-from rh_prefect.emulator.hold import Gate
+from rh_prefect.emulator.file_store import FileStore, Loras
 from rh_prefect.emulator.inputs import Sources
-from rh_prefect.emulator.keys import ApiKey, KeyRing
-from rh_prefect.emulator.loras import Loras
 from rh_prefect.emulator.models import Models
-from rh_prefect.emulator.options import Switches
 from rh_prefect.emulator.progress import Progress
 from rh_prefect.emulator.proxy import Proxy
-from rh_prefect.emulator.random_source import Chance
-from rh_prefect.emulator.rate_limit import Rate
-from rh_prefect.emulator.recorder import Books
-from rh_prefect.emulator.render_queue import Workshop
+from rh_prefect.emulator.recorder import Recorder
+from rh_prefect.emulator.render_queue import RandomSource, RenderQueue
 from rh_prefect.emulator.tasks import Tasks
 from rh_prefect.emulator.webhooks import Webhooks
+from rh_prefect.errors import InputError
+
+
+@dataclass(slots=True)
+class RuntimeOptions:
+    """The switches.
+
+    Attributes:
+        webhook_spacing: Seconds between the tries of a delivery, by the emulator's clock.
+        webhook_timeout: Seconds of real time in which a receiver must have answered.
+        webhook_data: What `eventData` of v2 and model tasks is.
+        real_people: Whether every picture, video and sound shows a real person: Seedance 2.0 then takes only assets,
+            or `realPersonMode`.
+        deterministic: Whether equal requests give equal results; otherwise only those that name the same seed do.
+    """
+
+    webhook_spacing: float
+    webhook_timeout: float
+    webhook_data: Literal["object", "string"]
+    real_people: bool = False
+    deterministic: bool = False
+
+    def update(self, **values: object) -> None:
+        """Sets switches by their names.
+
+        Raises:
+            InputError: There is no such switch.
+        """
+        unknown = set(values) - {field.name for field in fields(self)}
+        if unknown:
+            raise InputError(f"There is no switch {', '.join(sorted(unknown))}; see rh_prefect.emulator.state.")
+        for name, value in values.items():
+            setattr(self, name, value)
+
+
+def initial_options(assumptions: Assumptions, *, deterministic: bool) -> RuntimeOptions:
+    """Makes the switches of a new emulator.
+
+    Args:
+        assumptions: What stands where nothing was switched.
+        deterministic: Whether equal requests give equal results.
+    """
+    return RuntimeOptions(
+        assumptions.webhook_spacing,
+        assumptions.webhook_timeout,
+        assumptions.webhook_data,
+        deterministic=deterministic,
+    )
 
 
 @dataclass(slots=True)
@@ -39,11 +83,11 @@ class State:
         clock: The time.
         keys: Who may ask.
         tasks: What was accepted.
-        books: What happened.
+        recorder: What happened.
         faults: What goes wrong.
-        gate: Where held answers wait.
-        shelf: The files.
-        workshop: Who makes results.
+        held: Where held answers wait.
+        file_store: The files.
+        render_queue: Who makes results.
         durations: How long tasks take.
         workflows: The saved workflows.
         apps: The AI apps.
@@ -52,24 +96,24 @@ class State:
         webhooks: Tells the ends of tasks.
         progress: Shows tasks on their way.
         proxy: What the native proxy was asked.
-        switches: What a test may change.
-        chance: What models and graphs draw.
+        options: What a test may change.
+        random: What models and graphs draw.
         models: The models that can be run.
         moderated: Words that the content check refuses.
-        rate: Counts the requests of each key.
-        lock: Guards tasks, wallets and books.
+        rate_limit: Counts the requests of each key.
+        lock: Guards tasks, wallets and recorder.
     """
 
     url: str
     assumptions: Assumptions
     clock: Clock
-    keys: KeyRing
+    keys: ApiKeys
     tasks: Tasks
-    books: Books
+    recorder: Recorder
     faults: Faults
-    gate: Gate
-    shelf: Shelf
-    workshop: Workshop
+    held: HeldResponses
+    file_store: FileStore
+    render_queue: RenderQueue
     durations: Durations
     workflows: Workflows
     apps: Apps
@@ -78,13 +122,13 @@ class State:
     webhooks: Webhooks
     progress: Progress
     proxy: Proxy
-    switches: Switches
-    chance: Chance
+    options: RuntimeOptions
+    random: RandomSource
     models: Models
-    rate: Rate
+    rate_limit: RateLimit
     moderated: set[str] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def sources(self, key: ApiKey) -> Sources:
         """Says where the files of a key's requests come from."""
-        return Sources(self.shelf, self.assets, key.account, self.assumptions)
+        return Sources(self.file_store, self.assets, key.account, self.assumptions)

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from rh_prefect.catalog.model import Model
-from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator.accounts import ApiKey, Charge
 from rh_prefect.emulator.assumptions import Assumptions, Refusal
-from rh_prefect.emulator.charges import Charge
 from rh_prefect.emulator.clock import Clock, Timing
-from rh_prefect.emulator.keys import ApiKey
 from rh_prefect.emulator.recorder import TaskRow
+from rh_prefect.emulator.responses import Refused
 
 Status = Literal["QUEUED", "RUNNING", "SUCCESS", "FAILED", "CANCELLED"]
 """The emulator's own words; `views` puts the last one into RunningHub's."""
@@ -28,7 +27,7 @@ ACTIVE: Final = ("QUEUED", "RUNNING")
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class OutputSpec:
     """One thing to be made.
 
     Attributes:
@@ -47,14 +46,14 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class TaskSpec:
     """What a valid request asks for.
 
     Attributes:
         key: Whose request it is.
         endpoint: What was asked: a model's endpoint, `run/workflow/…`, or the whole path of a v1 start.
         payload: The request's body.
-        pieces: What is to be made, in the order of the results.
+        outputs: What is to be made, in the order of the results.
         charge: What it costs.
         seconds: How long it runs on a clock that runs.
         queued: How long it waits for a machine there.
@@ -67,7 +66,7 @@ class Order:
     key: ApiKey
     endpoint: str
     payload: Mapping[str, object]
-    pieces: tuple[Piece, ...]
+    outputs: tuple[OutputSpec, ...]
     charge: Charge
     seconds: float = 0.0
     queued: float = 0.0
@@ -78,7 +77,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Breakdown:
+class Failure:
     """Why a task fails; `reason` is RunningHub's `failedReason`, empty where it gives none."""
 
     code: str
@@ -102,38 +101,38 @@ class Task:
 
     Attributes:
         id: 19 digits.
-        order: What was asked for.
+        spec: What was asked for.
         timing: How long it takes.
-        breakdown: Why it will fail, where that is scripted or came to light.
+        failure: Why it will fail, where that is scripted or came to light.
         outputs: Its results, once they are rendered.
         looks: How often it was queried.
-        hurried: Whether it is done whatever the clock says.
+        done_at_submit: Whether it is done whatever the clock says.
         ended: Its final status.
         refunded: What was paid back.
         is_waiting: Whether it waits in a personal queue, for a task of its key to end.
     """
 
     id: str
-    order: Order
+    spec: TaskSpec
     timing: Timing
     client_id: str
-    breakdown: Breakdown | None = None
+    failure: Failure | None = None
     outputs: Future[list[Output]] = field(default_factory=Future)
     looks: int = 0
-    hurried: bool = False
+    done_at_submit: bool = False
     ended: Status | None = None
     refunded: Charge = field(default_factory=Charge)
     is_waiting: bool = False
 
     @property
     def endpoint(self) -> str:
-        """What was asked for; see `Order`."""
-        return self.order.endpoint
+        """What was asked for; see `TaskSpec`."""
+        return self.spec.endpoint
 
     @property
     def cost(self) -> Charge:
         """What the query says that it cost: nothing before the end, nothing where it was paid back."""
-        return self.order.charge - self.refunded if self.ended else Charge()
+        return self.spec.charge - self.refunded if self.ended else Charge()
 
 
 class Tasks:
@@ -154,23 +153,23 @@ class Tasks:
         start = 2_000_000_000_000_000_000 + secrets.randbelow(10**17) * 2 + 1
         self._ids = itertools.count(start, 1_234_567_890_122)
 
-    def accept(self, order: Order, *, breakdown: Breakdown | None = None, may_wait: bool = False) -> Task:
+    def accept(self, spec: TaskSpec, *, failure: Failure | None = None, may_wait: bool = False) -> Task:
         """Takes a task on and charges for it.
 
         Args:
-            order: What is asked for.
-            breakdown: Why it will fail.
+            spec: What is asked for.
+            failure: Why it will fail.
             may_wait: Whether it waits where the key has as many tasks as it may.
 
         Raises:
             Refused: The account cannot pay, or the key has as many tasks as it may.
         """
-        key = order.key
+        key = spec.key
         with self._lock:
-            is_waiting = self._is_full(key, may_wait=may_wait, is_v1=order.is_v1)
-            key.account.pay(order.charge, tier=key.tier, assumptions=self._assumptions)
-            timing = Timing(self._clock.now(), order.queued, order.seconds)
-            task = Task(str(next(self._ids)), order, timing, secrets.token_hex(16), breakdown, is_waiting=is_waiting)
+            is_waiting = self._is_full(key, may_wait=may_wait, is_v1=spec.is_v1)
+            key.account.pay(spec.charge, tier=key.tier, assumptions=self._assumptions)
+            timing = Timing(self._clock.now(), spec.queued, spec.seconds)
+            task = Task(str(next(self._ids)), spec, timing, secrets.token_hex(16), failure, is_waiting=is_waiting)
             self._tasks[task.id] = task
             return task
 
@@ -192,14 +191,14 @@ class Tasks:
     def find(self, task_id: object, *, key: ApiKey | None = None) -> Task | None:
         """Finds a task; with a key only one of the key's own account."""
         task = self._tasks.get(task_id) if isinstance(task_id, str) else None
-        if task is None or (key is not None and task.order.key.account is not key.account):
+        if task is None or (key is not None and task.spec.key.account is not key.account):
             return None
         return task
 
     def remember(self, task: Task, name: str) -> None:
         """Remembers a task by the name that its submit gave it, if it gave one."""
         if name:
-            self._repeatable[(task.order.key.account.name, name)] = task
+            self._repeatable[(task.spec.key.account.name, name)] = task
 
     def remembered(self, key: ApiKey, name: str) -> Task | None:
         """Finds the account's task of that name."""
@@ -218,44 +217,44 @@ class Tasks:
             self._let_in(task)
             status = task.ended or self._status(task)
             if status == "FAILED" and task.ended is None and self._is_free(task):
-                self._refund(task, task.order.charge)
+                self._refund(task, task.spec.charge)
             if status not in ACTIVE:
                 task.ended = status
             return status
 
     def _is_free(self, failed: Task) -> bool:
         known = self._assumptions
-        return known.refund_failed_models if failed.order.graph is None else known.refund_failed_runs
+        return known.refund_failed_models if failed.spec.graph is None else known.refund_failed_runs
 
     def _let_in(self, task: Task) -> None:
         """Begins tasks of the personal queue in which a task waits, as far as there is room."""
         if not task.is_waiting or task.ended:
             return
-        mine = [other for other in self._of(task.order.key) if not other.ended]
+        mine = [other for other in self._of(task.spec.key) if not other.ended]
         active = sum(self.status(other) in ACTIVE for other in mine if not other.is_waiting)
-        for first in [other for other in mine if other.is_waiting][: max(0, task.order.key.limit - active)]:
+        for first in [other for other in mine if other.is_waiting][: max(0, task.spec.key.limit - active)]:
             first.is_waiting = False
             first.timing = replace(first.timing, accepted=self._clock.now())
 
     def _of(self, key: ApiKey) -> list[Task]:
-        return [task for task in self._tasks.values() if task.order.key.name == key.name]
+        return [task for task in self._tasks.values() if task.spec.key.name == key.name]
 
     def _status(self, task: Task) -> Status:
         if task.is_waiting:
             return "QUEUED"
-        stage = "DONE" if task.hurried else self._clock.stage(task.timing, looks=task.looks)
+        stage = "DONE" if task.done_at_submit else self._clock.stage(task.timing, looks=task.looks)
         if stage != "DONE":
             return stage
-        if task.breakdown is not None:
+        if task.failure is not None:
             return "FAILED"
         return "SUCCESS" if task.outputs.done() else "RUNNING"
 
     def is_due(self, task: Task) -> bool:
         """Tells whether nothing but its rendering keeps a task from its end."""
         with self._lock:
-            if task.ended or task.breakdown or task.outputs.done():
+            if task.ended or task.failure or task.outputs.done():
                 return False
-            return task.hurried or self._clock.stage(task.timing, looks=task.looks) == "DONE"
+            return task.done_at_submit or self._clock.stage(task.timing, looks=task.looks) == "DONE"
 
     def cancel(self, task: Task) -> bool:
         """Ends a task that is queued or running.
@@ -273,8 +272,8 @@ class Tasks:
 
     def _unused(self, task: Task, status: Literal["QUEUED", "RUNNING"]) -> Charge:
         """What a cancel pays back: of a graph the seconds that it did not run."""
-        charge = task.order.charge
-        if task.order.graph is None or status == "QUEUED":
+        charge = task.spec.charge
+        if task.spec.graph is None or status == "QUEUED":
             return charge if self._assumptions.refund_cancelled[status] else Charge()
         if self._clock.mode != "real" or not self._assumptions.cancel_stops_charging:
             return Charge()
@@ -292,7 +291,7 @@ class Tasks:
 
     def _refund(self, task: Task, charge: Charge) -> None:
         task.refunded = charge
-        task.order.key.account.give_back(charge)
+        task.spec.key.account.give_back(charge)
 
     def counts(self, key: ApiKey) -> dict[str, int]:
         """Counts a key's tasks that are queued and running."""
@@ -300,7 +299,7 @@ class Tasks:
 
     def counts_of_account(self, key: ApiKey) -> dict[str, int]:
         """Counts the tasks of all keys of the key's account."""
-        return self._count([task for task in self._tasks.values() if task.order.key.account is key.account])
+        return self._count([task for task in self._tasks.values() if task.spec.key.account is key.account])
 
     def _count(self, tasks: list[Task]) -> dict[str, int]:
         with self._lock:
@@ -319,9 +318,9 @@ class Tasks:
                     task.id,
                     task.endpoint,
                     self.status(task),
-                    task.order.charge.wallet,
+                    task.spec.charge.wallet,
                     task.refunded.wallet,
-                    (task.order.charge - task.refunded).coins,
+                    (task.spec.charge - task.refunded).coins,
                 )
                 for task in self._tasks.values()
             ]

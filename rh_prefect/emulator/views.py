@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
-from rh_prefect.emulator.answers import words_of
 from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.faults import Fault
-from rh_prefect.emulator.tasks import Breakdown, Output, Status, Task
+from rh_prefect.emulator.responses import message_of
+from rh_prefect.emulator.tasks import Failure, Output, Status, Task
 
 
 def word_of(assumptions: Assumptions, status: Status) -> str:
@@ -36,13 +36,13 @@ def submitted(assumptions: Assumptions, task: Task, status: Status, *, tips: str
 
 def queried(assumptions: Assumptions, task: Task, status: Status) -> dict[str, object]:
     """Shows a task in the answer to a query."""
-    failure = task.breakdown if status == "FAILED" else None
+    failure = task.failure if status == "FAILED" else None
     usage, word = usage_of(assumptions, task), word_of(assumptions, status)
     return {
         "taskId": task.id,
         "status": word,
         "errorCode": failure.code if failure else "",
-        "errorMessage": words_of(assumptions, failure.code, failure.words) if failure else "",
+        "errorMessage": message_of(assumptions, failure.code, failure.words) if failure else "",
         "results": _results(assumptions, task) if status == "SUCCESS" else None,
         "clientId": "",
         "promptTips": "",
@@ -65,17 +65,17 @@ def prompt_tips(broken: Fault | None = None) -> str:
     return json.dumps(tips)
 
 
-def model_breakdown(assumptions: Assumptions, fault: Fault) -> Breakdown:
+def model_failure(assumptions: Assumptions, fault: Fault) -> Failure:
     """Makes the failure of a standard model that a fault scripts; such a failure names no node."""
-    return Breakdown(fault.code or assumptions.failed_model, fault.message)
+    return Failure(fault.code or assumptions.failed_model, fault.message)
 
 
-def run_breakdown(assumptions: Assumptions, fault: Fault) -> Breakdown:
+def run_failure(assumptions: Assumptions, fault: Fault) -> Failure:
     """Makes the failure of a graph that a fault scripts, with ComfyUI's account of the failing node."""
     code, words = assumptions.failed_run
-    message = fault.message or words_of(assumptions, "1015")
+    message = fault.message or message_of(assumptions, "1015")
     reason = node_failure("3", fault.node, message, exception=fault.exception)
-    return Breakdown(fault.code, fault.message, reason) if fault.code else Breakdown(code, words, reason)
+    return Failure(fault.code, fault.message, reason) if fault.code else Failure(code, words, reason)
 
 
 def node_failure(node_id: str, node: str, message: str, *, exception: str) -> dict[str, object]:
@@ -105,7 +105,7 @@ def _result(assumptions: Assumptions, output: Output) -> dict[str, object]:
 def usage_of(assumptions: Assumptions, task: Task) -> dict[str, object]:
     """Shows what a task used: nothing before its end, and nothing where it was paid back."""
     cost = task.cost
-    ran = task.order.graph is not None and (cost.wallet or cost.coins or task.ended == "SUCCESS")
+    ran = task.spec.graph is not None and (cost.wallet or cost.coins or task.ended == "SUCCESS")
     seconds = str(cost.seconds) if ran else assumptions.model_seconds
     return {
         "consumeMoney": _money(cost.money),
@@ -145,4 +145,4 @@ def v1_outputs(assumptions: Assumptions, task: Task, *, seconds_as_number: bool 
 
 def v1_failure(task: Task) -> dict[str, object] | None:
     """Shows why a task failed as v1 does; a cancelled one gives no reason."""
-    return {"failedReason": dict(task.breakdown.reason)} if task.breakdown else None
+    return {"failedReason": dict(task.failure.reason)} if task.failure else None

@@ -9,20 +9,22 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
 from rh_prefect.emulator import views
-from rh_prefect.emulator.answers import words_of
+from rh_prefect.emulator.accounts import ApiKey
 from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.clock import Clock
 from rh_prefect.emulator.faults import Fault, Faults, Subject
-from rh_prefect.emulator.keys import ApiKey
-from rh_prefect.emulator.options import Switches
-from rh_prefect.emulator.recorder import Books, Delivery
+from rh_prefect.emulator.recorder import Delivery, Recorder
+from rh_prefect.emulator.responses import message_of
 from rh_prefect.emulator.tasks import ACTIVE, Task, Tasks
 from rh_prefect.errors import InputError
+
+if TYPE_CHECKING:
+    from rh_prefect.emulator.state import RuntimeOptions
 
 _LOOK_SECONDS: Final = 0.02
 _LATE_SECONDS: Final = 1.0
@@ -74,29 +76,29 @@ class Webhooks:
 
     Args:
         tasks: Whose ends they are.
-        books: Where deliveries are written down.
+        recorder: Where deliveries are written down.
         clock: Spaces the retries.
         faults: Which deliveries go wrong.
-        switches: The form of the data, and the times.
+        options: The form of the data, and the times.
         assumptions: What is delivered, and how often.
     """
 
     def __init__(
         self,
         tasks: Tasks,
-        books: Books,
+        recorder: Recorder,
         clock: Clock,
         *,
         faults: Faults,
-        switches: Switches,
+        options: RuntimeOptions,
         assumptions: Assumptions,
     ) -> None:
         self._assumptions = assumptions
         self._tasks = tasks
-        self._books = books
+        self._books = recorder
         self._clock = clock
         self._faults = faults
-        self._switches = switches
+        self._options = options
         self._ids = itertools.count(2_060_000_000_000_000_000 + secrets.randbelow(10**15), 9_876_543)
         self._watched: list[Task] = []
         self._resent: list[Event] = []
@@ -118,10 +120,10 @@ class Webhooks:
         task = self._tasks.find(task_id)
         if task is None and (url is None or body is None):
             raise InputError(f"There is no task {task_id}: give both url and body.")
-        to = url or (task.order.webhook if task else "")
+        to = url or (task.spec.webhook if task else "")
         told = dict(body) if body is not None else self.body_of(task) if task else {}
-        status = httpx.post(to, json=told, timeout=self._switches.webhook_timeout, trust_env=False).status_code
-        self._books.delivered(Delivery(0, task_id, to, told, status, self._clock.now()))
+        status = httpx.post(to, json=told, timeout=self._options.webhook_timeout, trust_env=False).status_code
+        self._books.add_delivery(Delivery(0, task_id, to, told, status, self._clock.now()))
         return status
 
     def forge(self, task_id: str, *, url: str | None = None, status: str = "SUCCESS", result: str = _FORGED) -> int:
@@ -150,7 +152,7 @@ class Webhooks:
     def find(self, event_id: object, *, key: ApiKey) -> Event | None:
         """Finds an event of the key's account."""
         event = self._events.get(str(event_id))
-        return event if event and event.task.order.key.account is key.account else None
+        return event if event and event.task.spec.key.account is key.account else None
 
     def resend(self, event: Event, *, url: str = "") -> None:
         """Delivers an event again, to another address if one is given."""
@@ -169,8 +171,8 @@ class Webhooks:
 
     def body_of(self, task: Task) -> dict[str, object]:
         """Writes what is posted about a task, as it stands now."""
-        data = self._v1_data(task) if task.order.is_v1 else self._v2_data(task)
-        is_text = task.order.is_v1 or self._switches.webhook_data == "string"
+        data = self._v1_data(task) if task.spec.is_v1 else self._v2_data(task)
+        is_text = task.spec.is_v1 or self._options.webhook_data == "string"
         return {"event": "TASK_END", "taskId": task.id, "eventData": json.dumps(data) if is_text else data}
 
     def _v1_data(self, task: Task) -> dict[str, object]:
@@ -179,7 +181,7 @@ class Webhooks:
             return {"code": 0, "msg": "success", "data": views.v1_outputs(known, task, seconds_as_number=True)}
         if known.webhook_v1_failed == "task":
             return self._v2_data(task)
-        return {"code": 805, "msg": words_of(known, "805"), "data": views.v1_failure(task)}
+        return {"code": 805, "msg": message_of(known, "805"), "data": views.v1_failure(task)}
 
     def _v2_data(self, task: Task) -> dict[str, object]:
         return views.queried(self._assumptions, task, self._tasks.status(task))
@@ -222,9 +224,9 @@ class Webhooks:
             return
         now = self._clock.now()
         body, waiting = self.body_of(task), self._assumptions.webhook_waiting
-        event = Event(str(next(self._ids)), task, task.order.webhook, body, now, now, waiting)
+        event = Event(str(next(self._ids)), task, task.spec.webhook, body, now, now, waiting)
         self._events[event.id] = event
-        fault = self._faults.match(Subject("webhook", task.endpoint, task.order.payload))
+        fault = self._faults.match(Subject("webhook", task.endpoint, task.spec.payload))
         if fault is not None:
             await self._spoil(event, fault)
         if fault is None or fault.kind != "lost":
@@ -249,7 +251,7 @@ class Webhooks:
         """Posts an event, and tries again where the receiver does not take it."""
         for retry in range(self._assumptions.webhook_retries + 1):
             if retry:
-                await self._wait(self._switches.webhook_spacing)
+                await self._wait(self._options.webhook_spacing)
                 event.retries = retry
             if await self._post(event, event.body):
                 event.status = "SUCCESS"
@@ -264,14 +266,14 @@ class Webhooks:
     async def _post(self, event: Event, body: Mapping[str, object]) -> bool:
         status, event.response = await self._send(event.url, body)
         event.updated = self._clock.now()
-        self._books.delivered(Delivery(0, event.task.id, event.url, body, status, event.updated))
+        self._books.add_delivery(Delivery(0, event.task.id, event.url, body, status, event.updated))
         return 200 <= status < 300
 
     async def _send(self, url: str, body: Mapping[str, object]) -> tuple[int, str]:
         if self._client is None:  # only now: most emulators never deliver anything
             self._client = httpx.AsyncClient(trust_env=False)
         try:
-            answer = await self._client.post(url, json=body, timeout=self._switches.webhook_timeout)
+            answer = await self._client.post(url, json=body, timeout=self._options.webhook_timeout)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             return 0, f"I/O error on POST request for {url}: {type(error).__name__}"
         return answer.status_code, answer.text[:500]

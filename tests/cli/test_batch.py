@@ -116,8 +116,8 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
     second = call()
     assert second.returncode == 0, second.stdout + second.stderr
     assert "3 rows, 2 of them done earlier" in second.stdout
-    assert len(rh.books.paid) == 3
-    assert {one.payload["aspectRatio"] for one in rh.books.paid} == {"1:1"}
+    assert len(rh.recorder.paid) == 3
+    assert {one.payload["aspectRatio"] for one in rh.recorder.paid} == {"1:1"}
     report = Path(re.findall(r"each row: (.*)", second.stdout)[0])
     assert report.is_relative_to(tmp_path / "batch")
     assert report.read_text().count(",done,") == 3
@@ -141,7 +141,7 @@ def test_ctrl_c_or_a_closed_terminal_leaves_an_account_and_the_same_command_goes
     with subprocess.Popen(heard, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert rh.books.wait(lambda books: len(books.paid) == 3, seconds=60)
+        assert rh.recorder.wait(lambda recorder: len(recorder.paid) == 3, seconds=60)
         process.send_signal(number)
         said = process.stderr.read()
         assert process.wait(timeout=60) != 0
@@ -149,7 +149,7 @@ def test_ctrl_c_or_a_closed_terminal_leaves_an_account_and_the_same_command_goes
     (report,) = (tmp_path / "out").glob("batches/*/report.csv")
     told = report.read_text()
     assert ",unfinished," in told
-    assert all(one.task_id in told for one in rh.books.paid), f"what was paid for is named: {told}"
+    assert all(one.task_id in told for one in rh.recorder.paid), f"what was paid for is named: {told}"
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(rh.books.paid) == 3
+    assert len(rh.recorder.paid) == 3

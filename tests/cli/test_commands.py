@@ -16,7 +16,7 @@ from rh_prefect import flows
 from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.cli.doctor import doctor
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.emulator.keys import Tier
+from rh_prefect.emulator.accounts import Tier
 from tests.support import samples
 from tests.support.cli_process import run_each
 from tests.support.emulator_env import environment
@@ -80,7 +80,7 @@ def test_a_film_is_made_listed_and_added_up(rh: Emulator, env: dict[str, str], t
     key = re.findall(rf"{run}/([0-9a-f]+)", listed)[0]
     assert '"outcome":"ticket"' in call("jobs", "show", f"{run}/{key}", env=env).stdout
     spent = call("spend", env={**env, "RH_STORAGE_URL": str(tmp_path / "films")}).stdout
-    assert f"{sum(one.charged for one in rh.books.paid)} CNY" in spent
+    assert f"{sum(one.charged for one in rh.recorder.paid)} CNY" in spent
     assert rh.key not in done.stdout + done.stderr + listed + spent
 
 
@@ -113,7 +113,7 @@ def test_bad_input_is_one_clear_message(rh: Emulator, env: dict[str, str], tmp_p
         assert done.returncode == 1, said
         assert said in done.stderr
         assert "Traceback" not in done.stderr
-    assert not rh.books.paid
+    assert not rh.recorder.paid
 
 
 WRONG_AT_ONCE: dict[str, list[str]] = {
@@ -205,7 +205,7 @@ def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
             assert "resume" not in done.stderr
             assert "Traceback" not in done.stderr
     assert not (tmp_path / "state" / "prefect").exists()
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 @pytest.mark.prefect
@@ -233,11 +233,11 @@ def test_ctrl_c_says_what_runs_and_how_to_go_on_and_resuming_pays_nothing_twice(
         said = process.stderr.read()
         assert process.wait(timeout=60) != 0
     run = re.findall(r"--resume ([0-9a-f-]{36})", said)[0]
-    assert rh.books.paid[0].task_id in said
+    assert rh.recorder.paid[0].task_id in said
     assert f"--out '{out}' --resume" in said
     done = call("run", "image-to-video", "--out", out, "--resume", run, env=env)
     assert done.returncode == 0, done.stderr
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
     assert "paid nothing now; 1.75 CNY was paid earlier" in done.stdout
 
 
@@ -252,7 +252,7 @@ def test_sigterm_says_what_runs_and_how_to_go_on(rh: Emulator, env: dict[str, st
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 143
-    assert rh.books.paid[0].task_id in said
+    assert rh.recorder.paid[0].task_id in said
     assert "--resume" in said
     assert "Traceback" not in said
 

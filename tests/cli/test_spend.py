@@ -98,11 +98,11 @@ async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_ma
         return [one for one in found.tasks if one.store == store.url]
 
     found = await here()
-    assert {one.task_id for one in found} == {one.task_id for one in rh.books.paid}
-    assert Costs.total(one.charge.costs for one in found) == Costs({"CNY": rh.books.charged}, unknown=1)
+    assert {one.task_id for one in found} == {one.task_id for one in rh.recorder.paid}
+    assert Costs.total(one.charge.costs for one in found) == Costs({"CNY": rh.recorder.charged}, unknown=1)
     async with get_client() as client:
         await client.delete_flow_run(UUID(found[0].run))
-    assert Costs.total(one.charge.costs for one in await here()) == Costs({"CNY": rh.books.charged})
+    assert Costs.total(one.charge.costs for one in await here()) == Costs({"CNY": rh.recorder.charged})
 
 
 @pytest.mark.usefixtures("rh")

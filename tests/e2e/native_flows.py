@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from rh_prefect import flow
-from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import run_graph
 

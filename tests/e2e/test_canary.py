@@ -121,7 +121,7 @@ def _leave_a_ticket_in_the_spool(stage: FilmRun) -> str:
     child = stage.begin(f"{flows.MODULE}:one", {}, spares=0)
     stage.until_held(held, child)
     assert not stage.kill(child), "the ticket is in the spool"
-    return stage.rh.books.paid[-1].task_id
+    return stage.rh.recorder.paid[-1].task_id
 
 
 def _run_with_a_wrong_key(stage: FilmRun) -> None:

@@ -65,14 +65,14 @@ def cancel(stage: FilmRun) -> None:
 def test_the_hook_cancels_the_tasks_of_a_killed_run(stage: FilmRun) -> None:
     assert not stage.kill(begin(stage, spares=1))
     cancel(stage)
-    assert sorted(stage.rh.books.cancelled) == sorted(one.task_id for one in stage.rh.books.paid)
+    assert sorted(stage.rh.recorder.cancelled) == sorted(one.task_id for one in stage.rh.recorder.paid)
     assert {view.last.end.status for view in stage.jobs()} == {"CANCELLED"}
     assert asyncio.run(FlowRunJournal(stage.run).read("cancel-1")) is not None
     _nothing_more_is_submitted(stage, attempt=1)
     # Another attempt is another wish: who runs it again wants it made.
     stage.rh.clock.factor = 1000
     results = asyncio.run(rerun(flows.many, stage.run))
-    assert {one.task_id for one in stage.rh.books.paid[3:]} == {result.task_id for result in results}
+    assert {one.task_id for one in stage.rh.recorder.paid[3:]} == {result.task_id for result in results}
 
 
 def test_a_runner_that_lives_on_submits_nothing_after_it_was_cancelled(stage: FilmRun) -> None:
@@ -83,30 +83,30 @@ def test_a_runner_that_lives_on_submits_nothing_after_it_was_cancelled(stage: Fi
     assert child.ended() == 1
     errors = child.wait_for("failed")["errors"]
     assert {one["type"] for one in errors} == {"JobCancelled"}
-    assert len(stage.rh.books.submissions) == len(PROMPTS)
-    assert len(stage.rh.books.cancelled) == len(PROMPTS)
+    assert len(stage.rh.recorder.submissions) == len(PROMPTS)
+    assert len(stage.rh.recorder.cancelled) == len(PROMPTS)
 
 
 def test_what_had_succeeded_is_not_lost_to_a_cancellation(stage: FilmRun) -> None:
     assert not stage.kill(begin(stage, spares=1))
     stage.rh.clock.advance(3600)
     cancel(stage)
-    assert not stage.rh.books.cancelled
+    assert not stage.rh.recorder.cancelled
     assert {view.last.end.status for view in stage.jobs()} == {"SUCCESS"}
     results = asyncio.run(rerun(flows.many, stage.run))
-    assert {result.task_id for result in results} == {one.task_id for one in stage.rh.books.paid}
-    assert len(stage.rh.books.submissions) == len(PROMPTS)
+    assert {result.task_id for result in results} == {one.task_id for one in stage.rh.recorder.paid}
+    assert len(stage.rh.recorder.submissions) == len(PROMPTS)
 
 
 def test_what_may_go_on_because_nobody_knows_of_it_is_said(stage: FilmRun) -> None:
     stage.rh.faults.add(Fault("submit", prompt="a harbour", kind="hold", seconds=60))
     child = stage.begin(MANY, {"prompts": PROMPTS}, spares=1)
-    assert stage.rh.gate.wait_held(seconds=60)
+    assert stage.rh.held.wait(seconds=60)
     child.wait_until_heard("job", 2, state="submitted")
     (unknown,) = stage.kill(child)
     cancel(stage)
     assert f"{unknown}: could not be cancelled" in stage.flow_processes.children[-1].errors()
-    assert len(stage.rh.books.cancelled) == 2
+    assert len(stage.rh.recorder.cancelled) == 2
 
 
 @dataclass
@@ -125,11 +125,11 @@ class SameAttempt:
 
 def _nothing_more_is_submitted(stage: FilmRun, *, attempt: int) -> None:
     scope: Scope = SameAttempt(FlowRunJournal(stage.run), attempt)
-    before = len(stage.rh.books.submissions)
+    before = len(stage.rh.recorder.submissions)
     for prompt in (*PROMPTS, "one that was not asked for yet"):
         with pytest.raises(JobCancelled):
             asyncio.run(_ask(prompt, scope))
-    assert len(stage.rh.books.submissions) == before
+    assert len(stage.rh.recorder.submissions) == before
 
 
 async def _ask(prompt: str, scope: Scope) -> None:

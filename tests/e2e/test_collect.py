@@ -22,13 +22,13 @@ async def test_what_a_cancelled_run_had_left_is_waited_for_and_not_cancelled(
     lost = await runs.fails(flows.one, run, words="jobs adopt")
     with pytest.raises(SystemExit):
         await runs.command("jobs", "cancel", run)
-    task_id = rh.books.paid[0].task_id
+    task_id = rh.recorder.paid[0].task_id
     await runs.command("jobs", "adopt", lost.job, task_id)
     assert f"jobs cancel {run}" in capsys.readouterr().out
     await runs.command("jobs", "collect", run)
     assert capsys.readouterr().out.startswith(f"{lost.job}: ")
-    assert not rh.books.cancelled
-    assert len(rh.books.submissions) == 1
+    assert not rh.recorder.cancelled
+    assert len(rh.recorder.submissions) == 1
 
 
 async def test_what_is_home_is_named_without_asking_the_account_that_paid(
@@ -37,10 +37,10 @@ async def test_what_is_home_is_named_without_asking_the_account_that_paid(
     run = await runs.begin(flows.one)
     result = await rerun(flows.one, run)
     monkeypatch.delenv("RH_API_KEY")
-    asked = len(rh.books.requests)
+    asked = len(rh.recorder.requests)
     await runs.command("jobs", "collect", run)
     assert capsys.readouterr().out == f"{result.job}: {result.first_output.uri}\n"
-    assert len(rh.books.requests) == asked
+    assert len(rh.recorder.requests) == asked
 
 
 async def test_failed_jobs_do_not_keep_the_others_from_home(
@@ -59,4 +59,4 @@ async def test_failed_jobs_do_not_keep_the_others_from_home(
     assert said.count(f"NOT collected: {run}/") == said.count("(z-image/turbo): ") == 3
     assert len(list((tmp_path / "out").rglob("*.png"))) == 3
     assert not (tmp_path / "elsewhere").exists()
-    assert len(rh.books.submissions) == 6
+    assert len(rh.recorder.submissions) == 6

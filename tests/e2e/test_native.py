@@ -51,7 +51,7 @@ def killed(stage: FilmRun) -> list[str]:
 
 def prompts(rh: Emulator) -> int:
     """How many graphs the machine has accepted."""
-    return len(rh.books.tasks)
+    return len(rh.recorder.tasks)
 
 
 def test_a_killed_run_s_graphs_are_waited_for_and_not_run_again(stage: FilmRun) -> None:
@@ -66,7 +66,7 @@ def test_cancelling_a_killed_run_stops_its_graphs(stage: FilmRun) -> None:
     killed(stage)
     hook = stage.flow_processes.cancel(GRAPHS, stage.run)
     assert hook.ended() == 0, hook.errors()
-    assert {task.status for task in stage.rh.books.tasks} == {"CANCELLED"}
+    assert {task.status for task in stage.rh.recorder.tasks} == {"CANCELLED"}
     assert {view.last.end.status for view in stage.jobs() if view.last and view.last.end} == {"CANCELLED"}
     # Another attempt is another wish: who runs it again wants it made.
     stage.rh.clock.factor = 1000

@@ -31,7 +31,7 @@ async def test_a_success_without_files_is_asked_again_by_the_next_call(rh: Emula
     rh.faults.clear()
     result = await ask()
     assert Path(result.first_output.uri).is_file()
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1
 
 
 @pytest.mark.parametrize("link", [" ", "/view?a.png", "a.png", "http://[::1"])
@@ -42,7 +42,7 @@ async def test_a_link_that_is_none_is_never_a_text(rh: Emulator, link: str) -> N
         await ask()
     rh.faults.clear()
     assert (await ask()).first_output.kind == "image"
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1
 
 
 async def test_a_data_url_becomes_a_file(rh: Emulator) -> None:
@@ -69,7 +69,7 @@ async def test_lost_outputs_are_fetched_by_the_next_call_if_they_are_there(rh: E
         await ask()
     rh.faults.clear()
     assert Path((await ask()).first_output.uri).is_file()
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1
 
 
 async def test_a_damaged_file_feeds_no_paid_step(rh: Emulator) -> None:
@@ -85,7 +85,7 @@ async def test_a_damaged_file_feeds_no_paid_step(rh: Emulator) -> None:
     rh.faults.clear()
     whole = await ask()
     assert (whole.damaged, whole.first_output.uri) == ((), damaged.first_output.uri)
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1
 
 
 async def test_a_fresh_task_that_is_not_known_yet_is_asked_for_again(rh: Emulator) -> None:
@@ -93,4 +93,4 @@ async def test_a_fresh_task_that_is_not_known_yet_is_asked_for_again(rh: Emulato
     for code in ("1004", "807", "412", "802", "401"):
         rh.faults.add(Fault("query", kind="code", code=code, times=1))
     assert Path((await ask()).first_output.uri).is_file()
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1

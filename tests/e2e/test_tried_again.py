@@ -39,22 +39,22 @@ def test_two_processes_that_run_one_flow_run_share_its_jobs(stage: FilmRun) -> N
         one.ended()
         one.wait_for("done")
     one, two = ([result["task_id"] for result in each.wait_for("done")["result"]] for each in both)
-    assert sorted(one) == sorted(two) == sorted(each.task_id for each in rh.books.paid)
-    assert runs.by_prompt([each.payload for each in rh.books.submissions]) == sorted(prompts)
+    assert sorted(one) == sorted(two) == sorted(each.task_id for each in rh.recorder.paid)
+    assert runs.by_prompt([each.payload for each in rh.recorder.submissions]) == sorted(prompts)
 
 
 async def test_a_flow_s_retry_pays_nothing(rh: Emulator) -> None:
     flows.to_fail["flow"] = 1
     results = await flows.retried([*EQUAL, "a harbour"])
     assert flows.to_fail["flow"] == 0
-    assert len({result.task_id for result in results}) == len(rh.books.submissions) == 5
+    assert len({result.task_id for result in results}) == len(rh.recorder.submissions) == 5
 
 
 async def test_a_task_s_retry_pays_nothing(rh: Emulator) -> None:
     flows.to_fail["task"] = 1
     results = await flows.with_a_task()
     assert flows.to_fail["task"] == 0
-    assert len({result.task_id for result in results}) == len(rh.books.submissions) == 4
+    assert len({result.task_id for result in results}) == len(rh.recorder.submissions) == 4
 
 
 async def test_a_retry_after_a_store_that_refused_collects_what_was_paid(rh: Emulator, tmp_path: Path) -> None:
@@ -76,13 +76,13 @@ async def test_a_retry_after_a_store_that_refused_collects_what_was_paid(rh: Emu
         job_observer.listeners.remove(take)
     assert states.count("failed") == 1
     assert Path(result.first_output.uri).is_file()
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1
 
 
 async def test_a_task_that_failed_where_a_new_one_helps_is_paid_for_anew_and_no_more(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
     result = await flows.patient()
-    assert [one.task_id for one in rh.books.paid][1:] == [result.task_id]
+    assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
 
 
 async def test_a_rerun_by_hand_pays_for_new_tasks_where_the_attempts_were_used_up(rh: Emulator) -> None:
@@ -91,9 +91,9 @@ async def test_a_rerun_by_hand_pays_for_new_tasks_where_the_attempts_were_used_u
     run = await runs.begin(flows.patient, retries=3)
     with pytest.raises(JobFailed, match="max_attempts"):
         await rerun(flows.patient, run)
-    assert len(rh.books.paid) == 3
+    assert len(rh.recorder.paid) == 3
     result = await rerun(flows.patient, run)
-    assert [one.task_id for one in rh.books.paid][3:] == [result.task_id]
+    assert [one.task_id for one in rh.recorder.paid][3:] == [result.task_id]
 
 
 async def test_retries_of_the_flow_itself_pay_for_no_more_than_max_attempts(rh: Emulator) -> None:
@@ -103,10 +103,10 @@ async def test_retries_of_the_flow_itself_pay_for_no_more_than_max_attempts(rh: 
     run = await runs.begin(stubborn, retries=3)
     with pytest.raises(JobFailed, match="max_attempts"):
         await rerun(stubborn, run)
-    assert len(rh.books.paid) == 3
+    assert len(rh.recorder.paid) == 3
     with pytest.raises(JobFailed, match="max_attempts"):
         await rerun(stubborn, run)
-    assert len(rh.books.paid) == 6
+    assert len(rh.recorder.paid) == 6
 
 
 def test_a_child_flow_that_completed_is_run_anew_after_its_parent_was_killed(stage: FilmRun) -> None:
@@ -114,20 +114,20 @@ def test_a_child_flow_that_completed_is_run_anew_after_its_parent_was_killed(sta
     # The child flow has ended, and three of the four equal calls; the fourth is paid for and runs.
     rh.faults.add(Fault("query", number=5, kind="hold", seconds=60))
     child = stage.begin(f"{flows.MODULE}:parent", {}, spares=1)
-    assert rh.gate.wait_held(seconds=60)
+    assert rh.held.wait(seconds=60)
     child.wait_until_heard("job", 5, state="succeeded")
     assert not stage.kill(child)
     done = stage.finish(set(), f"{flows.MODULE}:parent")
     assert len(set(done["result"])) == 6
-    assert set(done["result"]) == {one.task_id for one in rh.books.paid}
-    assert len(rh.books.submissions) == 6
+    assert set(done["result"]) == {one.task_id for one in rh.recorder.paid}
+    assert len(rh.recorder.submissions) == 6
 
 
 async def test_a_moderated_prompt_is_submitted_once_whatever_retries_are_asked_for(rh: Emulator) -> None:
     run = await runs.begin(flows.patient, prompt="a forbidden thing", retries=3)
     with pytest.raises(ModerationError, match="1501"):
         await rerun(flows.patient, run)
-    assert [one.code for one in rh.books.submissions] == ["1501"]
+    assert [one.code for one in rh.recorder.submissions] == ["1501"]
 
 
 async def test_a_moderated_task_is_not_paid_for_again_by_a_retry(rh: Emulator) -> None:
@@ -136,7 +136,7 @@ async def test_a_moderated_task_is_not_paid_for_again_by_a_retry(rh: Emulator) -
     run = await runs.begin(stubborn, retries=3)
     with pytest.raises(JobFailed, match="1501"):
         await rerun(stubborn, run)
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1
 
 
 async def test_four_equal_calls_are_four_jobs_also_after_a_failure_in_the_middle(rh: Emulator) -> None:
@@ -144,16 +144,16 @@ async def test_four_equal_calls_are_four_jobs_also_after_a_failure_in_the_middle
     rh.faults.add(Fault("submit", number=3, kind="code", code="416"))
     with pytest.raises(Exception, match="416"):
         await rerun(flows.many_in_order, run)
-    assert len(rh.books.paid) == 2
+    assert len(rh.recorder.paid) == 2
     results = await rerun(flows.many_in_order, run)
-    assert len({result.task_id for result in results}) == len(rh.books.paid) == 4
+    assert len({result.task_id for result in results}) == len(rh.recorder.paid) == 4
 
 
 async def test_with_reuse_four_equal_calls_are_one_job(rh: Emulator) -> None:
     results = await flows.many(EQUAL, reuse="always")
-    assert len({result.task_id for result in results}) == len(rh.books.submissions) == 1
+    assert len({result.task_id for result in results}) == len(rh.recorder.submissions) == 1
     await flows.many(EQUAL, reuse="always")
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1
 
 
 async def test_the_failing_node_is_named(rh: Emulator) -> None:
@@ -172,10 +172,12 @@ async def test_a_full_queue_just_waits(tmp_path: Path, monkeypatch: pytest.Monke
             model = models.ZImageTurbo.entry
             foreign = await somebody.submit(model.endpoint, catalog.validate(model, {"prompt": "somebody else's"}))
             run = asyncio.create_task(flows.many([*EQUAL[:2], "a harbour", "a gull"]))
-            refused = await asyncio.to_thread(rh.books.wait, lambda books: len(books.submissions) > len(books.paid))
+            refused = await asyncio.to_thread(
+                rh.recorder.wait, lambda recorder: len(recorder.submissions) > len(recorder.paid)
+            )
             await somebody.cancel(foreign.task_id)
         results = await run
         assert refused
-        assert {one.code for one in rh.books.submissions if not one.accepted} == {"421"}
-        assert {result.task_id for result in results} == {one.task_id for one in rh.books.paid[1:]}
-        assert len(rh.books.paid) == 5
+        assert {one.code for one in rh.recorder.submissions if not one.accepted} == {"421"}
+        assert {result.task_id for result in results} == {one.task_id for one in rh.recorder.paid[1:]}
+        assert len(rh.recorder.paid) == 5

@@ -25,18 +25,18 @@ async def test_a_lost_reply_is_never_sent_again_and_names_its_job(
     again = await runs.fails(flows.one, run, words=f"jobs mark-refused {run}/")
     assert first.job == again.job
     assert first.job.startswith(f"{run}/")
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1
 
 
 async def test_adopt_finishes_the_job_without_paying(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="cut"))
     run = await runs.begin(flows.one)
     lost = await runs.fails(flows.one, run, words="jobs adopt")
-    task_id = rh.books.paid[0].task_id
+    task_id = rh.recorder.paid[0].task_id
     await runs.command("jobs", "adopt", lost.job, task_id)
     result = await rerun(flows.one, run)
     assert (result.task_id, result.job) == (task_id, lost.job)
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1
 
 
 async def test_a_refused_submission_is_paid_once_more(rh: Emulator) -> None:
@@ -45,9 +45,9 @@ async def test_a_refused_submission_is_paid_once_more(rh: Emulator) -> None:
     lost = await runs.fails(flows.one, run, words="jobs mark-refused")
     await runs.command("jobs", "mark-refused", lost.job)
     result = await rerun(flows.one, run)
-    assert [one.task_id for one in rh.books.paid][1:] == [result.task_id]
+    assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
     assert await rerun(flows.one, run) == result, "and not a third time"
-    assert len(rh.books.submissions) == 2
+    assert len(rh.recorder.submissions) == 2
 
 
 async def test_a_task_that_runninghub_lost_is_marked_and_one_that_it_knows_is_not(rh: Emulator) -> None:
@@ -63,7 +63,7 @@ async def test_a_task_that_runninghub_lost_is_marked_and_one_that_it_knows_is_no
     rh.faults.add(Fault("query", number=1, kind="code", code="1004"))
     await runs.command("jobs", "mark-lost", job)
     result = await rerun(flows.one, run)
-    assert [one.task_id for one in rh.books.paid][1:] == [result.task_id]
+    assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
 
 
 async def test_one_lost_reply_does_not_keep_the_others_from_home(rh: Emulator) -> None:
@@ -71,4 +71,4 @@ async def test_one_lost_reply_does_not_keep_the_others_from_home(rh: Emulator) -
     run = await runs.begin(flows.many, prompts=["a lighthouse", "a harbour", "a gull"])
     await runs.fails(flows.many, run, words="jobs adopt")
     await runs.fails(flows.many, run, words="jobs adopt")
-    assert len(rh.books.paid) == 3
+    assert len(rh.recorder.paid) == 3

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from rh_prefect.emulator import AppField
-from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError
 from tests.emulator.caller import Caller, Json, node
 from tests.emulator.conftest import Emulate
@@ -41,7 +41,7 @@ def test_the_call_example_lists_typed_fields(rh: Caller) -> None:
     assert all(isinstance(value, str) for item in fields.values() for value in item.values())
     assert rh.key in data["curl"]  # which is why clients must not show it
     assert all(isinstance(value, str) for value in data["statisticsInfo"].values())
-    assert rh.rh.books.requests[-1].path == "/api/webapp/apiCallDemo"
+    assert rh.rh.recorder.requests[-1].path == "/api/webapp/apiCallDemo"
 
 
 def test_the_whole_list_can_be_sent_back(rh: Caller) -> None:
@@ -137,4 +137,4 @@ def test_quick_create(rh: Caller) -> None:
     assert len(rh.outputs(started["data"]["taskId"])["data"]) == 2
     assert rh.v1("/task/openapi/quick-ai-app/run", quickCreateCode="003", **body)["code"] == 301
     assert rh.v1("/task/openapi/quick-ai-app/run", **body)["msg"] == "quickCreateCode must not be blank"
-    assert [entry.endpoint for entry in rh.rh.books.paid] == ["/task/openapi/quick-ai-app/run"]
+    assert [entry.endpoint for entry in rh.rh.recorder.paid] == ["/task/openapi/quick-ai-app/run"]

@@ -26,7 +26,7 @@ def test_v2_without_a_valid_bearer_header_is_stopped_by_the_gateway(
     headers = {"Authorization": header.format(key=rh.key)} if header else {}
     answer = rh.http.request(method, path, headers=headers, **({"json": WORDS} if method == "POST" else {}))
     assert (answer.status_code, answer.json()) == (200, GATEWAY)
-    assert not rh.rh.books.submissions
+    assert not rh.rh.recorder.submissions
 
 
 def test_v2_takes_no_key_from_the_body(rh: Caller) -> None:

@@ -23,7 +23,7 @@ def test_books_over_http(rh: Caller) -> None:
     task_id = rh.submit()["taskId"]
     rh.submit(body={})
     httpx.get(str(rh.query(task_id)["results"][0]["url"]))
-    books = rh.http.get("/_emulator/books").json()
+    books = rh.http.get("/_emulator/recorder").json()
     assert books["charged"] == IMAGE_PRICE
     first, second = books["submissions"]
     assert first | {"time": 0} == {
@@ -70,14 +70,14 @@ def test_a_client_that_is_killed_right_after_its_post(rh: Caller) -> None:
     rh.rh.faults.add(Fault("submit", 1, "hold"))
     code = f"import httpx; httpx.post({rh.rh.url + '/openapi/v2/' + IMAGE!r}, json={WORDS!r}, headers={rh.bearer()!r})"
     client = subprocess.Popen([sys.executable, "-c", code])
-    assert rh.rh.gate.wait_held()
-    assert len(rh.rh.books.paid) == 1
+    assert rh.rh.held.wait()
+    assert len(rh.rh.recorder.paid) == 1
     client.kill()
     client.wait()
-    assert rh.rh.books.wait(lambda books: rh.rh.gate.held == 0)
-    assert [(request.path, request.status) for request in rh.rh.books.requests] == [(f"/openapi/v2/{IMAGE}", 0)]
-    assert rh.query(rh.rh.books.paid[0].task_id)["status"] == "SUCCESS"
-    assert len(rh.rh.books.paid) == 1
+    assert rh.rh.recorder.wait(lambda recorder: rh.rh.held.count == 0)
+    assert [(request.path, request.status) for request in rh.rh.recorder.requests] == [(f"/openapi/v2/{IMAGE}", 0)]
+    assert rh.query(rh.rh.recorder.paid[0].task_id)["status"] == "SUCCESS"
+    assert len(rh.rh.recorder.paid) == 1
 
 
 def test_a_taken_port_is_a_sentence(rh: Caller) -> None:
@@ -112,7 +112,7 @@ def test_a_process_of_its_own_ends_cleanly_and_keeps_the_key_to_itself(
         assert http.post("/openapi/v2/query", json={"taskId": task_id}).json()["status"] == "SUCCESS"
         http.post(f"/openapi/v2/x{CANARY}", json={})
         http.post("/task/openapi/cancel", json={"apiKey": CANARY, "taskId": "x" + CANARY})
-        books = http.get("/_emulator/books").text
+        books = http.get("/_emulator/recorder").text
         assert "<main>" in books
         assert any(tmp_path.glob("rh-emulator-*"))
         process.send_signal(signal.SIGTERM)  # with this client still connected

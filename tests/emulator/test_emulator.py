@@ -51,8 +51,8 @@ def test_the_end_does_not_wait_for_clients(caplog: pytest.LogCaptureFixture) -> 
     clients = [threading.Thread(target=wait, args=(send,)) for send in ("submit", "queue")]
     for client in clients:
         client.start()
-    assert rh.books.wait(lambda books: len(books.paid) == 1)
-    assert rh.gate.wait_held()
+    assert rh.recorder.wait(lambda recorder: len(recorder.paid) == 1)
+    assert rh.held.wait()
     start = time.monotonic()
     rh.stop()
     assert time.monotonic() - start < 5
@@ -97,7 +97,7 @@ def test_the_books_add_up_under_load(emulate: Emulate) -> None:
 
     with ThreadPoolExecutor(12) as pool:
         ends = list(pool.map(run, range(40)))
-    books = rh.rh.books
+    books = rh.rh.recorder
     assert set(ends) <= {"SUCCESS", "421", "812"}
     assert ends.count("SUCCESS") == len(books.paid) == len({entry.task_id for entry in books.paid})
     assert books.charged == Decimal(IMAGE_PRICE) * len(books.paid) <= 1
@@ -116,13 +116,13 @@ def test_the_canary(emulate: Emulate, caplog: pytest.LogCaptureFixture, tmp_path
         rh.http.post("/task/openapi/cancel", json={"apiKey": CANARY, "taskId": "1"}),
         rh.http.post("/uc/openapi/accountStatus", json={"apikey": CANARY}),
         rh.http.get("/_emulator"),
-        rh.http.get("/_emulator/books"),
+        rh.http.get("/_emulator/recorder"),
     ]
     assert all(CANARY not in answer.text for answer in answers)
     assert CANARY not in caplog.text
-    assert CANARY not in repr(rh.rh) + repr(list(rh.rh.keys)) + repr(rh.rh.books.to_json())
+    assert CANARY not in repr(rh.rh) + repr(list(rh.rh.keys)) + repr(rh.rh.recorder.to_json())
 
 
 def test_a_data_uri_is_short_in_the_books(rh: Caller) -> None:
     rh.submit(body={"prompt": "data:" + "x" * 10_000})
-    assert len(str(rh.rh.books.submissions[0].payload["prompt"])) < 300
+    assert len(str(rh.rh.recorder.submissions[0].payload["prompt"])) < 300

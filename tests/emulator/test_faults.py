@@ -17,7 +17,7 @@ from tests.support import samples
 
 
 def paid(rh: Caller) -> int:
-    return len(rh.rh.books.paid)
+    return len(rh.rh.recorder.paid)
 
 
 @pytest.mark.parametrize(("phase", "accepted"), [("after", 1), ("before", 0)])
@@ -34,7 +34,7 @@ def test_an_answer_is_lost_after_or_before_acceptance(rh: Caller, kind: str, pha
             answer.json()
     assert paid(rh) == accepted
     assert rh.submit()["errorCode"] == ""
-    assert [entry.accepted for entry in rh.rh.books.submissions] == [bool(accepted), True]
+    assert [entry.accepted for entry in rh.rh.recorder.submissions] == [bool(accepted), True]
 
 
 def test_half_an_answer(rh: Caller) -> None:
@@ -64,13 +64,13 @@ def test_refusals_by_code_cost_nothing(rh: Caller, code: str) -> None:
     assert (answer["errorCode"], answer["taskId"]) == (code, "")
     assert answer["errorMessage"]
     assert paid(rh) == 0
-    assert rh.rh.books.submissions[0].code == code
+    assert rh.rh.recorder.submissions[0].code == code
 
 
 def test_an_error_code_that_comes_after_acceptance(rh: Caller) -> None:
     rh.rh.faults.add(Fault("submit", 1, "code", code="1005", phase="after"))
     assert rh.submit()["errorCode"] == "1005"
-    assert [entry.accepted for entry in rh.rh.books.submissions] == [True]
+    assert [entry.accepted for entry in rh.rh.recorder.submissions] == [True]
 
 
 def test_http_429_has_no_effect(rh: Caller) -> None:
@@ -84,12 +84,12 @@ def test_a_held_answer_is_booked_and_then_let_go(rh: Caller) -> None:
     answers: list[dict[str, object]] = []
     waiting = threading.Thread(target=lambda: answers.append(rh.submit()))
     waiting.start()
-    assert rh.rh.gate.wait_held()
+    assert rh.rh.held.wait()
     assert paid(rh) == 1
     assert answers == []
-    assert rh.rh.gate.release() == 1
+    assert rh.rh.held.release() == 1
     waiting.join()
-    assert answers[0]["taskId"] == rh.rh.books.paid[0].task_id
+    assert answers[0]["taskId"] == rh.rh.recorder.paid[0].task_id
 
 
 def test_a_held_answer_waits_no_longer_than_it_should(rh: Caller) -> None:
@@ -125,7 +125,7 @@ def test_faults_of_other_routes(rh: Caller, tmp_path: Path) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         rh.upload(path)
     assert rh.upload(path)["code"] == 0
-    assert len(rh.rh.books.uploads) == 2
+    assert len(rh.rh.recorder.uploads) == 2
     assert rh.queue()["code"] == 500
     assert rh.cancel(task_id)["msg"] == "APIKEY_TASK_STATUS_ERROR"
     assert "<html>" in rh.http.post("/uc/openapi/accountStatus", json={"apikey": rh.key}).text

@@ -56,9 +56,9 @@ def test_a_result_is_gone_after_a_day(rh: Caller, link: str) -> None:
 def test_the_books_count_what_was_served(rh: Caller, link: str) -> None:
     whole = get(link)
     get(link, Range="bytes=10-19")
-    task_id = rh.rh.books.paid[0].task_id
-    assert [(entry.status, entry.sent) for entry in rh.rh.books.downloads] == [(200, len(whole.content)), (206, 10)]
-    assert rh.rh.books.served(task_id) == len(whole.content) + 10
+    task_id = rh.rh.recorder.paid[0].task_id
+    assert [(entry.status, entry.sent) for entry in rh.rh.recorder.downloads] == [(200, len(whole.content)), (206, 10)]
+    assert rh.rh.recorder.served(task_id) == len(whole.content) + 10
 
 
 def received(link: str, **headers: str) -> tuple[int, bytes, type[Exception] | None]:

@@ -36,7 +36,7 @@ def test_a_workflow(rh: Caller, sdk: RunningHubClient, tmp_path: Path) -> None:
     task = sdk.run(workflow, [NodeInput("6", "text", "a red barn"), NodeInput("3", "seed", 7)])
     assert (task.task_status, json.loads(task.prompt_tips)["node_errors"]) == (TaskStatus.RUNNING, {})
     (output,) = sdk.wait_for_completion(task.task_id, poll_interval=0.01)
-    assert (output.node_id, output.file_type, output.consume_money) == ("9", "png", str(rh.rh.books.charged))
+    assert (output.node_id, output.file_type, output.consume_money) == ("9", "png", str(rh.rh.recorder.charged))
     (path,) = sdk.download_outputs([output], tmp_path)
     assert probe(path).kind == "image"
 
@@ -76,7 +76,7 @@ def test_a_model_with_an_upload(rh: Caller, sdk: RunningHubClient, tmp_path: Pat
     assert done.results is not None
     assert done.results[0]["outputType"] == "mp4"
     assert done.usage is not None
-    assert done.usage.third_party_consume_money == str(rh.rh.books.charged)
+    assert done.usage.third_party_consume_money == str(rh.rh.recorder.charged)
 
 
 def test_account_and_lists(rh: Caller, sdk: RunningHubClient) -> None:
@@ -96,7 +96,7 @@ def test_cancel_and_unknown_tasks(emulate: Emulate) -> None:
         assert task.net_wss_url is None
         assert sdk.get_status(task.task_id) == TaskStatus.QUEUED
         sdk.cancel(task.task_id)
-        assert rh.rh.books.cancelled == [task.task_id]
+        assert rh.rh.recorder.cancelled == [task.task_id]
         assert sdk.get_status(task.task_id) == TaskStatus.FAILED
         with pytest.raises(RunningHubError) as refused:
             sdk.cancel("2031112223334445057")
@@ -106,17 +106,17 @@ def test_cancel_and_unknown_tasks(emulate: Emulate) -> None:
 def test_loras(rh: Caller, sdk: RunningHubClient) -> None:
     name = sdk.upload_lora("style", b"weights")
     assert name.startswith("api-lora-cn/")
-    assert rh.rh.books.uploads[0].file_name == name
+    assert rh.rh.recorder.uploads[0].file_name == name
 
 
 def test_webhooks(rh: Caller, sdk: RunningHubClient) -> None:
-    rh.rh.switches.turn(webhook_spacing=0.0)
+    rh.rh.options.update(webhook_spacing=0.0)
     task = sdk.run(rh.rh.workflows.id_of("music"), webhook_url="http://127.0.0.1:9/x")
-    assert rh.rh.books.wait(lambda books: len(books.deliveries) == 4)
+    assert rh.rh.recorder.wait(lambda recorder: len(recorder.deliveries) == 4)
     detail = sdk.get_webhook_detail(task.task_id)
     assert (detail.retry_count, detail.task_id) == (3, task.task_id)
     sdk.retry_webhook(detail.id, "http://127.0.0.1:9/y")
-    assert rh.rh.books.wait(lambda books: books.deliveries[-1].url.endswith("/y"))
+    assert rh.rh.recorder.wait(lambda recorder: recorder.deliveries[-1].url.endswith("/y"))
 
 
 def test_it_says_that_it_talks_to_another_host(rh: Caller, sdk: RunningHubClient) -> None:

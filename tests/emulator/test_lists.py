@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.emulator.faults import fault_from_json
 from tests.emulator.caller import IMAGE_PRICE, Caller, Json
 
@@ -65,9 +65,9 @@ def test_steering_from_another_process(rh: Caller) -> None:
     about = rh.http.get("/_emulator").json()
     assert {"id": workflow, "name": "mine"} in about["workflows"]
     assert app in [listed["id"] for listed in about["apps"]]
-    assert post("/_emulator/switches", json={"webhook_spacing": 2.5}).json()["webhook_spacing"] == 2.5
+    assert post("/_emulator/options", json={"webhook_spacing": 2.5}).json()["webhook_spacing"] == 2.5
     assert rh.http.get("/_emulator/webhooks").json() == []
-    for path, body in (("workflows", {}), ("workflows", {"graph": 1}), ("apps", []), ("switches", {"no": 1})):
+    for path, body in (("workflows", {}), ("workflows", {"graph": 1}), ("apps", []), ("options", {"no": 1})):
         assert post(f"/_emulator/{path}", json=body).status_code == 400
 
 
@@ -92,7 +92,7 @@ def test_every_v1_route_can_go_wrong(rh: Caller, path: str, route: str) -> None:
     rh.rh.faults.add(fault_from_json({"on": route, "number": 1, "kind": "502"}))
     answer = rh.v1(path)
     assert answer == {"code": 500, "msg": "UNKNOWN_ERROR", "errorMessages": None, "data": None}
-    assert [entry.code for entry in rh.rh.books.submissions] == (["500"] if path in STARTS else [])
+    assert [entry.code for entry in rh.rh.recorder.submissions] == (["500"] if path in STARTS else [])
 
 
 @pytest.mark.parametrize(("path", "route"), V2.items())

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
 from rh_prefect.emulator.comfy.graph import inputs_of
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from tests.emulator.caller import Caller, Json, node
 from tests.support import samples
 
@@ -35,7 +35,7 @@ def test_a_legacy_upload_has_a_name_and_no_link(rh: Caller, tmp_path: Path) -> N
     assert httpx.get(f"{rh.rh.files_url}/api/{sha256}.png").status_code == 404
     task_id = rh.started("restyle", nodeInfoList=[node("10", "image", f"api/{sha256}.png")])
     assert rh.outputs(task_id)["code"] == 0
-    assert rh.rh.books.uploads[0].key_name == "main"
+    assert rh.rh.recorder.uploads[0].key_name == "main"
 
 
 def test_a_zip_has_a_bare_hash_for_its_name(rh: Caller, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_legacy_refusals(rh: Caller) -> None:
     assert legacy(rh, "a.exe", b"x")["code"] == 301
     assert rh.post("/task/openapi/upload", {"apiKey": rh.key}).json()["code"] == 301
     assert rh.http.post("/task/openapi/upload", files={"apiKey": (None, rh.key)}).json()["code"] == 301
-    assert len(rh.rh.books.uploads) == 1
+    assert len(rh.rh.recorder.uploads) == 1
 
 
 def announce(rh: Caller, md5: str = MD5, **body: object) -> Json:
@@ -83,7 +83,7 @@ def test_a_lora_is_put_and_loaded(rh: Caller) -> None:
     put = httpx.put(data["url"], content=BYTES, headers={"Content-Type": "application/octet-stream"})
     assert put.status_code == 200
     assert rh.outputs(rh.started(workflow=with_lora(data["fileName"])))["code"] == 0
-    (entry,) = rh.rh.books.uploads
+    (entry,) = rh.rh.recorder.uploads
     assert (entry.file_name, entry.size) == (data["fileName"], len(BYTES))
 
 
@@ -107,7 +107,7 @@ def test_a_put_that_the_storage_refuses(rh: Caller, change: str, status: int) ->
     sent_to = url[:-1] + ("0" if url[-1] != "0" else "1") if change == "signature" else url
     assert httpx.put(sent_to, content=content, headers=headers).status_code == status
     assert "url" in announce(rh)["data"]
-    assert rh.rh.books.uploads == []
+    assert rh.rh.recorder.uploads == []
 
 
 @pytest.mark.parametrize("wrong", [{"md5Hex": ""}, {"md5Hex": "xyz"}, {"loraName": " "}])

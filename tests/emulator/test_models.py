@@ -20,7 +20,7 @@ def test_a_model_that_was_added_runs_for_its_price(rh: Caller) -> None:
     rh.rh.add_model(NEW, params=[PROMPT], price="0.25")
     done = rh.query(rh.submit(NEW, {"prompt": "a pier"})["taskId"])
     assert (done["status"], done["results"][0]["outputType"]) == ("SUCCESS", "png")
-    assert rh.rh.books.charged == Decimal("0.25")
+    assert rh.rh.recorder.charged == Decimal("0.25")
     assert rh.submit("luma/uni-9/other", {})["errorCode"] == "1001"
 
 
@@ -63,5 +63,5 @@ def test_a_model_is_added_over_http(rh: Caller) -> None:
     assert rh.http.post("/_emulator/models", json=about).json() == {"endpoint": NEW}
     task_id = rh.submit(NEW, WORDS)["taskId"]
     assert rh.query(task_id)["results"][0]["outputType"] == "mp3"
-    assert rh.rh.books.charged == Decimal("0.30")
+    assert rh.rh.recorder.charged == Decimal("0.30")
     assert rh.http.post("/_emulator/models", json={"output": "audio"}).status_code == 400

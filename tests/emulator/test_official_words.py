@@ -50,13 +50,13 @@ def official_submit(rh: Caller, prompt: str) -> str:
 def test_what_the_content_check_refuses_is_submitted_once(emulate: Emulate) -> None:
     rh = emulate(moderated=["storm"])
     assert official_submit(rh, "a storm") == "Content verification failed, please modify your prompt or images"
-    assert len(rh.rh.books.submissions) == 1
+    assert len(rh.rh.recorder.submissions) == 1
 
 
 def test_what_is_not_final_is_submitted_three_times(emulate: Emulate) -> None:
     rh = emulate(faults=[Fault("submit", kind="code", code="1011")])
     assert official_submit(rh, "a calm sea") == "System is currently busy, please retry later"
-    assert len(rh.rh.books.submissions) == MOST
+    assert len(rh.rh.recorder.submissions) == MOST
 
 
 @pytest.mark.parametrize("code", OFFICIAL)

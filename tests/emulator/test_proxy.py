@@ -12,8 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from rh_prefect.emulator import Fault
-from rh_prefect.emulator.comfy.builtin import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.emulator.comfy.graph import inputs_of
+from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.media.probe import probe
 from tests.emulator.caller import Caller, Json
 from tests.emulator.conftest import Emulate
@@ -45,9 +45,9 @@ def test_a_prompt_from_end_to_end(rh: Caller, tmp_path: Path, kind: str) -> None
     answer = rh.http.get(at(rh, "view", kind=kind), params=file)
     (tmp_path / "a.png").write_bytes(answer.content)
     assert probe(tmp_path / "a.png").kind == "image"
-    assert rh.rh.books.tasks[0].endpoint == f"/{kind}"
-    assert rh.rh.books.charged > 0
-    assert rh.rh.books.submissions == []  # no call of the API
+    assert rh.rh.recorder.tasks[0].endpoint == f"/{kind}"
+    assert rh.rh.recorder.charged > 0
+    assert rh.rh.recorder.submissions == []  # no call of the API
 
 
 def test_history_is_empty_until_the_end(emulate: Emulate) -> None:
@@ -86,7 +86,7 @@ def test_a_prompt_is_taken_out_of_the_queue_or_interrupted(emulate: Emulate) -> 
     assert history(rh, second) == {}
     assert rh.http.post(at(rh, "queue"), json={"clear": True}).status_code == 200
     assert rh.http.get(at(rh, "queue")).json() == {"queue_running": [], "queue_pending": []}
-    assert [task.status for task in rh.rh.books.tasks] == ["CANCELLED"] * 3
+    assert [task.status for task in rh.rh.recorder.tasks] == ["CANCELLED"] * 3
     for path in ("queue", "interrupt"):
         assert rh.http.post(at(rh, path, key="wrong"), json={}).status_code == 401
 
@@ -94,9 +94,9 @@ def test_a_prompt_is_taken_out_of_the_queue_or_interrupted(emulate: Emulate) -> 
 def test_a_prompt_goes_wrong_as_scripted(rh: Caller) -> None:
     rh.rh.faults.add(Fault("submit", number=1, kind="code", code="421"), Fault("submit", number=2, kind="html"))
     assert prompt(rh, TEXT_TO_IMAGE)["code"] == 421
-    assert rh.rh.books.tasks == []
+    assert rh.rh.recorder.tasks == []
     assert "<html>" in rh.http.post(at(rh, "prompt"), json={"prompt": TEXT_TO_IMAGE}).text
-    assert len(rh.rh.books.tasks) == 1
+    assert len(rh.rh.recorder.tasks) == 1
 
 
 def test_a_wrong_prompt_is_refused_with_400(rh: Caller) -> None:
@@ -161,7 +161,7 @@ def test_the_key_in_the_path_is_not_in_the_books(rh: Caller) -> None:
     stats = rh.http.get(at(rh, "system_stats", kind="proxy-plus")).json()
     assert stats["devices"][0]["vram_total"] == 48 << 30
     assert list(rh.http.get(at(rh, "object_info/LoadImage")).json()) == ["LoadImage"]
-    assert [request.path for request in rh.rh.books.requests] == [
+    assert [request.path for request in rh.rh.recorder.requests] == [
         "/proxy-plus/<main>/system_stats",
         "/proxy/<main>/object_info/LoadImage",
     ]

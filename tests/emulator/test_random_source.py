@@ -83,10 +83,10 @@ def test_a_seed_of_the_request_gives_the_same_result_again(emulate: Emulate) -> 
 
 def test_the_switch_is_turned_while_it_runs(emulate: Emulate) -> None:
     rh, asked = emulate(), ("z-image/turbo", {"prompt": "a hill"})
-    rh.http.post("/_emulator/switches", json={"deterministic": True})
+    rh.http.post("/_emulator/options", json={"deterministic": True})
     first = made(rh, *asked)
     assert made(rh, *asked) == first
-    rh.rh.switches.turn(deterministic=False)
+    rh.rh.options.update(deterministic=False)
     assert made(rh, *asked) != first
 
 
@@ -125,5 +125,5 @@ def test_the_books_say_which_files_a_request_brought(emulate: Emulate, tmp_path:
     for link in (rh.link(photo), first):
         rh.submit(model.endpoint, dict(catalog.validate(model, {"prompt": "snow", "image_url": link})))
     contents = [photo.read_bytes(), rh.http.get(first).content]
-    brought = [entry.inputs["imageUrl"] for entry in rh.rh.books.paid[1:]]
+    brought = [entry.inputs["imageUrl"] for entry in rh.rh.recorder.paid[1:]]
     assert brought == [(hashlib.sha256(content).hexdigest(),) for content in contents]

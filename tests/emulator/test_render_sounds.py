@@ -11,8 +11,7 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.emulator.render import Renderer
-from rh_prefect.emulator.render.music import compose, perform
-from rh_prefect.emulator.render.sound import write_sound
+from rh_prefect.emulator.render.sound import compose, perform, write_sound
 from rh_prefect.emulator.render.video import seconds_of, sound_of
 from tests.support import samples
 

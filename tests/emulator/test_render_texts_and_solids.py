@@ -12,8 +12,8 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.emulator.render import Renderer
-from rh_prefect.emulator.render.answers import subject_of, write
 from rh_prefect.emulator.render.solid import cube
+from rh_prefect.emulator.render.texts import subject_of, write
 from tests.support import samples
 
 

@@ -56,8 +56,8 @@ def test_a_bad_parameter_is_1007_and_costs_nothing(rh: Caller, change: dict[str,
     assert (answer["errorCode"], answer["taskId"], answer["status"]) == ("1007", "", "")
     assert words in answer["errorMessage"]
     assert "Nothing was sent" not in answer["errorMessage"]
-    assert rh.rh.books.paid == []
-    assert rh.rh.books.submissions[0].code == "1007"
+    assert rh.rh.recorder.paid == []
+    assert rh.rh.recorder.submissions[0].code == "1007"
 
 
 @pytest.mark.parametrize("body", [b"", b"not json", b"[1]", b'{"prompt": NaN}'])
@@ -88,7 +88,7 @@ def test_a_moderated_word_is_1501_and_costs_nothing(emulate: Emulate) -> None:
     rh = emulate(moderated=["Forbidden"])
     assert rh.submit(body={**WORDS, "prompt": "a forbidden thing"})["errorCode"] == "1501"
     assert rh.submit()["errorCode"] == ""
-    assert len(rh.rh.books.paid) == 1
+    assert len(rh.rh.recorder.paid) == 1
 
 
 def test_an_empty_wallet(emulate: Emulate) -> None:
@@ -175,16 +175,16 @@ def test_the_price_is_the_catalogues(rh: Caller, tmp_path: Path) -> None:
         "thirdPartyConsumeMoney": "1.75",
     }
     rh.query(rh.submit()["taskId"])
-    assert [entry.charged for entry in rh.rh.books.paid] == [Decimal("1.75"), Decimal(IMAGE_PRICE)]
-    assert rh.rh.books.charged == Decimal("1.75") + Decimal(IMAGE_PRICE)
+    assert [entry.charged for entry in rh.rh.recorder.paid] == [Decimal("1.75"), Decimal(IMAGE_PRICE)]
+    assert rh.rh.recorder.charged == Decimal("1.75") + Decimal(IMAGE_PRICE)
     balance = rh.http.post("/uc/openapi/accountStatus", json={"apikey": rh.key}).json()["data"]["remainMoney"]
-    assert Decimal(balance) == 10_000 - rh.rh.books.charged
+    assert Decimal(balance) == 10_000 - rh.rh.recorder.charged
 
 
 def test_a_price_by_the_inputs_length(rh: Caller, tmp_path: Path) -> None:
     video = rh.link(samples.mp4(tmp_path / "a.mp4", seconds=2, audio=False))
     rh.submit(FASTER, {"videoUrl": video})
-    assert rh.rh.books.paid[0].charged == Decimal("0.14")
+    assert rh.rh.recorder.paid[0].charged == Decimal("0.14")
 
 
 def test_the_price_preview_makes_no_task(rh: Caller) -> None:
@@ -194,7 +194,7 @@ def test_the_price_preview_makes_no_task(rh: Caller) -> None:
     assert answer["priceText"]
     refused = rh.post(f"/openapi/v2/price-preview/{IMAGE}", {}).json()
     assert (refused["errorCode"], refused["estimatedPrice"]) == ("1007", None)
-    assert rh.rh.books.submissions == []
+    assert rh.rh.recorder.submissions == []
 
 
 def test_a_model_without_a_published_price_costs_something_all_the_same(rh: Caller) -> None:
@@ -202,7 +202,7 @@ def test_a_model_without_a_published_price_costs_something_all_the_same(rh: Call
     body = catalog.validate(model, catalog.example(model))
     preview = rh.post(f"/openapi/v2/price-preview/{model.endpoint}", body).json()
     rh.submit(model.endpoint, body)
-    assert rh.rh.books.paid[0].charged == Decimal(str(preview["estimatedPrice"])) > 0
+    assert rh.rh.recorder.paid[0].charged == Decimal(str(preview["estimatedPrice"])) > 0
 
 
 def test_a_text_model_answers_in_words(rh: Caller) -> None:

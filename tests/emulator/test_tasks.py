@@ -86,7 +86,7 @@ def test_a_clock_that_stands_still_until_it_is_moved(emulate: Emulate) -> None:
         seen.append(rh.query(task_id)["status"])
     assert seen == ["QUEUED", "QUEUED", "RUNNING", "RUNNING"]
     rh.rh.clock.advance(1.5)
-    assert rh.rh.books.wait(lambda books: books.tasks[0].status == "SUCCESS")  # it may still be rendered
+    assert rh.rh.recorder.wait(lambda recorder: recorder.tasks[0].status == "SUCCESS")  # it may still be rendered
     assert rh.query(task_id)["status"] == "SUCCESS"
 
 
@@ -95,7 +95,7 @@ def test_real_time_with_a_factor(emulate: Emulate) -> None:
     task_id = rh.submit()["taskId"]
     while (status := rh.query(task_id)["status"]) != "SUCCESS":
         assert status in ("QUEUED", "RUNNING")
-    assert rh.rh.clock.now() - rh.rh.books.paid[0].time >= 30
+    assert rh.rh.clock.now() - rh.rh.recorder.paid[0].time >= 30
 
 
 def test_a_new_factor_does_not_move_the_clock() -> None:
@@ -155,7 +155,7 @@ def test_cancel_ends_a_task_and_frees_its_slot(emulate: Emulate) -> None:
     assert rh.cancel(task_id) == {"code": 0, "msg": "success", "errorMessages": None, "data": None}
     answer = rh.query(task_id)
     assert (answer["status"], answer["results"]) == ("CANCEL", None)
-    assert rh.rh.books.cancelled == [task_id]
+    assert rh.rh.recorder.cancelled == [task_id]
     assert rh.submit()["errorCode"] == ""
 
 
@@ -164,7 +164,7 @@ def test_cancel_is_paid_back_only_while_queued(emulate: Emulate) -> None:
     early, late = rh.submit()["taskId"], rh.submit()["taskId"]
     rh.query(late), rh.query(late)
     rh.cancel(early), rh.cancel(late)
-    assert rh.rh.books.charged == Decimal(IMAGE_PRICE)
+    assert rh.rh.recorder.charged == Decimal(IMAGE_PRICE)
     assert rh.query(early)["usage"]["thirdPartyConsumeMoney"] is None
     assert rh.query(late)["usage"]["thirdPartyConsumeMoney"] == IMAGE_PRICE
 
@@ -174,7 +174,7 @@ def test_cancel_of_a_finished_task_changes_nothing(rh: Caller) -> None:
     rh.query(task_id)
     assert rh.cancel(task_id)["code"] == 0
     assert rh.query(task_id)["status"] == "SUCCESS"
-    assert rh.rh.books.cancelled == []
+    assert rh.rh.recorder.cancelled == []
 
 
 def test_cancel_refuses(rh: Caller) -> None:
@@ -196,8 +196,8 @@ def test_a_failed_model_task_names_no_node_and_is_paid_back(emulate: Emulate, co
     assert (answer["status"], answer["results"], answer["failedReason"]) == ("FAILED", None, {})
     assert (answer["errorCode"], answer["errorMessage"]) == said
     assert answer["usage"]["thirdPartyConsumeMoney"] is None
-    assert rh.rh.books.charged == 0
-    assert len(rh.rh.books.paid) == 1
+    assert rh.rh.recorder.charged == 0
+    assert len(rh.rh.recorder.paid) == 1
 
 
 def test_a_failed_graph_names_its_node_and_is_billed(emulate: Emulate) -> None:
@@ -209,7 +209,7 @@ def test_a_failed_graph_names_its_node_and_is_billed(emulate: Emulate) -> None:
     assert (reason["node_name"], reason["exception_type"]) == ("VAEDecode", "TypeError")
     assert reason["exception_message"] == "missing argument 'vae'"
     assert isinstance(reason["traceback"], str)
-    assert Decimal(answer["usage"]["consumeMoney"]) == rh.rh.books.charged > 0
+    assert Decimal(answer["usage"]["consumeMoney"]) == rh.rh.recorder.charged > 0
 
 
 def test_node_errors_and_a_task_that_is_done_at_once(emulate: Emulate) -> None:

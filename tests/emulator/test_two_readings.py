@@ -12,7 +12,7 @@ from rh_prefect import catalog, emulator
 from rh_prefect.catalog import Model
 from rh_prefect.emulator import DEFAULT
 from rh_prefect.emulator.model_checks import sent_params, violations
-from rh_prefect.emulator.pricing import price_of
+from rh_prefect.emulator.models import price_of
 from tests.support.reading_comparison import NOWHERE, client_reading, full_request, least_request, requests
 
 EVERY = pytest.mark.parametrize("model", catalog.models(), ids=lambda model: model.name)
@@ -51,7 +51,7 @@ def test_the_emulator_uses_the_catalogue_as_data() -> None:
     """The package `rh_prefect.catalog` gives its checks by name; only its modules of data are imported."""
     sources = [source.read_text() for source in Path(emulator.__file__).parent.rglob("*.py")]
     imports = {name for source in sources for name in re.findall(r"rh_prefect\.catalog(\S*)", source)}
-    assert imports == {".model", ".price", ".registry"}
+    assert imports == {".model", ".registry"}
     assert not any("import catalog" in source for source in sources)
 
 

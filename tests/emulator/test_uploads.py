@@ -27,7 +27,7 @@ def test_the_answer_has_both_names_and_a_signed_link(rh: Caller, tmp_path: Path)
     }
     assert link.startswith(rh.rh.files_url)
     assert httpx.get(link).content == path.read_bytes()
-    assert [(entry.sha256, entry.size) for entry in rh.rh.books.uploads] == [(sha256, path.stat().st_size)]
+    assert [(entry.sha256, entry.size) for entry in rh.rh.recorder.uploads] == [(sha256, path.stat().st_size)]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_what_is_no_form_with_a_file_is_refused(rh: Caller) -> None:
     ]
     for body in bodies:
         assert rh.http.post(PATH, **{"headers": rh.bearer(), **body}).json()["code"] == 1007
-    assert rh.rh.books.uploads == []
+    assert rh.rh.recorder.uploads == []
 
 
 def test_a_link_dies_after_a_day_and_cannot_be_forged(rh: Caller, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_cancel_stops_the_charging(emulate: Emulate) -> None:
     rh.rh.clock.advance(35)
     rh.cancel(late)
     assert rh.query(late)["usage"]["consumeMoney"] == "0.025"
-    assert rh.rh.books.charged == Decimal("0.025")
+    assert rh.rh.recorder.charged == Decimal("0.025")
     assert rh.rh.keys["main"].account.money == 10_000 - Decimal("0.025")
 
 

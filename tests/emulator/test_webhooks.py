@@ -23,7 +23,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def delivered(rh: Caller, count: int = 1) -> bool:
-    return rh.rh.books.wait(lambda books: len(books.deliveries) >= count)
+    return rh.rh.recorder.wait(lambda recorder: len(recorder.deliveries) >= count)
 
 
 def detail(rh: Caller, task_id: str) -> Json:
@@ -53,7 +53,7 @@ def test_v1_data_is_text_with_seconds_as_a_number(rh: Caller, receiver: Receiver
 
 @pytest.mark.parametrize("form", ["object", "string"])
 def test_v2_and_models_send_the_task_object(rh: Caller, receiver: Receiver, form: str) -> None:
-    rh.rh.switches.turn(webhook_data=form)
+    rh.rh.options.update(webhook_data=form)
     task_id = rh.submit(body={**WORDS, "webhookUrl": receiver.url})["taskId"]
     assert delivered(rh)
     data = receiver.got[0]["eventData"]
@@ -107,14 +107,14 @@ def test_the_detail(rh: Caller, receiver: Receiver) -> None:
 
 
 def test_three_retries_and_then_no_more(rh: Caller, receiver: Receiver) -> None:
-    rh.rh.switches.turn(webhook_spacing=0.03)
+    rh.rh.options.update(webhook_spacing=0.03)
     receiver.answers = [500, 503, 404, 500, 200]
     task_id = rh.started(webhookUrl=receiver.url)
     assert delivered(rh, 4)
     data = settled(rh, task_id, "FAILED")
     assert data["retryCount"] == 3
     assert len(receiver.got) == 4
-    assert [delivery.status for delivery in rh.rh.books.deliveries] == [500, 503, 404, 500]
+    assert [delivery.status for delivery in rh.rh.recorder.deliveries] == [500, 503, 404, 500]
 
 
 def test_retries_wait_by_the_emulators_clock(rh: Caller, receiver: Receiver) -> None:
@@ -127,7 +127,7 @@ def test_retries_wait_by_the_emulators_clock(rh: Caller, receiver: Receiver) -> 
 
 
 def test_nobody_there_and_somebody_slow(rh: Caller, receiver: Receiver) -> None:
-    rh.rh.switches.turn(webhook_timeout=0.05)
+    rh.rh.options.update(webhook_timeout=0.05)
     receiver.delay = 0.3
     slow, nobody = rh.started(webhookUrl=receiver.url), rh.started(webhookUrl="http://127.0.0.1:9/x")
     for task_id in (slow, nobody):
@@ -146,7 +146,7 @@ def test_an_emulator_ends_with_deliveries_under_way(emulate: Emulate, receiver: 
 
 
 def test_resending(rh: Caller, receiver: Receiver) -> None:
-    rh.rh.switches.turn(webhook_spacing=0.0)
+    rh.rh.options.update(webhook_spacing=0.0)
     receiver.answers = [500] * 4
     task_id = rh.started(webhookUrl=receiver.url)
     assert delivered(rh, 4)

@@ -44,7 +44,7 @@ def test_the_basic_start_by_v1(rh: Caller) -> None:
         "outputs_to_execute": ["9"],
         "node_errors": {},
     }
-    (entry,) = rh.rh.books.paid
+    (entry,) = rh.rh.recorder.paid
     assert (entry.endpoint, entry.task_id) == ("/task/openapi/create", data["taskId"])
     assert entry.payload == {"workflowId": rh.rh.workflows.id_of("text-to-image")}
 
@@ -78,10 +78,10 @@ def test_v2_starts_and_the_v2_query(rh: Caller) -> None:
     submitted = rh.submit(f"run/workflow/{workflow}", {"nodeInfoList": [], "usePersonalQueue": "false"})
     assert (submitted["status"], submitted["errorCode"], submitted["results"]) == ("RUNNING", "", None)
     assert json.loads(submitted["promptTips"])["outputs_to_execute"] == ["9", "14"]
-    assert rh.rh.books.paid[0].endpoint == f"run/workflow/{workflow}"
+    assert rh.rh.recorder.paid[0].endpoint == f"run/workflow/{workflow}"
     done = rh.query(submitted["taskId"])
     assert [result["nodeId"] for result in done["results"]] == ["9", "14"]
-    assert done["usage"]["consumeMoney"] == str(rh.rh.books.charged)
+    assert done["usage"]["consumeMoney"] == str(rh.rh.recorder.charged)
     assert int(done["usage"]["taskCostTime"]) > 0
 
 
@@ -98,14 +98,14 @@ def test_run_time_is_paid_for_by_tier(emulate: Emulate, tier: str, paid: tuple[s
     assert second["consumeCoins"] == first["consumeCoins"]  # of the task, not of the file
     account = mine.rh.keys["mine"].account
     assert (account.money, account.coins) == (1 - Decimal(paid[0] or 0), 20 - int(paid[1] or 0))
-    assert (rh.rh.books.charged, rh.rh.books.coins) == (Decimal(paid[0] or 0), int(paid[1] or 0))
+    assert (rh.rh.recorder.charged, rh.rh.recorder.coins) == (Decimal(paid[0] or 0), int(paid[1] or 0))
 
 
 def test_larger_cards_and_kept_machines_cost_more(emulate: Emulate) -> None:
     rh = emulate(durations=steady)
     for more in ({"instanceType": "plus"}, {"retainSeconds": 17}, {"instanceType": "ultra"}):
         assert rh.create(**more)["code"] == 0
-    assert [entry.charged for entry in rh.rh.books.paid] == [Decimal("0.166"), Decimal("0.1"), Decimal("0.332")]
+    assert [entry.charged for entry in rh.rh.recorder.paid] == [Decimal("0.166"), Decimal("0.1"), Decimal("0.332")]
 
 
 def test_empty_accounts(emulate: Emulate) -> None:
@@ -115,7 +115,7 @@ def test_empty_accounts(emulate: Emulate) -> None:
     refused = poor.create()
     assert (refused["code"], refused["msg"]) == (414, "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE")
     assert rh.submit(f"run/workflow/{rh.rh.workflows.id_of('music')}", {})["errorCode"] == "812"
-    assert [entry.code for entry in rh.rh.books.submissions] == ["812", "414", "812"]
+    assert [entry.code for entry in rh.rh.recorder.submissions] == ["812", "414", "812"]
 
 
 def test_the_billing_gate_stands_before_the_lookup_and_the_graph(rh: Caller) -> None:
@@ -159,7 +159,7 @@ def test_an_instance_type_of_another_name_runs_on_the_usual_card(emulate: Emulat
     assert rh.create(instanceType="standard")["code"] == 0
     workflow = rh.rh.workflows.id_of("text-to-image")
     assert rh.submit(f"run/workflow/{workflow}", {"instanceType": "standard"})["errorCode"] == ""
-    assert [entry.charged for entry in rh.rh.books.paid] == [Decimal("0.083")] * 2
+    assert [entry.charged for entry in rh.rh.recorder.paid] == [Decimal("0.083")] * 2
 
 
 def test_who_and_what_is_refused(rh: Caller) -> None:
@@ -282,7 +282,7 @@ def test_a_dead_link_and_a_wrong_file_fail_the_node(rh: Caller, tmp_path: Path) 
         failed = rh.outputs(task_id)
         assert (failed["code"], failed["msg"]) == (805, "APIKEY_TASK_STATUS_ERROR")
         assert failed["data"]["failedReason"]["node_name"] == "LoadImage"
-    assert rh.rh.books.charged > 0  # a failed graph is billed by its seconds
+    assert rh.rh.recorder.charged > 0  # a failed graph is billed by its seconds
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_a_node_list_that_does_not_fit(rh: Caller, items: object, said: str) -> 
     refused = rh.submit(f"run/workflow/{workflow}", {"nodeInfoList": items})
     assert refused["errorCode"] == "1101"
     assert said in refused["errorMessage"]
-    assert rh.rh.books.paid == []
+    assert rh.rh.recorder.paid == []
 
 
 def test_bad_nodes_are_accepted_and_then_fail(rh: Caller) -> None:
@@ -361,7 +361,7 @@ def test_limits_and_faults_are_those_of_every_submit(emulate: Emulate) -> None:
     failing = rh.started()
     assert rh.create()["code"] == 421
     assert rh.submit(f"run/workflow/{rh.rh.workflows.id_of('music')}", {})["errorCode"] == "421"
-    rh.cancel(rh.rh.books.paid[0].task_id)
+    rh.cancel(rh.rh.recorder.paid[0].task_id)
     for _ in range(9):
         answer = rh.query(failing)
     assert (answer["status"], answer["failedReason"]["exception_message"]) == ("FAILED", "out of memory")

@@ -42,21 +42,21 @@ def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 async def test_without_worker_and_hook_its_tasks_are_cancelled(rh: Emulator, state: State[Any]) -> None:
     run = await begin(flows.many, prompts=PROMPTS)
     task = asyncio.ensure_future(rerun(flows.many, run))
-    assert await asyncio.to_thread(rh.books.wait, lambda books: len(books.paid) == 2)
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
     async with get_client() as client:
         await client.set_flow_run_state(UUID(run), state, force=True)
-    assert await asyncio.to_thread(rh.books.wait, lambda books: len(books.cancelled) == 2, seconds=30)
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.cancelled) == 2, seconds=30)
     await asyncio.wait([task], timeout=30)
     assert task.done(), "it does not wait for what was cancelled"
-    assert len(rh.books.submissions) == 2
+    assert len(rh.recorder.submissions) == 2
 
 
 async def test_a_run_that_goes_on_is_left_alone(rh: Emulator) -> None:
     run = await begin(flows.many, prompts=PROMPTS)
     task = asyncio.ensure_future(rerun(flows.many, run))
-    assert await asyncio.to_thread(rh.books.wait, lambda books: len(books.paid) == 2)
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
     await asyncio.sleep(4)
-    assert not rh.books.cancelled
+    assert not rh.recorder.cancelled
     rh.clock.advance(3600)
     assert len(await task) == 2
 

@@ -53,7 +53,7 @@ async def test_a_served_child_leaves_its_jobs_to_itself(rh: Emulator) -> None:
     """N1: on the resume Prefect serves the first child without running it; the second pays for its own job."""
     first, second = await run_until_done(one_after_the_other, places=["between"])
     assert first != second
-    assert {first, second} == {paid.task_id for paid in rh.books.paid}
+    assert {first, second} == {paid.task_id for paid in rh.recorder.paid}
 
 
 @flow
@@ -68,4 +68,4 @@ async def test_children_that_are_called_at_once_are_told_apart(rh: Emulator) -> 
     """A1: also one with other options, which is the same flow."""
     found = await run_until_done(at_once, places=["end"])
     assert len(set(found)) == 3
-    assert {*found} == {paid.task_id for paid in rh.books.paid}
+    assert {*found} == {paid.task_id for paid in rh.recorder.paid}

@@ -67,5 +67,5 @@ async def test_a_flow_run_that_has_ended_is_not_kept() -> None:
 async def test_what_a_run_asked_for_is_dropped_when_it_ends(rh: Emulator) -> None:
     """A25: the keys that a flow run asked for are dropped when it ends."""
     run = await ours()
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
     assert run not in REQUESTED_KEYS

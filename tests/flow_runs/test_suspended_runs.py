@@ -90,7 +90,7 @@ async def test_cancelled_it_sleeps_for_good_and_its_tasks_are_cancelled(with_web
     await with_webhooks.end()
     assert await LOOP.call(wake_suspended()) == []
     assert await state_of(run) == "Cancelled"
-    assert sorted(with_webhooks.rh.books.cancelled) == sorted(with_webhooks.paid)
+    assert sorted(with_webhooks.rh.recorder.cancelled) == sorted(with_webhooks.paid)
 
 
 @pytest.fixture

@@ -19,13 +19,13 @@ pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 async def test_a_film_of_a_missing_picture_pays_for_no_sound(rh: Emulator, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"photo\.jpg"):
         await film("a lighthouse", shots=1, image=str(tmp_path / "photo.jpg"))
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 async def test_a_film_of_a_picture_that_the_model_does_not_take_pays_for_no_sound(rh: Emulator, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="png"):
         await film("a lighthouse", shots=1, image=str(samples.webp(tmp_path / "photo.webp")))
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 async def test_what_is_no_video_gets_no_sound(rh: Emulator, tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ async def test_what_is_no_video_gets_no_sound(rh: Emulator, tmp_path: Path) -> N
         await add_soundtrack(str(tmp_path / "film.mp4"), narration="hello", music="calm")
     with pytest.raises(MediaError, match="image"):
         await add_soundtrack(str(samples.png(tmp_path / "photo.png")), narration="hello", music="calm")
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 async def test_of_several_videos_the_missing_one_is_said_before_the_others_are_paid_for(
@@ -42,12 +42,12 @@ async def test_of_several_videos_the_missing_one_is_said_before_the_others_are_p
     video = samples.mp4(tmp_path / "film.mp4")
     with pytest.raises(MediaError, match=r"other\.mp4"):
         await upscale([str(video), str(tmp_path / "other.mp4")])
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 async def test_a_long_prompt_is_a_film(rh: Emulator) -> None:
     made = await film("é" * 1500, shots=1)
-    assert len(rh.books.paid) == 5
+    assert len(rh.recorder.paid) == 5
     assert Path(made.film.uri).is_file()
 
 

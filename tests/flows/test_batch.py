@@ -477,7 +477,7 @@ async def test_a_row_is_done_only_with_whole_files(rh: Emulator, folder: Path) -
     assert "no file and no text" in items(began)[2]["reason"]
     rh.faults.clear()
     assert states(await run(source)) == ["done"] * 3
-    assert len(rh.books.submissions) == 3
+    assert len(rh.recorder.submissions) == 3
 
 
 @pytest.mark.prefect
@@ -488,7 +488,7 @@ async def test_a_chain_stops_at_a_damaged_file(rh: Emulator, folder: Path) -> No
     began = await run(manifest(folder, prompts("a lighthouse")), chain=[ENLARGER])
     assert states(began) == ["failed"]
     assert "damaged" in items(began)[0]["reason"]
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1
 
 
 @pytest.mark.prefect
@@ -515,22 +515,22 @@ async def test_a_mixed_batch_accounts_for_every_row_and_run_again_pays_exactly_w
     assert found[FAILS]["reason"].startswith("task ")
     assert "not started" in found[FAILS]["reason"]
     assert all("budget of 0.17 CNY" in item["reason"] for item in unpaid)
-    assert short.costs == Costs({"CNY": rh.books.charged}, unknown=1)
-    assert rh.books.charged <= Decimal("0.17")
+    assert short.costs == Costs({"CNY": rh.recorder.charged}, unknown=1)
+    assert rh.recorder.charged <= Decimal("0.17")
 
     # Money for all, and the bad row is mended.
     manifest(folder, MIXED)
     whole = await run(source, budget=1.0)
     assert (whole.done, whole.failed) == (6, 1)
     assert "content check" in next(item["reason"] for item in items(whole) if item["state"] == "failed")
-    paid = Counter(str(one.payload["prompt"]) for one in rh.books.paid)
+    paid = Counter(str(one.payload["prompt"]) for one in rh.recorder.paid)
     assert paid == Counter({row["prompt"]: 1 for row in MIXED if row["prompt"] != MODERATED} | {FAILS: 2})
-    assert whole.costs == Costs({"CNY": rh.books.charged}, unknown=1)
+    assert whole.costs == Costs({"CNY": rh.recorder.charged}, unknown=1)
 
     # And once more: nothing is left to do, but the moderated one is refused anew.
-    submissions = len(rh.books.submissions)
+    submissions = len(rh.recorder.submissions)
     assert str(await run(source, budget=1.0)) == str(whole)
-    assert [one.code for one in rh.books.submissions[submissions:]] == ["1501"]
+    assert [one.code for one in rh.recorder.submissions[submissions:]] == ["1501"]
 
 
 @pytest.mark.prefect
@@ -541,7 +541,7 @@ async def test_the_account_is_a_table_a_json_file_and_an_artifact(rh: Emulator) 
     assert [(row["row"], row["state"]) for row in table] == [("1", "done"), ("2", "failed")]
     assert Path(table[0]["output"]).is_file()
     assert Path(table[0]["manifest"]).is_file()
-    assert table[0]["tasks"] == rh.books.paid[0].task_id
+    assert table[0]["tasks"] == rh.recorder.paid[0].task_id
     assert table[0]["cost"] == "0.04"
     whole = json.loads(Path(report.json_uri).read_text())
     assert whole["batch"] in report.csv_uri
@@ -568,11 +568,11 @@ async def test_a_chain_pays_each_step_once_and_goes_on_at_the_step_that_failed(r
     report = await run(rows, **options)
     assert (report.done, report.failed) == (3, 1)
     assert "step 2 of 2" in next(item["reason"] for item in items(report) if item["state"] == "failed")
-    assert len(rh.books.uploads) == 1 + 4, "the shared photo once, and each clip"
+    assert len(rh.recorder.uploads) == 1 + 4, "the shared photo once, and each clip"
     again = await run(rows, **options)
     assert again.is_complete
-    assert Counter(one.endpoint for one in rh.books.paid) == {"kling-v2.6-pro/image-to-video": 4, UPSCALER: 5}
-    assert again.costs == Costs({"CNY": rh.books.charged}, unknown=1)
+    assert Counter(one.endpoint for one in rh.recorder.paid) == {"kling-v2.6-pro/image-to-video": 4, UPSCALER: 5}
+    assert again.costs == Costs({"CNY": rh.recorder.charged}, unknown=1)
     assert all("clip " in Path(item["outputs"][0]).name for item in items(again))
 
 
@@ -585,7 +585,7 @@ async def test_strict_stops_before_anything_is_paid(rh: Emulator, folder: Path) 
     for bad in ({"prompt": "no picture given"}, {"image_url": str(broken), "prompt": "waves"}):
         with pytest.raises(InputError, match="1 of 2 rows are bad"):
             await batch([*rows, bad], model=KLING, strict=True)
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
     report = await run([*rows, {"image_url": str(broken), "prompt": "waves"}], model=KLING)
     assert states(report) == ["done", "failed"]
     assert "bad input" in items(report)[1]["reason"]
@@ -604,7 +604,7 @@ async def test_of_rows_that_are_all_bad_there_is_an_account_or_each_reason_once(
     assert said.count("--ignore-column") == 1
     report = await run([*rows, {"aspect_ratio": "16:9"}])
     assert states(report) == ["failed"] * 15
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 @pytest.mark.prefect
@@ -615,7 +615,7 @@ async def test_an_unknown_submit_is_named_and_never_paid_for_again(rh: Emulator)
     assert states(report) == ["done", "unknown"]
     assert f"jobs adopt {items(report)[1]['jobs'][0]} TASK_ID" in items(report)[1]["reason"]
     assert states(await run(prompts("a lighthouse", "a harbour"))) == ["done", "unknown"]
-    assert len(rh.books.submissions) == 2
+    assert len(rh.recorder.submissions) == 2
 
 
 @pytest.mark.prefect
@@ -625,13 +625,13 @@ async def test_what_is_gone_from_the_store_is_brought_home_again_and_not_paid_fo
     first, second = items(report)
     Path(first["outputs"][0]).unlink()
     Path(first["manifest"]).unlink()
-    fetched = len(rh.books.downloads)
+    fetched = len(rh.recorder.downloads)
     assert (await run(prompts("a lighthouse", "a harbour"))).is_complete
     assert Path(first["outputs"][0]).is_file()
-    assert len(rh.books.downloads) == fetched + 1, "and the other one is not even looked at"
+    assert len(rh.recorder.downloads) == fetched + 1, "and the other one is not even looked at"
     Path(report.json_uri).unlink()
     assert items(await run(prompts("a lighthouse", "a harbour")))[1] == second, "the report is not needed for it"
-    assert len(rh.books.submissions) == 2
+    assert len(rh.recorder.submissions) == 2
 
 
 @pytest.mark.prefect
@@ -644,17 +644,17 @@ async def test_a_batch_never_takes_its_own_outputs_for_rows(
     monkeypatch.setenv("RH_STORAGE_URL", str(folder / "out"))
     for _ in range(2):
         report = await run(str(folder / "**" / "*.png"), model=ENLARGER)
-        assert (report.done, report.total, len(rh.books.paid)) == (2, 2, 2)
+        assert (report.done, report.total, len(rh.recorder.paid)) == (2, 2, 2)
     monkeypatch.setenv("RH_STORAGE_URL", str(folder))
     for _ in range(2):
         assert (await run(str(folder / "*.png"), model=ENLARGER)).is_complete
-        assert len(rh.books.paid) == 4, "what a run writes is two folders further down"
+        assert len(rh.recorder.paid) == 4, "what a run writes is two folders further down"
     (made,) = {path.parent for path in (folder / "batch").rglob("*.png")}
     with pytest.raises(InputError, match="own outputs"):
         await batch(str(folder / "batch"), model=ENLARGER)
     for _ in range(2):
         report = await run(str(made), model=ENLARGER)
-        assert (report.done, report.total, len(rh.books.paid)) == (2, 2, 6), "an earlier run's are as good as any"
+        assert (report.done, report.total, len(rh.recorder.paid)) == (2, 2, 6), "an earlier run's are as good as any"
 
 
 @pytest.mark.prefect
@@ -663,7 +663,7 @@ async def test_another_option_is_another_batch(rh: Emulator) -> None:
     one = await run(prompts("a lighthouse"))
     two = await run(prompts("a lighthouse"), values={"output_format": "jpeg"})
     assert one.batch != two.batch
-    assert len(rh.books.paid) == 2
+    assert len(rh.recorder.paid) == 2
 
 
 @flow
@@ -679,7 +679,7 @@ async def test_a_batch_in_a_flow_of_ones_own_is_run_again_with_it_and_apart_from
     uri = await rerun(nightly, run_id)
     assert await rerun(nightly, run_id) == uri
     assert (await run(prompts("a lighthouse", "a lighthouse"))).is_complete
-    assert len(rh.books.paid) == 2, "two equal rows, paid once each, whichever flow runs them"
+    assert len(rh.recorder.paid) == 2, "two equal rows, paid once each, whichever flow runs them"
 
 
 @pytest.mark.prefect
@@ -694,15 +694,15 @@ async def test_cancelling_a_later_run_cancels_in_the_journal_that_it_works_in(
         first = await run(prompts("a lighthouse"))
         assert first.failed == 1
         again = asyncio.create_task(run(prompts("a lighthouse")))
-        assert await asyncio.to_thread(rh.books.wait, lambda books: len(books.paid) == 1)
+        assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
         begun, later = (json.loads(path.read_text()) for path in sorted((tmp_path / "out").glob("batches/*/state/*")))
         assert later["scope"] == begun["scope"] == begun["flow_run"] != later["flow_run"]
         await LOOP.call(cancel_run(await recorded_scope(later["flow_run"]), by="a test"))
         assert states(await again) == ["cancelled"]
-        assert rh.books.cancelled == [rh.books.paid[0].task_id]
+        assert rh.recorder.cancelled == [rh.recorder.paid[0].task_id]
         rh.clock.factor = 1000
         assert (await run(prompts("a lighthouse"))).is_complete, "another run is another wish"
-    assert len(rh.books.paid) == 2
+    assert len(rh.recorder.paid) == 2
 
 
 async def test_outside_of_a_flow_it_says_what_to_do() -> None:

@@ -58,7 +58,7 @@ def prompts(*subjects: str) -> list[dict[str, str]]:
 
 
 def paid(rh: Emulator) -> list[str]:
-    return sorted(str(one.payload["prompt"]) for one in rh.books.paid)
+    return sorted(str(one.payload["prompt"]) for one in rh.recorder.paid)
 
 
 async def test_a_row_that_fails_is_paid_for_once_a_run_whatever_its_code(rh: Emulator) -> None:
@@ -77,10 +77,10 @@ async def test_a_failed_row_that_the_budget_allows_no_other_try_is_failed_and_sa
     report = await run(rows, budget=0.08)
     failed, done = items(report)
     assert (failed["state"], done["state"]) == ("failed", "done")
-    assert failed["tasks"] == [next(one.task_id for one in rh.books.paid if one.payload["prompt"] == "doomed")]
+    assert failed["tasks"] == [next(one.task_id for one in rh.recorder.paid if one.payload["prompt"] == "doomed")]
     assert "has failed" in failed["reason"]
     assert "not started" in failed["reason"]
-    assert report.costs == Costs({"CNY": rh.books.charged}, unknown=1)
+    assert report.costs == Costs({"CNY": rh.recorder.charged}, unknown=1)
     assert paid(rh) == ["a harbour", "doomed"]
 
 
@@ -96,26 +96,26 @@ async def test_a_file_that_was_changed_under_its_name_is_another_job_and_one_tha
     assert [item["state"] for item in first] == ["done", "done"]
     os.utime(photo, (1, 1))
     assert (await run(str(folder), model=ENLARGER)).done == 2
-    assert len(rh.books.paid) == 2
+    assert len(rh.recorder.paid) == 2
     before = photo.read_bytes()
     samples.png(photo, text="changed")
     changed, same = items(await run(str(folder), model=ENLARGER))
     assert (changed["state"], same["outputs"]) == ("done", first[1]["outputs"])
     assert changed["outputs"] != first[0]["outputs"]
-    assert len(rh.books.paid) == 3
+    assert len(rh.recorder.paid) == 3
     photo.write_bytes(before)
     assert [item["outputs"] for item in items(await run(str(folder), model=ENLARGER))] == [
         item["outputs"] for item in first
     ]
-    assert len(rh.books.paid) == 3
+    assert len(rh.recorder.paid) == 3
 
 
 async def test_rows_whose_links_differ_in_a_parameter_are_pictures_of_their_own(rh: Emulator, links: LinkHost) -> None:
     """A3: three rows with links that differ only in `token=` are three pictures, each of its own file."""
     rows = [{"image_url": links.put(f"photo?token={n}", picture(n))} for n in "123"]
     report = await run(rows, model=ENLARGER)
-    assert (report.done, len(rh.books.paid), len(rh.books.uploads)) == (3, 3, 3)
-    assert len({one.sha256 for one in rh.books.uploads}) == 3
+    assert (report.done, len(rh.recorder.paid), len(rh.recorder.uploads)) == (3, 3, 3)
+    assert len({one.sha256 for one in rh.recorder.uploads}) == 3
 
 
 async def test_a_changed_manifest_is_seen(rh: Emulator, links: LinkHost, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ async def test_a_changed_manifest_is_seen(rh: Emulator, links: LinkHost, tmp_pat
         link = links.put(f"photo?token={n}", picture(n))
         manifest.write_text(f"image_url\n{link}\n")
         assert (await run(str(manifest), model=ENLARGER)).done == 1
-    assert len({one.sha256 for one in rh.books.uploads}) == len(rh.books.paid) == 2
+    assert len({one.sha256 for one in rh.recorder.uploads}) == len(rh.recorder.paid) == 2
 
 
 async def test_a_link_that_is_signed_again_is_not_paid_for_again(rh: Emulator, links: LinkHost, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ async def test_a_link_that_is_signed_again_is_not_paid_for_again(rh: Emulator, l
         link = links.put(f"photo?token={n}", picture("x"), etag=f'"{n}"')
         manifest.write_text(f"image_url\n{link}\n")
         assert (await run(str(manifest), model=ENLARGER)).done == 1
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
 
 
 async def test_a_link_whose_file_was_overwritten_is_looked_at_again(rh: Emulator, links: LinkHost) -> None:
@@ -143,9 +143,9 @@ async def test_a_link_whose_file_was_overwritten_is_looked_at_again(rh: Emulator
     for n in "12":
         link = links.put("photo", picture(n), etag=f'"{n}"')
         assert (await run([{"image_url": link}], model=ENLARGER)).done == 1
-    assert len({one.sha256 for one in rh.books.uploads}) == len(rh.books.paid) == 2
+    assert len({one.sha256 for one in rh.recorder.uploads}) == len(rh.recorder.paid) == 2
     assert (await run([{"image_url": link}], model=ENLARGER)).done == 1
-    assert len(rh.books.paid) == 2
+    assert len(rh.recorder.paid) == 2
 
 
 async def test_two_rows_with_equal_files_are_two_jobs_in_every_run(rh: Emulator, links: LinkHost) -> None:
@@ -154,7 +154,7 @@ async def test_two_rows_with_equal_files_are_two_jobs_in_every_run(rh: Emulator,
     assert (await run(rows, model=ENLARGER)).done == 1
     assert (await run(rows, model=ENLARGER)).done == 2
     assert (await run(rows, model=ENLARGER)).done == 2
-    assert len(rh.books.paid) == 3, "each once, and what failed once more"
+    assert len(rh.recorder.paid) == 3, "each once, and what failed once more"
 
 
 def picture(text: str) -> bytes:
@@ -172,7 +172,7 @@ async def test_whoever_watches_and_breaks_stops_nothing(rh: Emulator) -> None:
     batches.listeners.append(broken)
     assert (await run(prompts("a lighthouse", "a harbour"))).is_complete
     assert broken not in batches.listeners
-    assert len(rh.books.paid) == 2
+    assert len(rh.recorder.paid) == 2
 
 
 def begun(tmp_path: Path) -> list[str]:
@@ -185,19 +185,19 @@ async def test_an_earlier_run_s_cancellation_leaves_a_later_run_s_tasks_alone(sl
     slow.faults.add(Fault("submit", number=1, kind="code", code="416"))
     assert (await run(prompts("a lighthouse"))).failed == 1
     later = asyncio.create_task(run(prompts("a lighthouse")))
-    assert await asyncio.to_thread(slow.books.wait, lambda books: len(books.paid) == 1)
+    assert await asyncio.to_thread(slow.recorder.wait, lambda recorder: len(recorder.paid) == 1)
     report = await LOOP.call(cancel_run(await recorded_scope(begun(tmp_path)[0]), by="a test"))
     assert (report.cancelled, report.failed) == ((), {})
     slow.clock.advance(600)
     assert (await later).is_complete
-    assert not slow.books.cancelled
+    assert not slow.recorder.cancelled
 
 
 async def test_a_later_run_s_cancellation_ends_an_earlier_one_that_lives(slow: Emulator, tmp_path: Path) -> None:
     slow.keys.add("main", limit=1, secret=slow.key)
     rows = prompts("a lighthouse", "a harbour", "a gull")
     first = asyncio.create_task(run(rows))
-    assert await asyncio.to_thread(slow.books.wait, lambda books: len(books.paid) == 1)
+    assert await asyncio.to_thread(slow.recorder.wait, lambda recorder: len(recorder.paid) == 1)
     second = asyncio.create_task(run(rows))
     while len(begun(tmp_path)) < 2:  # noqa: ASYNC110, it is a file that is waited for
         await asyncio.sleep(0.05)
@@ -205,8 +205,8 @@ async def test_a_later_run_s_cancellation_ends_an_earlier_one_that_lives(slow: E
     reports = await asyncio.gather(first, second)
     assert [report.done for report in reports] == [0, 0]
     # One that was just being submitted is cancelled right after.
-    assert sorted(one.task_id for one in slow.books.paid) == sorted(slow.books.cancelled)
-    assert len(slow.books.paid) < len(rows)
+    assert sorted(one.task_id for one in slow.recorder.paid) == sorted(slow.recorder.cancelled)
+    assert len(slow.recorder.paid) < len(rows)
 
 
 async def test_a_place_that_cannot_be_written_is_said_before_anything_is_begun(
@@ -215,7 +215,7 @@ async def test_a_place_that_cannot_be_written_is_said_before_anything_is_begun(
     monkeypatch.setenv("RH_STORAGE_URL", "/dev/null/films")
     with pytest.raises(StoreError, match=r"paid for nothing\..*/dev/null/films.*What to do: choose a folder"):
         await run(prompts("a lighthouse"))
-    assert not rh.books.requests
+    assert not rh.recorder.requests
 
 
 async def test_a_state_that_another_version_wrote_is_said_and_nothing_is_paid(rh: Emulator, tmp_path: Path) -> None:
@@ -224,4 +224,4 @@ async def test_a_state_that_another_version_wrote_is_said_and_nothing_is_paid(rh
     state.write_text('{"version": 9}')
     with pytest.raises(JournalError, match=r"not what this version writes.*What to do"):
         await run(prompts("a forbidden thing"))
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1

@@ -126,10 +126,10 @@ async def test_it_runs_and_takes_a_result_of_another_flow(
     clip: Result = await for_model("kling-v2.6-pro-image-to-video")(image_url=photo, prompt="waves", sound="false")
     assert (photo.first_output.kind, clip.first_output.kind) == ("image", "video")
     # What the form shows is what is sent.
-    assert rh.books.paid[1].payload["duration"] == "5"
+    assert rh.recorder.paid[1].payload["duration"] == "5"
     with pytest.raises(ParameterTypeError, match="duration"):
         await for_model("kling-v2.6-pro-image-to-video")(image_url=photo, prompt="waves", duration="7")
-    assert len(rh.books.paid) == 2
+    assert len(rh.recorder.paid) == 2
 
 
 async def _deployment_run(name: str, parameters: dict[str, Any]) -> str:
@@ -161,6 +161,6 @@ async def test_it_is_deployed_by_its_name_and_run_by_a_worker(
             await _deployment_run(name, {"image_url": photo, "prompt": "waves", **wrong})
     run = await _deployment_run(name, {"image_url": photo, "prompt": "waves", "duration": "10"})
     prefect("flow-run", "execute", run)  # what a worker starts for each run
-    (paid,) = rh.books.paid
+    (paid,) = rh.recorder.paid
     assert (paid.payload["duration"], paid.payload["prompt"]) == ("10", "waves")
     assert list((tmp_path / "out").rglob("*.mp4"))

@@ -75,15 +75,15 @@ async def look(run: UUID | None = None, *, hours: float = 24.0) -> tuple[Finding
 
 
 def asked(rh: Emulator) -> int:
-    return len(rh.books.requests)
+    return len(rh.recorder.requests)
 
 
 @pytest.mark.parametrize("state", [Cancelled(), Cancelling()])
 async def test_what_a_cancelled_run_left_is_cancelled(rh: Emulator, state: State[Any]) -> None:
     run = await left_behind(state, "a lighthouse", "a harbour")
     found = await look()
-    assert sorted(one.task_id or "" for one in found if one.flow_run_id == run) == sorted(rh.books.cancelled)
-    assert len(rh.books.cancelled) == 2
+    assert sorted(one.task_id or "" for one in found if one.flow_run_id == run) == sorted(rh.recorder.cancelled)
+    assert len(rh.recorder.cancelled) == 2
     assert await ends(run) == {"CANCELLED"}
     await put(run, Cancelled())
 
@@ -122,8 +122,8 @@ async def test_what_had_succeeded_before_it_was_cancelled_is_brought_home(rh: Em
     found = await look(run)
     assert [one.done for one in found] == ["collected", "collected"]
     assert all(Path(one.note.removeprefix("file://")).is_relative_to(tmp_path / "out") for one in found)
-    assert len(rh.books.downloads) == 2
-    assert not rh.books.cancelled
+    assert len(rh.recorder.downloads) == 2
+    assert not rh.recorder.cancelled
     assert await look(run) == ()
 
 
@@ -133,21 +133,21 @@ async def test_what_a_crashed_or_failed_run_has_running_is_left_to_whoever_runs_
 ) -> None:
     run = await left_behind(state, "a lighthouse", "a harbour")
     assert [one.done for one in await look(run)] == ["still runs", "still runs"]
-    assert not rh.books.cancelled
+    assert not rh.recorder.cancelled
     rh.clock.advance(3600)
     results = await rerun(flows.many, run)
-    assert {result.task_id for result in results} == {one.task_id for one in rh.books.paid}
-    assert len(rh.books.paid) == 2
+    assert {result.task_id for result in results} == {one.task_id for one in rh.recorder.paid}
+    assert len(rh.recorder.paid) == 2
 
 
 async def test_what_a_failed_run_has_paid_for_is_brought_home_before_its_links_die(rh: Emulator) -> None:
     run = await left_behind(Failed(), "a lighthouse", "a harbour")
     rh.clock.advance(3600)
     assert [one.done for one in await look(run)] == ["collected", "collected"]
-    served = len(rh.books.downloads)
+    served = len(rh.recorder.downloads)
     assert await look(run) == ()
     assert len(await rerun(flows.many, run)) == 2
-    assert len(rh.books.downloads) == served, "it is home already"
+    assert len(rh.recorder.downloads) == served, "it is home already"
 
 
 async def test_a_run_that_goes_on_is_not_touched(rh: Emulator) -> None:
@@ -162,9 +162,9 @@ async def test_each_job_is_cancelled_on_the_account_that_paid(rh: Emulator, pref
     other = rh.keys.add("other", money=100)
     await RunningHubCredentials(api_key=other.secret, base_url=rh.url).asave("paying-account", overwrite=True)
     run = await left_behind(Cancelled(), "a lighthouse", flow=flows.many_on_another_account)
-    assert [one.key_name for one in rh.books.paid] == ["other"]
+    assert [one.key_name for one in rh.recorder.paid] == ["other"]
     assert [one.done for one in await look(run)] == ["cancelled"]
-    assert len(rh.books.cancelled) == 1
+    assert len(rh.recorder.cancelled) == 1
 
 
 async def test_what_could_not_be_cancelled_fails_the_run_and_is_tried_again(rh: Emulator) -> None:
@@ -172,11 +172,11 @@ async def test_what_could_not_be_cancelled_fails_the_run_and_is_tried_again(rh: 
     rh.faults.add(Fault("cancel", number=1, kind="code", code="802"))
     state: State[Any] = await reconcile(flow_run_id=run, return_state=True)
     assert state.is_failed()
-    (stuck,) = {one.task_id for one in rh.books.paid} - set(rh.books.cancelled)
+    (stuck,) = {one.task_id for one in rh.recorder.paid} - set(rh.recorder.cancelled)
     assert f"may go on and cost: {stuck}" in (state.message or "")
     state = await reconcile(flow_run_id=run, return_state=True)
     assert state.is_completed(), state.message
-    assert len(rh.books.cancelled) == 2
+    assert len(rh.recorder.cancelled) == 2
 
 
 async def test_a_submit_of_which_nobody_knows_is_named_with_both_ways_out(rh: Emulator) -> None:
@@ -192,7 +192,7 @@ async def test_a_submit_of_which_nobody_knows_is_named_with_both_ways_out(rh: Em
 async def test_it_looks_back_no_further_than_asked_but_takes_any_run_by_name(rh: Emulator) -> None:
     run = await left_behind(Cancelled(), "a lighthouse")
     assert [one for one in await look(hours=1e-6) if one.flow_run_id == run] == []
-    assert not rh.books.cancelled
+    assert not rh.recorder.cancelled
     assert [one.done for one in await look(run)] == ["cancelled"]
 
 
@@ -223,4 +223,4 @@ async def test_a_run_without_a_worker_is_cancelled_and_not_for_ever_being_so(rh:
         ended = (await client.read_flow_run(UUID(run))).state
     assert ended is not None
     assert ended.is_cancelled()
-    assert len(rh.books.cancelled) == 1
+    assert len(rh.recorder.cancelled) == 1

@@ -180,7 +180,7 @@ class Stage:
 
     def paid(self) -> list[Submission]:
         """The accepted submits of this shape."""
-        return [one for one in self.world.rh.books.paid if self._is_mine(one)]
+        return [one for one in self.world.rh.recorder.paid if self._is_mine(one)]
 
     def exchanged(self) -> int:
         """Counts the branches whose steps are not one chain, the same in each attempt."""

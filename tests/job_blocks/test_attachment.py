@@ -47,7 +47,7 @@ def test_in_a_fresh_process_a_bare_id_is_all_that_is_needed(
     assert job == f"attached/{task_id}"
     assert Path(uri).is_relative_to(tmp_path / "out")
     assert Path(uri).name.startswith("found-")
-    assert len(slow_rh.books.paid) == 1
+    assert len(slow_rh.recorder.paid) == 1
 
 
 async def test_it_waits_fetches_and_leaves_a_manifest_and_no_record_of_a_submit(
@@ -58,22 +58,22 @@ async def test_it_waits_fetches_and_leaves_a_manifest_and_no_record_of_a_submit(
     slow_rh.clock.advance(HOUR)
     await run.wait_for_completion_async()
     result = await run.fetch_result_async()
-    assert result.cost == slow_rh.books.paid[0].charged
+    assert result.cost == slow_rh.recorder.paid[0].charged
     (manifest,) = manifests.everything(MediaStore(str(tmp_path / "out")))
     assert (manifest.task_id, manifest.outputs, manifest.cost) == (task_id, result.outputs, result.cost)
     assert slow_rh.key not in Path(result.manifest).read_text()
     assert folder_scopes(get_settings().journal_url) == []
-    assert len(slow_rh.books.paid) == 1
+    assert len(slow_rh.recorder.paid) == 1
 
 
 def test_what_the_storage_has_already_is_neither_asked_for_nor_fetched_again(rh: Emulator, tmp_path: Path) -> None:
     first = TURBO.trigger(scope="test").fetch_result()
-    requests = len(rh.books.requests)
+    requests = len(rh.recorder.requests)
     run = RunningHubJobRun.attach(first.task_id)
     assert run.job == first.job
     assert run.fetch_result() == first
     run.cancel()
-    assert len(rh.books.requests) == requests
+    assert len(rh.recorder.requests) == requests
     assert len(list(manifests.everything(MediaStore(str(tmp_path / "out"))))) == 1
 
 
@@ -90,7 +90,7 @@ def test_an_attached_task_can_be_cancelled(slow_rh: Emulator, tmp_path: Path, mo
     run.cancel()
     with pytest.raises(JobCancelled, match=task_id):
         run.wait_for_completion()
-    assert slow_rh.books.cancelled == [task_id]
+    assert slow_rh.recorder.cancelled == [task_id]
 
 
 async def test_a_task_that_is_still_called_running_after_its_cancellation_is_not_waited_for(

@@ -54,12 +54,12 @@ async def test_an_async_flow_triggers_waits_and_fetches(rh: Emulator, saved: str
     (view,) = await records(result.job.partition("/")[0])
     assert view.last is not None and view.last.end is not None
     assert (view.last.intent.account, view.last.intent.credentials) == ("studio", saved)
-    assert [one.task_id for one in rh.books.paid] == [view.last.task_id]
+    assert [one.task_id for one in rh.recorder.paid] == [view.last.task_id]
 
 
 async def test_in_a_sync_flow_equal_runs_are_jobs_of_their_own(rh: Emulator, saved: str) -> None:
     results = await asyncio.to_thread(in_sync, saved)
-    assert len({result.task_id for result in results}) == len(rh.books.paid) == 3
+    assert len({result.task_id for result in results}) == len(rh.recorder.paid) == 3
     assert len({result.job.partition("/")[0] for result in results}) == 1
 
 
@@ -84,7 +84,7 @@ def test_killed_between_trigger_and_wait_a_run_that_is_run_again_pays_nothing(
         again = children.run(f"{MODULE}:told", run=run_id)
         done = again.wait_for("done")
     assert done["result"]["task_id"] == marker.read_text()
-    assert [one.task_id for one in slow_rh.books.paid] == [marker.read_text()]
+    assert [one.task_id for one in slow_rh.recorder.paid] == [marker.read_text()]
 
 
 async def test_a_task_that_is_tried_again_meets_its_own_job_while_it_still_runs(slow_rh: Emulator) -> None:
@@ -96,8 +96,8 @@ async def test_a_task_that_is_tried_again_meets_its_own_job_while_it_still_runs(
         await tried_again(block, ids)
 
     await made()
-    assert ids == [slow_rh.books.paid[0].task_id] * 2
-    assert len(slow_rh.books.paid) == 1
+    assert ids == [slow_rh.recorder.paid[0].task_id] * 2
+    assert len(slow_rh.recorder.paid) == 1
 
 
 async def test_a_flow_run_that_is_cancelled_cancels_what_a_block_has_started(slow_rh: Emulator) -> None:
@@ -116,7 +116,7 @@ async def test_a_flow_run_that_is_cancelled_cancels_what_a_block_has_started(slo
         return run.task_id
 
     task_id = await made()
-    assert slow_rh.books.cancelled == [task_id]
+    assert slow_rh.recorder.cancelled == [task_id]
 
 
 async def test_parameters_of_a_flow_run_hold_no_key(rh: Emulator, saved: str) -> None:

@@ -30,14 +30,14 @@ def turbo(prompt: str = "a lighthouse", **fields: object) -> RunningHubModel:
 
 
 def sent(rh: Emulator) -> dict[str, object]:
-    nodes = rh.books.submissions[-1].payload["nodeInfoList"]
+    nodes = rh.recorder.submissions[-1].payload["nodeInfoList"]
     assert isinstance(nodes, list)
     return {f"{one['nodeId']}.{one['fieldName']}": one["fieldValue"] for one in nodes}
 
 
 def test_trigger_comes_back_when_it_is_paid_for_and_waits_in_the_background(slow_rh: Emulator, tmp_path: Path) -> None:
     run = turbo(label="dawn").trigger(scope="test")
-    assert [one.task_id for one in slow_rh.books.paid] == [run.task_id]
+    assert [one.task_id for one in slow_rh.recorder.paid] == [run.task_id]
     assert not list((tmp_path / "out").rglob("dawn-*"))
     slow_rh.clock.advance(HOUR)
     run.wait_for_completion()
@@ -52,10 +52,10 @@ async def test_the_coroutines_do_the_same(rh: Emulator) -> None:
     run = await turbo().trigger_async(scope="test")
     await run.wait_for_completion_async()
     result = await run.fetch_result_async()
-    assert result.cost == rh.books.paid[0].charged > 0
-    requests = len(rh.books.requests)
+    assert result.cost == rh.recorder.paid[0].charged > 0
+    requests = len(rh.recorder.requests)
     await run.cancel_async()
-    assert len(rh.books.requests) == requests, "what has ended is not cancelled"
+    assert len(rh.recorder.requests) == requests, "what has ended is not cancelled"
 
 
 def test_overrides_are_laid_over_the_saved_values(rh: Emulator, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_overrides_are_laid_over_the_saved_values(rh: Emulator, tmp_path: Path) 
     assert run.fetch_result().label == "saved"
     assert sent(rh) | {"10.image": ""} == {"6.text": "in oil", "3.steps": 10, "10.image": "", "3.seed": 5}
     assert str(sent(rh)["10.image"]).startswith("openapi/")
-    assert rh.books.submissions[-1].payload["instanceType"] == "plus"
+    assert rh.recorder.submissions[-1].payload["instanceType"] == "plus"
     assert saved.trigger(label="given", scope="test").fetch_result().label == "given"
     assert (sent(rh)["6.text"], sent(rh)["3.seed"]) == ("in ink", 3)
 
@@ -77,14 +77,14 @@ def test_a_model_s_parameters_are_overridden_one_by_one(rh: Emulator) -> None:
     media = saved.trigger(params={"prompt": "a harbour"}, scope="test").fetch_result().first_output
     assert media.width is not None and media.height is not None
     assert media.width > media.height
-    assert rh.books.submissions[-1].payload["prompt"] == "a harbour"
+    assert rh.recorder.submissions[-1].payload["prompt"] == "a harbour"
 
 
 def test_an_app_runs_and_its_options_are_checked_before_anything_is_sent(rh: Emulator, tmp_path: Path) -> None:
     app = RunningHubApp(webapp_id=rh.apps.id_of("Portrait restyle"), nodes={"3.sampler_name": "euler"})
     with pytest.raises(InputError, match="it can be"):
         app.trigger(nodes={"3.sampler_name": "nonsense"}, scope="test")
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
     run = app.trigger(nodes={"10.image": samples.png(tmp_path / "photo.png")}, scope="test")
     assert run.fetch_result().first_output.kind == "image"
     assert sent(rh)["3.sampler_name"] == "euler"
@@ -95,14 +95,14 @@ def test_an_override_that_is_none_is_named(rh: Emulator) -> None:
         turbo().trigger(prompt="a harbour", scope="test")
     with pytest.raises(InputError, match="promt: Extra inputs"):
         workflow(rh).trigger(promt="a harbour", scope="test")
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 def test_a_run_of_a_block_and_a_call_of_generate_are_one_job(rh: Emulator) -> None:
     run = turbo().trigger(scope="test", key="mine")
     again = asyncio.run(generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="test", key="mine"))
     assert run.fetch_result() == again
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
 
 
 def test_triggered_again_while_it_runs_it_is_the_same_job(slow_rh: Emulator) -> None:
@@ -111,7 +111,7 @@ def test_triggered_again_while_it_runs_it_is_the_same_job(slow_rh: Emulator) -> 
     assert (first.task_id, first.job) == (second.task_id, second.job)
     slow_rh.clock.advance(HOUR)
     assert first.fetch_result() == second.fetch_result()
-    assert len(slow_rh.books.paid) == 1
+    assert len(slow_rh.recorder.paid) == 1
 
 
 def test_what_is_reused_is_paid_for_by_nobody_and_cannot_be_cancelled(rh: Emulator) -> None:
@@ -119,14 +119,14 @@ def test_what_is_reused_is_paid_for_by_nobody_and_cannot_be_cancelled(rh: Emulat
     run = turbo().trigger(scope="test", reuse="always")
     run.cancel()
     assert (run.task_id, run.fetch_result().cost) == (first.task_id, Decimal(0))
-    assert len(rh.books.paid) == 1
-    assert not rh.books.cancelled
+    assert len(rh.recorder.paid) == 1
+    assert not rh.recorder.cancelled
 
 
 def test_a_refused_submit_is_raised_by_trigger(rh: Emulator) -> None:
     with pytest.raises(ModerationError):
         turbo("a forbidden thing").trigger(scope="test")
-    assert not rh.books.paid
+    assert not rh.recorder.paid
 
 
 def test_a_lost_answer_is_raised_by_trigger_and_never_sent_again(rh: Emulator) -> None:
@@ -134,7 +134,7 @@ def test_a_lost_answer_is_raised_by_trigger_and_never_sent_again(rh: Emulator) -
     for _ in range(2):
         with pytest.raises(SubmissionUnknown, match="jobs adopt test/"):
             turbo().trigger(scope="test", key="lost")
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
 
 
 def test_a_task_that_fails_names_its_node(rh: Emulator) -> None:
@@ -156,7 +156,7 @@ async def test_cancel_cancels_the_task_records_it_and_ends_the_wait(slow_rh: Emu
     with pytest.raises(JobCancelled):
         await run.fetch_result_async()
     await run.cancel_async()
-    assert slow_rh.books.cancelled == [run.task_id]
+    assert slow_rh.recorder.cancelled == [run.task_id]
     journal = FolderJournal(get_settings().journal_url, scope="test")
     last = (await read_job(journal, run.job.partition("/")[2])).last
     assert last is not None and last.end is not None
@@ -166,7 +166,7 @@ async def test_cancel_cancels_the_task_records_it_and_ends_the_wait(slow_rh: Emu
 async def test_a_task_that_succeeded_before_its_cancellation_is_fetched(slow_rh: Emulator) -> None:
     run = await turbo().trigger_async(scope="test")
     slow_rh.clock.advance(HOUR)
-    while slow_rh.books.tasks[-1].status != "SUCCESS":  # noqa: ASYNC110 - it is painted in another thread
+    while slow_rh.recorder.tasks[-1].status != "SUCCESS":  # noqa: ASYNC110 - it is painted in another thread
         await asyncio.sleep(0.02)
     await run.cancel_async()
     assert (await run.fetch_result_async()).first_output.kind == "image"
@@ -178,7 +178,7 @@ async def test_who_stops_waiting_does_not_stop_the_job(slow_rh: Emulator) -> Non
         await asyncio.wait_for(run.wait_for_completion_async(), 0.2)
     slow_rh.clock.advance(HOUR)
     assert (await run.fetch_result_async()).first_output.kind == "image"
-    assert not slow_rh.books.cancelled
+    assert not slow_rh.recorder.cancelled
 
 
 async def test_a_trigger_that_is_given_up_leaves_a_job_that_the_next_one_adopts(slow_rh: Emulator) -> None:
@@ -186,11 +186,11 @@ async def test_a_trigger_that_is_given_up_leaves_a_job_that_the_next_one_adopts(
     trigger = asyncio.create_task(turbo().trigger_async(scope="test", key="mine"))
     assert await asyncio.to_thread(slow_rh.gate.wait_held, seconds=10)
     trigger.cancel()
-    slow_rh.gate.release()
+    slow_rh.held.release()
     with pytest.raises(asyncio.CancelledError):
         await trigger
     run = await turbo().trigger_async(scope="test", key="mine")
-    assert [one.task_id for one in slow_rh.books.paid] == [run.task_id]
+    assert [one.task_id for one in slow_rh.recorder.paid] == [run.task_id]
 
 
 async def test_a_trigger_that_is_given_up_before_its_submit_submits_nothing_afterwards(slow_rh: Emulator) -> None:
@@ -200,9 +200,9 @@ async def test_a_trigger_that_is_given_up_before_its_submit_submits_nothing_afte
     trigger.cancel()
     with pytest.raises(asyncio.CancelledError):
         await trigger
-    slow_rh.gate.release()
+    slow_rh.held.release()
     await asyncio.sleep(0.3)
-    assert not slow_rh.books.submissions
+    assert not slow_rh.recorder.submissions
 
 
 def test_without_a_scope_a_warning_says_what_a_crash_would_cost(rh: Emulator) -> None:

@@ -27,9 +27,9 @@ def run(rh: Emulator, tmp_path: Path) -> PooledRun:
 async def test_a_finished_job_is_downloaded_once(run: PooledRun) -> None:
     first = await run.all(pictures(1))
     assert isinstance(first[0], Result)
-    assert len(run.rh.books.downloads) == 1
+    assert len(run.rh.recorder.downloads) == 1
     assert await run.all(pictures(1)) == first
-    assert (len(run.rh.books.downloads), len(run.rh.books.paid)) == (1, 1)
+    assert (len(run.rh.recorder.downloads), len(run.rh.recorder.paid)) == (1, 1)
 
 
 @pytest.mark.parametrize("budget", [None, 1.0])
@@ -37,7 +37,7 @@ async def test_the_price_of_the_catalogue_is_recorded_and_not_asked_for(run: Poo
     await run.all(pictures(1), budget=budget)
     (intent,) = await run.intents()
     assert (intent.estimate, intent.currency) == (Decimal("0.04"), "CNY")
-    assert not [one for one in run.rh.books.requests if "price-preview" in one.path]
+    assert not [one for one in run.rh.recorder.requests if "price-preview" in one.path]
 
 
 async def test_a_job_tells_each_change_of_its_state(run: PooledRun, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ async def test_a_job_tells_each_change_of_its_state(run: PooledRun, tmp_path: Pa
     await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
     states = [event.state for event in run.heard if not event.is_step]
     assert [state for state in states if state != "running"] == ["uploading", "submitted", "collecting", "succeeded"]
-    (task,) = run.rh.books.paid
+    (task,) = run.rh.recorder.paid
     submitted = next(event for event in run.heard if event.state == "submitted")
     assert submitted.task_id == task.task_id
     assert run.said("uploading") == ["makes 1 input(s) readable for RunningHub"]
@@ -63,7 +63,7 @@ async def test_a_cancelled_run_pays_for_nothing_and_its_budget_is_given_back(run
     (error,) = await run.all(pictures(1), budget=0.04)
     assert isinstance(error, JobCancelled)
     assert [event.state for event in run.heard] == ["cancelled"]
-    assert run.rh.books.submissions == []
+    assert run.rh.recorder.submissions == []
     (result,) = await replace(run, attempt=2).all(pictures(1, "another"), budget=0.04)
     assert isinstance(result, Result)
 
@@ -82,7 +82,7 @@ async def test_a_call_without_a_budget_counts_before_its_inputs_are_sent(rh: Emu
     run = Watched(rh, tmp_path, members=("main",))
     photo = str(samples.png(tmp_path / "photo.png"))
     await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
-    (task,) = rh.books.paid
+    (task,) = rh.recorder.paid
     assert run.reserved == task.charged > 0
 
 
@@ -97,5 +97,5 @@ async def test_a_call_without_a_budget_is_priced_before_it_is_paid_for_once_its_
     """A20: an unknown price is asked for before the submit, so that the record of the submit has it."""
     await run.all(pictures(1), budget=1.0)
     await run.all([models.input_for(UNPRICED)(prompt="a lighthouse")])
-    assert len([one for one in run.rh.books.requests if "price-preview" in one.path]) == 1
+    assert len([one for one in run.rh.recorder.requests if "price-preview" in one.path]) == 1
     assert all(intent.estimate for intent in await run.intents())

@@ -38,7 +38,7 @@ def recorded(folder: Path) -> str:
 
 async def test_the_address_names_the_submit_and_is_recorded_nowhere(hooked: Emulator, tmp_path: Path) -> None:
     result = await run()
-    (paid,) = hooked.books.paid
+    (paid,) = hooked.recorder.paid
     assert paid.payload["webhookUrl"] == f"{NOWHERE}/hook/{TOKEN}/run/{result.key}/1"
     assert '"webhook": true' in recorded(tmp_path / "journal")
     assert TOKEN not in recorded(tmp_path)
@@ -54,7 +54,7 @@ async def test_a_job_is_the_same_job_with_and_without_it(
     monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "another"))
     without: Result = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="other")
     assert with_it.key[:12] == without.key[:12], "the same request"
-    assert "webhookUrl" not in hooked.books.paid[1].payload
+    assert "webhookUrl" not in hooked.recorder.paid[1].payload
     assert '"webhook": false' in recorded(tmp_path / "another")
 
 
@@ -88,7 +88,7 @@ async def test_a_wrong_setting_is_refused_before_anything_is_paid(
         monkeypatch.setenv("RH_WEBHOOK_TOKEN", token)
     with pytest.raises(ConfigError, match=wrong):
         await run()
-    assert hooked.books.submissions == []
+    assert hooked.recorder.submissions == []
 
 
 def test_without_an_address_nobody_is_told() -> None:

@@ -45,10 +45,10 @@ def test_a_batch_that_was_killed_is_finished_by_a_new_run(stage: FilmRun, done: 
         ended, processes = again(stage, parameters), 3
     assert ended["event"] == "done", ended
     assert ended["result"]["done"] == ROWS
-    assert len(stage.rh.books.uploads) <= processes, "the shared picture"
-    paid = Counter(one.payload["prompt"] for one in stage.rh.books.paid)
+    assert len(stage.rh.recorder.uploads) <= processes, "the shared picture"
+    paid = Counter(one.payload["prompt"] for one in stage.rh.recorder.paid)
     assert paid == Counter(row["prompt"] for row in rows)
-    assert {item["tasks"][0] for item in items(stage)} == {one.task_id for one in stage.rh.books.paid}
+    assert {item["tasks"][0] for item in items(stage)} == {one.task_id for one in stage.rh.recorder.paid}
 
 
 def again(stage: FilmRun, parameters: dict[str, object]) -> Said:

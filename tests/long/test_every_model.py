@@ -62,4 +62,4 @@ async def test_every_model_makes_what_it_says_for_the_price_that_was_estimated(
 ) -> None:
     chosen = [model for model in catalog.models() if model.output == output]
     assert await run_all(small, chosen, tmp_path) == {}
-    assert len(small.books.paid) == len(chosen)
+    assert len(small.recorder.paid) == len(chosen)

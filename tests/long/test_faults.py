@@ -239,7 +239,7 @@ async def _run(trial: Scenario, cell: Cell) -> list[str]:
 
 async def _after(trial: Scenario, cell: Cell, **more: Any) -> list[str]:
     wrong = [] if _fired(trial) else ["the fault did not happen"]
-    trial.rh.gate.release()
+    trial.rh.held.release()
     trial.rh.faults.clear()
     return wrong + await trial.problems(**more)
 

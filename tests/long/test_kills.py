@@ -60,7 +60,7 @@ def hold_submit(stage: FilmRun, endpoint: str, *, number: int = 1) -> FlowProces
     """Begins a film whose POST for one job is accepted and not answered, and waits until all else has come to rest."""
     stage.rh.faults.add(Fault("submit", endpoint=endpoint, number=number, kind="hold", seconds=120))
     child = stage.begin()
-    assert stage.rh.gate.wait_held(seconds=60)
+    assert stage.rh.held.wait(seconds=60)
     child.wait_until_heard("job", OTHERS[endpoint], state="succeeded")
     return child
 
@@ -92,7 +92,7 @@ def test_after_the_claim_and_before_the_post(stage: FilmRun) -> None:
     child.wait_until_heard("job", OTHERS[UPSCALE], state="succeeded")
     unknown = stage.kill(child)
     assert len(unknown) == 1
-    assert len(stage.rh.books.paid) == 7
+    assert len(stage.rh.recorder.paid) == 7
     stage.check(stage.finish(unknown))
 
 
@@ -108,7 +108,7 @@ def test_before_the_claim_is_recorded(stage: FilmRun) -> None:
 def test_while_polling(stage: FilmRun) -> None:
     stage.rh.faults.add(Fault("query", endpoint=UPSCALE, number=1, kind="hold", seconds=120))
     child = stage.begin()
-    assert stage.rh.gate.wait_held(seconds=60)
+    assert stage.rh.held.wait(seconds=60)
     child.wait_until_heard("job", OTHERS[UPSCALE], state="succeeded")
     assert not stage.kill(child)
     stage.check(stage.finish(set()))
@@ -141,10 +141,10 @@ def test_a_large_download_is_taken_up_where_it_stopped(open_stage: Open, tmp_pat
     wait_until(lambda: any(part.stat().st_size > 0.6 * size for part in parts.glob(f"{task_id}-*.part")))
     assert not stage.kill(child)
     done = stage.finish(set(), "rh_prefect.flows:image_to_video")
-    assert len(stage.rh.books.paid) == 2
-    fetched = [one for one in stage.rh.books.downloads if one.status == 206]
+    assert len(stage.rh.recorder.paid) == 2
+    fetched = [one for one in stage.rh.recorder.downloads if one.status == 206]
     assert [one.task_id for one in fetched] == [task_id] == [done["result"]["task_id"]]
-    assert stage.rh.books.served(task_id) < 1.5 * size
+    assert stage.rh.recorder.served(task_id) < 1.5 * size
     assert Media.model_validate(done["result"]["outputs"][0]).seconds == pytest.approx(5, abs=0.2)
 
 
@@ -156,7 +156,7 @@ def test_between_a_published_file_and_its_manifest(open_stage: Open, s3: S3Serve
         child = stage.begin()
         stage.until_held(held, child)
         child.wait_until_heard("job", 5, state="succeeded")
-        before = {one.task_id for one in stage.rh.books.downloads}
+        before = {one.task_id for one in stage.rh.recorder.downloads}
         unknown = stage.kill(child)
         s3_proxy.drop()
         assert len(before) > 5
@@ -168,14 +168,14 @@ def test_while_the_film_is_cut(stage: FilmRun) -> None:
     scratch = Path(stage.env["TMPDIR"])
     wait_until(lambda: list(scratch.glob("rh-film-*/*")))
     assert not stage.kill(child)
-    assert len(stage.rh.books.paid) == sum(JOBS.values())
+    assert len(stage.rh.recorder.paid) == sum(JOBS.values())
     stage.check(stage.finish(set()))
 
 
 def test_during_an_upload(stage: FilmRun) -> None:
     stage.rh.faults.add(Fault("upload", number=1, kind="hold", seconds=120))
     child = stage.begin()
-    assert stage.rh.gate.wait_held(seconds=60)
+    assert stage.rh.held.wait(seconds=60)
     child.wait_until_heard("job", OTHERS[MOTION], state="succeeded")
     assert not stage.kill(child)
     stage.check(stage.finish(set()))
@@ -186,7 +186,7 @@ def test_while_it_waits_for_a_slot(stage: FilmRun) -> None:
     child = stage.begin()
     child.wait_for("job", state="waiting")
     unknown = stage.kill(child)
-    assert {one.code for one in stage.rh.books.submissions if not one.accepted} == {"421"}
+    assert {one.code for one in stage.rh.recorder.submissions if not one.accepted} == {"421"}
     stage.check(stage.finish(unknown))
 
 
@@ -202,7 +202,7 @@ def test_again_and_again(stage: FilmRun) -> None:
     stage.rh.faults.add(Fault("upload", number=1, kind="hold", seconds=120))
     child = stage.begin(spares=3)
     for succeeded in (6, 7, 7):
-        assert stage.rh.gate.wait_held(seconds=60)
+        assert stage.rh.held.wait(seconds=60)
         child.wait_until_heard("job", succeeded, state="succeeded")
         assert not stage.kill(child)
         stage.rh.faults.clear()

@@ -297,7 +297,7 @@ def holds(stage: FilmRun, told: list[Mapping[str, Any]], *, is_over: bool = Fals
     place, state = Place(stage.env["RH_STORAGE_URL"]), Path(stage.env["RH_STATE_DIR"])
     looking = gather(stage.rh, journals=[FlowRunJournal(stage.run)], place=place, told=said, folder=state)
     assert not broken(asyncio.run(looking), secrets=[stage.rh.key], is_over=is_over)
-    assert len(stage.rh.books.paid) == 1
+    assert len(stage.rh.recorder.paid) == 1
 
 
 def fails(stage: FilmRun, child: FlowProcess, words: str) -> None:
@@ -326,10 +326,10 @@ def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: Open, other
     stage = open_stage(RH_STORAGE_URL=str(other_disk))
     stage.rh.faults.add(Fault("query", number=1, kind="hold", seconds=60))
     child = stage.begin(PATIENT, {"retries": 0})
-    assert stage.rh.gate.wait_held(seconds=60)
+    assert stage.rh.held.wait(seconds=60)
     in_the_way = other_disk / "patient"
     in_the_way.write_text("")
-    stage.rh.gate.release()
+    stage.rh.held.release()
     assert child.ended() == 1, child.errors()
     in_the_way.unlink()
     # It is on this machine now, whole, so that nothing but the output is to be written.
@@ -337,18 +337,18 @@ def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: Open, other
     fails(stage, stage.again(PATIENT), "larger than may be written")
     goes_on(stage)
     # Once by the first of the three runs, and once each time that is looked at what it should be.
-    assert stage.rh.books.served(stage.rh.books.paid[0].task_id) == 3 * LARGE
+    assert stage.rh.recorder.served(stage.rh.recorder.paid[0].task_id) == 3 * LARGE
 
 
 @pytest.mark.parametrize("folder", ["RH_STORAGE_URL", "RH_STATE_DIR"])
 def test_a_folder_that_becomes_read_only(stage: FilmRun, folder: str) -> None:
     stage.rh.faults.add(Fault("query", number=1, kind="hold", seconds=60))
     child = stage.begin(PATIENT, {"retries": 0})
-    assert stage.rh.gate.wait_held(seconds=60)
+    assert stage.rh.held.wait(seconds=60)
     locked = [path for path in (Path(stage.env[folder]), *Path(stage.env[folder]).rglob("*")) if path.is_dir()]
     for path in locked:
         path.chmod(0o555)
-    stage.rh.gate.release()
+    stage.rh.held.release()
     fails(stage, child, "cannot be written to" if folder == "RH_STATE_DIR" else "may not do this")
     for path in locked:
         path.chmod(0o755)

@@ -33,4 +33,4 @@ def test_a_run_is_kept_by_the_command_s_own_server(rh: Emulator, prefect_server:
     assert re.search(rf"{run} +1 job\(s\)  Completed", listed.stdout), listed.stdout + listed.stderr
     again = command(env, "run", "image-to-video", "--resume", run)
     assert "paid nothing now; 1.75 CNY was paid earlier" in again.stdout, again.stderr
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1

@@ -93,12 +93,12 @@ class Night:
         self.rh.clock.factor = 0
         wait_until(lambda: self.at_work == LIMITS)
         # Killed only now, nothing is on its way.
-        wait_until(lambda: {one.task_id for one in self.rh.books.paid} == self.recorded)
+        wait_until(lambda: {one.task_id for one in self.rh.recorder.paid} == self.recorded)
 
     @property
     def at_work(self) -> Counter[str]:
         """How many tasks run with each key."""
-        running = [one.task_id for one in self.rh.books.tasks if one.status in ("QUEUED", "RUNNING")]
+        running = [one.task_id for one in self.rh.recorder.tasks if one.status in ("QUEUED", "RUNNING")]
         owners = self.owners
         # One that has just been made is in the books a moment later.
         return Counter(owners[task_id] for task_id in running if task_id in owners)
@@ -106,7 +106,7 @@ class Night:
     @property
     def owners(self) -> dict[str, str]:
         """Whose key each task was paid with."""
-        return {one.task_id: one.key_name for one in self.rh.books.paid}
+        return {one.task_id: one.key_name for one in self.rh.recorder.paid}
 
     @property
     def recorded(self) -> set[str]:
@@ -116,7 +116,7 @@ class Night:
     @property
     def refused(self) -> Counter[str]:
         """How many submits were refused, by code."""
-        return Counter(one.code for one in self.rh.books.submissions if not one.accepted)
+        return Counter(one.code for one in self.rh.recorder.submissions if not one.accepted)
 
     def items(self) -> list[dict[str, Any]]:
         """The account of every picture."""
@@ -127,7 +127,7 @@ class Night:
     def check(self) -> None:
         """Every picture is there, paid for once, by the account that its record and its manifest name."""
         assert Counter(item["state"] for item in self.items()) == {"done": ROWS}
-        prompts = Counter(one.payload["prompt"] for one in self.rh.books.paid)
+        prompts = Counter(one.payload["prompt"] for one in self.rh.recorder.paid)
         assert prompts == Counter(f"picture {number}" for number in range(ROWS))
         owners = self.owners
         last = [view.last for view in self.stage.jobs()]
@@ -250,7 +250,7 @@ def test_a_wallet_that_runs_dry_leaves_what_was_not_paid_to_the_others(night: Ni
 
 
 def _ended(night: Night) -> set[str]:
-    return {one.task_id for one in night.rh.books.tasks if one.status not in ("QUEUED", "RUNNING")}
+    return {one.task_id for one in night.rh.recorder.tasks if one.status not in ("QUEUED", "RUNNING")}
 
 
 def _check_failed(night: Night, count: int, *words: str) -> None:

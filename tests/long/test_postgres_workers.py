@@ -77,7 +77,7 @@ async def test_a_machine_dies_in_the_middle_of_two_batches(place: Workplace, rh:
     await place.until(lambda: is_gone(place, dying))
     # What had left the dead process may still be under way to its servers.
     await asyncio.sleep(0.5)
-    paid = [str(one.payload["prompt"]) for one in rh.books.paid]
+    paid = [str(one.payload["prompt"]) for one in rh.recorder.paid]
     assert sum(prompt.startswith("dying") for prompt in paid) < ROWS, "in the middle of it"
     await settle(place, rh, dying)
     await run_again(dying)
@@ -88,8 +88,8 @@ async def test_a_machine_dies_in_the_middle_of_two_batches(place: Workplace, rh:
 
     assert second.is_running
     wanted = Counter(f"{name} {number}" for name in ("dying", "living") for number in range(ROWS))
-    assert Counter(str(one.payload["prompt"]) for one in rh.books.paid) == wanted, "each job is paid for once"
-    refused = Counter(one.code for one in rh.books.submissions if not one.accepted)
+    assert Counter(str(one.payload["prompt"]) for one in rh.recorder.paid) == wanted, "each job is paid for once"
+    refused = Counter(one.code for one in rh.recorder.submissions if not one.accepted)
     print(f"{refused.total()} refusals of {2 * ROWS} jobs: {refused}")
     assert set(refused) <= {"421"}
     assert refused.total() <= REFUSALS_A_JOB * 2 * ROWS
@@ -114,7 +114,7 @@ async def begin(place: Workplace, name: str) -> UUID:
 
 async def is_in_the_middle(rh: Emulator) -> bool:
     """Whether some tasks are over, and some run."""
-    states = Counter(one.status for one in rh.books.tasks)
+    states = Counter(one.status for one in rh.recorder.tasks)
     return states["SUCCESS"] > 1 and states["RUNNING"] > 1
 
 
@@ -136,7 +136,7 @@ async def settle(place: Workplace, rh: Emulator, run: UUID) -> None:
     for view in await place.jobs(run):
         if view.state == "open" and view.last is not None and view.key not in waiting:
             prompt = view.last.intent.payload["prompt"]
-            found = [one.task_id for one in rh.books.paid if one.payload["prompt"] == prompt]
+            found = [one.task_id for one in rh.recorder.paid if one.payload["prompt"] == prompt]
             print(f"in flight when the machine died: {prompt}, {'paid for' if found else 'not paid for'}")
             journal = FlowRunJournal(run)
             await (adopt(journal, view.key, found[0]) if found else mark_refused(journal, view.key))
@@ -154,7 +154,7 @@ def all_is_home(place: Workplace, rh: Emulator) -> None:
     items: list[dict[str, Any]] = [item for name in names for item in json.loads(store.read_bytes(name))["rows"]]
     assert len(names) == 2
     assert {item["state"] for item in items} == {"done"}
-    assert sorted(task for item in items for task in item["tasks"]) == sorted(one.task_id for one in rh.books.paid)
+    assert sorted(task for item in items for task in item["tasks"]) == sorted(one.task_id for one in rh.recorder.paid)
     pictures = [name for name in store.list() if name.endswith(".png")]
     assert len(pictures) == 2 * ROWS
 

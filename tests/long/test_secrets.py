@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.emulator.comfy.builtin import RESTYLE, TEXT_TO_IMAGE
+from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from tests.long import secret_flows
 from tests.long.secret_flows import MODULE
 from tests.support import samples
@@ -183,7 +183,7 @@ class Show:
         child = self.stage.begin(f"{MODULE}:one", {}, spares=0)
         self.stage.until_held(held, child)
         assert not self.stage.kill(child), "the ticket is in the spool"
-        return self.rh.books.paid[-1].task_id
+        return self.rh.recorder.paid[-1].task_id
 
     def look(self, job: str) -> None:
         """Asks on the command line, also with a wrong key."""

@@ -45,9 +45,11 @@ def rh() -> Iterator[Emulator]:
 async def interrupted(run: PooledRun, asked: Sequence[Asked], *, paid: int) -> asyncio.Task[object]:
     """Jobs that have all been submitted, while the clock stands still."""
     run.rh.clock.factor = STANDS_STILL
-    before = len(run.rh.books.paid)
+    before = len(run.rh.recorder.paid)
     work = asyncio.ensure_future(run.all(asked))
-    assert await asyncio.to_thread(run.rh.books.wait, lambda books: len(books.paid) == before + paid, seconds=60)
+    assert await asyncio.to_thread(
+        run.rh.recorder.wait, lambda recorder: len(recorder.paid) == before + paid, seconds=60
+    )
     return work
 
 
@@ -82,9 +84,9 @@ def spent(folder: Path, *options: str) -> dict[str, tuple[int, str]]:
 
 def charged(rh: Emulator) -> dict[str, Decimal]:
     """By RunningHub's own books: what each key paid, less what was paid back."""
-    key_of = {one.task_id: one.key_name for one in rh.books.paid}
+    key_of = {one.task_id: one.key_name for one in rh.recorder.paid}
     sums: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for task in rh.books.tasks:
+    for task in rh.recorder.tasks:
         sums[key_of[task.task_id]] += task.charged - task.refunded
     return sums
 
@@ -137,16 +139,16 @@ async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) ->
     assert len(views) == sum(JOBS.values())
     assert sum(submit.resolution is not None and submit.resolution.by == RESUBMITTED for submit in submits) >= 5
     assert sum(submit.lost is not None for submit in submits) == JOBS["lost"]
-    assert Counter(task.status for task in rh.books.tasks)["CANCELLED"] == JOBS["cancelled"]
-    assert sum(1 for task in rh.books.tasks if task.status == "FAILED") >= 10
+    assert Counter(task.status for task in rh.recorder.tasks)["CANCELLED"] == JOBS["cancelled"]
+    assert sum(1 for task in rh.recorder.tasks if task.status == "FAILED") >= 10
 
     found, books = spent(tmp_path), charged(rh)
     assert Decimal(found["CNY"][1]) == books["main"]
     assert Decimal(found["USD"][1]) == books["dollars"]
-    assert Decimal(found["coins"][1]) == rh.books.coins
+    assert Decimal(found["coins"][1]) == rh.recorder.coins
     assert set(found) == {"CNY", "USD", "coins", "unknown"}
     # Each task once: those that cost something, and those of which the service reports no cost.
-    assert sum(tasks for tasks, _ in found.values()) == len(rh.books.tasks)
-    assert found["unknown"] == (failed := sum(task.status == "FAILED" for task in rh.books.tasks), str(failed))
+    assert sum(tasks for tasks, _ in found.values()) == len(rh.recorder.tasks)
+    assert found["unknown"] == (failed := sum(task.status == "FAILED" for task in rh.recorder.tasks), str(failed))
     for by in ("day", "run", "account"):
         assert spent(tmp_path, "--by", by) == found

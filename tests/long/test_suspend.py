@@ -51,11 +51,11 @@ class Office:
 
     @property
     def paid(self) -> list[str]:
-        return [one.task_id for one in self.rh.books.submissions[self.before :] if one.accepted]
+        return [one.task_id for one in self.rh.recorder.submissions[self.before :] if one.accepted]
 
     def deliveries(self) -> Counter[str]:
         """How often each task's end was told, and the receiver had it."""
-        told = [one for one in self.rh.books.deliveries if one.task_id in self.paid and one.status == 200]
+        told = [one for one in self.rh.recorder.deliveries if one.task_id in self.paid and one.status == 200]
         return Counter(one.task_id for one in told)
 
     async def start(self, deployment: str, *prompts: str, suspend_seconds: float = 3600) -> UUID:
@@ -86,7 +86,7 @@ class Office:
             states = Counter(await self.history(run))
             assert states["Suspended"] == states["Resuming"] == suspended, states
         assert len(self.paid) == jobs
-        fetched = Counter(one.task_id for one in self.rh.books.downloads if one.task_id in self.paid)
+        fetched = Counter(one.task_id for one in self.rh.recorder.downloads if one.task_id in self.paid)
         assert fetched == dict.fromkeys(self.paid, 1)
 
 
@@ -115,7 +115,7 @@ def durations(_: Any, payload: Any) -> tuple[float, float]:
 
 @pytest.fixture
 async def desk(office: Office) -> AsyncIterator[Office]:
-    office.before = len(office.rh.books.submissions)
+    office.before = len(office.rh.recorder.submissions)
     yield office
     office.rh.faults.clear()
 
@@ -233,4 +233,4 @@ async def test_cancelled_while_it_is_suspended_its_tasks_are_cancelled_and_nothi
 
 
 async def has_cancelled(desk: Office, tasks: int) -> bool:
-    return sum(task in desk.paid for task in desk.rh.books.cancelled) == tasks
+    return sum(task in desk.paid for task in desk.rh.recorder.cancelled) == tasks

@@ -65,23 +65,23 @@ class Desk:
     @property
     def paid(self) -> list[str]:
         """The tasks that were paid for."""
-        return [one.task_id for one in self.rh.books.submissions[self.before :] if one.accepted]
+        return [one.task_id for one in self.rh.recorder.submissions[self.before :] if one.accepted]
 
     def task(self, prompt: str) -> str:
         """The task of a prompt."""
         (task_id,) = (
-            one.task_id for one in self.rh.books.submissions[self.before :] if one.payload["prompt"] == prompt
+            one.task_id for one in self.rh.recorder.submissions[self.before :] if one.payload["prompt"] == prompt
         )
         return task_id
 
     @property
     def cancelled(self) -> list[str]:
-        return [task_id for task_id in self.rh.books.cancelled if task_id in self.paid]
+        return [task_id for task_id in self.rh.recorder.cancelled if task_id in self.paid]
 
     @property
     def going_on(self) -> list[str]:
         """The tasks that hold slots."""
-        return [one.task_id for one in self.rh.books.tasks if one.task_id in self.paid and one.status not in ENDED]
+        return [one.task_id for one in self.rh.recorder.tasks if one.task_id in self.paid and one.status not in ENDED]
 
     async def has_paid(self, jobs: int) -> bool:
         return len(self.paid) == jobs
@@ -90,7 +90,7 @@ class Desk:
         return len(self.cancelled) == tasks
 
     def check(self, *, jobs: int, cancelled: int) -> None:
-        prompts = {str(one.payload["prompt"]) for one in self.rh.books.submissions[self.before :]}
+        prompts = {str(one.payload["prompt"]) for one in self.rh.recorder.submissions[self.before :]}
         assert len(self.paid) == len(prompts) == jobs, "one task for each job"
         assert len(self.cancelled) == cancelled
         assert not self.going_on
@@ -98,7 +98,7 @@ class Desk:
 
 @pytest.fixture
 async def desk(rh: Emulator, place: Workplace) -> AsyncIterator[Desk]:
-    yield Desk(rh, len(rh.books.submissions))
+    yield Desk(rh, len(rh.recorder.submissions))
     rh.faults.clear()
 
 

@@ -226,7 +226,7 @@ async def test_a_worker_runs_it(
         await until(lambda: has_ended(flow_run_id), seconds=90, log=worker)
         state = (await look(flow_run_id)).state
         assert state is not None and state.is_completed(), state
-        assert len(emulator.books.paid) == 5, "picture, motion, enlargement, speech, music"
+        assert len(emulator.recorder.paid) == 5, "picture, motion, enlargement, speech, music"
     run_folder = Path(worker_env["RH_STORAGE_URL"]) / deployment.partition("/")[0] / flow_run_id.hex[-12:]
     assert (run_folder / "film.mp4").stat().st_size > 1000
 
@@ -239,10 +239,10 @@ async def test_a_cancelled_run_cancels_its_tasks_at_runninghub(worker: Path, wor
         flow_run_id = await start("film/package", prompt="a lighthouse", shots=2)
 
         async def all_run() -> bool:
-            return len(emulator.books.paid) == 4
+            return len(emulator.recorder.paid) == 4
 
         async def all_are_cancelled() -> bool:
-            return sorted(emulator.books.cancelled) == sorted(paid.task_id for paid in emulator.books.paid)
+            return sorted(emulator.recorder.cancelled) == sorted(paid.task_id for paid in emulator.recorder.paid)
 
         await until(all_run, seconds=60, log=worker)
         async with get_client() as client:
@@ -251,4 +251,4 @@ async def test_a_cancelled_run_cancels_its_tasks_at_runninghub(worker: Path, wor
         await until(lambda: has_ended(flow_run_id), seconds=30, log=worker)
         state = (await look(flow_run_id)).state
         assert state is not None and state.is_cancelled(), state
-        assert len(emulator.books.paid) == 4, "nothing was submitted after the cancellation"
+        assert len(emulator.recorder.paid) == 4, "nothing was submitted after the cancellation"

@@ -41,7 +41,7 @@ def load(name: str) -> Flow[..., Any]:
 
 
 def words(emulator: Emulator) -> str:
-    return " ".join(str(paid.payload) for paid in emulator.books.paid)
+    return " ".join(str(paid.payload) for paid in emulator.recorder.paid)
 
 
 async def test_the_nightly_film_takes_the_subject_of_the_day_that_it_was_planned_for(rh: Emulator) -> None:
@@ -63,7 +63,7 @@ async def test_each_product_picture_becomes_a_video(rh: Emulator, tmp_path: Path
     made = await load("product_videos")(pictures)
     assert [result.first_output.kind for result in made] == ["video", "video"]
     assert len({result.first_output.uri for result in made}) == 2
-    assert len(rh.books.paid) == 2
+    assert len(rh.recorder.paid) == 2
 
 
 async def test_only_new_videos_of_a_folder_are_paid_for(rh: Emulator, tmp_path: Path) -> None:
@@ -75,13 +75,13 @@ async def test_only_new_videos_of_a_folder_are_paid_for(rh: Emulator, tmp_path: 
     samples.mp4(inbox / "later" / "b.MP4", hz=500)
     again, new = await flow(str(inbox))
     assert (again.first_output, again.reused, new.reused) == (first.first_output, True, False)
-    assert len(rh.books.paid) == 2
+    assert len(rh.recorder.paid) == 2
 
 
 async def test_a_video_gets_the_voice_that_a_model_wrote(rh: Emulator, tmp_path: Path) -> None:
     clip = samples.mp4(tmp_path / "clip.mp4", audio=False)
     made = await load("narrate_video")(str(clip), style="very short")
     assert probe(Path(made.film.uri)).has_audio
-    narrator, *others = sorted(rh.books.paid, key=lambda paid: paid.number)
+    narrator, *others = sorted(rh.recorder.paid, key=lambda paid: paid.number)
     assert "very short" in str(narrator.payload)
     assert len(others) == 2, "speech and music"

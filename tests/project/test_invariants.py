@@ -272,7 +272,7 @@ async def test_it_sees_what_really_lies_there(rh: Emulator, tmp_path: Path) -> N
     (state / "notes.txt").write_text(f"the key is {rh.key}")
     assert f"a secret stands in {state / 'notes.txt'}" in await look()
     async with httpx.AsyncClient(trust_env=False) as http:
-        (sent,) = rh.books.paid
+        (sent,) = rh.recorder.paid
         bearer = {"Authorization": f"Bearer {rh.key}"}
         again = await http.post(f"{rh.url}/openapi/v2/{sent.endpoint}", json=sent.payload, headers=bearer)
     orphan = f"task {again.json()['taskId']} ({sent.endpoint}, SUCCESS) was paid for and belongs to no job"

@@ -91,11 +91,11 @@ class FilmRun:
         assert child.is_running, f"it ended before it was killed: {child.said[-1]}"
         child.kill()
         self.proxy.drop()
-        self.rh.gate.release()
+        self.rh.held.release()
         # What had left the dead process may still be under way to its server.
         time.sleep(0.3)
         self.published = frozenset(map(self.store.uri, self.store.list()))
-        self.fetched = Counter(one.task_id for one in self.rh.books.downloads)
+        self.fetched = Counter(one.task_id for one in self.rh.recorder.downloads)
         if machine_is_lost:
             shutil.rmtree(self.env["RH_STATE_DIR"])
         spooled = " ".join(path.name for path in Path(self.env["RH_STATE_DIR"]).glob("spool/*.json"))
@@ -141,20 +141,22 @@ class FilmRun:
             if job not in unknown or view.last is None:
                 continue
             asked = plain(view.last.intent.payload)
-            found = [one for one in self.rh.books.paid if one.task_id not in known and self.sent(one.payload) == asked]
+            found = [
+                one for one in self.rh.recorder.paid if one.task_id not in known and self.sent(one.payload) == asked
+            ]
             words = ("adopt", job, found[0].task_id) if found else ("mark-refused", job)
             done = command(self.env, "jobs", *words)
             assert done.returncode == 0, done.stderr + done.stdout
 
     def sent(self, payload: Mapping[str, object]) -> dict[str, str]:
         """A payload as it came over the wire, with contents for links."""
-        contents = {Path(one.file_name).name: f"sha256:{one.sha256}" for one in self.rh.books.uploads}
+        contents = {Path(one.file_name).name: f"sha256:{one.sha256}" for one in self.rh.recorder.uploads}
         named = {key: Path(str(value).partition("?")[0]).name for key, value in payload.items()}
         return plain({key: contents.get(named[key], value) for key, value in payload.items()})
 
     def check(self, done: Said, *, jobs: Mapping[str, int] = JOBS) -> None:
         """Looks at the books, the store and the film."""
-        paid = self.rh.books.paid
+        paid = self.rh.recorder.paid
         assert Counter(one.endpoint for one in paid) == Counter(jobs)
         twice = Counter((one.endpoint, str(sorted(self.sent(one.payload).items()))) for one in paid)
         assert set(twice.values()) == {1}, twice
@@ -164,7 +166,7 @@ class FilmRun:
         self._check_film(done["result"])
 
     def _check_fetched_once(self, steps: list[dict[str, Any]]) -> None:
-        now = Counter(one.task_id for one in self.rh.books.downloads)
+        now = Counter(one.task_id for one in self.rh.recorder.downloads)
         for step in steps:
             if all(output["uri"] in self.published for output in step["outputs"]):
                 before = (self.fetched or {}).get(step["task_id"], 0)

@@ -351,13 +351,13 @@ def _manifests(files: Mapping[str, bytes]) -> Iterator[Manifest]:
 
 async def _paid(rh: Emulator) -> tuple[Paid, ...]:
     """The paid tasks; only those are asked for their files that have ended, since a look may end a task."""
-    status = {row.task_id: row.status for row in rh.books.tasks}
+    status = {row.task_id: row.status for row in rh.recorder.tasks}
     async with httpx.AsyncClient(verify=False, trust_env=False, timeout=30) as http:
 
         async def one(task_id: str) -> tuple[str, ...]:
             return await _served(http, rh, task_id) if status[task_id] == "SUCCESS" else ()
 
-        paid = rh.books.paid
+        paid = rh.recorder.paid
         outputs = await asyncio.gather(*(one(each.task_id) for each in paid))
     return tuple(
         Paid(each.task_id, each.endpoint, each.payload, status[each.task_id], hashes)

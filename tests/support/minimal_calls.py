@@ -87,7 +87,7 @@ async def _problem(rh: Emulator, model: Model, folder: Path) -> str:
         result: Result = await getattr(endpoints, model.snake_name).fn(**given, scope="all", label=model.snake_name)
     except RunningHubError as error:
         return f"{type(error).__name__}: {error}"
-    (row,) = (row for row in rh.books.submissions if row.task_id == result.task_id)
+    (row,) = (row for row in rh.recorder.submissions if row.task_id == result.task_id)
     expected = _price(model, given)
     if row.endpoint != model.endpoint or not row.accepted:
         return f"sent to {row.endpoint}"

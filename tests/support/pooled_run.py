@@ -102,12 +102,12 @@ class PooledRun:
     @property
     def paid(self) -> Counter[str]:
         """How many tasks were paid for with each key."""
-        return Counter(one.key_name for one in self.rh.books.paid)
+        return Counter(one.key_name for one in self.rh.recorder.paid)
 
     @property
     def refused(self) -> Counter[tuple[str, str]]:
         """How many submits were refused: by key and code."""
-        return Counter((one.key_name, one.code) for one in self.rh.books.submissions if not one.accepted)
+        return Counter((one.key_name, one.code) for one in self.rh.recorder.submissions if not one.accepted)
 
     async def intents(self) -> list[Intent]:
         """Each job's newest intent."""

@@ -29,16 +29,16 @@ class SuspendedRuns:
     def __init__(self, rh: Emulator) -> None:
         self.rh = rh
         self.runs: list[UUID] = []
-        self.before = len(rh.books.submissions)
-        self.asked_before = len(rh.books.requests)
+        self.before = len(rh.recorder.submissions)
+        self.asked_before = len(rh.recorder.requests)
 
     @property
     def paid(self) -> list[str]:
-        return [one.task_id for one in self.rh.books.submissions[self.before :] if one.accepted]
+        return [one.task_id for one in self.rh.recorder.submissions[self.before :] if one.accepted]
 
     @property
     def calls(self) -> Counter[str]:
-        return Counter(one.path.rpartition("/")[2] for one in self.rh.books.requests[self.asked_before :])
+        return Counter(one.path.rpartition("/")[2] for one in self.rh.recorder.requests[self.asked_before :])
 
     async def begin(self, flow_: Flow[..., Any], **parameters: Any) -> UUID:
         """A run of a deployment, which nobody runs yet."""

@@ -32,7 +32,7 @@ def animated(photo: object) -> models.ModelInput:
 
 def nothing_was_paid(rh: Emulator, out: Path) -> bool:
     files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else []
-    return not rh.books.submissions and not files
+    return not rh.recorder.submissions and not files
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def out(tmp_path: Path) -> Path:
 
 async def test_good_input_is_paid_once_and_stored(rh: Emulator, out: Path) -> None:
     result = await run(models.ZImageTurbo(prompt="a lighthouse"))
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
     assert Path(result.first_output.uri).is_relative_to(out)
     assert Path(result.first_output.uri).stat().st_size == result.first_output.size
 
@@ -121,7 +121,7 @@ async def test_a_wrong_key(rh: Emulator, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("RH_API_KEY", "0" * 32)
     with pytest.raises(KeyRejected, match="site") as caught:
         await run(models.ZImageTurbo(prompt="a lighthouse"))
-    assert not rh.books.paid
+    assert not rh.recorder.paid
     assert "0" * 32 not in str(caught.value)
 
 
@@ -130,7 +130,7 @@ async def test_a_store_below_a_regular_file(rh: Emulator, tmp_path: Path, monkey
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "file" / "out"))
     with pytest.raises(StoreError, match="file/out"):
         await run(models.ZImageTurbo(prompt="a lighthouse"))
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 async def test_a_scratch_folder_below_a_regular_file(
@@ -217,7 +217,7 @@ async def test_an_s3_key_that_may_only_read(rh: Emulator, s3: S3Server, monkeypa
     monkeypatch.setenv("RH_STORAGE_OPTIONS", json.dumps(s3.reader_options))
     with pytest.raises(StoreError) as caught:
         await run(models.ZImageTurbo(prompt="a lighthouse"))
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
     assert not any(secret in str(caught.value) for secret in s3.secrets)
 
 
@@ -244,7 +244,7 @@ async def test_a_full_disk(rh: Emulator, full_disk: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("RH_STORAGE_URL", str(full_disk / "out"))
     with pytest.raises(StoreError, match=r"(?i)space"):
         await run(models.ZImageTurbo(prompt="a lighthouse"))
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
     assert [path.name for path in full_disk.rglob("*") if path.is_file()] == ["ballast"]
 
 
@@ -256,11 +256,11 @@ async def test_a_disk_that_fills_up_after_the_payment_loses_nothing(
     asked = models.ZImageTurbo(prompt="a lighthouse")
     with pytest.raises(StoreError, match=r"(?i)space"):
         await run(asked, key="one")
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
     assert not list((full_disk / "out").rglob("*.png"))
     (full_disk / "ballast").unlink()
     result = await run(asked, key="one")
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
     assert Path(result.first_output.uri).stat().st_size == result.first_output.size
 
 
@@ -268,4 +268,4 @@ async def test_moderation_is_said_and_not_paid_for_again(rh: Emulator) -> None:
     for _ in range(3):
         with pytest.raises(RunningHubError, match="content check"):
             await run(models.ZImageTurbo(prompt="a forbidden thing"), key="m")
-    assert not rh.books.paid
+    assert not rh.recorder.paid

@@ -40,7 +40,7 @@ async def test_files_are_uploaded_outputs_are_stored_and_it_is_paid_once(ahead: 
     asked = models.custom(ENDPOINT, prompt="photo.jpg", imageUrls=[photo])
     result = await generate(asked, scope="night", key="edit")
     again = await generate(asked, scope="night", key="edit")
-    (paid,) = ahead.books.paid
+    (paid,) = ahead.recorder.paid
     assert (paid.endpoint, paid.payload["prompt"]) == (ENDPOINT, "photo.jpg")
     assert paid.inputs["imageUrls"] == (sha256(photo.read_bytes()),)
     assert (result.model, result.cost, again.task_id) == (ENDPOINT, Decimal("0.30"), result.task_id)
@@ -51,26 +51,26 @@ async def test_files_are_uploaded_outputs_are_stored_and_it_is_paid_once(ahead: 
 async def test_a_result_feeds_it(ahead: Emulator) -> None:
     first = await generate(models.ZImageTurbo(prompt="a lighthouse"), scope="night")
     await generate(models.custom(ENDPOINT, prompt="at night", imageUrls=[first]), scope="night")
-    assert ahead.books.paid[-1].inputs["imageUrls"] == (first.first_output.sha256,)
+    assert ahead.recorder.paid[-1].inputs["imageUrls"] == (first.first_output.sha256,)
 
 
 async def test_the_price_that_is_given_counts_in_the_budget(ahead: Emulator) -> None:
     with pytest.raises(BudgetExceeded):
         await generate(models.custom(ENDPOINT, prompt="x", price=5), scope="night", budget=1)
-    assert not ahead.books.paid
+    assert not ahead.recorder.paid
 
 
 async def test_without_a_price_a_budget_asks_runninghub(ahead: Emulator) -> None:
     with pytest.raises(BudgetExceeded, match=r"would cost 0\.3 CNY"):
         await generate(models.custom(ENDPOINT, prompt="x"), scope="night", budget=0.2)
-    assert not ahead.books.paid
+    assert not ahead.recorder.paid
     assert (await generate(models.custom(ENDPOINT, prompt="x"), scope="other", budget=1)).cost == Decimal("0.30")
 
 
 async def test_an_endpoint_that_runninghub_does_not_know_either_costs_nothing(rh: Emulator) -> None:
     with pytest.raises(RequestRejected, match="1001"):
         await generate(models.custom("luma/uni-8/image-edit", prompt="x"), scope="night")
-    assert not rh.books.paid
+    assert not rh.recorder.paid
 
 
 async def test_a_value_that_is_newer_than_the_catalogue_is_sent(rh: Emulator) -> None:
@@ -78,7 +78,7 @@ async def test_a_value_that_is_newer_than_the_catalogue_is_sent(rh: Emulator) ->
     wider = [replace(one, options=(*one.options, "32:9")) if one.key == "aspectRatio" else one for one in known.params]
     rh.add_model(known.endpoint, params=wider, price="0.04")
     await generate(models.ZImageTurbo(prompt="x", unchecked={"aspect_ratio": "32:9"}), scope="night")
-    assert rh.books.paid[0].payload["aspectRatio"] == "32:9"
+    assert rh.recorder.paid[0].payload["aspectRatio"] == "32:9"
 
 
 def test_the_command_line_calls_it(ahead: Emulator, photo: Path, tmp_path: Path) -> None:
@@ -98,5 +98,5 @@ def test_the_command_line_calls_it(ahead: Emulator, photo: Path, tmp_path: Path)
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "0.3 CNY" in done.stdout
-    (paid,) = ahead.books.paid
+    (paid,) = ahead.recorder.paid
     assert paid.inputs["imageUrls"] == (sha256(photo.read_bytes()),) * 2

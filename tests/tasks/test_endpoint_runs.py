@@ -36,5 +36,5 @@ def test_two_endpoints_with_equal_input_never_share_a_result(
     assert [model for model, _, _ in results] == [
         turbo, catalog.get("f_dev").name, "seedream-v4/text-to-image", turbo, turbo, turbo
     ]  # fmt: skip
-    assert len({key for _, key, _ in results}) == len({task for _, _, task in results}) == len(rh.books.paid) == 6
+    assert len({key for _, key, _ in results}) == len({task for _, _, task in results}) == len(rh.recorder.paid) == 6
     assert any((tmp_path / "results").rglob("*")), "results were persisted"

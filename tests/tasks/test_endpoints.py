@@ -137,7 +137,7 @@ async def test_a_call_is_the_same_job_as_through_generate(rh: Emulator) -> None:
     assert (first.key[:12], first.model) == (again.key[:12], again.model), "the same request"
     served = await endpoints.z_image_turbo.fn(prompt="a lighthouse", scope="three", label="pic", reuse="always")
     assert served.reused
-    assert [dict(row.payload) for row in rh.books.paid] == [dict(rh.books.paid[0].payload)] * 2
+    assert [dict(row.payload) for row in rh.recorder.paid] == [dict(rh.recorder.paid[0].payload)] * 2
 
 
 def test_a_default_is_told_from_the_same_value_given() -> None:
@@ -155,14 +155,14 @@ async def test_what_was_given_is_sent_even_where_it_is_the_default(rh: Emulator,
     await task.fn(prompt="waves", first_image_url=photo, scope="s")
     given: dict[str, Any] = {optional.name: optional.wire_default}
     await task.fn(prompt="waves", first_image_url=photo, scope="s", **given)
-    assert [optional.key in row.payload for row in rh.books.paid] == [False, True]
+    assert [optional.key in row.payload for row in rh.recorder.paid] == [False, True]
 
 
 async def test_options_reach_the_job(rh: Emulator) -> None:
     first = await endpoints.z_image_turbo.fn(prompt="a", key="mine", scope="s", label="dawn")
     assert Path(first.first_output.uri).name.startswith("dawn-")
     assert await endpoints.z_image_turbo.fn(prompt="a", key="mine", scope="s", label="dawn") == first
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
     with pytest.warns(UserWarning, match="Name a scope"):
         await endpoints.z_image_turbo.fn(prompt="b")
 
@@ -172,7 +172,7 @@ async def test_more_parameters_pass_where_the_published_list_is_incomplete(rh: E
     given: dict[str, Any] = catalog.example(model)
     with pytest.warns(catalog.InputWarning, match="camera"):
         await getattr(endpoints, model.snake_name).fn(**given, camera="up", scope="s")
-    assert rh.books.paid[0].payload["camera"] == "up"
+    assert rh.recorder.paid[0].payload["camera"] == "up"
 
 
 @pytest.fixture(scope="module")
@@ -213,16 +213,16 @@ async def test_wrong_input_is_refused_before_anything_is_sent(model: Model, idle
     for param in (param for param in model.media_params if param.max_size_mb is not None):
         with pytest.raises(MediaError, match=f"{param.name} takes at most {param.max_size_mb} MB"):
             await task.fn(**too_large(model, param), scope="s")
-    posted = [row for row in idle.books.requests if row.method != "GET"]
+    posted = [row for row in idle.recorder.requests if row.method != "GET"]
     assert not posted
-    assert not idle.books.submissions
+    assert not idle.recorder.submissions
 
 
 @pytest.mark.prefect
 async def test_in_a_task_run_what_is_missing_is_refused_by_its_name(prefect_server: object, rh: Emulator) -> None:
     with pytest.raises(ParameterBindError, match="prompt"):
         await KLING(image_url="a.png", scope="s")  # type: ignore[call-overload]  # what a type checker sees, too
-    assert not rh.books.requests
+    assert not rh.recorder.requests
 
 
 USE = """\

@@ -35,7 +35,7 @@ async def test_a_result_can_be_given_wherever_a_call_takes_media(rh: Emulator) -
     assert large.first_output.width is not None and clip.first_output.width is not None
     assert large.first_output.width > clip.first_output.width
     assert [result.cost for result in (photo, clip, large)] == [Decimal("0.04"), Decimal("1.75"), Decimal("1.05")]
-    assert sum(one.charged for one in rh.books.paid) == Decimal("2.84")
+    assert sum(one.charged for one in rh.recorder.paid) == Decimal("2.84")
 
 
 async def test_text_models_answer_text(rh: Emulator) -> None:
@@ -50,18 +50,18 @@ async def test_a_local_file_is_uploaded_once_for_several_jobs(rh: Emulator, tmp_
     photo = samples.png(tmp_path / "photo.png")
     asked = [models.KlingV26ProImageToVideo(image_url=photo, prompt=f"move {n}", sound="false") for n in range(4)]
     await asyncio.gather(*(run(one) for one in asked))
-    assert len(rh.books.uploads) == 1
-    assert len(rh.books.paid) == 4
+    assert len(rh.recorder.uploads) == 1
+    assert len(rh.recorder.paid) == 4
 
 
 async def test_four_equal_calls_are_four_jobs_and_with_reuse_one(rh: Emulator) -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse")
     made = [await run(asked) for _ in range(4)]
-    assert len(rh.books.paid) == 4
+    assert len(rh.recorder.paid) == 4
     assert len({one.key for one in made}) == len({one.first_output.uri for one in made}) == 4
     assert len({one.first_output.sha256 for one in made}) == 4, "each kept its own picture"
     served = await asyncio.gather(*(run(asked, reuse="always") for _ in range(4)))
-    assert len(rh.books.paid) == 4
+    assert len(rh.recorder.paid) == 4
     assert {result.cost for result in served} == {Decimal(0)}
     assert all(result.reused and Path(result.first_output.uri).is_file() for result in served)
 
@@ -71,9 +71,9 @@ async def test_two_equal_calls_that_nothing_tells_apart_are_refused_before_the_s
     asked = models.ZImageTurbo(prompt="a lighthouse")
     done = await asyncio.gather(run(asked), run(asked), return_exceptions=True)
     (refused,) = [one for one in done if isinstance(one, AmbiguousCall)]
-    assert "`label`" in refused.message and len(rh.books.paid) == 1
+    assert "`label`" in refused.message and len(rh.recorder.paid) == 1
     await asyncio.gather(run(asked, label="left"), run(asked, label="right"))
-    assert len(rh.books.paid) == 3
+    assert len(rh.recorder.paid) == 3
 
 
 async def test_a_resumed_run_is_served_with_what_served_it_before(rh: Emulator) -> None:
@@ -85,14 +85,14 @@ async def test_a_resumed_run_is_served_with_what_served_it_before(rh: Emulator) 
     served = await run(asked, reuse="always", scope="third")
     await run(asked, scope="another", label="newer")
     assert (await run(asked, reuse="always", scope="third")).task_id == served.task_id
-    assert len(rh.books.paid) == 3
+    assert len(rh.recorder.paid) == 3
 
 
 async def test_reuse_makes_equal_calls_of_a_run_one_job(rh: Emulator) -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse")
     results = await asyncio.gather(*(run(asked, reuse="always") for _ in range(4)))
     assert len({result.task_id for result in results}) == 1
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
 
 
 async def test_what_another_process_began_in_a_scope_that_was_empty_is_not_paid_for_again(
@@ -109,7 +109,7 @@ async def test_what_another_process_began_in_a_scope_that_was_empty_is_not_paid_
     monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "state" / "journal"))
     ours = await run(asked, key="job-of-both")
     assert ours.task_id == theirs.task_id
-    assert len(rh.books.paid) == 2
+    assert len(rh.recorder.paid) == 2
 
 
 async def test_labels_make_jobs_different_and_name_their_files(rh: Emulator) -> None:
@@ -117,14 +117,14 @@ async def test_labels_make_jobs_different_and_name_their_files(rh: Emulator) -> 
     one, two = await run(asked, label="dawn"), await run(asked, label="dusk")
     assert one.key != two.key
     assert Path(one.first_output.uri).name.startswith("dawn-")
-    assert len(rh.books.paid) == 2
+    assert len(rh.recorder.paid) == 2
 
 
 async def test_one_key_is_one_job_and_cannot_stand_for_another(rh: Emulator) -> None:
     first = await run(models.ZImageTurbo(prompt="a lighthouse"), key="mine")
     again = await run(models.ZImageTurbo(prompt="a lighthouse"), key="mine")
     assert first == again
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
     with pytest.raises(InputError, match="another request"):
         await run(models.ZImageTurbo(prompt="a harbour"), key="mine")
 
@@ -132,14 +132,14 @@ async def test_one_key_is_one_job_and_cannot_stand_for_another(rh: Emulator) -> 
 async def test_what_was_published_is_not_fetched_again(rh: Emulator) -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse")
     first = await run(asked, key="mine")
-    fetched = len(rh.books.downloads)
+    fetched = len(rh.recorder.downloads)
     again = await run(asked, key="mine")
-    assert len(rh.books.downloads) == fetched
+    assert len(rh.recorder.downloads) == fetched
     # Without a record that names its content, a file at the output's name is not taken for the output.
     Path(first.manifest).unlink()
     assert (await run(asked, key="mine")).first_output == again.first_output
-    assert len(rh.books.downloads) == fetched + 1
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.downloads) == fetched + 1
+    assert len(rh.recorder.submissions) == 1
 
 
 async def test_the_manifest_says_all_there_is_to_know(rh: Emulator, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ async def test_a_lost_reply_is_unknown_and_never_sent_again(rh: Emulator, kind: 
     for _ in range(2):
         with pytest.raises(SubmissionUnknown, match="jobs adopt test/"):
             await run(asked, key="lost")
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
 
 
 async def test_what_to_do_about_an_unknown_submit_is_said_once(rh: Emulator) -> None:
@@ -175,7 +175,7 @@ async def test_a_loop_that_tries_again_does_not_pay_beside_an_unknown_submit(rh:
     for _ in range(3):
         with pytest.raises(SubmissionUnknown):
             await run(models.ZImageTurbo(prompt="a lighthouse"))
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
     assert (await run(models.ZImageTurbo(prompt="another"))).first_output
 
 
@@ -183,20 +183,20 @@ async def test_a_failed_graph_says_which_node_failed(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail"))
     with pytest.raises(JobFailed, match="KSampler"):
         await run_workflow.fn(rh.workflows.id_of("text-to-image"), scope="test")
-    assert rh.books.charged > 0  # its seconds are billed
+    assert rh.recorder.charged > 0  # its seconds are billed
 
 
 async def test_a_failed_model_task_costs_nothing(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail"))
     with pytest.raises(JobFailed, match="Generation failed, please try again"):
         await run(models.ZImageTurbo(prompt="a lighthouse"))
-    assert rh.books.charged == 0
+    assert rh.recorder.charged == 0
 
 
 async def test_a_full_queue_waits_and_pays_once_each(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="code", code="421"))
     results = await asyncio.gather(*(run(models.ZImageTurbo(prompt=f"picture {n}")) for n in range(3)))
-    assert len(results) == len(rh.books.paid) == 3
+    assert len(results) == len(rh.recorder.paid) == 3
 
 
 async def test_without_a_scope_a_warning_says_what_a_crash_would_cost(rh: Emulator) -> None:
@@ -222,4 +222,4 @@ async def test_many_waits_for_all_and_names_those_that_failed(rh: Emulator, pref
     with pytest.raises(ExceptionGroup, match="1 of 3") as caught:
         await generate_many(asked, scope="many")
     assert len(caught.value.exceptions) == 1
-    assert len(rh.books.paid) == 2
+    assert len(rh.recorder.paid) == 2

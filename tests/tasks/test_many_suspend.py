@@ -114,7 +114,7 @@ async def test_what_has_ended_before_the_last_one_is_in_is_collected_and_a_full_
     with pytest.raises(Pause):
         await going_on
     assert len(without_webhooks.paid) == 8
-    fetched = {one.task_id for one in without_webhooks.rh.books.downloads}
+    fetched = {one.task_id for one in without_webhooks.rh.recorder.downloads}
     assert fetched == set(without_webhooks.paid[:5])
     await without_webhooks.end()
     assert await LOOP.call(wake_suspended()) == [run]

@@ -15,7 +15,7 @@ from prefect.futures import PrefectConcurrentFuture
 
 from rh_prefect import flow, tasks
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.emulator.comfy.builtin import RESTYLE, TEXT_TO_IMAGE
+from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RequestRejected, SubmissionUnknown
 from rh_prefect.flow_runs import job_observer
 from rh_prefect.jobs.outputs.result import Result
@@ -44,7 +44,7 @@ async def run(given: object, nodes: dict[str, object] | None = None, **options: 
 
 def prompts(rh: Emulator) -> list[str]:
     """The machine of each prompt that was accepted, and so paid for."""
-    return [task.endpoint for task in rh.books.tasks if task.endpoint.startswith("/proxy")]
+    return [task.endpoint for task in rh.recorder.tasks if task.endpoint.startswith("/proxy")]
 
 
 @pytest.mark.prefect
@@ -59,7 +59,7 @@ async def test_a_graph_runs_as_a_task_of_a_flow(rh: Emulator) -> None:
     assert Path(result.first_output.uri).name.startswith("pier-")
     assert result.task_id.startswith("proxy.")
     assert (result.model, result.endpoint, result.cost) == ("graph/proxy", "/proxy", None)
-    [task] = rh.books.tasks
+    [task] = rh.recorder.tasks
     assert prompts(rh) == ["/proxy"]
     assert task.charged > 0
 
@@ -77,7 +77,7 @@ async def test_files_are_uploaded_to_the_machine(rh: Emulator, tmp_path: Path) -
     second = await run(graph(RESTYLE), {"10.image": first}, label="again")
     third = await run(graph(RESTYLE, n10_image="no-such-file.png"), {"10.image": str(photo)}, label="third")
     assert [one.first_output.kind for one in (first, second, third)] == ["image"] * 3
-    sent = [request.path for request in rh.books.requests if "upload" in request.path]
+    sent = [request.path for request in rh.recorder.requests if "upload" in request.path]
     assert sent == ["/proxy/<main>/upload/image"] * 2  # one for each content
 
 
@@ -117,7 +117,7 @@ async def test_a_task_that_is_left_is_found_again(rh: Emulator) -> None:
     rh.clock.mode, rh.clock.factor = "real", 0
     waiting = asyncio.ensure_future(run(graph(), key="left"))
     await until(lambda: prompts(rh))
-    await until(lambda: any("/history/" in request.path for request in rh.books.requests))
+    await until(lambda: any("/history/" in request.path for request in rh.recorder.requests))
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -163,7 +163,7 @@ async def test_wrong_input_is_refused_before_anything_is_sent(
         await run(given, nodes)
     with pytest.raises(InputError, match="machine"):
         await run(TEXT_TO_IMAGE, machine="proxy-ultra")
-    assert not rh.books.requests
+    assert not rh.recorder.requests
 
 
 async def test_a_budget_refuses_what_has_no_price(rh: Emulator) -> None:
@@ -179,14 +179,14 @@ async def test_a_graph_that_is_cancelled_on_the_machine_is_cancelled(rh: Emulato
     waiting = asyncio.ensure_future(run(graph()))
     await until(lambda: any(told))
     task_id = next(filter(None, told))
-    await until(lambda: sum("/history/" in request.path for request in rh.books.requests) > 3)
+    await until(lambda: sum("/history/" in request.path for request in rh.recorder.requests) > 3)
     assert (await tasks.query_task.fn(task_id)).status == "RUNNING"
     await tasks.cancel_task.fn(task_id)
     with pytest.raises(JobCancelled):
         await waiting
     job_observer.listeners.remove(take)
     assert (await tasks.query_task.fn(task_id)).status == "CANCELLED"
-    assert rh.books.tasks[0].status == "CANCELLED"
+    assert rh.recorder.tasks[0].status == "CANCELLED"
 
 
 async def until(holds: Callable[[], object]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from rh_prefect import tasks
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.flow_runs import job_observer
 from rh_prefect.flow_runs.run_status import RunStatus
 from rh_prefect.jobs.events import JobEvent
@@ -61,7 +61,7 @@ async def test_a_waiting_job_tells_which_node_runs_and_how_far_it_is(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     run = started(rh)
-    await until(lambda: rh.books.paid)
+    await until(lambda: rh.recorder.paid)
     rh.clock.advance(QUEUED + 0.6 * RUNNING)
     await until(lambda: any(step.startswith("KSampler ") for step in steps(told)))
     board = RunStatus()
@@ -87,7 +87,7 @@ async def test_what_is_told_is_for_the_bar_and_not_for_the_log(
 ) -> None:
     caplog.set_level(logging.INFO)
     run = started(rh)
-    await until(lambda: rh.books.paid)
+    await until(lambda: rh.recorder.paid)
     rh.clock.advance(QUEUED + 0.5 * RUNNING)
     await until(lambda: steps(told))
     rh.clock.advance(RUNNING)
@@ -107,30 +107,32 @@ async def test_what_is_told_is_for_the_bar_and_not_for_the_log(
 async def test_a_job_succeeds_where_nothing_can_be_told(rh: Emulator, told: list[JobEvent], fault: Fault) -> None:
     rh.faults.add(fault)
     run = started(rh)
-    await until(lambda: rh.books.paid)
+    await until(lambda: rh.recorder.paid)
     rh.clock.advance(QUEUED + 0.5 * RUNNING)
-    await until(lambda: any(request.path.endswith("/outputs") for request in rh.books.requests) or fault.kind == "hold")
+    await until(
+        lambda: any(request.path.endswith("/outputs") for request in rh.recorder.requests) or fault.kind == "hold"
+    )
     rh.clock.advance(RUNNING)
     assert (await run).first_output.kind == "image"
     assert steps(told) == []
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
 
 
 async def test_an_address_in_the_answer_to_the_start_is_used_at_once(rh: Emulator, told: list[JobEvent]) -> None:
     rh.clock.mode = "instant"
     rh.faults.add(Fault("query", number=1, kind="hold"))
     run = started(rh)
-    await until(lambda: steps(told) and rh.gate.held)
-    rh.gate.release()
+    await until(lambda: steps(told) and rh.held.count)
+    rh.held.release()
     assert (await run).first_output.kind == "image"
-    assert not any(request.path.endswith("/outputs") for request in rh.books.requests)
+    assert not any(request.path.endswith("/outputs") for request in rh.recorder.requests)
 
 
 async def test_a_start_that_offers_nothing_is_not_asked_about(rh: Emulator, told: list[JobEvent]) -> None:
     run = started(rh, workflow=None)
-    await until(lambda: rh.books.paid)
+    await until(lambda: rh.recorder.paid)
     rh.clock.advance(QUEUED + 0.5 * RUNNING)
     await until(lambda: any(event.state == "running" for event in told))
     rh.clock.advance(RUNNING)
     await run
-    assert not any(request.path.endswith("/outputs") for request in rh.books.requests)
+    assert not any(request.path.endswith("/outputs") for request in rh.recorder.requests)

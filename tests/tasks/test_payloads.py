@@ -19,10 +19,10 @@ from tests.support.minimal_calls import smallest
 
 async def sent(rh: Emulator, name: str, **given: Any) -> Mapping[str, Any]:
     """The body of the request that a call makes, whatever becomes of it."""
-    count = len(rh.books.submissions)
+    count = len(rh.recorder.submissions)
     with suppress(RunningHubError):
         await getattr(endpoints, catalog.get(name).snake_name).fn(**given, scope="s")
-    (row,) = rh.books.submissions[count:]
+    (row,) = rh.recorder.submissions[count:]
     return row.payload
 
 
@@ -128,4 +128,4 @@ async def test_one_of_two_is_enough_and_both_are_too_many(rh: Emulator, tmp_path
     for given in ({}, {"video_id": "v-1", "video_url": samples.mp4(tmp_path / "a.mp4")}):
         with pytest.raises(InputError, match="video_url and video_id"):
             await task.fn(**given, scope="s")
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1

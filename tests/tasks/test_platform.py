@@ -10,7 +10,7 @@ import pytest
 
 from rh_prefect import flow, tasks
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, JobFailed, MediaError, SubmissionUnknown
 from rh_prefect.jobs.outputs.result import Result
 from tests.support import samples
@@ -30,12 +30,12 @@ async def test_a_workflow_runs_with_its_nodes_set_and_all_its_outputs_come_home(
     assert sent["6.text"] == "in ink"
     assert sent["3.seed"] == 5
     assert str(sent["10.image"]).startswith("openapi/")
-    assert result.cost == rh.books.paid[0].charged > 0
+    assert result.cost == rh.recorder.paid[0].charged > 0
     assert result.run_seconds
 
 
 def _nodes(rh: Emulator) -> list[dict[str, object]]:
-    payload = rh.books.submissions[-1].payload
+    payload = rh.recorder.submissions[-1].payload
     nodes = payload["nodeInfoList"]
     assert isinstance(nodes, list)
     return nodes
@@ -52,13 +52,13 @@ def _nodes(rh: Emulator) -> list[dict[str, object]]:
 async def test_a_node_that_cannot_be_set_is_refused_before_anything_is_sent(rh: Emulator, name: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         await workflow("text-to-image", {name: "x"}, rh)
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 async def test_a_path_that_leads_nowhere_is_refused_before_anything_is_sent(rh: Emulator) -> None:
     with pytest.raises(MediaError, match=r"photo\.png"):
         await workflow("restyle", {"10.image": Path("no-such-folder/photo.png")}, rh)
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 async def test_a_password_goes_by_v1_and_is_in_no_record(rh: Emulator, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ async def test_a_password_goes_by_v1_and_is_in_no_record(rh: Emulator, tmp_path:
     app = rh.apps.add(TEXT_TO_IMAGE, password="canary-password")
     await tasks.run_workflow.fn(locked, {"6.text": "a pier"}, access_password="canary-password", scope="test")
     await tasks.run_app.fn(app, {"6.text": "a pier"}, access_password="canary-password", scope="test")
-    assert [one.endpoint for one in rh.books.paid] == ["/task/openapi/create", "/task/openapi/ai-app/run"]
+    assert [one.endpoint for one in rh.recorder.paid] == ["/task/openapi/create", "/task/openapi/ai-app/run"]
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert written
     assert not any(b"canary-password" in data for data in written)
@@ -75,7 +75,7 @@ async def test_a_password_goes_by_v1_and_is_in_no_record(rh: Emulator, tmp_path:
 async def test_a_graph_of_the_caller_s_own_runs_in_place_of_the_saved_one(rh: Emulator) -> None:
     result = await workflow("text-to-image", {"6.text": "a harbour"}, rh, workflow=TEXT_TO_IMAGE)
     assert result.first_output.kind == "image"
-    graph = json.loads(str(rh.books.submissions[-1].payload["workflow"]))
+    graph = json.loads(str(rh.recorder.submissions[-1].payload["workflow"]))
     assert graph["6"]["inputs"]["text"] == "a harbour"
 
 
@@ -85,14 +85,14 @@ async def test_a_graph_that_is_broken_fails_at_once_with_its_nodes_named_and_is_
         await workflow("text-to-image", {}, rh, key="broken")
     with pytest.raises(JobFailed, match="node"):
         await workflow("text-to-image", {}, rh, key="broken")
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1
 
 
 async def test_a_workflow_s_lost_reply_is_unknown_too(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="cut"))
     with pytest.raises(SubmissionUnknown):
         await workflow("text-to-image", {}, rh, workflow=TEXT_TO_IMAGE)
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
 
 
 async def test_an_app_runs_and_its_options_are_checked(rh: Emulator, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ async def test_an_app_runs_and_its_options_are_checked(rh: Emulator, tmp_path: P
     photo = samples.png(tmp_path / "photo.png")
     result = await tasks.run_app.fn(ident, {"10.image": photo, "3.sampler_name": "euler"}, scope="test")
     assert result.first_output.kind == "image"
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
 
 
 async def test_an_app_s_numbers_are_checked_before_anything_is_paid(rh: Emulator, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ async def test_an_app_s_numbers_are_checked_before_anything_is_paid(rh: Emulator
         await tasks.run_app.fn(ident, {"10.image": photo, "3.denoise": 1.5}, scope="test")
     with pytest.raises(InputError, match=r"3\.seed cannot be .*; it must be at most"):
         await tasks.run_app.fn(ident, {"10.image": photo}, seed=2**70, scope="test")
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 async def test_quick_create_runs(rh: Emulator) -> None:
@@ -127,7 +127,7 @@ async def test_what_can_be_asked_for_nothing(rh: Emulator) -> None:
     assert (await tasks.account_status.fn()).money is not None
     graph = await tasks.workflow_json.fn(rh.workflows.id_of("text-to-image"))
     assert graph["3"]["class_type"] == "KSampler"
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 async def test_a_lora_is_uploaded_once(rh: Emulator, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ async def test_wrong_input_is_told_in_plain_words(rh: Emulator, given: dict[str,
     with pytest.raises(InputError, match=f"^{re.escape(said)}") as caught:
         await tasks.run_workflow.fn("2030000000000000001", scope="test", **given)
     assert not {"Value error", "the call"} & set(re.findall("Value error|the call", str(caught.value)))
-    assert not rh.books.requests
+    assert not rh.recorder.requests
 
 
 async def test_a_file_of_a_run_without_a_label_has_a_name_without_spaces(rh: Emulator) -> None:
@@ -177,4 +177,4 @@ async def test_workflows_apps_and_quick_create_are_tasks_of_a_flow(rh: Emulator,
 
     found = await three()
     assert [one.first_output.kind for one in found] == ["image"] * 3
-    assert len({one.task_id for one in found}) == len(rh.books.paid) == 3
+    assert len({one.task_id for one in found}) == len(rh.recorder.paid) == 3

@@ -57,7 +57,7 @@ async def test_an_asset_is_registered_from_a_file_used_renamed_and_deleted(rh: E
 async def test_a_link_is_registered_as_it_is(rh: Emulator, tmp_path: Path) -> None:
     link = Caller(rh).link(samples.png(tmp_path / "face.png"))
     await as_task(tasks.register_asset, link, group_id=(await group()).group_id, kind="Image", name="Ada")
-    assert len(rh.books.uploads) == 1
+    assert len(rh.recorder.uploads) == 1
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,10 @@ async def test_wrong_input_is_refused_before_anything_is_sent(
         given = {"source": samples.png(tmp_path / "face.png"), "group_id": "1", **given}
     with pytest.raises(InputError, match=said):
         await (await run(task, **given)).aresult()  # type: ignore[arg-type]
-    assert not rh.books.requests
+    assert not rh.recorder.requests
 
 
 async def test_a_file_that_is_none_is_not_registered(rh: Emulator, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"face\.png"):
         await tasks.register_asset(tmp_path / "face.png", group_id="1", kind="Image", name="Ada")
-    assert not rh.books.requests
+    assert not rh.recorder.requests

@@ -63,7 +63,7 @@ async def test_a_task_is_seen_in_three_ways_and_cancelled(rh: Emulator) -> None:
 
 async def test_the_outputs_of_a_task_that_is_done(rh: Emulator) -> None:
     view = await as_task(tasks.task_outputs_v1, Caller(rh).started())
-    assert (view.status, len(view.outputs), view.cost) == ("SUCCESS", 1, rh.books.paid[0].charged)
+    assert (view.status, len(view.outputs), view.cost) == ("SUCCESS", 1, rh.recorder.paid[0].charged)
 
 
 async def test_a_price_without_a_task(rh: Emulator, tmp_path: Path) -> None:
@@ -71,15 +71,15 @@ async def test_a_price_without_a_task(rh: Emulator, tmp_path: Path) -> None:
     clip = models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")
     price = await as_task(tasks.price_preview, clip)
     assert price.amount == Decimal("0.5") or price.amount > 0
-    assert [upload.size for upload in rh.books.uploads] == [photo.stat().st_size]
-    assert not rh.books.submissions
+    assert [upload.size for upload in rh.recorder.uploads] == [photo.stat().st_size]
+    assert not rh.recorder.submissions
 
 
 async def test_a_file_that_the_model_would_refuse_is_not_priced(rh: Emulator, tmp_path: Path) -> None:
     sound = samples.wav(tmp_path / "photo.png")
     with pytest.raises(MediaError, match="image_url"):
         await tasks.price_preview(models.KlingV26ProImageToVideo(image_url=sound, prompt="waves", duration="5"))
-    assert not rh.books.uploads
+    assert not rh.recorder.uploads
 
 
 @pytest.mark.parametrize(
@@ -99,24 +99,24 @@ async def test_a_file_that_the_model_would_refuse_is_not_priced(rh: Emulator, tm
 async def test_wrong_input_is_refused_before_anything_is_sent(rh: Emulator, call: object, said: str) -> None:
     with pytest.raises(InputError, match=said):
         await call()  # type: ignore[operator]
-    assert not rh.books.requests
+    assert not rh.recorder.requests
 
 
 async def test_a_question_without_an_answer_is_asked_again_and_one_with_an_answer_is_not(rh: Emulator) -> None:
     rh.faults.add(Fault("queue", kind="html", times=1))
     assert (await as_task(tasks.queue_status)).limit == 50
-    assert len(rh.books.requests) == 2
+    assert len(rh.recorder.requests) == 2
     state = await run(tasks.query_task, "2030000000000009999")
     with pytest.raises(TaskNotFound):
         await state.aresult()
-    assert len(rh.books.requests) == 3
+    assert len(rh.recorder.requests) == 3
 
 
 async def test_what_makes_something_is_not_asked_again_when_its_answer_is_lost(rh: Emulator) -> None:
     rh.faults.add(Fault("assets", kind="html"))
     with pytest.raises(ResponseLost, match="may have been made"):
         await (await run(tasks.create_asset_group, "people")).aresult()
-    assert len(rh.books.requests) == 1
+    assert len(rh.recorder.requests) == 1
 
 
 async def test_a_run_says_what_was_asked_for(rh: Emulator, caplog: pytest.LogCaptureFixture) -> None:

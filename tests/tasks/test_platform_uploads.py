@@ -28,7 +28,7 @@ async def test_a_file_gets_a_link_and_a_name(rh: Emulator, tmp_path: Path) -> No
     assert upload.file_name.endswith(".png")
     clip = models.KlingV26ProImageToVideo(image_url=upload.url, prompt="waves", duration="5")
     assert (await as_task(tasks.price_preview, clip)).amount > 0
-    assert [one.size for one in rh.books.uploads] == [upload.size]
+    assert [one.size for one in rh.recorder.uploads] == [upload.size]
 
 
 @pytest.mark.s3
@@ -71,7 +71,7 @@ async def test_a_file_that_is_none_is_refused_before_anything_is_sent(
             await (await run(task, photo)).aresult()
     with pytest.raises(InputError, match="file was expected"):
         await (await run(tasks.upload_file, 7)).aresult()
-    assert not rh.books.requests
+    assert not rh.recorder.requests
 
 
 async def test_the_legacy_upload_has_a_name_and_no_link(rh: Emulator, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ async def test_the_legacy_upload_refuses_more_than_30_mb_before_it_is_sent(rh: E
         await (await run(tasks.upload_file_legacy, photo)).aresult()
     with pytest.raises(InputError, match="file_type cannot be 'text'"):
         await (await run(tasks.upload_file_legacy, photo, file_type="text")).aresult()
-    assert not rh.books.requests
+    assert not rh.recorder.requests
 
 
 async def test_a_lora_is_sent_once_and_needs_a_name(rh: Emulator, tmp_path: Path) -> None:

@@ -33,14 +33,14 @@ async def test_a_webhook_is_looked_into_and_sent_again(
     caller = Caller(rh)
     task_id = caller.started(webhookUrl=f"{receiver.url}/{SECRET}/one")
     caller.query(task_id)
-    assert rh.books.wait(lambda books: len(books.deliveries) == 1)
+    assert rh.recorder.wait(lambda recorder: len(recorder.deliveries) == 1)
     event = await as_task(tasks.webhook_detail, task_id)
     assert (event.task_id, event.status, event.response, event.event) == (task_id, "SUCCESS", "noted", "TASK_END")
     assert event.view.status == "SUCCESS"
     assert event.url == f"{receiver.url}/***/one"
     assert await as_task(tasks.resend_webhook, event.event_id) is None
     assert await as_task(tasks.resend_webhook, event.event_id, url=f"{receiver.url}/other") is None
-    assert rh.books.wait(lambda books: len(books.deliveries) == 3)
+    assert rh.recorder.wait(lambda recorder: len(recorder.deliveries) == 3)
     assert [json.dumps(body["taskId"]) for body in receiver.got] == [json.dumps(task_id)] * 3
 
 
@@ -63,4 +63,4 @@ async def test_wrong_input_is_refused_before_anything_is_sent(
     options = {"url": given[1]} if len(given) > 1 else {}
     with pytest.raises(InputError, match=said):
         await (await run(task, given[0], **options)).aresult()  # type: ignore[arg-type]
-    assert not rh.books.requests
+    assert not rh.recorder.requests

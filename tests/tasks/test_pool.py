@@ -84,8 +84,8 @@ def prompts(count: int) -> list[str]:
 async def test_a_flow_runs_on_all_accounts_of_the_pool(rh: Emulator, blocks: Blocks) -> None:
     await blocks.save("main", "spare")
     done = await night(prompts(12), await blocks.pool("main", "spare"))
-    assert len({one.task_id for one in done}) == len(rh.books.paid) == 12
-    paid = Counter(one.key_name for one in rh.books.paid)
+    assert len({one.task_id for one in done}) == len(rh.recorder.paid) == 12
+    paid = Counter(one.key_name for one in rh.recorder.paid)
     assert min(paid["main"], paid["spare"]) >= 4
     accounts = Counter(_account(one) for one in done)
     assert accounts == {"the main": paid["main"], "the spare": paid["spare"]}
@@ -101,7 +101,7 @@ async def test_an_account_that_cannot_pay_is_one_warning_in_the_run_s_log(
     await blocks.save("main", "spare")
     rh.keys["spare"].account.money = 0  # type: ignore[assignment]  # it is a number
     await night(prompts(8), await blocks.pool("main", "spare"))
-    assert Counter(one.key_name for one in rh.books.paid) == {"main": 8}
+    assert Counter(one.key_name for one in rh.recorder.paid) == {"main": 8}
     warnings = [one for one in caplog.records if one.levelno == logging.WARNING and "left out" in one.getMessage()]
     assert len(warnings) == 1
     assert f"the spare (block '{blocks.name('spare')}')" in warnings[0].getMessage()
@@ -128,11 +128,11 @@ async def test_a_job_is_adopted_on_the_account_that_paid_though_the_pool_is_anot
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     rh.clock.factor = 50
-    paid = Counter(one.key_name for one in rh.books.paid)
+    paid = Counter(one.key_name for one in rh.recorder.paid)
     assert paid == {"main": 2, "spare": 2}
     done = await rerun(changing, run)
-    assert {one.task_id for one in done} == {one.task_id for one in rh.books.paid}
-    assert Counter(one.key_name for one in rh.books.paid) == paid
+    assert {one.task_id for one in done} == {one.task_id for one in rh.recorder.paid}
+    assert Counter(one.key_name for one in rh.recorder.paid) == paid
 
 
 async def _until_recorded(journal: Journal, tickets: int) -> None:
@@ -154,7 +154,7 @@ async def test_a_person_settles_a_job_on_the_account_that_was_asked(
     rh.faults.add(Fault("submit", kind="cut", times=1))
     with pytest.raises(SubmissionUnknown) as unknown:
         await generate.fn(models.ZImageTurbo(prompt="x"), scope=blocks.mark, credentials=blocks.name("night"))
-    (paid,) = rh.books.paid
+    (paid,) = rh.recorder.paid
     assert f"account the {paid.key_name}" in unknown.value.message
     other = "spare" if paid.key_name == "main" else "main"
     stranger = await generate.fn(
@@ -178,7 +178,7 @@ async def test_a_block_that_is_gone_says_who_paid_and_what_to_do(rh: Emulator, b
         await generate.fn(asked, credentials=blocks.name("spare"), **known)
     for word in ("account 'the main'", f"credentials block '{blocks.name('main')}'", "save it"):
         assert word in gone.value.message
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
 
 
 async def test_a_job_block_triggers_cancels_and_attaches_on_the_right_account(rh: Emulator, blocks: Blocks) -> None:
@@ -187,14 +187,14 @@ async def test_a_job_block_triggers_cancels_and_attaches_on_the_right_account(rh
     rh.clock.factor = 0
     still = RunningHubModel(model="z-image/turbo", params={"prompt": "a harbour"}, credentials=pool)
     runs = [await still.trigger_async(scope=blocks.mark, key=f"k{number}") for number in range(4)]
-    owners = {one.task_id: one.key_name for one in rh.books.paid}
+    owners = {one.task_id: one.key_name for one in rh.recorder.paid}
     assert Counter(owners.values()) == {"main": 2, "spare": 2}
     for run in runs[:2]:
         await run.cancel_async()
     last = next(run for run in runs[2:] if owners[run.task_id] == "spare")
     attached = await RunningHubJobRun.attach_async(last.task_id, credentials=pool)
     await attached.cancel_async()
-    assert set(rh.books.cancelled) == {runs[0].task_id, runs[1].task_id, last.task_id}
+    assert set(rh.recorder.cancelled) == {runs[0].task_id, runs[1].task_id, last.task_id}
     rh.clock.factor = 50
 
 
@@ -211,4 +211,4 @@ async def test_options_without_a_meaning_are_refused_before_anything_is_sent(rh:
     for one in wrong:
         with pytest.raises(InputError, match=next(iter(one))):
             await generate.fn(models.ZImageTurbo(prompt="x"), scope=blocks.mark, credentials=blocks.name("main"), **one)
-    assert not rh.books.requests
+    assert not rh.recorder.requests

@@ -27,8 +27,8 @@ async def test_a_final_refusal_is_submitted_once_and_costs_nothing(
     with pytest.raises(error, match=said) as caught:
         await generate.fn(ASKED, scope="test")
     assert caught.value.code == code
-    assert [one.code for one in rh.books.submissions] == [code]
-    assert rh.books.charged == 0
+    assert [one.code for one in rh.recorder.submissions] == [code]
+    assert rh.recorder.charged == 0
 
 
 @pytest.mark.parametrize("code", ["421", "1520"])
@@ -36,8 +36,8 @@ async def test_a_full_account_is_waited_for(rh: Emulator, code: str) -> None:
     rh.faults.add(Fault("submit", number=1, kind="code", code=code))
     result = await generate.fn(ASKED, scope="test")
     assert result.first_output.kind == "image"
-    assert [one.code for one in rh.books.submissions] == [code, ""]
-    assert len(rh.books.paid) == 1
+    assert [one.code for one in rh.recorder.submissions] == [code, ""]
+    assert len(rh.recorder.paid) == 1
 
 
 @pytest.mark.prefect
@@ -59,7 +59,7 @@ async def test_a_place_that_cannot_be_used_is_not_tried_again(
     error = await state.result(raise_on_failure=False)
     assert isinstance(error, StoreError)
     assert error.is_permanent
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 async def test_a_busy_place_is_tried_again(tmp_path: Path) -> None:

@@ -51,12 +51,12 @@ class TestThreadsOfAFlow:
     def test_one_without_its_context_is_refused_and_nothing_is_sent(self, rh: Emulator) -> None:
         with pytest.raises(ConfigError, match="copy_context"):
             in_threads(["a gull"], with_context=False)
-        assert not rh.books.submissions
+        assert not rh.recorder.submissions
 
     def test_one_with_a_copy_of_it_belongs_to_the_flow_run(self, rh: Emulator) -> None:
         state = in_threads(["a gull", "a harbour"], with_context=True, return_state=True)
         assert {job.partition("/")[0] for job in state.result()} == {str(state.state_details.flow_run_id)}
-        assert len(rh.books.paid) == 2
+        assert len(rh.recorder.paid) == 2
 
     def test_a_key_alone_does_not_say_which_run_it_is(self, rh: Emulator) -> None:
         @prefect.flow
@@ -65,7 +65,7 @@ class TestThreadsOfAFlow:
 
         with pytest.raises(ConfigError, match="goes on in this process"):
             asyncio.run(keyed())
-        assert not rh.books.submissions
+        assert not rh.recorder.submissions
 
     def test_who_names_a_scope_has_said_where_it_belongs(self, rh: Emulator) -> None:
         @prefect.flow
@@ -103,7 +103,7 @@ def journal(scope: str) -> FolderJournal:
 async def test_what_failed_for_two_processes_at_once_is_paid_once_and_by_a_later_one_again(slow: Emulator) -> None:
     slow.faults.add(Fault("submit", number=1, kind="fail", code="805"))
     mine = asyncio.create_task(ask("nightly", "one"))
-    await asyncio.to_thread(slow.books.wait, lambda books: len(books.paid) == 1)
+    await asyncio.to_thread(slow.recorder.wait, lambda recorder: len(recorder.paid) == 1)
     with asking("nightly", "one") as other:
         assert other.stdout is not None
         while await asyncio.to_thread(other.stdout.readline) != "adopted\n":
@@ -113,11 +113,11 @@ async def test_what_failed_for_two_processes_at_once_is_paid_once_and_by_a_later
     assert said.startswith("JobFailed")
     assert (await mine).startswith("JobFailed")
     assert (await ask("nightly", "one")).startswith("JobFailed"), "the same process is the same attempt"
-    assert len(slow.books.submissions) == 1
+    assert len(slow.recorder.submissions) == 1
     later = asyncio.create_task(asyncio.to_thread(ask_elsewhere, "nightly", "one"))
-    await asyncio.to_thread(slow.books.wait, lambda books: len(books.paid) == 2)
+    await asyncio.to_thread(slow.recorder.wait, lambda recorder: len(recorder.paid) == 2)
     slow.clock.advance(3600)
-    assert await later == slow.books.paid[1].task_id
+    assert await later == slow.recorder.paid[1].task_id
     assert await last_attempt(journal("nightly")) == 3
 
 
@@ -128,8 +128,8 @@ async def test_a_cancelled_scope_is_open_to_processes_that_come_later(rh: Emulat
     await LOOP.call(cancel_run(await scope_named("nightly"), by="a test"))
     assert [await other.journal.read(f"cancel-{n}") is not None for n in (1, 2, 3)] == [True, True, False]
     assert (await ask("nightly", "one")).startswith("JobCancelled")
-    assert not rh.books.submissions
-    assert await asyncio.to_thread(ask_elsewhere, "nightly", "one") == rh.books.paid[0].task_id
+    assert not rh.recorder.submissions
+    assert await asyncio.to_thread(ask_elsewhere, "nightly", "one") == rh.recorder.paid[0].task_id
 
 
 async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_once(tmp_path: Path) -> None:
@@ -144,4 +144,4 @@ async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_o
 async def test_a_scope_that_is_no_name_is_refused(rh: Emulator) -> None:
     with pytest.raises(InputError, match="no scope's name"):
         await generate.fn(models.ZImageTurbo(prompt=PROMPT), scope="../elsewhere")
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions

@@ -61,4 +61,4 @@ def test_the_spread_has_every_kind_of_model_and_parameter() -> None:
 async def test_thirty_models_make_what_they_say_for_the_price_that_was_estimated(tmp_path: Path) -> None:
     with small_emulator(tmp_path) as rh:
         assert await run_all(rh, chosen(), tmp_path) == {}
-        assert len(rh.books.paid) == 30
+        assert len(rh.recorder.paid) == 30

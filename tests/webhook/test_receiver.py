@@ -80,13 +80,13 @@ class Desk:
 
     async def asked(self, count: int) -> None:
         """Waits for so many queries, and makes sure that no more come."""
-        assert await asyncio.to_thread(self.rh.books.wait, lambda _: self.queries >= count), self.queries
+        assert await asyncio.to_thread(self.rh.recorder.wait, lambda _: self.queries >= count), self.queries
         await asyncio.sleep(0.1)
         assert self.queries == count
 
     @property
     def queries(self) -> int:
-        return sum(1 for one in self.rh.books.requests if one.path == "/openapi/v2/query")
+        return sum(1 for one in self.rh.recorder.requests if one.path == "/openapi/v2/query")
 
     async def post(self, body: bytes | str, *, path: str = f"/hook/{TOKEN}/run/{KEY}/1") -> int:
         async with httpx.AsyncClient(trust_env=False) as client:
@@ -123,7 +123,7 @@ async def test_an_end_is_asked_for_once_and_recorded(desk: Desk) -> None:
 
 @pytest.mark.parametrize("form", ["object", "string"])
 async def test_v2_data_may_be_an_object_or_a_string(desk: Desk, form: str) -> None:
-    desk.rh.switches.turn(webhook_data=form)
+    desk.rh.options.update(webhook_data=form)
     await desk.paid()
     desk.end()
     assert (await desk.ended()).state == "ended"
@@ -135,7 +135,7 @@ async def test_a_workflow_of_v1_is_told_of_in_a_string(desk: Desk) -> None:
     desk.end()
     end = (await desk.ended()).end
     assert end is not None and end.links[0].node_id
-    assert isinstance(desk.rh.books.deliveries[0].body["eventData"], str)
+    assert isinstance(desk.rh.recorder.deliveries[0].body["eventData"], str)
 
 
 @pytest.mark.parametrize("name", ["taskId", "task_id"])
@@ -163,7 +163,7 @@ async def test_a_doubled_delivery_is_asked_about_once(desk: Desk) -> None:
     await desk.ended()
     assert await desk.send(task_id) == 200
     await desk.asked(1)
-    assert len(desk.rh.books.deliveries) == 3
+    assert len(desk.rh.recorder.deliveries) == 3
 
 
 async def test_a_late_delivery_of_what_is_recorded_asks_nothing(desk: Desk) -> None:
@@ -172,7 +172,7 @@ async def test_a_late_delivery_of_what_is_recorded_asks_nothing(desk: Desk) -> N
     desk.end()
     recorded = End(status="SUCCESS", task_id=task_id)  # by whoever waits for it, who had found it by polling
     await desk.journal.create(f"{KEY}-end-1", recorded.model_dump(mode="json"))
-    assert await asyncio.to_thread(desk.rh.books.wait, lambda books: bool(books.deliveries))
+    assert await asyncio.to_thread(desk.rh.recorder.wait, lambda recorder: bool(recorder.deliveries))
     await desk.asked(0)
     assert (await desk.look()).end == recorded
 
@@ -294,7 +294,7 @@ async def test_a_lost_answer_is_not_settled_with_another_jobs_task(desk: Desk) -
     stranger = await desk.submit(key=OTHER)
     await desk.job(("answer-1", unknown()))
     desk.end()
-    assert await asyncio.to_thread(desk.rh.books.wait, lambda books: bool(books.deliveries))
+    assert await asyncio.to_thread(desk.rh.recorder.wait, lambda recorder: bool(recorder.deliveries))
     assert await desk.post(json.dumps({"taskId": stranger})) == 200
     await asyncio.sleep(0.3)
     assert (await desk.look()).state == "unknown"
@@ -304,7 +304,7 @@ async def test_a_refused_submit_is_never_taken_for_a_paid_one(desk: Desk, caplog
     await desk.submit()
     await desk.job(("answer-1", Answer(outcome="refused", code="1007")))
     desk.end()
-    assert await asyncio.to_thread(desk.rh.books.wait, lambda books: bool(books.deliveries))
+    assert await asyncio.to_thread(desk.rh.recorder.wait, lambda recorder: bool(recorder.deliveries))
     await asyncio.sleep(0.3)
     assert (await desk.look()).state == "refused"
     assert "recorded as refused" in caplog.text
@@ -314,7 +314,7 @@ async def test_another_site_s_job_is_not_asked_about_here(desk: Desk, caplog: py
     task_id = await desk.submit()
     await write(desk.journal, {"intent-1": intent(site="www.runninghub.ai"), "answer-1": ticket(task_id)})
     desk.end()
-    assert await asyncio.to_thread(desk.rh.books.wait, lambda books: bool(books.deliveries))
+    assert await asyncio.to_thread(desk.rh.recorder.wait, lambda recorder: bool(recorder.deliveries))
     await asyncio.sleep(0.4)
     await desk.asked(0)
     assert "submitted to www.runninghub.ai" in caplog.text

@@ -44,8 +44,8 @@ class Stage:
 
     def since(self) -> Callable[[], Counter[str]]:
         """Counts the requests to RunningHub's API from here on, by path."""
-        before = len(self.rh.books.requests)
-        return lambda: Counter(one.path for one in self.rh.books.requests[before:])
+        before = len(self.rh.recorder.requests)
+        return lambda: Counter(one.path for one in self.rh.recorder.requests[before:])
 
 
 @pytest.fixture(scope="module")
@@ -92,17 +92,17 @@ async def test_a_job_needs_a_submit_and_one_query(stage: Stage) -> None:
 async def test_lost_deliveries_cost_time_and_nothing_else(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RH_POLL_SECONDS", "0.05")
     stage.rh.faults.add(Fault("webhook", kind="lost"))
-    paid = len(stage.rh.books.paid)
+    paid = len(stage.rh.recorder.paid)
     results, _ = await run()
-    assert len(results) == len(stage.rh.books.paid) - paid == JOBS
+    assert len(results) == len(stage.rh.recorder.paid) - paid == JOBS
 
 
 @pytest.mark.parametrize("kind", ["late", "doubled", "forged"])
 async def test_late_doubled_and_forged_deliveries_change_nothing(stage: Stage, kind: Any) -> None:
     stage.rh.faults.add(Fault("webhook", kind=kind))
-    calls, paid = stage.since(), len(stage.rh.books.paid)
+    calls, paid = stage.since(), len(stage.rh.recorder.paid)
     results, _ = await run(3)
-    assert len(results) == len(stage.rh.books.paid) - paid == 3
+    assert len(results) == len(stage.rh.recorder.paid) - paid == 3
     assert calls()["/openapi/v2/query"] == 3
     assert {result.outputs[0].kind for result in results} == {"image"}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from rh_prefect.emulator.comfy import builtin
+from rh_prefect.emulator.comfy import workflows
 from rh_prefect.emulator.comfy.graph import Graph, class_type, inputs_of, link_of, parse
 from rh_prefect.emulator.comfy.nodes import CLASSES, Field, spec
 from rh_prefect.errors import InputError
@@ -107,7 +107,7 @@ _BUILT_IN: Final = (
     App(
         "2030000000000000101",
         "Portrait restyle",
-        builtin.RESTYLE,
+        workflows.RESTYLE,
         (
             AppField("10", "image", "IMAGE", "Upload image"),
             AppField("6", "text", "STRING", "Style"),
@@ -121,7 +121,7 @@ _BUILT_IN: Final = (
     App(
         "2030000000000000102",
         "Still to clip",
-        builtin.IMAGE_TO_VIDEO,
+        workflows.IMAGE_TO_VIDEO,
         (
             AppField("52", "image", "IMAGE", "First frame"),
             AppField("6", "text", "STRING", "Motion"),
@@ -133,7 +133,7 @@ _BUILT_IN: Final = (
     App(
         "2030000000000000103",
         "Quick picture",
-        builtin.QUICK,
+        workflows.QUICK,
         (
             AppField("20", "Input", "SWITCH", "Mode", (("1", "first text"), ("2", "second text"))),
             AppField("20", "text1", "STRING", "First text"),

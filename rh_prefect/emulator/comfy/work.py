@@ -14,7 +14,7 @@ from rh_prefect.emulator import views
 from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.comfy.graph import Graph, Node, class_type, inputs_of, link_of, upstream
 from rh_prefect.emulator.comfy.nodes import CLASSES, class_of
-from rh_prefect.emulator.tasks import Breakdown, Piece
+from rh_prefect.emulator.tasks import Failure, OutputSpec
 from rh_prefect.errors import MediaError
 from rh_prefect.media.probe import probe
 
@@ -51,10 +51,10 @@ class BadNode(Exception):
         self.words = words
         super().__init__(words)
 
-    def breakdown(self, assumptions: Assumptions) -> Breakdown:
+    def failure(self, assumptions: Assumptions) -> Failure:
         """Tells it as the reason of a failed task."""
         reason = views.node_failure(self.node_id, self.name, self.words, exception="ValueError")
-        return Breakdown(*assumptions.failed_run, reason)
+        return Failure(*assumptions.failed_run, reason)
 
 
 def model_for(kind: Output = "image") -> Model:
@@ -64,7 +64,7 @@ def model_for(kind: Output = "image") -> Model:
 
 def pieces_of(
     graph: Graph, outputs: tuple[str, ...], find: Find, *, foreign: frozenset[str], metadata: bool
-) -> tuple[Piece, ...]:
+) -> tuple[OutputSpec, ...]:
     """Finds out what the saving nodes make.
 
     Args:
@@ -78,10 +78,10 @@ def pieces_of(
         BadNode: A file is missing or of the wrong kind.
     """
     text = json.dumps(graph, ensure_ascii=False) if metadata else ""
-    return tuple(_piece(graph, node_id, find, foreign, text) for node_id in outputs)
+    return tuple(_render_output(graph, node_id, find, foreign, text) for node_id in outputs)
 
 
-def _piece(graph: Graph, node_id: str, find: Find, foreign: frozenset[str], metadata: str) -> Piece:
+def _render_output(graph: Graph, node_id: str, find: Find, foreign: frozenset[str], metadata: str) -> OutputSpec:
     chain = list(upstream(graph, node_id, without=("negative",)))
     known = class_of(class_type(graph[node_id]), foreign=foreign)
     kind = (known.saves if known else None) or "image"
@@ -90,7 +90,7 @@ def _piece(graph: Graph, node_id: str, find: Find, foreign: frozenset[str], meta
         for media, path in _files(here, node, find):
             inputs.setdefault(f"{media}s", []).append(path)
     payload = {"prompt": _prompt(chain), **_numbers(chain, kind)}
-    return Piece(_MODELS[kind], payload, inputs, node_id, metadata if kind == "image" else "")
+    return OutputSpec(_MODELS[kind], payload, inputs, node_id, metadata if kind == "image" else "")
 
 
 def _prompt(chain: list[tuple[str, Node]]) -> str:

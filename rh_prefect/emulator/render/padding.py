@@ -1,7 +1,4 @@
-"""Makes files larger without changing what they show, for tests of large downloads.
-
-Each kind has a place for bytes that every decoder skips; behind the end of a file many decoders stumble over them.
-"""
+"""Post-processing of result files: PNG metadata, and padding for tests of large downloads."""
 
 from __future__ import annotations
 
@@ -15,6 +12,30 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
+
+_HEAD = 33
+"""The bytes of a PNG before its first chunk that is not the header: signature and IHDR."""
+
+
+def stamp(picture: Path, graph: str, *, to: Path) -> Path:
+    """Copies a PNG with a graph in its `prompt`.
+
+    Args:
+        picture: What is copied; other formats carry no metadata.
+        graph: The graph as JSON; nothing is copied where it is empty.
+        to: The copy.
+
+    Returns:
+        The file that has the metadata, or the picture itself.
+    """
+    if not graph or picture.suffix != ".png":
+        return picture
+    data = picture.read_bytes()
+    body = b"tEXtprompt\0" + graph.encode("ascii", "backslashreplace")
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    to.write_bytes(data[:_HEAD] + chunk + data[_HEAD:])
+    return to
+
 
 _ID3_MOST: Final = (1 << 28) - 1
 _FLAC_MOST: Final = (1 << 24) - 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from rh_prefect.catalog.model import Model
-from rh_prefect.emulator.render import answers, footage, motion, music, picture, solid, speech, upscale, video
+from rh_prefect.emulator.render import clips, picture, solid, sound, texts, video
 from rh_prefect.emulator.render.request import Limits, Request, number
 from rh_prefect.emulator.render.sound import write_sound
 
@@ -112,7 +112,7 @@ class Renderer:
 
     def _make(self, request: Request, stem: Path) -> list[Rendered]:
         if request.model.output == "text" or (request.names("lyrics") and self._lyrics_as_text):
-            return [Rendered(None, answers.answer(request, ids_as=self._id_answers), "txt")]
+            return [Rendered(None, texts.answer(request, ids_as=self._id_answers), "txt")]
         return make(request, stem)
 
     def _key(self, request: Request) -> str:
@@ -154,7 +154,7 @@ def _pictures(request: Request, stem: Path) -> list[Rendered]:
     for index in range(request.count):
         to = stem.with_name(f"{stem.name}-{index}.{request.picture_format}")
         enlarges = request.names("upscale", "hypir") and request.images
-        drawn = upscale.enlarge_picture(request) if enlarges else picture.draw(request, index=index)
+        drawn = clips.enlarge_picture(request) if enlarges else picture.draw(request, index=index)
         picture.save(picture.grain(drawn, request.variant), to)
         made.append(_file(to))
     return made
@@ -163,11 +163,11 @@ def _pictures(request: Request, stem: Path) -> list[Rendered]:
 def _video(request: Request, stem: Path) -> list[Rendered]:
     to = stem.with_suffix(".mp4")
     if not request.videos:
-        motion.animate(request, to)
+        clips.animate(request, to)
     elif request.names("upscal", "fps-increaser"):
-        upscale.enhance_video(request, to)
+        clips.enhance_video(request, to)
     else:
-        footage.rework(request, to)
+        clips.rework(request, to)
     if not request.is_on("returnLastFrame"):
         return [_file(to)]
     last = stem.with_name(f"{stem.name}-last.png")
@@ -180,9 +180,9 @@ def _sound(request: Request, stem: Path) -> Rendered:
     asked = str(request.value("format", "outputFormat", "audio_format") or "mp3").lower()
     to = stem.with_suffix(f".{asked if asked in {'mp3', 'wav', 'flac'} else 'mp3'}")
     if request.names("music", "suno"):
-        write_sound(to, music.play(request), rate=video.SOUND_RATE, bit_rate=192_000, comment=request.variant)
+        write_sound(to, sound.play(request), rate=video.SOUND_RATE, bit_rate=192_000, comment=request.variant)
     else:
-        write_sound(to, speech.speak(request), rate=speech.SPEECH_RATE, bit_rate=96_000, comment=request.variant)
+        write_sound(to, sound.speak(request), rate=sound.SPEECH_RATE, bit_rate=96_000, comment=request.variant)
     return _file(to)
 
 

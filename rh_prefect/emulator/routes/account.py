@@ -6,18 +6,18 @@ from typing import Final
 
 from starlette.responses import Response
 
-from rh_prefect.emulator import answers, auth
-from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.comfy.models import RESOURCE_TYPES, Resource, find
-from rh_prefect.emulator.keys import ApiKey
-from rh_prefect.emulator.routes.apps import page_of
-from rh_prefect.emulator.serving import Call, Endpoint
+from rh_prefect.emulator import auth, responses
+from rh_prefect.emulator.accounts import ApiKey
+from rh_prefect.emulator.comfy.nodes import RESOURCE_TYPES, Resource, find
+from rh_prefect.emulator.endpoint import Call, Endpoint
+from rh_prefect.emulator.responses import Refused
+from rh_prefect.emulator.routes.graphs import page_of
 
 
 async def queue_status(call: Call) -> Response:
     """Tells how many tasks the key has and may have; counts are strings, the limit is a number."""
     counts = call.state.tasks.counts(call.key)
-    return answers.success(
+    return responses.success(
         {
             "apiKeyType": call.state.assumptions.api_types[call.key.tier],
             "concurrentLimit": call.key.limit,
@@ -32,7 +32,7 @@ async def account_status(call: Call) -> Response:
     """Tells the balance; a consumer key has coins and no money."""
     account, has_wallet = call.key.account, call.key.tier != "NORMAL"
     counts = call.state.tasks.counts_of_account(call.key)
-    return answers.success(
+    return responses.success(
         {
             "remainCoins": str(account.coins),
             "currentTaskCounts": str(sum(counts.values())),
@@ -46,11 +46,11 @@ async def account_status(call: Call) -> Response:
 async def key_list(call: Call) -> Response:
     """Lists the keys of the account, masked."""
     mine = [key for key in call.state.keys if key.account is call.key.account]
-    return answers.success([_key(call, key) for key in mine])
+    return responses.success([_key(call, key) for key in mine])
 
 
 def _key(call: Call, key: ApiKey) -> dict[str, object]:
-    spent = sum(paid.charged for paid in call.state.books.paid if paid.key_name == key.name)
+    spent = sum(paid.charged for paid in call.state.recorder.paid if paid.key_name == key.name)
     return {
         "key": f"{key.secret[:4]}{'*' * 24}{key.secret[-4:]}",
         "apiKeyName": key.name,
@@ -73,7 +73,7 @@ async def resource_list(call: Call) -> Response:
     if not isinstance(bases, list) or not isinstance(tags, list):
         raise Refused(call.state.assumptions.list_refusal, "baseModels and tags must be arrays")
     found = find(str(kind), name=str(body.get("resourceName") or ""), bases=bases, tags=tags)
-    return answers.success(page_of(call, [_resource(number, item) for number, item in enumerate(found)], size=10))
+    return responses.success(page_of(call, [_resource(number, item) for number, item in enumerate(found)], size=10))
 
 
 def _resource(number: int, resource: Resource) -> dict[str, object]:
@@ -103,11 +103,11 @@ def _resource(number: int, resource: Resource) -> dict[str, object]:
 
 
 ENDPOINTS: Final = (
-    Endpoint("/openapi/v2/api-key/list", key_list, auth.bearer, answers.v1, on="keys", reads="nothing", method="GET"),
-    Endpoint("/openapi/v2/resource/list", resource_list, auth.bearer, answers.v1, on="resources"),
+    Endpoint("/openapi/v2/api-key/list", key_list, auth.bearer, responses.v1, on="keys", reads="nothing", method="GET"),
+    Endpoint("/openapi/v2/resource/list", resource_list, auth.bearer, responses.v1, on="resources"),
     Endpoint(
-        "/openapi/v2/queue/status", queue_status, auth.bearer, answers.v1, on="queue", reads="nothing", method="GET"
+        "/openapi/v2/queue/status", queue_status, auth.bearer, responses.v1, on="queue", reads="nothing", method="GET"
     ),
-    Endpoint("/uc/openapi/accountStatus", account_status, auth.account_key, answers.v1, on="account"),
+    Endpoint("/uc/openapi/accountStatus", account_status, auth.account_key, responses.v1, on="account"),
 )
 """The routes of this family."""

@@ -8,11 +8,11 @@ from typing import Final, cast, get_args
 
 from starlette.responses import Response
 
-from rh_prefect.emulator import answers, auth
-from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator import auth, responses
 from rh_prefect.emulator.assets import Asset, AssetType, Group, page
+from rh_prefect.emulator.endpoint import Call, Endpoint, Handler
 from rh_prefect.emulator.inputs import local
-from rh_prefect.emulator.serving import Call, Endpoint, Handler
+from rh_prefect.emulator.responses import Refused
 from rh_prefect.errors import MediaError
 from rh_prefect.media.probe import probe
 
@@ -27,7 +27,7 @@ async def create(call: Call) -> Response:
         raise _invalid(call, f"assetType must be one of {', '.join(get_args(AssetType))}")
     path = await asyncio.to_thread(_fetch, call, url, kind)
     asset = call.state.assets.create(group, name=_text(call, "name"), kind=cast(AssetType, kind), url=url, path=path)
-    return answers.success({"assetId": asset.id, "status": call.state.assumptions.asset_statuses["QUEUED"]})
+    return responses.success({"assetId": asset.id, "status": call.state.assumptions.asset_statuses["QUEUED"]})
 
 
 def _fetch(call: Call, url: str, kind: str) -> Path | None:
@@ -41,7 +41,7 @@ def _fetch(call: Call, url: str, kind: str) -> Path | None:
 async def query(call: Call) -> Response:
     """Tells how an asset stands; on a clock that counts looks, this is one."""
     asset = _asset(call)
-    return answers.success(_shown(call, asset, call.state.assets.look(asset)))
+    return responses.success(_shown(call, asset, call.state.assets.look(asset)))
 
 
 async def browse(call: Call) -> Response:
@@ -49,7 +49,7 @@ async def browse(call: Call) -> Response:
     filters = {name: str(call.body.get(key) or "") for name, key in _FILTERS.items()}
     found = call.state.assets.of(call.key.account, **filters)
     number, size = _page(call)
-    return answers.success(
+    return responses.success(
         page(found, number=number, size=size, shown=lambda asset: _shown(call, asset, call.state.assets.status(asset)))
     )
 
@@ -59,34 +59,34 @@ async def update(call: Call) -> Response:
     asset, name = _asset(call), _text(call, "name")
     asset.name = name
     status = call.state.assets.status(asset)
-    return answers.success({"assetId": asset.id, "name": asset.name, "status": status})
+    return responses.success({"assetId": asset.id, "name": asset.name, "status": status})
 
 
 async def delete(call: Call) -> Response:
     """Deletes an asset."""
     call.state.assets.delete(_asset(call))
-    return answers.success()
+    return responses.success()
 
 
 async def create_group(call: Call) -> Response:
     """Makes a group."""
     description = str(call.body.get("description") or "")
     group = call.state.assets.create_group(call.key.account, _text(call, "name"), description)
-    return answers.success(_group_shown(group))
+    return responses.success(_group_shown(group))
 
 
 async def browse_groups(call: Call) -> Response:
     """Lists groups."""
     found = call.state.assets.groups(call.key.account, name=str(call.body.get("name") or ""))
     number, size = _page(call)
-    return answers.success(page(found, number=number, size=size, shown=_group_shown))
+    return responses.success(page(found, number=number, size=size, shown=_group_shown))
 
 
 async def query_group(call: Call) -> Response:
     """Shows a group, with the number of its assets."""
     group = _group(call)
     count = len(call.state.assets.of(call.key.account, group_id=group.id))
-    return answers.success({**_group_shown(group), "assetCount": count})
+    return responses.success({**_group_shown(group), "assetCount": count})
 
 
 async def update_group(call: Call) -> Response:
@@ -95,13 +95,13 @@ async def update_group(call: Call) -> Response:
     changes = {name: str(call.body[name]) for name in ("name", "description") if call.body.get(name) is not None}
     if not changes:
         raise Refused("1007", "Invalid parameters: name or description is required")
-    return answers.success(_group_shown(call.state.assets.change_group(group, **changes)))
+    return responses.success(_group_shown(call.state.assets.change_group(group, **changes)))
 
 
 async def delete_group(call: Call) -> Response:
     """Deletes a group with its assets."""
     call.state.assets.delete_group(_group(call))
-    return answers.success()
+    return responses.success()
 
 
 _FILTERS: Final = {"group_id": "groupId", "name": "name", "status": "status"}
@@ -156,7 +156,7 @@ def _group_shown(group: Group) -> dict[str, object]:
 
 
 def _endpoint(path: str, handler: Handler) -> Endpoint:
-    return Endpoint(f"/openapi/v2/assets/{path}", handler, auth.bearer, answers.v1, on="assets")
+    return Endpoint(f"/openapi/v2/assets/{path}", handler, auth.bearer, responses.v1, on="assets")
 
 
 ENDPOINTS: Final = (

@@ -23,13 +23,18 @@ async def about(request: Request) -> Response:
     workflows = [{"id": workflow.id, "name": workflow.name} for workflow in state.workflows]
     apps = [{"id": app.id, "name": app.name, "quickCreateCode": app.quick_code} for app in state.apps]
     keys = [{"name": key.name, "tier": key.tier, "limit": key.limit} for key in state.keys]
-    facts = {"files_url": state.shelf.url, "now": state.clock.now(), "keys": keys, "random_seed": state.chance.seed}
+    facts = {
+        "files_url": state.file_store.url,
+        "now": state.clock.now(),
+        "keys": keys,
+        "random_seed": state.random.seed,
+    }
     return JSONResponse({**facts, "workflows": workflows, "apps": apps})
 
 
-async def books(request: Request) -> Response:
-    """Shows the books."""
-    return JSONResponse(_state(request).books.to_json())
+async def recorder(request: Request) -> Response:
+    """Shows the recorder."""
+    return JSONResponse(_state(request).recorder.to_json())
 
 
 async def list_faults(request: Request) -> Response:
@@ -53,7 +58,7 @@ async def clear_faults(request: Request) -> Response:
 
 async def release(request: Request) -> Response:
     """Lets the held answers go."""
-    return JSONResponse({"released": _state(request).gate.release()})
+    return JSONResponse({"released": _state(request).held.release()})
 
 
 async def move_clock(request: Request) -> Response:
@@ -64,11 +69,11 @@ async def move_clock(request: Request) -> Response:
 
 
 async def add_key(request: Request) -> Response:
-    """Adds a key; takes the arguments of `KeyRing.add` and answers the key's value."""
+    """Adds a key; takes the arguments of `ApiKeys.add` and answers the key's value."""
     try:
         key = _state(request).keys.add(**await _json(request))
     except (TypeError, KeyError) as error:
-        raise InputError(f"A key needs a name, and takes the arguments of KeyRing.add: {error}") from error
+        raise InputError(f"A key needs a name, and takes the arguments of ApiKeys.add: {error}") from error
     return JSONResponse({"name": key.name, "secret": key.secret})
 
 
@@ -114,11 +119,11 @@ async def events(request: Request) -> Response:
     return JSONResponse(_state(request).webhooks.events())
 
 
-async def turn_switches(request: Request) -> Response:
-    """Sets switches, and answers all of them."""
-    switches = _state(request).switches
-    switches.turn(**await _json(request))
-    return JSONResponse(asdict(switches))
+async def update_options(request: Request) -> Response:
+    """Sets runtime options, and returns all of them."""
+    options = _state(request).options
+    options.update(**await _json(request))
+    return JSONResponse(asdict(options))
 
 
 def _state(request: Request) -> State:
@@ -135,7 +140,7 @@ async def _json(request: Request) -> Any:  # whatever a test posts
 
 ROUTES: Final = (
     Route("/_emulator", about, methods=["GET"]),
-    Route("/_emulator/books", books, methods=["GET"]),
+    Route("/_emulator/recorder", recorder, methods=["GET"]),
     Route("/_emulator/faults", list_faults, methods=["GET"]),
     Route("/_emulator/faults", add_faults, methods=["POST"]),
     Route("/_emulator/faults", clear_faults, methods=["DELETE"]),
@@ -147,6 +152,6 @@ ROUTES: Final = (
     Route("/_emulator/apps", add_app, methods=["POST"]),
     Route("/_emulator/models", add_model, methods=["POST"]),
     Route("/_emulator/webhooks", events, methods=["GET"]),
-    Route("/_emulator/switches", turn_switches, methods=["POST"]),
+    Route("/_emulator/options", update_options, methods=["POST"]),
 )
 """The emulator's own routes."""

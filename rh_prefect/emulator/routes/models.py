@@ -8,19 +8,19 @@ from typing import Final
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from rh_prefect.emulator import acceptance, answers, auth, views
-from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.model_submits import take_order
-from rh_prefect.emulator.serving import Call, Endpoint
+from rh_prefect.emulator import auth, responses, submits, views
+from rh_prefect.emulator.endpoint import Call, Endpoint
+from rh_prefect.emulator.responses import Refused
+from rh_prefect.emulator.submits import check_submit
 
 
 async def submit(call: Call) -> Response:
     """Accepts a task and charges for it."""
     _check_path(call)
-    order = await asyncio.to_thread(take_order, call.state, call.key, call.endpoint, call.body)
-    task = acceptance.accept(call, order)
-    status = await acceptance.first_status(call, task)
-    return JSONResponse(views.submitted(call.state.assumptions, task, status, tips=acceptance.tips(call)))
+    spec = await asyncio.to_thread(check_submit, call.state, call.key, call.endpoint, call.body)
+    task = submits.accept(call, spec)
+    status = await submits.first_status(call, task)
+    return JSONResponse(views.submitted(call.state.assumptions, task, status, tips=submits.tips(call)))
 
 
 def _check_path(call: Call) -> None:
@@ -32,20 +32,20 @@ def _check_path(call: Call) -> None:
 
 async def preview(call: Call) -> Response:
     """Prices a request without making a task of it."""
-    order = await asyncio.to_thread(take_order, call.state, call.key, call.endpoint, call.body)
-    return answers.priced(call.state.assumptions, order.charge.wallet)
+    spec = await asyncio.to_thread(check_submit, call.state, call.key, call.endpoint, call.body)
+    return responses.priced(call.state.assumptions, spec.charge.wallet)
 
 
 ENDPOINTS: Final = (
-    Endpoint("/openapi/v2/price-preview/{endpoint:path}", preview, auth.bearer, answers.price, on="price"),
+    Endpoint("/openapi/v2/price-preview/{endpoint:path}", preview, auth.bearer, responses.price, on="price"),
     # This one catches every path under /openapi/v2 that no other route takes: it must stay the last of all.
     Endpoint(
         "/openapi/v2/{endpoint:path}",
         submit,
         auth.bearer,
-        answers.v2,
+        responses.v2,
         on="submit",
-        on_refusal=acceptance.book_refusal,
+        on_refusal=submits.record_refusal,
     ),
 )
 """The routes of this family."""

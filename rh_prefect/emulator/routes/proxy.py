@@ -9,25 +9,25 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from rh_prefect.emulator import faults
-from rh_prefect.emulator.answers import Refused, words_of
-from rh_prefect.emulator.charges import run_charge
+from rh_prefect.emulator.accounts import ApiKey, run_charge
+from rh_prefect.emulator.auth import path_key
+from rh_prefect.emulator.broken_responses import BrokenResponse
 from rh_prefect.emulator.comfy.graph import Graph, parse
 from rh_prefect.emulator.comfy.nodes import object_info
 from rh_prefect.emulator.comfy.work import model_for
-from rh_prefect.emulator.corruption import Broken
 from rh_prefect.emulator.faults import Subject
-from rh_prefect.emulator.files import DeadLink
+from rh_prefect.emulator.file_store import DeadLink
 from rh_prefect.emulator.graph_submits import examine
-from rh_prefect.emulator.keys import ApiKey
-from rh_prefect.emulator.multipart import read_form
 from rh_prefect.emulator.proxy import Prompt, history
+from rh_prefect.emulator.responses import Refused, message_of
+from rh_prefect.emulator.routes.uploads import read_form
 from rh_prefect.emulator.state import State
-from rh_prefect.emulator.tasks import ACTIVE, Breakdown, Order, Piece, Task
+from rh_prefect.emulator.tasks import ACTIVE, Failure, OutputSpec, Task, TaskSpec
 
 _MACHINES: Final[dict[str, str]] = {"proxy": "default", "proxy-plus": "plus"}
 Handler = Callable[[Request], Awaitable[Response]]
@@ -36,16 +36,10 @@ _MEMORY: Final[dict[str, int]] = {"default": 24 * _GIGABYTE, "plus": 48 * _GIGAB
 _PICTURES: Final = ("png", "jpg", "jpeg", "webp")
 
 
-def key_of(connection: HTTPConnection) -> ApiKey | None:
-    """Finds the key in the path."""
-    state: State = connection.app.state.emulator
-    key = state.keys.find(str(connection.path_params["key"]))
-    return None if key is None or key.tier == "FREE" else key
-
-
 async def prompt(request: Request) -> Response:
     """Takes a graph on, as ComfyUI does: wrong ones are refused with 400, and prompts wait for each other."""
-    state, key = _state(request), key_of(request)
+    state = _state(request)
+    key = path_key(state.keys, request)
     if key is None:
         return _no_key(request)
     body = await _json(request)
@@ -57,7 +51,7 @@ async def prompt(request: Request) -> Response:
     except Refused as refused:
         error = {
             "type": refused.code,
-            "message": words_of(state.assumptions, refused.code, refused.words),
+            "message": message_of(state.assumptions, refused.code, refused.words),
             "details": "",
             "extra_info": {},
         }
@@ -65,32 +59,33 @@ async def prompt(request: Request) -> Response:
 
 
 async def _take(request: Request, state: State, key: ApiKey, graph: Graph, *, client_id: str) -> Response:
-    verdict, pieces, breakdown = await asyncio.to_thread(examine, state, key, graph)
+    verdict, outputs, failure = await asyncio.to_thread(examine, state, key, graph)
     if verdict.error is not None:
         return _invalid(verdict.error, verdict.node_errors)
-    order = _order(request, state, key, graph, pieces)
-    task = _accept(state, order, breakdown)
+    spec = _spec(request, state, key, graph, outputs)
+    task = _accept(state, spec, failure)
     taken = state.proxy.add(task, client_id=client_id)
     return JSONResponse({"prompt_id": taken.id, "number": taken.number, "node_errors": verdict.node_errors})
 
 
-def _order(request: Request, state: State, key: ApiKey, graph: Graph, pieces: tuple[Piece, ...]) -> Order:
+def _spec(request: Request, state: State, key: ApiKey, graph: Graph, outputs: tuple[OutputSpec, ...]) -> TaskSpec:
     kind = _kind(request)
-    queued, seconds = state.durations(pieces[0].model if pieces else model_for(), graph)
+    queued, seconds = state.durations(outputs[0].model if outputs else model_for(), graph)
     charge = run_charge(state.assumptions, key.tier, seconds, _MACHINES[kind])
-    return Order(key, f"/{kind}", {"prompt": graph}, pieces, charge, seconds, queued, graph=dict(graph))
+    return TaskSpec(key, f"/{kind}", {"prompt": graph}, outputs, charge, seconds, queued, graph=dict(graph))
 
 
-def _accept(state: State, order: Order, breakdown: Breakdown | None) -> Task:
+def _accept(state: State, spec: TaskSpec, failure: Failure | None) -> Task:
     with state.lock:
-        task = state.tasks.accept(order, breakdown=breakdown, may_wait=True)
-    state.workshop.begin(task)
+        task = state.tasks.accept(spec, failure=failure, may_wait=True)
+    state.render_queue.begin(task)
     return task
 
 
 async def all_history(request: Request) -> Response:
     """Shows the prompts that have ended; on a clock that counts looks, this is one of each that is asked for."""
-    state, key = _state(request), key_of(request)
+    state = _state(request)
+    key = path_key(state.keys, request)
     if key is None:
         return _no_key(request)
     asked = request.path_params.get("prompt_id")
@@ -101,14 +96,15 @@ async def all_history(request: Request) -> Response:
 async def _ended(state: State, item: Prompt) -> dict[str, object] | None:
     status = state.tasks.look(item.task)
     if state.clock.mode != "real" and status == "RUNNING":
-        await state.workshop.settle(item.task)
+        await state.render_queue.settle(item.task)
         status = state.tasks.status(item.task)
     return None if status in ACTIVE else history(item, status)
 
 
 async def queue(request: Request) -> Response:
     """Shows the prompts that run and wait."""
-    state, key = _state(request), key_of(request)
+    state = _state(request)
+    key = path_key(state.keys, request)
     if key is None:
         return _no_key(request)
     lists: dict[str, list[object]] = {"queue_running": [], "queue_pending": []}
@@ -121,7 +117,8 @@ async def queue(request: Request) -> Response:
 
 async def change_queue(request: Request) -> Response:
     """Takes prompts out of the queue: those that are named, or all that wait; what runs goes on."""
-    state, key = _state(request), key_of(request)
+    state = _state(request)
+    key = path_key(state.keys, request)
     if key is None:
         return _no_key(request)
     body = await _json(request)
@@ -136,7 +133,8 @@ async def change_queue(request: Request) -> Response:
 
 async def interrupt(request: Request) -> Response:
     """Stops the prompt that runs; one that is named only if it is that one."""
-    state, key = _state(request), key_of(request)
+    state = _state(request)
+    key = path_key(state.keys, request)
     if key is None:
         return _no_key(request)
     named = (await _json(request)).get("prompt_id")
@@ -148,15 +146,16 @@ async def interrupt(request: Request) -> Response:
 
 async def view(request: Request) -> Response:
     """Gives a file by its name: an output, or an input that was uploaded."""
-    state, key = _state(request), key_of(request)
+    state = _state(request)
+    key = path_key(state.keys, request)
     if key is None:
         return _no_key(request)
     name = request.query_params.get("filename", "")
     if request.query_params.get("type", "output") == "input":
-        path = state.shelf.named(name)
+        path = state.file_store.named(name)
         return FileResponse(path) if path else Response(status_code=404)
     try:
-        found = state.shelf.find(f"/u/output/{name}")
+        found = state.file_store.find(f"/u/output/{name}")
     except DeadLink:
         return Response(status_code=404)
     task = state.tasks.find(found.task_id, key=key)
@@ -165,21 +164,22 @@ async def view(request: Request) -> Response:
 
 async def upload(request: Request) -> Response:
     """Takes a picture among the inputs, under the name that it comes with."""
-    state, key = _state(request), key_of(request)
+    state = _state(request)
+    key = path_key(state.keys, request)
     if key is None:
         return _no_key(request)
     limit, no_form = state.assumptions.upload_max_bytes, Refused(*state.assumptions.upload_no_file)
     try:
-        form = await read_form(request, state.shelf.folder, limit=limit, no_form=no_form)
+        form = await read_form(request, state.file_store.folder, limit=limit, no_form=no_form)
     except Refused as refused:
-        return Response(words_of(state.assumptions, refused.code, refused.words), 400)
+        return Response(message_of(state.assumptions, refused.code, refused.words), 400)
     try:
         received = next((file for file in form.files if file.field == "image"), None)
         extension = Path(received.file_name).suffix.lstrip(".").lower() if received else ""
         if received is None or extension not in _PICTURES:
             return Response(status_code=400)
         name = Path(received.file_name).name
-        state.shelf.keep(received.path, name, sha256=received.sha256, extension=extension)
+        state.file_store.keep(received.path, name, sha256=received.sha256, extension=extension)
         return JSONResponse({"name": name, "subfolder": "", "type": "input"})
     finally:
         for file in form.files:
@@ -196,7 +196,7 @@ async def info(request: Request) -> Response:
 
 async def stats(request: Request) -> Response:
     """Describes the machine."""
-    if key_of(request) is None:
+    if path_key(_state(request).keys, request) is None:
         return _no_key(request)
     memory = _MEMORY[_MACHINES[_kind(request)]]
     device = {"name": "cuda:0 emulated", "type": "cuda", "index": 0, "vram_total": memory, "vram_free": memory}
@@ -241,7 +241,7 @@ def _faulty(on: faults.Route, handler: Handler) -> Handler:
         response = Response() if fault.is_early else await handler(request)
         if fault.kind == "code":
             response = JSONResponse({"code": int(fault.code), "msg": fault.message})
-        return Broken(response, fault, state.gate)
+        return BrokenResponse(response, fault, state.held)
 
     return served
 

@@ -1,4 +1,4 @@
-"""Tasks: the v2 query, the v1 status and outputs, and the cancel that has only a v1 form."""
+"""Tasks and their webhooks: v2 query, v1 status, outputs and cancel; detail and resend of a webhook."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import Final
 
 from starlette.responses import JSONResponse, Response
 
-from rh_prefect.emulator import answers, auth, views
-from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator import auth, responses, views
 from rh_prefect.emulator.assumptions import Assumptions
+from rh_prefect.emulator.endpoint import NOT_POSITIVE, Call, Endpoint, is_positive
 from rh_prefect.emulator.faults import Fault
-from rh_prefect.emulator.serving import NOT_POSITIVE, Call, Endpoint, is_positive
+from rh_prefect.emulator.responses import Refused
+from rh_prefect.emulator.routes.graphs import needed
+from rh_prefect.emulator.submits import webhook_of
 from rh_prefect.emulator.tasks import Status, Task
 
 
@@ -53,15 +55,15 @@ async def look(call: Call, task: Task) -> Status:
     """Counts one look of a client, and waits for what only its rendering holds up."""
     status = call.state.tasks.look(task)
     if call.state.clock.mode != "real" and status == "RUNNING":
-        await call.state.workshop.settle(task)
+        await call.state.render_queue.settle(task)
         status = call.state.tasks.status(task)
     return status
 
 
-def _unknown(task_id: str) -> answers.Envelope:
+def _unknown(task_id: str) -> responses.Envelope:
     def refuse(assumptions: Assumptions, code: str, words: str) -> Response:
         known = {"taskId": task_id, "status": assumptions.unknown_task_status}
-        return answers.task_refusal(assumptions, code, words, **known)
+        return responses.task_refusal(assumptions, code, words, **known)
 
     return refuse
 
@@ -69,7 +71,7 @@ def _unknown(task_id: str) -> answers.Envelope:
 async def status(call: Call) -> Response:
     """Tells the status in one word; on a clock that counts looks, this is one."""
     word = await look(call, _named(call))
-    return answers.success(views.v1_word_of(call.state.assumptions, word), msg="")
+    return responses.success(views.v1_word_of(call.state.assumptions, word), msg="")
 
 
 async def outputs(call: Call) -> Response:
@@ -77,24 +79,24 @@ async def outputs(call: Call) -> Response:
     known, task = call.state.assumptions, _named(call)
     word = await look(call, task)
     if word == "SUCCESS":
-        return answers.success(views.v1_outputs(known, task))
+        return responses.success(views.v1_outputs(known, task))
     if word == "QUEUED":
-        return answers.state(known, "813", None)
+        return responses.state(known, "813", None)
     if word == "RUNNING":
-        return answers.state(known, "804", {"netWssUrl": call.state.progress.url(task, word)})
+        return responses.state(known, "804", {"netWssUrl": call.state.progress.url(task, word)})
     if word == "FAILED":
-        return answers.state(known, "805", views.v1_failure(task))
-    return answers.state(known, known.v1_cancelled_outputs, None)
+        return responses.state(known, "805", views.v1_failure(task))
+    return responses.state(known, known.v1_cancelled_outputs, None)
 
 
 async def cancel(call: Call) -> Response:
     """Cancels a task that is queued or running."""
     assumptions, task = call.state.assumptions, _named(call)
-    if task.order.graph is None and not assumptions.cancel_models:
+    if task.spec.graph is None and not assumptions.cancel_models:
         raise Refused(*assumptions.v1_unknown_task)
     if not call.state.tasks.cancel(task) and assumptions.cancel_finished is not None:
         raise Refused(*assumptions.cancel_finished)
-    return answers.success()
+    return responses.success()
 
 
 def _named(call: Call) -> Task:
@@ -110,10 +112,31 @@ def _named(call: Call) -> Task:
     return task
 
 
+async def detail(call: Call) -> Response:
+    """Tells what became of a task's event."""
+    task = call.state.tasks.find(needed(call, "taskId"), key=call.key)
+    event = call.state.webhooks.event_of(task) if task else None
+    if event is None:
+        raise Refused(*call.state.assumptions.webhook_unknown)
+    return responses.success(call.state.webhooks.shown(event))
+
+
+async def resend(call: Call) -> Response:
+    """Delivers an event again, by its own id."""
+    url = webhook_of(call.body, code="301")
+    event = call.state.webhooks.find(needed(call, "webhookId"), key=call.key)
+    if event is None:
+        raise Refused(*call.state.assumptions.webhook_unknown)
+    call.state.webhooks.resend(event, url=url)
+    return responses.success(msg="")
+
+
 ENDPOINTS: Final = (
-    Endpoint("/openapi/v2/query", query, auth.bearer, answers.v2, on="query"),
-    Endpoint("/task/openapi/status", status, auth.body_key, answers.v1, on="status"),
-    Endpoint("/task/openapi/outputs", outputs, auth.body_key, answers.v1, on="outputs"),
-    Endpoint("/task/openapi/cancel", cancel, auth.body_key, answers.v1, on="cancel"),
+    Endpoint("/openapi/v2/query", query, auth.bearer, responses.v2, on="query"),
+    Endpoint("/task/openapi/status", status, auth.body_key, responses.v1, on="status"),
+    Endpoint("/task/openapi/outputs", outputs, auth.body_key, responses.v1, on="outputs"),
+    Endpoint("/task/openapi/cancel", cancel, auth.body_key, responses.v1, on="cancel"),
+    Endpoint("/task/openapi/getWebhookDetail", detail, auth.body_key, responses.v1, on="event"),
+    Endpoint("/task/openapi/retryWebhook", resend, auth.body_key, responses.v1, on="resend"),
 )
 """The routes of this family."""

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from rh_prefect.emulator.comfy.builtin import TEXT_TO_IMAGE
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from tests.emulator.caller import Caller, Json, node
 from tests.emulator.flips.flip import Flips
 

@@ -64,7 +64,7 @@ def bad_file(rh: Caller) -> object:
 
 @FLIPS((), "1505", "")
 def real_people_families(rh: Caller) -> object:
-    rh.rh.switches.turn(real_people=True)
+    rh.rh.options.update(real_people=True)
     rh.rh.add_model("seedance-2.0/test", params=[Param("imageUrl", "image_url", "image")])
     return rh.submit("seedance-2.0/test", {"imageUrl": sent(rh)})["errorCode"]
 

@@ -96,7 +96,7 @@ async def test_inputs_are_uploaded_once_to_each_account_that_uses_them(run: Pool
     ]
     results(await run.all(asked))
     assert run.paid["main"] and run.paid["two"]
-    assert Counter(one.key_name for one in rh.books.uploads) == {"main": 1, "two": 1}
+    assert Counter(one.key_name for one in rh.recorder.uploads) == {"main": 1, "two": 1}
 
 
 async def test_an_input_of_one_job_is_sent_to_the_account_that_pays_for_it(run: PooledRun, rh: Emulator) -> None:
@@ -110,7 +110,7 @@ async def test_an_input_of_one_job_is_sent_to_the_account_that_pays_for_it(run: 
         for n in range(12)
     ]
     results(await run.all(asked))
-    sent = Counter(one.sha256 for one in rh.books.uploads)
+    sent = Counter(one.sha256 for one in rh.recorder.uploads)
     assert len(sent) == 12
     # Some may have moved to a slot that was free elsewhere; most went where they were expected.
     assert sum(sent.values()) <= 14
@@ -150,10 +150,10 @@ async def test_where_all_are_out_each_is_named_with_its_reason(run: PooledRun, r
         assert all(
             word in one.message for word in ("pool 'night'", "account of main", "account of two", WALLET_IS_EMPTY)
         )
-    submits = len(rh.books.submissions)
+    submits = len(rh.recorder.submissions)
     assert submits <= 6
     await run.all(pictures(3, "more"))
-    assert len(rh.books.submissions) == submits, "in this run nobody is asked once more"
+    assert len(rh.recorder.submissions) == submits, "in this run nobody is asked once more"
 
 
 async def test_a_workflow_that_one_account_does_not_have_goes_to_another_and_nobody_is_left_out(
@@ -163,7 +163,7 @@ async def test_a_workflow_that_one_account_does_not_have_goes_to_another_and_nob
     rh.faults.add(Fault("submit", endpoint="run/workflow/*", kind="code", code="380", times=1))
     results(await run.all([workflow]))
     results(await run.all([workflow] * 4))
-    refused = next(one.key_name for one in rh.books.submissions if one.code == "380")
+    refused = next(one.key_name for one in rh.recorder.submissions if one.code == "380")
     assert run.paid[refused] == 0
     (said,) = run.said("moved")
     assert f"for {workflow.model}: no such workflow" in said
@@ -181,7 +181,7 @@ async def test_a_workflow_that_nobody_has_names_all(run: PooledRun, rh: Emulator
     (wrong,) = errors(await run.all([WorkflowInput(id="1", nodes={})]))
     assert isinstance(wrong, RequestRejected)
     assert "account of main" in wrong.message and "account of two" in wrong.message
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 async def test_one_job_that_no_account_takes_leaves_the_others_alone(run: PooledRun, rh: Emulator) -> None:
@@ -197,7 +197,7 @@ async def test_a_request_that_is_wrong_is_asked_of_one_account_only(run: PooledR
     rh.faults.add(Fault("submit", kind="code", code="1501"))
     (wrong,) = errors(await run.all(pictures(1)))
     assert type(wrong).__name__ == "ModerationError"
-    assert len(rh.books.submissions) == 1
+    assert len(rh.recorder.submissions) == 1
 
 
 async def test_a_budget_is_one_for_all_accounts(run: PooledRun, rh: Emulator) -> None:
@@ -214,7 +214,7 @@ async def test_a_budget_for_wallets_of_two_currencies_is_refused(run: PooledRun,
     (wrong,) = errors(await run.all(pictures(1), budget=10))
     assert isinstance(wrong, ConfigError)
     assert "CNY" in wrong.message and "USD" in wrong.message
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
     results(await run.all(pictures(1)))
 
 
@@ -240,7 +240,7 @@ class TestPaidOn:
         later = again(members=members)
         done = results(await later.all(pictures(4)))
         assert later.paid == before, "nothing was paid for again"
-        assert {one.task_id for one in done} == {one.task_id for one in rh.books.paid}
+        assert {one.task_id for one in done} == {one.task_id for one in rh.recorder.paid}
         assert len(later.said("adopted")) == 4
 
     async def test_a_new_task_after_a_failure_may_go_anywhere(self, run: PooledRun, again: Again, rh: Emulator) -> None:
@@ -260,7 +260,7 @@ class TestPaidOn:
         for one in (first, second):
             assert isinstance(one, SubmissionUnknown)
             assert "call log of account account of two" in one.message
-        assert len(rh.books.submissions) == 1
+        assert len(rh.recorder.submissions) == 1
 
     async def test_a_block_that_is_gone_is_an_error_that_says_who_paid(
         self, run: PooledRun, again: Again, rh: Emulator

@@ -156,7 +156,7 @@ async def test_a_link_that_ended_while_the_machine_slept_is_made_again(
     for slept in (0, 60, 21 * 3600, -60):
         clock.now += slept
         await account.link(order, photo.mark, store=store)
-        uploads.append(len(rh_site.books.uploads))
+        uploads.append(len(rh_site.recorder.uploads))
     await account.aclose()
     assert uploads == [1, 1, 2, 3], "the last: a clock that was set back says nothing of a link's age"
 

@@ -434,8 +434,8 @@ async def run_many(count: int, budget: float, **options: object) -> list[Result 
 async def test_no_job_starts_that_would_break_the_budget(rh: Emulator) -> None:
     done = await run_many(8, 0.13)
     refused = [one for one in done if isinstance(one, BudgetExceeded)]
-    assert (len(rh.books.submissions), len(refused)) == (3, 5)
-    assert sum(one.charged for one in rh.books.paid) == 3 * PICTURE
+    assert (len(rh.recorder.submissions), len(refused)) == (3, 5)
+    assert sum(one.charged for one in rh.recorder.paid) == 3 * PICTURE
     assert "of the budget of 0.13 CNY" in str(refused[0])
 
 
@@ -445,9 +445,9 @@ async def test_calls_without_a_budget_beside_it_count(rh: Emulator) -> None:
     done = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(one) for one in done].count(Result) == 8
     assert {str(one)[-40:] for one in done if not isinstance(one, Result | BudgetExceeded)} == set()
-    assert rh.books.charged == 8 * PICTURE
+    assert rh.recorder.charged == 8 * PICTURE
     limited = [f"picture {n}" for n in range(0, 12, 3)]
-    assert not [one for one in rh.books.paid if one.payload["prompt"] in limited]
+    assert not [one for one in rh.recorder.paid if one.payload["prompt"] in limited]
 
 
 async def test_calls_with_and_without_a_budget_stay_within_it_together(rh: Emulator) -> None:
@@ -456,7 +456,7 @@ async def test_calls_with_and_without_a_budget_stay_within_it_together(rh: Emula
     asked = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=0.24 if n < 6 else None) for n in range(9)]
     done = await asyncio.gather(*asked, return_exceptions=True)
     assert [isinstance(one, Result) for one in done[6:]] == [True] * 3
-    assert rh.books.charged == Decimal("0.24")
+    assert rh.recorder.charged == Decimal("0.24")
 
 
 async def test_a_call_without_a_budget_and_a_listed_price_beside_it_is_priced(rh: Emulator) -> None:
@@ -465,13 +465,13 @@ async def test_a_call_without_a_budget_and_a_listed_price_beside_it_is_priced(rh
     calls += [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=1.05) for n in range(3)]
     done = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(done[0], Result)
-    assert rh.books.charged <= Decimal("1.05")
+    assert rh.recorder.charged <= Decimal("1.05")
     assert sum(isinstance(one, BudgetExceeded) for one in done) == 2
 
 
 async def test_a_run_without_a_budget_asks_for_no_price(rh: Emulator) -> None:
     await run(models.input_for(UNPRICED)(prompt="a lighthouse"))
-    assert not [one for one in rh.books.requests if "price-preview" in one.path]
+    assert not [one for one in rh.recorder.requests if "price-preview" in one.path]
 
 
 async def test_what_was_paid_is_found_again_whatever_the_budget(rh: Emulator) -> None:
@@ -492,7 +492,7 @@ async def test_a_failed_task_counts_with_what_it_cost(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail"))
     with pytest.raises(JobFailed):
         await run(models.ZImageTurbo(prompt="a lighthouse"), budget=0.05)
-    (failed,) = rh.books.paid
+    (failed,) = rh.recorder.paid
     done = await run_many(1, float(failed.charged + PICTURE))
     assert isinstance(done[0], Result)
     assert isinstance((await run_many(2, float(failed.charged + PICTURE)))[1], BudgetExceeded)
@@ -508,7 +508,7 @@ async def test_a_job_tells_what_all_of_its_tasks_have_cost(rh: Emulator, tmp_pat
     again = replace(run, attempt=2)
     await again.all(asked)
     assert again.heard[-1].costs == Costs({"CNY": PICTURE}, unknown=1)
-    assert rh.books.charged == PICTURE
+    assert rh.recorder.charged == PICTURE
 
 
 UNPRICED = next(
@@ -522,7 +522,7 @@ async def test_a_model_without_a_price_is_priced_by_runninghub(rh: Emulator) -> 
     asked = models.input_for(UNPRICED)(prompt="a lighthouse")
     result = await run(asked, budget=1000)
     assert result.cost is not None
-    assert len([one for one in rh.books.requests if "price-preview" in one.path]) == 1
+    assert len([one for one in rh.recorder.requests if "price-preview" in one.path]) == 1
     with pytest.raises(BudgetExceeded, match=f"{result.cost.normalize():f} are spent"):
         await run(models.input_for(UNPRICED)(prompt="another"), budget=float(result.cost))
 
@@ -531,7 +531,7 @@ async def test_where_nobody_knows_the_price_no_budget_allows_it(rh: Emulator) ->
     rh.faults.add(Fault("price", every=1, kind="code", code="1007"))
     with pytest.raises(BudgetExceeded, match="knows its price"):
         await run(models.input_for(UNPRICED)(prompt="a lighthouse"), budget=1000)
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
     await run(models.input_for(UNPRICED)(prompt="a lighthouse"))
 
 
@@ -541,4 +541,4 @@ async def test_a_composed_flow_keeps_to_its_budget(rh: Emulator, tmp_path: Path)
     photo = str(samples.png(tmp_path / "photo.png"))
     with pytest.raises(BudgetExceeded, match=r"budget of 2 CNY, 1\.75 are spent"):
         await image_to_video(photo, "waves", resolution="4k", budget=2.0)
-    assert [one.charged for one in rh.books.paid] == [Decimal("1.75")]
+    assert [one.charged for one in rh.recorder.paid] == [Decimal("1.75")]

@@ -14,7 +14,7 @@ from rh_prefect import models
 from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.catalog import InputWarning
 from rh_prefect.emulator import Emulator
-from rh_prefect.emulator.comfy.builtin import RESTYLE, TEXT_TO_IMAGE
+from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, MediaError, RunningHubError
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
@@ -41,7 +41,7 @@ def pay(rh: Emulator, tmp_path: Path) -> Any:
 
 def values(rh: Emulator) -> dict[str, object]:
     """The node values of the newest submit."""
-    listed: Any = rh.books.submissions[-1].payload["nodeInfoList"]
+    listed: Any = rh.recorder.submissions[-1].payload["nodeInfoList"]
     return {f"{one['nodeId']}.{one['fieldName']}": one["fieldValue"] for one in listed}
 
 
@@ -78,7 +78,7 @@ async def test_three_prompts_in_a_loop_over_one_graph_are_paid_as_three(rh: Emul
         asked.append(WorkflowInput(id=rh.workflows.id_of("text-to-image"), workflow=graph))
     for one in asked:
         await pay(one)
-    sent = "".join(str(one.payload["workflow"]) for one in rh.books.paid)
+    sent = "".join(str(one.payload["workflow"]) for one in rh.recorder.paid)
     assert [sent.count(prompt) for prompt in ("a pier", "a harbour", "a lighthouse")] == [1, 1, 1]
 
 
@@ -99,7 +99,7 @@ async def test_a_resume_in_another_folder_finds_the_same_file(
         photo.unlink()
     monkeypatch.chdir(elsewhere)
     again = await pay(restyle(rh, "photo.png"), attempt=2)
-    assert (len(rh.books.paid), again.task_id) == (1, first.task_id)
+    assert (len(rh.recorder.paid), again.task_id) == (1, first.task_id)
 
 
 async def test_a_name_at_runninghub_stays_one_where_such_a_file_appears(
@@ -115,7 +115,7 @@ async def test_a_name_at_runninghub_stays_one_where_such_a_file_appears(
     samples.png(elsewhere / name, text="another")
     monkeypatch.chdir(elsewhere)
     again = await pay(restyle(rh, name), attempt=2)
-    assert (len(rh.books.paid), again.task_id) == (1, first.task_id)
+    assert (len(rh.recorder.paid), again.task_id) == (1, first.task_id)
 
 
 async def _uploaded(path: Path) -> str:
@@ -134,11 +134,11 @@ async def test_a_name_that_meant_several_files_is_not_guessed(
         if folder != "c":
             monkeypatch.chdir(tmp_path / folder)
             await pay(restyle(rh, "photo.png"))
-    assert len({one.sha256 for one in rh.books.uploads}) == 2
+    assert len({one.sha256 for one in rh.recorder.uploads}) == 2
     monkeypatch.chdir(tmp_path / "c")
     with pytest.raises(InputError, match="meant different files in earlier attempts"):
         await pay(restyle(rh, "photo.png"), attempt=2)
-    assert len(rh.books.paid) == 2
+    assert len(rh.recorder.paid) == 2
 
 
 def module(rh: Emulator, value: Any) -> QuickCreateInput:
@@ -168,13 +168,13 @@ async def test_a_text_of_quick_create_is_sent_as_text(rh: Emulator, pay: Any, te
 async def test_a_file_of_quick_create_is_uploaded(rh: Emulator, pay: Any, tmp_path: Path, form: str) -> None:
     photo = samples.png(tmp_path / "photo.png")
     await pay(module(rh, photo if form == "path" else str(photo)))
-    assert [one.sha256 for one in rh.books.uploads] == [hashlib.sha256(photo.read_bytes()).hexdigest()]
+    assert [one.sha256 for one in rh.recorder.uploads] == [hashlib.sha256(photo.read_bytes()).hexdigest()]
 
 
 async def test_a_path_of_quick_create_that_leads_nowhere_is_refused(rh: Emulator, pay: Any) -> None:
     with pytest.raises(MediaError, match=r"photo\.png"):
         await pay(module(rh, Path("no-such-folder/photo.png")))
-    assert not rh.books.submissions
+    assert not rh.recorder.submissions
 
 
 @pytest.mark.parametrize("text", TEXTS[:4])
@@ -183,7 +183,7 @@ async def test_a_loader_s_text_that_cannot_be_a_file_here_is_a_name_there(rh: Em
     graph = copy.deepcopy(RESTYLE)
     with pytest.raises(RunningHubError, match="node 10"):
         await pay(WorkflowInput(id=rh.workflows.id_of("restyle"), workflow=graph, nodes={"10.image": text}))
-    assert rh.books.submissions
+    assert rh.recorder.submissions
 
 
 @pytest.mark.parametrize("kind", ["workflow", "app"])
@@ -194,12 +194,12 @@ async def test_what_was_made_with_another_graph_is_not_reused(rh: Emulator, pay:
     asked = WorkflowInput(id=ident) if kind == "workflow" else AppInput(id=ident)
     await pay(asked)
     assert (await pay(asked, reuse="always")).reused
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
     site.find(ident).graph["6"]["inputs"]["text"] = "edited on the site"
     edited = await pay(asked, reuse="always")
-    assert (edited.reused, len(rh.books.paid)) == (False, 2)
+    assert (edited.reused, len(rh.recorder.paid)) == (False, 2)
     again = await pay(asked, reuse="always")
-    assert (again.task_id, len(rh.books.paid)) == (edited.task_id, 2), "this run's own"
+    assert (again.task_id, len(rh.recorder.paid)) == (edited.task_id, 2), "this run's own"
 
 
 async def test_a_job_is_not_paid_again_because_its_graph_was_edited(rh: Emulator, pay: Any) -> None:
@@ -208,7 +208,7 @@ async def test_a_job_is_not_paid_again_because_its_graph_was_edited(rh: Emulator
     site: Any = rh.workflows
     site.find(ident).graph["6"]["inputs"]["text"] = "edited on the site"
     assert (await pay(WorkflowInput(id=ident), attempt=2)).task_id == first.task_id
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
 
 
 async def test_a_working_folder_that_is_gone_is_no_trouble(

@@ -61,7 +61,7 @@ def run(rh: Emulator, tmp_path: Path) -> Run:
 def sent(rh: Emulator, submission: Submission) -> str:
     """The sha256 of the file that a job was given."""
     given = " ".join(map(str, submission.payload.values()))
-    return next(one.sha256 for one in rh.books.uploads if one.file_name.rpartition("/")[2] in given)
+    return next(one.sha256 for one in rh.recorder.uploads if one.file_name.rpartition("/")[2] in given)
 
 
 def sha(content: bytes) -> str:
@@ -83,7 +83,7 @@ async def test_links_that_differ_in_a_parameter_get_their_own_pictures(
     """A3, N3: two links that differ only in `token=`, `sig=`, `q-…` or `x-oss-process=` are two files."""
     for number in "12":
         await run.pay(enlarge(links.put(f"photo?{name}={number}", picture(number))))
-    assert [sent(rh, one) for one in rh.books.paid] == [sha(picture("1")), sha(picture("2"))]
+    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
 
 
 async def test_an_object_that_is_overwritten_within_a_run_is_another_job_s_picture(rh: Emulator, run: Run) -> None:
@@ -92,7 +92,7 @@ async def test_an_object_that_is_overwritten_within_a_run_is_another_job_s_pictu
     for number in "12":
         place.pipe_file("/overwritten/photo.png", picture(number))
         await run.pay(enlarge("memory://overwritten/photo.png"))
-    assert [sent(rh, one) for one in rh.books.paid] == [sha(picture("1")), sha(picture("2"))]
+    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
     recorded = {str(one.payload["imageUrl"]) for one in manifests.everything(run.store)}
     assert recorded == {f"sha256:{sha(picture(number))}" for number in "12"}
 
@@ -103,7 +103,7 @@ async def test_a_link_that_is_overwritten_within_a_run_is_another_job_s_picture(
     """A4: a link with a strong ETag is asked for its state before each job."""
     for number in "12":
         await run.pay(enlarge(links.put("photo.png", picture(number), etag=f'"{number}"')))
-    assert [sent(rh, one) for one in rh.books.paid] == [sha(picture("1")), sha(picture("2"))]
+    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
 
 
 async def test_a_file_that_is_overwritten_within_a_run_is_another_job_s_picture(
@@ -114,7 +114,7 @@ async def test_a_file_that_is_overwritten_within_a_run_is_another_job_s_picture(
     for number in "12":
         photo.write_bytes(picture(number))
         await run.pay(enlarge(str(photo)))
-    assert [sent(rh, one) for one in rh.books.paid] == [sha(picture("1")), sha(picture("2"))]
+    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
 
 
 async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time(
@@ -130,10 +130,10 @@ async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time
             caplog.clear()
             assert (await run.pay(enlarge(link))).task_id == first.task_id
         assert caplog.text.count("gives other bytes than in an earlier attempt") == 1
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
     await run.pay(enlarge(link), label="another")
-    [_, new] = rh.books.paid
-    assert sent(rh, new) != sent(rh, rh.books.paid[0])
+    [_, new] = rh.recorder.paid
+    assert sent(rh, new) != sent(rh, rh.recorder.paid[0])
 
 
 async def test_a_job_that_failed_is_submitted_again_with_the_bytes_of_its_record(
@@ -147,21 +147,21 @@ async def test_a_job_that_failed_is_submitted_again_with_the_bytes_of_its_record
         await run.pay(enlarge(link))
     run.begin(2)
     await run.pay(enlarge(link))
-    assert len({sent(rh, one) for one in rh.books.paid}) == 1
-    assert len(rh.books.paid) == 2
+    assert len({sent(rh, one) for one in rh.recorder.paid}) == 1
+    assert len(rh.recorder.paid) == 2
 
 
 async def test_equal_contents_under_several_links_are_one_request(rh: Emulator, run: Run, links: LinkHost) -> None:
     """A link that is signed anew makes no other job."""
     first = await run.pay(enlarge(links.put("photo.png?token=1", picture("1"))), reuse="always")
     again = await run.pay(enlarge(links.put("photo.png?token=2", picture("1"))), reuse="always")
-    assert (len(rh.books.paid), again.task_id) == (1, first.task_id)
+    assert (len(rh.recorder.paid), again.task_id) == (1, first.task_id)
 
 
 async def test_a_text_that_looks_like_a_link_is_text(rh: Emulator, run: Run) -> None:
     for number in "12":
         await run.pay(models.ZImageTurbo(prompt=f"https://host/a?token={number}"))
-    assert len({one.payload["prompt"] for one in rh.books.paid}) == 2
+    assert len({one.payload["prompt"] for one in rh.recorder.paid}) == 2
 
 
 async def test_a_job_whose_file_is_gone_is_found_again(rh: Emulator, run: Run, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ async def test_a_job_whose_file_is_gone_is_found_again(rh: Emulator, run: Run, t
     shutil.rmtree(folder)
     run.begin(2)
     assert (await run.pay(enlarge(str(folder / "photo.png")))).task_id == first.task_id
-    assert len(rh.books.paid) == 1
+    assert len(rh.recorder.paid) == 1
 
 
 @pytest.mark.s3
@@ -183,10 +183,10 @@ async def test_a_public_store_gives_links_to_copies_that_are_named_by_their_cont
     for number in "12":
         run.store.write_bytes("photo.png", picture(number))
         await run.pay(enlarge(run.store.uri("photo.png")))
-    links = [str(one.payload["imageUrl"]) for one in rh.books.paid]
+    links = [str(one.payload["imageUrl"]) for one in rh.recorder.paid]
     for link, number in zip(links, "12", strict=True):
         assert f"/inputs/{sha(picture(number))}.png?" in link
-    assert not rh.books.uploads
+    assert not rh.recorder.uploads
     assert sorted(name for name in run.store.list("inputs")) == sorted(
         f"inputs/{sha(picture(number))}.png" for number in "12"
     )
@@ -200,5 +200,5 @@ async def test_a_job_s_own_output_is_given_through_a_copy_that_is_named_by_its_c
     run = Run(tmp_path, MediaStore(s3.url(), options=s3.options, signed_inputs=True))
     first = await run.pay(models.ZImageTurbo(prompt="a lighthouse"))
     await run.pay(enlarge(first))
-    assert f"/inputs/{first.first_output.sha256}.png?" in str(rh.books.paid[1].payload["imageUrl"])
-    assert not rh.books.uploads
+    assert f"/inputs/{first.first_output.sha256}.png?" in str(rh.recorder.paid[1].payload["imageUrl"])
+    assert not rh.recorder.uploads

@@ -15,9 +15,15 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from rh_prefect.emulator.corruption import STALL_SECONDS, Broken, hang_up, is_closing, until_gone
+from rh_prefect.emulator.broken_responses import (
+    STALL_SECONDS,
+    BrokenResponse,
+    close_connection,
+    is_closing,
+    wait_for_disconnect,
+)
 from rh_prefect.emulator.faults import Fault, Subject
-from rh_prefect.emulator.files import DeadLink, Shelved
+from rh_prefect.emulator.file_store import DeadLink, StoredFile
 from rh_prefect.emulator.recorder import Upload
 from rh_prefect.emulator.state import State
 
@@ -44,21 +50,21 @@ def file_app(state: State) -> Starlette:
 async def _serve(request: Request) -> Response:
     state: State = request.app.state.emulator
     try:
-        found = state.shelf.find(f"{request.url.path}?{request.url.query}")
+        found = state.file_store.find(f"{request.url.path}?{request.url.query}")
     except DeadLink as dead:
         return _refuse(state, request, dead)
     fault = _fault(state, found) if request.method == "GET" else None
     if fault is not None and fault.kind == "expired":
         return _refuse(state, request, DeadLink(404, "NoSuchKey", "The specified key does not exist."), found)
     response = _File(state, found, fault)
-    return response if fault is None or fault.kind in _MIDWAY else Broken(response, fault, state.gate)
+    return response if fault is None or fault.kind in _MIDWAY else BrokenResponse(response, fault, state.held)
 
 
 async def _take_lora(request: Request) -> Response:
     """Takes a LoRA at a signed link, straight to disk; a key of RunningHub's has no place here."""
     state: State = request.app.state.emulator
     try:
-        place = state.shelf.check(f"{request.url.path}?{request.url.query}")
+        place = state.file_store.check(f"{request.url.path}?{request.url.query}")
         if request.headers.get("authorization"):
             raise DeadLink(400, "InvalidArgument", "Only one auth mechanism allowed: the signature of the link.")
         await _receive(request, state, place)
@@ -70,7 +76,7 @@ async def _take_lora(request: Request) -> Response:
 async def _receive(request: Request, state: State, place: str) -> None:
     announced = PurePosixPath(place).stem
     digest, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    part = state.shelf.folder / f"{announced}-{secrets.token_hex(4)}.part"
+    part = state.file_store.folder / f"{announced}-{secrets.token_hex(4)}.part"
     size = 0
     try:
         with part.open("wb") as file:
@@ -80,25 +86,25 @@ async def _receive(request: Request, state: State, place: str) -> None:
                 size += file.write(chunk)
         if state.assumptions.lora_checked and digest.hexdigest() != announced:
             raise DeadLink(400, "BadDigest", "The MD5 that was announced is not the MD5 of what was sent.")
-        part.replace(state.shelf.folder / f"{announced}.safetensors")
+        part.replace(state.file_store.folder / f"{announced}.safetensors")
     finally:
         part.unlink(missing_ok=True)
     name = place.lstrip("/")
     state.loras.sent(name)
-    state.books.uploaded(Upload(name, size, sha256.hexdigest(), "", state.clock.now()))
+    state.recorder.add_upload(Upload(name, size, sha256.hexdigest(), "", state.clock.now()))
 
 
-def _fault(state: State, found: Shelved) -> Fault | None:
+def _fault(state: State, found: StoredFile) -> Fault | None:
     """Only results count: an upload is fetched by nobody but RunningHub."""
     task = state.tasks.find(found.task_id)
     if task is None:
         return None
-    return state.faults.match(Subject("download", task.endpoint, task.order.payload))
+    return state.faults.match(Subject("download", task.endpoint, task.spec.payload))
 
 
-def _refuse(state: State, request: Request, dead: DeadLink, found: Shelved | None = None) -> Response:
+def _refuse(state: State, request: Request, dead: DeadLink, found: StoredFile | None = None) -> Response:
     task_id = found.task_id if found else ""
-    state.books.downloading(request.url.path, task_id=task_id, status=dead.status, at=state.clock.now())
+    state.recorder.add_download(request.url.path, task_id=task_id, status=dead.status, at=state.clock.now())
     body = _ERROR.format(code=dead.code, words=dead.words)
     return Response(body, dead.status, media_type="application/xml")
 
@@ -108,7 +114,7 @@ class _File(FileResponse):
 
     chunk_size = 256 * 1024
 
-    def __init__(self, state: State, found: Shelved, fault: Fault | None) -> None:
+    def __init__(self, state: State, found: StoredFile, fault: Fault | None) -> None:
         super().__init__(found.path, stat_result=found.path.stat())
         self._state = state
         self._found = found
@@ -128,18 +134,18 @@ class _File(FileResponse):
                 return
             taken = count.take(message)
             number = number or self._book(scope["path"], taken["status"])
-            self._state.books.downloaded(number, count.sent)
+            self._state.recorder.update_download(number, count.sent)
             await send(taken)
 
         await super().__call__(scope, receive, counted)
         if self._fault is not None and self._fault.kind == "stall":
-            await until_gone(receive, self._fault.seconds or STALL_SECONDS)
+            await wait_for_disconnect(receive, self._fault.seconds or STALL_SECONDS)
         if count.is_broken:
-            await hang_up(scope, receive)
+            await close_connection(scope, receive)
 
     def _book(self, place: str, status: int) -> int:
-        books, now = self._state.books, self._state.clock.now()
-        return books.downloading(place, task_id=self._found.task_id, status=status, at=now)
+        recorder, now = self._state.recorder, self._state.clock.now()
+        return recorder.add_download(place, task_id=self._found.task_id, status=status, at=now)
 
 
 @dataclass(slots=True)

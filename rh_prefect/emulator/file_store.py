@@ -1,9 +1,10 @@
-"""The shelf of files: what clients uploaded and what tasks made, and the links to them, which die after a day."""
+"""The file store: uploads, results and LoRAs, and their links, which expire after a day."""
 
 from __future__ import annotations
 
 import hmac
 import secrets
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -33,15 +34,15 @@ class DeadLink(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Shelved:
-    """One file on the shelf."""
+class StoredFile:
+    """One file on the file_store."""
 
     path: Path
     task_id: str = ""
     since: float = 0.0
 
 
-class Shelf:
+class FileStore:
     """Keeps files and makes and checks their links.
 
     Args:
@@ -57,7 +58,7 @@ class Shelf:
         self.url = url
         self._clock = clock
         self._secret = secrets.token_bytes(16)
-        self._files: dict[str, Shelved] = {}
+        self._files: dict[str, StoredFile] = {}
         self._named: dict[str, Path] = {}
 
     def add_upload(self, path: Path, *, sha256: str, extension: str) -> tuple[str, str]:
@@ -73,7 +74,7 @@ class Shelf:
         """
         name = f"openapi/{sha256}.{extension}"
         kept = self.keep(path, name, sha256=sha256, extension=extension)
-        self._files[_UPLOADS + name] = Shelved(kept)
+        self._files[_UPLOADS + name] = StoredFile(kept)
         return name, self.sign(_UPLOADS + name)
 
     def keep(self, path: Path, name: str, *, sha256: str, extension: str) -> Path:
@@ -95,7 +96,7 @@ class Shelf:
         return self._named.get(name)
 
     def add_result(self, path: Path, *, task_id: str, index: int, token: str, extension: str) -> str:
-        """Puts a result on the shelf.
+        """Puts a result on the file_store.
 
         Its name is as ComfyUI writes it: of all results it differs in the token alone, and in the time.
 
@@ -104,7 +105,7 @@ class Shelf:
         """
         now = self._clock.now()
         place = f"{_RESULTS}ComfyUI_{index:05d}_{token}_{int(now)}.{extension}"
-        self._files[place] = Shelved(path, task_id, now)
+        self._files[place] = StoredFile(path, task_id, now)
         return self.sign(place) if self._assumptions.signed_results else self.url + place
 
     def sign(self, place: str) -> str:
@@ -117,10 +118,10 @@ class Shelf:
         return f"{self.url}{place}?q-sign-algorithm=sha1&q-sign-time={window}&q-signature={signature}"
 
     def owns(self, link: str) -> bool:
-        """Tells whether a link leads to this shelf."""
+        """Tells whether a link leads to this file_store."""
         return link.startswith(self.url + "/")
 
-    def find(self, link: str) -> Shelved:
+    def find(self, link: str) -> StoredFile:
         """Finds the file behind a link.
 
         Args:
@@ -161,3 +162,40 @@ class Shelf:
 
     def _signature(self, place: str, window: str) -> str:
         return hmac.new(self._secret, f"{place}\n{window}".encode(), "sha1").hexdigest()
+
+
+class Loras:
+    """All LoRAs that were announced or sent.
+
+    Args:
+        file_store: Signs their links.
+        folder: What their names begin with.
+    """
+
+    def __init__(self, file_store: FileStore, *, folder: str) -> None:
+        self._folder = folder
+        self._file_store = file_store
+        self._lock = threading.Lock()
+        self._known: set[str] = set()
+
+    def announce(self, md5: str) -> tuple[str, str | None]:
+        """Takes an announcement.
+
+        Args:
+            md5: The file's sum, in hex.
+
+        Returns:
+            Its `fileName`, and where it is to be put; no link where it is here already.
+        """
+        name = f"{self._folder}/{md5}.safetensors"
+        with self._lock:
+            return name, None if name in self._known else self._file_store.sign(f"/{name}")
+
+    def sent(self, name: str) -> None:
+        """Knows a LoRA from here on."""
+        with self._lock:
+            self._known.add(name)
+
+    def has(self, name: str) -> bool:
+        """Tells whether a LoRA was sent."""
+        return name in self._known

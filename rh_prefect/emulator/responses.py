@@ -82,7 +82,7 @@ class Refused(Exception):
         super().__init__(f"{code} {words or WORDS.get(code, '')}")
 
 
-def words_of(assumptions: Assumptions, code: str, words: str = "") -> str:
+def message_of(assumptions: Assumptions, code: str, words: str = "") -> str:
     """Returns the words of a refusal: its own, or those of its code.
 
     Args:
@@ -105,13 +105,13 @@ def v1(assumptions: Assumptions, code: str, words: str) -> Response:
 
 def state(assumptions: Assumptions, code: str, data: object, *, words: str = "") -> Response:
     """Answers in the v1 envelope with a code that stands for a state, and data."""
-    msg = words_of(assumptions, code, words)
+    msg = message_of(assumptions, code, words)
     return _refusal(assumptions, code, {"code": int(code), "msg": msg, "errorMessages": None, "data": data})
 
 
 def bare(assumptions: Assumptions, code: str, words: str) -> Response:
     """Refuses as the gateway does: nothing but `code` and `msg`."""
-    return _refusal(assumptions, code, {"code": int(code), "msg": words_of(assumptions, code, words)})
+    return _refusal(assumptions, code, {"code": int(code), "msg": message_of(assumptions, code, words)})
 
 
 def v2(assumptions: Assumptions, code: str, words: str) -> Response:
@@ -128,7 +128,7 @@ def task_refusal(assumptions: Assumptions, code: str, words: str, **known: objec
         words: Its message.
         known: Fields of the task object.
     """
-    error = {"errorCode": code, "errorMessage": words_of(assumptions, code, words)}
+    error = {"errorCode": code, "errorMessage": message_of(assumptions, code, words)}
     return _refusal(assumptions, code, {**assumptions.refused_task, **known, **error})
 
 
@@ -139,7 +139,7 @@ def uploaded(assumptions: Assumptions, data: object) -> Response:
 
 def upload(assumptions: Assumptions, code: str, words: str) -> Response:
     """Refuses in the new upload's envelope."""
-    message = words_of(assumptions, code, words)
+    message = message_of(assumptions, code, words)
     return _refusal(assumptions, code, {"code": int(code), "message": message, "data": None})
 
 
@@ -157,7 +157,7 @@ def priced(assumptions: Assumptions, amount: Decimal) -> Response:
 
 def price(assumptions: Assumptions, code: str, words: str) -> Response:
     """Refuses a price preview."""
-    error = {"errorCode": code, "errorMessage": words_of(assumptions, code, words)}
+    error = {"errorCode": code, "errorMessage": message_of(assumptions, code, words)}
     return _refusal(assumptions, code, _preview(error))
 
 

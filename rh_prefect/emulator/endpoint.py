@@ -14,11 +14,11 @@ from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
 from rh_prefect.emulator import faults
-from rh_prefect.emulator.answers import Envelope, Refused
+from rh_prefect.emulator.accounts import ApiKey
 from rh_prefect.emulator.auth import Auth
-from rh_prefect.emulator.corruption import Broken
+from rh_prefect.emulator.broken_responses import BrokenResponse
 from rh_prefect.emulator.faults import Fault, Subject
-from rh_prefect.emulator.keys import ApiKey
+from rh_prefect.emulator.responses import Envelope, Refused
 from rh_prefect.emulator.state import State
 
 NOT_POSITIVE: Final = "must be greater than 0"
@@ -48,7 +48,7 @@ class Call:
 
     @property
     def endpoint(self) -> str:
-        """What is asked, as the books call it; see `endpoint_of`."""
+        """What is asked, as the recorder call it; see `endpoint_of`."""
         return endpoint_of(self.request)
 
 
@@ -89,19 +89,19 @@ class Endpoint:
             _check_host(state, request)
             body = await _read_json(request) if self.reads == "json" else {}
             key = self.auth(state.keys, request, body)
-            state.rate.count(key.name)
+            state.rate_limit.count(key.name)
         except Refused as refused:
             return self._refuse(state, refused)
         fault = self._fault(state, request, body)
         response = await self._answer(Call(state, request, key, body, fault))
-        return response if fault is None else Broken(response, fault, state.gate)
+        return response if fault is None else BrokenResponse(response, fault, state.held)
 
     def _fault(self, state: State, request: Request, body: dict[str, object]) -> Fault | None:
         if self.on is None:
             return None
         task = state.tasks.find(body.get("taskId"))
         known = task.endpoint if task else endpoint_of(request)
-        payload: Mapping[str, object] = task.order.payload if task else body
+        payload: Mapping[str, object] = task.spec.payload if task else body
         return state.faults.match(Subject(self.on, known, payload))
 
     async def _answer(self, call: Call) -> Response:

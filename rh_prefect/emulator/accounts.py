@@ -1,17 +1,78 @@
-"""API keys and the accounts behind them: tier, concurrency, wallet. A key's value shows in no repr."""
+"""API keys and their accounts: tier, concurrency, wallet, charges and rate limit. No repr shows a key's value."""
 
 from __future__ import annotations
 
 import secrets
 import threading
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Literal
+from decimal import ROUND_CEILING, Decimal
+from typing import Final, Literal
 
-from rh_prefect.emulator.answers import Refused
 from rh_prefect.emulator.assumptions import DEFAULT, Assumptions
-from rh_prefect.emulator.charges import Charge
+from rh_prefect.emulator.clock import Clock
+from rh_prefect.emulator.responses import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What is taken from an account.
+
+    Attributes:
+        money: Wallet money for run time.
+        third_party: Wallet money for a model.
+        coins: RH coins for run time.
+        seconds: The run time that is paid for; 0 for models.
+    """
+
+    money: Decimal = Decimal(0)
+    third_party: Decimal = Decimal(0)
+    coins: int = 0
+    seconds: int = 0
+
+    @property
+    def wallet(self) -> Decimal:
+        """All the money."""
+        return self.money + self.third_party
+
+    def __sub__(self, other: Charge) -> Charge:
+        return Charge(
+            self.money - other.money, self.third_party - other.third_party, self.coins - other.coins, self.seconds
+        )
+
+    def part(self, share: Decimal, *, step: Decimal) -> Charge:
+        """Tells what a share of it is, in whole coins and in steps of money."""
+        return Charge(
+            _rounded(self.money * share, step),
+            _rounded(self.third_party * share, step) if share < 1 else self.third_party,
+            int(_rounded(self.coins * share, Decimal(1))),
+            self.seconds,
+        )
+
+
+def run_charge(assumptions: Assumptions, tier: str, seconds: float, machine: str, *, retained: int = 0) -> Charge:
+    """Prices a graph's run by the second.
+
+    Args:
+        assumptions: The rates.
+        tier: The key's tier: consumers pay coins, shared keys money, exclusive keys have paid for their machines.
+        seconds: How long it runs.
+        machine: On what.
+        retained: For how many seconds the machine is kept after it.
+    """
+    whole = max(1, int(_rounded(Decimal(str(seconds)), Decimal(1))))
+    paid = (whole + retained) * assumptions.machine_factors[machine]
+    if tier == "NORMAL":
+        return Charge(coins=int(_rounded(paid * assumptions.coins_per_second, Decimal(1))), seconds=whole)
+    if tier == "SHARED":
+        return Charge(_rounded(paid * assumptions.money_per_second, assumptions.money_step), seconds=whole)
+    return Charge(seconds=whole)
+
+
+def _rounded(amount: Decimal, step: Decimal) -> Decimal:
+    return (amount / step).to_integral_value(ROUND_CEILING) * step
+
 
 Tier = Literal["FREE", "NORMAL", "SHARED", "EXCLUSIVE"]
 """RunningHub's `apiType`; FREE stands for accounts that may not use the API at all."""
@@ -60,7 +121,7 @@ class ApiKey:
 
     Attributes:
         secret: The 32 characters that a client sends.
-        name: What books and logs call it.
+        name: What recorder and logs call it.
         tier: What it may do.
         limit: How many tasks it may have at once.
         account: Who pays.
@@ -75,7 +136,7 @@ class ApiKey:
     queue: int
 
 
-class KeyRing:
+class ApiKeys:
     """All keys that the emulator knows.
 
     Args:
@@ -104,7 +165,7 @@ class KeyRing:
         """Adds a key, or replaces the one of that name.
 
         Args:
-            name: What books and logs call it.
+            name: What recorder and logs call it.
             tier: What it may do.
             limit: How many tasks it may have at once; default by tier.
             money: The wallet's content, where the account is new; default `Assumptions.start_money`.
@@ -141,7 +202,39 @@ class KeyRing:
         return iter(list(self._by_secret.values()))
 
     def mask(self, text: str) -> str:
-        """Writes names instead of keys, for books and logs."""
+        """Writes names instead of keys, for recorder and logs."""
         for key in self:
             text = text.replace(key.secret, f"<{key.name}>")
         return text
+
+
+_MINUTE: Final = 60.0
+
+
+class RateLimit:
+    """Counts the requests of each key; call it from the server's own loop.
+
+    Args:
+        clock: Tells the time.
+        most: Requests in a minute; 0 for no limit.
+    """
+
+    def __init__(self, clock: Clock, *, most: int) -> None:
+        self._clock = clock
+        self._most = most
+        self._times: defaultdict[str, deque[float]] = defaultdict(deque)
+
+    def count(self, key_name: str) -> None:
+        """Counts a request.
+
+        Raises:
+            Refused: The key has sent too many in the last minute.
+        """
+        if not self._most:
+            return
+        now, times = self._clock.now(), self._times[key_name]
+        while times and times[0] <= now - _MINUTE:
+            times.popleft()
+        if len(times) >= self._most:
+            raise Refused("1003")
+        times.append(now)

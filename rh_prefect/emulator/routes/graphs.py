@@ -1,20 +1,111 @@
-"""AI apps and quick create: started, shown, listed."""
+"""ComfyUI workflows, AI apps and quick create: start, show, list."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from rh_prefect.emulator import answers, auth
-from rh_prefect.emulator.answers import Refused
+from rh_prefect.emulator import auth, responses, submits, views
 from rh_prefect.emulator.comfy.apps import App
-from rh_prefect.emulator.graph_submits import app_target, find_app, quick_target
-from rh_prefect.emulator.routes.workflows import needed, start_v1, start_v2, v1_start, v2_start
-from rh_prefect.emulator.serving import Call, Endpoint
+from rh_prefect.emulator.endpoint import NOT_POSITIVE, Call, Endpoint, Handler, is_positive
+from rh_prefect.emulator.graph_submits import (
+    V1,
+    V2,
+    Family,
+    FindTarget,
+    Run,
+    Start,
+    Startable,
+    app_target,
+    find_app,
+    prepare,
+    quick_target,
+    workflow_target,
+)
+from rh_prefect.emulator.responses import Refused
+from rh_prefect.emulator.tasks import Status, Task
+
+
+async def create(call: Call) -> Response:
+    """Starts a workflow by v1, basic or advanced: the same path with more or fewer fields."""
+    return await start_v1(call, "workflow", partial(workflow_target, workflow_id=_positive(call, "workflowId")))
+
+
+async def run(call: Call) -> Response:
+    """Starts a workflow by v2."""
+    workflow_id = call.request.path_params["workflow_id"]
+    return await start_v2(call, "workflow", partial(workflow_target, workflow_id=workflow_id))
+
+
+def _positive(call: Call, name: str) -> str:
+    value = needed(call, name)
+    if not is_positive(value):
+        raise Refused("301", NOT_POSITIVE)
+    return value
+
+
+async def api_format(call: Call) -> Response:
+    """Gives a workflow's JSON, as a string inside the answer."""
+    workflow = call.state.workflows.find(needed(call, "workflowId"))
+    if workflow is None:
+        raise Refused("380")
+    if not workflow.saved:
+        raise Refused("810")
+    return responses.success({"prompt": json.dumps(workflow.graph, ensure_ascii=False)}, msg="SUCCESS")
+
+
+async def start_v1(call: Call, kind: Startable, find: FindTarget) -> Response:
+    """Starts a graph and answers as v1 does."""
+    run = await asyncio.to_thread(prepare, _start(call, kind, V1), find)
+    task, status = await _accept(call, run)
+    progress = call.state.progress.url(task, status)
+    tips = submits.tips(call, run.verdict.tips())
+    return responses.success(views.started(call.state.assumptions, task, status, tips=tips, progress=progress))
+
+
+async def start_v2(call: Call, kind: Startable, find: FindTarget) -> Response:
+    """Starts a graph and answers with the v2 task object."""
+    run = await asyncio.to_thread(prepare, _start(call, kind, V2), find)
+    task, status = await _accept(call, run)
+    tips = submits.tips(call, run.verdict.tips())
+    return JSONResponse(views.submitted(call.state.assumptions, task, status, tips=tips))
+
+
+def _start(call: Call, kind: Startable, family: Family) -> Start:
+    return Start(call.state, call.key, call.endpoint, call.body, kind, family)
+
+
+async def _accept(call: Call, run: Run) -> tuple[Task, Status]:
+    task = submits.accept(call, run.spec, failure=run.failure, may_wait=run.may_wait)
+    return task, await submits.first_status(call, task)
+
+
+def needed(call: Call, name: str) -> str:
+    """Reads a field of a v1 body that must be there; ids may be numbers.
+
+    Raises:
+        Refused: It is missing or blank.
+    """
+    value = call.body.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise Refused("301", call.state.assumptions.v1_blank.format(field=name))
+    return str(value)
+
+
+def v1_start(path: str, handler: Handler) -> Endpoint:
+    """Describes the route of a v1 start."""
+    return Endpoint(path, handler, auth.body_key, responses.v1, on="submit", on_refusal=submits.record_refusal)
+
+
+def v2_start(path: str, handler: Handler) -> Endpoint:
+    """Describes the route of a v2 start."""
+    return Endpoint(path, handler, auth.bearer, responses.v2, on="submit", on_refusal=submits.record_refusal)
+
 
 _SORTS: Final = ("RECOMMEND", "HOTTEST", "NEWEST")
 _NOTHING: Final = ("likeCount", "downloadCount", "pv", "collectCount")
@@ -55,8 +146,8 @@ async def demo(call: Call) -> Response:
     if not asked.strip():
         raise Refused("301", call.state.assumptions.v1_blank.format(field="webappId"))
     app = find_app(call.state, asked)
-    cover = f"{call.state.shelf.url}/covers/{app.id}.png"
-    return answers.success(
+    cover = f"{call.state.file_store.url}/covers/{app.id}.png"
+    return responses.success(
         {
             "curl": _curl(call, app, key=call.key.secret),
             "accessEncrypted": bool(app.password),
@@ -86,14 +177,14 @@ async def browse(call: Call) -> Response:
     found = list(call.state.apps)
     if sort != "RECOMMEND":
         found.sort(key=lambda app: app.id if sort == "NEWEST" else app.uses, reverse=True)
-    return answers.success(page_of(call, [_listed(call, app) for app in found], size=10))
+    return responses.success(page_of(call, [_listed(call, app) for app in found], size=10))
 
 
 def _listed(call: Call, app: App) -> dict[str, object]:
     return {
         "title": app.name,
         "description": f"{app.name}, with {len(app.fields)} fields.",
-        "cover": f"{call.state.shelf.url}/covers/{app.id}.png",
+        "cover": f"{call.state.file_store.url}/covers/{app.id}.png",
         "invokeExample": _curl(call, app, key="YOUR_API_KEY"),
     }
 
@@ -142,7 +233,7 @@ async def params(call: Call) -> Response:
         raise Refused("301", call.state.assumptions.v1_blank.format(field="type"))
     app = find_app(call.state, needed(call, "webappId"))
     rows = enumerate(_STYLES, start=1)
-    return answers.success([_style(call, app.id, kind, number, *style) for number, style in rows])
+    return responses.success([_style(call, app.id, kind, number, *style) for number, style in rows])
 
 
 def _style(
@@ -155,7 +246,7 @@ def _style(
         "modelCategory": 1,
         "modelName": name,
         "modelKey": key,
-        "modelPreviewUrl": f"{call.state.shelf.url}/covers/{number}.png",
+        "modelPreviewUrl": f"{call.state.file_store.url}/covers/{number}.png",
         "content": f"a lighthouse, {trigger}".strip(", "),
         "modelTrigger": trigger,
         "modelLoar1FileName": lora,
@@ -166,11 +257,14 @@ def _style(
 
 
 ENDPOINTS: Final = (
+    v1_start("/task/openapi/create", create),
+    v2_start("/openapi/v2/run/workflow/{workflow_id}", run),
+    Endpoint("/api/openapi/getJsonApiFormat", api_format, auth.body_key, responses.v1, on="workflow"),
     v1_start("/task/openapi/ai-app/run", run_v1),
     v1_start("/task/openapi/quick-ai-app/run", run_quick),
     v2_start("/openapi/v2/run/ai-app/{app_id}", run_v2),
-    Endpoint("/api/webapp/apiCallDemo", demo, auth.query_key, answers.v1, on="app", reads="nothing", method="GET"),
-    Endpoint("/openapi/v2/aiapp/list", browse, auth.header_key, answers.v1, on="apps"),
-    Endpoint("/api/fast/creation/model/params", params, auth.quick_params_key, answers.v1, on="quick-create"),
+    Endpoint("/api/webapp/apiCallDemo", demo, auth.query_key, responses.v1, on="app", reads="nothing", method="GET"),
+    Endpoint("/openapi/v2/aiapp/list", browse, auth.header_key, responses.v1, on="apps"),
+    Endpoint("/api/fast/creation/model/params", params, auth.quick_params_key, responses.v1, on="quick-create"),
 )
 """The routes of this family."""

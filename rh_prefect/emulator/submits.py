@@ -1,25 +1,117 @@
-"""Checks a model's submit as the service does, and prices it."""
+"""Checks and prices the submit of a model, and accepts submits: from here on a task exists and is paid for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from rh_prefect.catalog.model import Model
-from rh_prefect.emulator.answers import Refused
-from rh_prefect.emulator.charges import Charge
+from rh_prefect.emulator import views
+from rh_prefect.emulator.accounts import ApiKey, Charge
+from rh_prefect.emulator.endpoint import Call
+from rh_prefect.emulator.faults import Fault
 from rh_prefect.emulator.inputs import Inputs, gather, sha256_of
-from rh_prefect.emulator.keys import ApiKey
 from rh_prefect.emulator.model_checks import sent_params, violations
-from rh_prefect.emulator.pricing import price_of
+from rh_prefect.emulator.models import price_of
+from rh_prefect.emulator.recorder import Submission
 from rh_prefect.emulator.request_texts import texts, words
-from rh_prefect.emulator.tasks import Order, Piece
+from rh_prefect.emulator.responses import Refused
+from rh_prefect.emulator.tasks import Failure, OutputSpec, Status, Task, TaskSpec
 
 if TYPE_CHECKING:
     from rh_prefect.emulator.state import State
+
+
+def accept(call: Call, spec: TaskSpec, *, failure: Failure | None = None, may_wait: bool = False) -> Task:
+    """Takes a task on, recorder it, charges for it, and starts to make what it asks for.
+
+    Args:
+        call: The submit; the fault of it may let the task fail, or be done at once.
+        spec: What it asks for.
+        failure: Why the task will fail all the same.
+        may_wait: Whether it waits where the key has as many tasks as it may.
+
+    Raises:
+        Refused: The account cannot pay, or the key has as many tasks as it may.
+    """
+    state, repeated = call.state, _repeated(call)
+    if repeated is not None:
+        return repeated
+    scripted = _scripted(call, is_graph=spec.graph is not None)
+    with state.lock:
+        task = state.tasks.accept(spec, failure=scripted or failure, may_wait=may_wait)
+        state.tasks.remember(task, _repeat_name(call))
+        task.done_at_submit = has(call.fault, "at-once")
+        state.recorder.add_submission(replace(_entry(call, task_id=task.id, charge=spec.charge), inputs=spec.inputs))
+    if spec.webhook:
+        state.webhooks.watch(task)
+    state.render_queue.begin(task)
+    return task
+
+
+def _repeat_name(call: Call) -> str:
+    field = call.state.assumptions.idempotency_field
+    return str(call.body.get(field) or "") if field else ""
+
+
+def _repeated(call: Call) -> Task | None:
+    """Finds the task of an earlier submit with the same name, where submits have names."""
+    name = _repeat_name(call)
+    return call.state.tasks.remembered(call.key, name) if name else None
+
+
+async def first_status(call: Call, task: Task) -> Status:
+    """Tells the status that the answer to the submit names."""
+    if task.done_at_submit:
+        await call.state.render_queue.settle(task)
+        return call.state.tasks.status(task)
+    return "RUNNING" if call.state.clock.mode == "instant" and not task.is_waiting else "QUEUED"
+
+
+def tips(call: Call, otherwise: str = "") -> str:
+    """Writes the `promptTips` of the answer.
+
+    Args:
+        call: The submit; the fault of it may name broken nodes.
+        otherwise: What validation said; default that all is well.
+    """
+    broken = call.fault if has(call.fault, "node-errors") else None
+    return views.prompt_tips(broken) if broken or not otherwise else otherwise
+
+
+def has(fault: Fault | None, kind: str) -> bool:
+    """Tells whether a fault is of a kind."""
+    return fault is not None and fault.kind == kind
+
+
+def record_refusal(call: Call, code: str) -> None:
+    """Writes a refused submit down; one that is refused after acceptance is in the recorder already."""
+    accepted = call.fault is not None and call.fault.kind == "code" and not call.fault.is_early
+    if not accepted:
+        call.state.recorder.add_submission(_entry(call, code=code))
+
+
+def _scripted(call: Call, *, is_graph: bool) -> Failure | None:
+    fault = call.fault
+    if fault is None or fault.kind not in ("fail", "node-errors"):
+        return None
+    return (views.run_failure if is_graph else views.model_failure)(call.state.assumptions, fault)
+
+
+def _entry(call: Call, *, task_id: str = "", charge: Charge | None = None, code: str = "") -> Submission:
+    paid = charge or Charge()
+    now = call.state.clock.now()
+    return Submission(
+        0, task_id, call.endpoint, plain(call.body), call.key.name, bool(task_id), paid.wallet, now, code, paid.coins
+    )
+
+
+def plain(body: Mapping[str, object]) -> dict[str, object]:
+    """Takes the key out of a v1 body."""
+    return {name: value for name, value in body.items() if name != "apiKey"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +140,7 @@ class _Submit:
         return Charge(third_party=self.state.assumptions.unpriced if price is None else price)
 
 
-def take_order(state: State, key: ApiKey, endpoint: str, body: Mapping[str, object]) -> Order:
+def check_submit(state: State, key: ApiKey, endpoint: str, body: Mapping[str, object]) -> TaskSpec:
     """Checks a request, in the order of `Assumptions.model_checks`, and prices it; call it from a thread.
 
     Args:
@@ -68,10 +160,10 @@ def take_order(state: State, key: ApiKey, endpoint: str, body: Mapping[str, obje
         _CHECKS[check](submit)
     payload, inputs = submit.payload, submit.inputs
     queued, seconds = state.durations(model, payload)
-    piece = Piece(model, payload, inputs.files)
+    output = OutputSpec(model, payload, inputs.files)
     received = {name: tuple(map(sha256_of, paths)) for name, paths in inputs.files.items()}
     charge, webhook = submit.charge(), submit.webhook
-    return Order(key, endpoint, payload, (piece,), charge, seconds, queued, webhook, inputs=received)
+    return TaskSpec(key, endpoint, payload, (output,), charge, seconds, queued, webhook, inputs=received)
 
 
 def webhook_of(body: Mapping[str, object], *, code: str) -> str:
@@ -126,7 +218,7 @@ def check_content(state: State, payload: Mapping[str, object]) -> None:
 def _check_people(submit: _Submit) -> None:
     """Refuses files of a model that knows real people, unless they are assets or its own mode is on."""
     model, payload, families = submit.model, submit.payload, submit.state.assumptions.real_people_families
-    if not submit.state.switches.real_people or not any(name in model.endpoint for name in families):
+    if not submit.state.options.real_people or not any(name in model.endpoint for name in families):
         return
     mode = next((param for param in model.params if param.key == "realPersonMode"), None)
     if mode is not None and payload.get(mode.key, mode.default) is True:

@@ -1,8 +1,9 @@
-"""Breaks an answer on the wire: a cut connection, half a body, a web page instead of JSON."""
+"""Broken HTTP responses: closed connections, half a body, an HTML page instead of JSON; and held responses."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from typing import Final
 
@@ -10,7 +11,54 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from rh_prefect.emulator.faults import Fault
-from rh_prefect.emulator.hold import Gate
+
+
+class HeldResponses:
+    """The responses that a fault holds; a test in any thread can count and release them."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._held: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+
+    @property
+    def count(self) -> int:
+        """Number of responses that are held now."""
+        return len(self._held)
+
+    async def hold(self, seconds: float) -> None:
+        """Holds a response until it is released, at most so long."""
+        event = asyncio.Event()
+        with self._changed:
+            self._held[event] = asyncio.get_running_loop()
+            self._changed.notify_all()
+        try:
+            await asyncio.wait_for(event.wait(), seconds)
+        except TimeoutError:
+            pass
+        finally:
+            with self._changed:
+                self._held.pop(event, None)
+
+    def release(self) -> int:
+        """Releases the responses that are held now.
+
+        Returns:
+            Their number.
+        """
+        with self._changed:
+            for event, loop in self._held.items():
+                loop.call_soon_threadsafe(event.set)
+            return len(self._held)
+
+    def wait(self, count: int = 1, *, seconds: float = 10.0) -> bool:
+        """Blocks until so many responses are held.
+
+        Returns:
+            Whether they were in time.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self._held) >= count, timeout=seconds)
+
 
 TRANSPORT: Final = "rh_transport"
 """Where the server keeps a connection's transport in the scope's state."""
@@ -29,36 +77,36 @@ _TITLES: Final = {
 }
 
 
-class Broken(Response):
+class BrokenResponse(Response):
     """Sends another response, with a fault.
 
     Args:
         response: What would be answered.
         fault: What happens to it.
-        gate: Where held answers wait.
+        held: Where held answers wait.
     """
 
-    def __init__(self, response: Response, fault: Fault, gate: Gate) -> None:
+    def __init__(self, response: Response, fault: Fault, held: HeldResponses) -> None:
         self._response = response
         self._fault = fault
-        self._gate = gate
+        self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers as an ASGI application."""
         fault = self._fault
         match fault.kind:
             case "cut":
-                await hang_up(scope, receive)
+                await close_connection(scope, receive)
             case "half":
                 await self._send_half(scope, receive, send)
             case "stall":
-                await until_gone(receive, fault.seconds or STALL_SECONDS)
-                await hang_up(scope, receive)
+                await wait_for_disconnect(receive, fault.seconds or STALL_SECONDS)
+                await close_connection(scope, receive)
             case "hold":
-                await _first(self._gate.wait(fault.seconds or HOLD_SECONDS), _gone(receive))
+                await _first(self._held.hold(fault.seconds or HOLD_SECONDS), _gone(receive))
                 await self._response(scope, receive, send)
             case "slow":
-                await until_gone(receive, SLOW_SECONDS if fault.seconds is None else fault.seconds)
+                await wait_for_disconnect(receive, SLOW_SECONDS if fault.seconds is None else fault.seconds)
                 await self._response(scope, receive, send)
             case _:
                 await (_page(fault) or self._response)(scope, receive, send)
@@ -71,7 +119,7 @@ class Broken(Response):
             await send(message)
 
         await self._response(scope, receive, send_half)
-        await hang_up(scope, receive)
+        await close_connection(scope, receive)
 
 
 def _page(fault: Fault) -> Response | None:
@@ -90,14 +138,14 @@ def is_closing(scope: Scope) -> bool:
     return transport.is_closing()
 
 
-async def hang_up(scope: Scope, receive: Receive) -> None:
+async def close_connection(scope: Scope, receive: Receive) -> None:
     """Ends the connection after what was written so far, and waits until the server has noticed."""
     transport: asyncio.Transport = scope["state"][TRANSPORT]
     transport.close()
-    await until_gone(receive, 5.0)
+    await wait_for_disconnect(receive, 5.0)
 
 
-async def until_gone(receive: Receive, seconds: float) -> None:
+async def wait_for_disconnect(receive: Receive, seconds: float) -> None:
     """Waits so long, or until the client has gone."""
     await _first(asyncio.sleep(seconds), _gone(receive))
 

@@ -1,0 +1,202 @@
+"""Video models: from pictures or text, from a video, and upscaling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from PIL import Image, ImageFilter, ImageOps
+
+from rh_prefect.emulator.render import video
+from rh_prefect.emulator.render.caption import label
+from rh_prefect.emulator.render.picture import draw, fill, inset, load
+from rh_prefect.emulator.render.request import Request, Size, even, fit, number
+from rh_prefect.emulator.render.sound import pad_of
+from rh_prefect.emulator.render.terrain import Array
+
+_ZOOM = 0.14
+_HELD = 0.12
+
+
+def animate(request: Request, to: Path) -> None:
+    """Makes a video of a request that brings pictures, or nothing but words.
+
+    A last-frame picture, or more than one picture, is faded to. The model's own sound is a quiet pad, and only there
+    where the request asks for sound; a sound file that came with the request is heard instead.
+    """
+    pictures = [load(path) for path in request.images] or [draw(request)]
+    size = even(request.size(pictures[0].size))
+    fps = Fraction(request.limits.fps)
+    seconds = _length(request)
+    if request.is_on("loop"):
+        pictures.append(pictures[0])
+    frames = pan(pictures, size=size, count=max(1, round(seconds * fps)), seed=request.fingerprint)
+    video.write_film(to, frames, size=size, fps=fps, sound=_sound(request, seconds), variant=request.variant)
+
+
+def pan(pictures: Sequence[Image.Image], *, size: Size, count: int, seed: str) -> Iterator[Image.Image]:
+    """Moves over one picture, or over several that fade into each other.
+
+    Args:
+        pictures: RGB, of any size.
+        size: The frames' size.
+        count: How many frames.
+        seed: Chooses the direction, and whether it comes nearer or goes away.
+
+    Yields:
+        The frames.
+    """
+    # A little more than the frames' size keeps the nearest view sharp, and each frame cheap whatever was uploaded.
+    ground = (round(size[0] * (1 + _ZOOM)), round(size[1] * (1 + _ZOOM)))
+    grounds = [fill(picture, ground) for picture in pictures]
+    for index in range(count):
+        at = index / max(1, count - 1)
+        box = _view(ground, at, seed)
+        here, part = _fade(at * (len(grounds) - 1), len(grounds))
+        view = grounds[here].resize(size, Image.Resampling.BICUBIC, box=box)
+        if part > 0:
+            view = Image.blend(view, grounds[here + 1].resize(size, Image.Resampling.BICUBIC, box=box), part)
+        yield view
+
+
+def _view(ground: Size, at: float, seed: str) -> tuple[float, float, float, float]:
+    """The part of the picture that is seen at a moment; never wholly at an edge, so that captions stay in view."""
+    eased = at * at * (3 - 2 * at) * 0.6 + at * 0.4
+    near = eased if number(seed + "zoom", below=2) else 1 - eased
+    scale = 1 / (1 + _ZOOM * (0.15 + 0.85 * near))
+    width, height = ground[0] * scale, ground[1] * scale
+    left, up = ((number(seed + axis, below=3) - 1) * (eased - 0.5) * 0.9 for axis in "xy")
+    x = (ground[0] - width) * (0.5 + 0.5 * left)
+    y = (ground[1] - height) * (0.5 + 0.5 * up)
+    return x, y, x + width, y + height
+
+
+def _fade(place: float, count: int) -> tuple[int, float]:
+    """Says which picture is seen, and how much of the next one; each is held for a moment."""
+    here = min(int(place), max(0, count - 2))
+    part = min(1.0, max(0.0, (place - here - _HELD) / (1 - 2 * _HELD)))
+    return here, part * part * (3 - 2 * part)
+
+
+def _length(request: Request) -> float:
+    if request.seconds is None and request.audios:
+        return max(0.2, request.limits.cut(video.seconds_of(request.audios[0])))
+    return request.seconds or request.limits.cut(5.0)
+
+
+def _sound(request: Request, seconds: float) -> Iterator[Array] | None:
+    if request.audios:
+        return video.sound_of(request.audios[0])
+    return iter([pad_of(request, seconds)]) if request.wants_sound else None
+
+
+_LARGEST = 2
+"""How many times the long side a video may keep of its own size."""
+
+
+def rework(request: Request, to: Path) -> None:
+    """Makes a video of a video: the same pictures, with the prompt written into them.
+
+    An extension goes on after the last picture for the seconds that are asked for. Reference pictures are laid into
+    a corner. The sound is the request's own sound file, else the video's own.
+    """
+    source = request.videos[0]
+    about = video.facts(source)
+    size = even(fit(about.size, min(max(about.size), _LARGEST * request.limits.long_side)))
+    seconds = _edited_length(request, about)
+    frames = _captioned(request, _scenes(source, size, about.fps, seconds), size)
+    video.write_film(
+        to, frames, size=size, fps=about.fps, sound=_edited_sound(request, about, seconds), variant=request.variant
+    )
+
+
+def _edited_length(request: Request, about: video.Facts) -> float:
+    if request.names("exten"):
+        return request.limits.cut(about.seconds) + (request.seconds or request.limits.cut(5.0))
+    return request.seconds or request.limits.cut(about.seconds)
+
+
+def _scenes(source: Path, size: Size, fps: Fraction, seconds: float) -> Iterator[Image.Image]:
+    """Plays the video; where it is too short, comes slowly nearer to its last picture."""
+    count, last = 0, None
+    for frame in video.frames_of(source, fps, most=seconds):
+        last = ImageOps.fit(frame, size, Image.Resampling.BICUBIC) if frame.size != size else frame
+        count += 1
+        yield last
+    if last is not None:
+        yield from approach(last, round(seconds * fps) - count)
+
+
+def approach(still: Image.Image, count: int) -> Iterator[Image.Image]:
+    """Zooms into the middle of a picture, for so many frames."""
+    width, height = still.size
+    for index in range(count):
+        edge = 0.07 * (index + 1) / count
+        box = (width * edge, height * edge, width * (1 - edge), height * (1 - edge))
+        yield still.resize(still.size, Image.Resampling.BICUBIC, box=box)
+
+
+def _captioned(request: Request, frames: Iterator[Image.Image], size: Size) -> Iterator[Image.Image]:
+    overlay = label(size, request.words or request.model.name)
+    others = [load(path) for path in request.images]
+    for frame in frames:
+        shown = inset(frame, others) if others else frame.copy()
+        shown.paste(overlay, (0, 0), overlay)
+        yield shown
+
+
+def _edited_sound(request: Request, about: video.Facts, seconds: float) -> Iterator[Array] | None:
+    if request.audios:
+        return video.sound_of(request.audios[0])
+    if about.has_sound and str(request.value("keepOriginalSound")).lower() not in {"no", "false"}:
+        return video.sound_of(request.videos[0])
+    return iter([pad_of(request, seconds)]) if request.wants_sound else None
+
+
+_TIMES = {"720p": 1.5, "1080p": 2.0, "2k": 2.5, "4k": 3.0}
+"""Long side of the output in long sides of the emulator: larger where more is asked for, and small all the same."""
+_LEAST_GAIN = 1.25
+_MOST_LONG_SIDES = 4
+_MOST_FPS = 60
+
+
+def enlarge_picture(request: Request) -> Image.Image:
+    """Enlarges the picture of a request by the scale that it asks for, and sharpens it.
+
+    The result is at most four long sides long, unless the picture that was sent is larger than that.
+    """
+    picture = load(request.images[0])
+    asked = float(str(request.value("scale", "upscale") or 2).lower().rstrip("x"))
+    most = max(max(picture.size), _MOST_LONG_SIDES * request.limits.long_side) / max(picture.size)
+    scale = max(1.0, min(asked, most))
+    size = (round(picture.width * scale), round(picture.height * scale))
+    large = picture.resize(size, Image.Resampling.LANCZOS)
+    return large.filter(ImageFilter.UnsharpMask(radius=1.4, percent=60, threshold=2))
+
+
+def enhance_video(request: Request, to: Path) -> None:
+    """Makes that very video larger, smoother, or both, as the model does; its sound is kept."""
+    source = request.videos[0]
+    about = video.facts(source)
+    size = _larger(request, about.size)
+    fps = _faster(request, about.fps)
+    frames = video.steady(source, fps, blend=fps != about.fps, most=request.limits.max_seconds)
+    sound = video.sound_of(source) if about.has_sound else None
+    video.write_film(to, frames, size=size, fps=fps, sound=sound, variant=request.variant)
+
+
+def _larger(request: Request, size: Size) -> Size:
+    asked = request.value("targetResolution")
+    if asked is None:
+        return even(size)
+    long_side = max(_TIMES.get(str(asked).lower(), 2.0) * request.limits.long_side, _LEAST_GAIN * max(size))
+    scale = long_side / max(size)
+    return even((round(size[0] * scale), round(size[1] * scale)))
+
+
+def _faster(request: Request, fps: Fraction) -> Fraction:
+    asked = request.value("targetFps")
+    if asked is not None:
+        return fps if fps >= float(str(asked)) else Fraction(str(asked))
+    return min(2 * fps, Fraction(_MOST_FPS)) if request.names("fps-increaser") and fps < _MOST_FPS else fps
