@@ -13,7 +13,6 @@ import httpx
 from rh_prefect.client import responses, wire
 from rh_prefect.client.download import discard_note, discard_partial, download
 from rh_prefect.client.parsing import loads, table
-from rh_prefect.client.redaction import HIDDEN, MASK, bare, mask, mask_url
 from rh_prefect.client.responses import Answer, RequestInfo
 from rh_prefect.client.session import Core, json_bytes, usable_id
 from rh_prefect.client.upload import FileBody
@@ -29,6 +28,7 @@ from rh_prefect.client.wire import (
     read_extension,
 )
 from rh_prefect.errors import InputError, LinkExpired, RunningHubError, api_error
+from rh_prefect.redaction import HIDDEN, MASK, bare, mask, mask_url
 
 Family = Literal["proxy", "proxy-plus"]
 

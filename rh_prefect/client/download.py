@@ -19,13 +19,13 @@ from urllib.parse import unquote, unquote_to_bytes
 import httpx
 
 from rh_prefect.client.parsing import loads
-from rh_prefect.client.redaction import HIDDEN, MaskedUrl, bare, mask, without_query
 from rh_prefect.client.responses import RequestInfo, no_answer
 from rh_prefect.client.threaded_backend import ThreadedStream
 from rh_prefect.client.transport import FOREIGN, RESEND, Delivery
 from rh_prefect.client.wire import Download
 from rh_prefect.errors import LinkExpired, StoreError, TransportError
 from rh_prefect.private_files import make_folder, make_public, overwrite
+from rh_prefect.redaction import HIDDEN, MaskedUrl, bare, mask, without_query
 
 CHUNK: Final = 1024 * 1024
 _DEAD: Final = frozenset({401, 403, 404, 410})

@@ -16,10 +16,10 @@ from pydantic import SecretStr
 from websockets.asyncio.client import connect
 
 from rh_prefect.client.parsing import count, loads, rows, table, text
-from rh_prefect.client.redaction import mask
 from rh_prefect.client.transport import proxy_for
 from rh_prefect.client.wire.value import Value
 from rh_prefect.errors import InputError
+from rh_prefect.redaction import mask
 
 _log = logging.getLogger("rh_prefect.client")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from rh_prefect.client.parsing import compact, first_text, loads, rows, table, text, unfold
-from rh_prefect.client.redaction import mask
 from rh_prefect.client.wire import (
     RemoteOutput,
     TaskView,
@@ -21,6 +20,7 @@ from rh_prefect.client.wire import (
     read_task_id,
 )
 from rh_prefect.errors import CODES, ApiError, KeyRejected, RequestRejected, ResponseLost, api_error, explain
+from rh_prefect.redaction import mask
 
 _REFUSALS: Final = frozenset({400, 401, 403, 404, 405, 413, 414, 415, 422, 431})
 """HTTP statuses by which a server says that it did not act on a request."""

@@ -14,11 +14,11 @@ import httpx
 from pydantic import SecretStr
 
 from rh_prefect.client import responses
-from rh_prefect.client.redaction import HIDDEN, KEY_FIELD, KeyField, hide_signature, mask_key, mask_url
 from rh_prefect.client.responses import Answer, RequestInfo
 from rh_prefect.client.transport import FOREIGN, RESEND, Delivery, open_connections
 from rh_prefect.client.upload import FileBody, RawBody
 from rh_prefect.errors import Busy, InputError
+from rh_prefect.redaction import HIDDEN, KEY_FIELD, KeyField, hide_signature, mask_key, mask_url
 
 _AT_ONCE: Final = 16
 """API calls in flight: httpx's pool gets slow in the square of its waiters, so they wait outside of it."""

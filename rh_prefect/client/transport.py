@@ -15,10 +15,10 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from pydantic import SecretStr
 
-from rh_prefect.client.redaction import HiddenAddressTransport, mask
 from rh_prefect.client.responses import RequestInfo, no_answer
 from rh_prefect.client.threaded_backend import FileTransport
 from rh_prefect.errors import ConnectFailed, ResponseLost
+from rh_prefect.redaction import HiddenAddressTransport, mask
 
 RESEND: Final = "rh_resend"
 """The key in a request's extensions that allows it to be sent again."""

@@ -6,10 +6,10 @@ from typing import Literal
 
 from rh_prefect.client import responses, wire
 from rh_prefect.client.parsing import plain, table
-from rh_prefect.client.redaction import MASK
 from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.session import Core, usable_id, usable_page
 from rh_prefect.client.wire import App, AppListing, Page, Style, TaskView
+from rh_prefect.redaction import MASK
 
 
 class Workflows:

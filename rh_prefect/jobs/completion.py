@@ -7,7 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from rh_prefect.client import TaskView
-from rh_prefect.client.redaction import bare
 from rh_prefect.errors import AccountError, JobTimeout, JournalError, KeyRejected, OutputsPending, TaskNotFound
 from rh_prefect.jobs.accounts.poller import IsKnown, is_settled
 from rh_prefect.jobs.accounts.slot_lease import SlotLease
@@ -19,6 +18,7 @@ from rh_prefect.jobs.journal.journal import TellingJournal
 from rh_prefect.jobs.journal.records import End
 from rh_prefect.jobs.node_progress import NodeProgress
 from rh_prefect.jobs.suspension import Detached
+from rh_prefect.redaction import bare
 
 CANCEL_LOOK_SECONDS = 3.0
 """Seconds between two looks for a cancellation, of which RunningHub sends no webhook; a run's jobs share one read."""

@@ -24,6 +24,7 @@ import httpx
 
 from rh_prefect.errors import MediaError
 from rh_prefect.media.urls import is_local, local_path, protocol_of, shown_url
+from rh_prefect.redaction import actual_request, hide_redirect
 from rh_prefect.settings import get_settings
 
 _EMBEDDED: Final = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
@@ -230,6 +231,12 @@ class CheckedTransport(httpx.BaseTransport):
         Raises:
             MediaError: It leads to where nothing may be read.
         """
+        actual = actual_request(request)
+        response = self._send(actual)
+        hide_redirect(request, response, to=actual.url)
+        return response
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
         url = str(request.url)
         self._access.check(url)
         proxy = _proxy_for(request.url)

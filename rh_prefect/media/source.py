@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import stat
 import time
@@ -28,6 +27,7 @@ from rh_prefect.media.names import PART
 from rh_prefect.media.storage_errors import as_media_error, from_pieces, guarded, in_time
 from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options, shown_url, unsigned
 from rh_prefect.media.writers import BLOCK_SIZE, Tally
+from rh_prefect.redaction import hide_signature
 
 Source = Media | str | os.PathLike[str]
 """What can be read: a `Media`, a path, an fsspec URI or an http(s) URL."""
@@ -381,7 +381,11 @@ def _open_link(stack: ExitStack, url: str) -> tuple[Callable[[int], bytes], Look
 
 def _get(stack: ExitStack, url: str, headers: Mapping[str, str]) -> httpx.Response:
     client = stack.enter_context(open_client(current_access(), timeout=_TIMEOUT))
-    return stack.enter_context(client.stream("GET", url, headers={**_PLAIN, **headers}))
+    request = client.build_request("GET", url, headers={**_PLAIN, **headers})
+    hide_signature(request)
+    response = client.send(request, stream=True)
+    stack.callback(response.close)
+    return response
 
 
 def _length(response: httpx.Response) -> int | None:
@@ -401,15 +405,3 @@ def _refused(status: int) -> str:
     if status == 429 or status >= 500:
         return f"its host cannot serve it now (HTTP {status}). What to do: run it again later."
     return f"its host answered HTTP {status}. What to do: open the link in a browser."
-
-
-class _HideSignatures(logging.Filter):
-    """Takes the queries out of the links that httpx logs at level INFO: a signature in one opens the file."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            record.args = tuple(shown(str(a)) if isinstance(a, httpx.URL) else a for a in record.args)
-        return True
-
-
-logging.getLogger("httpx").addFilter(_HideSignatures())

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from rh_prefect.client import TaskView, responses, wire
-from rh_prefect.client.redaction import mask, mask_key
 from rh_prefect.client.responses import RequestInfo
 from rh_prefect.errors import ApiError, ResponseLost, RunningHubError
+from rh_prefect.redaction import mask, mask_key
 from tests.support.hypothesis_settings import search
 from tests.support.scripted_server import task
 

@@ -10,13 +10,13 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from rh_prefect.blocks import MediaStorage
-from rh_prefect.client.redaction import mask
 from rh_prefect.errors import ConfigError, JournalError, MediaError, StoreError
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.media.source import open_input, shown
 from rh_prefect.media.storage_errors import masked
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import masked_url, protocol_of, without_user
+from rh_prefect.redaction import mask
 
 SECRETS = ("pa55", "w0rd", "w@rd", "5ec", "r3t")
 URLS = [

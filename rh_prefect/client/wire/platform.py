@@ -6,8 +6,8 @@ from decimal import Decimal
 from typing import Final, Literal
 
 from rh_prefect.client.parsing import amount, count, first_text, flag, rows, table, text
-from rh_prefect.client.redaction import MASK
 from rh_prefect.client.wire.value import Page, Value
+from rh_prefect.redaction import MASK
 
 
 class Upload(Value):

@@ -7,8 +7,8 @@ import pytest
 from pydantic import SecretStr
 
 from rh_prefect.client import Client
-from rh_prefect.client.redaction import HIDDEN, HiddenAddressTransport, hide_signature, mask_url
 from rh_prefect.errors import ConnectFailed
+from rh_prefect.redaction import HIDDEN, HiddenAddressTransport, hide_signature, mask_url
 
 KEY = SecretStr("canary0123456789abcdef0123456789")
 

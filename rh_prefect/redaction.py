@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 MASK: Final = "***"
 _SHORTEST_KEY: Final = 8
-"""A shorter "key" is a test's, and would be found inside ordinary words."""
+"""A shorter key is used in tests only and could occur inside ordinary words."""
 
 _SECRETS: Final = re.compile(
     r"""(?ix)
@@ -25,11 +25,11 @@ _SECRETS: Final = re.compile(
 )
 _USER: Final = re.compile(r"(?<=://)[^/?#\s]*@")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""All but tabs and line breaks: a terminal obeys some of them."""
+"""All but tabs and line breaks; terminals execute some of them."""
 
 
 def mask(text: str, *, key: SecretStr | None = None) -> str:
-    """Masks the key, a password in a URL, and what looks like one of RunningHub's secrets (api.md 10, item 19).
+    """Masks the key, passwords in URLs and text that looks like one of RunningHub's secrets (api.md 10, item 19).
 
     Control characters become blanks.
     """
@@ -38,33 +38,26 @@ def mask(text: str, *, key: SecretStr | None = None) -> str:
 
 
 def mask_key(body: bytes, *, key: SecretStr | None) -> bytes:
-    """Masks the key in an answer before it is read, so that no value made from it can hold the key."""
+    """Masks the key in a response body, so that no value read from it can hold the key."""
     secret = "" if key is None else key.get_secret_value()
     return body if len(secret) < _SHORTEST_KEY else body.replace(secret.encode(), MASK.encode())
 
 
 def bare(url: str) -> str:
-    """A link without its query, where signatures are; a `data:` URL without its content."""
+    """The URL without its query, which may hold a signature; a `data:` URL without its content."""
     return url.split("," if url.startswith("data:") else "?", 1)[0]
 
 
 HIDDEN: Final = "rh_hidden"
-"""The key in a request's extensions for what it hides."""
-
+"""The request extension with the `MaskedUrl` of its URL."""
 
 KEY_FIELD: Final = "rh_key_field"
-"""The key in a request's extensions for the field of its JSON body that is added with the account's key."""
+"""The request extension with the `KeyField` of its JSON body."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyField:
-    """A field of a JSON body whose value is the account's key.
-
-    Attributes:
-        name: The field's name, plain ASCII.
-        json: The object without the field.
-        key: The account's key.
-    """
+    """A field of a JSON body that holds the account's key; `json` is the object without it."""
 
     name: str
     json: bytes
@@ -74,86 +67,56 @@ class KeyField:
         """The object with the field."""
         rest = self.json.lstrip()[1:].lstrip()
         comma = b"" if rest.startswith(b"}") else b", "
-        # A key is printable ASCII, so that JSON's own escapes are enough.
+        # A key is printable ASCII, so JSON's own escapes are enough.
         return b"".join([b"{", json.dumps({self.name: self.key.get_secret_value()})[1:-1].encode(), comma, rest])
 
 
 @dataclass(frozen=True, slots=True)
 class MaskedUrl:
-    """An address that is shown, and the one that is meant."""
+    """A URL for display, and the actual one."""
 
     shown: str
-    true: SecretStr
+    actual: SecretStr
 
 
 def mask_url(url: httpx.URL, *, key: SecretStr) -> MaskedUrl:
-    """Means the key where the address has a mask."""
+    """Puts the key in place of the URL's mask, for the actual URL."""
     shown = str(url)
     return MaskedUrl(shown, SecretStr(shown.replace(MASK, quote(key.get_secret_value(), safe=""), 1)))
 
 
 def without_query(url: str) -> MaskedUrl:
-    """Shows a link without its query, where signatures are.
+    """Hides the query, which may hold a signature.
 
     Raises:
-        httpx.InvalidURL: It is no address.
+        httpx.InvalidURL: It is not a URL.
     """
     return MaskedUrl(str(httpx.URL(bare(url))), SecretStr(url))
 
 
 def hide_signature(request: httpx.Request) -> None:
-    """Hides a signed address's query from whoever looks at the request."""
+    """Hides the query of the request's URL from logs; `actual_request` restores it in the transport."""
     hidden = without_query(str(request.url))
     request.url = httpx.URL(hidden.shown)
     request.extensions[HIDDEN] = hidden
 
 
-def _hide_redirect(request: httpx.Request, response: httpx.Response, *, to: httpx.URL) -> None:
-    """Hides a redirect's query, too: httpx makes the next request of the answer's address and of the extensions."""
+def hide_redirect(request: httpx.Request, response: httpx.Response, *, to: httpx.URL) -> None:
+    """Hides the query of a redirect's target: httpx builds the next request from this response and the extensions."""
     if not response.has_redirect_location:
         return
     try:
         hidden = without_query(str(to.join(response.headers["location"])))
     except httpx.InvalidURL:
-        return  # httpx says so itself
+        return  # httpx raises its own error
     response.headers["location"] = hidden.shown
     request.extensions[HIDDEN] = hidden
 
 
-class HiddenAddressTransport(httpx.AsyncBaseTransport):
-    """Sends a request to the address that it hides, and with the key that it hides."""
-
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-        self._inner = inner
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request; one that hides nothing is sent as it is."""
-        handled = sys.exception()
-        try:
-            return await self._send(request)
-        except BaseException as error:
-            # Below, each frame may hold the address, the headers or the body; nothing of ours is there to be debugged.
-            _drop_frames(error, until=handled)
-            raise
-
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        meant = _whole(request)
-        if meant is request:
-            return await self._inner.handle_async_request(request)
-        response = await self._inner.handle_async_request(meant)
-        if meant.url != request.url:
-            _hide_redirect(request, response, to=meant.url)
-        return response
-
-    async def aclose(self) -> None:
-        """Closes the inner transport."""
-        await self._inner.aclose()
-
-
-def _whole(request: httpx.Request) -> httpx.Request:
-    """The request with what it hides; itself where it hides nothing."""
-    address, field = request.extensions.get(HIDDEN), request.extensions.get(KEY_FIELD)
-    is_hidden = isinstance(address, MaskedUrl) and str(request.url) == address.shown
+def actual_request(request: httpx.Request) -> httpx.Request:
+    """The request with its hidden URL and key; the same object if nothing is hidden."""
+    url, field = request.extensions.get(HIDDEN), request.extensions.get(KEY_FIELD)
+    is_hidden = isinstance(url, MaskedUrl) and str(request.url) == url.shown
     if not is_hidden and not isinstance(field, KeyField):
         return request
     headers = request.headers.copy()
@@ -161,7 +124,7 @@ def _whole(request: httpx.Request) -> httpx.Request:
         headers.pop("Content-Length", None)
     return httpx.Request(
         request.method,
-        address.true.get_secret_value() if isinstance(address, MaskedUrl) and is_hidden else request.url,
+        url.actual.get_secret_value() if isinstance(url, MaskedUrl) and is_hidden else request.url,
         headers=headers,
         stream=None if isinstance(field, KeyField) else request.stream,
         content=field.whole() if isinstance(field, KeyField) else None,
@@ -169,8 +132,36 @@ def _whole(request: httpx.Request) -> httpx.Request:
     )
 
 
+class HiddenAddressTransport(httpx.AsyncBaseTransport):
+    """Restores the hidden URL and key of a request, below httpx's log."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends the actual request."""
+        handled = sys.exception()
+        try:
+            return await self._send(request)
+        except BaseException as error:
+            # The frames below may hold the URL, the headers or the body.
+            _drop_frames(error, until=handled)
+            raise
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        actual = actual_request(request)
+        response = await self._inner.handle_async_request(actual)
+        if actual.url != request.url:
+            hide_redirect(request, response, to=actual.url)
+        return response
+
+    async def aclose(self) -> None:
+        """Closes the inner transport."""
+        await self._inner.aclose()
+
+
 def _drop_frames(error: BaseException, *, until: BaseException | None) -> None:
-    """Drops the frames of an error and of all that led to it, but not of what the caller was handling before."""
+    """Drops the frames of an error and of its causes, but not of the error that the caller was already handling."""
     for one in _family(error, {id(until)}):
         one.__traceback__ = None
 
