@@ -10,6 +10,7 @@ from typing import Any
 
 from rh_prefect import catalog
 from rh_prefect.catalog.model import Model, text_of
+from rh_prefect.catalog.validation import check
 from rh_prefect.errors import UnknownModelError
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.edits import EDITS
@@ -28,7 +29,7 @@ from rh_prefect.pipelines.language import (
 )
 from rh_prefect.pipelines.model_names import no_such_model
 from rh_prefect.pipelines.parsed_answers import answer_type
-from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse
+from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse, references_in
 from rh_prefect.pipelines.scope import Found, Scope, resolve
 from rh_prefect.pipelines.source import Document, Path, PipelineError, Problems, nearest, read
 from rh_prefect.pipelines.types import Type, negated
@@ -469,7 +470,8 @@ class _Check:
                 )
 
     def _connect(self, path: Path, step: Step, scope: Scope, model: Model) -> None:
-        given: set[str] = set()
+        given: dict[str, Any] = {}
+        before = len(self._problems)
         for name, value in step.with_.items():
             at = (*path, "with", name)
             param = model.find_param(name)
@@ -480,10 +482,22 @@ class _Check:
                 continue
             if param.name in given:
                 self._say(at, f"{param.name} is given twice, also as {param.key}", key=True)
-            given.add(param.name)
             if found is not None:
                 self._fit(at, value, found, param, model)
+            given[param.name] = value if found is None or not has_reference(value) else types.stand_in(found, param)
         self._feed(path, step, scope, model, given)
+        if len(self._problems) == before:
+            self._check_values(path, step, model, given)
+
+    def _check_values(self, path: Path, step: Step, model: Model, given: Mapping[str, Any]) -> None:
+        """Has the catalogue check what is written, with stand-ins for what is referred to."""
+        names = {param.name: name for name in step.with_ if (param := model.find_param(name)) is not None}
+        for problem in check(model, given).problems:
+            name = names.get(problem.partition(" ")[0])
+            missing = problem.partition(" is missing")
+            if missing[1] and " " not in missing[0]:
+                problem = f"{missing[0]} is missing; {model.name} needs it"
+            self._say((*path, "with", name) if name is not None else (*path, "model"), problem)
 
     def _fit(self, path: Path, value: Any, found: Type, param: catalog.Param, model: Model) -> None:
         if isinstance(value, str) and value in ("no", "yes", "on", "off") and _is_switch(param):
@@ -525,7 +539,7 @@ class _Check:
             f"{model.name} takes one {param.type} for {param.name}, and {shown} is a list; use foreach: {shown}{concat}"
         )
 
-    def _feed(self, path: Path, step: Step, scope: Scope, model: Model, given: set[str]) -> None:
+    def _feed(self, path: Path, step: Step, scope: Scope, model: Model, given: dict[str, Any]) -> None:
         feeds: dict[str, list[int]] = {}
         for n, (at, text) in enumerate(self._from(path, step)):
             found = self._value(at, text, scope)
@@ -534,7 +548,7 @@ class _Check:
             if not _is_reference(text):
                 self._say(at, f"from takes a reference, and {shown_value(text)}; did you mean $({text})?")
                 continue
-            param, fault = feed(model, found.kind, given | {*feeds})
+            param, fault = feed(model, found.kind, {*given})
             if param is None:
                 self._say(at, fault.replace("this", str(text), 1))
                 continue
@@ -542,6 +556,7 @@ class _Check:
             if fault:
                 self._say(at, fault)
             feeds.setdefault(param.name, []).append(n)
+            given[param.name] = types.stand_in(found, param)
         self._checked.feeds[path] = feeds
 
     # -- edits, other files, reviews ---------------------------------------------------------------------------------
@@ -831,6 +846,11 @@ def _is_reference(value: Any) -> bool:
         return parse(value).only is not None
     except WrongReferenceError:
         return False
+
+
+def has_reference(value: Any) -> bool:
+    """Whether there is a reference in a value."""
+    return next(iter(references_in(value)), None) is not None
 
 
 def _is_switch(param: catalog.Param) -> bool:

@@ -68,7 +68,7 @@ class InputReader:
             access: From where files may be read.
         """
         self._checked, self._problems, self._access = checked, problems, access
-        self._rows = ItemProblems(problems)
+        self._rows = ItemProblems(problems, of_rows=True)
         self._files: dict[str, asyncio.Task[Media]] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
 

@@ -31,8 +31,10 @@ def _nearest(name: str, kinds: Sequence[str]) -> list[Model]:
 
 
 def _takes(model: Model, kinds: Sequence[str]) -> bool:
-    types = [param.type for param in model.media_params]
-    return all(kind in types for kind in kinds)
+    """Whether it takes one file of each kind, and needs no other."""
+    one = [param.type for param in model.media_params if not param.multiple]
+    needed = [param.type for param in model.media_params if param.required]
+    return all(kind in one for kind in kinds) and (not kinds or sorted(needed) in ([], sorted(kinds)))
 
 
 def _described(model: Model) -> str:

@@ -213,9 +213,9 @@ class Problems:
         """Starts without any."""
         self._found: dict[tuple[str, int, int, str], Problem] = {}
 
-    def __bool__(self) -> bool:
-        """Whether there is any."""
-        return bool(self._found)
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._found)
 
     def __iter__(self) -> Iterator[Problem]:
         """In the order of the file."""

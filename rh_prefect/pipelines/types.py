@@ -169,6 +169,28 @@ def _shared(name: str, types: list[Type]) -> Type:
     return merged(found).guarded(guards)
 
 
+def stand_in(given: Type, param: ModelParam) -> Any:
+    """A value that a parameter takes, for one of which only the type is known.
+
+    Args:
+        given: The type of the value.
+        param: The parameter.
+    """
+    if param.is_media:
+        one: Any = "https://stand-in.invalid/file"
+    elif param.options:
+        one = param.default if isinstance(param.default, str) and param.default else param.options[0]
+    elif param.type == "bool":
+        one = True
+    elif param.type in ("int", "float"):
+        one = param.default if isinstance(param.default, int | float) else param.min or param.max or 1
+    elif param.type == "json":
+        one = {}
+    else:
+        one = "x" * min(given.max or 1, param.max_length or 1)
+    return [one] if param.multiple or param.shape == "list" else one
+
+
 def misfit(given: Type, param: ModelParam, shown: str) -> str:
     """Says why a value does not fit a model's parameter; empty where it does, or where only its value will show.
 
@@ -247,7 +269,9 @@ def _wrong_option(given: Type, options: tuple[str, ...], name: str, shown: str) 
     wrong = [one for one in given.options if text_of(one) not in options]
     if wrong:
         said = ", ".join(text_of(one) for one in wrong)
-        which = f"the option {said} of {shown} is not among them" if given.kind == "enum" else f"not {said}"
+        one = len(wrong) == 1
+        among = f"the option{'' if one else 's'} {said} of {shown} {'is' if one else 'are'} not among them"
+        which = among if given.kind == "enum" else f"not {said}"
         return f"{name} takes {_listed(options)}, {'and ' if given.kind == 'enum' else ''}{which}"
     return "" if given.kind in PLAIN else f"{name} takes {_listed(options)}, and {shown} is {given.words}"
 

@@ -56,9 +56,14 @@ class Choices:
 class ItemProblems:
     """Problems of items, each said once, with the first item and how many others have it."""
 
-    def __init__(self, problems: Problems) -> None:
-        """Collects for a list of problems."""
-        self._problems = problems
+    def __init__(self, problems: Problems, *, of_rows: bool = False) -> None:
+        """Collects for a list of problems.
+
+        Args:
+            problems: The list.
+            of_rows: Whether they are rows', whose places are the keys of columns.
+        """
+        self._problems, self._of_rows = problems, of_rows
         self._found: dict[tuple[str, Path, str], tuple[Checked, list[str]]] = {}
 
     def add(self, checked: Checked, at: Path, clause: str, address: str) -> None:
@@ -77,8 +82,9 @@ class ItemProblems:
         """Says all of them."""
         for (_, at, clause), (checked, addresses) in self._found.items():
             first = f"{visible(addresses[0])}: " if addresses[0] else ""
-            more = f" (and {len(addresses) - 1} further items)" if len(addresses) > 1 else ""
-            self._problems.add(checked.document, at, f"{first}{visible(clause)}{more}")
+            what = "rows" if self._of_rows else "items"
+            more = f" (and {len(addresses) - 1} further {what})" if len(addresses) > 1 else ""
+            self._problems.add(checked.document, at, f"{first}{visible(clause)}{more}", key=self._of_rows)
 
 
 class Expander:

@@ -1,0 +1,30 @@
+"""Wrong files and exactly what is said of each: these messages are the product."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.source import PipelineError
+from tests.pipelines.test_messages import LOADERS
+
+FOLDER = Path(__file__).with_name("wrong")
+
+
+def said(file: Path, loader: Any) -> str:
+    with pytest.raises(PipelineError) as caught:
+        Pipeline.from_text(file.read_text(), name=file.name, loader=loader)
+    return "".join(f"{problem}\n" for problem in caught.value.found)
+
+
+@pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.__name__)
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_problem_is_named(file: Path, loader: Any) -> None:
+    assert said(file, loader) == file.with_suffix(".txt").read_text()
+
+
+def test_there_are_at_least_forty() -> None:
+    assert len(list(FOLDER.glob("*.yaml"))) >= 40
