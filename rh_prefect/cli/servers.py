@@ -27,7 +27,7 @@ def prefect_api() -> Iterator[None]:
         return
     with prefect_server(_home()) as url:
         os.environ["PREFECT_API_URL"] = url
-        from prefect.context import refresh_global_settings_context
+        from rh_prefect.flow_runs.prefect_internals import refresh_global_settings_context
 
         # Prefect reads its settings once, and has done so to say that there is no such address.
         refresh_global_settings_context()

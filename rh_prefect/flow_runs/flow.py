@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.flows import Flow, FlowDecorator, FlowStateHook
+from prefect.flows import Flow, FlowStateHook
 from prefect.logging.loggers import flow_run_logger
 
 from rh_prefect import artifacts
@@ -18,6 +18,7 @@ from rh_prefect.connection import connect
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.call_positions import count_calls, count_submits
 from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add_hook
 from rh_prefect.flow_runs.queries import RecordedScope, scope_of
 from rh_prefect.flow_runs.recorded_jobs import bring_home
 from rh_prefect.flow_runs.run_status import forget_run_status, run_status_of
@@ -25,8 +26,6 @@ from rh_prefect.jobs.admin import orphans
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.in_flight import REQUESTED_KEYS
 from rh_prefect.jobs.loop_thread import LOOP
-
-FlowEvent: TypeAlias = Literal["completion", "failure", "cancellation", "crashed", "running"]
 
 
 def flow_with(hooks: Mapping[FlowEvent, FlowStateHook[..., Any]]) -> FlowDecorator:
@@ -58,10 +57,7 @@ class _HookedDecorator(FlowDecorator):
         count_calls(made)
         count_submits(made.task_runner)
         for event, hook in self._hooks.items():
-            there = getattr(made, f"on_{event}_hooks")
-            if hook not in there:
-                # A list of its own: Prefect keeps the very list that the user gave, perhaps to several flows.
-                setattr(made, f"on_{event}_hooks", [*there, hook])
+            add_hook(made, event, hook)
         return made
 
 

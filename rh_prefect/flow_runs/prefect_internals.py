@@ -9,15 +9,38 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Token
-from typing import TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
-from prefect.context import FlowRunContext, TaskRunContext
+from prefect import Flow
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext, TaskRunContext, refresh_global_settings_context
 from prefect.events.worker import EventsWorker
+from prefect.flow_engine import run_flow
+from prefect.flows import FlowDecorator, FlowStateHook
 from prefect.logging.handlers import APILogWorker
+from prefect.states import Scheduled
 
 from rh_prefect.media.input_access import ask_whether_deployed
 
+__all__ = [
+    "FlowDecorator",
+    "FlowEvent",
+    "RunContext",
+    "add_hook",
+    "awaiting_retry",
+    "drain",
+    "flow_contexts",
+    "flow_running_elsewhere",
+    "is_deployed",
+    "is_entered",
+    "refresh_global_settings_context",
+    "run_contexts",
+    "run_flow",
+    "task_contexts",
+]
+
+FlowEvent: TypeAlias = Literal["completion", "failure", "cancellation", "crashed", "running"]
 RunContext: TypeAlias = FlowRunContext | TaskRunContext
 _C = TypeVar("_C", FlowRunContext, TaskRunContext)
 
@@ -109,3 +132,22 @@ async def drain() -> None:
         if inspect.isawaitable(drained):
             with suppress(TimeoutError):
                 await asyncio.wait_for(drained, 30)
+
+
+def awaiting_retry() -> State[Any]:
+    """The state of a run that is about to be run again, under the name that Prefect's engine gives it."""
+    return Scheduled(name="AwaitingRetry")
+
+
+def add_hook(flow: Flow[..., Any], event: FlowEvent, hook: FlowStateHook[..., Any]) -> None:
+    """Adds a hook to a flow, after its own hooks of that event.
+
+    Args:
+        flow: The flow.
+        event: When the hook is called.
+        hook: The hook.
+    """
+    hooks = getattr(flow, f"on_{event}_hooks")
+    if hook not in hooks:
+        # A new list: Prefect keeps the list that the user gave, perhaps to several flows.
+        setattr(flow, f"on_{event}_hooks", [*hooks, hook])

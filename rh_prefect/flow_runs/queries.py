@@ -79,16 +79,8 @@ async def recorded_scope(flow_run_id: str) -> RecordedScope:
     Raises:
         ConfigError: There is no such flow run.
     """
-    connection = await connect()
-    try:
-        async with connection.gate:
-            flow_run = await connection.client.read_flow_run(UUID(flow_run_id))
-            flow = await connection.client.read_flow(flow_run.flow_id)
-    except ObjectNotFound as error:
-        raise ConfigError(
-            f"There is no flow run {flow_run_id}. What to do: see `rh-prefect jobs list`, and check PREFECT_API_URL."
-        ) from error
-    return scope_of(flow_run, flow.name)
+    flow_run = await read_flow_run(flow_run_id)
+    return scope_of(flow_run, await flow_name_of(flow_run))
 
 
 def is_flow_run(scope: str) -> bool:
@@ -185,8 +177,8 @@ _PAGE: Final = 200
 _ENDED: Final = [StateType.CANCELLED, StateType.CRASHED, StateType.FAILED]
 
 
-async def ended_run(flow_run_id: UUID) -> FlowRun:
-    """Reads one flow run, whatever its state.
+async def read_flow_run(flow_run_id: UUID | str) -> FlowRun:
+    """Reads one flow run.
 
     Args:
         flow_run_id: The flow run.
@@ -197,11 +189,46 @@ async def ended_run(flow_run_id: UUID) -> FlowRun:
     connection = await connect()
     try:
         async with connection.gate:
-            return await connection.client.read_flow_run(flow_run_id)
-    except ObjectNotFound as error:
+            return await connection.client.read_flow_run(UUID(str(flow_run_id)))
+    except (ObjectNotFound, ValueError) as error:
         raise ConfigError(
-            f"There is no flow run {flow_run_id}. What to do: see `rh-prefect jobs list`, and check PREFECT_API_URL."
+            f"There is no flow run {flow_run_id}. What to do: take its id from `rh-prefect jobs list` or from the "
+            f"dashboard, and check that PREFECT_API_URL names the server that it ran on.{_own_server()}"
         ) from error
+
+
+def _own_server() -> str:
+    """Names the server that the command line starts for itself, where it has runs that the configured one lacks."""
+    if not PREFECT_API_URL.value() or not (get_settings().state_dir / "prefect" / "prefect.db").exists():
+        return ""
+    return (
+        " Runs that `rh-prefect` started while PREFECT_API_URL was not set are on its own server: unset the variable "
+        "to resume them."
+    )
+
+
+async def flow_name_of(flow_run: FlowRun) -> str:
+    """Reads the name of a flow run's flow."""
+    connection = await connect()
+    async with connection.gate:
+        return (await connection.client.read_flow(flow_run.flow_id)).name
+
+
+async def find_flow_runs(wanted: FlowRunFilter | None = None, *, sort: FlowRunSort) -> AsyncIterator[FlowRun]:
+    """Reads flow runs, page by page.
+
+    Args:
+        wanted: Which ones; by default all.
+        sort: Their order.
+    """
+    connection = await connect()
+    offset, full = 0, True
+    while full:
+        async with connection.gate:
+            page = await connection.client.read_flow_runs(flow_run_filter=wanted, sort=sort, limit=_PAGE, offset=offset)
+        for flow_run in page:
+            yield flow_run
+        full, offset = len(page) == _PAGE, offset + _PAGE
 
 
 async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
@@ -215,7 +242,7 @@ async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
     ended = FlowRunFilter(state=_in(*_ENDED), end_time=FlowRunFilterEndTime(after_=since))
     seen: set[UUID] = set()
     for wanted in (cancelling, ended):
-        async for flow_run in _all(wanted):
+        async for flow_run in find_flow_runs(wanted, sort=FlowRunSort.END_TIME_DESC):
             # A run that ends meanwhile moves the pages on, so that one may be seen twice.
             if flow_run.id not in seen:
                 seen.add(flow_run.id)
@@ -235,16 +262,3 @@ async def has_records(journal: FlowRunJournal) -> bool:
 
 def _in(*types: StateType) -> FlowRunFilterState:
     return FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))
-
-
-async def _all(wanted: FlowRunFilter) -> AsyncIterator[FlowRun]:
-    connection = await connect()
-    offset, full = 0, True
-    while full:
-        async with connection.gate:
-            page = await connection.client.read_flow_runs(
-                flow_run_filter=wanted, sort=FlowRunSort.END_TIME_DESC, limit=_PAGE, offset=offset
-            )
-        for flow_run in page:
-            yield flow_run
-        full, offset = len(page) == _PAGE, offset + _PAGE

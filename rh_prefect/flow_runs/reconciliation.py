@@ -15,10 +15,17 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun
 
 from rh_prefect.blocks.lookup import RECORDED
-from rh_prefect.connection import connect
 from rh_prefect.errors import JobFailed, OutputsExpired, RunningHubError, TransportError
 from rh_prefect.flow_runs.cancellation import cancel_run
-from rh_prefect.flow_runs.queries import RecordedScope, ended_run, ended_runs, has_records, scope_of, scopes_of
+from rh_prefect.flow_runs.queries import (
+    RecordedScope,
+    ended_runs,
+    flow_name_of,
+    has_records,
+    read_flow_run,
+    scope_of,
+    scopes_of,
+)
 from rh_prefect.flow_runs.recorded_jobs import bring_home, home_of
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.events import what_of
@@ -125,7 +132,7 @@ async def reconcile_runs(*, flow_run_id: UUID | None = None, hours: float = 24.0
 
 async def _runs(flow_run_id: UUID | None, hours: float) -> AsyncIterator[FlowRun]:
     if flow_run_id is not None:
-        yield await ended_run(flow_run_id)
+        yield await read_flow_run(flow_run_id)
         return
     async for flow_run in ended_runs(hours=hours):
         yield flow_run
@@ -142,7 +149,7 @@ async def _look_after(flow_run: FlowRun) -> list[Finding]:
         return []
     is_cancelled = state.is_cancelled() or state.is_cancelling()
     try:
-        scope = scope_of(flow_run, await _flow_name(flow_run))
+        scope = scope_of(flow_run, await flow_name_of(flow_run))
         judge = await _cancel(scope) if is_cancelled else _keep
         found = [one async for one in _each(flow_run, scope, judge)]
     except RunningHubError as error:
@@ -151,12 +158,6 @@ async def _look_after(flow_run: FlowRun) -> list[Finding]:
     if state.is_final() and not any(one.is_open for one in found):
         await scope.journal.create(_mark(flow_run), Record().model_dump(mode="json"))
     return found
-
-
-async def _flow_name(flow_run: FlowRun) -> str:
-    connection = await connect()
-    async with connection.gate:
-        return (await connection.client.read_flow(flow_run.flow_id)).name
 
 
 async def _each(flow_run: FlowRun, scope: RecordedScope, judge: _Judge) -> AsyncIterator[Finding]:

@@ -10,20 +10,18 @@ from uuid import UUID
 
 import httpx
 from prefect import Flow
-from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound, ParameterTypeError
-from prefect.flow_engine import run_flow
-from prefect.settings import PREFECT_API_URL
-from prefect.states import Cancelled, Pending, Scheduled
+from prefect.states import Cancelled, Pending
 
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.flow_runs.prefect_internals import awaiting_retry, run_flow
+from rh_prefect.flow_runs.queries import flow_name_of, read_flow_run
 from rh_prefect.flow_runs.scope import equal_calls
 from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.settings import get_settings
 
 R = TypeVar("R")
 
@@ -147,10 +145,8 @@ async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
     Raises:
         ConfigError: There is no such flow run, or it is one of another flow.
     """
-    connection = await connect()
-    async with connection.gate:
-        flow_run = await _read(connection.client, flow_run_id)
-        name = (await connection.client.read_flow(flow_run.flow_id)).name
+    flow_run = await read_flow_run(flow_run_id)
+    name = await flow_name_of(flow_run)
     if name != flow.name:
         raise ConfigError(
             f"The flow run {flow_run_id} is one of the flow {name!r}, not of {flow.name!r}. "
@@ -166,26 +162,6 @@ async def _prepare(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
     connection = await connect()
     async with connection.gate:
         client = connection.client
-        # A final state is left only by force; the name is Prefect's own for a run that waits to be run again.
-        await client.set_flow_run_state(flow_run.id, Scheduled(name="AwaitingRetry"), force=True)
+        # A final state is left only by force.
+        await client.set_flow_run_state(flow_run.id, awaiting_retry(), force=True)
         return await client.read_flow_run(flow_run.id)
-
-
-async def _read(client: PrefectClient, flow_run_id: UUID | str) -> FlowRun:
-    try:
-        return await client.read_flow_run(UUID(str(flow_run_id)))
-    except (ObjectNotFound, ValueError) as error:
-        raise ConfigError(
-            f"There is no flow run {flow_run_id}. What to do: take its id from the dashboard or from "
-            f"`prefect flow-run ls`, and check that PREFECT_API_URL names the server that it ran on.{_or_there()}"
-        ) from error
-
-
-def _or_there() -> str:
-    """Names the server that the command line starts for itself, where it has left runs that the set one has not."""
-    if not PREFECT_API_URL.value() or not (get_settings().state_dir / "prefect" / "prefect.db").exists():
-        return ""
-    return (
-        " What `rh-prefect` ran while no PREFECT_API_URL was set is on its own server: unset PREFECT_API_URL to go on "
-        "with it."
-    )

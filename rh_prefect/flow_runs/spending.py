@@ -7,22 +7,19 @@ which are deleted with their flow runs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prefect.client.schemas.sorting import FlowRunSort
 
-from rh_prefect.connection import connect
 from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.queries import find_flow_runs
 from rh_prefect.jobs.journal.costs import COINS, Charge, Costs, charge_of
 from rh_prefect.jobs.journal.job_records import Submit, jobs_of
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
 from rh_prefect.jobs.outputs import manifest
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore
-
-_PAGE = 200
-"""Prefect's default limit of a page: a longer one may be refused."""
 
 _AT_ONCE = 16
 """How many journals are read together."""
@@ -78,7 +75,10 @@ async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str) ->
     Raises:
         JournalError: The place of the journals cannot be read.
     """
-    journals: list[Journal] = [FlowRunJournal(run) async for run in _flow_runs()] if with_prefect else []
+    journals: list[Journal] = []
+    if with_prefect:
+        flow_runs = find_flow_runs(sort=FlowRunSort.START_TIME_ASC)
+        journals = [FlowRunJournal(flow_run.id) async for flow_run in flow_runs]
     scopes = await asyncio.to_thread(folder_scopes, journal_url)
     journals += [FolderJournal(journal_url, scope=scope) for scope in scopes]
     recorded: list[TaskCharge] = []
@@ -152,14 +152,3 @@ def _of_manifest(one: Manifest, store: MediaStore) -> TaskCharge:
         task_id=one.task_id,
         store=store.url,
     )
-
-
-async def _flow_runs() -> AsyncIterator[str]:
-    connection = await connect()
-    offset, full = 0, True
-    while full:
-        async with connection.gate:
-            page = await connection.client.read_flow_runs(sort=FlowRunSort.START_TIME_ASC, limit=_PAGE, offset=offset)
-        for flow_run in page:
-            yield str(flow_run.id)
-        full, offset = len(page) == _PAGE, offset + _PAGE
