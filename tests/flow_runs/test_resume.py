@@ -105,7 +105,7 @@ async def test_the_command_line_s_own_server_is_named_where_it_has_runs(
     prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RH_STATE_DIR", str(tmp_path))
-    words = "unset PREFECT_API_URL to go on with it"
+    words = "unset the variable to resume them"
     with pytest.raises(ConfigError) as without:
         await rerun(failed, uuid.uuid4())
     assert words not in str(without.value)
