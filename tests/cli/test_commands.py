@@ -98,7 +98,7 @@ WRONG: dict[str, list[str]] = {
     "--prompt": ["run", "film"],
     "nowhere.jpg": ["run", "image-to-video", "--image", "https://127.0.0.1:9/nowhere.jpg", "--prompt", "x"],
     "no flow run": ["run", "film", "--resume", NOBODY],
-    "no job's name": ["jobs", "show", "nonsense"],
+    "not the name of a job": ["jobs", "show", "nonsense"],
     "task id": ["jobs", "adopt", "test/abc"],
     "no such job": ["jobs", "mark-refused", "test/abc"],
     "no scope's name": ["jobs", "list", "../.."],
