@@ -121,13 +121,13 @@ def test_what_an_asset_needs(rh: Caller, missing: str) -> None:
 
 
 def test_real_people_need_assets_or_the_mode_for_them(rh: Caller, tmp_path: Path) -> None:
-    rh.rh.switches.real_people = True
+    rh.rh.options.real_people = True
     link = rh.link(samples.png(tmp_path / "a.png"))
     refused = rh.submit(CLIP, clip(link, realPersonMode=False))
     assert refused["errorCode"] == "1505"
     assert rh.submit(CLIP, clip(link, realPersonMode=True))["errorCode"] == ""
     assert rh.submit(CLIP, clip(f"asset://{asset(rh, link)}", realPersonMode=False))["errorCode"] == ""
-    rh.rh.switches.real_people = False
+    rh.rh.options.real_people = False
     assert rh.submit(CLIP, clip(link, realPersonMode=False))["errorCode"] == ""
 
 
