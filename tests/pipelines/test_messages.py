@@ -73,7 +73,7 @@ WRONG = {
         ),
     ),
     "a question": (
-        f"{PARAMS}steps:\n  ok: {{review: $(params.photo), ask: Is this right?}}\n",
+        f"{PARAMS}steps:\n  one: {{review: $(params.photo), ask: Is it right?}}\n",
         "film.yaml:7:50: a text with ? needs quotes inside of braces",
     ),
     "a text as a link": (

@@ -1,0 +1,309 @@
+"""States, identities and what is needed, with records that are kept in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.media.media import Media
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan import KnownWork, Plan, WorkQuery
+from tests.pipelines.assets import photo
+
+SHOTS = """\
+name: shots
+params:
+  rows: {type: table, columns: {title: string, mood: string}}
+  size: {enum: [720p, 1080p], optional: true}
+steps:
+  music: {model: suno-single-v5.5, with: {description: calm, make_instrumental: true}}
+  each:
+    foreach: $(params.rows)
+    id: $(item.title)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: "$(item.title), $(item.mood)"}}
+      clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: slow, duration: 5, sound: false}}
+      large:
+        when: {exists: $(params.size)}
+        model: rh-video-upscaler
+        from: $(clip)
+        with: {target_resolution: $(params.size)}
+      video: {edit: mux, with: {video: $(large or clip), audio: $(music)}, save_as: $(id).mp4}
+outputs: {videos: $(each.video)}
+"""
+ROWS = [{"title": name, "mood": "calm"} for name in ("mug", "bowl", "jug")]
+
+
+class Records:
+    """Knows what earlier plans said that a run makes."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, KnownWork] = {}
+        self.asked: list[str] = []
+
+    async def look(self, queries: Sequence[WorkQuery]) -> list[KnownWork | None]:
+        self.asked += [query.work for query in queries]
+        return [self.known.get(query.work) for query in queries]
+
+    def make(self, plan: Plan) -> int:
+        """Records all works whose inputs are there, as a run would; tells how many were paid for."""
+        paid = 0
+        for one in plan.instances:
+            for work in one.works:
+                if work.is_settled and work.state in ("+", "~") and work.is_needed:
+                    self.known[work.key] = result(work.key, one.model)
+                    paid += one.is_paid
+        return paid
+
+
+def result(key: str, model: str, **more: Any) -> KnownWork:
+    if "text" in model:
+        return KnownWork("=", texts=(more.pop("text", "a text"),), **more)
+    kind = "audio" if "suno" in model else "image" if "image/turbo" in model or model == "frame" else "video"
+    sha256 = hashlib.sha256(key.encode()).hexdigest()
+    media = Media(uri=f"s3://shop/{key}", kind=kind, mime="", size=1, sha256=sha256, seconds=5.042)  # type: ignore[arg-type]
+    return KnownWork("=", outputs=(media,), **more)
+
+
+async def run(pipeline: Pipeline, records: Records, **given: Any) -> int:
+    """Plans and makes until nothing is left; tells how many works were paid for."""
+    paid = 0
+    for _ in range(10):
+        plan = await pipeline.plan(known=records, **given)
+        assert [problem.head for problem in plan.problems] == []
+        made = len(records.known)
+        paid += records.make(plan)
+        if len(records.known) == made:
+            return paid
+    raise AssertionError("it never ends")
+
+
+def states(plan: Plan, path: str) -> str:
+    return "".join(one.state for one in plan.steps[path])
+
+
+async def test_the_first_plan_is_new_at_the_top_and_follows_below() -> None:
+    plan = await Pipeline.from_text(SHOTS).plan(rows=ROWS, size="1080p")
+    assert [states(plan, path) for path in plan.steps] == ["+", "+++", ">>>", ">>>", ">>>"]
+
+
+async def test_what_is_not_wanted_is_absent_and_costs_nothing() -> None:
+    plan = await Pipeline.from_text(SHOTS).plan(rows=ROWS)
+    assert states(plan, "each.large") == "xxx"
+    assert str(plan.price.expected) == "6.09"
+
+
+async def test_the_second_run_pays_for_nothing() -> None:
+    records, pipeline = Records(), Pipeline.from_text(SHOTS)
+    assert await run(pipeline, records, rows=ROWS, size="1080p") == 10
+    plan = await pipeline.plan(known=records, rows=ROWS, size="1080p")
+    assert set(plan.counts) == {"="}
+    assert plan.price.most == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("picture", "still"),
+        lambda text: text.replace("name: shots", "name: other\ndescription: another"),
+        lambda text: text.replace("{model: z-image/turbo,", "{attempts: 3, model: rhart-image/z-image/turbo,"),
+        lambda text: text.replace(
+            "with: {prompt: slow, duration: 5, sound: false}", 'with: {sound: false, duration: "5", prompt: "slow"}'
+        ),
+        lambda text: text.replace("save_as: $(id).mp4", "save_as: other/$(id).mp4"),
+    ],
+    ids=["rename", "describe", "another name of the model", "reorder and quote", "save elsewhere"],
+)
+async def test_what_does_not_change_a_request_costs_nothing(change: Any) -> None:
+    records = Records()
+    await run(Pipeline.from_text(SHOTS), records, rows=ROWS)
+    assert await run(Pipeline.from_text(change(SHOTS)), records, rows=[*reversed(ROWS)]) == 0
+
+
+async def test_one_changed_cell_is_that_row_s_chain() -> None:
+    records, pipeline = Records(), Pipeline.from_text(SHOTS)
+    await run(pipeline, records, rows=ROWS, size="1080p")
+    rows = [ROWS[0], {**ROWS[1], "mood": "wild"}, ROWS[2]]
+    plan = await pipeline.plan(known=records, rows=rows, size="1080p")
+    assert [states(plan, path) for path in plan.steps] == ["=", "=+=", "=>=", "=>=", "=>="]
+    assert await run(pipeline, records, rows=rows, size="1080p") == 3
+
+
+async def test_a_changed_request_says_what_was_and_a_removed_row_is_named() -> None:
+    records, pipeline = Records(), Pipeline.from_text(SHOTS)
+    await run(pipeline, records, rows=ROWS)
+    earlier = (await pipeline.plan(known=records, rows=ROWS)).as_json()
+    plan = await pipeline.plan(known=records, rows=[ROWS[0], {**ROWS[1], "mood": "wild"}], earlier=earlier)
+    changed = [one for one in plan.instances if one.state == "~"]
+    assert [(one.address, one.why) for one in changed] == [
+        ("each[bowl].picture", [{"param": "prompt", "was": "bowl, calm", "is": "bowl, wild"}])
+    ]
+    assert plan.removed == ["each[jug].picture", "each[jug].clip", "each[jug].video"]
+    assert '~ each[bowl].picture  prompt: "bowl, calm" -> "bowl, wild"' in plan.table()
+
+
+async def test_a_retake_is_another_work_and_going_back_is_free() -> None:
+    records, pipeline = Records(), Pipeline.from_text(SHOTS)
+    await run(pipeline, records, rows=ROWS)
+    takes = {"each[mug].picture": 2}
+    assert await run(pipeline, records, rows=ROWS, takes=takes) == 2, "the picture, and the clip that follows"
+    assert await run(pipeline, records, rows=ROWS) == 0
+    assert await run(pipeline, records, rows=ROWS, takes=takes) == 0
+    assert await run(pipeline, records, rows=ROWS, takes={**takes, "each.picture": 2, "each[mug].picture": 1}) == 4
+
+
+async def test_in_flight_unknown_and_missing_results_are_shown() -> None:
+    records, pipeline = Records(), Pipeline.from_text(SHOTS)
+    first = await pipeline.plan(known=records, rows=ROWS)
+    for one, state in zip(first.steps["each.picture"], ("…", "?", "!")):
+        records.known[one.works[0].key] = KnownWork(state)  # type: ignore[arg-type]
+    plan = await pipeline.plan(known=records, rows=ROWS)
+    assert states(plan, "each.picture") == "…?!"
+    assert plan.price_of(plan.steps["each.picture"]).most == 0
+
+
+FACE = """\
+params: {video: video, words: string}
+steps:
+  face:
+    model: kling-lip-sync/identify-face
+    from: $(params.video)
+    parse: {object: {sessionId: handle, faceId: handle}}
+    reuse: 12h
+  voice: {model: minimax/speech-2.8-hd, with: {text: $(params.words)}}
+  lips:
+    model: kling-lip-sync/lip-sync-video
+    from: $(voice)
+    with:
+      session_id: $(face.sessionId)
+      face_id: $(face.faceId)
+      sound_start_time: 0
+      sound_end_time: 5000
+      sound_insert_time: 0
+    assume: {seconds: 5}
+"""
+
+
+def film(sha256: str = "a" * 64) -> Media:
+    return Media(uri="film.mp4", kind="video", mime="video/mp4", size=1, sha256=sha256, seconds=5)
+
+
+async def made_lips(records: Records) -> tuple[Pipeline, dict[str, Any]]:
+    pipeline, given = Pipeline.from_text(FACE), {"video": film(), "words": "hello"}
+    for _ in range(3):
+        plan = await pipeline.plan(given, known=records)
+        for path, items in plan.steps.items():
+            work = items[0].works[0]
+            if work.is_settled and work.known is None:
+                value = {"sessionId": "s", "faceId": "f"} if path == "face" else None
+                records.known[work.key] = (
+                    KnownWork("=", texts=("{}",), value=value, age=60)
+                    if value
+                    else result(work.key, "suno" if path == "voice" else "clip")
+                )
+    return pipeline, given
+
+
+async def test_an_expired_id_is_not_asked_for_where_nothing_needs_it() -> None:
+    records = Records()
+    pipeline, given = await made_lips(records)
+    assert set((await pipeline.plan(given, known=records)).counts) == {"="}
+    face = next(key for key, one in records.known.items() if one.value is not None)
+    records.known[face] = KnownWork("=", texts=("{}",), value={"sessionId": "s", "faceId": "f"}, age=13 * 3600)
+    plan = await pipeline.plan(given, known=records)
+    assert (dict(plan.counts), plan.price.most) == ({"=": 3}, 0)
+    changed = await pipeline.plan({**given, "words": "hello again"}, known=records)
+    assert [one[0].state for one in changed.steps.values()] == ["+", "+", ">"]
+    assert changed.steps["face"][0].works[0].take == 2
+
+
+REVIEWED = """\
+params: {look: string}
+steps:
+  picture: {model: z-image/turbo, takes: 3, with: {prompt: $(params.look)}}
+  chosen: {review: $(picture), ask: Which one}
+  clip: {model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: slow}}
+outputs: {clip: $(clip)}
+"""
+
+
+async def test_a_review_holds_back_what_follows_until_a_choice_among_what_was_shown() -> None:
+    records, pipeline = Records(), Pipeline.from_text(REVIEWED)
+    records.make(await pipeline.plan(known=records, look="red"))
+    waiting = await pipeline.plan(known=records, look="red")
+    assert [one[0].state for one in waiting.steps.values()] == ["=", "r", "r"]
+    stale = await pipeline.plan(known=records, look="red", choices={"chosen": {"of": "00000000", "take": 2}})
+    assert [one[0].state for one in stale.steps.values()] == ["=", "r", "r"]
+    assert any("other candidates" in note for note in stale.notes)
+    of = stale.steps["chosen"][0].request["of"]
+    chosen = await pipeline.plan(known=records, look="red", choices={"chosen": {"of": of, "take": 2}})
+    assert [one[0].state for one in chosen.steps.values()] == ["=", "=", "+"]
+    second = await pipeline.plan(known=records, look="red", choices={"chosen": {"of": of, "take": 3}})
+    assert chosen.steps["clip"][0].works[0].key != second.steps["clip"][0].works[0].key
+
+
+async def test_an_answer_that_is_there_has_its_own_number_of_items() -> None:
+    pipeline, records = Pipeline.shipped("film"), Records()
+    first = await pipeline.plan(known=records, idea="x")
+    assert len(first.steps["shots.picture"]) == 6
+    answer = '```json\n[{"picture": "p", "move": "m", "line": "l"}, {"picture": "q", "move": "n", "line": "k"}]\n```'
+    key = first.steps["script"][0].works[0].key
+    records.known[key] = KnownWork("=", texts=(answer,))
+    plan = await pipeline.plan(known=records, idea="x")
+    assert [one.request["prompt"] for one in plan.steps["shots.picture"]] == ["p", "q"]
+
+
+CHAIN = """\
+params: {hero: image, scenes: {type: table, columns: {move: string}}}
+steps:
+  shots:
+    foreach: $(params.scenes)
+    steps:
+      clip: {model: kling-v2.6-pro-image-to-video, from: $(previous.end or params.hero), with: {prompt: $(item.move)}}
+      end: {edit: frame, with: {video: $(clip), at: last}}
+"""
+
+
+async def test_a_chain_takes_the_item_before_and_follows_it(tmp_path: Path) -> None:
+    pipeline, records = Pipeline.from_text(CHAIN), Records()
+    given: dict[str, Any] = {"hero": photo(tmp_path / "h.png"), "scenes": [{"move": str(n)} for n in range(3)]}
+    plan = await pipeline.plan(given, known=records)
+    assert states(plan, "shots.clip") == "+>>"
+    assert [one.needs[0].address for one in plan.steps["shots.clip"][1:]] == ["shots[1].end", "shots[2].end"]
+    assert await run(pipeline, records, **given) == 3
+    given["scenes"][1] = {"move": "other"}
+    assert states(await pipeline.plan(given, known=records), "shots.clip") == "=+>"
+
+
+async def test_two_results_of_one_name_are_a_problem() -> None:
+    text = SHOTS.replace("save_as: $(id).mp4", "save_as: video.mp4")
+    plan = await Pipeline.from_text(text, name="f.yaml").plan(rows=ROWS)
+    assert [problem.message for problem in plan.problems] == [
+        "each[mug].video and each[bowl].video are both saved as video.mp4; use $(id) or $(item…) in the name",
+        "each[mug].video and each[jug].video are both saved as video.mp4; use $(id) or $(item…) in the name",
+    ]
+
+
+async def test_equal_ids_are_a_problem() -> None:
+    plan = await Pipeline.from_text(SHOTS).plan(rows=[ROWS[0], {**ROWS[0], "mood": "wild"}])
+    assert next(one.message for one in plan.problems if "id" in one.message) == (
+        "2 items of each have the id mug (row 1 and row 2); an id names one item"
+    )
+
+
+async def test_the_request_is_that_of_the_same_call_of_generate(tmp_path: Path) -> None:
+    from rh_prefect import models
+    from rh_prefect.catalog import read_parameters
+    from rh_prefect.jobs.journal.identity import base_hash
+    from rh_prefect.jobs.requests.request import as_request
+    from rh_prefect.pipelines.plan.identity import work_id
+
+    plan = await Pipeline.from_text(SHOTS).plan(rows=ROWS, site="www.runninghub.cn")
+    asked = models.ZImageTurbo(prompt="mug, calm")
+    given = as_request(read_parameters(asked.entry, asked.params()).given)
+    base = base_hash(site="www.runninghub.cn", endpoint=asked.entry.endpoint, payload=given)
+    assert plan.steps["each.picture"][0].works[0].key == work_id(base, 1)
