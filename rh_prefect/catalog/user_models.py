@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from rh_prefect.catalog.data_file import decoded, dumps, is_slim, refuse_unusabl
 from rh_prefect.catalog.model import class_name, decode_model, decode_price
 from rh_prefect.catalog.public_lists import TELLS, Form, PublicList, Raw, is_past_day, read_list
 from rh_prefect.errors import InputError
+from rh_prefect.local_files import write_atomic
 
 _DATES = ("seen", "price_seen")
 
@@ -391,8 +391,4 @@ def _version(before: str, date: str) -> str:
 
 
 def _write(content: dict[str, Any]) -> None:
-    target = registry.user_file()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    part.write_text(dumps(content), encoding="utf-8")
-    part.replace(target)
+    write_atomic(registry.user_file(), dumps(content).encode())

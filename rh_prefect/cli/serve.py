@@ -96,12 +96,12 @@ def _log_to_terminal() -> None:
 
 def _kept_key() -> str:
     """The key of this user's emulators: blocks that were saved with it are valid after a restart."""
-    from rh_prefect import private_files
+    from rh_prefect import local_files
 
     path = get_settings().state_dir / "emulator-key"
     try:
-        private_files.make_folder(path.parent)
-        with suppress(FileExistsError), private_files.create(path) as file:
+        local_files.make_folder(path.parent)
+        with suppress(FileExistsError), local_files.create(path) as file:
             file.write(secrets.token_hex(16).encode())
         return path.read_text(encoding="ascii")
     except (OSError, UnicodeError) as error:

@@ -24,7 +24,7 @@ from rh_prefect.client.threaded_backend import ThreadedStream
 from rh_prefect.client.transport import FOREIGN, RESEND, Delivery
 from rh_prefect.client.wire import Download
 from rh_prefect.errors import LinkExpired, StoreError, TransportError
-from rh_prefect.private_files import make_folder, make_public, overwrite
+from rh_prefect.local_files import make_folder, make_public, overwrite
 from rh_prefect.redaction import HIDDEN, MaskedUrl, bare, mask, without_query
 
 CHUNK: Final = 1024 * 1024

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from rh_prefect.errors import ConfigError, StoreError
-from rh_prefect.private_files import make_folder
+from rh_prefect.local_files import make_folder
 
 
 def check_folder(folder: Path) -> None:

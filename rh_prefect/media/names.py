@@ -15,9 +15,6 @@ DEFAULT_TEMPLATE = "{flow}/{run}/{label}-{key}-{index}.{ext}"
 FIELDS = ("run", "flow", "label", "model", "key", "task", "index", "ext")
 """What a template may name."""
 
-PART = ".rh-part"
-"""The ending of a file that is still being written; never listed."""
-
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|{}]+')
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,16}")
 _INDEX_FORM = re.compile(r"(0[1-9]d)?")

@@ -6,7 +6,6 @@ import functools
 import os
 import stat
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from rh_prefect.errors import MediaError
+from rh_prefect.local_files import atomic_path
 from rh_prefect.media.file_state import Stamp, names_a_time, of_headers, of_info, of_stat
 from rh_prefect.media.input_access import current_access, open_client
 from rh_prefect.media.media import Media
-from rh_prefect.media.names import PART
 from rh_prefect.media.storage_errors import as_media_error, from_pieces, guarded, in_time
 from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options, shown_url, unsigned
 from rh_prefect.media.writers import BLOCK_SIZE, Tally
@@ -212,14 +211,8 @@ def fetch(
         OSError: The local file cannot be written.
     """
     limits = Limits(check_size, seconds)
-    part = to.with_name(f".{uuid.uuid4().hex[:12]}{PART}")
-    try:
-        found = _settled(source, lambda known: _read(source, part, options, limits, known), options, clock)
-        part.replace(to)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return found
+    with atomic_path(to, durable=False) as part:
+        return _settled(source, lambda known: _read(source, part, options, limits, known), options, clock)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from rh_prefect.errors import StoreError
+from rh_prefect.local_files import PART
 from rh_prefect.media.file_types import sniff
 from rh_prefect.media.media import Media
-from rh_prefect.media.names import DEFAULT_TEMPLATE, PART, check_name, check_template, extension_of, fill
+from rh_prefect.media.names import DEFAULT_TEMPLATE, check_name, check_template, extension_of, fill
 from rh_prefect.media.probe import Facts, facts_or_type
 from rh_prefect.media.storage_errors import as_store_error, guarded
 from rh_prefect.media.urls import is_local, local_path, locate, protocol_of, read_options, shown_url, without_user

@@ -18,7 +18,7 @@ from typing import BinaryIO, Protocol
 from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
 
-from rh_prefect.media.names import PART
+from rh_prefect.local_files import PART, atomic_path, flush_folder
 
 PART_SIZE = 5 * 2**20
 """Bytes of one part of an S3 upload: the least that S3 takes, since two are held; enough for files of 48 GB."""
@@ -74,17 +74,9 @@ def to_folder(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str)
     del fs, mime
     tally, final = Tally(), Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    part = final.parent / _part_name()
-    try:
-        with part.open("xb") as file:
-            for chunk in tally.chunks(reader):
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(final)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with atomic_path(final) as part, part.open("xb") as file:
+        for chunk in tally.chunks(reader):
+            file.write(chunk)
     return tally
 
 
@@ -112,6 +104,7 @@ def move_to_folder(local: Path, path: str) -> Tally | None:
         if error.errno != errno.EXDEV:
             raise
         return None  # one disk, mounted twice
+    flush_folder(final.parent)
     return tally
 
 

@@ -17,8 +17,8 @@ from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.records import Answer, End, Resolution
 from rh_prefect.jobs.outputs.manifest import Manifest
+from rh_prefect.local_files import PART
 from rh_prefect.media.media import Media
-from rh_prefect.media.names import PART
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from tests.support.invariants import Evidence, Paid, Place, Told, broken, gather

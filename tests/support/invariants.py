@@ -27,7 +27,7 @@ from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.lifecycle import is_hopeless
 from rh_prefect.jobs.outputs.manifest import FOLDER, Manifest
 from rh_prefect.jobs.outputs.pending_outputs import FOLDER as PENDING
-from rh_prefect.media.names import PART
+from rh_prefect.local_files import PART
 
 RECORDS_OF_NO_JOB = ("media", "cancel", "format")
 NO_FILES = (f"{FOLDER}/", "batches/", "inputs/", "runs/", "rh-prefect-check-")

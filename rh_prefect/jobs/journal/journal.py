@@ -18,9 +18,9 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, runtime_ch
 import fsspec
 
 from rh_prefect.errors import InputError, JournalError, RunningHubError
+from rh_prefect.local_files import FILE_MODE, FOLDER_MODE, write_atomic
 from rh_prefect.media.storage_errors import describe
 from rh_prefect.media.urls import is_local, local_path, shown_url
-from rh_prefect.private_files import FILE_MODE, FOLDER_MODE, create, flush_folder, make_folder
 
 JSON: TypeAlias = "dict[str, Any]"
 """A JSON object; what the values may be is the business of `records`."""
@@ -355,21 +355,10 @@ class _LocalFiles:
 
     def create(self, path: str, data: bytes) -> bool:
         target = self._root / path
-        changed = make_folder(target.parent, mode=self._folder_mode)
-        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
-            with create(draft, mode=self._file_mode) as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            # A link, not a rename: a rename would silently replace another's record.
-            os.link(draft, target)
+            write_atomic(target, data, file_mode=self._file_mode, folder_mode=self._folder_mode, exclusive=True)
         except FileExistsError:
             return False
-        finally:
-            draft.unlink(missing_ok=True)
-        for folder in changed:
-            flush_folder(folder)
         return True
 
     def read(self, path: str) -> bytes | None:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rh_prefect.jobs.journal.records import Answer
-from rh_prefect.private_files import create, flush_folder, make_folder
+from rh_prefect.local_files import flush_folder, write_atomic
 
 _log = logging.getLogger("rh_prefect")
 
@@ -64,19 +62,9 @@ class Spool:
         Raises:
             OSError: The folder cannot be written to.
         """
-        changed = make_folder(self.folder)
-        draft = self.folder / f".{uuid.uuid4().hex}"
         head = {"scope": entry.scope, "key": entry.key, "n": entry.n}
-        try:
-            with create(draft) as file:
-                file.write(json.dumps({**head, "answer": entry.answer.model_dump(mode="json")}).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path(entry.scope, entry.key, entry.n))
-        finally:
-            draft.unlink(missing_ok=True)
-        for folder in changed:
-            self._flush(folder)
+        data = json.dumps({**head, "answer": entry.answer.model_dump(mode="json")}).encode()
+        write_atomic(self._path(entry.scope, entry.key, entry.n), data, flush=self._flush)
 
     def get(self, scope: str, key: str, n: int) -> Answer | None:
         """Finds an answer."""

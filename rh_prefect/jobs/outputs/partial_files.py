@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rh_prefect.jobs.workdir import kept_here
+from rh_prefect.local_files import make_folder
 from rh_prefect.media.names import safe
-from rh_prefect.private_files import make_folder
 
 
 @contextlib.contextmanager

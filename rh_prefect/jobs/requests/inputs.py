@@ -19,6 +19,7 @@ from rh_prefect.jobs.journal.records import FoundName, SeenMedia
 from rh_prefect.jobs.named_locks import NamedLocks
 from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.jobs.workdir import kept_here
+from rh_prefect.local_files import make_folder
 from rh_prefect.media.file_state import Stamp
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import probe
@@ -36,7 +37,6 @@ from rh_prefect.media.source import (
 )
 from rh_prefect.media.storage_errors import as_media_error
 from rh_prefect.media.urls import is_local, local_path
-from rh_prefect.private_files import make_folder
 
 _log = logging.getLogger("rh_prefect")
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -15,6 +14,7 @@ from av.container import OutputContainer
 from PIL import Image
 
 from rh_prefect.errors import InputError, StoreError
+from rh_prefect.local_files import atomic_path
 from rh_prefect.media.edit.audio import RATE, Samples, Sound, exactly, frame_of
 from rh_prefect.media.edit.video_reader import Canvas
 
@@ -34,18 +34,14 @@ def product(to: Path) -> Iterator[Path]:
     Raises:
         StoreError: The place cannot be written.
     """
-    part = to.with_name(f".{secrets.token_hex(6)}.part")
     try:
-        yield part
-        part.replace(to)
+        with atomic_path(to, durable=False) as part:
+            yield part
     except (OSError, av.FFmpegError) as error:
         raise StoreError(
             f"The file {to} could not be written: {getattr(error, 'strerror', None) or error}. "
             "What to do: check that its folder exists, may be written and has room, then run again."
         ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def create_mp4(part: Path) -> OutputContainer:

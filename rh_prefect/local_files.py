@@ -1,0 +1,130 @@
+"""Atomic writes of local files, and modes that let only their user read them: records and downloads hold prompts."""
+
+from __future__ import annotations
+
+import os
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+FILE_MODE: Final = 0o600
+FOLDER_MODE: Final = 0o700
+
+PART: Final = ".rh-part"
+"""The ending of a file that is still being written; never listed."""
+
+
+def make_folder(folder: Path, *, mode: int = FOLDER_MODE) -> list[Path]:
+    """Makes a folder and its missing parents, all with this mode; an existing folder keeps its mode.
+
+    Returns:
+        The folders that change once this one holds a file: itself, and the parents of each new folder.
+    """
+    changed = [folder]
+    while not changed[-1].exists():
+        changed.append(changed[-1].parent)
+    for missing in reversed(changed[:-1]):
+        with suppress(FileExistsError):  # another process was faster
+            missing.mkdir(mode=mode)
+    if not folder.is_dir():
+        raise NotADirectoryError(20, os.strerror(20), str(folder))
+    return changed
+
+
+def create(path: Path, *, mode: int = FILE_MODE) -> BinaryIO:
+    """Creates a file and opens it for writing.
+
+    Raises:
+        FileExistsError: It exists.
+    """
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
+
+
+def overwrite(path: Path) -> BinaryIO:
+    """Creates or empties a file and opens it for writing."""
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "wb")
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        os.fchmod(file.fileno(), FILE_MODE)
+    return file
+
+
+def flush_file(path: Path) -> None:
+    """Makes a file's content survive a power failure."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def flush_folder(folder: Path) -> None:
+    """Makes a folder's names survive a power failure; it takes less than a millisecond."""
+    with suppress(OSError):  # Windows opens no folders, and some network file systems cannot flush them
+        flush_file(folder)
+
+
+@contextmanager
+def atomic_path(
+    target: Path, *, exclusive: bool = False, durable: bool = True, flush: Callable[[Path], None] = flush_folder
+) -> Iterator[Path]:
+    """Yields a new name in the target's folder; the file written there gets the target's name after the block.
+
+    After a failure the target is as it was before.
+
+    Args:
+        target: The final path; its folder must exist.
+        exclusive: Whether the target must be new.
+        durable: Whether the file, once it has its final name, survives a power failure.
+        flush: Flushes the folder.
+
+    Raises:
+        FileExistsError: The target is not new.
+        OSError: The file cannot be written.
+    """
+    part = target.with_name(f".{uuid.uuid4().hex[:12]}{PART}")
+    try:
+        yield part
+        if durable:
+            flush_file(part)
+        if exclusive:
+            os.link(part, target)  # a rename would replace an existing file
+        else:
+            part.replace(target)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    if durable:
+        flush(target.parent)
+
+
+def write_atomic(
+    target: Path,
+    data: bytes,
+    *,
+    file_mode: int = FILE_MODE,
+    folder_mode: int = FOLDER_MODE,
+    exclusive: bool = False,
+    flush: Callable[[Path], None] = flush_folder,
+) -> None:
+    """Writes a file and its missing folders, durably; see `atomic_path`."""
+    changed = make_folder(target.parent, mode=folder_mode)
+    with atomic_path(target, exclusive=exclusive, flush=flush) as part, create(part, mode=file_mode) as file:
+        file.write(data)
+    for folder in changed[1:]:
+        flush(folder)
+
+
+def make_public(path: Path) -> None:
+    """Gives a file the mode that a new file has in its folder; devices are left as they are."""
+    if not path.is_file():
+        return
+    # Reading the umask would change it for a moment in all threads.
+    probe = path.with_name(f".{uuid.uuid4().hex}")
+    try:
+        probe.touch(exist_ok=False)
+        path.chmod(probe.stat().st_mode & 0o777)
+    finally:
+        probe.unlink(missing_ok=True)
