@@ -38,9 +38,10 @@ advice. Everything that has to know whether a code means "wait", "never", or "no
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 Retry = Literal["final", "throttled", "unknown", "pending", "action_required"]
 """How to continue after an error.
@@ -66,7 +67,12 @@ class RunningHubError(Exception):
     Args:
         message: What happened, to which job, and what to do next.
         facts: Set as attributes; they survive pickling, which Prefect does to every exception.
+
+    Attributes:
+        step: The label or model of the call that it ended, which begins the text; None outside of calls.
     """
+
+    step: str | None = None
 
     def __init__(self, message: str, **facts: Any) -> None:  # facts differ by class
         super().__init__(message)
@@ -74,12 +80,76 @@ class RunningHubError(Exception):
         self.__dict__.update(facts)
         self._facts = facts
 
+    def __str__(self) -> str:
+        return self.message if not self.step or self.step in self.message else f"{self.step}: {self.message}"
+
+    def of_step(self, step: str) -> Self:
+        """A copy that names the step, without a traceback; several calls may have got the same error.
+
+        Args:
+            step: The label or model of the call.
+        """
+        return type(self)(self.message, **{**self._facts, "step": self.step or step})
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self._facts)
 
 
 def _rebuild(kind: type[RunningHubError], message: str, facts: dict[str, Any]) -> RunningHubError:
     return kind(message, **facts)
+
+
+class JobsFailed(ExceptionGroup[Exception]):
+    """Several jobs or steps of a run failed; its text says each cause once, with the steps that it ended."""
+
+    def __str__(self) -> str:
+        return self.message
+
+    def derive(self, excs: Sequence[Exception], /) -> JobsFailed:  # type: ignore[override]
+        """Makes the group of a part of its errors, as `except*` does."""
+        return JobsFailed(" ".join(causes(excs)), excs)
+
+
+def jobs_failed(errors: Sequence[Exception], *, total: int, what: str) -> JobsFailed:
+    """Makes one error of several.
+
+    Args:
+        errors: The errors.
+        total: How many jobs or steps there were.
+        what: What they are called, as in "jobs".
+    """
+    # The frames in which each error of ours was raised say nothing that its text does not.
+    known = [one.with_traceback(None) if isinstance(one, RunningHubError) else one for one in errors]
+    return JobsFailed(" ".join([f"{len(errors)} of {total} {what} failed.", *causes(errors)]), known)
+
+
+def causes(errors: Iterable[BaseException]) -> list[str]:
+    """Says each cause once, with the names of all steps that it ended.
+
+    Args:
+        errors: The errors, or groups of errors.
+    """
+    steps: dict[str, list[str]] = {}
+    for error in _single(errors):
+        text, step = f"{type(error).__name__}: {error}", None
+        if isinstance(error, RunningHubError):
+            text, step = error.message, error.step
+        named = steps.setdefault(text, [])
+        if step and step not in named:
+            named.append(step)
+    return [_cause(text, named) for text, named in steps.items()]
+
+
+def _cause(text: str, named: list[str]) -> str:
+    return text if not named or (len(named) == 1 and named[0] in text) else f"{', '.join(named)}: {text}"
+
+
+def _single(errors: Iterable[BaseException]) -> Iterator[BaseException]:
+    for error in errors:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _single(error.exceptions)
+        else:
+            yield error
 
 
 class InputError(RunningHubError):

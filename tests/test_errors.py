@@ -127,3 +127,27 @@ def test_every_class_is_drawn_and_described() -> None:
     for kind in family():
         assert f" {kind.__name__}" in drawn
         assert inspect.getdoc(kind) != inspect.getdoc(kind.__bases__[0])
+
+
+def test_a_group_says_each_cause_once_with_the_steps_that_it_ended() -> None:
+    """C1: a run's message was "ExceptionGroup: 3 of 3 steps did not succeed", whatever the cause was."""
+    missing = errors.ConfigError("There is no block 'studoi'. What to do: save it.")
+    failed = errors.JobFailed("run/abc: the task failed.", job="run/abc", new_task=True)
+    found = [missing.of_step("picture"), missing.of_step("music"), failed.of_step("clip")]
+    group = errors.jobs_failed(found, total=4, what="steps")
+    assert str(group) == (
+        "3 of 4 steps failed. picture, music: There is no block 'studoi'. What to do: save it. "
+        "clip: run/abc: the task failed."
+    )
+    assert isinstance(group, ExceptionGroup)
+    copied = pickle.loads(pickle.dumps(group))
+    assert str(copied) == str(group)
+    assert [one.step for one in copied.exceptions] == ["picture", "music", "clip"]
+    assert copied.exceptions[2].new_task
+
+
+def test_an_error_names_its_step_unless_it_does_so_already() -> None:
+    error = errors.BudgetExceeded("z-image/turbo was not started.")
+    assert str(error.of_step("still")) == "still: z-image/turbo was not started."
+    assert str(error.of_step("z-image/turbo")) == "z-image/turbo was not started."
+    assert str(error.of_step("still").of_step("other")) == "still: z-image/turbo was not started."

@@ -7,7 +7,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cyclopts import App
 
@@ -115,11 +115,20 @@ def _call(command: Callable[[], object]) -> None:
         code = next(filter(None, map(_code, leaves)), None)
         if code is not None:
             sys.exit(code)
-        said = [_said(one) for one in leaves]
-        known = [one for one in said if one is not None]
-        if len(known) < len(said):
+        lines = _lines(leaves)
+        if lines is None:
             raise  # a mistake of this package's, or of another's: its traceback is what helps
-        _fail("\n".join(dict.fromkeys(known)))
+        _fail("\n".join(lines))
+
+
+def _lines(errors: Sequence[BaseException]) -> list[str] | None:
+    """What a person is to read of errors, each cause once; None where one of them is not expected."""
+    from rh_prefect.errors import RunningHubError, causes
+
+    ours = [one for one in errors if isinstance(one, RunningHubError)]
+    others = [_said(one) for one in errors if not isinstance(one, RunningHubError)]
+    known = dict.fromkeys(one for one in others if one is not None)
+    return None if None in others else [*causes(ours), *known]
 
 
 def _code(error: BaseException) -> int | None:
@@ -145,10 +154,6 @@ def _is_read() -> bool:
 
 
 def _said(error: BaseException) -> str | None:
-    from rh_prefect.errors import RunningHubError
-
-    if isinstance(error, RunningHubError):
-        return str(error)
     # What RunningHub's client meets has become an error of ours, so this comes from Prefect's.
     httpx = sys.modules.get("httpx")
     if httpx is None or not isinstance(error, httpx.HTTPError | httpx.InvalidURL):

@@ -15,6 +15,7 @@ from prefect.logging import get_run_logger
 from rh_prefect.flow_runs.cancellation import watch
 from rh_prefect.flow_runs.run_status import RunStatus, run_status_of
 from rh_prefect.flow_runs.scope import current_scope
+from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
 
 _EVENTS: Final[frozenset[JobEventState]] = frozenset(
@@ -103,15 +104,16 @@ def run_observer() -> Observer:
         return RunObserver(_log, board)
 
 
-def expect_jobs(number: int) -> None:
-    """Says how many paid jobs the run that the caller is in will have, so that its progress bar can tell.
+def expect_jobs(number: int, *, estimate: Costs | None = None) -> None:
+    """Says how many paid jobs the run that the caller is in will have, and what they will cost by the catalogue.
 
     Args:
         number: All of them, those included that are done already.
+        estimate: What they will cost together, where it is known.
     """
     scope = current_scope()
     if scope is not None:
-        run_status_of(scope.journal.scope, flow=scope.flow).expect(number)
+        run_status_of(scope.journal.scope, flow=scope.flow).expect(number, estimate=estimate)
 
 
 _showing: set[asyncio.Task[None]] = set()

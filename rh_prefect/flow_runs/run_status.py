@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from uuid import UUID
 
 from rh_prefect.artifacts import Page, Progress, Step
 from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.media.media import Media
 from rh_prefect.memory_cache import LruCache
 
 ENDED = frozenset({"succeeded", "failed", "cancelled", "unknown", "reused"})
@@ -27,10 +31,12 @@ class RunStatus:
     rows: dict[str, JobEvent] = field(default_factory=dict)
     expected: int = 0
     page: Page | None = None
+    estimate: Costs | None = None
+    results: dict[str, Media] = field(default_factory=dict)
     progress: Progress = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     # Counted as it changes: every event asks, and a run may have thousands of rows.
-    _ended: int = 0
+    _states: Counter[str] = field(default_factory=Counter)
     _steps: dict[str, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -42,39 +48,70 @@ class RunStatus:
         with self._lock:
             known = self.rows.get(event.job)
             self.rows[event.job] = event if event.task_id or known is None else _with_task(event, known)
-            self._ended += (event.state in ENDED) - (known is not None and known.state in ENDED)
+            self._states[event.state] += 1
+            if known is not None:
+                self._states[known.state] -= 1
             if event.is_step:
                 self._steps[event.job] = None
             else:
                 self._steps.pop(event.job, None)
 
-    def expect(self, jobs: int) -> None:
-        """Says how many jobs there will be, so that the progress bar has the right total."""
+    def expect(self, jobs: int, *, estimate: Costs | None = None) -> None:
+        """Says how many jobs there will be, so that the progress bar has the right total, and what they will cost."""
         self.expected = max(self.expected, jobs)
+        self.estimate = estimate or self.estimate
 
     @property
     def ended(self) -> int:
         """How many jobs have ended, one way or another."""
-        return self._ended
+        return sum(self._states[state] for state in ENDED)
+
+    @property
+    def done(self) -> int:
+        """How many jobs have a result."""
+        return self._states["succeeded"] + self._states["reused"]
+
+    @property
+    def total(self) -> int:
+        """How many jobs there are, or will be."""
+        return max(self.expected, len(self.rows))
 
     @property
     def percent(self) -> float:
-        """How much is done, 0 to 100."""
-        total = max(self.expected, len(self.rows))
-        return 100.0 * self.ended / total if total else 0.0
+        """How much has ended, 0 to 100."""
+        return 100.0 * self.ended / self.total if self.total else 0.0
+
+    @property
+    def percent_done(self) -> float:
+        """How much has a result, 0 to 100: what the bar shows of a run that has ended."""
+        return 100.0 * self.done / self.total if self.total else 0.0
 
     @property
     def line(self) -> str:
-        """What stands above the bar: how many jobs are done, and how far the graphs are that tell of it."""
-        done = f"{self.ended} of {max(self.expected, len(self.rows))} jobs done"
+        """What stands above the bar: how many jobs have which end, and how far the graphs are that tell of it."""
         with self._lock:
             events = [self.rows[job] for job in islice(self._steps, _TOLD)]
-        return "; ".join([done, *(f"{event.label or event.model}: {event.message}" for event in events)])
+        told = (f"{event.label or event.model}: {event.message}" for event in events)
+        return "; ".join([", ".join(self._counts()), *told])
+
+    def _counts(self) -> Iterator[str]:
+        yield f"{self.done} of {self.total} jobs done"
+        for state in ("failed", "unknown", "cancelled"):
+            if self._states[state]:
+                yield f"{self._states[state]} {state}"
+        if self.estimate:
+            yield f"estimate {self.estimate}"
+
+    @property
+    def summary(self) -> str:
+        """What stands above the bar of a run that has ended."""
+        waiting = self.total - self.ended
+        return ", ".join([*self._counts(), *([f"{waiting} not finished"] if waiting else [])])
 
     @property
     def has_work(self) -> bool:
         """Whether a job has not ended yet."""
-        return self._ended < len(self.rows)
+        return self.ended < len(self.rows)
 
     def steps(self) -> list[Step]:
         """The rows of the run's table."""

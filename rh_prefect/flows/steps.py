@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypedDict, TypeVar
 from pydantic import Field
 
 from rh_prefect import models
+from rh_prefect.errors import jobs_failed
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.assemble import MediaLike
 from rh_prefect.tasks.generate import check_job, generate
@@ -67,13 +68,16 @@ async def gather_all(*steps: Awaitable[T]) -> list[T]:
         What they return, in their order.
 
     Raises:
-        ExceptionGroup: More than one failed.
+        JobsFailed: More than one failed: an `ExceptionGroup`.
         Exception: The one that failed.
     """
     done = await asyncio.gather(*steps, return_exceptions=True)
     failed = [one for one in done if isinstance(one, BaseException)]
+    errors = [one for one in failed if isinstance(one, Exception)]
+    if len(errors) == len(failed) > 1:
+        raise jobs_failed(errors, total=len(done), what="steps")
     if len(failed) > 1:
-        raise BaseExceptionGroup(f"{len(failed)} of {len(done)} steps did not succeed", failed)
+        raise BaseExceptionGroup(f"{len(failed)} of {len(done)} steps failed", failed)
     if failed:
         raise failed[0]
     return [one for one in done if not isinstance(one, BaseException)]

@@ -204,7 +204,7 @@ class JobEngine:
             raise SubmissionUnknown(unknown.message, job=unknown.job, task_id=unknown.task_id)
         self._begun.add((equal[0], key))
 
-    async def check(self, asked: Asked, *, scope: Scope, store: MediaStore, label: str | None = None) -> None:
+    async def check(self, asked: Asked, *, scope: Scope, store: MediaStore, label: str | None = None) -> JobRequest:
         """Checks all that can be checked of a job without paying: its parameters, its files, and the store.
 
         Args:
@@ -213,11 +213,15 @@ class JobEngine:
             store: Where its outputs are to go.
             label: A name for its output.
 
+        Returns:
+            What would be sent, with its price by the catalogue.
+
         Raises:
             RunningHubError: What is wrong.
         """
-        await self._place(asked, scope, store, label)
+        order = await self._place(asked, scope, store, label)
         await self._check_store(store)
+        return order
 
     async def key_of(self, asked: Asked, *, scope: Scope, store: MediaStore, label: str | None, key: str) -> str:
         """Finds the key that a job would have; nothing is paid.

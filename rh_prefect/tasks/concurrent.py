@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from prefect.client.schemas.objects import State
 from prefect.tasks import Task
 
+from rh_prefect.errors import jobs_failed
 from rh_prefect.flow_runs.suspension import Wait, in_suspend_group, open_suspend_group, party, wait_for
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Asked
@@ -46,8 +47,8 @@ def generate_many(asked: Iterable[Asked], *, wait: Wait = "poll", **options: Any
         The results, in the order of what was asked.
 
     Raises:
-        ExceptionGroup: Some failed; each of its errors names its job. What succeeded is kept, and running the same flow
-            run again pays only for what is missing.
+        JobsFailed: Some failed: an `ExceptionGroup`; each of its errors names its job. What succeeded is kept, and
+            running the same flow run again pays only for what is missing.
     """
     # In the caller's own thread, at once: here the calls have an order.
     jobs = [(generate.at_its_place(one, **options), one) for one in asked]
@@ -62,7 +63,7 @@ async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: dict[str, Any]) -
         done = await asyncio.gather(*map(_finish, done), return_exceptions=True)
     failed = [one for one in done if isinstance(one, Exception)]
     if failed:
-        raise ExceptionGroup(f"{len(failed)} of {len(done)} jobs did not succeed", failed)
+        raise jobs_failed(failed, total=len(done), what="jobs")
     return [one for one in done if isinstance(one, Result)]
 
 

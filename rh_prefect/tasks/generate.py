@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from textwrap import shorten
 from typing import Any, Literal, ParamSpec, get_args
 
 from prefect.cache_policies import NO_CACHE
@@ -16,13 +18,22 @@ from prefect.tasks import Task
 
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.custom import CustomInput
-from rh_prefect.errors import ConfigError, InputError, JobFailed, JournalError, StoreError, TransportError
+from rh_prefect.errors import (
+    ConfigError,
+    InputError,
+    JobFailed,
+    JournalError,
+    RunningHubError,
+    StoreError,
+    TransportError,
+)
 from rh_prefect.flow_runs.call_positions import PaidTask
 from rh_prefect.flow_runs.job_observer import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.scope import borrowed_scope, current_caller, current_scope
 from rh_prefect.flow_runs.suspension import current_suspend_group
 from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, loose_scope, open_scope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Asked, Options, Reuse
@@ -107,7 +118,7 @@ def titled(model: str, params: Mapping[str, Any], *, label: str | None) -> str:
         label: The output's name.
     """
     said = next((str(params[name]) for name in ("prompt", "text", "description") if params.get(name)), "")
-    short = " ".join(said.split())[:PROMPT_SHOWN]
+    short = shorten(said, PROMPT_SHOWN, placeholder="…")
     head = f"{label}: {model}" if label else model
     return f"{head} ({short})" if short else head
 
@@ -211,6 +222,22 @@ async def _run_or_leave(
             "model's input, as in generate(models.ZImageTurbo(prompt=...)); a result of another job, or what its "
             "future's `.result()` returns, belongs into one of the input's fields."
         )
+    with _named(options.label or asked.model):
+        return await _run_named(asked, options, scope=scope, together=together)
+
+
+@contextmanager
+def _named(step: str) -> Iterator[None]:
+    """Has errors name the step that they ended, and leaves out the frames of the loop thread."""
+    try:
+        yield
+    except RunningHubError as error:
+        raise error.of_step(step) from error.__cause__
+
+
+async def _run_named(
+    asked: Asked, options: Options, *, scope: str | None, together: SuspendGroup | None
+) -> Result | Detached:
     settings = get_settings()
     payer = await load_engine(options.credentials)
     store = await load_storage(options.storage)
@@ -226,13 +253,16 @@ async def _run_or_leave(
     return await LOOP.call(run())
 
 
-async def check_job(asked: Asked, *, credentials: str | None = None, storage: str | None = None) -> None:
+async def check_job(asked: Asked, *, credentials: str | None = None, storage: str | None = None) -> Costs:
     """Checks a job of the flow run that one is in without paying: for a flow that is about to start several.
 
     Args:
         asked: The model and its parameters.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
         storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
+
+    Returns:
+        What it will cost by the catalogue.
 
     Raises:
         RunningHubError: What is wrong.
@@ -242,10 +272,11 @@ async def check_job(asked: Asked, *, credentials: str | None = None, storage: st
     store = await load_storage(storage)
     here = await scope_for(None, None, journal_url=settings.journal_url)
 
-    async def check() -> None:
-        await payer.check(asked, scope=here, store=store)
+    async def check() -> Costs:
+        order = await payer.check(asked, scope=here, store=store)
+        return Costs.of(order.estimate, order.currency)
 
-    await LOOP.call(check())
+    return await LOOP.call(check())
 
 
 _scopes: SingleFlight[tuple[str, str], FolderScope] = SingleFlight(100_000)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 import warnings
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from rh_prefect import models
+from rh_prefect import flow, models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import AmbiguousCall, InputError, JobFailed, SubmissionUnknown
 from rh_prefect.jobs.in_flight import REQUESTED_KEYS
@@ -212,8 +213,28 @@ async def test_with_a_scope_there_is_no_warning(rh: Emulator) -> None:
 
 def test_a_task_run_is_named_after_label_model_and_prompt() -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse  above\na stormy sea at dawn, gulls in the wind")
-    assert run_name({"asked": asked}) == "z-image/turbo (a lighthouse above a stormy sea at dawn,)"
+    assert run_name({"asked": asked}) == "z-image/turbo (a lighthouse above a stormy sea at…)"
     assert run_name({"asked": asked, "label": "one"}).startswith("one: z-image/turbo (")
+
+
+@pytest.mark.prefect
+async def test_a_failed_run_says_its_cause_in_a_short_text(rh: Emulator, prefect_server: object) -> None:
+    """C1: a spent budget was "ExceptionGroup: 2 of 2 ..." with a traceback of 321 lines."""
+
+    @flow
+    async def costly() -> None:
+        asked = [models.ZImageTurbo(prompt=text) for text in ("one", "two")]
+        await generate_many(asked, budget=0.0001, label="still")
+
+    state = await costly(return_state=True)
+    assert state.message is not None
+    assert "JobsFailed: 2 of 2 jobs failed. still: " in state.message
+    assert "budget" in state.message
+    assert "What to do" in state.message
+    assert "ExceptionGroup" not in state.message
+    error = await state.result(raise_on_failure=False)
+    assert "".join(traceback.format_exception(error)).count("\n") < 80
+    assert not rh.books.paid
 
 
 @pytest.mark.prefect
