@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
@@ -54,10 +54,9 @@ class Page:
         return cls(context.flow.name, context.flow_run.id)
 
     def key(self, what: str) -> str:
-        """A key of its own for each flow run: artifacts of one key are versions of one thing, two runs are two."""
+        """A key for each flow: the runs of a flow are versions under one key, so that it has a history."""
         flow = re.sub(r"[^a-z0-9]+", "-", self.flow.lower()).strip("-") or "flow"
-        # The end of the id: its start may be a time stamp that runs started together share.
-        return f"{flow}-{what}-{self.flow_run_id.hex[-12:]}"
+        return f"{flow}-{what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +127,26 @@ async def table(
     return await _create(page, what, "table", json.dumps(rows[:MAX_ROWS]), description)
 
 
+async def results(files: Mapping[str, str], *, cost: Costs, page: Page | None = None) -> UUID | None:
+    """Shows where the files are that a run has made, and what they cost together.
+
+    Args:
+        files: Name -> path, URI or link.
+        cost: What all jobs of the run have cost.
+        page: Where; by default the flow run that the caller is in.
+
+    Returns:
+        The artifact's id; None outside flows, or when it could not be shown.
+    """
+    lines = [f"- {name}: {_link(uri)}" for name, uri in list(files.items())[:MAX_ROWS]]
+    text = "\n".join(["## Results", "", *lines, "", f"Cost: {cost or 'not known'}"])
+    return await _create(page, "results", "markdown", text, f"{len(files)} file(s), {cost or 'no cost known'}.")
+
+
+def _link(uri: str) -> str:
+    return f"[{uri}]({uri})" if uri.startswith(("http://", "https://")) else f"`{uri}`"
+
+
 async def contact_sheet(jpeg: bytes, uri: str, *, page: Page | None = None) -> UUID | None:
     """Shows a small picture of what a run has made.
 
@@ -186,15 +205,16 @@ class Progress:
                 await self._show(min(max(percent, 0.0), 100.0), description)
                 self._next = self._clock() + self._every
 
-    async def finish(self, *, description: str | None = None) -> None:
-        """Sets the bar to 100 %, however short ago it was moved; a bar that never appeared stays away.
+    async def finish(self, percent: float = 100.0, *, description: str | None = None) -> None:
+        """Moves the bar for the last time, however short ago it was moved; a bar that never appeared stays away.
 
         Args:
+            percent: From 0 to 100.
             description: A line above the bar.
         """
         async with self._lock:
             if self._id is not None:
-                await self._show(100.0, description)
+                await self._show(percent, description)
 
     async def _show(self, percent: float, description: str | None) -> None:
         if self._id is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from cyclopts import Parameter
 
 from rh_prefect.errors import ConfigError, RunningHubError
+from rh_prefect.jobs.journal.costs import amount_text
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
@@ -129,7 +130,9 @@ async def _key(credentials: str | None) -> str:
 async def _account(credentials: str | None) -> str:
     async with await _client(credentials) as client:
         account = await client.account()
-    money = f"{account.money} {account.currency or ''}".strip() if account.money is not None else "no wallet"
+    money = (
+        f"{amount_text(account.money)} {account.currency or ''}".strip() if account.money is not None else "no wallet"
+    )
     coins = f", {account.coins} coins" if account.coins is not None else ""
     return f"{money}{coins}{_limits_of(account.key_type)}"
 

@@ -12,6 +12,7 @@ from rh_prefect.cli.servers import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, RunningHubError, TaskNotFound
 from rh_prefect.jobs import admin
 from rh_prefect.jobs.events import what_of
+from rh_prefect.jobs.journal.costs import costs_of
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of, read_job, split_job
 from rh_prefect.jobs.journal.journal import folder_scopes
 from rh_prefect.jobs.journal.spool import Spool
@@ -194,8 +195,8 @@ def _line(run: str, view: JobView) -> str:
     if last is None:
         return f"{run}/{view.key}  empty"
     state = last.end.status.lower() if last.end else last.state
-    cost = f"{last.end.cost} {last.end.currency or ''}" if last.end and last.end.cost is not None else ""
-    return f"{run}/{view.key}  {state:10} {last.task_id or '-':20} {_what(view)}  {cost}".rstrip()
+    cost = costs_of(last.end) if last.end else ""
+    return f"{run}/{view.key}  {state:10} {last.task_id or '-':20} {_what(view)}  {cost or ''}".rstrip()
 
 
 def _what(view: JobView) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,6 +13,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymen
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow, FlowStateHook
 from prefect.logging.loggers import flow_run_logger
+from prefect.runtime import flow_run
 
 from rh_prefect import artifacts
 from rh_prefect.connection import connect
@@ -25,6 +27,8 @@ from rh_prefect.flow_runs.run_status import forget_run_status, run_status_of
 from rh_prefect.jobs.admin import orphans
 from rh_prefect.jobs.cancel import CancelReport
 from rh_prefect.jobs.in_flight import REQUESTED_KEYS
+from rh_prefect.jobs.journal.costs import Costs, charge_of
+from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
 
 
@@ -61,6 +65,23 @@ class _HookedDecorator(FlowDecorator):
         return made
 
 
+_SUBJECTS = ("prompt", "model", "rows", "video", "videos", "image", "text")
+"""The parameters by which a run is named, the first that it has."""
+
+
+def run_name() -> str:
+    """Names a flow run by its flow, its subject and its time, as in `film: A lighthouse at dawn, 2026-11-26 16:04`.
+
+    Give it to a flow as `flow_run_name`.
+    """
+    given = flow_run.parameters
+    subject = next((given[name] for name in _SUBJECTS if given.get(name)), "")
+    subject = ", ".join(map(str, subject)) if isinstance(subject, list) else str(subject)
+    began = flow_run.scheduled_start_time
+    head = f"{flow_run.flow_name}: {shorten(subject, 50, placeholder='…')}" if subject else flow_run.flow_name
+    return f"{head}, {began:%Y-%m-%d %H:%M}" if began else head
+
+
 _DEPLOYMENTS_NAMED = 50
 _log = logging.getLogger("rh_prefect")
 
@@ -80,11 +101,29 @@ async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: Sta
     log.info("cancelled %d task(s) at RunningHub", len(report.cancelled))
     for job, why in report.failed.items():
         log.error("%s: could not be cancelled and may go on and cost: %s", job, why)
+    page = artifacts.Page(flow.name, flow_run.id)
+    if steps := await LOOP.call(_recorded_steps(flow_run, flow.name)):
+        await artifacts.steps_table(steps, page=page)
     rows = list(_rows(report))
     if rows:
         described = f"{len(report.cancelled)} task(s) cancelled at RunningHub, {len(report.failed)} not."
-        page = artifacts.Page(flow.name, flow_run.id)
         await artifacts.table(rows, what="cancelled", description=described, page=page)
+
+
+async def _recorded_steps(flow_run: FlowRun, flow: str) -> list[artifacts.Step]:
+    """The steps of a cancelled run by its records: its own process has gone, and with it what it knew."""
+    return [_recorded_step(view) async for view in jobs_of(scope_of(flow_run, flow).journal) if view.submits]
+
+
+def _recorded_step(view: JobView) -> artifacts.Step:
+    last, intent = view.submits[-1], view.submits[-1].intent
+    charges = (charge_of(submit) for submit in view.submits)
+    return artifacts.Step(
+        model=f"{intent.label} · {intent.model}" if intent.label else intent.model,
+        state=last.end.status.lower() if last.end else last.state,
+        costs=Costs.total(charge.costs for charge in charges if charge is not None),
+        output=f"task {last.task_id}" if last.task_id else None,
+    )
 
 
 def _rows(report: CancelReport) -> Iterator[dict[str, str]]:
@@ -107,7 +146,9 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     board = run_status_of(str(flow_run.id), flow=flow.name)
     if board.rows:
         await artifacts.steps_table(board.steps(), page=board.page)
-        await LOOP.call(board.progress.finish(description=f"{board.ended} of {len(board.rows)} jobs done"))
+        await LOOP.call(board.progress.finish(board.percent_done, description=board.summary))
+        if files := board.files():
+            await artifacts.results(files, cost=board.cost, page=board.page)
     if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
         await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
     if flow_run.run_count > 1:

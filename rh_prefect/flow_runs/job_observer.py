@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -15,8 +15,9 @@ from prefect.logging import get_run_logger
 from rh_prefect.flow_runs.cancellation import watch
 from rh_prefect.flow_runs.run_status import RunStatus, run_status_of
 from rh_prefect.flow_runs.scope import current_scope
-from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
+from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.media.media import Media
 
 _EVENTS: Final[frozenset[JobEventState]] = frozenset(
     {"submitted", "adopted", "succeeded", "failed", "cancelled", "unknown"}
@@ -57,8 +58,8 @@ class RunObserver:
             _guarded(listener, event)
 
     def _write(self, event: JobEvent) -> None:
-        name = f"{event.label}: {event.model}" if event.label else event.model
         if not event.is_step:
+            name = event.label or event.model
             self._log.log(_LEVELS.get(event.state, logging.INFO), "%s: %s", name, event.message)
 
     def _show(self, event: JobEvent) -> None:
@@ -114,6 +115,17 @@ def expect_jobs(number: int, *, estimate: Costs | None = None) -> None:
     scope = current_scope()
     if scope is not None:
         run_status_of(scope.journal.scope, flow=scope.flow).expect(number, estimate=estimate)
+
+
+def add_results(files: Mapping[str, Media]) -> None:
+    """Names what the run that the caller is in was for, to be shown at its end.
+
+    Args:
+        files: Each with a name.
+    """
+    scope = current_scope()
+    if scope is not None:
+        run_status_of(scope.journal.scope, flow=scope.flow).results.update(files)
 
 
 _showing: set[asyncio.Task[None]] = set()

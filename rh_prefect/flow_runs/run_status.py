@@ -113,6 +113,18 @@ class RunStatus:
         """Whether a job has not ended yet."""
         return self.ended < len(self.rows)
 
+    @property
+    def cost(self) -> Costs:
+        """What all jobs have cost together, as far as it is known."""
+        return Costs.total(event.costs for event in self.rows.values())
+
+    def files(self) -> dict[str, str]:
+        """The files that the run has made, by name: what it was for, or else the output of each job."""
+        if self.results:
+            return {name: media.uri for name, media in self.results.items()}
+        done = [event for event in self.rows.values() if event.state in ("succeeded", "reused") and event.output]
+        return {f"{number}. {one.label or one.model}": str(one.output) for number, one in enumerate(done, 1)}
+
     def steps(self) -> list[Step]:
         """The rows of the run's table."""
         return [_step(event) for event in self.rows.values()]

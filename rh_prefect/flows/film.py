@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rh_prefect.flow_runs.flow import flow
-from rh_prefect.flow_runs.job_observer import expect_jobs
+from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flows.steps import (
     FRAMINGS,
     LONGEST_MUSIC,
@@ -20,17 +19,27 @@ from rh_prefect.flows.steps import (
     Music,
     Resolution,
     check_animation,
+    expect,
     gather_all,
     image_to_video,
+    motion_request,
+    music_request,
+    picture_request,
+    price_of,
+    speech_request,
     text_to_image,
     text_to_music,
     text_to_speech,
+    upscale_request,
     upscale_video,
 )
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.tasks.assemble import assemble
+
+_LATER = "the-file-of-an-earlier-step"
+"""Stands for a file that is not made yet, where only the price is looked up."""
 
 
 class FilmResult(BaseModel):
@@ -51,7 +60,7 @@ class FilmResult(BaseModel):
     costs: Costs
 
 
-@flow(name="film")
+@flow(name="film", flow_run_name=run_name)
 async def film(
     prompt: Annotated[str, Field(min_length=1, max_length=1500)],
     shots: Annotated[int, Field(ge=1, le=12)] = 3,
@@ -84,7 +93,10 @@ async def film(
         storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
     """
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
-    expect_jobs(2 + shots * (2 if image else 3))
+    description = music or _fitting(prompt)
+    shot = _shot_prices(prompt, image, aspect=aspect, seconds=seconds, resolution=resolution)
+    sound = [price_of(speech_request(narration or prompt)), price_of(music_request(description))]
+    await expect([*shot * shots, *sound], blocks=blocks)
     if image is not None:
         await check_animation(image, f"{prompt}, {MOVES[0]}", seconds=seconds, blocks=blocks)
     takes = [
@@ -93,7 +105,7 @@ async def film(
     ]
     sounds = gather_all(
         text_to_speech(narration or prompt, label="speech", blocks=blocks),
-        text_to_music(music or _fitting(prompt), label="music", blocks=blocks),
+        text_to_music(description, label="music", blocks=blocks),
     )
     (speech, music_track), *shot_steps = await gather_all(sounds, *takes)
     cut = await assemble(
@@ -105,6 +117,15 @@ async def film(
     )
     steps = (*(step for each in shot_steps for step in each), speech, music_track)
     return FilmResult(film=cut.film, contact_sheet=cut.contact_sheet, steps=steps, costs=_costs(steps))
+
+
+def _shot_prices(
+    prompt: str, image: str | None, *, aspect: Aspect, seconds: ClipSeconds, resolution: Resolution
+) -> list[Costs]:
+    """What the steps of one shot cost by the catalogue."""
+    steps = [price_of(motion_request(_LATER, prompt, seconds))]
+    steps.append(price_of(upscale_request(_LATER, resolution), seconds=seconds))
+    return steps if image else [price_of(picture_request(prompt, aspect)), *steps]
 
 
 async def _shot(

@@ -6,13 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rh_prefect.flow_runs.flow import flow
+from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flows import steps
 from rh_prefect.flows.steps import Blocks, Budget, ClipSeconds, MaxAttempts, Resolution, upscale_video
 from rh_prefect.jobs.outputs.result import Result
 
 
-@flow(name="image-to-video")
+@flow(name="image-to-video", flow_run_name=run_name)
 async def image_to_video(
     image: str,
     prompt: Annotated[str, Field(min_length=1, max_length=2000)],
@@ -36,6 +36,11 @@ async def image_to_video(
         storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
     """
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
+    asked = steps.motion_request(image, prompt, seconds)
+    prices = [steps.price_of(asked)]
+    if resolution is not None:
+        prices.append(steps.price_of(steps.upscale_request(image, resolution), seconds=seconds))
+    await steps.expect(prices, blocks=blocks)
     clip = await steps.image_to_video(image, prompt, seconds=seconds, label="clip", blocks=blocks)
     if resolution is None:
         return clip

@@ -18,7 +18,7 @@ from pydantic import Field, WithJsonSchema
 from rh_prefect.catalog import Model, Param, get, models, nearest
 from rh_prefect.catalog.descriptions import docstring
 from rh_prefect.catalog.input_classes import type_of
-from rh_prefect.flow_runs.flow import flow
+from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flows.steps import Budget, MaxAttempts
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import MediaInput
@@ -81,7 +81,7 @@ def _build(model: Model) -> ModelFlow:
     chosen = {name: option_docs()[name] for name in _OPTIONS}
     run.__doc__ = docstring(model, options=chosen, returns=RETURNS)
     run.__signature__ = _signature(model)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
-    return flow(name=flow_name(model))(run)
+    return flow(name=flow_name(model), flow_run_name=run_name)(run)
 
 
 def _signature(model: Model) -> inspect.Signature:
@@ -122,7 +122,7 @@ def __dir__() -> list[str]:
     return sorted(model.snake_name for model in models())
 
 
-@flow(name="any-model")
+@flow(name="any-model", flow_run_name=run_name)
 async def any_model(
     model: Annotated[str, Field(min_length=1)],
     params: dict[str, Any],

@@ -7,12 +7,24 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect.errors import InputError
-from rh_prefect.flow_runs.flow import flow
-from rh_prefect.flows.steps import Blocks, Budget, MaxAttempts, Music, gather_all, text_to_music, text_to_speech
+from rh_prefect.flow_runs.flow import flow, run_name
+from rh_prefect.flows.steps import (
+    Blocks,
+    Budget,
+    MaxAttempts,
+    Music,
+    expect,
+    gather_all,
+    music_request,
+    price_of,
+    speech_request,
+    text_to_music,
+    text_to_speech,
+)
 from rh_prefect.tasks.assemble import Film, assemble, check_video
 
 
-@flow(name="add-soundtrack")
+@flow(name="add-soundtrack", flow_run_name=run_name)
 async def add_soundtrack(
     video: str,
     narration: Annotated[str, Field(max_length=5000)] | None = None,
@@ -38,6 +50,8 @@ async def add_soundtrack(
             "add-soundtrack: neither narration nor music is given. What to do: give `narration`, `music`, or both."
         )
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
+    asked = [*([speech_request(narration)] if narration else []), *([music_request(music)] if music else [])]
+    await expect([price_of(one) for one in asked], blocks=blocks)
     await check_video(video, storage=storage)
     jobs = {}
     if narration:

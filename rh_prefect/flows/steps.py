@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from decimal import Decimal
 from typing import Annotated, Literal, TypedDict, TypeVar
 
+from prefect.logging import get_run_logger
 from pydantic import Field
 
-from rh_prefect import models
-from rh_prefect.errors import jobs_failed
+from rh_prefect import catalog, models
+from rh_prefect.blocks.lookup import load_engine
+from rh_prefect.errors import BudgetExceeded, jobs_failed
+from rh_prefect.flow_runs.job_observer import expect_jobs
+from rh_prefect.flow_runs.scope import current_scope
+from rh_prefect.jobs.journal.costs import CURRENCY, Costs, amount_text
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.assemble import MediaLike
 from rh_prefect.tasks.generate import check_job, generate
@@ -83,40 +90,108 @@ async def gather_all(*steps: Awaitable[T]) -> list[T]:
     return [one for one in done if not isinstance(one, BaseException)]
 
 
+def price_of(asked: models.ModelInput, *, seconds: float | None = None) -> Costs:
+    """What a step will cost by the catalogue; unknown where it has no price.
+
+    Args:
+        asked: The model and its parameters; files need not exist yet.
+        seconds: How long its input is, where the price depends on it.
+    """
+    sent = catalog.read_parameters(asked.entry, asked.params()).sent
+    price = catalog.estimate(asked.entry, sent, seconds=seconds)
+    return Costs.of(price.amount, price.currency) if price else Costs.of(None, None)
+
+
+async def expect(prices: Sequence[Costs], *, blocks: Blocks) -> None:
+    """Shows how many jobs a run will have and what they will cost, before the first of them is paid for.
+
+    Args:
+        prices: The price of each job by the catalogue.
+        blocks: What the calls of the flow share.
+
+    Raises:
+        BudgetExceeded: They cost more than the budget, as far as their prices are known; nothing was paid.
+    """
+    scope, estimate = current_scope(), Costs.total(prices)
+    expect_jobs(len(prices), estimate=estimate)
+    if scope is None or scope.attempt > 1:
+        return  # an earlier attempt was let through, and what it has paid for is kept
+    get_run_logger().info("%d job(s), which cost %s by the catalogue", len(prices), estimate)
+    budget = blocks["budget"]
+    if budget is None:
+        return
+    currency = await _currency(blocks["credentials"])
+    needed = estimate.amounts.get(currency, Decimal(0))
+    if needed > Decimal(str(budget)):
+        raise BudgetExceeded(
+            f"{scope.flow}: not started: its {len(prices)} job(s) cost at least {estimate} by the catalogue, and the "
+            f"budget is {amount_text(Decimal(str(budget)))} {currency}. Nothing was paid. What to do: set a larger "
+            "budget, or make less.",
+            job=scope.journal.scope,
+            price=needed,
+            currency=currency,
+            budget=Decimal(str(budget)),
+        )
+
+
+async def _currency(credentials: str | None) -> str:
+    """The currency of the account, in which the budget is; the catalogue's where the account names none."""
+    account = (await load_engine(credentials)).pool.members[0].account
+    return await LOOP.call(account.prices.currency()) or CURRENCY
+
+
 async def text_to_image(prompt: str, *, aspect: Aspect, label: str, blocks: Blocks) -> Result:
     """Makes a picture from a text."""
-    return await generate(
-        models.ZImageTurbo(prompt=prompt, aspect_ratio=aspect, output_format="png"), label=label, **blocks
-    )
+    return await generate(picture_request(prompt, aspect), label=label, **blocks)
+
+
+def picture_request(prompt: str, aspect: Aspect) -> models.ModelInput:
+    """What `text_to_image` asks for."""
+    return models.ZImageTurbo(prompt=prompt, aspect_ratio=aspect, output_format="png")
 
 
 async def image_to_video(image: MediaLike, prompt: str, *, seconds: ClipSeconds, label: str, blocks: Blocks) -> Result:
     """Makes a silent video that starts with a picture."""
-    return await generate(_motion(image, prompt, seconds), label=label, **blocks)
+    return await generate(motion_request(image, prompt, seconds), label=label, **blocks)
 
 
 async def check_animation(image: MediaLike, prompt: str, *, seconds: ClipSeconds, blocks: Blocks) -> None:
     """Checks a picture before the steps beside its own are paid for."""
-    asked = _motion(image, prompt, seconds)
+    asked = motion_request(image, prompt, seconds)
     await check_job(asked, credentials=blocks["credentials"], storage=blocks["storage"])
 
 
-def _motion(image: MediaLike, prompt: str, seconds: ClipSeconds) -> models.ModelInput:
+def motion_request(image: MediaLike, prompt: str, seconds: ClipSeconds) -> models.ModelInput:
+    """What `image_to_video` asks for."""
     duration: Literal["5", "10"] = "5" if seconds == 5 else "10"
     return models.KlingV26ProImageToVideo(image_url=image, prompt=prompt, duration=duration, sound="false")
 
 
 async def upscale_video(video: MediaLike, *, resolution: Resolution, label: str, blocks: Blocks) -> Result:
     """Enlarges a video."""
-    return await generate(models.RhVideoUpscaler(video_url=video, target_resolution=resolution), label=label, **blocks)
+    return await generate(upscale_request(video, resolution), label=label, **blocks)
+
+
+def upscale_request(video: MediaLike, resolution: Resolution) -> models.ModelInput:
+    """What `upscale_video` asks for."""
+    return models.RhVideoUpscaler(video_url=video, target_resolution=resolution)
 
 
 async def text_to_speech(text: str, *, label: str, blocks: Blocks) -> Result:
     """Speaks a text."""
-    return await generate(models.MinimaxSpeech28Hd(text=text), label=label, **blocks)
+    return await generate(speech_request(text), label=label, **blocks)
+
+
+def speech_request(text: str) -> models.ModelInput:
+    """What `text_to_speech` asks for."""
+    return models.MinimaxSpeech28Hd(text=text)
 
 
 async def text_to_music(description: str, *, label: str, blocks: Blocks) -> Result:
     """Makes instrumental music."""
-    asked = models.SunoSingleV55(description=description, make_instrumental="true")
-    return await generate(asked, label=label, **blocks)
+    return await generate(music_request(description), label=label, **blocks)
+
+
+def music_request(description: str) -> models.ModelInput:
+    """What `text_to_music` asks for."""
+    return models.SunoSingleV55(description=description, make_instrumental="true")

@@ -7,15 +7,15 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect import models
-from rh_prefect.flow_runs.flow import flow
+from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.suspension import Wait
-from rh_prefect.flows.steps import Budget, MaxAttempts, Resolution
+from rh_prefect.flows.steps import Blocks, Budget, MaxAttempts, Resolution, expect
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.concurrent import generate_many
 from rh_prefect.tasks.generate import check_job
 
 
-@flow(name="upscale")
+@flow(name="upscale", flow_run_name=run_name)
 async def upscale(
     videos: Annotated[list[str], Field(min_length=1)],
     resolution: Resolution = "1080p",
@@ -37,14 +37,12 @@ async def upscale(
         storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
     """
     asked = [models.RhVideoUpscaler(video_url=video, target_resolution=resolution) for video in videos]
-    for one in asked:
-        await check_job(one, credentials=credentials, storage=storage)
+    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
+    prices = [await check_job(one, credentials=credentials, storage=storage) for one in asked]
+    await expect(prices, blocks=blocks)
     return await generate_many(
         asked,
         wait=wait,
         label="enlarged",
-        budget=budget,
-        max_attempts=max_attempts,
-        credentials=credentials,
-        storage=storage,
+        **blocks,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal, Protocol
 
-from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.journal.costs import CURRENCY, Costs, amount_text
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 
@@ -111,7 +111,7 @@ def what_of(result: Result) -> str:
         result: The job.
     """
     what = ", ".join(map(_file, result.outputs)) or f"{len(result.text)} characters of text"
-    cost = f"; {result.cost} {result.currency}" if result.cost is not None else ""
+    cost = f"; {amount_text(result.cost)} {result.currency or CURRENCY}" if result.cost is not None else ""
     done = "kept, but damaged; run it again to download it again at no cost" if result.damaged else "done"
     return f"{done}: {what}{cost}"
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import InputError, MediaError
+from rh_prefect.flow_runs.job_observer import add_results
 from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media import edit
@@ -79,6 +80,7 @@ async def assemble(
         film = await asyncio.to_thread(cut.make, clips, speech, music, captions, f"{folder}/{name}")
         thumbnail = await asyncio.to_thread(edit.thumbnail, cut.sheet)
     await artifacts.contact_sheet(thumbnail, film.contact_sheet.uri)
+    add_results({name: film.film, f"{name}, contact sheet": film.contact_sheet})
     return film
 
 

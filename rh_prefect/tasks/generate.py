@@ -32,8 +32,8 @@ from rh_prefect.flow_runs.job_observer import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.scope import borrowed_scope, current_caller, current_scope
 from rh_prefect.flow_runs.suspension import current_suspend_group
-from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, loose_scope, open_scope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Asked, Options, Reuse

@@ -110,7 +110,7 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
     first = call("--budget", "0.1")
     assert first.returncode == 1, first.stderr
     assert "2 of 3 rows done, 1 not started; 0.08 CNY" in first.stdout
-    assert "budget of 0.1 CNY" in first.stdout
+    assert "budget of 0.10 CNY" in first.stdout
     # The command that it names does the rest.
     assert re.search(r"with a larger --budget: rh-prefect batch .* --budget 0\.12$", first.stdout, re.MULTILINE)
     second = call()

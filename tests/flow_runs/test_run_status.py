@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from decimal import Decimal
+from typing import cast
 
 from rh_prefect.flow_runs import run_status as boards
 from rh_prefect.flow_runs.run_status import ENDED, RunStatus, run_status_of
 from rh_prefect.jobs.events import JobEvent, JobEventState
+from rh_prefect.jobs.journal.costs import Costs
 
 STATES: tuple[JobEventState, ...] = ("waiting", "submitted", "running", "failed", "submitted", "succeeded")
 
@@ -63,3 +66,14 @@ def test_a_board_is_dropped_with_its_run() -> None:
     boards.forget_run_status(run)
     assert run_status_of(run, flow="film") is not board
     boards.forget_run_status(run)
+
+
+def test_a_failed_run_is_not_shown_as_done() -> None:
+    """C5: a run with failed jobs said "9 of 9 jobs done, 100", and one with jobs that had not begun "5 of 5"."""
+    board = RunStatus()
+    board.expect(5, estimate=Costs.of(Decimal("9.3"), "CNY"))
+    for job, state in enumerate(("succeeded", "reused", "failed", "cancelled")):
+        board.take(event(job, cast("JobEventState", state)))
+    assert board.line == "2 of 5 jobs done, 1 failed, 1 cancelled, estimate 9.30 CNY"
+    assert board.summary == "2 of 5 jobs done, 1 failed, 1 cancelled, estimate 9.30 CNY, 1 not finished"
+    assert (board.percent, board.percent_done) == (80.0, 40.0)

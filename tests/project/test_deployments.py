@@ -193,13 +193,13 @@ async def test_prefect_takes_all_of_it(deployed: str) -> None:
             for found in await client.read_deployments()
         }
     assert len(there) == len(DEPLOYMENTS)
-    nightly = there["nightly-film/nightly"]
+    nightly = there["nightly-film/nightly-film"]
     assert [(one.active, one.schedule.cron) for one in nightly.schedules] == [(True, "0 3 * * *")]
     assert nightly.global_concurrency_limit is not None
     assert nightly.global_concurrency_limit.limit == 1
     assert nightly.tags == ["media", "nightly"]
-    assert there["film/package"].pull_steps == []
-    assert there["film/package"].parameter_openapi_schema["properties"]["shots"]["maximum"] == 12
+    assert there["film/film"].pull_steps == []
+    assert there["film/film"].parameter_openapi_schema["properties"]["shots"]["maximum"] == 12
     looks_after = there["reconcile/reconcile"]
     assert [(one.active, one.schedule.cron) for one in looks_after.schedules] == [(True, "*/15 * * * *")]
     assert "media" not in looks_after.tags, "it would be started by its own end"
@@ -213,8 +213,8 @@ async def test_prefect_takes_all_of_it(deployed: str) -> None:
 @pytest.mark.parametrize(
     ("deployment", "parameters"),
     [
-        ("film/package", {"prompt": "a lighthouse", "shots": 1}),
-        pytest.param("nightly-film/nightly", {"shots": 1}, marks=pytest.mark.long),
+        ("film/film", {"prompt": "a lighthouse", "shots": 1}),
+        pytest.param("nightly-film/nightly-film", {"shots": 1}, marks=pytest.mark.long),
     ],
 )
 async def test_a_worker_runs_it(
@@ -236,7 +236,7 @@ async def test_a_worker_runs_it(
 async def test_a_cancelled_run_cancels_its_tasks_at_runninghub(worker: Path, worker_env: dict[str, str]) -> None:
     with Emulator(clock="real", factor=0.0, **TINY) as emulator:  # nothing ever ends there by itself
         use(emulator, worker_env)
-        flow_run_id = await start("film/package", prompt="a lighthouse", shots=2)
+        flow_run_id = await start("film/film", prompt="a lighthouse", shots=2)
 
         async def all_run() -> bool:
             return len(emulator.recorder.paid) == 4

@@ -61,7 +61,7 @@ async def test_the_price_that_is_given_counts_in_the_budget(ahead: Emulator) -> 
 
 
 async def test_without_a_price_a_budget_asks_runninghub(ahead: Emulator) -> None:
-    with pytest.raises(BudgetExceeded, match=r"would cost 0\.3 CNY"):
+    with pytest.raises(BudgetExceeded, match=r"would cost 0\.30 CNY"):
         await generate(models.custom(ENDPOINT, prompt="x"), scope="night", budget=0.2)
     assert not ahead.recorder.paid
     assert (await generate(models.custom(ENDPOINT, prompt="x"), scope="other", budget=1)).cost == Decimal("0.30")
@@ -97,6 +97,6 @@ def test_the_command_line_calls_it(ahead: Emulator, photo: Path, tmp_path: Path)
     command += ["--set", f"imageUrls=@{photo}", "--set", f"imageUrls=@{photo}", "--price", "0.3", "--budget", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert "0.3 CNY" in done.stdout
+    assert "0.30 CNY" in done.stdout
     (paid,) = ahead.recorder.paid
     assert paid.inputs["imageUrls"] == (sha256(photo.read_bytes()),) * 2

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from rh_prefect.errors import BatchIncomplete
-from rh_prefect.flow_runs.flow import flow
+from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.suspension import Wait
 from rh_prefect.flows.batch.report import BatchReport
 from rh_prefect.flows.batch.run import batch as run_batch
@@ -15,7 +15,7 @@ from rh_prefect.flows.steps import Budget
 from rh_prefect.jobs.options import Reuse
 
 
-@flow(name="batch")
+@flow(name="batch", flow_run_name=run_name)
 async def batch(
     rows: str | list[Any],
     model: str,

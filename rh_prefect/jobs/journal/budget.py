@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from rh_prefect.catalog.model import is_placeholder
 from rh_prefect.client import Client
 from rh_prefect.errors import BudgetExceeded, RunningHubError, Transient
-from rh_prefect.jobs.journal.costs import COINS, CURRENCY, Costs, charge_of
+from rh_prefect.jobs.journal.costs import COINS, CURRENCY, Costs, amount_text, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.memory_cache import SingleFlight
@@ -337,11 +337,11 @@ def exceeded(job: str, *, budget: Decimal, short: Shortfall) -> BudgetExceeded:
     """
     price = short.price
     unit = f" {price.currency}" if price and price.currency else ""
-    so_far = f"of the budget of {_plain(budget)}{unit}, {_plain(short.spent)} are spent"
-    so_far += f" and {_plain(short.reserved)} reserved by other jobs of this run"
-    cost, advice = f"it would cost {_plain(price.amount)}{unit}" if price else "", "set a larger budget and run again"
-    if price is None:
-        cost, advice = "neither the catalogue nor RunningHub knows its price", "run it without a budget"
+    so_far = f"of the budget of {amount_text(budget)}{unit}, {amount_text(short.spent)} are spent"
+    so_far += f" and {amount_text(short.reserved)} reserved by other jobs of this run"
+    cost, advice = "neither the catalogue nor RunningHub knows its price", "run it without a budget"
+    if price is not None:
+        cost, advice = f"it would cost {amount_text(price.amount)}{unit}", "set a larger budget and run again"
     return BudgetExceeded(
         f"{job}: not started: {cost}; {so_far}. Nothing was paid for it. What to do: {advice}; what is done is kept.",
         job=job,
@@ -351,7 +351,3 @@ def exceeded(job: str, *, budget: Decimal, short: Shortfall) -> BudgetExceeded:
         spent=short.spent,
         reserved=short.reserved,
     )
-
-
-def _plain(amount: Decimal) -> str:
-    return f"{amount.normalize():f}"

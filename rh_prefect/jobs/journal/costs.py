@@ -16,6 +16,20 @@ CURRENCY = "CNY"
 """The currency of an account that names none, and of the catalogue."""
 
 
+def amount_text(amount: Decimal, unit: str | None = None) -> str:
+    """Writes an amount of money with two decimals, or more where it has more; coins as they are.
+
+    Args:
+        amount: The amount.
+        unit: Its unit; None for money.
+    """
+    text = f"{amount.normalize():f}"
+    if unit == COINS:
+        return text
+    whole, _, decimals = text.partition(".")
+    return f"{whole}.{decimals:0<2}"
+
+
 @dataclass(frozen=True, slots=True)
 class Costs:
     """What some tasks cost together.
@@ -58,7 +72,7 @@ class Costs:
 
     def __str__(self) -> str:
         """Reads like `8.21 CNY, 25 coins, unknown: 2`; 0 where there is nothing."""
-        sums = [f"{amount.normalize():f} {unit}" for unit, amount in sorted(self.amounts.items()) if amount]
+        sums = [f"{amount_text(amount, unit)} {unit}" for unit, amount in sorted(self.amounts.items()) if amount]
         return ", ".join(sums + [f"unknown: {self.unknown}"] * bool(self.unknown)) or "0"
 
 
