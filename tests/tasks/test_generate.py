@@ -234,7 +234,7 @@ async def test_a_failed_run_says_its_cause_in_a_short_text(rh: Emulator, prefect
     assert "ExceptionGroup" not in state.message
     error = await state.result(raise_on_failure=False)
     assert "".join(traceback.format_exception(error)).count("\n") < 80
-    assert not rh.books.paid
+    assert not rh.recorder.paid
 
 
 @pytest.mark.prefect
