@@ -1,0 +1,100 @@
+"""Every pipeline of the documentation and of the package: read with both loaders, planned, and as the schema says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from rh_prefect.pipelines.check import SHIPPED
+from rh_prefect.pipelines.language import Param
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.schema import models_in, schema
+from rh_prefect.pipelines.source import read
+from tests.pipelines.assets import photo, sound, video
+from tests.pipelines.test_messages import LOADERS
+
+ROOT = Path(__file__).parent.parent.parent
+BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TEXTS = {
+    f"{page.name} {number}": code
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for number, code in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")), 1)
+    if re.search(r"^steps:", code, re.MULTILINE)
+} | {file.name: file.read_text(encoding="utf-8") for file in SHIPPED.glob("*.yaml")}
+
+
+def some(name: str, param: Param, folder: Path, number: int = 1) -> Any:
+    """A value that a parameter takes."""
+    if param.default is not None:
+        return param.default
+    match param.kind:
+        case "enum":
+            return param.options[0]
+        case "image":
+            return photo(folder / f"{name}{number}.png", number)
+        case "video":
+            return video(folder / f"{name}{number}.mp4", 4)
+        case "audio":
+            return sound(folder / f"{name}{number}.wav", 4)
+        case "files":
+            return [some(name, Param(type=param.of), folder, number) for number in range(3)]
+        case "table":
+            columns = (param.columns or {}).items()
+            return [{key: some(key, one, folder, number) for key, one in columns} for number in range(1, 4)]
+        case "string":
+            return f"{name} {number}"
+        case _:
+            return number + 1
+
+
+@pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.__name__)
+@pytest.mark.parametrize("name", TEXTS)
+async def test_an_example_is_planned(name: str, loader: Any, tmp_path: Path) -> None:
+    pipeline = Pipeline.from_text(TEXTS[name], name=name, loader=loader)
+    plan = await pipeline.plan({key: some(key, param, tmp_path) for key, param in pipeline.file.params.items()})
+    assert [problem.head for problem in plan.problems] == []
+    assert plan.table()
+    assert plan.tree()
+    assert plan.mermaid()
+    assert plan.as_json()["steps"]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_both_loaders_give_equal_trees(name: str) -> None:
+    first, *others = [read(TEXTS[name], name, loader=loader) for loader in LOADERS]
+    for other in others:
+        assert places(other.root) == places(first.root)
+
+
+def places(node: Any) -> Any:
+    if isinstance(node.value, dict):
+        return node.place, {key: (node.keys[key], places(one)) for key, one in node.value.items()}
+    return node.place, [places(one) for one in node.value] if isinstance(node.value, list) else node.value
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_an_example_is_as_the_editor_s_schema_says(name: str) -> None:
+    data = read(TEXTS[name], name).data
+    jsonschema.Draft202012Validator(schema(models_in(data))).validate(data)
+
+
+def test_the_schema_knows_models_parameters_and_keys() -> None:
+    validator = jsonschema.Draft202012Validator(schema(["z-image/turbo"]))
+    wrong = [
+        {"model": "z-image/turbot", "with": {"prompt": "x"}},
+        {"model": "z-image/turbo", "with": {"promt": "x"}},
+        {"model": "z-image/turbo", "with": {"prompt": "x", "aspect_ratio": "5:4"}},
+        {"modle": "z-image/turbo"},
+        {"edit": "resize", "with": {"hight": 5}},
+    ]
+    assert [validator.is_valid({"steps": {"a": step}}) for step in wrong] == [False] * len(wrong)
+    assert validator.is_valid({"steps": {"a": {"model": "z-image/turbo", "with": {"prompt": "x"}}}})
+
+
+def test_every_shipped_pipeline_is_in_the_documentation() -> None:
+    page = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    assert [file.stem for file in SHIPPED.glob("*.yaml") if f"`{file.stem}`" not in page and file.stem != "score"] == []
