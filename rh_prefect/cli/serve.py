@@ -23,26 +23,29 @@ def emulator(
     host: str = "127.0.0.1",
     port: Annotated[int, Parameter(help="The API's port; 0 takes a free one.", validator=PORT)] = 8765,
     files_port: Annotated[int, Parameter(help="The file host's port; 0 takes a free one.", validator=PORT)] = 0,
-    clock: Annotated[Literal["instant", "polls", "real"], Parameter(help="How tasks move.")] = "real",
+    clock: Annotated[
+        Literal["instant", "polls", "real"],
+        Parameter(help="How tasks progress: at the first poll, at the n-th poll, or by time."),
+    ] = "real",
     factor: Annotated[float, Parameter(help="The emulator's seconds in one real second.", validator=_SOME)] = 1.0,
-    limit: Annotated[int, Parameter(help="How many tasks its key may run at once.", validator=_SOME)] = 50,
+    limit: Annotated[int, Parameter(help="Number of tasks that the key may run at once.", validator=_SOME)] = 50,
     long_side: Annotated[
         int, Parameter(help="Long side of pictures and videos, in pixels.", validator=validators.Number(gte=16))
     ] = 640,
-    fps: Annotated[int, Parameter(help="Frames a second of its videos.", validator=_SOME)] = 24,
+    fps: Annotated[int, Parameter(help="Frames per second of videos.", validator=_SOME)] = 24,
     key: Annotated[
         str | None,
-        Parameter(help="The key's value; default the one of the first start, which is kept in RH_STATE_DIR."),
+        Parameter(help="The key's value; default the key of the first start, stored in RH_STATE_DIR."),
     ] = None,
     deterministic: Annotated[bool, Parameter(help="Give equal results to equal requests.", negative="")] = False,
-    random_seed: Annotated[int | None, Parameter(help="What results are drawn from; default a random number.")] = None,
+    random_seed: Annotated[int | None, Parameter(help="Seed of all results; default a random number.")] = None,
 ) -> None:
-    """Serve RunningHub's API on this machine."""
+    """Serve a local RunningHub emulator."""
     from rh_prefect.emulator import Emulator, serve
 
     def announce(running: Emulator) -> None:
-        print(f"RunningHub's API is served; recorded requests: {running.url}/_emulator/recorder", flush=True)
-        print(f"--random-seed {running.random_seed} gives the results of this run again\n", flush=True)
+        print(f"Emulator started; recorded requests: {running.url}/_emulator/recorder", flush=True)
+        print(f"--random-seed {running.random_seed} reproduces the results of this run\n", flush=True)
         print(f"export RH_BASE_URL={running.url}\nexport RH_API_KEY={running.key}", flush=True)
 
     serve(

@@ -1,4 +1,4 @@
-"""RunningHub on your desk: the API, its file host, real media, a steerable clock, scripted faults and open recorder."""
+"""A local RunningHub emulator: the API, the file host, real media, a clock, scripted faults and recorded requests."""
 
 from rh_prefect.emulator.assumptions import DEFAULT, Assumptions
 from rh_prefect.emulator.comfy.apps import AppField

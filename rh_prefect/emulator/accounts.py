@@ -17,13 +17,13 @@ from rh_prefect.emulator.responses import Refused
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What is taken from an account.
+    """The cost of a task.
 
     Attributes:
         money: Wallet money for run time.
         third_party: Wallet money for a model.
         coins: RH coins for run time.
-        seconds: The run time that is paid for; 0 for models.
+        seconds: The billed run time; 0 for models.
     """
 
     money: Decimal = Decimal(0)
@@ -33,7 +33,7 @@ class Charge:
 
     @property
     def wallet(self) -> Decimal:
-        """All the money."""
+        """The wallet money in total."""
         return self.money + self.third_party
 
     def __sub__(self, other: Charge) -> Charge:
@@ -42,7 +42,7 @@ class Charge:
         )
 
     def part(self, share: Decimal, *, step: Decimal) -> Charge:
-        """Tells what a share of it is, in whole coins and in steps of money."""
+        """Returns a share of it, rounded to whole coins and to steps of money."""
         return Charge(
             _rounded(self.money * share, step),
             _rounded(self.third_party * share, step) if share < 1 else self.third_party,
@@ -52,14 +52,14 @@ class Charge:
 
 
 def run_charge(assumptions: Assumptions, tier: str, seconds: float, machine: str, *, retained: int = 0) -> Charge:
-    """Prices a graph's run by the second.
+    """Returns the price of a graph's run, by the second.
 
     Args:
         assumptions: The rates.
         tier: The key's tier: consumers pay coins, shared keys money, exclusive keys have paid for their machines.
         seconds: How long it runs.
-        machine: On what.
-        retained: For how many seconds the machine is kept after it.
+        machine: The machine type.
+        retained: Seconds for which the machine is kept after the run.
     """
     whole = max(1, int(_rounded(Decimal(str(seconds)), Decimal(1))))
     paid = (whole + retained) * assumptions.machine_factors[machine]
@@ -75,12 +75,12 @@ def _rounded(amount: Decimal, step: Decimal) -> Decimal:
 
 
 Tier = Literal["FREE", "NORMAL", "SHARED", "EXCLUSIVE"]
-"""RunningHub's `apiType`; FREE stands for accounts that may not use the API at all."""
+"""RunningHub's `apiType`; FREE is an account without API access."""
 
 
 @dataclass(slots=True)
 class Account:
-    """Who pays: the wallet that one or more keys share."""
+    """The wallet that one or more keys share."""
 
     name: str
     money: Decimal
@@ -91,16 +91,16 @@ class Account:
         """Takes a charge from the account.
 
         Raises:
-            Refused: It cannot be paid, or nothing is left.
+            Refused: The account cannot pay the charge, or is empty.
         """
         self.check(charge, tier=tier, assumptions=assumptions)
         self.give_back(Charge() - charge)
 
     def check(self, charge: Charge, *, tier: Tier, assumptions: Assumptions) -> None:
-        """Checks that a charge can be paid, and that anything is left.
+        """Checks that the account can pay a charge and is not empty.
 
         Raises:
-            Refused: It cannot be paid, or nothing is left.
+            Refused: The account cannot pay the charge, or is empty.
         """
         if tier == "NORMAL" and self.coins < max(1, charge.coins):
             raise Refused("414")
@@ -110,7 +110,7 @@ class Account:
             raise Refused(*assumptions.empty_wallet)
 
     def give_back(self, charge: Charge) -> None:
-        """Gives a charge back to the account."""
+        """Refunds a charge."""
         self.money += charge.wallet
         self.coins += charge.coins
 
@@ -121,11 +121,11 @@ class ApiKey:
 
     Attributes:
         secret: The 32 characters that a client sends.
-        name: What recorder and logs call it.
-        tier: What it may do.
-        limit: How many tasks it may have at once.
-        account: Who pays.
-        queue: How many tasks may wait in its personal queue.
+        name: Its name in records and logs.
+        tier: The account type, which decides what the key may do.
+        limit: Number of tasks that it may run at once.
+        account: The account that pays.
+        queue: Number of tasks that may wait in its personal queue.
     """
 
     secret: str = field(repr=False)
@@ -137,10 +137,10 @@ class ApiKey:
 
 
 class ApiKeys:
-    """All keys that the emulator knows.
+    """The API keys of the emulator.
 
     Args:
-        assumptions: What a new key has where nothing is said, and how a wrong one is refused.
+        assumptions: Defaults of a new key, and the refusal of an invalid key.
     """
 
     def __init__(self, assumptions: Assumptions = DEFAULT) -> None:
@@ -165,12 +165,12 @@ class ApiKeys:
         """Adds a key, or replaces the one of that name.
 
         Args:
-            name: What recorder and logs call it.
-            tier: What it may do.
-            limit: How many tasks it may have at once; default by tier.
+            name: Its name in records and logs.
+            tier: The account type, which decides what the key may do.
+            limit: Number of tasks that it may run at once; default by tier.
             money: The wallet's content, where the account is new; default `Assumptions.start_money`.
             coins: RH coins, where the account is new; default by tier.
-            queue: How many tasks may wait in its personal queue; default `Assumptions.personal_queue`.
+            queue: Number of tasks that may wait in its personal queue; default `Assumptions.personal_queue`.
             account: The account that pays; default a new one named like the key.
             secret: The key's value; default 32 random characters.
             currency: The wallet's, where the account is new; default `Assumptions.currency`.
@@ -189,7 +189,7 @@ class ApiKeys:
             return key
 
     def find(self, secret: str) -> ApiKey | None:
-        """Finds the key that a client sent; None where it is wrong."""
+        """Finds the key by its value; None if it is invalid."""
         return self._by_secret.get(secret)
 
     def __getitem__(self, name: str) -> ApiKey:
@@ -202,7 +202,7 @@ class ApiKeys:
         return iter(list(self._by_secret.values()))
 
     def mask(self, text: str) -> str:
-        """Writes names instead of keys, for recorder and logs."""
+        """Replaces key values by key names, for records and logs."""
         for key in self:
             text = text.replace(key.secret, f"<{key.name}>")
         return text
@@ -212,10 +212,10 @@ _MINUTE: Final = 60.0
 
 
 class RateLimit:
-    """Counts the requests of each key; call it from the server's own loop.
+    """Counts the requests of each key; not thread-safe, for the server's event loop.
 
     Args:
-        clock: Tells the time.
+        clock: The clock.
         most: Requests in a minute; 0 for no limit.
     """
 

@@ -1,4 +1,4 @@
-"""The API as an ASGI application: all routes, the log of requests, and what an unknown path is told."""
+"""The API as an ASGI application: all routes, the recording of requests, and the response to an unknown path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rh_prefect.emulator.routes import account, assets, control, graphs, models,
 from rh_prefect.emulator.state import State
 from rh_prefect.errors import InputError
 
-# The models' catch-all comes last.
+# The catch-all route of the models must be the last.
 _ENDPOINTS = (
     *tasks.ENDPOINTS,
     *graphs.ENDPOINTS,
@@ -29,10 +29,10 @@ _ENDPOINTS = (
 
 
 def api_app(state: State) -> Starlette:
-    """Makes the application.
+    """Creates the application.
 
     Args:
-        state: What the routes work on.
+        state: The state of the emulator.
     """
     app = Starlette(
         routes=[*control.ROUTES, *proxy.ROUTES, *progress.ROUTES, *(endpoint.route() for endpoint in _ENDPOINTS)],
@@ -44,14 +44,14 @@ def api_app(state: State) -> Starlette:
 
 
 class RequestLog:
-    """Writes every request of the API into the recorder; the emulator's own routes are not in them."""
+    """Records every request to the API, except those to the emulator's own routes."""
 
     def __init__(self, app: ASGIApp, *, state: State) -> None:
         self._app = app
         self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on, with its answer's status written down."""
+        """Handles a request and records the status of its response."""
         if scope["type"] != "http" or scope["path"].startswith("/_emulator"):
             await self._app(scope, receive, send)
             return
@@ -70,7 +70,7 @@ class RequestLog:
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    """Answers a path or method that does not exist: v2 has codes for it, elsewhere a misspelt path gives 412."""
+    """Responds to an unknown path or method: v2 has codes for it, elsewhere a misspelt path gives 412."""
     state: State = request.app.state.emulator
     if not request.url.path.startswith("/openapi/v2/"):
         return responses.bare(state.assumptions, *state.assumptions.v1_no_route)

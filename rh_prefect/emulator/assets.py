@@ -1,4 +1,4 @@
-"""Assets: media that are registered once, processed for a while, and then named as `asset://id` in a request."""
+"""Assets: registered media that are processed once and then named as `asset://id` in requests."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Asset:
     """One asset.
 
     Attributes:
-        id: What comes after `asset://`.
-        path: Its file; None where that is no such media.
-        looks: How often it was queried.
+        id: The part after `asset://`.
+        path: Its file; None if the file is not of the asset's type.
+        polls: Number of polls so far.
     """
 
     id: str
@@ -50,15 +50,15 @@ class Asset:
     account: str
     timing: Timing
     path: Path | None
-    looks: int = field(default=0)
+    polls: int = field(default=0)
 
 
 class Assets:
     """All assets and groups of all accounts.
 
     Args:
-        clock: Says how far an asset's processing has come.
-        assumptions: How long that takes, and its words.
+        clock: The clock of the processing.
+        assumptions: Duration of the processing, and the status words.
     """
 
     def __init__(self, clock: Clock, *, assumptions: Assumptions) -> None:
@@ -70,7 +70,7 @@ class Assets:
         self._assets: dict[str, Asset] = {}
 
     def create_group(self, account: Account, name: str, description: str) -> Group:
-        """Makes a group."""
+        """Creates a group."""
         with self._lock:
             group = Group(self._new_id("group"), name, description, account.name)
             self._groups[group.id] = group
@@ -97,7 +97,7 @@ class Assets:
             self._assets = {key: asset for key, asset in self._assets.items() if asset.group_id != group.id}
 
     def create(self, group: Group, *, name: str, kind: AssetType, url: str, path: Path | None) -> Asset:
-        """Takes an asset on; it is processed from here on."""
+        """Creates an asset; its processing begins now."""
         with self._lock:
             timing = Timing(self._clock.now(), 0.0, self._assumptions.asset_seconds)
             asset = Asset(self._new_id("asset"), group.id, name, kind, url, group.account, timing, path)
@@ -124,31 +124,31 @@ class Assets:
         """Deletes an asset."""
         self._assets.pop(asset.id, None)
 
-    def look(self, asset: Asset) -> str:
-        """Counts one look of a client and tells the status."""
-        asset.looks += 1
+    def poll(self, asset: Asset) -> str:
+        """Counts one poll of a client and returns the status."""
+        asset.polls += 1
         return self.status(asset)
 
     def status(self, asset: Asset) -> str:
-        """Tells how an asset stands."""
-        stage = self._clock.stage(asset.timing, looks=max(asset.looks, 0))
+        """Returns the status of an asset."""
+        stage = self._clock.stage(asset.timing, polls=max(asset.polls, 0))
         if stage == "DONE" and asset.path is None:
             return self._assumptions.asset_failed
         return self._assumptions.asset_statuses[stage]
 
     def ready(self, account: Account, asset_id: str) -> Path | None:
-        """Finds the file of an asset that a request may use."""
+        """Returns the file of an asset that is ready for use."""
         asset = self.find(account, asset_id)
         is_active = asset is not None and self.status(asset) == self._assumptions.asset_statuses["DONE"]
         return asset.path if asset and is_active else None
 
     def _new_id(self, kind: str) -> str:
-        # Both look like the one published group id: group-20260327004931-dvjbj.
+        # The format of the only published group id: group-20260327004931-dvjbj.
         moment = datetime.fromtimestamp(self._clock.now(), UTC).strftime("%Y%m%d%H%M%S")
         return f"{kind}-{moment}-{''.join(secrets.choice(_LETTERS) for _ in range(5))}{next(self._numbers)}"
 
 
 def page(items: Sequence[T], *, number: int, size: int, shown: Callable[[T], object]) -> dict[str, object]:
-    """Cuts a page of a list, as the asset endpoints count them."""
+    """Returns a page of a list, as the asset endpoints count pages."""
     part = items[(number - 1) * size : number * size]
     return {"items": [shown(item) for item in part], "totalCount": len(items)}

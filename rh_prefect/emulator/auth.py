@@ -1,4 +1,4 @@
-"""Where each family of endpoints looks for the key, and how each says that it is missing or wrong."""
+"""Authentication: where each family of endpoints reads the key, and how it refuses a missing or invalid key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Auth = Callable[[ApiKeys, Request, Mapping[str, object]], ApiKey]
 _BEARER: Final = "Bearer "
 
 NO_KEY: Final = ApiKey("", "none", "FREE", 0, Account("none", Decimal(0)), 0)
-"""Stands for a key that was not asked for yet."""
+"""Placeholder for a key that has not been read yet."""
 
 
 def _bearer_key(keys: ApiKeys, request: Request) -> ApiKey | None:
@@ -39,7 +39,7 @@ def _able_v2(keys: ApiKeys, key: ApiKey) -> ApiKey:
 
 
 def bearer(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001 - one signature
-    """Reads the v2 header; without a valid one the gateway answers 412 in a form of its own."""
+    """Reads the v2 header; without a valid key the gateway responds 412 in its own format."""
     key = _bearer_key(keys, request)
     if key is None:
         raise Refused("412", envelope=responses.bare)
@@ -47,7 +47,7 @@ def bearer(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKe
 
 
 def upload_bearer(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
-    """Reads the v2 header of the upload, which says 401 in its own envelope."""
+    """Reads the v2 header of the upload, which responds 401 in its own envelope."""
     key = _bearer_key(keys, request)
     if key is None:
         raise Refused(*keys.assumptions.upload_bad_key)
@@ -71,13 +71,13 @@ def query_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> Ap
 
 
 def header_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:
-    """Reads the header of the app list, where one official client leaves the word Bearer out."""
+    """Reads the header of the app list, where one official client omits the word Bearer."""
     raw = keys.find(request.headers.get("authorization", "").strip())
     return _able_v2(keys, raw) if raw else bearer(keys, request, body)
 
 
 def in_handler(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
-    """Lets a request in whose key is where only its handler looks, such as in a form, or that needs none."""
+    """Accepts a request whose handler reads the key, such as from a form, or that needs no key."""
     return NO_KEY
 
 
@@ -88,7 +88,7 @@ def path_key(keys: ApiKeys, connection: HTTPConnection) -> ApiKey | None:
 
 
 def quick_params_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:
-    """Reads the key of the parameter data of quick create, if one is needed there."""
+    """Reads the key of the parameter data of quick create, if it is required there."""
     return body_key(keys, request, body) if keys.assumptions.quick_params_key else NO_KEY
 
 

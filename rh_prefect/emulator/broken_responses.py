@@ -78,12 +78,12 @@ _TITLES: Final = {
 
 
 class BrokenResponse(Response):
-    """Sends another response, with a fault.
+    """Sends a response with a fault.
 
     Args:
-        response: What would be answered.
-        fault: What happens to it.
-        held: Where held answers wait.
+        response: The response without the fault.
+        fault: The fault.
+        held: The held responses.
     """
 
     def __init__(self, response: Response, fault: Fault, held: HeldResponses) -> None:
@@ -133,20 +133,20 @@ def _page(fault: Fault) -> Response | None:
 
 
 def is_closing(scope: Scope) -> bool:
-    """Tells whether the client has gone."""
+    """Returns whether the client has disconnected."""
     transport: asyncio.Transport = scope["state"][TRANSPORT]
     return transport.is_closing()
 
 
 async def close_connection(scope: Scope, receive: Receive) -> None:
-    """Ends the connection after what was written so far, and waits until the server has noticed."""
+    """Closes the connection after the bytes written so far, and waits for the server to notice."""
     transport: asyncio.Transport = scope["state"][TRANSPORT]
     transport.close()
     await wait_for_disconnect(receive, 5.0)
 
 
 async def wait_for_disconnect(receive: Receive, seconds: float) -> None:
-    """Waits so long, or until the client has gone."""
+    """Waits for the given seconds, or until the client disconnects."""
     await _first(asyncio.sleep(seconds), _gone(receive))
 
 
@@ -156,7 +156,7 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _first(*waits: Coroutine[object, object, None]) -> None:
-    """Waits for the first of some coroutines, and ends the others."""
+    """Waits for the first of several coroutines and cancels the others."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -13,19 +13,19 @@ from typing import Final, Literal, assert_never
 from rh_prefect.catalog.model import Model, Output
 
 Mode = Literal["instant", "polls", "real"]
-"""How tasks move: done at the first look, done at the n-th look, or by time."""
+"""How tasks progress: done at the first poll, done at the n-th poll, or by time."""
 
 Stage = Literal["QUEUED", "RUNNING", "DONE"]
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long a task takes, in seconds of the emulator's clock.
+    """The duration of a task, in seconds of the emulator's clock.
 
     Attributes:
-        accepted: When it was accepted.
-        queued: How long it waits for a machine.
-        running: How long it runs then.
+        accepted: Time of acceptance.
+        queued: Seconds in the queue.
+        running: Seconds of run time.
     """
 
     accepted: float
@@ -34,13 +34,13 @@ class Timing:
 
 
 class Clock:
-    """Tells the emulator's time.
+    """The emulator's clock.
 
     Args:
-        mode: How tasks move.
-        factor: How many of the emulator's seconds pass in one real second; 0 stands still until `advance`. Only in
+        mode: How tasks progress.
+        factor: The emulator's seconds in one real second; 0 stops the clock until `advance`. Only in
             the mode `real`.
-        polls: The look at which a task is done, in the mode `polls`.
+        polls: The poll at which a task is done, in the mode `polls`.
     """
 
     def __init__(self, mode: Mode = "instant", *, factor: float = 1.0, polls: int = 2) -> None:
@@ -54,7 +54,7 @@ class Clock:
 
     @property
     def factor(self) -> float:
-        """How many of its seconds pass in one real second; a new one holds from now on, and the time does not jump."""
+        """The emulator's seconds in one real second; a change does not move the time."""
         return self._factor
 
     @factor.setter
@@ -65,43 +65,43 @@ class Clock:
             self._mark, self._factor = mark, factor
 
     def now(self) -> float:
-        """Tells the time as Unix seconds."""
+        """Returns the time as Unix seconds."""
         with self._lock:
             return self._start + self._ahead + (time.monotonic() - self._mark) * self._factor
 
     def advance(self, seconds: float) -> None:
-        """Moves the clock on: tasks come nearer to their end and links to their death."""
+        """Advances the clock: tasks progress and links expire."""
         with self._lock:
             self._ahead += seconds
 
-    def stage(self, timing: Timing, *, looks: int) -> Stage:
-        """Says how far a task has come.
+    def stage(self, timing: Timing, *, polls: int) -> Stage:
+        """Returns the stage of a task.
 
         Args:
-            timing: The task's own times.
-            looks: How often it was queried.
+            timing: The durations of the task.
+            polls: Number of polls so far.
         """
         match self.mode:
             case "instant":
                 return "DONE"
             case "polls":
-                return self._by_looks(looks)
+                return self._by_polls(polls)
             case "real":
                 return self._by_time(timing)
             case _ as other:
                 assert_never(other)
 
-    def share(self, timing: Timing, *, looks: int) -> float:
-        """Says which part of its run a running task has behind it, from 0 to 1."""
+    def share(self, timing: Timing, *, polls: int) -> float:
+        """Returns the progress of a running task, from 0 to 1."""
         if self.mode == "real":
             ran = self.now() - timing.accepted - timing.queued
             return min(1.0, max(0.0, ran / timing.running)) if timing.running > 0 else 1.0
-        return 1.0 if self.mode == "instant" else min(1.0, looks / self.polls)
+        return 1.0 if self.mode == "instant" else min(1.0, polls / self.polls)
 
-    def _by_looks(self, looks: int) -> Stage:
-        if looks >= self.polls:
+    def _by_polls(self, polls: int) -> Stage:
+        if polls >= self.polls:
             return "DONE"
-        early = looks == 0 or (looks == 1 and self.polls > 2)
+        early = polls == 0 or (polls == 1 and self.polls > 2)
         return "QUEUED" if early else "RUNNING"
 
     def _by_time(self, timing: Timing) -> Stage:
@@ -112,7 +112,7 @@ class Clock:
 
 
 Durations = Callable[[Model, Mapping[str, object]], tuple[float, float]]
-"""Tells the seconds that a request is queued and then runs."""
+"""Returns the seconds that a request is queued and runs."""
 
 _QUEUED: Final = (0.5, 3.0)
 _RUNNING: Final[dict[Output, tuple[float, float]]] = {
@@ -125,7 +125,7 @@ _RUNNING: Final[dict[Output, tuple[float, float]]] = {
 
 
 def typical(model: Model, payload: Mapping[str, object]) -> tuple[float, float]:
-    """Draws times as such models take them; the same request takes the same time.
+    """Draws typical durations for a model; equal requests get equal durations.
 
     Args:
         model: The model.

@@ -1,4 +1,4 @@
-"""RunningHub on your desk: `with Emulator() as rh:` serves the API and the file host until the block ends."""
+"""`with Emulator() as rh:` serves the API and the file host until the block ends."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from rh_prefect.errors import ConfigError
 
 
 class Options(TypedDict, total=False):
-    """The arguments of `Emulator`, which `serve` takes too; see there."""
+    """The arguments of `Emulator` and `serve`."""
 
     host: str
     port: int
@@ -64,35 +64,35 @@ class Options(TypedDict, total=False):
 
 
 class Emulator:
-    """RunningHub's API with real media, a steerable clock, scripted faults and open recorder.
+    """A local RunningHub API with real media, a clock, scripted faults and recorded requests.
 
     Equal requests give different results, as real models do, unless they name the same seed.
 
     It has one enterprise shared key, named `main`; `keys.add` makes more. It has a few workflows and AI apps;
-    `workflows.add` and `apps.add` publish others. `webhooks` posts by hand what the emulator else posts by itself, and
-    `switches` holds what may be changed while it runs.
+    `workflows.add` and `apps.add` publish others. `recorder` holds what happened, `webhooks` posts webhooks on demand,
+    `held` releases held responses, and `options` can change while it runs.
 
     Args:
         host: The address to serve on.
         port: The API's port; 0 takes a free one.
         files_port: The file host's port.
-        clock: How tasks move: `instant` (done at the first query), `polls` (at the n-th), `real` (by time).
-        factor: In the mode `real`: the emulator's seconds in one real second; 0 stands still until `clock.advance`.
-        polls: In the mode `polls`: the query at which a task is done.
-        limit: How many tasks the key may have at once; default `Assumptions.default_limits`.
+        clock: How tasks progress: `instant` (done at the first poll), `polls` (at the n-th poll), `real` (by time).
+        factor: In the mode `real`: the emulator's seconds in one real second; 0 stops the clock until `clock.advance`.
+        polls: In the mode `polls`: the poll at which a task is done.
+        limit: Number of tasks that the key may run at once; default `Assumptions.default_limits`.
         money: The wallet's content; default `Assumptions.start_money`.
         key: The key's value; default 32 random characters.
         long_side: The longest side of pictures and videos, in pixels.
         fps: Frames per second of videos.
-        max_seconds: The longest sound or video that is made; None for as long as a request asks.
-        least_bytes: The least size of a result, for tests of large downloads: smaller files are padded.
-        faults: What goes wrong, from the start.
+        max_seconds: The longest sound or video; None for no limit.
+        least_bytes: The minimum size of a result, for tests of large downloads: smaller files are padded.
+        faults: The faults to start with.
         moderated: Words that the content check refuses.
-        durations: How long tasks are queued and run, in the mode `real`.
+        durations: Durations of tasks, in the mode `real`.
         deterministic: Whether equal requests give equal results.
-        random_seed: What the results are drawn from; default a random number, in the attribute `random_seed`. The same
-            number and the same requests give the same results.
-        assumptions: The answers to what RunningHub has not published.
+        random_seed: The seed of all results; default a random number, in the attribute `random_seed`. The same
+            seed and the same requests give the same results.
+        assumptions: The values for behaviour that RunningHub has not published.
     """
 
     url = ""
@@ -169,21 +169,21 @@ class Emulator:
         rules: Iterable[Rule] = (),
         price: PriceTable | Decimal | str | int | None = None,
     ) -> Model:
-        """Adds a model that the catalogue does not have, or replaces one; an unknown endpoint is 1001.
+        """Adds or replaces a model; an unknown endpoint gets the code 1001.
 
         Args:
-            endpoint: What comes after `/openapi/v2/`.
-            output: What it makes.
+            endpoint: The path after `/openapi/v2/`.
+            output: The kind of output.
             params: Its parameters; others are ignored.
-            rules: What holds for several of them together.
-            price: What it costs: a table, or the amount of each call; None for no published price.
+            rules: Rules over several parameters.
+            price: The price: a table, or the amount per call; None for no published price.
         """
         model = new_model(endpoint, output=output, params=params, rules=rules, price=price)
         self._models.add(model)
         return model
 
     def start(self) -> Self:
-        """Starts serving; `url` and `files_url` are known from here on.
+        """Starts serving and sets `url` and `files_url`.
 
         Raises:
             ConfigError: A port is taken.
@@ -198,7 +198,7 @@ class Emulator:
         return self
 
     def stop(self) -> None:
-        """Ends every request and removes every file."""
+        """Closes every connection and removes every file."""
         self.held.release()
         if self._server is not None:
             self._server.stop()
@@ -263,10 +263,10 @@ class Emulator:
 
 
 def serve(on_ready: Callable[[Emulator], object], **options: Unpack[Options]) -> None:
-    """Serves in the foreground until SIGINT or SIGTERM; call it from the main thread.
+    """Serves in the foreground until SIGINT or SIGTERM; only in the main thread.
 
     Args:
-        on_ready: Called once, when requests are answered.
+        on_ready: Called once, when the server is ready.
         options: The arguments of `Emulator`.
 
     Raises:

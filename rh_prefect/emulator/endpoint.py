@@ -1,4 +1,4 @@
-"""How every route of the API is served: read, authenticate, script faults, handle, refuse in the route's own form."""
+"""An endpoint of the API: reads, authenticates, applies faults, handles, and refuses in the format of its family."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from rh_prefect.emulator.responses import Envelope, Refused
 from rh_prefect.emulator.state import State
 
 NOT_POSITIVE: Final = "must be greater than 0"
-"""What an id is told that is not a positive number; measured for a task's and for a workflow's."""
+"""The message for an id that is not a positive number; measured for tasks and workflows."""
 
 Reads = Literal["json", "form", "nothing"]
-"""What a route's request carries; a form is read by its handler, straight to disk."""
+"""The body of a request; the handler reads a form, straight to disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class Call:
     Attributes:
         state: The emulator.
         request: The HTTP request.
-        key: Whose it is.
-        body: Its JSON object; empty where the route reads none.
-        fault: What goes wrong with it.
+        key: The key of the request.
+        body: Its JSON object; empty if the route reads none.
+        fault: The fault that applies to it.
     """
 
     state: State
@@ -48,7 +48,7 @@ class Call:
 
     @property
     def endpoint(self) -> str:
-        """What is asked, as the recorder call it; see `endpoint_of`."""
+        """The endpoint, as in the records; see `endpoint_of`."""
         return endpoint_of(self.request)
 
 
@@ -61,13 +61,13 @@ class Endpoint:
 
     Attributes:
         path: Starlette's path.
-        handler: Does the work, or raises `Refused`.
-        auth: Where the key is, and how its absence is told.
-        envelope: The form of a refusal.
-        on: What faults call it; None for routes that no fault can be scripted for.
-        reads: What the request carries.
+        handler: Handles the request, or raises `Refused`.
+        auth: Reads the key, or refuses.
+        envelope: The format of a refusal.
+        on: Its name in faults; None if no fault can apply to it.
+        reads: The kind of body.
         method: GET or POST.
-        on_refusal: Told of a request that had no effect, with RunningHub's code or the fault's kind.
+        on_refusal: Called for a request without effect, with RunningHub's code or the kind of the fault.
     """
 
     path: str
@@ -80,7 +80,7 @@ class Endpoint:
     on_refusal: Callable[[Call, str], None] = field(default=lambda call, code: None)  # noqa: ARG005
 
     def route(self) -> StarletteRoute:
-        """Makes Starlette's route of it."""
+        """Returns the Starlette route."""
         return StarletteRoute(self.path, self._serve, methods=[self.method])
 
     async def _serve(self, request: Request) -> Response:
@@ -118,7 +118,7 @@ class Endpoint:
         return response
 
     def _lose(self, call: Call, fault: Fault) -> Response:
-        """Answers a request that is to have no effect; the wire is broken later."""
+        """Handles a request whose fault leaves it without effect; `BrokenResponse` breaks the connection later."""
         if fault.kind == "code":
             _refuse_by(call.state, fault)
         self.on_refusal(call, fault.kind)
@@ -129,12 +129,12 @@ class Endpoint:
 
 
 def endpoint_of(request: Request) -> str:
-    """Names what a request asks: what comes after `/openapi/v2/`, or the whole path."""
+    """Returns the endpoint of a request: the path after `/openapi/v2/`, or the whole path."""
     return str(request.path_params.get("endpoint") or request.url.path.removeprefix("/openapi/v2/"))
 
 
 def is_positive(value: object) -> bool:
-    """Tells whether an id is a positive whole number, as text or as a number."""
+    """Returns whether an id is a positive integer, as text or as a number."""
     return not isinstance(value, bool) and re.fullmatch(r"0*[1-9][0-9]*", str(value)) is not None
 
 
@@ -152,7 +152,7 @@ def _refuse_by(state: State, fault: Fault) -> NoReturn:
 
 
 async def _read_json(request: Request) -> dict[str, object]:
-    """Reads the body; what is no JSON object counts as an empty one, so that the key is asked for first."""
+    """Reads the body; an invalid one counts as empty, because the key is checked first."""
     try:
         body = json.loads(await request.body() or b"{}", parse_constant=_no_constant)
     except ValueError:

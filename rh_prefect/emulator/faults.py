@@ -1,4 +1,4 @@
-"""Faults that a test scripts: which request goes wrong, and how."""
+"""Scripted faults: which requests fail, and how."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ Route = Literal[
     "webhook",
     "progress",
 ]
-"""Which requests count.
+"""The requests that a fault can match.
 
-`submit` is every start of a paid task: of a model, a workflow, an app, of v1 and v2; `endpoint` tells them apart.
-`query`, `status` and `outputs` are the three ways to ask for one. `workflow` is its JSON, `app` the call example,
-`apps` their list, `event` and `resend` the detail of a webhook and its repetition. Two are no requests of a client:
-`webhook` is a delivery that the emulator sends, `progress` a connection at `netWssUrl`.
+`submit` is every start of a paid task: of a model, a workflow or an app, in v1 and v2; `endpoint` distinguishes them.
+`query`, `status` and `outputs` are the three polls. `workflow` is a workflow's JSON, `app` a call example, `apps` the
+list of apps, `event` and `resend` the detail of a webhook and its repetition. `webhook` is a delivery by the emulator,
+`progress` a connection at `netWssUrl`.
 """
 
 Kind = Literal[
@@ -73,26 +73,27 @@ Kind = Literal[
     "forged",
     "drop",
 ]
-"""What goes wrong.
+"""The effect of a fault.
 
-- `cut`: the connection ends without an answer; a download ends midway. `half`: it ends in the middle of the answer.
-- `stall`: no answer, or no more of it, for `seconds` (default 600); then the connection ends.
+- `cut`: the connection closes without a response; a download closes at the share `at`.
+- `half`: the connection closes in the middle of the response.
+- `stall`: no response, or no more of it, for `seconds` (default 600); then the connection closes.
 - `hold`: the response waits for `rh.held.release()`, at most `seconds` (default 30).
 - `slow`: the response comes `seconds` (default 1) later.
-- `html`, `empty`: HTTP 200 with a web page, or with nothing. `429` and `50x`: that HTTP status.
-- `code`: RunningHub's error `code`, in the route's own form.
-- Only of a submit: `fail`: the task will fail; a graph fails in the node `node`. `node-errors`: accepted, with
-  `promptTips` that name broken nodes; then it fails. `at-once`: the answer says SUCCESS already.
-- Only of a download: `expired`: the link is dead. `wrong-length`: Content-Length promises more than comes. `short`:
-  half of the file, with a Content-Length that fits. `changed`: another ETag, so that If-Range finds another file.
-- Only of a query: `no-results`: a success lists no results. `odd-link`: each result's `url` is `link`.
-- Only of a webhook: `lost`: never sent. `late`: sent `seconds` (default 1) of real time later. `doubled`: sent twice.
-  `forged`: a lie about the task comes before the truth.
-- Only of progress: `drop`: the connection ends midway, at the share `at` of the frames.
+- `html`, `empty`: HTTP 200 with a web page, or without a body. `429` and `50x`: that HTTP status.
+- `code`: RunningHub's error `code`, in the format of the route.
+- Only for a submit: `fail`: the task will fail; a graph fails in the node `node`. `node-errors`: accepted, with
+  `promptTips` that name invalid nodes; then the task fails. `at-once`: the response has the status SUCCESS.
+- Only for a download: `expired`: the link has expired. `wrong-length`: Content-Length is larger than the body. `short`:
+  half of the file, with a matching Content-Length. `changed`: another ETag, so that If-Range does not match.
+- Only for a query: `no-results`: a success without results. `odd-link`: the `url` of each result is `link`.
+- Only for a webhook: `lost`: not sent. `late`: sent `seconds` (default 1) of real time later. `doubled`: sent twice.
+  `forged`: a forged event is sent before the real one.
+- Only for progress: `drop`: the connection closes at the share `at` of the frames.
 """
 
 Phase = Literal["before", "after"]
-"""Whether the request is lost before it has any effect, or its answer after it had it: accepted, booked and paid."""
+"""Whether the request fails before it has an effect, or its response is lost after the task was accepted and paid."""
 
 _ONLY: Final[dict[str, Route]] = {
     **dict.fromkeys(("fail", "node-errors", "at-once"), "submit"),
@@ -109,13 +110,13 @@ _BEFORE: Final = ("429", "code")
 class Fault:
     """One scripted fault.
 
-    A fault counts the requests that fit it since it was added, refused ones too; `number`, `every` and `times` choose
-    among them. Without all three, each one goes wrong.
+    A fault counts the matching requests since it was added, refused ones too; `number`, `every` and `times` choose
+    among them. Without all three, every request fails.
 
     Attributes:
-        on: Which requests.
+        on: The requests that can fail.
         number: Only the n-th, from 1.
-        kind: What goes wrong.
+        kind: The effect.
         every: Only each n-th.
         times: At most so often.
         endpoint: Only where the endpoint fits this pattern, as in `kling-*`, `run/workflow/*` or `/task/openapi/*`.
@@ -123,11 +124,11 @@ class Fault:
         phase: Default `after`; for `429` and `code` `before`.
         seconds: See `Kind`.
         code: RunningHub's code, of `code` and `fail`; `TASK_CREATE_TOO_FAST` has no known number.
-        message: Its words; default the reference's own.
+        message: Its message; default the published text.
         node: The node that fails, of `node-errors`, and of `fail` where a graph runs.
-        exception: What it raises.
-        at: Where a download is cut, as a share of what was asked for; or a connection at `netWssUrl`.
-        link: What stands in a result's `url`, of `odd-link`.
+        exception: The exception of the node.
+        at: The share at which a download, or a connection at `netWssUrl`, is cut.
+        link: The `url` of results, of `odd-link`.
     """
 
     on: Route
@@ -148,13 +149,13 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.on not in get_args(Route) or self.kind not in get_args(Kind):
-            raise InputError(f"There is no fault {self.kind!r} on {self.on!r}; see rh_prefect.emulator.faults.Kind.")
+            raise InputError(f"Unknown fault {self.kind!r} on {self.on!r}; see rh_prefect.emulator.faults.Kind.")
         if _ONLY.get(self.kind, self.on) != self.on:
-            raise InputError(f"The fault {self.kind!r} can happen to a {_ONLY[self.kind]} only, not to a {self.on}.")
+            raise InputError(f"The fault {self.kind!r} applies to {_ONLY[self.kind]!r} only, not to {self.on!r}.")
         if self.on in _ONLY_THESE and self.kind not in _ONLY:
-            raise InputError(f"The fault {self.kind!r} cannot happen to a {self.on}; see rh_prefect.emulator.faults.")
+            raise InputError(f"The fault {self.kind!r} does not apply to {self.on!r}; see rh_prefect.emulator.faults.")
         if self.kind == "code" and (not self.code or self.on == "download"):
-            raise InputError("A fault of the kind 'code' needs a code, and an answer in RunningHub's own form.")
+            raise InputError("A fault of the kind 'code' needs a code, and does not apply to a download.")
 
     @property
     def is_early(self) -> bool:
@@ -162,7 +163,7 @@ class Fault:
         return (self.phase or ("before" if self.kind in _BEFORE else "after")) == "before"
 
     def fits(self, subject: Subject) -> bool:
-        """Tells whether a request counts for this fault."""
+        """Returns whether a request matches this fault."""
         if self.on != subject.route:
             return False
         if self.endpoint is not None and not fnmatchcase(subject.endpoint, self.endpoint):
@@ -172,7 +173,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a fault can know of a request."""
+    """The properties of a request that a fault can match."""
 
     route: Route
     endpoint: str
@@ -180,15 +181,15 @@ class Subject:
 
 
 def fault_from_json(raw: Mapping[str, object]) -> Fault:
-    """Reads a fault that came over HTTP."""
+    """Reads a fault from JSON."""
     unknown = set(raw) - {field.name for field in fields(Fault)}
     if unknown or "on" not in raw:
-        raise InputError(f"A fault needs `on` and knows no {', '.join(sorted(unknown)) or 'more'}.")
-    return Fault(**raw)  # type: ignore[arg-type]  # __post_init__ looks at the words
+        raise InputError(f"A fault needs the field `on`; unknown fields: {', '.join(sorted(unknown)) or 'none'}.")
+    return Fault(**raw)  # type: ignore[arg-type]  # __post_init__ checks the values
 
 
 class Faults:
-    """All scripted faults, and what became of them."""
+    """All scripted faults, with their counts."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self._lock = threading.Lock()
@@ -196,21 +197,21 @@ class Faults:
         self._seen: dict[Route, int] = {}
 
     def add(self, *faults: Fault) -> None:
-        """Scripts faults; each counts requests from now on."""
+        """Adds faults; each counts requests from now on."""
         with self._lock:
             self._entries += [_Entry(fault) for fault in faults]
 
     def clear(self) -> None:
-        """Forgets all faults."""
+        """Removes all faults."""
         with self._lock:
             self._entries.clear()
 
     def seen(self, route: Route) -> int:
-        """Tells how many requests there were."""
+        """Returns the number of requests of a route."""
         return self._seen.get(route, 0)
 
     def fired(self) -> list[tuple[Fault, int]]:
-        """Lists every fault with how often it happened."""
+        """Lists every fault with the number of times that it applied."""
         with self._lock:
             return [(entry.fault, entry.fired) for entry in self._entries]
 
@@ -219,7 +220,7 @@ class Faults:
         return [{**asdict(fault), "fired": fired} for fault, fired in self.fired()]
 
     def match(self, subject: Subject) -> Fault | None:
-        """Counts a request, and finds the fault that happens to it; the first added wins."""
+        """Counts a request and returns the fault that applies to it; the first added wins."""
         with self._lock:
             self._seen[subject.route] = self._seen.get(subject.route, 0) + 1
             fitting = [entry for entry in self._entries if entry.fault.fits(subject)]
@@ -237,7 +238,7 @@ class _Entry:
     fired: int = 0
 
     def counts(self) -> bool:
-        """Counts one fitting request and tells whether it is the fault's turn."""
+        """Counts one matching request and returns whether the fault applies to it."""
         self.met += 1
         fault = self.fault
         if fault.times is not None and self.fired >= fault.times:

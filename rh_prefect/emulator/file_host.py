@@ -1,4 +1,4 @@
-"""The file host: serves uploads and results on an address of its own, with ranges, and takes LoRAs at signed links."""
+"""The file host: serves uploads and results on its own address, with ranges, and receives LoRAs at signed links."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _PROMISED: Final = 1024
 
 
 def file_app(state: State) -> Starlette:
-    """Makes the application.
+    """Creates the application.
 
     Args:
-        state: What it serves from.
+        state: The state of the emulator.
     """
     routes = [
         Route("/{place:path}", _take_lora, methods=["PUT"]),
@@ -61,7 +61,7 @@ async def _serve(request: Request) -> Response:
 
 
 async def _take_lora(request: Request) -> Response:
-    """Takes a LoRA at a signed link, straight to disk; a key of RunningHub's has no place here."""
+    """Receives a LoRA at a signed link, straight to disk; refuses requests with a RunningHub key."""
     state: State = request.app.state.emulator
     try:
         place = state.file_store.check(f"{request.url.path}?{request.url.query}")
@@ -95,7 +95,7 @@ async def _receive(request: Request, state: State, place: str) -> None:
 
 
 def _fault(state: State, found: StoredFile) -> Fault | None:
-    """Only results count: an upload is fetched by nobody but RunningHub."""
+    """Matches downloads of results only: RunningHub alone downloads uploads."""
     task = state.tasks.find(found.task_id)
     if task is None:
         return None
@@ -110,7 +110,7 @@ def _refuse(state: State, request: Request, dead: DeadLink, found: StoredFile | 
 
 
 class _File(FileResponse):
-    """A file with ranges and an ETag; counts what it sends, and breaks off where a fault says so."""
+    """A file with ranges and an ETag; counts the bytes sent, and applies a fault."""
 
     chunk_size = 256 * 1024
 
@@ -124,7 +124,7 @@ class _File(FileResponse):
             self.headers["last-modified"] = "Thu, 01 Jan 2026 00:00:00 GMT"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the file, or the part that is asked for."""
+        """Sends the file, or the requested range."""
         count = _Count(self._fault)
         number = 0
 
@@ -150,7 +150,7 @@ class _File(FileResponse):
 
 @dataclass(slots=True)
 class _Count:
-    """Follows the messages of one answer, and says where it ends."""
+    """Counts the bytes of one response and applies its fault."""
 
     fault: Fault | None
     sent: int = 0
@@ -159,11 +159,11 @@ class _Count:
 
     @property
     def is_broken(self) -> bool:
-        """Whether the answer was left unfinished on the wire."""
+        """Whether the response is incomplete on the wire."""
         return self.fault is not None and self.fault.kind in ("cut", "stall", "wrong-length")
 
     def take(self, message: Message) -> Message:
-        """Counts a message and changes it as the fault wants."""
+        """Counts a message and applies the fault to it."""
         if message["type"] == "http.response.start":
             return self._start(message)
         body = message.get("body", b"")

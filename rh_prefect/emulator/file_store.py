@@ -18,12 +18,12 @@ _RESULTS: Final = "/u/output/"
 
 
 class DeadLink(Exception):
-    """A link of this shelf does not work, or not any more.
+    """A link is invalid or has expired.
 
     Args:
         status: The file host's HTTP status.
-        code: Its word for it.
-        words: Its reason.
+        code: Its error code.
+        words: Its message.
     """
 
     def __init__(self, status: int, code: str, words: str) -> None:
@@ -35,7 +35,7 @@ class DeadLink(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One file on the file_store."""
+    """One stored file."""
 
     path: Path
     task_id: str = ""
@@ -43,13 +43,13 @@ class StoredFile:
 
 
 class FileStore:
-    """Keeps files and makes and checks their links.
+    """Stores files, and signs and checks their links.
 
     Args:
-        folder: Where the files of clients go.
-        url: The file host's own address.
-        clock: Tells when a link has died.
-        assumptions: How long links live, and how a dead one answers.
+        folder: The folder of uploaded files.
+        url: The address of the file host.
+        clock: The clock of the links.
+        assumptions: Lifetimes of links, and the response to an expired one.
     """
 
     def __init__(self, folder: Path, *, url: str, clock: Clock, assumptions: Assumptions) -> None:
@@ -62,10 +62,10 @@ class FileStore:
         self._named: dict[str, Path] = {}
 
     def add_upload(self, path: Path, *, sha256: str, extension: str) -> tuple[str, str]:
-        """Puts an uploaded file on the shelf; the same content has one place.
+        """Stores an uploaded file; equal content is stored once.
 
         Args:
-            path: The file, which is moved.
+            path: The file; it is moved.
             sha256: Its hash.
             extension: Without the dot.
 
@@ -78,11 +78,11 @@ class FileStore:
         return name, self.sign(_UPLOADS + name)
 
     def keep(self, path: Path, name: str, *, sha256: str, extension: str) -> Path:
-        """Puts a file on the shelf that only the nodes of a graph can find, by its name.
+        """Stores a file that only the nodes of a graph can find, by name.
 
         Args:
-            path: The file, which is moved.
-            name: What a node calls it.
+            path: The file; it is moved.
+            name: Its name in a node.
             sha256: Its hash.
             extension: Without the dot.
         """
@@ -92,13 +92,13 @@ class FileStore:
         return kept
 
     def named(self, name: str) -> Path | None:
-        """Finds the file that a node calls by this name."""
+        """Finds a file by its name in a node."""
         return self._named.get(name)
 
     def add_result(self, path: Path, *, task_id: str, index: int, token: str, extension: str) -> str:
-        """Puts a result on the file_store.
+        """Stores a result.
 
-        Its name is as ComfyUI writes it: of all results it differs in the token alone, and in the time.
+        Its name has ComfyUI's format; names differ in token and time.
 
         Returns:
             Its link.
@@ -109,7 +109,7 @@ class FileStore:
         return self.sign(place) if self._assumptions.signed_results else self.url + place
 
     def sign(self, place: str) -> str:
-        """Makes a link that works for a day, or to send a LoRA to, for an hour."""
+        """Returns a signed link, valid for a day, or for an hour to upload a LoRA."""
         known, start = self._assumptions, int(self._clock.now())
         lives = {_RESULTS: known.result_seconds, f"/{known.lora_folder}/": known.lora_link_seconds}
         life = next((seconds for folder, seconds in lives.items() if place.startswith(folder)), known.link_seconds)
@@ -118,7 +118,7 @@ class FileStore:
         return f"{self.url}{place}?q-sign-algorithm=sha1&q-sign-time={window}&q-signature={signature}"
 
     def owns(self, link: str) -> bool:
-        """Tells whether a link leads to this file_store."""
+        """Returns whether a link points to this file store."""
         return link.startswith(self.url + "/")
 
     def find(self, link: str) -> StoredFile:
@@ -128,7 +128,7 @@ class FileStore:
             link: The whole link, or its path and query.
 
         Raises:
-            DeadLink: There is none, it has expired, or its signature is wrong.
+            DeadLink: The file does not exist, or the link has expired or has an invalid signature.
         """
         parts = urlsplit(link)
         place = unquote(parts.path)
@@ -145,10 +145,10 @@ class FileStore:
         """Checks the signature of a link.
 
         Returns:
-            The place that it leads to.
+            The path that it points to.
 
         Raises:
-            DeadLink: It has expired, or its signature is wrong.
+            DeadLink: The link has expired or has an invalid signature.
         """
         parts = urlsplit(link)
         place, query = unquote(parts.path), parse_qs(parts.query, separator="&")
@@ -165,7 +165,7 @@ class FileStore:
 
 
 class Loras:
-    """All LoRAs that were announced or sent.
+    """All LoRAs that were announced or uploaded.
 
     Args:
         file_store: Signs their links.
@@ -179,23 +179,23 @@ class Loras:
         self._known: set[str] = set()
 
     def announce(self, md5: str) -> tuple[str, str | None]:
-        """Takes an announcement.
+        """Announces the upload of a LoRA.
 
         Args:
             md5: The file's sum, in hex.
 
         Returns:
-            Its `fileName`, and where it is to be put; no link where it is here already.
+            Its `fileName` and the upload link; no link if it was uploaded before.
         """
         name = f"{self._folder}/{md5}.safetensors"
         with self._lock:
             return name, None if name in self._known else self._file_store.sign(f"/{name}")
 
     def sent(self, name: str) -> None:
-        """Knows a LoRA from here on."""
+        """Marks a LoRA as uploaded."""
         with self._lock:
             self._known.add(name)
 
     def has(self, name: str) -> bool:
-        """Tells whether a LoRA was sent."""
+        """Returns whether a LoRA was uploaded."""
         return name in self._known

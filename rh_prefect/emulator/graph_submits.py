@@ -1,4 +1,4 @@
-"""Checks the start of a graph as the service does, of a workflow or of an AI app, and prices it."""
+"""Checks and prices the start of a workflow or an AI app, as the service does."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _LINKS: Final = ("http://", "https://", "data:")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is started.
+    """The workflow or app to start.
 
     Attributes:
         graph: A copy of its own.
         items: The request's node list.
-        fields: What the list may set, as (nodeId, fieldName); None for every field.
-        keeps_seeds: Whether no seed is drawn anew.
-        may_stamp: Whether pictures can carry the graph; those of apps never do.
+        fields: The fields that the list may set, as (nodeId, fieldName); None for every field.
+        keeps_seeds: Whether all seeds stay.
+        may_stamp: Whether pictures contain the graph as metadata; those of apps do not.
     """
 
     graph: Graph
@@ -53,13 +53,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A start that was checked.
+    """A checked start.
 
     Attributes:
-        spec: What it asks for.
-        verdict: What validation found.
-        failure: Why it will fail.
-        may_wait: Whether it goes into the personal queue where there is no room.
+        spec: The task to create.
+        verdict: The result of validation.
+        failure: The failure to come, if any.
+        may_wait: Whether it waits in the personal queue if no slot is free.
     """
 
     spec: TaskSpec
@@ -70,7 +70,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How v1 and v2 starts refuse a wrong parameter: each has a code of its own."""
+    """The codes with which v1 and v2 starts refuse a parameter."""
 
     is_v1: bool
     bad: str
@@ -89,11 +89,11 @@ class Start:
 
     Attributes:
         state: The emulator.
-        key: Whose request it is.
-        endpoint: What the recorder call it.
+        key: The key of the request.
+        endpoint: The endpoint, as in the records.
         body: The request's JSON object.
-        kind: What it starts.
-        family: How it refuses.
+        kind: The kind of start.
+        family: The codes of refusals.
     """
 
     state: State
@@ -105,22 +105,22 @@ class Start:
 
     @property
     def assumptions(self) -> Assumptions:
-        """What is decided by the emulator itself."""
+        """The emulator's assumptions."""
         return self.state.assumptions
 
     @property
     def node_info(self) -> Refusal:
-        """The refusal of a node list that does not fit."""
+        """The refusal of a node list that does not match."""
         return ("803", "") if self.family.is_v1 else self.assumptions.node_info_v2
 
     @property
     def items(self) -> object:
-        """The node list; an empty one where there is none."""
+        """The node list; empty if missing."""
         sent = self.body.get("nodeInfoList")
         return [] if sent is None else sent
 
     def refused(self, refusal: Refusal, reason: str) -> Refused:
-        """Makes a refusal that says why."""
+        """Returns a refusal with its reason."""
         code, words = refusal
         return Refused(code, f"{message_of(self.assumptions, code, words)}: {reason}")
 
@@ -152,7 +152,7 @@ def workflow_target(start: Start, *, workflow_id: str) -> Target:
 
 
 def _own_graph(start: Start, sent: object, *, beside: Graph) -> Target:
-    """Takes the graph of the request; its node list is about the saved graph beside it, and changes neither."""
+    """Reads the graph of the request; the node list is checked against the saved graph and changes neither."""
     graph = graphs.parse(sent) if isinstance(sent, str) else None
     if not graph:
         raise start.refused(_BAD_GRAPH, "workflow must be the JSON text of a graph in API format")
@@ -178,7 +178,7 @@ def quick_target(start: Start, *, app_id: str, code: str) -> Target:
     """Finds the module of a quick create.
 
     Raises:
-        Refused: It does not exist, or the code is that of another.
+        Refused: It does not exist, or the code belongs to another module.
     """
     if find_app(start.state, app_id).quick_code != code:
         raise Refused(*start.assumptions.wrong_quick_code)
@@ -205,9 +205,9 @@ def _check_password(start: Start, password: str) -> None:
 
 
 def prepare(start: Start, find: FindTarget) -> Run:
-    """Checks a start and prices it; call it from a thread.
+    """Checks a start and prices it; blocks, so call it from a thread.
 
-    The spec is parameters, money, lookup, node list, content, graph; where money comes is an assumption.
+    The order is parameters, money, lookup, node list, content, graph; the position of money is an assumption.
 
     Raises:
         Refused: The service would refuse it.
@@ -233,7 +233,7 @@ def prepare(start: Start, find: FindTarget) -> Run:
 
 
 def _options(start: Start) -> tuple[str, bool, int]:
-    """Reads the machine, whether to wait in the personal queue, and for how long the machine is kept."""
+    """Reads the machine type, the use of the personal queue, and the seconds for which the machine is kept."""
     key, body, bad = start.key, start.body, start.family.bad
     least, most = start.assumptions.retain_seconds
     waits = _switch(body, "usePersonalQueue", bad, default=False) and key.tier == "EXCLUSIVE"
@@ -262,7 +262,7 @@ def _switch(body: Mapping[str, object], name: str, bad: str, *, default: bool) -
 
 
 def _changed(start: Start, target: Target) -> Graph:
-    """Sets the values of the node list, and draws the other seeds anew."""
+    """Sets the values of the node list, and draws the other seeds."""
     try:
         _check_fields(target)
     except graphs.BadNodeInfo as bad:
@@ -295,10 +295,10 @@ def examine(
     """Validates a graph and finds its files.
 
     Returns:
-        What validation found, what is to be made, and why it will fail if it will.
+        The result of validation, the outputs to make, and the failure to come, if any.
 
     Raises:
-        Refused: ComfyUI would refuse the whole.
+        Refused: ComfyUI would refuse the graph as a whole.
     """
     foreign = state.workflows.foreign | state.apps.foreign
     verdict = validate(graph, Files(partial(_has_media, state), state.loras.has, foreign))

@@ -34,8 +34,8 @@ class Inputs:
     """The files of one request.
 
     Attributes:
-        files: By wire key, in the order of the request.
-        lengths: The seconds of those that have a length, by the kind of file.
+        files: Paths by wire key, in the order of the request.
+        lengths: Seconds by the kind of file, for files that have a length.
     """
 
     files: dict[str, list[Path]] = field(default_factory=dict)
@@ -43,19 +43,19 @@ class Inputs:
 
     @property
     def seconds(self) -> float | None:
-        """How long the input is, for models that are priced by that: a video's length goes before a sound's."""
+        """The length of the input for pricing: of the video, else of the sound."""
         return self.lengths.get("video", self.lengths.get("audio"))
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the files of an account's requests come from.
+    """The sources of the files of an account's requests.
 
     Attributes:
-        file_store: Uploads, and results.
-        assets: What was registered.
-        account: Whose assets count.
-        assumptions: How a bad file is refused.
+        file_store: Uploads and results.
+        assets: Registered assets.
+        account: The account that owns the assets.
+        assumptions: The refusal of an invalid file.
     """
 
     file_store: FileStore
@@ -64,15 +64,15 @@ class Sources:
     assumptions: Assumptions
 
     def bad_file(self, name: str, reason: str) -> Refused:
-        """Makes the refusal of a file that does not fit its parameter."""
+        """Returns the refusal of a file that its parameter does not accept."""
         return Refused(self.assumptions.bad_file, f"{_FAILED}: {name}: {reason}")
 
 
 def gather(sources: Sources, model: Model, payload: Mapping[str, object]) -> Inputs:
-    """Finds and checks all files of a request; it reads and fetches, so call it from a thread.
+    """Finds and checks all files of a request; blocks, so call it from a thread.
 
     Raises:
-        Refused: A link is dead or leads nowhere (1013), a file is bad (1013) or too large (1008).
+        Refused: A link has expired or does not exist (1013), a file is invalid (1013) or too large (1008).
     """
     inputs = Inputs()
     for param in model.params:
@@ -87,7 +87,7 @@ def gather(sources: Sources, model: Model, payload: Mapping[str, object]) -> Inp
 
 
 def sha256_of(path: Path) -> str:
-    """Hashes a file; an upload lies under its hash."""
+    """Returns the hash of a file; the name of an upload is its hash."""
     if re.fullmatch(r"[0-9a-f]{64}", path.stem):
         return path.stem
     with path.open("rb") as file:
@@ -95,7 +95,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _own_links(file_store: FileStore, value: object) -> Iterable[str]:
-    """Links of this shelf inside a `json` parameter; others are left alone."""
+    """Returns the links of this file store inside a `json` parameter; others are ignored."""
     return (text for text in texts(value) if file_store.owns(text))
 
 
@@ -127,15 +127,15 @@ def _plain(extension: str) -> str:
 
 
 def local(sources: Sources, link: str, name: str) -> Path:
-    """Brings the file behind a link here.
+    """Returns the file behind a link, downloaded if necessary.
 
     Args:
-        sources: Where from.
+        sources: The sources.
         link: An `http`, `data` or `asset` link.
-        name: What a refusal calls it.
+        name: The name for a refusal.
 
     Raises:
-        Refused: It leads nowhere.
+        Refused: The link does not exist or has expired.
     """
     file_store = sources.file_store
     if file_store.owns(link):

@@ -1,7 +1,7 @@
 """Reads a model's request as the service does: the JSON types, limits and rules of the catalogue's data.
 
-This is the emulator's own reading; the client has another, and a test compares the two over all models. All names in
-its messages are those of the wire.
+The client has its own implementation, and a test compares the two over all models. All names in
+its messages are wire names.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def _is_empty(param: Param, value: object) -> bool:
 
 
 def violations(assumptions: Assumptions, model: Model, body: Payload) -> list[str]:
-    """Lists what is wrong with a request, one clause each.
+    """Lists the violations of a request, one clause each.
 
     Args:
-        assumptions: How strict it is.
+        assumptions: The strictness of the checks.
         model: The model.
         body: The request's JSON object.
     """
@@ -94,7 +94,7 @@ def _of_value(param: Param, value: object, *, is_strict: bool) -> Iterator[str]:
 
 
 def _of_json(param: Param, value: object) -> Iterator[str]:
-    """Checks an object, or a list of objects; an object may come as a list of one."""
+    """Checks an object, or a list of objects; a list of one object counts as an object."""
     items: Sequence[object] = value if isinstance(value, list) else (value,)
     is_wrapped = isinstance(value, list)
     fits = is_wrapped if param.shape == "list" else len(items) == 1
@@ -147,7 +147,7 @@ _IS_TYPE: Final[dict[str, Callable[[object], bool]]] = {
 
 
 def _lenient(param: Param, value: object) -> object:
-    """Reads a value of another JSON type as its parameter's, where its text allows it."""
+    """Converts a value of another JSON type to its parameter's type, if its text allows it."""
     text = spelled(value)
     if param.type in ("string", "enum"):
         return text
@@ -163,7 +163,7 @@ def _lenient(param: Param, value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What the rules look at: the parameters that were sent, and the defaults of the others."""
+    """The parameters that were sent, and the defaults of the others, for the rules."""
 
     model: Model
     sent: Payload
@@ -174,7 +174,7 @@ class _Request:
         return list(default) if isinstance(default, tuple) else default
 
     def applies(self, rule: Rule) -> bool:
-        """Tells whether a rule's condition is met; what was not sent counts with its default."""
+        """Returns whether a rule's condition is met; missing parameters count with their defaults."""
         if not set(rule.given).isdisjoint(self.sent):
             return True
         if not rule.when:

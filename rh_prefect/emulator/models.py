@@ -13,14 +13,14 @@ from rh_prefect.emulator.request_texts import spelled
 
 
 class Models:
-    """All models by their endpoints; any other endpoint is 1001."""
+    """All models by endpoint; an unknown endpoint gets the code 1001."""
 
     def __init__(self) -> None:
         self._added: dict[str, Model] = {}
         self._catalogued: dict[str, Model] = {}
 
     def find(self, endpoint: str) -> Model | None:
-        """Finds a model; one that was added goes before one of the catalogue."""
+        """Finds a model; added models override those of the catalogue."""
         if not self._catalogued:  # at the first submit: reading the catalogue takes time
             self._catalogued = {model.endpoint: model for model in catalogued()}
         return self._added.get(endpoint) or self._catalogued.get(endpoint)
@@ -38,14 +38,14 @@ def new_model(
     rules: Iterable[Rule] = (),
     price: PriceTable | Decimal | str | int | None = None,
 ) -> Model:
-    """Describes a model that the catalogue does not have.
+    """Creates a model that the catalogue lacks.
 
     Args:
-        endpoint: What comes after `/openapi/v2/`.
-        output: What it makes.
+        endpoint: The path after `/openapi/v2/`.
+        output: The kind of output.
         params: Its parameters.
-        rules: What holds for several of them together.
-        price: What it costs: a table, or the amount of each call; None for no published price.
+        rules: Rules over several parameters.
+        price: The price: a table, or the amount per call; None for no published price.
     """
     table = price if isinstance(price, PriceTable | None) else PriceTable("call", fixed=Decimal(str(price)))
     family = endpoint.partition("/")[0]
@@ -56,15 +56,15 @@ _BLOCK_SECONDS: Final = 5
 
 
 def price_of(model: Model, payload: Mapping[str, object], *, seconds: float | None) -> Decimal | None:
-    """Prices a request.
+    """Returns the price of a request.
 
     Args:
         model: The model.
-        payload: The parameters that were sent; the others count with their defaults.
-        seconds: The length of the input, where it has one.
+        payload: The parameters that were sent; missing ones count with their defaults.
+        seconds: The length of the input, if it has one.
 
     Returns:
-        The amount; None where no row of the table fits, or the number of units is not in the request.
+        The amount; None if no row of the table matches, or the request does not state the number of units.
     """
     if model.price is None:
         return None
@@ -76,7 +76,7 @@ def price_of(model: Model, payload: Mapping[str, object], *, seconds: float | No
 
 
 def _amount(table: PriceTable, facts: Mapping[str, object]) -> Decimal | None:
-    """Finds the row that fits; a fixed price has no rows."""
+    """Finds the matching row; a fixed price has no rows."""
     if table.fixed is not None:
         return table.fixed
     asked = [spelled(facts.get(key)) for key in table.by]
@@ -101,7 +101,7 @@ def _units(table: PriceTable, facts: Mapping[str, object], seconds: float | None
 
 
 def _positive(value: object) -> Decimal | None:
-    """Reads a number above 0; a word such as `auto` is not one, and -1 leaves the choice to the model."""
+    """Reads a number above 0; `auto` and -1 leave the choice to the model."""
     if value is None or isinstance(value, bool):
         return None
     try:

@@ -35,14 +35,14 @@ _PREVIEW: Final = b"\x00\x00\x00\x01\x00\x00\x00\x01\xff\xd8\xff\xd9"
 
 
 class Progress:
-    """Hands out tickets, and plays the frames of tasks.
+    """Issues tickets, and sends the frames of tasks.
 
     Args:
-        tasks: Says how far a task has come.
-        faults: Which connections drop.
-        clock: Says when a ticket has expired.
-        url: The API's own address.
-        assumptions: How long a ticket lives.
+        tasks: Returns the stage of a task.
+        faults: The faults of connections.
+        clock: The clock of the tickets.
+        url: The address of the API.
+        assumptions: The lifetime of a ticket.
     """
 
     def __init__(self, tasks: Tasks, faults: Faults, clock: Clock, *, url: str, assumptions: Assumptions) -> None:
@@ -54,7 +54,7 @@ class Progress:
         self._secret = secrets.token_bytes(16)
 
     def url(self, task: Task, status: Status) -> str | None:
-        """Makes the `netWssUrl` of a task; there is one only while it runs."""
+        """Returns the `netWssUrl` of a task; None if it does not run."""
         if status != "RUNNING" or task.spec.graph is None:
             return None
         host, _, port = self._url.rpartition(":")
@@ -69,7 +69,7 @@ class Progress:
         return f"{self._url}/ws/c_instance?{urlencode(query)}"
 
     def find(self, ticket: str) -> Task | None:
-        """Finds the task that a ticket opens; None where it is forged or has expired."""
+        """Finds the task of a ticket; None if the ticket is invalid or has expired."""
         try:
             task_id, end, _ = base64.b64decode(ticket, validate=True).decode().split(";")
             task, is_alive = self._tasks.find(task_id), self._clock.now() < int(end)
@@ -80,15 +80,15 @@ class Progress:
         return task
 
     async def play(self, task: Task, send: Send, **more: object) -> bool:
-        """Sends the frames of a task as it goes on.
+        """Sends the frames of a task while it runs.
 
         Args:
-            task: Which.
+            task: The task.
             send: Sends one frame.
-            more: What every frame's data also holds.
+            more: Additional data of every frame.
 
         Returns:
-            Whether it was played to its end; a fault may drop it.
+            Whether all frames were sent; a fault may drop the connection.
         """
         drop = self._faults.match(Subject("progress", task.endpoint, task.spec.payload))
         told = list(frames(task.spec.graph or {}))
@@ -106,7 +106,7 @@ class Progress:
         return True
 
     async def _reach(self, task: Task, share: float) -> Status:
-        """Waits until a task has come so far, or has ended."""
+        """Waits until a task reaches a share of its run, or ends."""
         while True:
             status, here = self._tasks.status(task), self._tasks.progress(task)
             is_over = status not in ("QUEUED", "RUNNING")
@@ -130,7 +130,7 @@ class Progress:
 
 
 def frames(graph: Mapping[str, object]) -> Iterator[Frame]:
-    """Lists the frames of a run but the last: loaders are cached, samplers tell their steps."""
+    """Lists the frames of a run except the last: loaders are cached, samplers report their steps."""
     read = parse(graph) or {}
     order = in_order(read)
     cached = [node_id for node_id in order if "Loader" in class_type(read[node_id])]
@@ -155,7 +155,7 @@ _DROPPED: Final = 1011
 
 
 async def watch(socket: WebSocket) -> None:
-    """Plays the frames of the task that the ticket opens, then closes."""
+    """Sends the frames of the ticket's task, then closes."""
     state: State = socket.app.state.emulator
     task = state.progress.find(socket.query_params.get("Rh-Comfy-Auth", ""))
     if task is None:
@@ -171,7 +171,7 @@ async def watch(socket: WebSocket) -> None:
 
 
 async def proxied(socket: WebSocket) -> None:
-    """Plays the frames of every prompt of a client, one after the other, until it goes."""
+    """Sends the frames of every prompt of a client, one after the other, until it disconnects."""
     state: State = socket.app.state.emulator
     key, client_id = path_key(state.keys, socket), socket.query_params.get("clientId", "")
     if key is None:
@@ -203,7 +203,7 @@ def _sender(socket: WebSocket) -> Send:
 
 
 async def _until_gone(socket: WebSocket, playing: Coroutine[object, object, None]) -> None:
-    """Plays until the end, or until the client has gone; what it sends is not read."""
+    """Sends until the end, or until the client disconnects; its messages are ignored."""
     tasks = [asyncio.create_task(playing), asyncio.create_task(_gone(socket))]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""What the native proxy was asked: prompts under ids of ComfyUI's own, and their history."""
+"""The prompts of the native proxy, under ComfyUI's ids, and their history."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Prompt:
 
     Attributes:
         id: ComfyUI's `prompt_id`.
-        number: Which it was, from 0.
+        number: Its number, from 0.
         task: The task that runs it.
-        client_id: Whose frames it sends.
+        client_id: The client that receives its frames.
     """
 
     id: str
@@ -44,19 +44,19 @@ class Proxy:
         self._prompts: dict[str, Prompt] = {}
 
     def add(self, task: Task, *, client_id: str) -> Prompt:
-        """Takes a prompt on."""
+        """Adds a prompt."""
         with self._lock:
             prompt = Prompt(str(uuid.uuid4()), next(self._numbers), task, client_id)
             self._prompts[prompt.id] = prompt
             return prompt
 
     def forget(self, prompt: Prompt) -> None:
-        """Forgets a prompt that was taken out of the queue: no history tells of it."""
+        """Removes a prompt that was deleted from the queue; it has no history."""
         with self._lock:
             self._prompts.pop(prompt.id, None)
 
     def of(self, account: str, *, client_id: str | None = None) -> Iterator[Prompt]:
-        """Lists the prompts of an account, and of one client where it is named."""
+        """Lists the prompts of an account, or of one of its clients."""
         for prompt in list(self._prompts.values()):
             mine = prompt.task.spec.key.account.name == account
             if mine and client_id in (None, prompt.client_id):
@@ -64,7 +64,7 @@ class Proxy:
 
 
 def history(prompt: Prompt, status: Status) -> dict[str, object]:
-    """Shows a prompt that has ended as ComfyUI's history does."""
+    """Returns a finished prompt in the format of ComfyUI's history."""
     graph = parse(prompt.task.spec.graph or {}) or {}
     outputs: dict[str, dict[str, list[object]]] = {}
     for output in prompt.task.outputs.result(timeout=0) if status == "SUCCESS" else []:
@@ -82,7 +82,7 @@ def history(prompt: Prompt, status: Status) -> dict[str, object]:
 
 
 def _message(prompt: Prompt, status: Status) -> list[object]:
-    """How the last message of a prompt that has ended reads."""
+    """Returns the last message of a finished prompt."""
     if status == "SUCCESS":
         return ["execution_success", {"prompt_id": prompt.id}]
     if status == "CANCELLED":

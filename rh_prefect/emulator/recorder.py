@@ -1,4 +1,4 @@
-"""The emulator's recorder: who submitted what, what was charged, what went over the wire. No key's value is in them."""
+"""The recorder: submissions, charges, requests, uploads, downloads and webhooks. It contains no key's value."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Submission:
     """One submit of a task.
 
     Attributes:
-        number: Which submit it was, from 1.
-        task_id: Its task; empty where it was not accepted.
-        endpoint: What was asked: a model's endpoint, `run/workflow/…`, or the whole path of a v1 start.
+        number: Its number, from 1.
+        task_id: Its task; empty if it was refused.
+        endpoint: A model's endpoint, `run/workflow/…`, or the whole path of a v1 start.
         payload: The request's body; data URIs are shortened.
-        key_name: Whose key.
-        accepted: Whether there is a task, and it was charged.
-        charged: What it cost at acceptance, in money.
-        time: When, by the emulator's clock.
-        code: Why it was not accepted: RunningHub's code, or the kind of the fault.
-        coins: What it cost at acceptance, in RH coins.
-        inputs: The SHA-256 of the files that a model was given, by wire key, in the order of the request.
+        key_name: The name of the key.
+        accepted: Whether a task exists and was charged.
+        charged: The charge at acceptance, in money.
+        time: The time, by the emulator's clock.
+        code: The reason of a refusal: RunningHub's code, or the kind of the fault.
+        coins: The charge at acceptance, in RH coins.
+        inputs: The SHA-256 of the model's input files, by wire key, in the order of the request.
     """
 
     number: int
@@ -46,7 +46,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request; `status` is 0 until it was answered, and stays 0 where it never was."""
+    """One HTTP request; `status` is 0 if there was no response."""
 
     number: int
     method: str
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One file that a client sent."""
+    """One uploaded file."""
 
     file_name: str
     size: int
@@ -68,7 +68,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """One request for a file; `sent` are the bytes of the body that went out so far."""
+    """One download; `sent` is the number of body bytes sent so far."""
 
     number: int
     path: str
@@ -80,7 +80,7 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """One task as it stands now; `coins` are those that were not paid back."""
+    """The current state of a task; `coins` excludes refunds."""
 
     task_id: str
     endpoint: str
@@ -92,7 +92,7 @@ class TaskRow:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One POST of a webhook; `status` is the receiver's HTTP status, or 0 where it gave none."""
+    """One POST of a webhook; `status` is the receiver's HTTP status, or 0 if there was none."""
 
     number: int
     task_id: str
@@ -103,12 +103,12 @@ class Delivery:
 
 
 class Recorder:
-    """Everything that happened, readable at any time from any thread.
+    """Records everything that happens; any thread may read it at any time.
 
     Args:
-        tasks: Lists the tasks as they stand.
-        mask: Writes names instead of keys.
-        lock: Guards the tasks too: one lock, so that a condition may look at both.
+        tasks: Lists the current tasks.
+        mask: Replaces key values by key names.
+        lock: The lock of the tasks, so that a condition can read tasks and records.
     """
 
     def __init__(
@@ -125,32 +125,32 @@ class Recorder:
 
     @property
     def submissions(self) -> list[Submission]:
-        """All submits, refused ones too."""
+        """All submissions, including refused ones."""
         return list(self._submissions)
 
     @property
     def paid(self) -> list[Submission]:
-        """The submits that were accepted, and so paid for."""
+        """The accepted submissions, which are paid."""
         return [submission for submission in self._submissions if submission.accepted]
 
     @property
     def charged(self) -> Decimal:
-        """What all accounts paid, less what was paid back."""
+        """The total cost in money, less refunds."""
         return sum((task.charged - task.refunded for task in self.tasks), Decimal(0))
 
     @property
     def coins(self) -> int:
-        """What all accounts paid in RH coins, less what was paid back."""
+        """The total cost in RH coins, less refunds."""
         return sum(task.coins for task in self.tasks)
 
     @property
     def deliveries(self) -> list[Delivery]:
-        """All webhooks that were sent, retries too."""
+        """All webhooks that were sent, including retries."""
         return list(self._deliveries)
 
     @property
     def tasks(self) -> list[TaskRow]:
-        """All tasks as they stand now."""
+        """All tasks in their current state."""
         return self._tasks()
 
     @property
@@ -165,23 +165,23 @@ class Recorder:
 
     @property
     def uploads(self) -> list[Upload]:
-        """All files that clients sent."""
+        """All uploads."""
         return list(self._uploads)
 
     @property
     def downloads(self) -> list[Download]:
-        """All requests for result files."""
+        """All downloads of result files."""
         return list(self._downloads)
 
     def served(self, task_id: str) -> int:
-        """Counts the bytes of a task's results that were sent."""
+        """Returns the bytes of a task's results that were sent."""
         return sum(download.sent for download in self.downloads if download.task_id == task_id)
 
     def wait(self, condition: Callable[[Recorder], bool], *, seconds: float = 10.0) -> bool:
-        """Blocks until something is in the recorder, as in `recorder.wait(lambda b: len(b.paid) == 1)`.
+        """Blocks until a condition holds, as in `recorder.wait(lambda recorder: recorder.paid)`.
 
         Returns:
-            Whether it was, in time.
+            Whether it held in time.
         """
         end = time.monotonic() + seconds
         while not condition(self):
@@ -192,7 +192,7 @@ class Recorder:
         return True
 
     def add_submission(self, submission: Submission) -> None:
-        """Writes a submit down, with its number."""
+        """Records a submission and numbers it."""
         plain = self._plain(submission.payload)
         payload = plain if isinstance(plain, dict) else {}
         endpoint = self._mask(submission.endpoint)
@@ -202,19 +202,19 @@ class Recorder:
             self._changed.notify_all()
 
     def add_upload(self, upload: Upload) -> None:
-        """Writes an upload down."""
+        """Records an upload."""
         with self._changed:
             self._uploads.append(upload)
             self._changed.notify_all()
 
     def add_delivery(self, delivery: Delivery) -> None:
-        """Writes a webhook down, with its number."""
+        """Records a webhook and numbers it."""
         with self._changed:
             self._deliveries.append(replace(delivery, number=len(self._deliveries) + 1))
             self._changed.notify_all()
 
     def add_download(self, path: str, *, task_id: str, status: int, at: float) -> int:
-        """Writes a download down when its answer begins.
+        """Records a download when its response begins.
 
         Returns:
             Its number.
@@ -226,13 +226,13 @@ class Recorder:
             return number
 
     def update_download(self, number: int, sent: int) -> None:
-        """Writes down how much of a download has gone out."""
+        """Records the bytes sent of a download."""
         with self._changed:
             self._downloads[number - 1] = replace(self._downloads[number - 1], sent=sent)
             self._changed.notify_all()
 
     def add_request(self, method: str, path: str, *, at: float) -> int:
-        """Writes a request down when it comes in.
+        """Records a request when it arrives.
 
         Returns:
             Its number.
@@ -244,13 +244,13 @@ class Recorder:
             return number
 
     def update_request(self, number: int, status: int) -> None:
-        """Writes down how a request was answered."""
+        """Records the status of a response."""
         with self._changed:
             self._requests[number - 1] = replace(self._requests[number - 1], status=status)
             self._changed.notify_all()
 
     def to_json(self) -> dict[str, object]:
-        """Writes the recorder as JSON; amounts are strings."""
+        """Returns all records as JSON; amounts are strings."""
         return {
             "charged": str(self.charged),
             "coins": self.coins,
@@ -264,7 +264,7 @@ class Recorder:
         }
 
     def _plain(self, value: object) -> object:
-        """Takes keys and the bulk of data URIs out of a payload."""
+        """Masks keys and shortens data URIs in a payload."""
         if isinstance(value, str):
             long = value.startswith("data:") and len(value) > _LONGEST_DATA
             return self._mask(f"{value[:_LONGEST_DATA]}… ({len(value)} characters)" if long else value)

@@ -24,14 +24,14 @@ _LETTERS: Final = string.ascii_lowercase
 
 
 class RandomSource:
-    """Draws what differs from task to task.
+    """Draws the random values of tasks.
 
-    Every draw follows from the seed, from the request, and from how often that request was made before. The same seed
-    and the same requests give the same results again, in whatever order different requests arrive.
+    Every draw depends on the seed, the request, and the number of equal requests before it. The same seed
+    and the same requests give the same results again; the order of different requests does not matter.
 
     Args:
-        seed: What all draws follow from; default a random number.
-        options: Whether anything is drawn at all.
+        seed: The seed of all draws; default a random number.
+        options: The runtime options; `deterministic` turns draws off.
     """
 
     def __init__(self, seed: int | None = None, *, options: RuntimeOptions) -> None:
@@ -44,11 +44,11 @@ class RandomSource:
         """Draws the variant of a request's result.
 
         Args:
-            request: What is asked for; equal requests have equal texts.
-            seed: The request's own seed, which then decides alone.
+            request: The request; equal requests have equal texts.
+            seed: The seed of the request, if any; then the result depends on it alone.
 
         Returns:
-            Digits, other ones at each call; empty where the emulator is deterministic.
+            Digits that differ at each call; empty if the emulator is deterministic.
         """
         if self._options.deterministic:
             return ""
@@ -58,13 +58,13 @@ class RandomSource:
         """Draws the seed of a node, as RunningHub does at each start of a saved workflow.
 
         Args:
-            endpoint: What is started.
-            below: The first number that is too large.
+            endpoint: The workflow or app to start.
+            below: The upper limit, exclusive.
         """
         return self._draw(f"seed {endpoint}") % below
 
     def token(self, subject: str, *, length: int = 8) -> str:
-        """Draws lower-case letters for the name of a file."""
+        """Draws lower-case letters for a file name."""
         drawn = self._draw(f"token {subject}")
         return "".join(_LETTERS[drawn // len(_LETTERS) ** place % len(_LETTERS)] for place in range(length))
 
@@ -89,16 +89,16 @@ _log = logging.getLogger(__name__)
 
 
 class RenderQueue:
-    """Renders what tasks ask for.
+    """Renders the results of tasks in the background.
 
     Args:
-        renderer: Makes the media.
-        file_store: Where results go.
-        tasks: Whose results they are.
-        lock: Guards the tasks.
-        random: What results are drawn from.
-        least_bytes: The least size of a result; smaller ones are padded.
-        failed_code: The code of a task whose results cannot be made.
+        renderer: The renderer.
+        file_store: The store of results.
+        tasks: The tasks.
+        lock: The lock of the tasks.
+        random: The random source.
+        least_bytes: The minimum size of a result; smaller ones are padded.
+        failed_code: The code of a task whose results cannot be rendered.
     """
 
     def __init__(
@@ -122,26 +122,26 @@ class RenderQueue:
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rh-emulator-render")
 
     def begin(self, task: Task) -> None:
-        """Starts on a task's results, unless it is going to fail."""
+        """Starts the rendering of a task, unless it will fail."""
         if task.failure is None:
             # Drawn now, in the order of the submits: the pool works in any order.
             variants = [self._variant(output) for output in task.spec.outputs]
             self._pool.submit(self._make, task, variants)
 
     async def settle(self, task: Task) -> None:
-        """Waits for the results of a task that is due; not for ever, for a client that waits has a deadline."""
+        """Waits for the results of a task that is due, for a limited time."""
         if self._tasks.is_due(task):
             waiting: Future[list[Output]] = task.outputs
             await asyncio.wait([asyncio.wrap_future(waiting)], timeout=_PATIENCE)
 
     def close(self) -> None:
-        """Ends what is being made."""
+        """Stops the rendering."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _variant(self, output: OutputSpec) -> str:
-        """Draws what is different from the result of an equal request.
+        """Draws the variant of an output, by which equal requests differ.
 
-        A graph carries its seeds, and everything else in it gives the same result each time.
+        A graph contains its seeds, so equal graphs give equal results.
         """
         if output.node_id is not None:
             return ""
@@ -152,7 +152,7 @@ class RenderQueue:
             return
         try:
             outputs = self._render(task, variants)
-        except Exception as error:  # a failing render is a failing task, whatever went wrong
+        except Exception as error:  # any error of the renderer fails the task
             _log.warning("task %s of %s could not be rendered: %s", task.id, task.endpoint, error)
             with self._lock:
                 task.failure = Failure(self._failed_code, "")
@@ -184,7 +184,7 @@ class RenderQueue:
 
 
 def fingerprint(output: OutputSpec) -> str:
-    """Names a request by what it asks for: links differ from upload to upload, files on the shelf do not."""
+    """Returns the hash of a request by its content: links differ from upload to upload, stored files do not."""
     plain = {key: value for key, value in output.payload.items() if key not in output.inputs}
     files = {key: [Path(path).name for path in paths] for key, paths in output.inputs.items()}
     text = json.dumps([output.model.endpoint, plain, files], sort_keys=True, default=str)

@@ -1,4 +1,4 @@
-"""What a request says: its texts, and which of them are somebody's words and which are links."""
+"""The texts of a request: all strings, links, and text written by a user."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def texts(value: object) -> Iterable[str]:
 
 
 def is_link(value: object) -> bool:
-    """Tells whether a value can stand for a file in a request."""
+    """Returns whether a value is a link to a file."""
     return isinstance(value, str) and value.startswith(_SCHEMES)
 
 
 def words(payload: Mapping[str, object]) -> Iterable[str]:
-    """Finds what a person wrote: links carry ids and digests, in which any short word turns up by chance."""
+    """Finds the strings that are not links: ids and digests in links can contain any short word."""
     return (text for text in texts(payload) if not is_link(text))
 
 

@@ -1,4 +1,4 @@
-"""The envelopes of RunningHub's answers, and the refusal that a check raises."""
+"""The envelopes of RunningHub's responses, and the refusal that a check raises."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from rh_prefect.emulator.assumptions import Assumptions
 
 Envelope = Callable[[Assumptions, str, str], Response]
-"""Turns a code and its words into one family's form of a refusal."""
+"""Returns a refusal in the format of one family of endpoints."""
 
 WORDS: Final[dict[str, str]] = {
     "301": "PARAMS_INVALID",
@@ -67,12 +67,12 @@ WORDS: Final[dict[str, str]] = {
 
 
 class Refused(Exception):
-    """A check said no.
+    """A request is refused.
 
     Args:
         code: RunningHub's code.
         words: Its message; default the code's own text.
-        envelope: The form of the answer, where it is not the route's usual one.
+        envelope: The format of the response; default that of the route.
     """
 
     def __init__(self, code: str, words: str = "", *, envelope: Envelope | None = None) -> None:
@@ -83,18 +83,18 @@ class Refused(Exception):
 
 
 def message_of(assumptions: Assumptions, code: str, words: str = "") -> str:
-    """Returns the words of a refusal: its own, or those of its code.
+    """Returns the message of a refusal: its own, or the text of its code.
 
     Args:
-        assumptions: Holds the words that are not published.
+        assumptions: Holds the texts that are not published.
         code: RunningHub's code.
-        words: What the refusing check says, if anything.
+        words: The message of the check, if any.
     """
     return words or WORDS.get(code) or assumptions.unpublished_words.get(code) or "error"
 
 
 def success(data: object = None, *, msg: str = "success") -> Response:
-    """Answers in the v1 envelope."""
+    """Responds in the v1 envelope."""
     return JSONResponse({"code": 0, "msg": msg, "errorMessages": None, "data": data})
 
 
@@ -104,7 +104,7 @@ def v1(assumptions: Assumptions, code: str, words: str) -> Response:
 
 
 def state(assumptions: Assumptions, code: str, data: object, *, words: str = "") -> Response:
-    """Answers in the v1 envelope with a code that stands for a state, and data."""
+    """Responds in the v1 envelope with the code of a state, and data."""
     msg = message_of(assumptions, code, words)
     return _refusal(assumptions, code, {"code": int(code), "msg": msg, "errorMessages": None, "data": data})
 
@@ -133,7 +133,7 @@ def task_refusal(assumptions: Assumptions, code: str, words: str, **known: objec
 
 
 def uploaded(assumptions: Assumptions, data: object) -> Response:
-    """Answers in the new upload's envelope, which says `message` where others say `msg`."""
+    """Responds in the new upload's envelope, with `message` in place of `msg`."""
     return JSONResponse({"code": assumptions.upload_success_code, "message": "success", "data": data})
 
 
@@ -144,7 +144,7 @@ def upload(assumptions: Assumptions, code: str, words: str) -> Response:
 
 
 def priced(assumptions: Assumptions, amount: Decimal) -> Response:
-    """Answers a price preview: a bare object, without any envelope."""
+    """Responds to a price preview: a bare object without an envelope."""
     shown = {"amount": f"{amount.normalize():f}", "currency": assumptions.currency}
     told = {
         "estimatedPrice": float(amount),

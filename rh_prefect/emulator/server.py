@@ -23,7 +23,7 @@ _KEEP_ALIVE = 75
 
 
 class _Protocol(H11Protocol):
-    """Puts each connection's transport into the scope's state, so that a fault can hang up."""
+    """Puts each connection's transport into the scope's state, so that a fault can close the connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -32,7 +32,7 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """A server that runs until it is told to stop, and then does not wait for its clients."""
+    """A server that stops without waiting for its clients."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(
@@ -48,7 +48,7 @@ class _Server(uvicorn.Server):
         self.stopping = asyncio.Event()
 
     def _silently(self, app: ASGIApp) -> ASGIApp:
-        """Lets a request that the end cut short be no error."""
+        """Suppresses the errors of requests that the shutdown cancels."""
 
         async def run(scope: Scope, receive: Receive, send: Send) -> None:
             try:
@@ -65,18 +65,18 @@ class _Server(uvicorn.Server):
         yield
 
     async def main_loop(self) -> None:
-        """Waits for the end."""
+        """Waits until the server stops."""
         await self.stopping.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends every connection and every request."""
+        """Closes every connection and cancels every request."""
         for server in self.servers:
             server.close()
         for held in sockets or ():
             held.close()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        await asyncio.sleep(0)  # so that the connections know before their requests end
+        await asyncio.sleep(0)  # the connections close before their requests are cancelled
         tasks = list(self.server_state.tasks)
         for task in tasks:
             task.cancel()
@@ -107,7 +107,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address(bound: socket.socket) -> str:
-    """Writes a socket's address as a URL."""
+    """Returns a socket's address as a URL."""
     host, port = bound.getsockname()[:2]
     return f"http://{host}:{port}"
 
@@ -116,8 +116,8 @@ class ServerThread:
     """Serves applications from a thread.
 
     Args:
-        apps: Each application with the socket that it is served on; the sockets are closed at the end.
-        beside: What else runs in the same loop until the end.
+        apps: Each application with its socket; the sockets are closed at the end.
+        beside: Coroutines that run in the same event loop until the end.
     """
 
     def __init__(
@@ -134,12 +134,12 @@ class ServerThread:
         self._thread = threading.Thread(target=self._run, name="rh-emulator", daemon=True)
 
     def start(self) -> None:
-        """Starts serving and returns when requests are answered."""
+        """Starts serving and returns when the server is ready."""
         self._thread.start()
         self._ready.wait()
 
     def stop(self) -> None:
-        """Ends every request and returns when the thread has ended."""
+        """Cancels every request and waits for the thread."""
         if self._loop is not None:
             for server in self._servers:
                 self._loop.call_soon_threadsafe(server.stopping.set)
@@ -168,9 +168,9 @@ _log.setLevel(logging.WARNING)
 
 
 class QuietSockets(WebSocketsSansIOProtocol):
-    """The protocol of uvicorn, with a logger that tells of errors only."""
+    """uvicorn's protocol without access logs: addresses contain keys and tickets."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:  # whatever uvicorn makes its protocols with
+    def __init__(self, *args: Any, **options: Any) -> None:  # uvicorn's arguments
         super().__init__(*args, **options)
         self.logger = _log
         self.conn.logger = _log

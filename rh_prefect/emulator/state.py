@@ -28,12 +28,12 @@ from rh_prefect.errors import InputError
 
 @dataclass(slots=True)
 class RuntimeOptions:
-    """The switches.
+    """The options that can change while the emulator runs.
 
     Attributes:
         webhook_spacing: Seconds between the tries of a delivery, by the emulator's clock.
         webhook_timeout: Seconds of real time in which a receiver must have answered.
-        webhook_data: What `eventData` of v2 and model tasks is.
+        webhook_data: The type of `eventData` of v2 and model tasks.
         real_people: Whether every picture, video and sound shows a real person: Seedance 2.0 then takes only assets,
             or `realPersonMode`.
         deterministic: Whether equal requests give equal results; otherwise only those that name the same seed do.
@@ -46,23 +46,25 @@ class RuntimeOptions:
     deterministic: bool = False
 
     def update(self, **values: object) -> None:
-        """Sets switches by their names.
+        """Sets options by name.
 
         Raises:
-            InputError: There is no such switch.
+            InputError: An option does not exist.
         """
         unknown = set(values) - {field.name for field in fields(self)}
         if unknown:
-            raise InputError(f"There is no switch {', '.join(sorted(unknown))}; see rh_prefect.emulator.state.")
+            raise InputError(
+                f"Unknown option {', '.join(sorted(unknown))}; see rh_prefect.emulator.state.RuntimeOptions."
+            )
         for name, value in values.items():
             setattr(self, name, value)
 
 
 def initial_options(assumptions: Assumptions, *, deterministic: bool) -> RuntimeOptions:
-    """Makes the switches of a new emulator.
+    """Returns the options of a new emulator.
 
     Args:
-        assumptions: What stands where nothing was switched.
+        assumptions: The default values.
         deterministic: Whether equal requests give equal results.
     """
     return RuntimeOptions(
@@ -75,33 +77,33 @@ def initial_options(assumptions: Assumptions, *, deterministic: bool) -> Runtime
 
 @dataclass(slots=True)
 class State:
-    """What the routes work on.
+    """The state of the emulator.
 
     Attributes:
-        url: The API's own address.
-        assumptions: What is decided here, for RunningHub has not published it.
-        clock: The time.
-        keys: Who may ask.
-        tasks: What was accepted.
-        recorder: What happened.
-        faults: What goes wrong.
-        held: Where held answers wait.
+        url: The address of the API.
+        assumptions: The values for behaviour that RunningHub has not published.
+        clock: The clock.
+        keys: The API keys.
+        tasks: The tasks.
+        recorder: The recorder.
+        faults: The effect.
+        held: The held responses.
         file_store: The files.
-        render_queue: Who makes results.
-        durations: How long tasks take.
+        render_queue: The queue that renders results.
+        durations: The durations of tasks.
         workflows: The saved workflows.
         apps: The AI apps.
-        assets: What was registered for models that know people.
-        loras: What was sent for the node RHLoraLoader.
-        webhooks: Tells the ends of tasks.
-        progress: Shows tasks on their way.
-        proxy: What the native proxy was asked.
-        options: What a test may change.
-        random: What models and graphs draw.
-        models: The models that can be run.
+        assets: The assets.
+        loras: The LoRAs for the node RHLoraLoader.
+        webhooks: The webhooks.
+        progress: The progress over WebSocket.
+        proxy: The prompts of the native proxy.
+        options: The runtime options.
+        random: The random source.
+        models: The models.
         moderated: Words that the content check refuses.
-        rate_limit: Counts the requests of each key.
-        lock: Guards tasks, wallets and recorder.
+        rate_limit: The rate limit of each key.
+        lock: The lock of tasks, wallets and records.
     """
 
     url: str
@@ -130,5 +132,5 @@ class State:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def sources(self, key: ApiKey) -> Sources:
-        """Says where the files of a key's requests come from."""
+        """Returns the sources of the files of a key's requests."""
         return Sources(self.file_store, self.assets, key.account, self.assumptions)

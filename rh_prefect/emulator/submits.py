@@ -1,4 +1,4 @@
-"""Checks and prices the submit of a model, and accepts submits: from here on a task exists and is paid for."""
+"""Submits: checks and prices the request of a model, and creates and charges tasks."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 def accept(call: Call, spec: TaskSpec, *, failure: Failure | None = None, may_wait: bool = False) -> Task:
-    """Takes a task on, recorder it, charges for it, and starts to make what it asks for.
+    """Creates, charges and records a task, and starts the rendering of its results.
 
     Args:
-        call: The submit; the fault of it may let the task fail, or be done at once.
-        spec: What it asks for.
-        failure: Why the task will fail all the same.
-        may_wait: Whether it waits where the key has as many tasks as it may.
+        call: The submit; its fault can make the task fail or finish at once.
+        spec: The task to create.
+        failure: The failure to come, if any.
+        may_wait: Whether the task may wait in the personal queue if no slot is free.
 
     Raises:
-        Refused: The account cannot pay, or the key has as many tasks as it may.
+        Refused: The account cannot pay, or no slot is free.
     """
     state, repeated = call.state, _repeated(call)
     if repeated is not None:
@@ -58,13 +58,13 @@ def _repeat_name(call: Call) -> str:
 
 
 def _repeated(call: Call) -> Task | None:
-    """Finds the task of an earlier submit with the same name, where submits have names."""
+    """Finds the task of an earlier submit with the same idempotency key."""
     name = _repeat_name(call)
     return call.state.tasks.remembered(call.key, name) if name else None
 
 
 async def first_status(call: Call, task: Task) -> Status:
-    """Tells the status that the answer to the submit names."""
+    """Returns the status for the response to the submit."""
     if task.done_at_submit:
         await call.state.render_queue.settle(task)
         return call.state.tasks.status(task)
@@ -72,23 +72,23 @@ async def first_status(call: Call, task: Task) -> Status:
 
 
 def tips(call: Call, otherwise: str = "") -> str:
-    """Writes the `promptTips` of the answer.
+    """Returns the `promptTips` of the response.
 
     Args:
-        call: The submit; the fault of it may name broken nodes.
-        otherwise: What validation said; default that all is well.
+        call: The submit; its fault can name invalid nodes.
+        otherwise: The result of validation; default no error.
     """
     broken = call.fault if has(call.fault, "node-errors") else None
     return views.prompt_tips(broken) if broken or not otherwise else otherwise
 
 
 def has(fault: Fault | None, kind: str) -> bool:
-    """Tells whether a fault is of a kind."""
+    """Returns whether a fault is of a kind."""
     return fault is not None and fault.kind == kind
 
 
 def record_refusal(call: Call, code: str) -> None:
-    """Writes a refused submit down; one that is refused after acceptance is in the recorder already."""
+    """Records a refused submit, unless it was recorded as accepted before."""
     accepted = call.fault is not None and call.fault.kind == "code" and not call.fault.is_early
     if not accepted:
         call.state.recorder.add_submission(_entry(call, code=code))
@@ -110,13 +110,13 @@ def _entry(call: Call, *, task_id: str = "", charge: Charge | None = None, code:
 
 
 def plain(body: Mapping[str, object]) -> dict[str, object]:
-    """Takes the key out of a v1 body."""
+    """Removes the key from a v1 body."""
     return {name: value for name, value in body.items() if name != "apiKey"}
 
 
 @dataclass(frozen=True)
 class _Submit:
-    """A model's request while it is checked."""
+    """A model's request during its checks."""
 
     state: State
     key: ApiKey
@@ -141,12 +141,12 @@ class _Submit:
 
 
 def check_submit(state: State, key: ApiKey, endpoint: str, body: Mapping[str, object]) -> TaskSpec:
-    """Checks a request, in the order of `Assumptions.model_checks`, and prices it; call it from a thread.
+    """Checks a request in the order of `Assumptions.model_checks` and prices it; blocks, so call it from a thread.
 
     Args:
         state: The emulator.
-        key: Whose request it is.
-        endpoint: What came after `/openapi/v2/`.
+        key: The key of the request.
+        endpoint: The path after `/openapi/v2/`.
         body: The request's JSON object.
 
     Raises:
@@ -167,14 +167,14 @@ def check_submit(state: State, key: ApiKey, endpoint: str, body: Mapping[str, ob
 
 
 def webhook_of(body: Mapping[str, object], *, code: str) -> str:
-    """Reads a request's `webhookUrl`; empty where it has none.
+    """Reads a request's `webhookUrl`; empty if missing.
 
     Args:
         body: The request.
-        code: What a bad one is refused with.
+        code: The code of a refusal.
 
     Raises:
-        Refused: It is not a web address.
+        Refused: The URL is not an http or https URL.
     """
     url = body.get("webhookUrl") or ""
     if url and not (isinstance(url, str) and url.startswith(("http://", "https://"))):
@@ -205,10 +205,10 @@ def _check_content(submit: _Submit) -> None:
 
 
 def check_content(state: State, payload: Mapping[str, object]) -> None:
-    """Looks for words that the content check does not let pass.
+    """Refuses a request with a moderated word.
 
     Raises:
-        Refused: There is one.
+        Refused: The request contains a moderated word.
     """
     said = "\n".join(words(payload)).lower()
     if any(word.lower() in said for word in state.moderated):
@@ -216,7 +216,7 @@ def check_content(state: State, payload: Mapping[str, object]) -> None:
 
 
 def _check_people(submit: _Submit) -> None:
-    """Refuses files of a model that knows real people, unless they are assets or its own mode is on."""
+    """Refuses real people in files that are not assets, unless the model's `realPersonMode` is on."""
     model, payload, families = submit.model, submit.payload, submit.state.assumptions.real_people_families
     if not submit.state.options.real_people or not any(name in model.endpoint for name in families):
         return

@@ -1,4 +1,4 @@
-"""Tasks: accepted, charged, moved on by the clock, ended, cancelled."""
+"""Tasks: acceptance, charges, progress by the clock, end and cancellation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rh_prefect.emulator.recorder import TaskRow
 from rh_prefect.emulator.responses import Refused
 
 Status = Literal["QUEUED", "RUNNING", "SUCCESS", "FAILED", "CANCELLED"]
-"""The emulator's own words; `views` puts the last one into RunningHub's."""
+"""The emulator's statuses; `views` converts CANCELLED to RunningHub's word."""
 
 ACTIVE: Final = ("QUEUED", "RUNNING")
 """The states of a task that has not ended."""
@@ -28,14 +28,14 @@ ACTIVE: Final = ("QUEUED", "RUNNING")
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """One thing to be made.
+    """One output to make.
 
     Attributes:
-        model: What makes it.
+        model: The model.
         payload: The wire parameters.
         inputs: Local files by wire key.
         node_id: The node of a graph that saves it.
-        metadata: What is written into pictures beside the pixels.
+        metadata: The metadata of pictures.
     """
 
     model: Model
@@ -47,20 +47,20 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """What a valid request asks for.
+    """The content of a valid request.
 
     Attributes:
-        key: Whose request it is.
-        endpoint: What was asked: a model's endpoint, `run/workflow/…`, or the whole path of a v1 start.
+        key: The key of the request.
+        endpoint: A model's endpoint, `run/workflow/…`, or the whole path of a v1 start.
         payload: The request's body.
-        outputs: What is to be made, in the order of the results.
-        charge: What it costs.
-        seconds: How long it runs on a clock that runs.
-        queued: How long it waits for a machine there.
-        webhook: Where the end is told.
+        outputs: The outputs to make, in the order of the results.
+        charge: The cost.
+        seconds: Seconds of run time.
+        queued: Seconds in the queue.
+        webhook: The webhook URL.
         is_v1: Whether it was started by a v1 path.
         graph: The graph that runs; None for models.
-        inputs: The SHA-256 of the files that a model is given, by wire key.
+        inputs: The SHA-256 of the model's input files, by wire key.
     """
 
     key: ApiKey
@@ -78,7 +78,7 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a task fails; `reason` is RunningHub's `failedReason`, empty where it gives none."""
+    """The failure of a task; `reason` is RunningHub's `failedReason`, or empty."""
 
     code: str
     words: str
@@ -87,7 +87,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One result as the query names it."""
+    """One result of a task."""
 
     url: str | None
     text: str | None
@@ -101,15 +101,15 @@ class Task:
 
     Attributes:
         id: 19 digits.
-        spec: What was asked for.
-        timing: How long it takes.
-        failure: Why it will fail, where that is scripted or came to light.
-        outputs: Its results, once they are rendered.
-        looks: How often it was queried.
-        done_at_submit: Whether it is done whatever the clock says.
+        spec: The request.
+        timing: Its durations.
+        failure: The failure to come, if any.
+        outputs: Its results, when they are rendered.
+        polls: Number of polls so far.
+        done_at_submit: Whether it is done at once, independent of the clock.
         ended: Its final status.
-        refunded: What was paid back.
-        is_waiting: Whether it waits in a personal queue, for a task of its key to end.
+        refunded: The refund.
+        is_waiting: Whether it waits in a personal queue for a free slot.
     """
 
     id: str
@@ -118,7 +118,7 @@ class Task:
     client_id: str
     failure: Failure | None = None
     outputs: Future[list[Output]] = field(default_factory=Future)
-    looks: int = 0
+    polls: int = 0
     done_at_submit: bool = False
     ended: Status | None = None
     refunded: Charge = field(default_factory=Charge)
@@ -126,12 +126,12 @@ class Task:
 
     @property
     def endpoint(self) -> str:
-        """What was asked for; see `TaskSpec`."""
+        """The endpoint of the request; see `TaskSpec`."""
         return self.spec.endpoint
 
     @property
     def cost(self) -> Charge:
-        """What the query says that it cost: nothing before the end, nothing where it was paid back."""
+        """The cost in a query: zero before the end, less refunds."""
         return self.spec.charge - self.refunded if self.ended else Charge()
 
 
@@ -139,9 +139,9 @@ class Tasks:
     """All tasks of one emulator.
 
     Args:
-        clock: Moves them.
-        lock: Guards them, and the accounts' wallets.
-        assumptions: What is counted, charged and paid back.
+        clock: The clock of the tasks.
+        lock: The lock of the tasks and the wallets.
+        assumptions: Rules of limits, charges and refunds.
     """
 
     def __init__(self, clock: Clock, *, lock: threading.RLock, assumptions: Assumptions) -> None:
@@ -154,15 +154,15 @@ class Tasks:
         self._ids = itertools.count(start, 1_234_567_890_122)
 
     def accept(self, spec: TaskSpec, *, failure: Failure | None = None, may_wait: bool = False) -> Task:
-        """Takes a task on and charges for it.
+        """Creates and charges a task.
 
         Args:
-            spec: What is asked for.
-            failure: Why it will fail.
-            may_wait: Whether it waits where the key has as many tasks as it may.
+            spec: The request.
+            failure: The failure to come, if any.
+            may_wait: Whether the task may wait in the personal queue if no slot is free.
 
         Raises:
-            Refused: The account cannot pay, or the key has as many tasks as it may.
+            Refused: The account cannot pay, or no slot is free.
         """
         key = spec.key
         with self._lock:
@@ -189,30 +189,30 @@ class Tasks:
         return ("421", "") if is_v1 else self._assumptions.queue_full_v2
 
     def find(self, task_id: object, *, key: ApiKey | None = None) -> Task | None:
-        """Finds a task; with a key only one of the key's own account."""
+        """Finds a task; with a key, only a task of the key's account."""
         task = self._tasks.get(task_id) if isinstance(task_id, str) else None
         if task is None or (key is not None and task.spec.key.account is not key.account):
             return None
         return task
 
     def remember(self, task: Task, name: str) -> None:
-        """Remembers a task by the name that its submit gave it, if it gave one."""
+        """Stores a task under the idempotency key of its submit, if any."""
         if name:
             self._repeatable[(task.spec.key.account.name, name)] = task
 
     def remembered(self, key: ApiKey, name: str) -> Task | None:
-        """Finds the account's task of that name."""
+        """Finds the account's task by idempotency key."""
         return self._repeatable.get((key.account.name, name))
 
-    def look(self, task: Task) -> Status:
-        """Counts one look of a client and tells the status."""
+    def poll(self, task: Task) -> Status:
+        """Counts one poll of a client and returns the status."""
         with self._lock:
             self._let_in(task)
-            task.looks += not task.is_waiting
+            task.polls += not task.is_waiting
             return self.status(task)
 
     def status(self, task: Task) -> Status:
-        """Tells how a task stands now; what has ended stays as it is."""
+        """Returns the current status of a task; a final status does not change."""
         with self._lock:
             self._let_in(task)
             status = task.ended or self._status(task)
@@ -227,7 +227,7 @@ class Tasks:
         return known.refund_failed_models if failed.spec.graph is None else known.refund_failed_runs
 
     def _let_in(self, task: Task) -> None:
-        """Begins tasks of the personal queue in which a task waits, as far as there is room."""
+        """Starts tasks of the personal queue in which a task waits, as far as slots are free."""
         if not task.is_waiting or task.ended:
             return
         mine = [other for other in self._of(task.spec.key) if not other.ended]
@@ -242,7 +242,7 @@ class Tasks:
     def _status(self, task: Task) -> Status:
         if task.is_waiting:
             return "QUEUED"
-        stage = "DONE" if task.done_at_submit else self._clock.stage(task.timing, looks=task.looks)
+        stage = "DONE" if task.done_at_submit else self._clock.stage(task.timing, polls=task.polls)
         if stage != "DONE":
             return stage
         if task.failure is not None:
@@ -250,17 +250,17 @@ class Tasks:
         return "SUCCESS" if task.outputs.done() else "RUNNING"
 
     def is_due(self, task: Task) -> bool:
-        """Tells whether nothing but its rendering keeps a task from its end."""
+        """Returns whether a task waits only for its rendering."""
         with self._lock:
             if task.ended or task.failure or task.outputs.done():
                 return False
-            return task.done_at_submit or self._clock.stage(task.timing, looks=task.looks) == "DONE"
+            return task.done_at_submit or self._clock.stage(task.timing, polls=task.polls) == "DONE"
 
     def cancel(self, task: Task) -> bool:
-        """Ends a task that is queued or running.
+        """Cancels a task that is queued or running.
 
         Returns:
-            Whether there was something to end.
+            Whether the task was active.
         """
         with self._lock:
             status = self.status(task)
@@ -271,7 +271,7 @@ class Tasks:
             return True
 
     def _unused(self, task: Task, status: Literal["QUEUED", "RUNNING"]) -> Charge:
-        """What a cancel pays back: of a graph the seconds that it did not run."""
+        """Returns the refund of a cancellation: of a graph, the seconds that it did not run."""
         charge = task.spec.charge
         if task.spec.graph is None or status == "QUEUED":
             return charge if self._assumptions.refund_cancelled[status] else Charge()
@@ -282,12 +282,12 @@ class Tasks:
         return charge - charge.part(share, step=self._assumptions.money_step)
 
     def progress(self, task: Task) -> float:
-        """Tells which share of its way a task has come, without counting as a look."""
+        """Returns the progress of a task, without counting a poll."""
         with self._lock:
             status = self.status(task)
             if status not in ACTIVE:
                 return 1.0
-            return 0.0 if status == "QUEUED" else self._clock.share(task.timing, looks=task.looks)
+            return 0.0 if status == "QUEUED" else self._clock.share(task.timing, polls=task.polls)
 
     def _refund(self, task: Task, charge: Charge) -> None:
         task.refunded = charge
@@ -306,12 +306,12 @@ class Tasks:
             running = [task for task in tasks if task.ended is None]
             for first in [task for task in running if task.is_waiting][:1]:
                 self._let_in(first)
-            # What still waits is not asked again: each would count all others.
+            # Waiting tasks are not checked again: each check would count all others.
             found: list[Status] = ["QUEUED" if task.is_waiting else self.status(task) for task in running]
             return {status: found.count(status) for status in ACTIVE}
 
     def rows(self) -> list[TaskRow]:
-        """Lists all tasks as they stand now."""
+        """Lists all tasks in their current state."""
         with self._lock:
             return [
                 TaskRow(

@@ -1,4 +1,4 @@
-"""How a task looks on the wire: the v2 task object at submit and in the query."""
+"""Wire formats of a task: the v2 task object at submit and in the query, and the v1 forms."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rh_prefect.emulator.tasks import Failure, Output, Status, Task
 
 
 def word_of(assumptions: Assumptions, status: Status) -> str:
-    """Writes a status as v2 does."""
+    """Returns a status in the words of v2."""
     return assumptions.cancelled_status if status == "CANCELLED" else status
 
 
 def v1_word_of(assumptions: Assumptions, status: Status) -> str:
-    """Writes a status as v1 does."""
+    """Returns a status in the words of v1."""
     return assumptions.v1_cancelled_status if status == "CANCELLED" else status
 
 
 def submitted(assumptions: Assumptions, task: Task, status: Status, *, tips: str) -> dict[str, object]:
-    """Shows a task in the answer to its submit."""
+    """Returns a task for the response to its submit."""
     return {
         "taskId": task.id,
         "status": word_of(assumptions, status),
@@ -35,7 +35,7 @@ def submitted(assumptions: Assumptions, task: Task, status: Status, *, tips: str
 
 
 def queried(assumptions: Assumptions, task: Task, status: Status) -> dict[str, object]:
-    """Shows a task in the answer to a query."""
+    """Returns a task for the response to a query."""
     failure = task.failure if status == "FAILED" else None
     usage, word = usage_of(assumptions, task), word_of(assumptions, status)
     return {
@@ -55,7 +55,7 @@ def queried(assumptions: Assumptions, task: Task, status: Status) -> dict[str, o
 
 
 def prompt_tips(broken: Fault | None = None) -> str:
-    """Writes ComfyUI's validation answer, which travels as a JSON string."""
+    """Returns ComfyUI's validation result, as a JSON string."""
     tips: dict[str, object] = {"result": True, "error": None, "outputs_to_execute": ["1"], "node_errors": {}}
     if broken is not None:
         words = broken.message or "Value not in list"
@@ -66,12 +66,12 @@ def prompt_tips(broken: Fault | None = None) -> str:
 
 
 def model_failure(assumptions: Assumptions, fault: Fault) -> Failure:
-    """Makes the failure of a standard model that a fault scripts; such a failure names no node."""
+    """Returns the scripted failure of a standard model; it names no node."""
     return Failure(fault.code or assumptions.failed_model, fault.message)
 
 
 def run_failure(assumptions: Assumptions, fault: Fault) -> Failure:
-    """Makes the failure of a graph that a fault scripts, with ComfyUI's account of the failing node."""
+    """Returns the scripted failure of a graph, with ComfyUI's report of the failing node."""
     code, words = assumptions.failed_run
     message = fault.message or message_of(assumptions, "1015")
     reason = node_failure("3", fault.node, message, exception=fault.exception)
@@ -79,7 +79,7 @@ def run_failure(assumptions: Assumptions, fault: Fault) -> Failure:
 
 
 def node_failure(node_id: str, node: str, message: str, *, exception: str) -> dict[str, object]:
-    """Writes ComfyUI's account of a failing node, in which lists and objects are JSON strings."""
+    """Returns ComfyUI's report of a failing node, in which lists and objects are JSON strings."""
     frame = f'  File "/srv/ComfyUI/execution.py", line 10, in execute\n    {node}\n'
     return {
         "current_outputs": "{}",
@@ -103,7 +103,7 @@ def _result(assumptions: Assumptions, output: Output) -> dict[str, object]:
 
 
 def usage_of(assumptions: Assumptions, task: Task) -> dict[str, object]:
-    """Shows what a task used: nothing before its end, and nothing where it was paid back."""
+    """Returns the usage of a task: empty before its end, less refunds."""
     cost = task.cost
     ran = task.spec.graph is not None and (cost.wallet or cost.coins or task.ended == "SUCCESS")
     seconds = str(cost.seconds) if ran else assumptions.model_seconds
@@ -122,7 +122,7 @@ def _money(amount: Decimal) -> str | None:
 def started(
     assumptions: Assumptions, task: Task, status: Status, *, tips: str, progress: str | None
 ) -> dict[str, object]:
-    """Shows a task in the answer to a v1 start; there is no progress to watch while it is queued."""
+    """Returns a task for the response to a v1 start; a queued task has no progress URL."""
     return {
         "netWssUrl": progress,
         "taskId": task.id,
@@ -133,7 +133,7 @@ def started(
 
 
 def v1_outputs(assumptions: Assumptions, task: Task, *, seconds_as_number: bool = False) -> list[dict[str, object]]:
-    """Shows the results of a task as v1 does, each with the cost of the whole task."""
+    """Returns the results of a task in the v1 format, each with the cost of the whole task."""
     usage = usage_of(assumptions, task)
     if seconds_as_number:
         usage["taskCostTime"] = int(str(usage["taskCostTime"]))
@@ -144,5 +144,5 @@ def v1_outputs(assumptions: Assumptions, task: Task, *, seconds_as_number: bool 
 
 
 def v1_failure(task: Task) -> dict[str, object] | None:
-    """Shows why a task failed as v1 does; a cancelled one gives no reason."""
+    """Returns the failure of a task in the v1 format; a cancelled task has no reason."""
     return {"failedReason": dict(task.failure.reason)} if task.failure else None

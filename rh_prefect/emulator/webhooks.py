@@ -1,4 +1,4 @@
-"""Webhooks: the end of a task is posted to the address that its submit named, with retries, detail and resend."""
+"""Webhooks: the end of a task is posted to the URL of its submit, with retries, event detail and resend."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _FORGED: Final = "http://files.invalid/forged.png"
 
 @dataclass(slots=True)
 class Event:
-    """One event of a task and what became of its delivery.
+    """One event of a task and the state of its delivery.
 
     Attributes:
         id: 19 digits; not the task's id.
-        body: What is posted.
+        body: The posted body.
         status: `callbackStatus`.
         response: `callbackResponse`.
-        retries: How often it was tried again.
+        retries: Number of retries.
     """
 
     id: str
@@ -54,7 +54,7 @@ class Event:
     retries: int = field(default=0)
 
     def to_json(self, *, zone_hours: int) -> dict[str, object]:
-        """Shows it as the event detail does; `eventData` is text there, and the times name no zone."""
+        """Returns the event detail; its `eventData` is text, and its times have no zone."""
         data = self.body["eventData"]
         return {
             "id": self.id,
@@ -72,15 +72,15 @@ class Event:
 
 
 class Webhooks:
-    """Tells the ends of tasks; `send` and `forge` do so by hand, from any thread.
+    """Posts the ends of tasks; `send` and `forge` post on demand, from any thread.
 
     Args:
-        tasks: Whose ends they are.
-        recorder: Where deliveries are written down.
-        clock: Spaces the retries.
-        faults: Which deliveries go wrong.
-        options: The form of the data, and the times.
-        assumptions: What is delivered, and how often.
+        tasks: The tasks.
+        recorder: The recorder of deliveries.
+        clock: The clock of retries.
+        faults: The faults of deliveries.
+        options: The format of the data, and the intervals.
+        assumptions: The rules of deliveries and retries.
     """
 
     def __init__(
@@ -107,19 +107,19 @@ class Webhooks:
         self._client: httpx.AsyncClient | None = None
 
     def send(self, task_id: str, *, url: str | None = None, body: Mapping[str, object] | None = None) -> int:
-        """Posts a task's event once, now, by hand.
+        """Posts a task's event once, now.
 
         Args:
-            task_id: Which task's.
-            url: Where to; default the address of its submit.
-            body: What; default the truth, as the task stands now.
+            task_id: The task.
+            url: The URL; default that of its submit.
+            body: The body; default the current state of the task.
 
         Returns:
             The receiver's HTTP status.
         """
         task = self._tasks.find(task_id)
         if task is None and (url is None or body is None):
-            raise InputError(f"There is no task {task_id}: give both url and body.")
+            raise InputError(f"Unknown task {task_id}. Give both url and body.")
         to = url or (task.spec.webhook if task else "")
         told = dict(body) if body is not None else self.body_of(task) if task else {}
         status = httpx.post(to, json=told, timeout=self._options.webhook_timeout, trust_env=False).status_code
@@ -127,13 +127,13 @@ class Webhooks:
         return status
 
     def forge(self, task_id: str, *, url: str | None = None, status: str = "SUCCESS", result: str = _FORGED) -> int:
-        """Posts an event that is a lie, by hand.
+        """Posts a forged event.
 
         Args:
-            task_id: Which task it is about.
-            url: Where to; default the address of its submit.
-            status: What it claims.
-            result: The file that it claims, of a success.
+            task_id: The task.
+            url: The URL; default that of its submit.
+            status: The forged status.
+            result: The forged result file of a success.
 
         Returns:
             The receiver's HTTP status.
@@ -141,12 +141,12 @@ class Webhooks:
         return self.send(task_id, url=url, body=forged(task_id, status=status, result=result))
 
     def watch(self, task: Task) -> None:
-        """Tells the end of a task when it comes; called from the server's own loop."""
+        """Delivers the end of a task when it comes; called in the server's event loop."""
         self._watched.append(task)
         self._rouse()
 
     def event_of(self, task: Task) -> Event | None:
-        """Finds the event of a task; there is none before its end."""
+        """Finds the event of a task; None before its end."""
         return next((event for event in self._events.values() if event.task is task), None)
 
     def find(self, event_id: object, *, key: ApiKey) -> Event | None:
@@ -155,22 +155,22 @@ class Webhooks:
         return event if event and event.task.spec.key.account is key.account else None
 
     def resend(self, event: Event, *, url: str = "") -> None:
-        """Delivers an event again, to another address if one is given."""
+        """Delivers an event again, optionally to another URL."""
         event.url = url or event.url
         event.status, event.response, event.retries = self._assumptions.webhook_waiting, "", 0
         self._resent.append(event)
         self._rouse()
 
     def events(self) -> list[dict[str, object]]:
-        """Lists all events as the event detail shows them."""
+        """Lists the details of all events."""
         return [self.shown(event) for event in list(self._events.values())]
 
     def shown(self, event: Event) -> dict[str, object]:
-        """Shows an event as the event detail does."""
+        """Returns the detail of an event."""
         return event.to_json(zone_hours=self._assumptions.webhook_zone_hours)
 
     def body_of(self, task: Task) -> dict[str, object]:
-        """Writes what is posted about a task, as it stands now."""
+        """Returns the body for the current state of a task."""
         data = self._v1_data(task) if task.spec.is_v1 else self._v2_data(task)
         is_text = task.spec.is_v1 or self._options.webhook_data == "string"
         return {"event": "TASK_END", "taskId": task.id, "eventData": json.dumps(data) if is_text else data}
@@ -248,7 +248,7 @@ class Webhooks:
                 return
 
     async def _try(self, event: Event) -> None:
-        """Posts an event, and tries again where the receiver does not take it."""
+        """Posts an event, with retries if the receiver does not accept it."""
         for retry in range(self._assumptions.webhook_retries + 1):
             if retry:
                 await self._wait(self._options.webhook_spacing)
@@ -280,7 +280,7 @@ class Webhooks:
 
 
 def forged(task_id: str, *, status: str, result: str = _FORGED) -> dict[str, object]:
-    """Writes an event that nobody at RunningHub ever sent."""
+    """Returns a forged event."""
     results = [{"url": result, "outputType": "png", "text": None}] if status == "SUCCESS" else None
     data = {"taskId": task_id, "status": status, "errorCode": "", "errorMessage": "", "results": results}
     return {"event": "TASK_END", "taskId": task_id, "eventData": data}

@@ -1,1 +1,1 @@
-"""ComfyUI as far as RunningHub's API shows it: graphs, their nodes, their validation, and what they make."""
+"""The part of ComfyUI that RunningHub's API shows: graphs, nodes, validation and outputs."""

@@ -1,4 +1,4 @@
-"""AI apps: a graph behind a short list of typed fields."""
+"""AI apps: a graph with a short list of typed fields."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AppField:
     Attributes:
         node_id: The node that it sets.
         field_name: The node's input.
-        field_type: What a form shows.
+        field_type: The type in a form.
         description: Its label.
         options: Of a LIST or SWITCH: each value with its description, in the form that ends with the default; without
             them ComfyUI's own specification is shown.
@@ -52,12 +52,12 @@ class App:
     Attributes:
         id: 19 digits.
         name: Its title.
-        graph: What runs.
-        fields: What can be set.
-        password: Its `accessPassword`, if it has one.
+        graph: The graph.
+        fields: The fields that can be set.
+        password: Its `accessPassword`, if any.
         ran: Whether it was run once on the site; before that the call example lists no fields.
-        quick_code: Its `quickCreateCode`, where it is a module of quick create.
-        uses: How often it was used, for the order of the list.
+        quick_code: Its `quickCreateCode`, if it is a module of quick create.
+        uses: Number of uses, for the order of the list.
     """
 
     id: str
@@ -168,10 +168,10 @@ class Apps:
         """Publishes an app.
 
         Args:
-            graph: What runs, in API format.
-            fields: What can be set; default every value of the graph that is no link.
+            graph: The graph, in API format.
+            fields: The fields that can be set; default every value of the graph that is not a link.
             name: Its title.
-            password: What a start must send as `accessPassword`.
+            password: The required `accessPassword`.
             ran: Whether it was run once on the site.
             quick_code: Its `quickCreateCode`.
 
@@ -179,11 +179,11 @@ class Apps:
             Its id.
 
         Raises:
-            InputError: It is no graph, or it has no such field.
+            InputError: The graph is invalid, or lacks a field.
         """
         read = parse(graph)
         if read is None:
-            raise InputError("A workflow in API format is a JSON object of nodes.")
+            raise InputError("The graph is not a JSON object of nodes. Give a workflow in API format.")
         shown = tuple(_all_fields(read) if fields is None else fields)
         for item in shown:
             if item.field_name not in inputs_of(read.get(item.node_id, {})):
@@ -206,7 +206,7 @@ class Apps:
 
     @property
     def foreign(self) -> frozenset[str]:
-        """The classes of nodes that only added apps have."""
+        """The node classes that only added apps have."""
         names = {class_type(node) for app in self for node in app.graph.values()}
         return frozenset(names - set(CLASSES) - {""})
 

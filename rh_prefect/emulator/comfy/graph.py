@@ -1,4 +1,4 @@
-"""A graph in ComfyUI's API format: read, changed by a node list, walked."""
+"""A graph in ComfyUI's API format: reading, changes by a node list, traversal."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SEED_END: Final = 2**50
 
 
 class BadNodeInfo(Exception):
-    """A node list does not fit its graph; the text says why."""
+    """A node list does not match its graph; the text says why."""
 
 
 def parse(text: str | Mapping[str, object]) -> Graph | None:
     """Reads a graph, from JSON text or from its object.
 
     Returns:
-        None where it is no object of nodes.
+        None if it is not an object of nodes.
     """
     try:
         raw = json.loads(text) if isinstance(text, str) else text
@@ -35,13 +35,13 @@ def parse(text: str | Mapping[str, object]) -> Graph | None:
 
 
 def inputs_of(node: Mapping[str, object]) -> dict[str, object]:
-    """Returns a node's inputs, the very ones."""
+    """Returns a node's inputs, not a copy."""
     inputs = node.get("inputs")
     return inputs if isinstance(inputs, dict) else {}
 
 
 def class_type(node: Mapping[str, object]) -> str:
-    """Returns a node's class; empty where it has none."""
+    """Returns a node's class; empty if missing."""
     return str(node.get("class_type") or "")
 
 
@@ -56,14 +56,14 @@ def apply(graph: Graph, items: object) -> set[tuple[str, str]]:
     """Sets the values of a node list.
 
     Args:
-        graph: What is changed.
+        graph: The graph to change.
         items: The request's `nodeInfoList`.
 
     Returns:
         What was set, as (nodeId, fieldName).
 
     Raises:
-        BadNodeInfo: An item does not fit.
+        BadNodeInfo: An item does not match the graph.
     """
     if not isinstance(items, list):
         raise BadNodeInfo("nodeInfoList must be an array")
@@ -90,10 +90,10 @@ def _set(graph: Graph, item: object) -> tuple[str, str]:
 
 
 def shake(graph: Graph, *, kept: set[tuple[str, str]], draw: Callable[[int], int]) -> None:
-    """Draws every seed anew, but those that were set.
+    """Draws a new value for every seed that was not set.
 
     Args:
-        graph: What is changed.
+        graph: The graph to change.
         kept: What was set, as (nodeId, fieldName).
         draw: Draws a number below another.
     """
@@ -105,12 +105,12 @@ def shake(graph: Graph, *, kept: set[tuple[str, str]], draw: Callable[[int], int
 
 
 def upstream(graph: Graph, node_id: str, *, without: Sequence[str] = ()) -> Iterator[tuple[str, Node]]:
-    """Walks from a node to all that it depends on, the nearest first.
+    """Traverses the dependencies of a node, the nearest first.
 
     Args:
         graph: Where.
-        node_id: From where; the first that comes.
-        without: Inputs that are not followed.
+        node_id: The node; it comes first.
+        without: Inputs to skip.
     """
     todo, seen = [node_id], {node_id}
     while todo:
@@ -127,7 +127,7 @@ def upstream(graph: Graph, node_id: str, *, without: Sequence[str] = ()) -> Iter
 
 
 def in_order(graph: Graph) -> list[str]:
-    """Lists the nodes as ComfyUI runs them: each after all that it depends on."""
+    """Lists the nodes in ComfyUI's execution order: each after its dependencies."""
     done: dict[str, None] = {}
     todo = list(reversed(graph))
     seen: set[str] = set()

@@ -15,10 +15,10 @@ class Resource:
     """One model of the public library.
 
     Attributes:
-        title: What the list calls it.
+        title: Its name in the list.
         kind: What it is.
-        file: What a loader node calls it.
-        base: What it is made for.
+        file: Its file name in a loader node.
+        base: Its base model.
         tags: The ids and names of its tags.
     """
 
@@ -54,7 +54,7 @@ RESOURCES: Final[tuple[Resource, ...]] = (
 
 
 def names_of(kind: ResourceType) -> tuple[str, ...]:
-    """Lists what the loader nodes of a kind can load."""
+    """Lists the files that the loader nodes of a kind can load."""
     return tuple(resource.file for resource in RESOURCES if resource.kind == kind)
 
 
@@ -62,10 +62,10 @@ def find(kind: str, *, name: str = "", bases: Sequence[str] = (), tags: Sequence
     """Searches the library.
 
     Args:
-        kind: What is wanted.
+        kind: The kind of model.
         name: Part of its title.
-        bases: What it must be made for, one of them.
-        tags: Which tags it must have, one of them.
+        bases: Accepted base models.
+        tags: Accepted tags.
     """
     return [
         resource
@@ -91,13 +91,13 @@ class Field:
     """One input of a node class.
 
     Attributes:
-        kind: `INT`, `FLOAT`, `STRING`, `BOOLEAN`, `COMBO`, or what a link must carry, such as `IMAGE`.
+        kind: `INT`, `FLOAT`, `STRING`, `BOOLEAN`, `COMBO`, or the type of a link, such as `IMAGE`.
         default: Its value in a new node.
-        least: The least number.
-        most: The greatest number.
-        options: What a `COMBO` may be.
-        media: The kind of file that it names.
-        is_lora: Whether it names a LoRA that was sent through the API.
+        least: Minimum.
+        most: Maximum.
+        options: The choices of a `COMBO`.
+        media: The kind of file, if it names one.
+        is_lora: Whether it names an uploaded LoRA.
         optional: Whether it may be missing.
     """
 
@@ -118,8 +118,8 @@ class NodeClass:
     Attributes:
         name: Its `class_type`.
         fields: Its inputs.
-        outputs: What its outputs carry.
-        saves: What it saves, if it does.
+        outputs: The types of its outputs.
+        saves: The kind of output that it saves, if any.
     """
 
     name: str
@@ -258,8 +258,8 @@ def class_of(name: str, *, foreign: frozenset[str] = frozenset()) -> NodeClass |
 
     Args:
         name: A node's `class_type`.
-        foreign: Classes of graphs that a test added: their inputs are not checked, and what they save is told by
-            their names.
+        foreign: Classes of graphs that a test added: their inputs are not checked, and their names decide
+            what they save.
     """
     known = CLASSES.get(name)
     if known is not None or name not in foreign:

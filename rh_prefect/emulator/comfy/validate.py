@@ -1,4 +1,4 @@
-"""Validates a graph as ComfyUI does before it runs one, and gives its very answer."""
+"""Validates a graph as ComfyUI does before a run, and returns ComfyUI's response."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _TYPES: dict[str, Callable[[object], object]] = {
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What a graph may name.
+    """The files that a graph may name.
 
     Attributes:
-        has_media: Tells whether there is a file of that name, or a link in its place.
-        has_lora: Tells whether that LoRA was sent.
-        foreign: Node classes that are taken as they are.
+        has_media: Returns whether the name is a stored file or a link.
+        has_lora: Returns whether the LoRA was uploaded.
+        foreign: Node classes that are not checked.
     """
 
     has_media: Callable[[str], bool]
@@ -37,12 +37,12 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What validation found.
+    """The result of validation.
 
     Attributes:
-        error: What is wrong with the whole; None where it runs.
+        error: The error of the whole graph; None if it runs.
         outputs: The saving nodes that run.
-        node_errors: What is wrong with nodes, by their ids.
+        node_errors: The errors of nodes, by node id.
     """
 
     error: Error | None
@@ -51,11 +51,11 @@ class Verdict:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether it is no graph that ComfyUI would look into."""
+        """Whether ComfyUI refuses the graph as a whole."""
         return self.error is not None and not self.node_errors
 
     def tips(self) -> str:
-        """Writes it as the JSON string that travels as `promptTips`."""
+        """Returns the JSON string for `promptTips`."""
         return json.dumps(
             {
                 "result": self.error is None,
@@ -66,7 +66,7 @@ class Verdict:
         )
 
     def first(self) -> tuple[str, str, str]:
-        """Names the first bad node: its id, its class, its error."""
+        """Returns the first invalid node: id, class and error."""
         node_id, found = next(iter(self.node_errors.items()))
         errors = found["errors"]
         first = errors[0] if isinstance(errors, list) else {}
@@ -74,11 +74,11 @@ class Verdict:
 
 
 def validate(graph: Graph, files: Files) -> Verdict:
-    """Checks a graph and converts its values to what the nodes take.
+    """Checks a graph and converts its values to the types of the nodes.
 
     Args:
-        graph: What is checked; numbers that came as text become numbers in it.
-        files: What it may name.
+        graph: The graph; numbers in text form become numbers in it.
+        files: The files that it may name.
     """
     saving = []
     for node_id, node in graph.items():
@@ -113,7 +113,7 @@ def _error(kind: str, message: str, details: str = "", **extra: object) -> Error
 
 
 class _Check:
-    """Looks at every node once, from the saving nodes upwards."""
+    """Checks every node once, from the saving nodes upwards."""
 
     def __init__(self, graph: Graph, files: Files) -> None:
         self.errors: dict[str, list[Error]] = {}
@@ -124,7 +124,7 @@ class _Check:
         self._open: set[str] = set()
 
     def told(self, node_id: str, saving: list[str]) -> Error:
-        """Writes the errors of a node as ComfyUI does, with the saving nodes that depend on it."""
+        """Returns the errors of a node in ComfyUI's format, with the saving nodes that depend on it."""
         hurt = [save for save in saving if save == node_id or node_id in self._needs.get(save, set())]
         return {
             "errors": self.errors[node_id],
@@ -133,7 +133,7 @@ class _Check:
         }
 
     def is_good(self, node_id: str) -> bool:
-        """Tells whether a node and all that it depends on are good."""
+        """Returns whether a node and its dependencies are valid."""
         if node_id not in self._good:
             self._good[node_id] = False
             self._open.add(node_id)

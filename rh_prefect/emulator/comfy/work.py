@@ -1,4 +1,4 @@
-"""Turns a graph into the things that its saving nodes make."""
+"""Converts a graph into the outputs of its saving nodes."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _NAMES: Final[dict[Output, str]] = {"image": "picture", "video": "clip", "audio"
 _MODELS: Final[dict[Output, Model]] = {
     kind: Model(f"ComfyUI {name}", f"comfyui/{name}", kind, "ComfyUI", params=_PARAMS) for kind, name in _NAMES.items()
 }
-"""What stands for a graph before the renderer, by what is saved."""
+"""The placeholder model of a graph for the renderer, by the kind of output."""
 
 
 class BadNode(Exception):
     """A node fails when it runs.
 
     Args:
-        node_id: Which.
+        node_id: The task.
         name: Its class.
         words: Why.
     """
@@ -52,27 +52,27 @@ class BadNode(Exception):
         super().__init__(words)
 
     def failure(self, assumptions: Assumptions) -> Failure:
-        """Tells it as the reason of a failed task."""
+        """Returns it as the reason of a failed task."""
         reason = views.node_failure(self.node_id, self.name, self.words, exception="ValueError")
         return Failure(*assumptions.failed_run, reason)
 
 
 def model_for(kind: Output = "image") -> Model:
-    """Returns what stands for a graph that saves such a thing."""
+    """Returns the placeholder model for a graph that saves this kind of output."""
     return _MODELS[kind]
 
 
 def pieces_of(
     graph: Graph, outputs: tuple[str, ...], find: Find, *, foreign: frozenset[str], metadata: bool
 ) -> tuple[OutputSpec, ...]:
-    """Finds out what the saving nodes make.
+    """Lists the outputs of the saving nodes.
 
     Args:
-        graph: What runs.
+        graph: The graph.
         outputs: The saving nodes that run.
         find: Finds files.
-        foreign: Node classes that are taken as they are.
-        metadata: Whether pictures carry the graph.
+        foreign: Node classes that are not checked.
+        metadata: Whether pictures contain the graph as metadata.
 
     Raises:
         BadNode: A file is missing or of the wrong kind.
@@ -94,7 +94,7 @@ def _render_output(graph: Graph, node_id: str, find: Find, foreign: frozenset[st
 
 
 def _prompt(chain: list[tuple[str, Node]]) -> str:
-    """Writes what the result shows: the first words on the way, and the seeds, so that two runs can be told apart."""
+    """Returns the prompt of the result: the first text of the graph and its seeds, which distinguish two runs."""
     words = next((text for _, node in chain if (text := _said(node))), "")
     seeds = [f"seed {inputs_of(node)[name]}" for _, node in chain for name in _SEEDS if name in inputs_of(node)]
     turned = ["inverted" for _, node in chain if class_type(node) == "ImageInvert"]
@@ -140,7 +140,7 @@ def _checked(path: Path, media: str) -> Iterator[tuple[str, Path]]:
         return
     kind = probe(path).kind
     if kind != media:
-        raise MediaError(f"{path.name} is of the kind {kind}, not {media}. Send a file of that kind.")
+        raise MediaError(f"{path.name} is a file of the kind {kind}. Send a file of the kind {media}.")
     yield media, path
 
 
@@ -153,4 +153,4 @@ def _unpacked(path: Path) -> Iterator[Path]:
                 to.write_bytes(data)
                 yield to
     except (zipfile.BadZipFile, OSError) as error:
-        raise MediaError(f"{path.name} is no ZIP file: {error}. Send a whole one.") from error
+        raise MediaError(f"{path.name} is not a valid ZIP file: {error}. Send a complete ZIP file.") from error

@@ -110,10 +110,10 @@ class Workflow:
 
     Attributes:
         id: 19 digits.
-        name: What the emulator calls it.
+        name: Its name in the emulator.
         graph: In API format.
-        password: Its `accessPassword`, if it has one.
-        saved: Whether it was saved and run once, as the API wants it.
+        password: Its `accessPassword`, if any.
+        saved: Whether it was saved and run once, as the API requires.
     """
 
     id: str
@@ -134,23 +134,23 @@ class Workflows:
         self._known = {workflow.id: workflow for workflow in built_in}
 
     def add(self, graph: Mapping[str, object] | str, *, name: str = "", password: str = "", saved: bool = True) -> str:
-        """Saves a workflow; classes of nodes that the emulator does not know are known from here on.
+        """Saves a workflow; its unknown node classes are accepted from now on.
 
         Args:
-            graph: In API format, as an object or as JSON text; it may be broken in any way that ComfyUI can tell.
-            name: What `id_of` finds it by.
-            password: What a start must send as `accessPassword`.
+            graph: In API format, as an object or as JSON text; it may be invalid.
+            name: The name for `id_of`.
+            password: The required `accessPassword`.
             saved: Whether it was saved and run once.
 
         Returns:
             Its id.
 
         Raises:
-            InputError: It is no object of nodes.
+            InputError: The graph is not an object of nodes.
         """
         read = parse(graph)
         if read is None:
-            raise InputError("A workflow in API format is a JSON object of nodes.")
+            raise InputError("The graph is not a JSON object of nodes. Give a workflow in API format.")
         with self._lock:
             workflow = Workflow(str(next(self._ids)), name, read, password, saved)
             self._known[workflow.id] = workflow
@@ -169,7 +169,7 @@ class Workflows:
 
     @property
     def foreign(self) -> frozenset[str]:
-        """The classes of nodes that only added graphs have."""
+        """The node classes that only added graphs have."""
         names = {class_type(node) for workflow in self for node in workflow.graph.values()}
         return frozenset(names - set(CLASSES) - {""})
 

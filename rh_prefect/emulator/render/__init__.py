@@ -1,4 +1,4 @@
-"""Renders real media for a request: pictures, videos, sound, texts and solids that show what was asked for."""
+"""Renders real media that show their request: pictures, videos, sound, texts and 3D models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets a text into a picture: wrapped, as large as fits, readable on any ground."""
+"""Captions: text in a picture, wrapped, as large as fits, readable on any background."""
 
 from __future__ import annotations
 

@@ -20,10 +20,10 @@ _HELD = 0.12
 
 
 def animate(request: Request, to: Path) -> None:
-    """Makes a video of a request that brings pictures, or nothing but words.
+    """Makes a video of a request with pictures, or with text only.
 
-    A last-frame picture, or more than one picture, is faded to. The model's own sound is a quiet pad, and only there
-    where the request asks for sound; a sound file that came with the request is heard instead.
+    The video fades to a last-frame picture, and between several pictures. Its sound is the sound file of the request,
+    else a quiet pad if the request asks for sound.
     """
     pictures = [load(path) for path in request.images] or [draw(request)]
     size = even(request.size(pictures[0].size))
@@ -42,7 +42,7 @@ def pan(pictures: Sequence[Image.Image], *, size: Size, count: int, seed: str) -
         pictures: RGB, of any size.
         size: The frames' size.
         count: How many frames.
-        seed: Chooses the direction, and whether it comes nearer or goes away.
+        seed: Chooses the direction, and the direction of the zoom.
 
     Yields:
         The frames.
@@ -73,7 +73,7 @@ def _view(ground: Size, at: float, seed: str) -> tuple[float, float, float, floa
 
 
 def _fade(place: float, count: int) -> tuple[int, float]:
-    """Says which picture is seen, and how much of the next one; each is held for a moment."""
+    """Returns the visible picture and the share of the next one; each is held for a moment."""
     here = min(int(place), max(0, count - 2))
     part = min(1.0, max(0.0, (place - here - _HELD) / (1 - 2 * _HELD)))
     return here, part * part * (3 - 2 * part)
@@ -118,7 +118,7 @@ def _edited_length(request: Request, about: video.Facts) -> float:
 
 
 def _scenes(source: Path, size: Size, fps: Fraction, seconds: float) -> Iterator[Image.Image]:
-    """Plays the video; where it is too short, comes slowly nearer to its last picture."""
+    """Reads the video; if it is too short, zooms slowly into its last picture."""
     count, last = 0, None
     for frame in video.frames_of(source, fps, most=seconds):
         last = ImageOps.fit(frame, size, Image.Resampling.BICUBIC) if frame.size != size else frame
@@ -176,7 +176,7 @@ def enlarge_picture(request: Request) -> Image.Image:
 
 
 def enhance_video(request: Request, to: Path) -> None:
-    """Makes that very video larger, smoother, or both, as the model does; its sound is kept."""
+    """Enlarges or smooths the input video, or both; its sound stays."""
     source = request.videos[0]
     about = video.facts(source)
     size = _larger(request, about.size)

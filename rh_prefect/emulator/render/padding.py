@@ -76,8 +76,8 @@ def pad(path: Path, *, least_bytes: int) -> Path:
         least_bytes: The least size; a few bytes more where the kind of file wants it.
 
     Returns:
-        The larger file, beside it, which is made once: made anew it would have another ETag, and who had fetched half
-        of it would have to begin again. The file itself where it is large enough.
+        The larger file beside it, created once: a second one would have another ETag, and a client with half of it
+        would have to start again. The file itself if it is large enough.
     """
     size = path.stat().st_size
     if size >= least_bytes:
@@ -159,7 +159,7 @@ def _mp3(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
 
 
 def _flac(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
-    """Padding blocks behind the first, which describes the stream and says whether it is the last one."""
+    """FLAC: padding blocks after the first block, which describes the stream."""
     source.seek(4)
     was_last = source.read(1)[0] & _LAST_BLOCK
     sizes = [max(piece - 4, 0) for piece in _pieces(missing, _FLAC_MOST + 4)]

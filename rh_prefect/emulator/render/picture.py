@@ -1,4 +1,4 @@
-"""Image models: a painted scene with its prompt, or the input picture with a caption."""
+"""Image models: a generated scene with its prompt, or the input picture with a caption."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def load(path: Path) -> Image.Image:
                 return Image.alpha_composite(ground, solid).convert("RGB")
             return upright.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MediaError(f"The uploaded picture {path.name} cannot be read: {error}. Send a whole picture.") from error
+        raise MediaError(
+            f"The uploaded picture {path.name} cannot be read: {error}. Send a complete picture."
+        ) from error
 
 
 def fill(picture: Image.Image, size: Size) -> Image.Image:
@@ -110,7 +112,7 @@ def _edited(request: Request) -> Image.Image:
 
 
 def sample(to: Path) -> Path:
-    """Paints the picture that stands for a graph's own example input, once."""
+    """Paints the placeholder for the example input of a graph, once."""
     if not to.exists():
         part = to.with_name(f"{threading.get_ident()}-{to.name}")
         paint("a quiet harbour in the morning", (256, 192)).save(part, "PNG")

@@ -1,4 +1,4 @@
-"""Renders each request once, whoever asks for it and however many at the same time."""
+"""Renders each request once, also for concurrent equal requests."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Rendered:
 
 
 class Renderer:
-    """Makes real media of requests; safe to use from many threads.
+    """Renders requests; thread-safe.
 
     Args:
-        folder: Where the files go.
+        folder: The folder of the files.
         long_side: The longest side of pictures and videos, in pixels.
         fps: Frames per second of videos that are made of pictures.
         max_seconds: The longest sound or video; None for as long as a request asks.
-        id_answers: How a model answers whose result are ids.
+        id_answers: The format of answers that are ids.
         lyrics_as_text: Whether a model of song words that is listed under audio answers in words.
     """
 
@@ -82,7 +82,7 @@ class Renderer:
             payload: The wire payload.
             inputs: The files that were uploaded, by wire key.
             seed_text: What to draw from where a request has neither words nor files.
-            variant: Digits that tell the result from that of an equal request; empty where they are equal.
+            variant: Digits that distinguish the results of equal requests; empty for equal results.
 
         Returns:
             The outputs, at least one.
@@ -132,10 +132,10 @@ class Renderer:
 
 
 def make(request: Request, stem: Path) -> list[Rendered]:
-    """Makes the files of a request.
+    """Renders the files of a request.
 
     Args:
-        request: What is asked for.
+        request: The request.
         stem: Where the files go: a path without its extension.
     """
     if request.model.output == "image":

@@ -1,4 +1,4 @@
-"""What a request asks for: words, pictures, size, length, count and sound, read in one place."""
+"""The parameters of a request: text, pictures, size, length, count and sound."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _THINNEST = 32
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large a rendering may be.
+    """The limits of a rendering.
 
     Attributes:
         long_side: The longest side of pictures and videos, in pixels.
@@ -39,7 +39,7 @@ class Limits:
     max_seconds: float | None = None
 
     def cut(self, seconds: float) -> float:
-        """Shortens a length to what is allowed."""
+        """Limits a length."""
         return seconds if self.max_seconds is None else min(seconds, self.max_seconds)
 
 
@@ -51,9 +51,9 @@ class Request:
         model: The catalogue's entry.
         payload: The wire payload.
         inputs: Local files by wire key.
-        limits: How large the rendering may be.
-        seed_text: Words to draw from where the request has neither words nor files.
-        variant: What tells the result from that of an equal request; empty where they are equal.
+        limits: The limits of the rendering.
+        seed_text: The text to draw from if the request has neither text nor files.
+        variant: Distinguishes the results of equal requests; empty for equal results.
     """
 
     model: Model
@@ -69,7 +69,7 @@ class Request:
         return {key.strip(): value for key, value in self.payload.items()}
 
     def value(self, *keys: str) -> object | None:
-        """Returns the first of some parameters that is set, or that has a default."""
+        """Returns the first of the parameters that is set or has a default."""
         given = next((self.given[key] for key in keys if self.given.get(key) not in (None, "", [])), None)
         if given is not None:
             return given
@@ -77,27 +77,27 @@ class Request:
         return next((defaults[key] for key in keys if defaults.get(key) not in (None, "")), None)
 
     def is_on(self, *keys: str) -> bool:
-        """Tells whether any of some switches is on; the API has booleans, "true" and "yes"."""
+        """Returns whether any of the parameters is on: true, "true" or "yes"."""
         return any(str(self.value(key)).lower() in {"true", "yes", "on", "1"} for key in keys)
 
     def names(self, *words: str) -> bool:
-        """Tells whether the model's name holds one of some words."""
+        """Returns whether the model's name contains one of the words."""
         return any(word in self.model.name.lower() for word in words)
 
     @cached_property
     def words(self) -> str:
-        """The words that the request is about; empty where it has none."""
+        """The prompt of the request; empty if it has none."""
         found = (self.payload.get(key) for key in _WORD_KEYS)
         return next((text.strip() for text in found if isinstance(text, str) and text.strip()), "")
 
     @cached_property
     def subject(self) -> str:
-        """What to draw from: the words, else the seed text, else the model's name."""
+        """The text to draw from: the prompt, else the seed text, else the model's name."""
         return self.words or self.seed_text or self.model.name
 
     @cached_property
     def drawn_from(self) -> str:
-        """The subject, and what makes this result another one."""
+        """The subject with the variant."""
         return f"{self.subject} #{self.variant}" if self.variant else self.subject
 
     @cached_property
@@ -117,7 +117,7 @@ class Request:
 
     @property
     def images(self) -> list[Path]:
-        """The pictures of the request; one that is to be the last frame comes last."""
+        """The pictures of the request; the last frame is last."""
         found = self.files("image")
         return [path for _, path in sorted(found, key=lambda item: _is_last(item[0]))]
 
@@ -133,20 +133,20 @@ class Request:
 
     @cached_property
     def count(self) -> int:
-        """How many pictures are asked for."""
+        """The requested number of pictures."""
         if self.value("sequentialImageGeneration") == "disabled":
             return 1
         return max(1, min(int(_number(self.value(*_COUNT_KEYS)) or 1), _MOST_PICTURES))
 
     @cached_property
     def seconds(self) -> float | None:
-        """The length that is asked for; None where the request leaves it open."""
+        """The requested length; None if the request does not state it."""
         asked = _number(self.value("duration", "duration_seconds", "length"))
         return self.limits.cut(asked) if asked and asked > 0 else None
 
     @cached_property
     def wants_sound(self) -> bool:
-        """Whether a video is to have a sound of its own."""
+        """Whether the video has sound."""
         return self.is_on(*(key for key in _SOUND_KEYS if key not in self.inputs))
 
     @cached_property
@@ -156,7 +156,7 @@ class Request:
         return "jpg" if asked.startswith("jp") else "webp" if asked.startswith("webp") else "png"
 
     def size(self, natural: Size) -> Size:
-        """Returns the size of the output: the shape that is asked for, scaled down to the long side.
+        """Returns the size of the output: the requested shape, scaled down to the long side.
 
         Args:
             natural: The size whose shape is taken where the request names none, such as the input picture's.
@@ -194,12 +194,12 @@ def even(size: Size) -> Size:
 
 
 def number(text: str, *, below: int) -> int:
-    """Draws a number from a text: the same text, the same number."""
+    """Hashes a text to a number."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % below
 
 
 def has_any(text: str, words: Iterable[str]) -> bool:
-    """Tells whether a text has a word that begins with one of some stems."""
+    """Returns whether a word of a text begins with one of the stems."""
     return any(re.search(rf"\b{word}" if word.isascii() else word, text, re.IGNORECASE) for word in words)
 
 

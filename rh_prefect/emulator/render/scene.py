@@ -1,4 +1,4 @@
-"""Paints a landscape that belongs to a text: the text chooses light and land, a hash of it chooses the rest."""
+"""Generates a landscape from a text: its words choose light and land, its hash chooses the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""3D models: a cube as a GLB file (glTF 2.0, binary), in a colour that belongs to the request."""
+"""3D models: a cube as a GLB file (glTF 2.0, binary), in a colour drawn from the request."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ _DEEP, _HIGH = (96, 138), (172, 236)
 
 
 def speak(request: Request) -> Array:
-    """Says the text of a request.
+    """Synthesizes the text of a request.
 
     About 2.6 words a second (4.2 characters of Chinese), divided by `speed`, and a rest at each punctuation mark.
     `voice_id` chooses the pitch of the voice, `pitch` moves it by semitones, `volume` makes it louder.
@@ -114,7 +114,7 @@ def _pitch(request: Request) -> float:
 
 
 def _mood(request: Request) -> float:
-    """Up to a third of a semitone: nobody says a thing twice in quite the same way."""
+    """Returns a random detune of up to a third of a semitone."""
     return number(request.variant, below=2001) / 3000 - 1 / 3 if request.variant else 0.0
 
 
@@ -195,7 +195,7 @@ def play(request: Request) -> Array:
 def length_of(request: Request) -> float:
     """Returns the seconds that a request asks for, in a parameter or in its description, else 20 to 30.
 
-    A prompt that comes with tags is the song's words: what they say of minutes is poetry.
+    A prompt beside tags contains lyrics; lengths in it are ignored.
     """
     keys = ("tags", "description") if "tags" in request.payload else ("prompt", "description")
     text = " ".join(str(request.payload.get(key, "")) for key in keys)

@@ -1,4 +1,4 @@
-"""The outlines of a scene's layers: hills, mountains, dunes, trees, houses."""
+"""Outlines of the layers of a scene: hills, mountains, dunes, trees, houses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ridge(land: Land, *, width: int, depth: float, random: np.random.Generator) 
         land: The kind of land.
         width: Pixels.
         depth: 0 for the farthest layer, 1 for the nearest.
-        random: Where chance comes from.
+        random: The random source.
 
     Returns:
         Heights above the layer's foot, one per column, about 0 to 1.

@@ -1,4 +1,4 @@
-"""Text models: an answer that uses the prompt, the facts of a file, a song's words, or an id."""
+"""Text models: an answer with the prompt, a description of a file, lyrics, or an id."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def answer(request: Request, *, ids_as: Literal["json", "lines"] = "json") -> st
     """Answers a request to a text model; requests that are equal, variant too, get equal answers.
 
     Args:
-        request: What is asked for.
+        request: The request.
         ids_as: How ids are written.
     """
     for part, ids in _IDS:
@@ -68,11 +68,11 @@ def answer(request: Request, *, ids_as: Literal["json", "lines"] = "json") -> st
 
 
 def write(prompt: str, *, variant: str = "") -> str:
-    """Writes a text: a list where so many things are asked for, JSON where that is asked for, else a paragraph.
+    """Writes a text: a list or JSON if the prompt asks for it, else a paragraph.
 
     Args:
-        prompt: What is asked for.
-        variant: What stands in the text, so that another answer to the same prompt is another text.
+        prompt: The request.
+        variant: Distinguishes answers to the same prompt.
     """
     subject = subject_of(prompt)
     found = _LISTED.search(prompt)
@@ -98,7 +98,7 @@ def subject_of(prompt: str) -> str:
 
 
 def lyrics(subject: str, *, variant: str = "") -> str:
-    """Writes the words of a song, with the section tags that the music models read."""
+    """Writes lyrics, with the section tags of the music models."""
     theme = subject_of(subject)
     return (
         f"[Verse]\nMorning opens slowly over {theme},\nevery window holds a little light.\n"
@@ -110,13 +110,13 @@ def lyrics(subject: str, *, variant: str = "") -> str:
 
 
 def describe_picture(path: Path) -> str:
-    """Says what is plain to see of a picture: its size, its shape, its colours."""
+    """Describes a picture: size, shape and colours."""
     picture = load(path)
     return f"A {_shape(picture.size)} picture of {picture.width} x {picture.height} pixels, mostly {_colours(picture)}."
 
 
 def describe_video(path: Path) -> str:
-    """Says what is plain to see of a video: its length, its size, its rate, its colours."""
+    """Describes a video: length, size, frame rate and colours."""
     about = video.facts(path)
     first = next(video.frames_of(path, about.fps))
     sound = "with sound" if about.has_sound else "without sound"

@@ -1,4 +1,4 @@
-"""Reads and writes film: H.264 video with AAC sound, frame by frame, so that memory stays flat."""
+"""Reads and writes H.264 video with AAC sound, frame by frame, in constant memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BT709 = 1
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What one needs to know of a video before making another of it.
+    """The properties of a video.
 
     Attributes:
         size: Pixels.
@@ -55,7 +55,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
         with av.open(str(path)) as container:
             yield container
     except (av.FFmpegError, OSError, IndexError) as error:
-        raise MediaError(f"The uploaded file {path.name} cannot be read: {error}. Send a whole file.") from error
+        raise MediaError(f"The uploaded file {path.name} cannot be read: {error}. Send a complete file.") from error
 
 
 def facts(path: Path) -> Facts:
@@ -89,7 +89,7 @@ def steady(path: Path, fps: Fraction, *, blend: bool = False, most: float | None
 
     Args:
         path: A video.
-        fps: Frames per second of what comes out; frames are repeated or left out.
+        fps: Frames per second of the output; frames are repeated or dropped.
         blend: Mixes two neighbours where a moment falls between them, instead of repeating the earlier one.
         most: Seconds after which to stop.
 
@@ -110,7 +110,7 @@ def steady(path: Path, fps: Fraction, *, blend: bool = False, most: float | None
 
 
 def _timed(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Reads all frames with their moments, from 0; the last one comes again where it ends to be shown."""
+    """Reads all frames with their times, from 0; yields the last one again at its end."""
     with opened(path) as container:
         rate = container.streams.video[0].average_rate or 25
         start = time = 0.0
@@ -181,7 +181,7 @@ def write_film(
             if track is not None:
                 track.write_until(float(count / fps))
         if not count:
-            raise MediaError(f"There is not one frame to make {to.name} of: the uploaded video is empty.")
+            raise MediaError(f"{to.name} has no frames: the uploaded video is empty.")
         container.mux(video.encode(None))
         if track is not None:
             track.close()
@@ -214,7 +214,7 @@ def _frame(picture: Picture, size: Size) -> av.VideoFrame:
 
 
 class _SoundTrack:
-    """Writes sound up to a moment, so that pictures and sound lie side by side in the file."""
+    """Writes sound up to a time, so that the file interleaves pictures and sound."""
 
     def __init__(self, container: OutputContainer, blocks: Iterable[Array]) -> None:
         self._container = container

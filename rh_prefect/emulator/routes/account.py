@@ -15,7 +15,7 @@ from rh_prefect.emulator.routes.graphs import page_of
 
 
 async def queue_status(call: Call) -> Response:
-    """Tells how many tasks the key has and may have; counts are strings, the limit is a number."""
+    """Returns the number of tasks and the limit of the key; counts are strings, the limit is a number."""
     counts = call.state.tasks.counts(call.key)
     return responses.success(
         {
@@ -29,7 +29,7 @@ async def queue_status(call: Call) -> Response:
 
 
 async def account_status(call: Call) -> Response:
-    """Tells the balance; a consumer key has coins and no money."""
+    """Returns the balance; a consumer key has coins and no money."""
     account, has_wallet = call.key.account, call.key.tier != "NORMAL"
     counts = call.state.tasks.counts_of_account(call.key)
     return responses.success(
@@ -65,7 +65,7 @@ def _key(call: Call, key: ApiKey) -> dict[str, object]:
 
 
 async def resource_list(call: Call) -> Response:
-    """Searches the public library; `nodeModelName` is what a loader node wants."""
+    """Searches the public library; `nodeModelName` is the name for a loader node."""
     body = call.body
     kind, bases, tags = body.get("resourceType"), body.get("baseModels") or [], body.get("tags") or []
     if kind not in RESOURCE_TYPES:

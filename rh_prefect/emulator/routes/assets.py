@@ -1,4 +1,4 @@
-"""Assets and their groups: registered media for models that know real people."""
+"""Assets and their groups: registered media for models with checks of real people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST: Final = 100
 
 
 async def create(call: Call) -> Response:
-    """Takes an asset on, which is processed from then on; a bad file shows only in its status."""
+    """Creates an asset; an invalid file appears only in its status."""
     group = _group(call)
     kind, url = _text(call, "assetType"), _text(call, "url")
     if kind not in get_args(AssetType):
@@ -39,9 +39,9 @@ def _fetch(call: Call, url: str, kind: str) -> Path | None:
 
 
 async def query(call: Call) -> Response:
-    """Tells how an asset stands; on a clock that counts looks, this is one."""
+    """Returns the status of an asset; counts as a poll."""
     asset = _asset(call)
-    return responses.success(_shown(call, asset, call.state.assets.look(asset)))
+    return responses.success(_shown(call, asset, call.state.assets.poll(asset)))
 
 
 async def browse(call: Call) -> Response:
@@ -55,7 +55,7 @@ async def browse(call: Call) -> Response:
 
 
 async def update(call: Call) -> Response:
-    """Names an asset anew."""
+    """Renames an asset."""
     asset, name = _asset(call), _text(call, "name")
     asset.name = name
     status = call.state.assets.status(asset)
@@ -69,7 +69,7 @@ async def delete(call: Call) -> Response:
 
 
 async def create_group(call: Call) -> Response:
-    """Makes a group."""
+    """Creates a group."""
     description = str(call.body.get("description") or "")
     group = call.state.assets.create_group(call.key.account, _text(call, "name"), description)
     return responses.success(_group_shown(group))
@@ -83,7 +83,7 @@ async def browse_groups(call: Call) -> Response:
 
 
 async def query_group(call: Call) -> Response:
-    """Shows a group, with the number of its assets."""
+    """Returns a group, with the number of its assets."""
     group = _group(call)
     count = len(call.state.assets.of(call.key.account, group_id=group.id))
     return responses.success({**_group_shown(group), "assetCount": count})

@@ -1,4 +1,4 @@
-"""The emulator's own routes under `/_emulator`, for a test in another process. RunningHub has nothing like them."""
+"""The emulator's own routes under `/_emulator`, for a test in another process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rh_prefect.errors import InputError
 
 
 async def about(request: Request) -> Response:
-    """Tells where the file host is, what time it is, what results are drawn from, and what can be started."""
+    """Returns the address of the file host, the time, the random seed, the keys, workflows and apps."""
     state = _state(request)
     workflows = [{"id": workflow.id, "name": workflow.name} for workflow in state.workflows]
     apps = [{"id": app.id, "name": app.name, "quickCreateCode": app.quick_code} for app in state.apps]
@@ -33,17 +33,17 @@ async def about(request: Request) -> Response:
 
 
 async def recorder(request: Request) -> Response:
-    """Shows the recorder."""
+    """Returns the recorded requests."""
     return JSONResponse(_state(request).recorder.to_json())
 
 
 async def list_faults(request: Request) -> Response:
-    """Lists the scripted faults, and how often each happened."""
+    """Lists the scripted faults with their counts."""
     return JSONResponse(_state(request).faults.to_json())
 
 
 async def add_faults(request: Request) -> Response:
-    """Scripts one fault, or a list of them."""
+    """Adds one fault, or a list of faults."""
     raw = await _json(request)
     faults = [fault_from_json(item) for item in (raw if isinstance(raw, list) else [raw])]
     _state(request).faults.add(*faults)
@@ -51,25 +51,25 @@ async def add_faults(request: Request) -> Response:
 
 
 async def clear_faults(request: Request) -> Response:
-    """Forgets all faults."""
+    """Removes all faults."""
     _state(request).faults.clear()
     return JSONResponse({"added": 0})
 
 
 async def release(request: Request) -> Response:
-    """Lets the held answers go."""
+    """Releases the held responses."""
     return JSONResponse({"released": _state(request).held.release()})
 
 
 async def move_clock(request: Request) -> Response:
-    """Moves the clock on by `advance` seconds."""
+    """Advances the clock by `advance` seconds."""
     state = _state(request)
     state.clock.advance(float((await _json(request)).get("advance", 0)))
     return JSONResponse({"now": state.clock.now()})
 
 
 async def add_key(request: Request) -> Response:
-    """Adds a key; takes the arguments of `ApiKeys.add` and answers the key's value."""
+    """Adds a key; takes the arguments of `ApiKeys.add` and returns the key's value."""
     try:
         key = _state(request).keys.add(**await _json(request))
     except (TypeError, KeyError) as error:
@@ -84,7 +84,7 @@ async def moderate(request: Request) -> Response:
 
 
 async def add_workflow(request: Request) -> Response:
-    """Saves a workflow; takes the arguments of `Workflows.add` and answers its id."""
+    """Saves a workflow; takes the arguments of `Workflows.add` and returns its id."""
     raw = await _json(request)
     try:
         return JSONResponse({"id": _state(request).workflows.add(**raw)})
@@ -104,7 +104,7 @@ async def add_model(request: Request) -> Response:
 
 
 async def add_app(request: Request) -> Response:
-    """Publishes an app; takes the arguments of `Apps.add`, each field as a list, and answers its id."""
+    """Publishes an app; takes the arguments of `Apps.add`, each field as a list, and returns its id."""
     raw = await _json(request)
     try:
         fields = raw.pop("fields", None)
@@ -115,7 +115,7 @@ async def add_app(request: Request) -> Response:
 
 
 async def events(request: Request) -> Response:
-    """Lists the webhooks' events."""
+    """Lists the webhook events."""
     return JSONResponse(_state(request).webhooks.events())
 
 
@@ -131,7 +131,7 @@ def _state(request: Request) -> State:
     return state
 
 
-async def _json(request: Request) -> Any:  # whatever a test posts
+async def _json(request: Request) -> Any:  # any JSON
     try:
         return json.loads(await request.body() or b"{}")
     except ValueError as error:

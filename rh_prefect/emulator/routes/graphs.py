@@ -50,7 +50,7 @@ def _positive(call: Call, name: str) -> str:
 
 
 async def api_format(call: Call) -> Response:
-    """Gives a workflow's JSON, as a string inside the answer."""
+    """Returns a workflow's JSON, as a string inside the response."""
     workflow = call.state.workflows.find(needed(call, "workflowId"))
     if workflow is None:
         raise Refused("380")
@@ -60,7 +60,7 @@ async def api_format(call: Call) -> Response:
 
 
 async def start_v1(call: Call, kind: Startable, find: FindTarget) -> Response:
-    """Starts a graph and answers as v1 does."""
+    """Starts a graph and responds as v1 does."""
     run = await asyncio.to_thread(prepare, _start(call, kind, V1), find)
     task, status = await _accept(call, run)
     progress = call.state.progress.url(task, status)
@@ -69,7 +69,7 @@ async def start_v1(call: Call, kind: Startable, find: FindTarget) -> Response:
 
 
 async def start_v2(call: Call, kind: Startable, find: FindTarget) -> Response:
-    """Starts a graph and answers with the v2 task object."""
+    """Starts a graph and responds with the v2 task object."""
     run = await asyncio.to_thread(prepare, _start(call, kind, V2), find)
     task, status = await _accept(call, run)
     tips = submits.tips(call, run.verdict.tips())
@@ -86,7 +86,7 @@ async def _accept(call: Call, run: Run) -> tuple[Task, Status]:
 
 
 def needed(call: Call, name: str) -> str:
-    """Reads a field of a v1 body that must be there; ids may be numbers.
+    """Reads a required field of a v1 body; ids may be numbers.
 
     Raises:
         Refused: It is missing or blank.
@@ -98,12 +98,12 @@ def needed(call: Call, name: str) -> str:
 
 
 def v1_start(path: str, handler: Handler) -> Endpoint:
-    """Describes the route of a v1 start."""
+    """Returns the endpoint of a v1 start."""
     return Endpoint(path, handler, auth.body_key, responses.v1, on="submit", on_refusal=submits.record_refusal)
 
 
 def v2_start(path: str, handler: Handler) -> Endpoint:
-    """Describes the route of a v2 start."""
+    """Returns the endpoint of a v2 start."""
     return Endpoint(path, handler, auth.bearer, responses.v2, on="submit", on_refusal=submits.record_refusal)
 
 
@@ -141,7 +141,7 @@ def _need_list(call: Call) -> None:
 
 
 async def demo(call: Call) -> Response:
-    """Shows what an app takes; the example call in it holds the caller's own key."""
+    """Returns the fields of an app; the example call in it contains the caller's key."""
     asked = call.request.query_params.get("webappId", "")
     if not asked.strip():
         raise Refused("301", call.state.assumptions.v1_blank.format(field="webappId"))
@@ -190,15 +190,15 @@ def _listed(call: Call, app: App) -> dict[str, object]:
 
 
 def page_of(call: Call, rows: Sequence[object], *, size: int) -> dict[str, object]:
-    """Cuts the page that a request asks for.
+    """Returns the requested page.
 
     Args:
         call: The request, with `current` from 1 and `size`.
-        rows: All there are.
-        size: How many, where the request does not say.
+        rows: All rows.
+        size: The default page size.
 
     Raises:
-        Refused: These are not numbers, or below 1.
+        Refused: `current` or `size` is not a number, or is below 1.
     """
     known, body = call.state.assumptions, call.body
     current, asked = (body.get(name) or default for name, default in (("current", 1), ("size", size)))

@@ -24,14 +24,14 @@ async def submit(call: Call) -> Response:
 
 
 def _check_path(call: Call) -> None:
-    """Refuses a POST to a path that is only read, such as `queue/status`: it would pass for an endpoint."""
+    """Refuses a POST to a path for GET, such as `queue/status`, which would count as an endpoint."""
     found = (route.matches(call.request.scope)[0] for route in call.request.app.routes)
     if Match.PARTIAL in found:
         raise Refused("1009")
 
 
 async def preview(call: Call) -> Response:
-    """Prices a request without making a task of it."""
+    """Prices a request without creating a task."""
     spec = await asyncio.to_thread(check_submit, call.state, call.key, call.endpoint, call.body)
     return responses.priced(call.state.assumptions, spec.charge.wallet)
 

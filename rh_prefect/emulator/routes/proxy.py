@@ -1,4 +1,4 @@
-"""The native proxy: a ComfyUI of one's own behind `/proxy/{key}` and `/proxy-plus/{key}`, with the key in the path."""
+"""The native proxy: a ComfyUI behind `/proxy/{key}` and `/proxy-plus/{key}`, with the key in the path."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PICTURES: Final = ("png", "jpg", "jpeg", "webp")
 
 
 async def prompt(request: Request) -> Response:
-    """Takes a graph on, as ComfyUI does: wrong ones are refused with 400, and prompts wait for each other."""
+    """Queues a graph, as ComfyUI does: invalid graphs are refused with 400."""
     state = _state(request)
     key = path_key(state.keys, request)
     if key is None:
@@ -83,7 +83,7 @@ def _accept(state: State, spec: TaskSpec, failure: Failure | None) -> Task:
 
 
 async def all_history(request: Request) -> Response:
-    """Shows the prompts that have ended; on a clock that counts looks, this is one of each that is asked for."""
+    """Lists the finished prompts; counts as a poll of each requested prompt."""
     state = _state(request)
     key = path_key(state.keys, request)
     if key is None:
@@ -94,7 +94,7 @@ async def all_history(request: Request) -> Response:
 
 
 async def _ended(state: State, item: Prompt) -> dict[str, object] | None:
-    status = state.tasks.look(item.task)
+    status = state.tasks.poll(item.task)
     if state.clock.mode != "real" and status == "RUNNING":
         await state.render_queue.settle(item.task)
         status = state.tasks.status(item.task)
@@ -102,7 +102,7 @@ async def _ended(state: State, item: Prompt) -> dict[str, object] | None:
 
 
 async def queue(request: Request) -> Response:
-    """Shows the prompts that run and wait."""
+    """Lists the running and pending prompts."""
     state = _state(request)
     key = path_key(state.keys, request)
     if key is None:
@@ -116,7 +116,7 @@ async def queue(request: Request) -> Response:
 
 
 async def change_queue(request: Request) -> Response:
-    """Takes prompts out of the queue: those that are named, or all that wait; what runs goes on."""
+    """Deletes pending prompts from the queue: the named ones, or all."""
     state = _state(request)
     key = path_key(state.keys, request)
     if key is None:
@@ -132,7 +132,7 @@ async def change_queue(request: Request) -> Response:
 
 
 async def interrupt(request: Request) -> Response:
-    """Stops the prompt that runs; one that is named only if it is that one."""
+    """Stops the running prompt; a named prompt only if it is running."""
     state = _state(request)
     key = path_key(state.keys, request)
     if key is None:
@@ -145,7 +145,7 @@ async def interrupt(request: Request) -> Response:
 
 
 async def view(request: Request) -> Response:
-    """Gives a file by its name: an output, or an input that was uploaded."""
+    """Returns a file by name: an output or an uploaded input."""
     state = _state(request)
     key = path_key(state.keys, request)
     if key is None:
@@ -163,7 +163,7 @@ async def view(request: Request) -> Response:
 
 
 async def upload(request: Request) -> Response:
-    """Takes a picture among the inputs, under the name that it comes with."""
+    """Stores a picture as an input, under its file name."""
     state = _state(request)
     key = path_key(state.keys, request)
     if key is None:
@@ -187,7 +187,7 @@ async def upload(request: Request) -> Response:
 
 
 async def info(request: Request) -> Response:
-    """Describes the node classes; no key is checked here, as measured on the service."""
+    """Returns the node classes; the key is not checked, as measured on the service."""
     state = _state(request)
     known = object_info(state.workflows.foreign | state.apps.foreign)
     asked = request.path_params.get("node_class")
@@ -195,7 +195,7 @@ async def info(request: Request) -> Response:
 
 
 async def stats(request: Request) -> Response:
-    """Describes the machine."""
+    """Returns the system statistics."""
     if path_key(_state(request).keys, request) is None:
         return _no_key(request)
     memory = _MEMORY[_MACHINES[_kind(request)]]
@@ -230,7 +230,7 @@ def _invalid(error: object, node_errors: object = None) -> Response:
 
 
 def _faulty(on: faults.Route, handler: Handler) -> Handler:
-    """Lets a route go wrong as the others of its kind do; its endpoint is `/proxy` or `/proxy-plus`."""
+    """Applies faults to a route of the proxy; its endpoint is `/proxy` or `/proxy-plus`."""
 
     async def served(request: Request) -> Response:
         state = _state(request)

@@ -17,19 +17,19 @@ from rh_prefect.emulator.tasks import Status, Task
 
 
 async def query(call: Call) -> Response:
-    """Tells how a task stands; on a clock that counts looks, this is one."""
+    """Returns the status of a task; counts as a poll."""
     assumptions, task_id = call.state.assumptions, _task_id(call)
     task = call.state.tasks.find(task_id, key=call.key)
     if task is None:
         raise Refused(*assumptions.unknown_task, envelope=_unknown(task_id))
-    return JSONResponse(_spoiled(views.queried(assumptions, task, await look(call, task)), call.fault))
+    return JSONResponse(_spoiled(views.queried(assumptions, task, await poll(call, task)), call.fault))
 
 
 def _task_id(call: Call) -> str:
     """Reads the id of a v2 query, a text or a number.
 
     Raises:
-        Refused: It is missing, or not a positive number.
+        Refused: The id is missing or not a positive number.
     """
     sent = call.body.get("taskId")
     if sent in (None, ""):
@@ -40,7 +40,7 @@ def _task_id(call: Call) -> str:
 
 
 def _spoiled(told: dict[str, object], fault: Fault | None) -> dict[str, object]:
-    """What a fault makes of the results that a query tells."""
+    """Applies a fault to the results of a query."""
     results = told["results"]
     if fault is None or not isinstance(results, list):
         return told
@@ -51,9 +51,9 @@ def _spoiled(told: dict[str, object], fault: Fault | None) -> dict[str, object]:
     return told
 
 
-async def look(call: Call, task: Task) -> Status:
-    """Counts one look of a client, and waits for what only its rendering holds up."""
-    status = call.state.tasks.look(task)
+async def poll(call: Call, task: Task) -> Status:
+    """Counts one poll of a client, and waits for the rendering of a task that is due."""
+    status = call.state.tasks.poll(task)
     if call.state.clock.mode != "real" and status == "RUNNING":
         await call.state.render_queue.settle(task)
         status = call.state.tasks.status(task)
@@ -69,15 +69,15 @@ def _unknown(task_id: str) -> responses.Envelope:
 
 
 async def status(call: Call) -> Response:
-    """Tells the status in one word; on a clock that counts looks, this is one."""
-    word = await look(call, _named(call))
+    """Returns the status as one word; counts as a poll."""
+    word = await poll(call, _named(call))
     return responses.success(views.v1_word_of(call.state.assumptions, word), msg="")
 
 
 async def outputs(call: Call) -> Response:
-    """Gives the results, or a code that tells the status; on a clock that counts looks, this is one."""
+    """Returns the results, or a code for the status; counts as a poll."""
     known, task = call.state.assumptions, _named(call)
-    word = await look(call, task)
+    word = await poll(call, task)
     if word == "SUCCESS":
         return responses.success(views.v1_outputs(known, task))
     if word == "QUEUED":
@@ -113,7 +113,7 @@ def _named(call: Call) -> Task:
 
 
 async def detail(call: Call) -> Response:
-    """Tells what became of a task's event."""
+    """Returns the state of a task's webhook event."""
     task = call.state.tasks.find(needed(call, "taskId"), key=call.key)
     event = call.state.webhooks.event_of(task) if task else None
     if event is None:

@@ -29,7 +29,7 @@ _LONGEST_FIELD = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One file of a form, now on disk."""
+    """One file of a form, on disk."""
 
     field: str
     file_name: str
@@ -40,7 +40,7 @@ class Received:
 
 @dataclass(slots=True)
 class Form:
-    """A form that was read."""
+    """A form."""
 
     fields: dict[str, str] = field(default_factory=dict)
     files: list[Received] = field(default_factory=list)
@@ -53,13 +53,13 @@ async def read_form(
 
     Args:
         request: The request.
-        folder: Where its files go.
-        limit: The most bytes of a file.
-        no_form: What is said of a request that is not a form.
-        large: What is said of a file that is too large; default 1008.
+        folder: The folder for its files.
+        limit: The maximum size of a file, in bytes.
+        no_form: The refusal of a request without a form.
+        large: The refusal of a file that is too large; default 1008.
 
     Raises:
-        Refused: It is no form, or a file is too large; the rest of that is read first, so that the answer is heard.
+        Refused: The body is not a form, or a file is too large; the whole body is read before.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
@@ -83,7 +83,7 @@ async def read_form(
 
 
 class _Reader:
-    """Takes a form apart as it comes in; the parser calls it with pieces of headers and bodies."""
+    """Reads a form as it arrives; the parser calls it with parts of headers and bodies."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.form = Form()
@@ -100,7 +100,7 @@ class _Reader:
         self._hash = hashlib.sha256()
 
     def callbacks(self) -> MultipartCallbacks:
-        """What the parser calls."""
+        """The callbacks of the parser."""
         return {
             "on_header_field": self._on_header_field,
             "on_header_value": self._on_header_value,
@@ -111,7 +111,7 @@ class _Reader:
         }
 
     def close(self) -> None:
-        """Removes a file that broke off."""
+        """Removes an incomplete file."""
         if self._file is not None:
             self._file.close()
             self._path.unlink(missing_ok=True)
@@ -163,7 +163,7 @@ _LEGACY_MAX_BYTES: Final = 30 * 1024 * 1024
 
 
 async def upload(call: Call) -> Response:
-    """Takes one file, in the field `file`."""
+    """Receives one file, in the field `file`."""
     known = call.state.assumptions
     no_form = Refused(*known.upload_no_file)
     form = await read_form(call.request, call.state.file_store.folder, limit=known.upload_max_bytes, no_form=no_form)
@@ -189,7 +189,7 @@ def _save(call: Call, received: Received | None) -> Response:
 
 
 async def legacy(call: Call) -> Response:
-    """Takes one file for the nodes of a graph, with the key in the form."""
+    """Receives one file for the nodes of a graph, with the key in the form."""
     too_large = Refused("809")
     no_form = Refused(*call.state.assumptions.legacy_no_file)
     form = await read_form(
@@ -219,7 +219,7 @@ def _keep(call: Call, key: ApiKey, form: Form) -> Response:
 
 
 async def lora(call: Call) -> Response:
-    """Tells where a LoRA is to be put; nowhere, where the same file is here already."""
+    """Returns the upload link of a LoRA; none if the same file was uploaded before."""
     name, md5 = (str(call.body.get(key) or "").strip() for key in ("loraName", "md5Hex"))
     for key, value in (("loraName", name), ("md5Hex", md5)):
         if not value:
