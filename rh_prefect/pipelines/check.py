@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,12 +32,13 @@ from rh_prefect.pipelines.model_names import no_such_model
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse, references_in
 from rh_prefect.pipelines.scope import Found, Scope, resolve
-from rh_prefect.pipelines.source import Document, Path, PipelineError, Problems, nearest, read
+from rh_prefect.pipelines.source import MOST_BYTES, Document, Path, PipelineError, Problems, nearest, read
 from rh_prefect.pipelines.types import Type, negated
 
 SHIPPED = FilePath(__file__).with_name("shipped")
 DEEPEST_USE = 2
 
+_MOST_GRAPH = 8 * 1024 * 1024
 RESERVED_FOLDERS = ("works", "edits", "inputs", "manifests", "runs", "pipelines")
 REUSE = re.compile(r"always|never|[1-9]\d{0,4}[mhd]")
 _KEY = re.compile(r"(?i)(?:sk-|rh[-_]?)?[0-9a-f]{32,}|bearer .+|[A-Za-z0-9+/_-]{40,}")
@@ -55,6 +57,8 @@ class Checked:
         types: What each step makes, by its path.
         feeds: For each paid step with one model: which parameter takes which value of `from`.
         uses: The files that steps use, by the step's path.
+        outputs: The type of each output.
+        graphs: The graphs of nodes, by the names of their files.
         notes: What is worth knowing, one sentence each.
     """
 
@@ -65,6 +69,7 @@ class Checked:
     feeds: dict[Path, dict[str, list[int]]] = field(default_factory=dict)
     uses: dict[Path, Checked] = field(default_factory=dict)
     outputs: dict[str, Type] = field(default_factory=dict)
+    graphs: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -402,7 +407,7 @@ class _Check:
             said = f"no catalogue knows what {what} makes; write assume: {{kind: image}} (or video, audio, 3d, text)"
             self._say((*path, step.action), said)
         if step.action == "graph":
-            self._file_below((*path, "graph"), str(step.graph))
+            self._check_graph((*path, "graph"), str(step.graph))
         return _kind_of(kind) if kind else "any"
 
     def _values_of(self, path: Path, step: Step, scope: Scope) -> None:
@@ -620,6 +625,16 @@ class _Check:
             return real
         return None
 
+    def _check_graph(self, path: Path, name: str) -> None:
+        file = self._file_below(path, name)
+        if file is None:
+            return
+        graph = read_graph(file)
+        if graph is None:
+            self._say(path, f"{name} is not a graph in API format: a JSON object of nodes, of at most 8 MiB")
+        else:
+            self._checked.graphs[name] = graph
+
     def _use(self, path: Path, step: Step, scope: Scope) -> Type:
         used = self._used((*path, "use"), str(step.use))
         if used is None:
@@ -668,22 +683,27 @@ class _Check:
                 self._say(path, f"there is no shipped pipeline {name}; {nearest(name[3:], known)}")
                 return None
             file: FilePath | None = SHIPPED / f"{name[3:]}.yaml"
-        elif name.startswith("./"):
+        elif name.startswith("./") and name.endswith((".yaml", ".yml", ".json")):
             file = self._file_below(path, name)
         else:
             self._say(path, f"use takes ./file.yaml or rh:name, and {shown_value(name)}")
             return None
-        return None if file is None else self._read_used(name, file)
+        return None if file is None else self._read_used(path, name, file)
 
-    def _read_used(self, name: str, file: FilePath) -> Checked | None:
+    def _read_used(self, path: Path, name: str, file: FilePath) -> Checked | None:
         found = Problems()
         checked = None
         try:
-            document = read(file.read_text(encoding="utf-8", errors="surrogateescape"), name.removeprefix("./"))
+            document = read(read_text(file), name.removeprefix("./"))
+            if not isinstance(document.data, dict) or "steps" not in document.data:
+                # Its lines are not shown: it may be anything that lies in the folder (S4).
+                self._say(path, f"{name} is not a pipeline: it has no steps")
+                return None
             checked = check_document(document, found, folder=file.parent, depth=self._depth + 1)
         except PipelineError as error:
-            for problem in error.found:
-                found.take(problem)
+            self._say(path, f"{name} is not a pipeline: {error.found[0].message}")
+        except OSError as error:
+            self._say(path, f"{name} cannot be read: {error.strerror or error}")
         for problem in found:
             self._problems.take(problem)
         return checked
@@ -805,6 +825,39 @@ class _Check:
 
 
 _RUN = Type("object", fields={"date": Type("string"), "id": Type("string")})
+
+
+def read_text(file: FilePath) -> str:
+    """The text of a file, of which no more is read than a pipeline may have.
+
+    Args:
+        file: Its path.
+
+    Raises:
+        OSError: It cannot be read, or it is not a regular file.
+    """
+    if not file.is_file():  # a pipe or a device would never end
+        raise FileNotFoundError(2, "there is no such file")
+    with file.open("rb") as reader:
+        return reader.read(MOST_BYTES + 1).decode("utf-8", "surrogateescape")
+
+
+def read_graph(file: FilePath) -> dict[str, Any] | None:
+    """The graph in a file; None for what is none.
+
+    Args:
+        file: Its path.
+    """
+    try:
+        if file.stat().st_size > _MOST_GRAPH:
+            return None
+        graph = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    is_graph = isinstance(graph, dict) and all(
+        isinstance(node, dict) and "class_type" in node for node in graph.values()
+    )
+    return graph if is_graph and graph else None
 
 
 def feed(model: Model, kind: str, given: set[str]) -> tuple[catalog.Param | None, str]:

@@ -271,13 +271,14 @@ def identify(source: str, options: Mapping[str, object]) -> Media:
         )
 
 
-def list_files(place: str, kind: str, options: Mapping[str, object]) -> list[str]:
+def list_files(place: str, kind: str, options: Mapping[str, object], *, most: int = MOST_OBJECTS) -> list[str]:
     """The files of a folder, a prefix or a pattern that are of a kind by their names, in the order of their names.
 
     Args:
         place: The folder, prefix or pattern.
         kind: The kind; `file` takes all.
         options: fsspec's storage options.
+        most: How many files there may be.
 
     Raises:
         InputError: It cannot be listed, or there are too many.
@@ -286,10 +287,10 @@ def list_files(place: str, kind: str, options: Mapping[str, object]) -> list[str
     with as_store_error("list", shown(place), options=options):
         fs, path = url_to_fs(local_path(place) if is_local(place) else place, **read_options(protocol, options))
         has_pattern = any(sign in place for sign in "*?[")
-        names = _files_of(fs.glob(path, detail=True)) if has_pattern else _files_of(fs.find(path, detail=True))
-    found = sorted(name for name in names if _is_kind(name, kind))
-    if len(found) > MOST_OBJECTS:
-        raise InputError(f"{shown(place)} has more than {MOST_OBJECTS} files; name a smaller folder")
+        listed = fs.glob(path, detail=True) if has_pattern else fs.find(path, detail=True)
+    if len(listed) > most:
+        raise InputError(f"{shown(place)} has more than {most} files; name a smaller folder")
+    found = sorted(name for name in _files_of(listed) if _is_kind(name, kind))
     return found if protocol == "file" else [f"{protocol}://{name}" for name in found]
 
 

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from rh_prefect.catalog.registry import SLIM_FILE, user_file
 from rh_prefect.errors import InputError
-from rh_prefect.pipelines.check import Checked, check_document
+from rh_prefect.media.source import shown
+from rh_prefect.pipelines.check import Checked, check_document, read_text
 from rh_prefect.pipelines.inputs import Access, InputReader
 from rh_prefect.pipelines.language import PipelineFile
 from rh_prefect.pipelines.plan.changes import compare
@@ -56,7 +57,7 @@ class Pipeline:
         """
         path = Path(file)
         try:
-            text = path.read_bytes().decode("utf-8", "surrogateescape")
+            text = read_text(path)
         except OSError as error:
             said = error.strerror or str(error)
             raise InputError(f"The pipeline {path} cannot be read: {said}. Name a file that is there.") from None
@@ -209,6 +210,13 @@ def site_of(base_url: str) -> str:
 
 
 def _as_json(value: Any) -> Any:
+    """A parameter as the plan may show it: links without their signature and password (S7)."""
+    if isinstance(value, str):
+        return shown(value) if "://" in value else value
+    if isinstance(value, Mapping):
+        return {name: _as_json(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(one) for one in value]
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
-    return value if isinstance(value, str | int | float | bool | list | dict | None) else str(value)
+    return value if isinstance(value, int | float | bool | None) else str(value)

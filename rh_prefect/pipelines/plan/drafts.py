@@ -27,6 +27,7 @@ from rh_prefect.pipelines.values import (
     Span,
     Unknown,
     characters,
+    digest,
     evaluate,
     exactly,
     makers,
@@ -83,10 +84,10 @@ def draft_paid(step: Step, at: Path, path: str, frame: Frame, checked: Checked) 
     instance.attempts = step.attempts or checked.file.attempts or 1
     if step.model is not None:
         return _of_model(step, instance, frame)
-    return _of_graph(step, instance, frame)
+    return _of_graph(step, instance, frame, checked)
 
 
-def _of_graph(step: Step, instance: Instance, frame: Frame) -> Draft:
+def _of_graph(step: Step, instance: Instance, frame: Frame, checked: Checked) -> Draft:
     """A saved workflow, an app or a graph of nodes: no catalogue knows their fields."""
     name = str(getattr(step, step.action))
     instance.model = f"{step.action} {name}"
@@ -98,10 +99,22 @@ def _of_graph(step: Step, instance: Instance, frame: Frame) -> Draft:
     draft.given = {key: mark(value) for key, value in values.items()}
     if step.pin:
         draft.given["pin"] = step.pin
+    if step.graph is not None:
+        draft.given["graph"] = digest(_without_fields(checked.graphs.get(step.graph, {}), draft.given))
     draft.is_settled = is_settled(values)
     files = [one for value in values.values() for one in _files(value)]
     _finish(draft, None, {}, files, list(values.values()))
     return draft
+
+
+def _without_fields(graph: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A graph without the fields that `with` sets: what stands in their place does not count."""
+    found: dict[str, Any] = {}
+    for node, content in graph.items():
+        inputs = content.get("inputs")
+        kept = {key: one for key, one in inputs.items() if f"{node}.{key}" not in given} if inputs else {}
+        found[node] = {"class_type": content["class_type"], "inputs": kept}
+    return found
 
 
 def _of_model(step: Step, instance: Instance, frame: Frame) -> Draft:

@@ -1,0 +1,87 @@
+"""`rh-prefect init`, `check`, `plan`, `graph` and `schema`."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.cli import app, main
+
+
+def call(*words: str) -> int:
+    try:
+        main(lambda: app(list(words)))
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_from_an_example_to_its_price(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("init", "--example", "film") == 0
+    assert call("check", "film.yaml") == 0
+    assert call("plan", "film.yaml", "--set", "idea=a lighthouse") == 0
+    said = capsys.readouterr().out
+    assert "1 file checked: no problems" in said
+    assert "least 3.58, expected 18.39, most 20.18 of a budget of 60" in said
+
+
+def test_a_file_is_not_overwritten_and_a_wrong_example_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("init", "--example", "film") == 0
+    assert call("init", "--example", "film") == 1
+    assert "film.yaml is there already" in capsys.readouterr().err
+    assert call("init", "--example", "flim") == 1
+    assert "did you mean film?" in capsys.readouterr().err
+
+
+def test_all_problems_of_all_files_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.yaml").write_text("steps: {a: {modle: x}}\n")
+    Path("b.yaml").write_text("steps: {b: {edit: rezise}}\n")
+    assert call("check", "a.yaml", "b.yaml") == 1
+    said = capsys.readouterr().out
+    assert "a.yaml:1:13: modle is not a key of a step; did you mean model?" in said
+    assert "b.yaml:1:19: there is no edit rezise; did you mean resize?" in said
+    assert call("check", "a.yaml", "--json") == 1
+    assert json.loads(capsys.readouterr().out)[0]["line"] == 1
+
+
+def test_a_wrong_value_is_a_problem_of_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    call("init", "--example", "film")
+    assert call("plan", "film.yaml", "--set", "idea=x", "--set", "count=40") == 1
+    assert "film.yaml:5:3: count takes a whole number up to 12, and 40 is more" in capsys.readouterr().err
+    assert call("plan", "film.yaml", "--set", "ide=x") == 1
+    assert "film has no parameter ide; did you mean idea?" in capsys.readouterr().err
+
+
+def test_a_plan_is_written_for_its_owner_and_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    call("init", "--example", "film")
+    assert call("plan", "film.yaml", "--set", "idea=x", "--out", "p.json", "--exit-code") == 2
+    assert stat.S_IMODE(Path("p.json").stat().st_mode) == 0o600
+    capsys.readouterr()
+    assert call("plan", "film.yaml", "--set", "idea=y", "--compare", "p.json") == 0
+    assert "~ script  prompt:" in capsys.readouterr().out
+
+
+def test_json_graphs_and_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    call("init", "--example", "film")
+    capsys.readouterr()
+    assert call("plan", "film.yaml", "--set", "idea=x", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["price"]["most"] == 20.176
+    assert call("graph", "film.yaml", "--set", "idea=x", "--mermaid") == 0
+    assert capsys.readouterr().out.startswith("graph TD\n")
+    assert call("schema", "film.yaml") == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "rh-prefect pipeline"
+
+
+def test_parameters_from_a_file_stand_behind_those_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    call("init", "--example", "film")
+    Path("p.yaml").write_text("idea: from a file\ncount: 2\n")
+    assert call("plan", "film.yaml", "--params", "p.yaml", "--set", "count=3") == 0
+    assert "film: 3 items in shots" in capsys.readouterr().out
