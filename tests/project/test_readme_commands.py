@@ -1,0 +1,75 @@
+"""The README's commands are complete: run in their order, in a fresh folder and a fresh environment, all succeed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import samples
+from tests.support.prefect_server import free_port
+from tests.test_docs import PAGES, ROOT, blocks
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+def block_with(words: str) -> str:
+    [found] = [block for block in blocks(PAGES[0], "sh") if words in block]
+    return found
+
+
+def commands_of_the_reader() -> str:
+    """The commands for a key of one's own, and those for a run, with the emulator and the run that was made."""
+    reader = block_with("rh-prefect doctor").replace("s3://my-bucket/films", "films")
+    lines = [line for line in reader.splitlines() if not line.startswith(("pip ", "export "))]
+    named = [line for line in block_with("--resume RUN_ID").splitlines() if "/KEY" not in line]
+    run = "RUN_ID=$(rh-prefect run film --prompt one --shots 1 | grep -oE '[0-9a-f-]{36}' | head -n 1)"
+    return "\n".join([*lines, run, *named]).replace("RUN_ID  ", "$RUN_ID  ").replace("RUN_ID #", "$RUN_ID #")
+
+
+def script(server: int, emulator: int) -> str:
+    deploy = block_with("prefect deployment run")
+    assert KEY in deploy
+    told = "\n".join(["set -eu", deploy, commands_of_the_reader()])
+    told = told.replace("--background", f"--background --port {server}").replace(
+        "127.0.0.1:4200", f"127.0.0.1:{server}"
+    )
+    told = told.replace("rh-prefect emulator", f"rh-prefect emulator --clock instant --long-side 96 --port {emulator}")
+    return re.sub(r"\bRUN_ID\b(?!=)(?<!\$RUN_ID)", "$RUN_ID", told.replace("127.0.0.1:8765", f"127.0.0.1:{emulator}"))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
+    """C7: the block of deployments lacked the server's address and the emulator's variables."""
+    for name in ("blocks", "flows", "deployments"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    samples.jpg(tmp_path / "photo.jpg", size=(640, 480))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "RH_"))}
+    env = {
+        **kept,
+        "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
+        "HOME": str(tmp_path),
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "RH_STORAGE_URL": str(tmp_path / "out"),
+        "RH_ALLOW_PRIVATE_LINKS": "1",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    command = ["bash", "-x", "-c", script(free_port(), free_port())]
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=out, stderr=out, start_new_session=True)
+    try:
+        code = process.wait(timeout=800)
+    finally:
+        subprocess.run(["prefect", "server", "stop"], env=env, cwd=tmp_path, check=False, capture_output=True)
+        os.killpg(process.pid, signal.SIGTERM)
+    assert code == 0, log.read_text()[-4000:]
+    assert list((tmp_path / "out").rglob("film.mp4"))
