@@ -97,16 +97,16 @@ async def _prefect() -> str:
 
     url = PREFECT_API_URL.value()
     if not url:
-        raise ConfigError(
-            "no PREFECT_API_URL is set, so runs would go to a throw-away server. What to do: `prefect server start`, "
-            "then `prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`. "
-            "(`rh-prefect run` starts a server of its own, and only while none is set it finds the runs there again.)"
+        return (
+            "no PREFECT_API_URL is set. `rh-prefect run` starts a server of its own and finds its runs there again; "
+            "other flows and deployments need one: `prefect server start`, then "
+            "`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`"
         )
     connection = await connect()
     failure = await connection.client.api_healthcheck()
     if failure is not None:
         raise ConfigError(
-            f"the Prefect API at {url} does not answer ({failure}). What to do: start it, or mend the address."
+            f"the Prefect API at {url} does not answer ({failure}). What to do: start it, or correct the address."
         )
     version = await connection.client.api_version()
     return f"{url}, version {version}. Deleting a flow run deletes its journal; the manifests in the storage stay."

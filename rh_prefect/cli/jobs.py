@@ -148,6 +148,8 @@ def cancel_(run: str) -> None:
         print(f"had ended already: task {task_id}")
     for job, why in report.failed.items():
         print(f"NOT cancelled: {job}: {why}")
+    if not (report.cancelled or report.finished or report.failed):
+        print(f"nothing to cancel: {run} has no task that runs at RunningHub")
     if report.failed:
         raise SystemExit(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -17,6 +18,9 @@ from pathlib import Path
 from rh_prefect.cli.arguments import is_flow_run_id
 from rh_prefect.errors import ConfigError
 from rh_prefect.settings import get_settings
+
+_SERVICES = ("APILogWorker", "EventsWorker")
+"""Loggers of Prefect that count at the end what they still send, in the middle of a command's own lines."""
 
 
 @contextlib.contextmanager
@@ -56,6 +60,8 @@ def is_configured() -> bool:
     # Before Prefect is imported, which sets its logging up then.
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    for service in _SERVICES:
+        logging.getLogger(service).setLevel(logging.ERROR)
     from prefect.settings import PREFECT_API_URL
 
     return bool(PREFECT_API_URL.value())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import json
+import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -14,6 +17,7 @@ from cyclopts import Parameter
 
 from rh_prefect.cli.servers import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, JournalError
+from rh_prefect.jobs.journal.costs import amount_text
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ def spend(
     since: Annotated[
         str | None, Parameter(help="Only tasks that ended on this day (YYYY-MM-DD, UTC) or after.")
     ] = None,
+    json_: Annotated[bool, Parameter(name="--json", help="Print the sums as JSON.", negative="")] = False,
+    csv_: Annotated[bool, Parameter(name="--csv", help="Print the sums as CSV.", negative="")] = False,
 ) -> None:
     """Add up what the tasks of a storage's jobs have cost, those that failed, were cancelled or are lost too."""
     if since is not None:
@@ -35,18 +41,33 @@ def spend(
     with api_of_earlier_runs():
         store, found = asyncio.run(_charges(storage))
         if not is_configured():
-            print("flow runs are left out: no PREFECT_API_URL is set, and `rh-prefect run` has not run here yet")
+            _note("flow runs are left out: no PREFECT_API_URL is set, and `rh-prefect run` has not run here yet")
     here = [one for one in found.tasks if one.store == store.url and (since is None or one.at >= since)]
-    if here:
+    if json_:
+        print(json.dumps(records(here, by), indent=2))
+    elif csv_:
+        _print_csv(records(here, by))
+    elif here:
         print("\n".join(table(here, by)))
     else:
         print(f"no task of {store.url} is recorded" + (f" since {since}" if since else ""))
     others = sum(1 for one in found.tasks if one.store != store.url)
     if others:
-        print(f"{others} task(s) of other places are recorded too; name one with --storage, or set RH_STORAGE_URL")
+        _note(f"{others} task(s) of other places are recorded too; name one with --storage, or set RH_STORAGE_URL")
     if found.unread:
         listed = "".join(f"\n  {scope}: {why}" for scope, why in sorted(found.unread.items()))
         raise JournalError(f"spend: the sums lack what these runs paid, whose records cannot be read:{listed}")
+
+
+def _note(line: str) -> None:
+    """Says what is not part of the data, which another program may read."""
+    print(line, file=sys.stderr)
+
+
+def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:
+    writer = csv.DictWriter(sys.stdout, ["name", "unit", "tasks", "amount", "estimated"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
 
 
 async def _charges(storage: str | None) -> tuple[MediaStore, Charges]:
@@ -81,13 +102,37 @@ def table(found: Iterable[TaskCharge], by: str) -> list[str]:
         found: The tasks.
         by: What to add up by.
     """
-    sums: defaultdict[tuple[str, str], _Sum] = defaultdict(_Sum)
-    for one in found:
-        for name in (_name(one, by), "total"):
-            _add(sums, name, one)
+    sums = _sums(found, by, total=True)
     width = max(len(name) for name, _ in sums)
     order = sorted(sums, key=lambda key: (key[0] == "total", key[0], not key[1], key[1]))
     return [f"{name:{width}}  {_line(unit, sums[name, unit])}" for name, unit in order]
+
+
+def records(found: Iterable[TaskCharge], by: str) -> list[dict[str, object]]:
+    """The sums as data, without a total: a row for each name and unit; without a unit, the tasks of unknown cost.
+
+    Args:
+        found: The tasks.
+        by: What to add up by.
+    """
+    return [
+        {
+            "name": name,
+            "unit": unit or None,
+            "tasks": row.tasks,
+            "amount": str(row.amount) if unit else None,
+            "estimated": str(row.estimated) if unit else None,
+        }
+        for (name, unit), row in sorted(_sums(found, by, total=False).items())
+    ]
+
+
+def _sums(found: Iterable[TaskCharge], by: str, *, total: bool) -> defaultdict[tuple[str, str], _Sum]:
+    sums: defaultdict[tuple[str, str], _Sum] = defaultdict(_Sum)
+    for one in found:
+        for name in (_name(one, by), *(["total"] if total else [])):
+            _add(sums, name, one)
+    return sums
 
 
 def _add(sums: defaultdict[tuple[str, str], _Sum], name: str, one: TaskCharge) -> None:
@@ -104,8 +149,8 @@ def _add(sums: defaultdict[tuple[str, str], _Sum], name: str, one: TaskCharge) -
 def _line(unit: str, row: _Sum) -> str:
     if not unit:
         return f"{row.tasks:6} task(s)  {f'unknown: {row.tasks}':>12}"
-    estimated = f"  ({row.estimated:f} of it estimated)" if row.estimated else ""
-    return f"{row.tasks:6} task(s)  {row.amount:>12f} {unit}{estimated}"
+    estimated = f"  ({amount_text(row.estimated, unit)} of it estimated)" if row.estimated else ""
+    return f"{row.tasks:6} task(s)  {amount_text(row.amount, unit):>12} {unit}{estimated}"
 
 
 def _name(one: TaskCharge, by: str) -> str:

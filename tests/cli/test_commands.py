@@ -79,6 +79,7 @@ def test_a_film_is_made_listed_and_added_up(rh: Emulator, env: dict[str, str], t
     assert "rh_prefect.resume(" in runs
     key = re.findall(rf"{run}/([0-9a-f]+)", listed)[0]
     assert '"outcome":"ticket"' in call("jobs", "show", f"{run}/{key}", env=env).stdout
+    assert call("jobs", "cancel", run, env=env).stdout, "C8: it may have printed nothing"
     spent = call("spend", env={**env, "RH_STORAGE_URL": str(tmp_path / "films")}).stdout
     assert f"{sum(one.charged for one in rh.recorder.paid)} CNY" in spent
     assert rh.key not in done.stdout + done.stderr + listed + spent
@@ -283,6 +284,8 @@ def test_doctor_says_what_is_well_and_what_is_not(env: dict[str, str], tmp_path:
     well = call("doctor", env=env)
     assert well.returncode == 0, well.stdout
     assert well.stdout.count("✓") == 6
+    alone = call("doctor", env={name: value for name, value in env.items() if name != "PREFECT_API_URL"})
+    assert (alone.returncode, alone.stdout.count("✓")) == (0, 6), "C8: `run` starts a server of its own"
     (tmp_path / "file").touch()
     broken = {**env, "RH_API_KEY": "0" * 32, "RH_STORAGE_URL": str(tmp_path / "file" / "out")}
     ill = call("doctor", env=broken)

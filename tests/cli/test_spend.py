@@ -12,7 +12,7 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from rh_prefect import flow, generate, models
-from rh_prefect.cli.spend import spend, table
+from rh_prefect.cli.spend import records, spend, table
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.spending import TaskCharge, charges, once_each
@@ -122,3 +122,13 @@ def test_a_run_whose_records_cannot_be_read_is_named_and_the_others_are_summed(
     assert "new: the record 0a1b-intent-1 has a form" in str(failed.value)
     assert "is not a JSON object" in str(failed.value)
     assert "0.04 CNY" in capsys.readouterr().out
+
+
+def test_the_sums_are_data_on_request() -> None:
+    both = Costs({"CNY": Decimal("3.85"), COINS: Decimal(7)})
+    rows = records([task(CNY, estimate=True), task(both), task(UNKNOWN)], "model")
+    assert rows == [
+        {"name": "some/model", "unit": None, "tasks": 1, "amount": None, "estimated": None},
+        {"name": "some/model", "unit": "CNY", "tasks": 2, "amount": "3.89", "estimated": "0.04"},
+        {"name": "some/model", "unit": COINS, "tasks": 1, "amount": "7", "estimated": "0"},
+    ]
