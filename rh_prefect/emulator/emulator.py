@@ -16,7 +16,7 @@ from typing import Self, TypedDict, Unpack
 
 from rh_prefect.catalog.model import Model, Output, Param, PriceTable, Rule
 from rh_prefect.emulator.accounts import ApiKeys, RateLimit
-from rh_prefect.emulator.app import api_app
+from rh_prefect.emulator.api import api_app
 from rh_prefect.emulator.assets import Assets
 from rh_prefect.emulator.assumptions import DEFAULT, Assumptions
 from rh_prefect.emulator.broken_responses import HeldResponses
@@ -27,8 +27,8 @@ from rh_prefect.emulator.faults import Fault, Faults
 from rh_prefect.emulator.file_host import file_app
 from rh_prefect.emulator.file_store import FileStore, Loras
 from rh_prefect.emulator.models import Models, new_model
+from rh_prefect.emulator.native_prompts import Proxy
 from rh_prefect.emulator.progress import Progress
-from rh_prefect.emulator.proxy import Proxy
 from rh_prefect.emulator.recorder import Recorder
 from rh_prefect.emulator.render import Renderer
 from rh_prefect.emulator.render_queue import RandomSource, RenderQueue

@@ -14,8 +14,8 @@ from rh_prefect.emulator.assumptions import Assumptions, Refusal
 from rh_prefect.emulator.comfy import graph as graphs
 from rh_prefect.emulator.comfy.apps import App
 from rh_prefect.emulator.comfy.graph import Graph
-from rh_prefect.emulator.comfy.validate import Files, Verdict, validate
-from rh_prefect.emulator.comfy.work import BadNode, model_for, pieces_of
+from rh_prefect.emulator.comfy.outputs import BadNode, model_for, pieces_of
+from rh_prefect.emulator.comfy.validation import Files, Verdict, validate
 from rh_prefect.emulator.comfy.workflows import SAMPLE_PICTURE
 from rh_prefect.emulator.inputs import local
 from rh_prefect.emulator.render.picture import sample

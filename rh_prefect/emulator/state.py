@@ -17,8 +17,8 @@ from rh_prefect.emulator.faults import Faults
 from rh_prefect.emulator.file_store import FileStore, Loras
 from rh_prefect.emulator.inputs import Sources
 from rh_prefect.emulator.models import Models
+from rh_prefect.emulator.native_prompts import Proxy
 from rh_prefect.emulator.progress import Progress
-from rh_prefect.emulator.proxy import Proxy
 from rh_prefect.emulator.recorder import Recorder
 from rh_prefect.emulator.render_queue import RandomSource, RenderQueue
 from rh_prefect.emulator.tasks import Tasks

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from rh_prefect.catalog.model import Model
-from rh_prefect.emulator import views
+from rh_prefect.emulator import task_formats
 from rh_prefect.emulator.accounts import ApiKey, Charge
 from rh_prefect.emulator.endpoint import Call
 from rh_prefect.emulator.faults import Fault
@@ -79,7 +79,7 @@ def tips(call: Call, otherwise: str = "") -> str:
         otherwise: The result of validation; default no error.
     """
     broken = call.fault if has(call.fault, "node-errors") else None
-    return views.prompt_tips(broken) if broken or not otherwise else otherwise
+    return task_formats.prompt_tips(broken) if broken or not otherwise else otherwise
 
 
 def has(fault: Fault | None, kind: str) -> bool:
@@ -98,7 +98,7 @@ def _scripted(call: Call, *, is_graph: bool) -> Failure | None:
     fault = call.fault
     if fault is None or fault.kind not in ("fail", "node-errors"):
         return None
-    return (views.run_failure if is_graph else views.model_failure)(call.state.assumptions, fault)
+    return (task_formats.run_failure if is_graph else task_formats.model_failure)(call.state.assumptions, fault)
 
 
 def _entry(call: Call, *, task_id: str = "", charge: Charge | None = None, code: str = "") -> Submission:

@@ -20,7 +20,7 @@ from rh_prefect.emulator.recorder import TaskRow
 from rh_prefect.emulator.responses import Refused
 
 Status = Literal["QUEUED", "RUNNING", "SUCCESS", "FAILED", "CANCELLED"]
-"""The emulator's statuses; `views` converts CANCELLED to RunningHub's word."""
+"""The emulator's statuses; `task_formats` converts CANCELLED to RunningHub's word."""
 
 ACTIVE: Final = ("QUEUED", "RUNNING")
 """The states of a task that has not ended."""

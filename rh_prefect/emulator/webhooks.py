@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
-from rh_prefect.emulator import views
+from rh_prefect.emulator import task_formats
 from rh_prefect.emulator.accounts import ApiKey
 from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.clock import Clock
@@ -178,13 +178,13 @@ class Webhooks:
     def _v1_data(self, task: Task) -> dict[str, object]:
         known = self._assumptions
         if self._tasks.status(task) == "SUCCESS":
-            return {"code": 0, "msg": "success", "data": views.v1_outputs(known, task, seconds_as_number=True)}
+            return {"code": 0, "msg": "success", "data": task_formats.v1_outputs(known, task, seconds_as_number=True)}
         if known.webhook_v1_failed == "task":
             return self._v2_data(task)
-        return {"code": 805, "msg": message_of(known, "805"), "data": views.v1_failure(task)}
+        return {"code": 805, "msg": message_of(known, "805"), "data": task_formats.v1_failure(task)}
 
     def _v2_data(self, task: Task) -> dict[str, object]:
-        return views.queried(self._assumptions, task, self._tasks.status(task))
+        return task_formats.queried(self._assumptions, task, self._tasks.status(task))
 
     async def run(self) -> None:
         """Delivers until it is cancelled."""

@@ -10,7 +10,7 @@ import pytest
 
 from rh_prefect.emulator.comfy.graph import Graph, in_order, inputs_of, parse, shake
 from rh_prefect.emulator.comfy.nodes import CLASSES, object_info
-from rh_prefect.emulator.comfy.validate import Files, Verdict, validate
+from rh_prefect.emulator.comfy.validation import Files, Verdict, validate
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE, WORKFLOWS
 
 FILES = Files(has_media=lambda name: name == "example.png", has_lora=lambda name: name == "api-lora-cn/a.safetensors")

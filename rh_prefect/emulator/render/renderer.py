@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from rh_prefect.catalog.model import Model
-from rh_prefect.emulator.render import clips, picture, solid, sound, texts, video
+from rh_prefect.emulator.render import clips, cube, picture, sound, texts, video
 from rh_prefect.emulator.render.request import Limits, Request, number
 from rh_prefect.emulator.render.sound import write_sound
 
@@ -145,7 +145,7 @@ def make(request: Request, stem: Path) -> list[Rendered]:
     if request.model.output == "audio":
         return [_sound(request, stem)]
     to = stem.with_suffix(".glb")
-    solid.write_cube(to, hue=number(request.fingerprint, below=36_000) / 36_000)
+    cube.write_cube(to, hue=number(request.fingerprint, below=36_000) / 36_000)
     return [_file(to)]
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from starlette.responses import JSONResponse, Response
 
-from rh_prefect.emulator import auth, responses, submits, views
+from rh_prefect.emulator import auth, responses, submits, task_formats
 from rh_prefect.emulator.comfy.apps import App
 from rh_prefect.emulator.endpoint import NOT_POSITIVE, Call, Endpoint, Handler, is_positive
 from rh_prefect.emulator.graph_submits import (
@@ -65,7 +65,7 @@ async def start_v1(call: Call, kind: Startable, find: FindTarget) -> Response:
     task, status = await _accept(call, run)
     progress = call.state.progress.url(task, status)
     tips = submits.tips(call, run.verdict.tips())
-    return responses.success(views.started(call.state.assumptions, task, status, tips=tips, progress=progress))
+    return responses.success(task_formats.started(call.state.assumptions, task, status, tips=tips, progress=progress))
 
 
 async def start_v2(call: Call, kind: Startable, find: FindTarget) -> Response:
@@ -73,7 +73,7 @@ async def start_v2(call: Call, kind: Startable, find: FindTarget) -> Response:
     run = await asyncio.to_thread(prepare, _start(call, kind, V2), find)
     task, status = await _accept(call, run)
     tips = submits.tips(call, run.verdict.tips())
-    return JSONResponse(views.submitted(call.state.assumptions, task, status, tips=tips))
+    return JSONResponse(task_formats.submitted(call.state.assumptions, task, status, tips=tips))
 
 
 def _start(call: Call, kind: Startable, family: Family) -> Start:

@@ -8,7 +8,7 @@ from typing import Final
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from rh_prefect.emulator import auth, responses, submits, views
+from rh_prefect.emulator import auth, responses, submits, task_formats
 from rh_prefect.emulator.endpoint import Call, Endpoint
 from rh_prefect.emulator.responses import Refused
 from rh_prefect.emulator.submits import check_submit
@@ -20,7 +20,7 @@ async def submit(call: Call) -> Response:
     spec = await asyncio.to_thread(check_submit, call.state, call.key, call.endpoint, call.body)
     task = submits.accept(call, spec)
     status = await submits.first_status(call, task)
-    return JSONResponse(views.submitted(call.state.assumptions, task, status, tips=submits.tips(call)))
+    return JSONResponse(task_formats.submitted(call.state.assumptions, task, status, tips=submits.tips(call)))
 
 
 def _check_path(call: Call) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.responses import JSONResponse, Response
 
-from rh_prefect.emulator import auth, responses, views
+from rh_prefect.emulator import auth, responses, task_formats
 from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.endpoint import NOT_POSITIVE, Call, Endpoint, is_positive
 from rh_prefect.emulator.faults import Fault
@@ -22,7 +22,7 @@ async def query(call: Call) -> Response:
     task = call.state.tasks.find(task_id, key=call.key)
     if task is None:
         raise Refused(*assumptions.unknown_task, envelope=_unknown(task_id))
-    return JSONResponse(_spoiled(views.queried(assumptions, task, await poll(call, task)), call.fault))
+    return JSONResponse(_spoiled(task_formats.queried(assumptions, task, await poll(call, task)), call.fault))
 
 
 def _task_id(call: Call) -> str:
@@ -71,7 +71,7 @@ def _unknown(task_id: str) -> responses.Envelope:
 async def status(call: Call) -> Response:
     """Returns the status as one word; counts as a poll."""
     word = await poll(call, _named(call))
-    return responses.success(views.v1_word_of(call.state.assumptions, word), msg="")
+    return responses.success(task_formats.v1_word_of(call.state.assumptions, word), msg="")
 
 
 async def outputs(call: Call) -> Response:
@@ -79,13 +79,13 @@ async def outputs(call: Call) -> Response:
     known, task = call.state.assumptions, _named(call)
     word = await poll(call, task)
     if word == "SUCCESS":
-        return responses.success(views.v1_outputs(known, task))
+        return responses.success(task_formats.v1_outputs(known, task))
     if word == "QUEUED":
         return responses.state(known, "813", None)
     if word == "RUNNING":
         return responses.state(known, "804", {"netWssUrl": call.state.progress.url(task, word)})
     if word == "FAILED":
-        return responses.state(known, "805", views.v1_failure(task))
+        return responses.state(known, "805", task_formats.v1_failure(task))
     return responses.state(known, known.v1_cancelled_outputs, None)
 
 

@@ -19,11 +19,11 @@ from rh_prefect.emulator.auth import path_key
 from rh_prefect.emulator.broken_responses import BrokenResponse
 from rh_prefect.emulator.comfy.graph import Graph, parse
 from rh_prefect.emulator.comfy.nodes import object_info
-from rh_prefect.emulator.comfy.work import model_for
+from rh_prefect.emulator.comfy.outputs import model_for
 from rh_prefect.emulator.faults import Subject
 from rh_prefect.emulator.file_store import DeadLink
 from rh_prefect.emulator.graph_submits import examine
-from rh_prefect.emulator.proxy import Prompt, history
+from rh_prefect.emulator.native_prompts import Prompt, history
 from rh_prefect.emulator.responses import Refused, message_of
 from rh_prefect.emulator.routes.uploads import read_form
 from rh_prefect.emulator.state import State

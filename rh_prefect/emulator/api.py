@@ -13,7 +13,7 @@ from rh_prefect.emulator import auth, progress, responses
 from rh_prefect.emulator.broken_responses import is_closing
 from rh_prefect.emulator.recorder import Recorder
 from rh_prefect.emulator.responses import Refused
-from rh_prefect.emulator.routes import account, assets, control, graphs, models, proxy, tasks, uploads
+from rh_prefect.emulator.routes import account, assets, control, graphs, models, native_proxy, tasks, uploads
 from rh_prefect.emulator.state import State
 from rh_prefect.errors import InputError
 
@@ -35,7 +35,12 @@ def api_app(state: State) -> Starlette:
         state: The state of the emulator.
     """
     app = Starlette(
-        routes=[*control.ROUTES, *proxy.ROUTES, *progress.ROUTES, *(endpoint.route() for endpoint in _ENDPOINTS)],
+        routes=[
+            *control.ROUTES,
+            *native_proxy.ROUTES,
+            *progress.ROUTES,
+            *(endpoint.route() for endpoint in _ENDPOINTS),
+        ],
         middleware=[Middleware(RequestLog, state=state)],
         exception_handlers={HTTPException: _no_route, InputError: _bad_control},
     )

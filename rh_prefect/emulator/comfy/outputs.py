@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from rh_prefect.catalog.model import Model, Output, Param
-from rh_prefect.emulator import views
+from rh_prefect.emulator import task_formats
 from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.comfy.graph import Graph, Node, class_type, inputs_of, link_of, upstream
 from rh_prefect.emulator.comfy.nodes import CLASSES, class_of
@@ -53,7 +53,7 @@ class BadNode(Exception):
 
     def failure(self, assumptions: Assumptions) -> Failure:
         """Returns it as the reason of a failed task."""
-        reason = views.node_failure(self.node_id, self.name, self.words, exception="ValueError")
+        reason = task_formats.node_failure(self.node_id, self.name, self.words, exception="ValueError")
         return Failure(*assumptions.failed_run, reason)
 
 
