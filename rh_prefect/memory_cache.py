@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, MutableMapping, MutableSet
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
 K = TypeVar("K", bound=Hashable)
@@ -177,3 +178,51 @@ class SingleFlight(Generic[K, V]):
             del self._asking[key]
         if not done.cancelled() and done.exception() is None:
             self._answers[key] = (asked_at, done.result())
+
+
+class SharedTasks(Generic[K, V]):
+    """Tasks by key that several callers wait for: each runs once at a time, and is cancelled when no caller waits."""
+
+    def __init__(self, *, drop: Callable[[V], object] = lambda _: None) -> None:
+        """Starts without a task.
+
+        Args:
+            drop: Takes a result that no caller waits for any more.
+        """
+        self._running: dict[K, _SharedTask[V]] = {}
+        self._drop = drop
+
+    async def run(self, key: K, begin: Callable[[], Coroutine[Any, Any, V]]) -> V:
+        """Waits for the task of a key, and begins it if none runs.
+
+        Args:
+            key: The task's name.
+            begin: The work.
+        """
+        shared = self._running.get(key)
+        if shared is None or shared.task.cancelling():
+            shared = self._running[key] = _SharedTask(asyncio.ensure_future(begin()))
+            shared.task.add_done_callback(lambda task: self._forget(key, task))
+        shared.waiting += 1
+        try:
+            return await asyncio.shield(shared.task)
+        except asyncio.CancelledError:
+            if shared.waiting == 1 and not shared.task.cancel() and not shared.has_failed:
+                self._drop(shared.task.result())
+            raise
+        finally:
+            shared.waiting -= 1
+
+    def _forget(self, key: K, task: asyncio.Task[V]) -> None:
+        if key in self._running and self._running[key].task is task:
+            del self._running[key]
+
+
+@dataclass(slots=True)
+class _SharedTask(Generic[V]):
+    task: asyncio.Task[V]
+    waiting: int = 0
+
+    @property
+    def has_failed(self) -> bool:
+        return self.task.cancelled() or self.task.exception() is not None

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from rh_prefect.memory_cache import LruCache, LruSet, SingleFlight
+from rh_prefect.memory_cache import LruCache, LruSet, SharedTasks, SingleFlight
 
 
 def test_the_entry_that_was_used_least_recently_is_dropped() -> None:
@@ -152,3 +152,62 @@ async def test_a_forked_child_keeps_nothing() -> None:
     assert await flight.get("a", Answers(1).ask) == 1
     flight.clear()
     assert await flight.get("a", Answers(2).ask) == 2
+
+
+class Work:
+    """A task of a `SharedTasks`, which ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.began = 0
+        self.cancelled = 0
+        self.may_end = asyncio.Event()
+
+    async def run(self) -> int:
+        self.began += 1
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return self.began
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_several_callers_share_one_task() -> None:
+    shared, work = SharedTasks[str, int](), Work()
+    callers = [asyncio.create_task(shared.run("a", work.run)) for _ in range(3)]
+    await turns()
+    work.may_end.set()
+    assert await asyncio.gather(*callers) == [1, 1, 1]
+    assert await shared.run("a", work.run) == 2, "a task that has ended is not remembered"
+
+
+async def test_a_shared_task_is_cancelled_by_its_last_caller_only() -> None:
+    shared, work = SharedTasks[str, int](), Work()
+    first, second = (asyncio.create_task(shared.run("a", work.run)) for _ in range(2))
+    await turns()
+    first.cancel()
+    await turns()
+    assert work.cancelled == 0
+    second.cancel()
+    await turns()
+    assert (work.began, work.cancelled) == (1, 1)
+    work.may_end.set()
+    assert await shared.run("a", work.run) == 2, "a task that is being cancelled is not joined"
+
+
+async def test_a_result_that_no_caller_takes_is_dropped() -> None:
+    dropped: list[int] = []
+    shared, work = SharedTasks[str, int](drop=dropped.append), Work()
+    caller = asyncio.create_task(shared.run("a", work.run))
+    await turns()
+    work.may_end.set()
+    (task,) = asyncio.all_tasks() - {caller, asyncio.current_task()}
+    task.add_done_callback(lambda _: caller.cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert dropped == [1]

@@ -26,7 +26,7 @@ from rh_prefect.flow_runs.recorded_jobs import bring_home
 from rh_prefect.flow_runs.run_status import forget_run_status, run_status_of
 from rh_prefect.jobs.admin import orphans
 from rh_prefect.jobs.cancel import CancelReport
-from rh_prefect.jobs.in_flight import REQUESTED_KEYS
+from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
 from rh_prefect.jobs.journal.costs import Costs, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.loop_thread import LOOP

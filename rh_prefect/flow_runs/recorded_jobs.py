@@ -93,7 +93,7 @@ async def bring_home(view: JobView, scope: Scope) -> Result | None:
     if known is not None:
         return known
     engine = engine_for([await RECORDED.for_intent(intent)], settings=get_settings(), find=RECORDED.find)
-    return await engine.bring_home(intent, view.key, scope=scope, store=store, observer=RunObserver(_log, None))
+    return await engine.collect(intent, view.key, scope=scope, store=store, observer=RunObserver(_log, None))
 
 
 async def home_of(submit: Submit) -> Result | None:

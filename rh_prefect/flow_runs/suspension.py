@@ -1,19 +1,20 @@
-"""How a run suspends itself: all of its jobs are submitted, then it gives up its process until they have ended.
+"""Suspends a flow run: all of its jobs are submitted and recorded, then the run gives up its process until they end.
 
-What the run waits for is written down first, and the ends are looked for once more after that. So whoever hears of an
-end in between finds either a run that has seen it, or the record of one that is about to suspend.
+While a job of the run has no ticket yet, the other jobs are waited for as usual, since their ends free the slots. When
+all jobs are submitted, the tasks that still run are recorded, and the ends are read once more. So a receiver that hears
+of an end meanwhile finds either a run that has seen the end, or the record of a run that is about to suspend.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
@@ -21,19 +22,23 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError, Pause
 from prefect.flow_runs import asuspend_flow_run
 from prefect.logging import get_run_logger
+from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.connection import connect
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, JournalError
 from rh_prefect.flow_runs.call_positions import PerObject
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import journal_of
 from rh_prefect.flow_runs.recorded_jobs import bring_home
 from rh_prefect.flow_runs.scope import borrowed_scope, current_scope
-from rh_prefect.flow_runs.suspended_runs import PAUSE_KEY, SUSPEND, Suspension
+from rh_prefect.jobs.context import JobCall
+from rh_prefect.jobs.engine import JobEngine, Reused
 from rh_prefect.jobs.journal.job_records import JobRecords, read_job, split_job
+from rh_prefect.jobs.journal.records import Record
+from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.options import Request
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.suspension import Detached, SuspendGroup, Verdict
 from rh_prefect.settings import get_settings
 
 Wait: TypeAlias = Literal["poll", "suspend"]
@@ -43,8 +48,148 @@ UNTIL_IT_FAILS: Final = 18 * 3600
 """Seconds from the time at which a run should have been woken at the latest until Prefect itself fails it: nobody looks
 after suspended runs then, and links to outputs, which die after a day, may still live for whoever retries it."""
 
+SUSPEND: Final = "suspend"
+"""Begins the keys of a run's records of its suspensions."""
+
+PAUSE_KEY: Final = "rh-suspend-"
+"""Begins the pause keys of our suspensions; the number of the record follows."""
+
+T = TypeVar("T")
 _log = logging.getLogger("rh_prefect")
 _together: ContextVar[SuspendGroup | None] = ContextVar("rh_prefect_round", default=None)
+
+
+class PendingTask(BaseModel):
+    """A task that a suspended run waits for.
+
+    Attributes:
+        job: The full name of its job.
+        n: The number of the submission.
+        task_id: RunningHub's task id.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    job: str
+    n: int
+    task_id: str
+
+
+class Suspension(Record):
+    """Written right before a run suspends itself.
+
+    Attributes:
+        tasks: What it waits for.
+        wake_by: When it is to be woken at the latest.
+    """
+
+    tasks: tuple[PendingTask, ...]
+    wake_by: datetime
+
+
+Verdict: TypeAlias = Literal["leave", "stay", "ended"]
+"""Whether what runs may be left; `ended` says that all of it has ended meanwhile, so that there is none to wait for."""
+
+
+class SuspendGroup:
+    """Parties that each run one job after the other; no task is left before all of them wait. For the loop thread."""
+
+    def __init__(self, decide: Callable[[Sequence[PendingTask]], Awaitable[Verdict]]) -> None:
+        """Starts without a party.
+
+        Args:
+            decide: Request when every party waits, with all that runs: whether it may be left now.
+        """
+        self._decide = decide
+        self._busy = 0
+        self._waiting: list[tuple[PendingTask, Callable[[], None]]] = []
+        self._over = asyncio.Event()
+        self._deciding: asyncio.Task[None] | None = None
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it is over, and what still ran has been left."""
+        return self._over.is_set()
+
+    async def expect(self, parties: int) -> None:
+        """Learns of so many more parties, before the first of them begins."""
+        self._busy += parties
+
+    async def end(self) -> None:
+        """Learns that a party has nothing more to do."""
+        self._busy -= 1
+        self._look()
+
+    async def run(self, engine: JobEngine, request: Request, call: JobCall) -> Result | PendingTask:
+        """Submits one job, and completes it unless the group is left first.
+
+        Args:
+            engine: Runs the job.
+            request: A model, a workflow or an app, with its parameters.
+            call: Who calls, in which run, and how the job is run.
+
+        Returns:
+            The result; or the task that was left.
+        """
+        ticket = await engine.submit(request, call)
+        if isinstance(ticket, Reused):
+            return ticket.result
+        task = PendingTask(job=ticket.job, n=ticket.n, task_id=ticket.task_id)
+        end = ticket.end or await self.wait(task, engine.wait(ticket), look=ticket.poll_now)
+        return task if end is None else await engine.complete(ticket, end=end)
+
+    async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T], *, look: Callable[[], None]) -> T | None:
+        """Waits for a task's end, or until the round is left.
+
+        Args:
+            task: What runs.
+            end: Waits for its end.
+            look: Has that notice at once an end that is recorded already.
+
+        Returns:
+            What `end` returns; None where the task was left.
+        """
+        ended, over, entry = asyncio.ensure_future(end), asyncio.ensure_future(self._over.wait()), (task, look)
+        self._waiting.append(entry)
+        self._busy -= 1
+        self._look()
+        try:
+            await asyncio.wait({ended, over}, return_when=asyncio.FIRST_COMPLETED)
+            return await ended if ended.done() else None
+        finally:
+            self._busy += 1
+            self._waiting.remove(entry)
+            ended.cancel()
+            over.cancel()
+
+    @property
+    def _is_ripe(self) -> bool:
+        return not self._busy and bool(self._waiting) and not self.is_left
+
+    def _look(self) -> None:
+        is_deciding = self._deciding is not None and not self._deciding.done()
+        if self._is_ripe and not is_deciding:
+            self._deciding = asyncio.ensure_future(self._settle())
+
+    async def _settle(self) -> None:
+        decided: list[PendingTask] = []
+        # A party that goes on meanwhile may submit another job: it is decided again when that job is submitted.
+        while self._is_ripe and decided != self._tasks:
+            decided = self._tasks
+            try:
+                verdict = await self._decide(decided)
+            except Exception as error:  # waiting in this process always works
+                _log.warning("what runs is waited for here, and not left: %s", error)
+                return
+            if verdict == "leave" and self._is_ripe and decided == self._tasks:
+                self._over.set()
+            elif verdict == "ended":
+                for _, look in tuple(self._waiting):
+                    look()
+
+    @property
+    def _tasks(self) -> list[PendingTask]:
+        return list(dict.fromkeys(task for task, _ in self._waiting))
 
 
 class RunSuspender(SuspendGroup):
@@ -67,7 +212,7 @@ class RunSuspender(SuspendGroup):
         self._turn = asyncio.Lock()
         self._pause: Pause | None = None
 
-    async def _decide_for_run(self, tasks: Sequence[Detached]) -> Verdict:
+    async def _decide_for_run(self, tasks: Sequence[PendingTask]) -> Verdict:
         # Woken before the end, or with nothing new to wait for: it would sleep for the same again and again.
         if all(task.task_id in self._slept_for for task in tasks):
             return "stay"
@@ -98,7 +243,7 @@ class RunSuspender(SuspendGroup):
         get_run_logger().warning("the run could not be suspended and waits in its process: %s", why)
 
 
-async def _is_recorded(task: Detached) -> bool:
+async def _is_recorded(task: PendingTask) -> bool:
     scope, key = split_job(task.job)
     return await JobRecords(journal_of(scope), key).read_end(task.n) is not None
 
@@ -230,22 +375,24 @@ async def party(together: SuspendGroup | None) -> AsyncIterator[None]:
             await LOOP.call(together.end())
 
 
-async def wait_for(left: Detached) -> Result:
+async def wait_for(task: PendingTask) -> Result:
     """Waits for a job that was left, in a run that could not be suspended after all.
 
     Args:
-        left: The job.
+        task: The job's task.
 
     Raises:
         RunningHubError: As for any paid call.
     """
     scope = borrowed_scope() or current_scope()
+    if scope is None:
+        raise InputError(f"{task.job}: only the flow run that has submitted it can wait for it.")
+    return await LOOP.call(_collect(task, scope))
 
-    async def home() -> Result | None:
-        _, key = split_job(left.job)
-        return await bring_home(await read_job(scope.journal, key), scope) if scope is not None else None
 
-    result = await LOOP.call(home())
+async def _collect(task: PendingTask, scope: Scope) -> Result:
+    view = await read_job(scope.journal, split_job(task.job)[1])
+    result = await bring_home(view, scope)
     if result is None:
-        raise AssertionError("a job with a ticket ends with a result or an error")
+        raise JournalError(f"{task.job}: its task {task.task_id} is not recorded any more. Nothing was paid now.")
     return result

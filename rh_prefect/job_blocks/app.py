@@ -69,8 +69,8 @@ class RunningHubApp(RunningHubGraphJob):
         return await self._trigger_async(overrides)
 
     def _check(self) -> None:
-        self._asked({})
+        self._request({})
 
-    def _asked(self, given: Mapping[str, Any]) -> AppInput:
+    def _request(self, overrides: Mapping[str, Any]) -> AppInput:
         saved = {"id": self.webapp_id, "seed": self.seed, **self._machine()}
-        return AppInput(**saved | dict(given) | {"nodes": {**self.nodes, **given.get("nodes", {})}})
+        return AppInput(**saved | dict(overrides) | {"nodes": {**self.nodes, **overrides.get("nodes", {})}})

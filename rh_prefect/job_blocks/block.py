@@ -16,7 +16,7 @@ from rh_prefect.jobs.outputs.result import Result
 
 if TYPE_CHECKING:
     from rh_prefect.jobs.journal.call_path import Place
-    from rh_prefect.jobs.options import Asked, Options
+    from rh_prefect.jobs.options import Options, Request
 
 LOGO = "https://www.runninghub.cn/favicon.png"
 DOCUMENTATION = "https://www.runninghub.cn/runninghub-api-doc-cn/"
@@ -53,8 +53,8 @@ class RunningHubJob(JobBlock[Result], ABC):
         """Raises `InputError` where the saved values are wrong whatever `trigger` adds to them."""
 
     @abstractmethod
-    def _asked(self, given: Mapping[str, Any]) -> Asked:
-        """What is asked for: the saved values, and over them what `trigger` was given."""
+    def _request(self, overrides: Mapping[str, Any]) -> Request:
+        """Makes the request of the saved values, overridden by the arguments of `trigger`."""
 
     def _trigger(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
         return LOOP.call_sync(self._start(overrides, self._place(overrides)))
@@ -67,21 +67,21 @@ class RunningHubJob(JobBlock[Result], ABC):
         from rh_prefect.flow_runs.call_positions import NOT_OF_THE_REQUEST, take_place
 
         saved = {name: getattr(self, name) for name in type(self).model_fields}
-        given = {name: value for name, value in {**saved, **overrides}.items() if name not in NOT_OF_THE_REQUEST}
-        return take_place(type(self).__name__, given)
+        values = {name: value for name, value in {**saved, **overrides}.items() if name not in NOT_OF_THE_REQUEST}
+        return take_place(type(self).__name__, values)
 
     async def _start(self, overrides: Mapping[str, Any], place: Place) -> RunningHubJobRun:
         # Heavy, and needed by none who only looks a block type up, as Prefect's server does at its start.
-        from rh_prefect.job_blocks.job_start import start
+        from rh_prefect.job_blocks.job_handle import start
         from rh_prefect.jobs.options import JobOptions
 
-        given = dict(overrides)
-        scope = given.pop("scope", None)
-        options = self._options({name: given.pop(name) for name in JobOptions.__annotations__ if name in given})
-        return RunningHubJobRun(await start(self._asked(given), options, scope=scope, place=place))
+        values = dict(overrides)
+        scope = values.pop("scope", None)
+        options = self._options({name: values.pop(name) for name in JobOptions.__annotations__ if name in values})
+        return RunningHubJobRun(await start(self._request(values), options, scope=scope, place=place))
 
-    def _options(self, given: Mapping[str, Any]) -> Options:
+    def _options(self, overrides: Mapping[str, Any]) -> Options:
         from rh_prefect.jobs.options import Options
 
         saved = {"label": self.label, "credentials": self.credentials, "storage": self.storage}
-        return Options(**{**saved, **given})
+        return Options(**{**saved, **overrides})

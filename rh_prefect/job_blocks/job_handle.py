@@ -1,20 +1,38 @@
-"""A paid job on the package's loop thread, while its caller does something else."""
+"""A paid job that goes on in the background: started by a block, or found by its task id. On the loop thread."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final, TypeVar
 
-from rh_prefect.errors import JobCancelled
+from rh_prefect.blocks.lookup import load_engine, load_storage
+from rh_prefect.client.wire.task import is_task_id
+from rh_prefect.errors import InputError, JobCancelled, TaskNotFound
+from rh_prefect.flow_runs.job_observer import run_observer
+from rh_prefect.flow_runs.scope import current_scope
+from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.accounts.accounts import Accounts
 from rh_prefect.jobs.cancel import cancel_task
 from rh_prefect.jobs.end_record import end_of
+from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.events import JobEvent, Observer
+from rh_prefect.jobs.journal.call_path import Place
+from rh_prefect.jobs.journal.call_registry import CallRegistry
+from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit, split_job
+from rh_prefect.jobs.journal.journal import Journal, by_job
+from rh_prefect.jobs.journal.process import current_owner
+from rh_prefect.jobs.journal.records import Answer, Intent
 from rh_prefect.jobs.journal.scope import Scope
+from rh_prefect.jobs.options import Options, Request
+from rh_prefect.jobs.outputs import manifest as manifests
+from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.media.store import MediaStore
+from rh_prefect.tasks.generate import prepare_call
 
 T = TypeVar("T")
 
@@ -108,3 +126,188 @@ class Handle:
             job=self.job,
             task_id=self.task_id,
         )
+
+
+async def start(request: Request, options: Options, *, scope: str | None, place: Place) -> Handle:
+    """Submits a job in the scope of the caller, and completes it in the background; runs on the loop thread.
+
+    Args:
+        request: A model, a workflow or an app, with its parameters.
+        options: How to run it.
+        scope: Outside of flows: the name under which the job is remembered.
+        place: The place of the call in its run.
+
+    Returns:
+        The job, whose ticket is recorded.
+
+    Raises:
+        RunningHubError: It could not be submitted; or it is known to have failed in this attempt of the run.
+    """
+    engine, call = await prepare_call(options, scope=scope, place=place)
+    ticket = await engine.submit(request, call)
+    work = background(engine.complete(ticket))
+    return Handle(
+        task_id=ticket.task_id,
+        job=ticket.job,
+        scope=call.scope,
+        accounts=engine.pool.accounts,
+        observer=call.observer,
+        work=lambda: work,
+    )
+
+
+_SCOPE: Final = "attached"
+
+
+@dataclass(frozen=True)
+class _AttachedScope:
+    """The scope of a task that another program has started; see `rh_prefect.jobs.journal.scope.Scope`."""
+
+    journal: Journal
+    run: str
+    flow: str
+    details: Mapping[str, str]
+    calls: CallRegistry = field(default_factory=CallRegistry)
+    attempt: int = 1
+    task_attempt: int = 1
+    first_attempt: int = 1
+
+
+class PassingJournal:
+    """Records that last as long as this object: of a task that was started elsewhere there is nothing to remember.
+
+    See `rh_prefect.jobs.journal.journal.Journal`.
+    """
+
+    scope = _SCOPE
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._records: dict[str, dict[str, Any]] = {}
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        """Creates a record exclusively."""
+        return bool(self._records.setdefault(key, dict(record))["token"] == record["token"])
+
+    async def read(self, key: str) -> dict[str, Any] | None:
+        """Reads one record; None where there is none."""
+        return self._records.get(key)
+
+    async def job(self, job_key: str) -> dict[str, dict[str, Any]]:
+        """Reads all records of one job, by full key."""
+        return {key: record for key, record in self._records.items() if key.startswith(f"{job_key}-")}
+
+    async def request(self, prefix: str) -> dict[str, dict[str, Any]]:
+        """Reads all records of the jobs whose keys begin alike, by full key."""
+        return {key: record for key, record in self._records.items() if key.startswith(prefix)}
+
+    async def keys(self) -> AsyncIterator[str]:
+        """Lists the keys of all jobs."""
+        for key in by_job(self._records):
+            yield key
+
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, dict[str, Any]]]]:
+        """Reads all jobs."""
+        for key, records in by_job(self._records).items():
+            yield key, records
+
+
+async def attach(task_id: str, *, credentials: str | None, storage: str | None, label: str | None) -> Handle:
+    """Finds a task; runs on the loop thread. See `RunningHubJobRun.attach`.
+
+    Args:
+        task_id: RunningHub's task id.
+        credentials: Name of the credentials block.
+        storage: Name of the storage block.
+        label: A name for the output.
+
+    Raises:
+        InputError: This is no task id.
+        TaskNotFound: RunningHub does not know it.
+    """
+    if not is_task_id(task_id):
+        raise InputError(
+            f"{task_id!r} is no task id: RunningHub's ids are digits only, and one of ComfyUI's own gets its machine "
+            "before it, as in proxy.PROMPT_ID. Nothing was asked."
+        )
+    engine = await load_engine(credentials)
+    store = await load_storage(storage)
+    known = await asyncio.to_thread(_manifest_of, store, task_id)
+    # What is in the storage already needs no account; any of them will do for the record.
+    paid_on = engine.pool.members[0] if known is not None else await engine.pool.having(task_id)
+    scope, observer = _attached_scope(), run_observer()
+    intent = _intent(task_id, paid_on, scope, store, storage=storage, label=label)
+
+    @cache
+    def work() -> asyncio.Task[Result]:
+        return background(_fetch(intent, task_id, engine, scope, store, observer, known))
+
+    if known is None:
+        ticket = Answer(outcome="ticket", task_id=task_id)
+        records = JobRecords(scope.journal, task_id)
+        await records.intent(1, intent)
+        await records.answer(1, ticket)
+    job = known.job if known is not None else f"{_SCOPE}/{task_id}"
+    return Handle(task_id=task_id, job=job, scope=scope, accounts=engine.pool.accounts, observer=observer, work=work)
+
+
+async def _fetch(
+    intent: Intent,
+    key: str,
+    engine: JobEngine,
+    scope: _AttachedScope,
+    store: MediaStore,
+    observer: Observer,
+    known: Manifest | None,
+) -> Result:
+    if known is not None:
+        return known.result(store)
+    result = await engine.collect(intent, key, scope=scope, store=store, observer=observer)
+    if result is None:
+        raise TaskNotFound(f"{_SCOPE}/{key}: no task is recorded")
+    return result
+
+
+def _manifest_of(store: MediaStore, task_id: str) -> Manifest | None:
+    """What the storage has of a task already, whichever job it was: fetched twice it would count twice in `spend`."""
+    names = [name for name in store.list(manifests.FOLDER) if name.endswith(f"/{task_id}.json")]
+    found = (manifests.read(store, name) for name in names)
+    return next((one for one in found if one is not None), None)
+
+
+def _attached_scope() -> _AttachedScope:
+    here = current_scope()
+    return _AttachedScope(
+        journal=PassingJournal(),
+        run=here.run if here is not None else _SCOPE,
+        flow=here.flow if here is not None else "call",
+        details=here.details if here is not None else {},
+    )
+
+
+def _intent(
+    task_id: str,
+    paid_on: Member,
+    scope: _AttachedScope,
+    store: MediaStore,
+    *,
+    storage: str | None,
+    label: str | None,
+) -> Intent:
+    """The record that a task of our own would have; what was asked for is not known, so its id stands for it."""
+    site, payload = paid_on.client.site, {"taskId": task_id}
+    return Intent(
+        owner=current_owner(),
+        account=paid_on.name,
+        site=site,
+        credentials=paid_on.block,
+        storage=storage,
+        store=store.url,
+        model=f"task/{task_id}",
+        endpoint="query",
+        payload=payload,
+        base=base_hash(site=site, endpoint="query", payload=payload),
+        label=label,
+        run=scope.run,
+        flow=scope.flow,
+    )

@@ -76,13 +76,13 @@ class RunningHubModel(RunningHubJob):
     def _check(self) -> None:
         catalog.get(self.model)
 
-    def _asked(self, given: Mapping[str, Any]) -> ModelInput:
+    def _request(self, overrides: Mapping[str, Any]) -> ModelInput:
         from rh_prefect.models import input_for
 
-        unknown = sorted(set(given) - {"params"})
+        unknown = sorted(set(overrides) - {"params"})
         if unknown:
             raise InputError(
                 f"RunningHubModel {self.model}: there is nothing called {', '.join(unknown)} to override. What to do: "
                 "name a model's parameters in `params`. Nothing was sent."
             )
-        return input_for(self.model)(**{**self.params, **given.get("params", {})})
+        return input_for(self.model)(**{**self.params, **overrides.get("params", {})})

@@ -80,9 +80,9 @@ class RunningHubWorkflow(RunningHubGraphJob):
         return await self._trigger_async(overrides)
 
     def _check(self) -> None:
-        self._asked({})
+        self._request({})
 
-    def _asked(self, given: Mapping[str, Any]) -> WorkflowInput:
+    def _request(self, overrides: Mapping[str, Any]) -> WorkflowInput:
         saved = {
             "id": self.workflow_id,
             "seed": self.seed,
@@ -90,4 +90,4 @@ class RunningHubWorkflow(RunningHubGraphJob):
             "add_metadata": self.add_metadata,
             **self._machine(),
         }
-        return WorkflowInput(**saved | dict(given) | {"nodes": {**self.nodes, **given.get("nodes", {})}})
+        return WorkflowInput(**saved | dict(overrides) | {"nodes": {**self.nodes, **overrides.get("nodes", {})}})

@@ -1,91 +1,168 @@
-"""One call for a job: what is asked for, in which run, and where its outputs go."""
+"""One call for a job, and the job's context: everything that submitting and completing it need."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from rh_prefect.errors import JournalError
 from rh_prefect.jobs.accounts.account import Member
-from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
-from rh_prefect.jobs.journal.call_registry import Caller, Found
+from rh_prefect.jobs.accounts.slot_lease import SlotLease
+from rh_prefect.jobs.cancel import CancelWatch
+from rh_prefect.jobs.events import JobEvent, JobEventState, Observer, Silent
+from rh_prefect.jobs.journal.budget import SpendTracker
+from rh_prefect.jobs.journal.call_registry import Caller
 from rh_prefect.jobs.journal.costs import Costs
-from rh_prefect.jobs.journal.process import current_owner
+from rh_prefect.jobs.journal.job_records import JobRecords
+from rh_prefect.jobs.journal.process import current_owner, uptime
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.journal.scope import Scope
+from rh_prefect.jobs.journal.spool import Spool
+from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.requests.request import JobRequest
-from rh_prefect.jobs.suspension import SuspendGroup
 from rh_prefect.jobs.webhook_address import Callback
 from rh_prefect.media.store import MediaStore
 
+_log = logging.getLogger("rh_prefect")
+
 
 @dataclass(frozen=True, slots=True)
-class JobContext:
-    """One call for a job.
+class JobCall:
+    """One call for a job: who calls, in which run, and how the job is run.
 
     Attributes:
-        order: What is asked for.
-        key: The job's key.
-        scope: The run that it belongs to.
+        scope: The run that the job belongs to.
         store: Where its outputs go.
+        caller: Who calls, and where in the run.
         options: How to run it.
-        observer: Is told of every change.
-        caller: Who asks, and where in the run.
-        found: How its job was found among those of the scope.
-        callback: Where RunningHub is to tell of the task's end.
-        round: The jobs that it is submitted together with, to be left to themselves when all of them run.
+        observer: Is notified of every change.
     """
 
-    order: JobRequest
-    key: str
     scope: Scope
     store: MediaStore
-    options: Options
-    observer: Observer
     caller: Caller = field(default_factory=Caller)
-    found: Found = field(default_factory=lambda: Found(""))
+    options: Options = field(default_factory=Options)
+    observer: Observer = field(default_factory=Silent)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all jobs of one engine share.
+
+    Attributes:
+        spool: This machine's memory of tickets that are not in the journal yet.
+        cancels: Knows which runs were cancelled.
+        check_store: Raises where outputs could not be written.
+        sleep: Waits.
+        jitter: Numbers from 0 to 1.
+        clock: Monotonic seconds, which go on while the machine sleeps.
+        submit_timeout: Seconds that a POST may take.
+    """
+
+    spool: Spool
+    cancels: CancelWatch
+    check_store: Callable[[MediaStore], Awaitable[None]]
+    sleep: Callable[[float], Awaitable[None]]
+    jitter: Callable[[], float]
+    clock: Callable[[], float] = uptime
+    submit_timeout: float = 60.0
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """One job that a call is for, with what is needed to submit and to complete it.
+
+    Attributes:
+        request: The request, with its files by content.
+        records: The job's records.
+        scope: The run that the job belongs to.
+        store: Where its outputs go.
+        observer: Is notified of every change.
+        policy: What the caller wants, and where in the run the call stands.
+        lease: The account that pays, and the job's slot there.
+        services: What it shares with the other jobs.
+        spending: What its scope has spent.
+        options: How to run it.
+        caller: Who calls, and where in the run.
+        order: Which of the calls with this request it is.
+        callback: Where RunningHub sends a webhook at the task's end.
+        is_new: Whether nothing was recorded of it when its scope was opened.
+    """
+
+    request: JobRequest
+    records: JobRecords
+    scope: Scope
+    store: MediaStore
+    observer: Observer
+    policy: Policy
+    lease: SlotLease
+    services: Services
+    spending: SpendTracker
+    options: Options = field(default_factory=Options)
+    caller: Caller = field(default_factory=Caller)
+    order: int = 1
     callback: Callback | None = None
-    round: SuspendGroup | None = None
+    is_new: bool = False
+
+    @property
+    def key(self) -> str:
+        """The job's key."""
+        return self.records.key
 
     @property
     def job(self) -> str:
         """The job's full name, as `rh-prefect jobs` takes it."""
-        return f"{self.scope.journal.scope}/{self.key}"
+        return self.records.name
 
-    def intent(self, member: Member, *, submit_timeout: float) -> Intent:
+    def intent(self, member: Member) -> Intent:
         """Makes the record that precedes a POST.
 
         Args:
-            member: The account that is to pay.
-            submit_timeout: Seconds that the POST may take.
+            member: The account that pays.
         """
-        order, scope = self.order, self.scope
+        request, scope = self.request, self.scope
         return Intent(
             owner=current_owner(),
             account=member.name,
-            site=order.site,
+            site=request.site,
             credentials=member.block,
             storage=self.options.storage,
             store=self.store.url,
-            model=order.model,
-            endpoint=order.endpoint,
-            payload=dict(order.payload),
-            base=order.base,
+            model=request.model,
+            endpoint=request.endpoint,
+            payload=dict(request.payload),
+            base=request.base,
             address=self.caller.address,
             version=self.caller.version,
-            order=self.found.order,
+            order=self.order,
             is_detached=self.caller.is_detached,
-            label=order.label,
+            label=request.label,
             run=scope.run,
             flow=scope.flow,
-            estimate=order.estimate,
-            currency=order.currency,
-            submit_timeout=submit_timeout,
+            estimate=request.estimate,
+            currency=request.currency,
+            submit_timeout=self.services.submit_timeout,
             attempt=scope.attempt,
-            graph=order.graph,
+            graph=request.graph,
             webhook=self.callback is not None,
         )
 
-    def tell(
+    async def is_cancelled(self, *, fresh: bool = False) -> bool:
+        """Whether the run was cancelled.
+
+        Args:
+            fresh: Whether the journal itself is read; else an answer of a moment ago suffices.
+        """
+        try:
+            return await self.services.cancels.look(self.scope.journal, self.scope.attempt, fresh=fresh)
+        except JournalError as error:
+            # Before a claim the journal is about to be asked again; after a ticket, waiting costs nothing.
+            _log.warning("%s: cannot see whether the run was cancelled: %s", self.job, error)
+            return False
+
+    def notify(
         self,
         state: JobEventState,
         message: str,
@@ -94,20 +171,20 @@ class JobContext:
         is_step: bool = False,
         costs: Costs | None = None,
     ) -> None:
-        """Tells those who watch of a change.
+        """Notifies the observer of a change.
 
         Args:
-            state: What the job is now.
+            state: The job's state now.
             message: One line for the log.
             task_id: RunningHub's task id, once it is known.
-            is_step: It is no change of state: the message only says how far the task is.
+            is_step: The state has not changed: the message only says how far the task is.
             costs: What the job's tasks have cost, at its end.
         """
         event = JobEvent(
             state=state,
             job=self.job,
-            model=self.order.model,
-            label=self.order.label,
+            model=self.request.model,
+            label=self.request.label,
             task_id=task_id,
             message=message,
             is_step=is_step,

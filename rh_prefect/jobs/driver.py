@@ -1,29 +1,25 @@
-"""Does what the lifecycle decides: a thin driver between one job's generator and the world."""
+"""Performs the steps that the lifecycle decides, for one job."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Generator
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
-from typing import Any, assert_never
+from typing import Any, TypeVar, assert_never
 
-from rh_prefect.errors import JobCancelled, JournalError, RunningHubError, SubmissionUnknown
-from rh_prefect.jobs.accounts.account import Account, Member
+from rh_prefect.errors import JobCancelled, RunningHubError, SubmissionUnknown
+from rh_prefect.jobs.accounts.account import Account
 from rh_prefect.jobs.accounts.comfy_account import is_native
 from rh_prefect.jobs.accounts.limiter import pause_seconds
-from rh_prefect.jobs.accounts.slot_lease import SlotLease
-from rh_prefect.jobs.cancel import CancelWatch
 from rh_prefect.jobs.completion import Waiter
 from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.events import JobEventState
-from rh_prefect.jobs.journal.budget import Money, Shortfall, SpendTracker
+from rh_prefect.jobs.journal.budget import Money, Shortfall
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
-from rh_prefect.jobs.journal.process import uptime
 from rh_prefect.jobs.journal.records import Answer, End, Intent, Resolution
-from rh_prefect.jobs.journal.spool import Spool
-from rh_prefect.jobs.lifecycle import Policy, lifecycle
+from rh_prefect.jobs.lifecycle import Accepted, completing, finding, submitting
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.steps import (
     CRITICAL,
@@ -34,7 +30,6 @@ from rh_prefect.jobs.steps import (
     Claim,
     Forget,
     FreeSlot,
-    Life,
     MoveOn,
     Pause,
     Post,
@@ -50,130 +45,111 @@ from rh_prefect.jobs.submission import Submitter
 from rh_prefect.memory_cache import SingleFlight
 
 _log = logging.getLogger("rh_prefect")
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What all jobs share in one process, whoever pays.
-
-    Attributes:
-        spool: This machine's memory of tickets on their way to the journal.
-        cancels: Knows which runs were cancelled.
-        sleep: Waits.
-        jitter: Numbers from 0 to 1.
-        clock: Monotonic seconds, which go on while the machine sleeps.
-    """
-
-    spool: Spool
-    cancels: CancelWatch
-    sleep: Callable[[float], Awaitable[None]]
-    jitter: Callable[[], float]
-    clock: Callable[[], float] = uptime
+T = TypeVar("T")
 
 
 class JobDriver:
-    """One job's run through its life, on the package's loop thread."""
+    """Submits one job and waits for its task, on the package's loop thread."""
 
-    def __init__(
-        self,
-        call: JobContext,
-        *,
-        policy: Policy,
-        seat: SlotLease,
-        intent: Callable[[Member], Intent],
-        check_store: Callable[[], Awaitable[None]],
-        world: Services,
-        ledger: SpendTracker,
-        is_new: bool = False,
-    ) -> None:
-        """Prepares the run; nothing happens before `run`.
+    def __init__(self, context: JobContext) -> None:
+        """Takes a job; nothing happens yet.
 
         Args:
-            call: What is asked for.
-            policy: The caller's wishes.
-            seat: The account that pays, and the job's slot there.
-            intent: Makes the record that precedes a POST on an account.
-            check_store: Raises where outputs could not be written; asked before anything is paid.
-            world: What it shares with the other jobs.
-            ledger: What its scope has spent.
-            is_new: Nothing was recorded of it when its scope was last looked at.
+            context: The job.
         """
-        self._call = call
-        self._order = call.order
-        self._scope = call.scope
-        self._key = call.key
-        self._policy = policy
-        self._seat = seat
-        self._intent = intent
-        self._check_store = check_store
-        self._world = world
-        self._ledger = ledger
-        self._is_new = is_new
-        self._desk = Submitter(
-            call.order,
-            key=call.key,
-            job=policy.job,
-            journal=call.scope.journal,
-            spool=world.spool,
-            sleep=world.sleep,
-            callback=call.callback,
-            clock=world.clock,
-        )
-        self._waiter = Waiter(
-            call,
-            seat=seat,
-            clock=world.clock,
-            is_cancelled=partial(self._is_cancelled, fresh=False),
-            sleep=world.sleep,
-        )
+        self.context = context
+        self._request = context.request
+        self._key = context.key
+        self._lease = context.lease
+        self._spending = context.spending
+        self._submitter = Submitter(context)
         self._links: dict[str, str] = {}
         self._currency: str | None = None
         self._price: Money | None = None
         self._prices: SingleFlight[Account, Money | None] = SingleFlight(10)
         self._reserved: int | None = None
-        self._told_waiting = False
+        self._is_refused = False
+        self._is_unread = context.is_new
         self.first_time = False
 
-    async def run(self) -> Submit | None:
-        """Runs the job to its successful end.
+    async def submit(self) -> Accepted:
+        """Submits the job, unless it was paid for earlier.
 
         Returns:
-            The submit that succeeded, with its end, or one without that was left to itself; None where nothing was
-            paid and the policy forbids to pay.
+            The accepted submission. Its slot is held until `wait` or `release`.
 
         Raises:
-            RunningHubError: As `lifecycle` says, and what client, journal and store raise.
+            RunningHubError: As `submitting` says, and what client, journal and store raise.
         """
         # Before anything is awaited: the calls beside this one find their prices from here on.
-        self._ledger.is_limited |= self._policy.budget is not None
+        self._spending.is_limited |= self.context.policy.budget is not None
+        return await self._begin(submitting(self.context.policy))
+
+    async def find(self) -> Accepted | None:
+        """Finds the submission that was paid for earlier; None where there is none.
+
+        Raises:
+            RunningHubError: As `finding` says, and what the journal raises.
+        """
+        return await self._begin(finding(self.context.policy))
+
+    async def wait(self, accepted: Accepted) -> End:
+        """Waits for the task's successful end.
+
+        Args:
+            accepted: What `submit` or `find` has returned.
+
+        Raises:
+            RunningHubError: As `completing` says, and what client and journal raise.
+        """
         try:
-            return await self._live(lifecycle(self._policy))
+            return await self._run(completing(self.context.policy, accepted))
         except RunningHubError as error:
-            self._call.tell(_state_of(error), error.message, costs=self._ledger.spent_on(self._key))
+            self._notify_failure(error)
             raise
         finally:
-            self._seat.free()
-            self._ledger.drop(self._key)
+            self.release()
+
+    def release(self) -> None:
+        """Gives the slot back, if the job holds one."""
+        self._lease.free()
+
+    async def _begin(self, life: Generator[Step, Any, T]) -> T:
+        is_begun = False
+        try:
+            found = await self._run(life)
+            is_begun = True
+            return found
+        except RunningHubError as error:
+            self._notify_failure(error)
+            raise
+        finally:
+            self._spending.drop(self._key)
             if self._reserved is not None:
                 self._release(self._reserved)
+            if not is_begun:
+                self.release()
 
-    async def _live(self, life: Life) -> Submit | None:
+    def _notify_failure(self, error: RunningHubError) -> None:
+        self.context.notify(_state_of(error), error.message, costs=self._spending.spent_on(self._key))
+
+    async def _run(self, life: Generator[Step, Any, T]) -> T:
         try:
             step = next(life)
             while True:
-                if isinstance(step, CRITICAL):
-                    step = await LOOP.critical(self._uninterrupted(life, step))
-                else:
-                    step = life.send(await self._do(step))
+                work = self._uninterrupted(life, step) if isinstance(step, CRITICAL) else None
+                step = life.send(await (self._do(step) if work is None else LOOP.critical(work)))
         except StopIteration as over:
-            submit: Submit | None = over.value
-            return submit
+            result: T = over.value
+            return result
 
-    async def _uninterrupted(self, life: Life, step: Step) -> Step:
-        # What follows the recorded answer is always another step or an error, so the generator cannot end in here.
-        while isinstance(step, CRITICAL):
-            step = life.send(await self._do(step))
-        return step
+    async def _uninterrupted(self, life: Generator[Step, Any, T], step: Step) -> Any:
+        """Claims, posts and records one submission; returns what the last of these steps comes back as."""
+        came = await self._do(step)
+        while isinstance(step, Claim | Post) and came is not None:
+            step = life.send(came)
+            came = await self._do(step)
+        return came
 
     async def _do(self, step: Step) -> Any:  # each step says what it comes back as
         match step:
@@ -182,11 +158,11 @@ class JobDriver:
             case Prepare():
                 return await self._prepare()
             case AwaitSlot():
-                return await self._seat.take()
+                return await self._lease.take()
             case FreeSlot(full):
-                return self._seat.free(full=full)
+                return self._lease.free(full=full)
             case CheckCancel(fresh):
-                return await self._is_cancelled(fresh=fresh)
+                return await self.context.is_cancelled(fresh=fresh)
             case Reserve(n, budget):
                 return await self._reserve(n, budget)
             case Release(n):
@@ -202,12 +178,11 @@ class JobDriver:
             case Pause(refusals, code, reason):
                 return await self._pause(refusals, code, reason)
             case Watch(submit):
-                return await self._desk.watch(submit)
+                return await self._submitter.watch(submit)
             case Forget(n):
-                return await self._desk.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
+                return await self._submitter.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
             case AwaitEnd(submit, adopted):
-                end = await self._await_end(submit, adopted=adopted)
-                return None if end is None else self._settled(submit, end)
+                return self._settled(submit, await self._await_end(submit, adopted=adopted))
             case CancelTask(submit):
                 return self._settled(submit, await self._cancel_task(submit))
             case other:
@@ -215,77 +190,78 @@ class JobDriver:
 
     async def _read(self) -> JobView:
         # Should it have been recorded since, its claim fails and it is read then.
-        view = JobView(self._key, ()) if self._is_new else await self._desk.read()
-        self._is_new = False
+        view = JobView(self._key, ()) if self._is_unread else await self._submitter.read()
+        self._is_unread = False
         self.first_time = not view.submits
-        self._ledger.take(view)
+        self._spending.take(view)
         return view
 
     async def _prepare(self) -> None:
-        if self._policy.budget is None:
-            self._ledger.expect(self._key, self._price or self._listed)
-        await self._check_store()
-        if self._order.inputs and not self._links:
-            self._call.tell("uploading", f"makes {len(self._order.inputs)} input(s) readable for RunningHub")
-        if self._order.inputs:
-            await self._seat.expect()
-        account, store = self._seat.account, self._call.store
-        self._links = {mark: await account.link(self._order, mark, store=store) for mark in self._order.inputs}
+        if self.context.policy.budget is None:
+            self._spending.expect(self._key, self._price or self._listed)
+        await self.context.services.check_store(self.context.store)
+        inputs = self._request.inputs
+        if inputs and not self._links:
+            self.context.notify("uploading", f"makes {len(inputs)} input(s) readable for RunningHub")
+        if inputs:
+            await self._lease.expect()
+        account, store = self._lease.account, self.context.store
+        self._links = {mark: await account.link(self._request, mark, store=store) for mark in inputs}
         await self._find_price()
 
     @property
     def _listed(self) -> Money | None:
-        order = self._order
-        return None if order.estimate is None else Money(order.estimate, order.currency)
+        request = self._request
+        return None if request.estimate is None else Money(request.estimate, request.currency)
 
     async def _find_price(self) -> None:
-        """Finds what the submit will cost on its account; RunningHub is asked only where a budget needs it."""
-        if is_native(self._order.endpoint):
+        """Finds what the submission will cost on its account; RunningHub is asked only where a budget needs it."""
+        if is_native(self._request.endpoint):
             return  # RunningHub reports neither price nor cost of these.
-        prices = self._seat.account.prices
+        prices = self._lease.account.prices
         self._currency = await prices.currency()
         self._price = await prices.listed(self._listed)
-        if self._policy.budget is not None:
+        if self.context.policy.budget is not None:
             return  # `Reserve` asks.
-        self._ledger.expect(self._key, self._price, self._ask_price)
-        if self._price is None and self._ledger.is_limited:
-            self._ledger.expect(self._key, await self._ask_price(), self._ask_price)
+        self._spending.expect(self._key, self._price, self._ask_price)
+        if self._price is None and self._spending.is_limited:
+            self._spending.expect(self._key, await self._ask_price(), self._ask_price)
 
     async def _ask_price(self) -> Money | None:
         """Asks RunningHub for the price, once for each account of this job; None where there is no answer."""
-        account = self._seat.account
-        ask = partial(account.prices.of, self._order.endpoint, self._desk.wire_payload(self._links), self._listed)
+        account, payload = self._lease.account, self._submitter.wire_payload(self._links)
+        ask = partial(account.prices.of, self._request.endpoint, payload, self._listed)
         try:
             self._price = await self._prices.get(account, ask)
         except RunningHubError as error:
-            _log.warning("%s: its price is not known, so no budget counts it: %s", self._policy.job, error)
+            _log.warning("%s: its price is not known, so no budget counts it: %s", self.context.job, error)
         return self._price
 
     async def _post(self, intent: Intent, n: int) -> Answer:
-        answer = await self._desk.post(intent, n, self._links, client=self._seat.account.client)
+        answer = await self._submitter.post(intent, n, self._links)
         if answer.outcome != "refused":
-            self._seat.arrived()
+            self._lease.arrived()
         return answer
 
     def _move_on(self, why: Answer) -> bool:
-        news = self._seat.move_on(why)
+        news = self._lease.move_on(why)
         if news:
-            self._call.tell("moved", news)
+            self.context.notify("moved", news)
         return news is not None
 
     async def _reserve(self, n: int, budget: Decimal) -> Shortfall | None:
-        payload = self._desk.wire_payload(self._links)
-        self._price = await self._seat.account.prices.of(self._order.endpoint, payload, self._listed)
-        short = await self._ledger.reserve(self._key, n, self._price, budget=budget)
+        payload = self._submitter.wire_payload(self._links)
+        self._price = await self._lease.account.prices.of(self._request.endpoint, payload, self._listed)
+        short = await self._spending.reserve(self._key, n, self._price, budget=budget)
         self._reserved = n if short is None else None
         return short
 
     def _release(self, n: int) -> None:
         self._reserved = None
-        self._ledger.release(self._key, n)
+        self._spending.release(self._key, n)
 
     def _settled(self, submit: Submit, end: End) -> End:
-        self._ledger.note(self._key, replace(submit, end=end))
+        self._spending.note(self._key, replace(submit, end=end))
         return end
 
     async def _claim(self, n: int) -> Intent | None:
@@ -293,54 +269,46 @@ class JobDriver:
         self._reserved = None
         price = self._price
         # At this moment, and not when the answer is recorded: a budget beside it would not see it until then.
-        self._ledger.claim(self._key, n, price, self._ask_price)
+        self._spending.claim(self._key, n, price, self._ask_price)
         cost = {"estimate": price and price.amount, "currency": price.currency if price else self._currency}
         claimed: Intent | None = None
         try:
-            claimed = await self._desk.claim(n, self._intent(self._seat.member).model_copy(update=cost))
+            claimed = await self._submitter.claim(n, self.context.intent(self._lease.member).model_copy(update=cost))
         finally:
             if claimed is None:
-                self._ledger.release(self._key, n)
+                self._spending.release(self._key, n)
         return claimed
 
-    async def _is_cancelled(self, *, fresh: bool) -> bool:
-        try:
-            return await self._world.cancels.look(self._scope.journal, self._scope.attempt, fresh=fresh)
-        except JournalError as error:
-            # Before a claim the journal is about to be asked again; after a ticket, waiting on is what costs nothing.
-            _log.warning("%s: cannot see whether the run was cancelled: %s", self._policy.job, error)
-            return False
-
     async def _record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
-        submit = await self._desk.record_answer(intent, n, answer)
-        self._ledger.note(self._key, submit)
-        if submit.state == "refused" and self._policy.budget is None:
-            self._ledger.expect(self._key, self._price, self._ask_price)
+        submit = await self._submitter.record_answer(intent, n, answer)
+        self._spending.note(self._key, submit)
+        if submit.state == "refused" and self.context.policy.budget is None:
+            self._spending.expect(self._key, self._price, self._ask_price)
         if submit.state == "ticket":
-            self._call.tell("submitted", f"submitted as task {submit.task_id}", task_id=submit.task_id)
+            self.context.notify("submitted", f"submitted as task {submit.task_id}", task_id=submit.task_id)
         return submit
 
     async def _pause(self, refusals: int, code: str, reason: str) -> None:
-        if not self._told_waiting:
-            self._told_waiting = True
-            self._call.tell("waiting", f"not accepted yet ({reason or code}); waits and tries again, at no cost")
-        await self._world.sleep(pause_seconds(refusals, jitter=self._world.jitter()))
+        if not self._is_refused:
+            self._is_refused = True
+            self.context.notify("waiting", f"not accepted yet ({reason or code}); waits and tries again, at no cost")
+        services = self.context.services
+        await services.sleep(pause_seconds(refusals, jitter=services.jitter()))
 
-    async def _await_end(self, submit: Submit, *, adopted: bool) -> End | None:
-        await self._seat.paid_on(submit.intent)
-        self._seat.hold()
+    async def _await_end(self, submit: Submit, *, adopted: bool) -> End:
+        await self._lease.paid_on(submit.intent)
+        self._lease.hold()
         if adopted:
-            self._call.tell(
-                "adopted", f"task {submit.task_id} was paid for earlier; waits for it", task_id=submit.task_id
-            )
+            task_id = submit.task_id
+            self.context.notify("adopted", f"task {task_id} was paid for earlier; waits for it", task_id=task_id)
         try:
-            return await self._waiter.wait(submit, first_view=self._desk.first_view)
+            return await Waiter(self.context).wait(submit, first_view=self._submitter.first_view)
         finally:
-            self._seat.free()
+            self._lease.free()
 
     async def _cancel_task(self, submit: Submit) -> End:
-        await self._seat.paid_on(submit.intent)
-        return await self._waiter.cancel(submit)
+        await self._lease.paid_on(submit.intent)
+        return await Waiter(self.context).cancel(submit)
 
 
 def _state_of(error: RunningHubError) -> JobEventState:

@@ -6,10 +6,9 @@ import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from rh_prefect.client import TaskView
 from rh_prefect.custom import CustomInput
@@ -19,19 +18,20 @@ from rh_prefect.jobs.accounts.comfy_account import is_native
 from rh_prefect.jobs.accounts.pool import Pool
 from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.cancel import CancelWatch
-from rh_prefect.jobs.context import JobContext
-from rh_prefect.jobs.driver import JobDriver, Services
+from rh_prefect.jobs.context import JobCall, JobContext, Services
+from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.events import Observer, Silent, event_of, what_of
-from rh_prefect.jobs.in_flight import REQUESTED_KEYS, InFlightJobs
 from rh_prefect.jobs.journal.budget import spend_tracker_of
-from rh_prefect.jobs.journal.call_registry import Caller, Found
+from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS, Caller, Found
 from rh_prefect.jobs.journal.identity import reused_key
-from rh_prefect.jobs.journal.job_records import JobRecords, Submit
+from rh_prefect.jobs.journal.job_records import JobRecords
 from rh_prefect.jobs.journal.journal import TellingJournal
-from rh_prefect.jobs.journal.records import Intent, Reused
+from rh_prefect.jobs.journal.records import End, Intent
+from rh_prefect.jobs.journal.records import Reused as ReusedRecord
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.journal.spool import Spool
-from rh_prefect.jobs.options import Asked, Options, policy_of
+from rh_prefect.jobs.lifecycle import Accepted
+from rh_prefect.jobs.options import Options, Request, policy_of
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.collect import Collector
 from rh_prefect.jobs.outputs.manifest import Manifest
@@ -42,17 +42,79 @@ from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.jobs.requests.inputs import Inputs
 from rh_prefect.jobs.requests.request import JobRequest, as_recorded, prepare_request
 from rh_prefect.jobs.scope_checks import OpenScopes
-from rh_prefect.jobs.suspension import Detached, SuspendGroup
 from rh_prefect.jobs.webhook_address import Callback, callback_of
 from rh_prefect.jobs.workdir import check_folder
 from rh_prefect.media.store import MediaStore
-from rh_prefect.memory_cache import LruCache, LruSet, SingleFlight
+from rh_prefect.memory_cache import LruCache, LruSet, SharedTasks, SingleFlight
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
 
-_AS_USUAL = Options()
-_UNKNOWN_CALLER = Caller()
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The ticket of a job whose task is known. Its slot is held until the job is completed, or the ticket released.
+
+    Attributes:
+        driver: Waits for the task.
+        accepted: The submission.
+    """
+
+    driver: JobDriver
+    accepted: Accepted
+
+    @property
+    def job(self) -> str:
+        """The job's full name."""
+        return self.driver.context.job
+
+    @property
+    def n(self) -> int:
+        """The number of the submission."""
+        return self.accepted.submit.n
+
+    @property
+    def task_id(self) -> str:
+        """RunningHub's task id."""
+        return self.accepted.submit.task_id or ""
+
+    @property
+    def end(self) -> End | None:
+        """The task's end, where it is recorded already."""
+        return self.accepted.submit.end
+
+    def poll_now(self) -> None:
+        """Has the poller ask for the task at once."""
+        self.driver.context.lease.account.poller.wake(self.task_id)
+
+    def release(self) -> None:
+        """Gives the slot back without completing the job."""
+        self.driver.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """The ticket of a job that an earlier, finished job serves: nothing is submitted.
+
+    Attributes:
+        result: The earlier job's result.
+    """
+
+    result: Result
+
+    @property
+    def job(self) -> str:
+        """The earlier job's full name."""
+        return self.result.job
+
+    @property
+    def task_id(self) -> str:
+        """RunningHub's task id."""
+        return self.result.task_id
+
+
+Ticket: TypeAlias = Submitted | Reused
+"""What `JobEngine.submit` returns and `JobEngine.complete` takes."""
 
 
 class JobEngine:
@@ -63,40 +125,34 @@ class JobEngine:
 
         Args:
             pool: The accounts that may pay.
-            settings: Where this machine's scratch lies, and whether ends are told of.
+            settings: This machine's state folder, and the webhook's address.
         """
         self.pool = pool
         self._settings = settings
         self._scratch = settings.state_dir
-        self._world = Services(
-            spool=Spool(self._scratch / "spool"), cancels=CancelWatch(), sleep=asyncio.sleep, jitter=random.random
+        self._checks: SingleFlight[str, None] = SingleFlight(50)
+        self._services = Services(
+            spool=Spool(self._scratch / "spool"),
+            cancels=CancelWatch(),
+            check_store=self._check_store,
+            sleep=asyncio.sleep,
+            jitter=random.random,
+            submit_timeout=settings.submit_timeout,
         )
-        self._ongoing = InFlightJobs()
+        self._submissions: SharedTasks[tuple[str, str], Submitted] = SharedTasks(drop=Submitted.release)
+        self._waits: SharedTasks[tuple[str, str], End] = SharedTasks()
+        self._completions: SharedTasks[tuple[str, str], Result] = SharedTasks()
         self._unknown: LruCache[tuple[str, str], SubmissionUnknown] = LruCache(1000)
         self._begun: LruSet[tuple[str, str]] = LruSet(20_000)
         self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
         self._scopes = OpenScopes()
-        self._checks: SingleFlight[str, None] = SingleFlight(50)
 
-    async def run(
-        self,
-        asked: Asked,
-        *,
-        scope: Scope,
-        store: MediaStore,
-        caller: Caller = _UNKNOWN_CALLER,
-        options: Options = _AS_USUAL,
-        observer: Observer | None = None,
-    ) -> Result:
-        """Runs one job: checks it, pays for it once, waits for it, and downloads its outputs.
+    async def run(self, request: Request, call: JobCall) -> Result:
+        """Runs one job: submits it, which pays for it once, and completes it.
 
         Args:
-            asked: A model, a workflow or an app, with its parameters.
-            scope: The run that it belongs to.
-            store: Where its outputs go.
-            caller: Who asks, and where in the run.
-            options: How to run it.
-            observer: Is told of every change.
+            request: A model, a workflow or an app, with its parameters.
+            call: Who calls, in which run, and how the job is run.
 
         Returns:
             The result, with every output in the store.
@@ -104,81 +160,148 @@ class JobEngine:
         Raises:
             RunningHubError: See `rh_prefect.errors`; each says what happened, to which job, and what to do next.
         """
-        done = await self.run_or_leave(
-            asked, scope=scope, store=store, caller=caller, options=options, observer=observer
-        )
-        if isinstance(done, Detached):
-            raise AssertionError("a job of no round is not left")
-        return done
+        return await self.complete(await self.submit(request, call))
 
-    async def run_or_leave(
-        self,
-        asked: Asked,
-        *,
-        scope: Scope,
-        store: MediaStore,
-        caller: Caller = _UNKNOWN_CALLER,
-        options: Options = _AS_USUAL,
-        observer: Observer | None = None,
-        together: SuspendGroup | None = None,
-    ) -> Result | Detached:
-        """Runs one job as `run` does; as one of a round it is left to itself when all of them run.
+    async def submit(self, request: Request, call: JobCall) -> Ticket:
+        """Submits one job: checks it, and pays for it unless that was done earlier.
+
+        The caller completes the ticket or releases it, before it awaits anything else.
 
         Args:
-            asked: A model, a workflow or an app, with its parameters.
-            scope: The run that it belongs to.
-            store: Where its outputs go.
-            caller: Who asks, and where in the run.
-            options: How to run it.
-            observer: Is told of every change.
-            together: The round that it is one of.
+            request: A model, a workflow or an app, with its parameters.
+            call: Who calls, in which run, and how the job is run.
 
         Returns:
-            The result, with every output in the store; or that the task goes on.
+            The ticket, which is recorded.
 
         Raises:
-            RunningHubError: See `rh_prefect.errors`; each says what happened, to which job, and what to do next.
+            RunningHubError: It was not submitted, or that is not known; see `rh_prefect.errors`.
         """
-        watcher = observer or Silent()
+        scope, store, options = call.scope, call.store, call.options
         if options.budget is not None:
             await self.pool.check_currency()
-        order = await self._place(asked, scope, store, options.label)
-        order = await as_recorded(order, journal=scope.journal, key=options.key)
-        if options.reuse == "always" and (known := await self._reusable(order, scope, store, options)):
-            served = known.result(store, reused=True).model_copy(update={"label": options.label})
-            watcher.notify(event_of(served, message=f"served from {served.manifest}; nothing was paid"))
-            return served
-        order = order.as_read() if options.reuse == "always" and options.key is None else order
-        found = await self._find(order, scope, store, caller, options)
-        equal = (scope.journal.scope, order.request_id)
+        prepared = await self._prepare(request, scope, store, options.label)
+        prepared = await as_recorded(prepared, journal=scope.journal, key=options.key)
+        if options.reuse == "always":
+            known = await self._reusable(prepared, scope, store, options)
+            if known is not None:
+                return _served(known, call)
+            prepared = prepared.as_read() if options.key is None else prepared
+        found = await self._find(prepared, scope, store, call.caller, options)
+        equal = (scope.journal.scope, prepared.request_id)
         if options.key is None:
             self._refuse_beside_unknown(equal, found.key)
-        call = JobContext(
-            order, found.key, scope, store, options, watcher, caller, found, self._callback(order), together
-        )
+        context = self._context(prepared, call, found)
         if found.note:
-            call.tell("matched", found.note)
+            context.notify("matched", found.note)
         try:
-            result = await self._once(call)
+            return await self._submissions.run(_name(context), lambda: self._submit(context))
         except SubmissionUnknown as error:
             # Without its traceback, whose frames hold the whole call.
             self._unknown[equal] = SubmissionUnknown(error.message, job=error.job, task_id=error.task_id)
             raise
-        if result is None:
-            raise AssertionError("a job that may be submitted ends with a result or an error")
-        return result
 
-    async def _reusable(self, order: JobRequest, scope: Scope, store: MediaStore, options: Options) -> Manifest | None:
+    async def wait(self, ticket: Submitted) -> End:
+        """Waits for the successful end of a job's task; its outputs are collected by `complete`.
+
+        Args:
+            ticket: The ticket.
+
+        Raises:
+            RunningHubError: The task failed, was cancelled, or cannot be polled.
+        """
+        return await self._waits.run(_name(ticket.driver.context), lambda: ticket.driver.wait(ticket.accepted))
+
+    async def complete(self, ticket: Ticket, *, end: End | None = None) -> Result:
+        """Waits for the end of a job's task, and collects its outputs.
+
+        Args:
+            ticket: The ticket, from `submit`.
+            end: What `wait` has returned, where it was called.
+
+        Returns:
+            The result, with every output in the store.
+
+        Raises:
+            RunningHubError: The task failed, was cancelled, or cannot be polled; or an output cannot be collected.
+        """
+        if isinstance(ticket, Reused):
+            return ticket.result
+        return await self._completions.run(_name(ticket.driver.context), lambda: self._complete(ticket, end))
+
+    async def collect(
+        self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None
+    ) -> Result | None:
+        """Completes a job that was paid for earlier, without ever submitting.
+
+        Args:
+            intent: The job's newest intent.
+            key: The job's key.
+            scope: The run that it belongs to.
+            store: Where its outputs go.
+            observer: Is notified of every change.
+
+        Returns:
+            The result; None where nothing was paid.
+        """
+        options = Options(label=intent.label, may_submit=False)
+        call = JobCall(scope, store, options=options, observer=observer or Silent())
+        driver = JobDriver(self._context(JobRequest.of(intent), call, Found(key)))
+        accepted = await driver.find()
+        return None if accepted is None else await self.complete(Submitted(driver, accepted))
+
+    def _context(self, request: JobRequest, call: JobCall, found: Found) -> JobContext:
+        records = JobRecords(call.scope.journal, found.key)
+        requested, pool = REQUESTED_KEYS[call.scope.journal.scope], self.pool.at(request.endpoint)
+        is_new = found.is_new and found.key not in requested
+        requested.add(found.key)
+        return JobContext(
+            request=request,
+            records=records,
+            scope=call.scope,
+            store=call.store,
+            observer=call.observer,
+            policy=policy_of(request, call.scope, call.options, job=records.name, may_move_on=not self.pool.is_one),
+            lease=SlotLease(pool, pool.standing(call.scope), model=request.model, job=records.name),
+            services=self._services,
+            spending=spend_tracker_of(call.scope.journal),
+            options=call.options,
+            caller=call.caller,
+            order=found.order,
+            callback=self._callback(request) if call.options.may_submit else None,
+            is_new=is_new,
+        )
+
+    async def _submit(self, context: JobContext) -> Submitted:
+        await self._hear_of_ends(context.scope)
+        driver = JobDriver(context)
+        return Submitted(driver, await driver.submit())
+
+    async def _hear_of_ends(self, scope: Scope) -> None:
+        if self._settings.webhook_url and isinstance(scope.journal, TellingJournal):
+            for member in self.pool.members:
+                await scope.journal.tell_of_ends(member.account.poller)
+
+    async def _complete(self, ticket: Submitted, end: End | None) -> Result:
+        try:
+            end = end or ticket.end or await self.wait(ticket)
+        finally:
+            ticket.release()
+        return await self._collect(ticket, end)
+
+    async def _reusable(
+        self, request: JobRequest, scope: Scope, store: MediaStore, options: Options
+    ) -> Manifest | None:
         """The finished job that serves a call: what served it before, else the newest; None for the run's own."""
-        key = reused_key(order.as_read().request_id) if options.key is None else order.key(options.key)
+        key = reused_key(request.as_read().request_id) if options.key is None else request.key(options.key)
         await self._scopes.open(scope, store)
         records = JobRecords(scope.journal, key)
         view = await records.view()
         if view.submits:
             return None  # this run has paid for it: what has been made elsewhere since is another result
         if view.reused is None:
-            known = await asyncio.to_thread(manifests.find, store, order.base, order.graph)
-            if known is None or await records.reuse(Reused(manifest=known.name)):
+            known = await asyncio.to_thread(manifests.find, store, request.base, request.graph)
+            if known is None or await records.reuse(ReusedRecord(manifest=known.name)):
                 return known
             view = await records.view()
         chosen = view.reused.manifest if view.reused is not None else ""
@@ -186,15 +309,15 @@ class JobEngine:
         return found if found is not None and await asyncio.to_thread(manifests.is_done, store, found) else None
 
     async def _find(
-        self, order: JobRequest, scope: Scope, store: MediaStore, caller: Caller, options: Options
+        self, request: JobRequest, scope: Scope, store: MediaStore, caller: Caller, options: Options
     ) -> Found:
         is_empty = await self._scopes.open(scope, store)
         if options.key is not None:
-            return Found(order.key(options.key), is_new=is_empty)
+            return Found(request.key(options.key), is_new=is_empty)
         if options.reuse == "always":
-            return Found(reused_key(order.request_id), is_new=is_empty)
+            return Found(reused_key(request.request_id), is_new=is_empty)
         return await scope.calls.find(
-            order.request_id, caller, journal=scope.journal, attempt=scope.attempt, is_empty=is_empty
+            request.request_id, caller, journal=scope.journal, attempt=scope.attempt, is_empty=is_empty
         )
 
     def _refuse_beside_unknown(self, equal: tuple[str, str], key: str) -> None:
@@ -204,11 +327,11 @@ class JobEngine:
             raise SubmissionUnknown(unknown.message, job=unknown.job, task_id=unknown.task_id)
         self._begun.add((equal[0], key))
 
-    async def check(self, asked: Asked, *, scope: Scope, store: MediaStore, label: str | None = None) -> JobRequest:
+    async def check(self, request: Request, *, scope: Scope, store: MediaStore, label: str | None = None) -> JobRequest:
         """Checks all that can be checked of a job without paying: its parameters, its files, and the store.
 
         Args:
-            asked: A model, a workflow or an app, with its parameters.
+            request: A model, a workflow or an app, with its parameters.
             scope: The run that it belongs to.
             store: Where its outputs are to go.
             label: A name for its output.
@@ -219,15 +342,15 @@ class JobEngine:
         Raises:
             RunningHubError: What is wrong.
         """
-        order = await self._place(asked, scope, store, label)
+        prepared = await self._prepare(request, scope, store, label)
         await self._check_store(store)
-        return order
+        return prepared
 
-    async def key_of(self, asked: Asked, *, scope: Scope, store: MediaStore, label: str | None, key: str) -> str:
+    async def key_of(self, request: Request, *, scope: Scope, store: MediaStore, label: str | None, key: str) -> str:
         """Finds the key that a job would have; nothing is paid.
 
         Args:
-            asked: A model, a workflow or an app, with its parameters.
+            request: A model, a workflow or an app, with its parameters.
             scope: The run that it belongs to.
             store: Where its outputs are to go.
             label: A name for its output.
@@ -236,107 +359,53 @@ class JobEngine:
         Raises:
             RunningHubError: As for `check`.
         """
-        order = await self._place(asked, scope, store, label)
-        return (await as_recorded(order, journal=scope.journal, key=key)).key(key)
+        prepared = await self._prepare(request, scope, store, label)
+        return (await as_recorded(prepared, journal=scope.journal, key=key)).key(key)
 
-    async def bring_home(
-        self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None
-    ) -> Result | None:
-        """Collects a job that was paid for, without ever submitting anything.
-
-        Args:
-            intent: The job's newest intent.
-            key: The job's key.
-            scope: The run that it belongs to.
-            store: Where its outputs go.
-            observer: Is told of every change.
-
-        Returns:
-            The result; None where nothing was paid.
-        """
-        options = Options(label=intent.label, may_submit=False)
-        call = JobContext(JobRequest.of(intent), key, scope, store, options, observer or Silent())
-        done = await self._once(call)
-        if isinstance(done, Detached):
-            raise AssertionError("a job of no round is not left")
-        return done
-
-    async def _place(self, asked: Asked, scope: Scope, store: MediaStore, label: str | None) -> JobRequest:
+    async def _prepare(self, request: Request, scope: Scope, store: MediaStore, label: str | None) -> JobRequest:
         inputs = self._inputs_of(scope, store)
-        if isinstance(asked, ModelInput):
-            return await prepare_request(asked, site=self.pool.site, inputs=inputs, label=label)
-        if isinstance(asked, CustomInput):
-            return await custom_request(asked, site=self.pool.site, inputs=inputs, label=label)
-        return await self.pool.ask(lambda one: _graph_order(asked, one, inputs, label), scope=scope, model=asked.model)
-
-    async def _once(self, call: JobContext) -> Result | Detached | None:
-        """One job runs once in a process, however many calls ask for it; it stops when none is left that waits."""
-        scope, key = call.scope.journal.scope, call.key
-        may_be_new = call.options.may_submit and key not in REQUESTED_KEYS[scope]
-        REQUESTED_KEYS[scope].add(key)
-        while True:
-            with _riding(call.round if self._ongoing.has(scope, key) else None):
-                done = await self._ongoing.once(scope, key, lambda: self._work(call, may_be_new=may_be_new))
-            if call.round is not None or not isinstance(done, Detached):
-                return done
-            # It was left by a call that need not wait; this one does.
-
-    async def _work(self, call: JobContext, *, may_be_new: bool) -> Result | Detached | None:
-        if self._settings.webhook_url and isinstance(call.scope.journal, TellingJournal):
-            for member in self.pool.members:
-                await call.scope.journal.tell_of_ends(member.account.poller)
-        pool = self.pool.at(call.order.endpoint)
-        seat = SlotLease(pool, pool.standing(call.scope), model=call.order.model, job=call.job)
-        runner = JobDriver(
-            call,
-            policy=replace(
-                policy_of(call.order, call.scope, call.options, job=call.job), may_move_on=not self.pool.is_one
-            ),
-            seat=seat,
-            intent=lambda member: call.intent(member, submit_timeout=self._settings.submit_timeout),
-            check_store=lambda: self._check_store(call.store),
-            world=self._world,
-            ledger=spend_tracker_of(call.scope.journal),
-            is_new=may_be_new and call.found.is_new,
+        if isinstance(request, ModelInput):
+            return await prepare_request(request, site=self.pool.site, inputs=inputs, label=label)
+        if isinstance(request, CustomInput):
+            return await custom_request(request, site=self.pool.site, inputs=inputs, label=label)
+        return await self.pool.ask(
+            lambda one: _graph_request(request, one, inputs, label), scope=scope, model=request.model
         )
-        submit = await runner.run()
-        if submit is None:
-            return None
-        if submit.end is None:
-            return Detached(job=call.job, n=submit.n, task_id=submit.task_id or "")
-        return await self._collect(call, submit, seat, first_time=runner.first_time)
 
-    async def _collect(self, call: JobContext, submit: Submit, seat: SlotLease, *, first_time: bool) -> Result:
-        if submit.end is None:
-            raise AssertionError("collected is what has ended")
-        call.tell("collecting", "downloads its outputs", task_id=submit.task_id)
-        costs = spend_tracker_of(call.scope.journal).spent_on(call.key)
+    async def _collect(self, ticket: Submitted, end: End) -> Result:
+        context = ticket.driver.context
+        submit, lease, request = replace(ticket.accepted.submit, end=end), context.lease, context.request
+        context.notify("collecting", "downloads its outputs", task_id=submit.task_id)
+        costs = context.spending.spent_on(context.key)
 
         async def query(task_id: str) -> TaskView:
-            # Only here the account is needed: links take no key, and what is home already needs no link.
-            return await (await seat.paid_on(submit.intent)).client.query(task_id)
+            # Only here the account is needed: links take no key, and what is published needs no link.
+            return await (await lease.paid_on(submit.intent)).client.query(task_id)
 
         # Files of a machine are behind the key that paid for them.
-        account = await seat.paid_on(submit.intent) if is_native(call.order.endpoint) else seat.account
-        download, folder = account.client.download, self._scratch / "parts"
-        grace = self._settings.grace_seconds
+        account = await lease.paid_on(submit.intent) if is_native(request.endpoint) else lease.account
         collector = Collector(
-            download=download, query=query, store=call.store, scope=call.scope, folder=folder, grace=grace
+            download=account.client.download,
+            query=query,
+            store=context.store,
+            scope=context.scope,
+            folder=self._scratch / "parts",
+            grace=self._settings.grace_seconds,
         )
         try:
             result = await collector.collect(
-                call.order, job=call.job, key=call.key, submit=submit, end=submit.end, first_time=first_time
+                request, job=context.job, key=context.key, submit=submit, end=end, first_time=ticket.driver.first_time
             )
         except RunningHubError as error:
-            call.tell("failed", error.message, task_id=submit.task_id, costs=costs)
+            context.notify("failed", error.message, task_id=submit.task_id, costs=costs)
             raise
-        call.observer.notify(event_of(result, message=what_of(result), costs=costs))
+        context.observer.notify(event_of(result, message=what_of(result), costs=costs))
         return result
 
-    def _callback(self, order: JobRequest) -> Callback | None:
+    def _callback(self, request: JobRequest) -> Callback | None:
         # An address that the caller has put among the parameters is the caller's business.
-        own = "webhookUrl" in order.payload or "webhookUrl" in order.private
-        return None if own or is_native(order.endpoint) else callback_of(self._settings)
+        own = "webhookUrl" in request.payload or "webhookUrl" in request.private
+        return None if own or is_native(request.endpoint) else callback_of(self._settings)
 
     async def _check_store(self, store: MediaStore) -> None:
         """Tries a place once, and this machine's, before anything is paid whose files would have nowhere to go."""
@@ -385,22 +454,27 @@ def engine_for(
     return _engines[name]
 
 
-def _riding(together: SuspendGroup | None) -> AbstractContextManager[None]:
-    """Waits for a job that another call of the round runs: whoever does so keeps nobody from leaving."""
-    return nullcontext() if together is None else together.riding()
+def _name(context: JobContext) -> tuple[str, str]:
+    return context.scope.journal.scope, context.key
 
 
-async def _graph_order(
-    asked: WorkflowInput | AppInput | QuickCreateInput | GraphInput, member: Member, inputs: Inputs, label: str | None
+def _served(known: Manifest, call: JobCall) -> Reused:
+    result = known.result(call.store, reused=True).model_copy(update={"label": call.options.label})
+    call.observer.notify(event_of(result, message=f"served from {result.manifest}; nothing was paid"))
+    return Reused(result)
+
+
+async def _graph_request(
+    request: WorkflowInput | AppInput | QuickCreateInput | GraphInput, member: Member, inputs: Inputs, label: str | None
 ) -> JobRequest:
-    match asked:
+    match request:
         case WorkflowInput():
-            return await workflow_request(asked, client=member.client, inputs=inputs, label=label)
+            return await workflow_request(request, client=member.client, inputs=inputs, label=label)
         case AppInput():
-            return await app_request(asked, client=member.client, inputs=inputs, label=label)
+            return await app_request(request, client=member.client, inputs=inputs, label=label)
         case QuickCreateInput():
-            return await quick_create_request(asked, client=member.client, inputs=inputs, label=label)
+            return await quick_create_request(request, client=member.client, inputs=inputs, label=label)
         case GraphInput():
-            return await native_request(asked, client=member.client, inputs=inputs, label=label)
+            return await native_request(request, client=member.client, inputs=inputs, label=label)
         case other:
             assert_never(other)

@@ -1,9 +1,11 @@
 """The life of one paid job, decided without I/O.
 
-`lifecycle` is a generator: it yields what is to be done next and is sent what came of it. The runner does the doing. So
-each rule about money can be tested state by state, without a clock, a network or a journal:
+`submitting`, `finding` and `completing` are generators: each yields the next step and is sent what the step came back
+as. `driver` performs the steps. So each rule about money is tested state by state, without a clock, a network or a
+journal:
 
-    validate -> upload -> slot -> budget -> claim (intent) -> POST -> answer -> wait -> end
+    submitting: validate -> upload -> slot -> budget -> claim (intent) -> POST -> answer
+    completing: wait -> end
 
 The rules, in the order in which they are met:
 
@@ -20,7 +22,7 @@ The rules, in the order in which they are met:
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, assert_never, get_args
 
@@ -47,7 +49,6 @@ from rh_prefect.jobs.steps import (
     Claim,
     Forget,
     FreeSlot,
-    Life,
     MoveOn,
     Pause,
     Post,
@@ -105,27 +106,99 @@ class Policy:
     may_move_on: bool = False
 
 
-def lifecycle(policy: Policy) -> Life:
-    """Decides one job from its first look at the journal to its successful end.
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A submission whose task is known.
+
+    Attributes:
+        job: The job, with all its submissions.
+        submit: The submission: its task runs, or has succeeded.
+        adopted: Whether an earlier call has made it.
+    """
+
+    job: JobView
+    submit: Submit
+    adopted: bool
+
+
+def submitting(policy: Policy) -> Generator[Step, Any, Accepted]:
+    """Decides one job from the first reading of its records to an accepted submission.
 
     Args:
-        policy: The caller's wishes.
+        policy: What the caller wants.
 
     Yields:
         Steps; each class says what it comes back as.
 
     Returns:
-        The submit that succeeded, with its end, whose outputs are to be collected; or one whose task goes on, without.
+        The submission that was accepted now or earlier.
 
     Raises:
-        SubmissionUnknown: Nobody knows whether it was paid for.
-        JobFailed: The task failed, and this attempt may not pay for another.
-        JobCancelled: The run was cancelled.
-        ApiError: RunningHub refused the submit for good.
+        SubmissionUnknown: It is not known whether a submission was accepted.
+        JobFailed: Its task has failed, and this attempt may not pay for another.
+        JobCancelled: The task or the run was cancelled.
+        ApiError: RunningHub refused the submission for good.
         InputError: The request could not be written.
     """
-    job: JobView = yield ReadJob()
     adopted = True
+    job: JobView = yield ReadJob()
+    while True:
+        job = yield from _settled(policy, job)
+        known = _accepted(policy, job, adopted=adopted)
+        if known is not None:
+            return known
+        # New, refused, forgotten, or failed and worth another task.
+        job = yield from _submit(policy, job)
+        adopted = False
+
+
+def finding(policy: Policy) -> Generator[Step, Any, Accepted | None]:
+    """Decides what was paid for of one job, without ever submitting.
+
+    Args:
+        policy: What the caller wants, with `may_submit` false.
+
+    Yields:
+        Steps; each class says what it comes back as.
+
+    Returns:
+        The accepted submission; None where nothing was paid.
+
+    Raises:
+        SubmissionUnknown: It is not known whether a submission was accepted.
+        JobFailed: Its task has failed.
+        JobCancelled: Its task was cancelled.
+    """
+    read: JobView = yield ReadJob()
+    job = yield from _settled(policy, read)
+    return _accepted(policy, job, adopted=True)
+
+
+def completing(policy: Policy, accepted: Accepted) -> Generator[Step, Any, End]:
+    """Decides one job from its accepted submission to the task's successful end.
+
+    Args:
+        policy: What the caller wants.
+        accepted: The submission.
+
+    Yields:
+        Steps; each class says what it comes back as.
+
+    Returns:
+        The end of the task that succeeded, whose outputs are to be collected.
+
+    Raises:
+        JobFailed: The task failed, and this attempt may not pay for another.
+        JobCancelled: The task or the run was cancelled.
+    """
+    if accepted.submit.end is not None:
+        return accepted.submit.end
+    end = yield from _to_its_end(policy, accepted.submit, adopted=accepted.adopted)
+    return _only_success(policy, accepted.job, end)
+
+
+def _settled(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
+    """Waits until the job's last submission is answered, and settles an unknown answer."""
     while True:
         match job.state, job.last:
             case "open", Submit() as last:
@@ -133,16 +206,17 @@ def lifecycle(policy: Policy) -> Life:
             case "unknown", Submit() as last:
                 yield from _settle_unknown(policy, job, last)
                 job = yield ReadJob()
-            case "ticket", Submit() as last:
-                ended = yield from _to_its_end(policy, last, adopted=adopted)
-                return ended if ended.end is None else _only_success(policy, job, ended)
-            case "ended", Submit() as last if not may_pay_again(policy, job):
-                return _only_success(policy, job, last)
-            case _ if not policy.may_submit:
-                return None
-            case _:  # new, refused, forgotten, or failed and worth another task
-                job = yield from _submit(policy, job)
-                adopted = False
+            case _:
+                return job
+
+
+def _accepted(policy: Policy, job: JobView, *, adopted: bool) -> Accepted | None:
+    last = job.last
+    if last is None or last.state not in ("ticket", "ended") or (last.end and may_pay_again(policy, job)):
+        return None
+    if last.end is not None:
+        _only_success(policy, job, last.end)
+    return Accepted(job, last, adopted)
 
 
 def _submit(policy: Policy, job: JobView) -> Generator[Step, Any, JobView]:
@@ -247,13 +321,13 @@ def _where_to_look(intent: Intent) -> tuple[str, str]:
     return f"RunningHub's call log of account {intent.account}", "TASK_ID"
 
 
-def _to_its_end(policy: Policy, submit: Submit, *, adopted: bool) -> Generator[Step, Any, Submit]:
+def _to_its_end(policy: Policy, submit: Submit, *, adopted: bool) -> Generator[Step, Any, End]:
     # A graph that RunningHub itself calls broken fails, or runs in part: to wait for it is to pay for nothing.
     is_broken = submit.answer is not None and bool(submit.answer.node_errors)
     # Who only brings home what was paid for wants it, whether its run was cancelled or not.
     stop: bool = is_broken or (policy.may_submit and (yield CheckCancel(fresh=True)))
-    end: End | None = yield CancelTask(submit) if stop else AwaitEnd(submit, adopted=adopted)
-    return replace(submit, end=end)
+    end: End = yield CancelTask(submit) if stop else AwaitEnd(submit, adopted=adopted)
+    return end
 
 
 def _is_used_up(policy: Policy, job: JobView) -> bool:
@@ -261,13 +335,10 @@ def _is_used_up(policy: Policy, job: JobView) -> bool:
     return job.payments(since=policy.first_attempt) >= policy.max_attempts
 
 
-def _only_success(policy: Policy, job: JobView, submit: Submit) -> Submit:
-    end = submit.end
-    if end is None:
-        raise AssertionError("asked of a submit that has not ended")
+def _only_success(policy: Policy, job: JobView, end: End) -> End:
     match end.status:
         case "SUCCESS":
-            return submit
+            return end
         case "CANCELLED":
             raise JobCancelled(
                 f"{policy.job}: task {end.task_id} was cancelled. What to do: run it again to pay for a new one.",

@@ -31,16 +31,16 @@ _watching: set[asyncio.Task[None]] = set()
 class NodeProgress:
     """Watches one job's task while the job waits for its end."""
 
-    def __init__(self, call: JobContext, task_id: str, client: Client, *, every: float = EVERY) -> None:
+    def __init__(self, context: JobContext, task_id: str, client: Client, *, every: float = EVERY) -> None:
         """Prepares the watch.
 
         Args:
-            call: What is run, and whom to tell; only a v1 start is told about.
+            context: The job; only a v1 start has an address.
             task_id: RunningHub's task id.
             client: Asks for the address.
             every: Seconds between two lines.
         """
-        self._call = call
+        self._context = context
         self._task_id = task_id
         self._client = client
         self._every = every
@@ -64,7 +64,7 @@ class NodeProgress:
 
     def runs(self) -> None:
         """Learns that the task runs: from now on there is an address, though no query tells it."""
-        if self._task is None and self._call.order.endpoint in get_args(V1Submit):
+        if self._task is None and self._context.request.endpoint in get_args(V1Submit):
             self._begin(self._ask_and_watch)
 
     def _begin(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -84,7 +84,7 @@ class NodeProgress:
             await self._watch(view.progress_url)
 
     async def _watch(self, url: SecretStr) -> None:
-        lines = Lines(self._tell, self._call.order.node_names, every=self._every)
+        lines = Lines(self._tell, self._context.request.node_names, every=self._every)
         try:
             async for event in watch_progress(url):
                 lines.take(event)
@@ -94,7 +94,7 @@ class NodeProgress:
             lines.close()
 
     def _tell(self, line: str) -> None:
-        self._call.tell("running", line, task_id=self._task_id, is_step=True)
+        self._context.notify("running", line, task_id=self._task_id, is_step=True)
 
 
 class Lines:

@@ -1,4 +1,4 @@
-"""What can be asked for, and how it is to be run."""
+"""What a job can be requested for, and how it is run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LONGEST_LABEL = 1000
 """Characters; a file's name takes the beginning."""
 
 Reuse = Literal["never", "always"]
-Asked: TypeAlias = ModelInput | CustomInput | WorkflowInput | AppInput | QuickCreateInput | GraphInput
-"""What can be asked for."""
+Request: TypeAlias = ModelInput | CustomInput | WorkflowInput | AppInput | QuickCreateInput | GraphInput
+"""What a job can be requested for."""
 
 
 class JobOptions(TypedDict, total=False):
@@ -120,18 +120,19 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def policy_of(order: JobRequest, scope: Scope, options: Options, *, job: str) -> Policy:
+def policy_of(request: JobRequest, scope: Scope, options: Options, *, job: str, may_move_on: bool) -> Policy:
     """Says what the caller wants in the lifecycle's words.
 
     Args:
-        order: What is asked for.
+        request: The request.
         scope: The run that it belongs to.
         options: How to run it.
         job: The job's full name, for messages.
+        may_move_on: Whether another account may pay where one refuses for reasons of its own.
     """
     return Policy(
         job=job,
-        endpoint=order.endpoint,
+        endpoint=request.endpoint,
         attempt=scope.attempt,
         task_attempt=scope.task_attempt,
         first_attempt=scope.first_attempt,
@@ -140,4 +141,5 @@ def policy_of(order: JobRequest, scope: Scope, options: Options, *, job: str) ->
         may_submit=options.may_submit,
         # By its digits: 0.1 means 0.1, not the nearest binary number.
         budget=None if options.budget is None else Decimal(str(options.budget)),
+        may_move_on=may_move_on,
     )

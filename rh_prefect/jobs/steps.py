@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.records import Answer, Intent
@@ -111,7 +110,7 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class AwaitEnd:
-    """Wait until the task is terminal and record its end; comes back as the `End` that stands, None if it is left."""
+    """Wait until the task is terminal and record its end; comes back as the `End` that stands."""
 
     submit: Submit
     adopted: bool
@@ -144,6 +143,3 @@ Step: TypeAlias = (
 )
 CRITICAL = (Claim, Post, RecordAnswer)
 """From the claim to the recorded answer nothing may interrupt."""
-
-Life: TypeAlias = Generator[Step, Any, Submit | None]
-"""What `lifecycle` is; it ends with the submit that succeeded, or None where nothing was paid and it may not pay."""

@@ -1,26 +1,25 @@
-"""The one dangerous moment: from the claim to the recorded answer, and what a stranger's half-done one means."""
+"""From the claim to the recorded answer, and the meaning of a submission that another process has not finished."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from rh_prefect.client import Client, TaskView
+from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, ConnectFailed, InputError, JournalError, ResponseLost
-from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
-from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.process import is_surely_dead, uptime
+from rh_prefect.jobs.context import JobContext
+from rh_prefect.jobs.journal.job_records import JobView, Submit
+from rh_prefect.jobs.journal.process import is_surely_dead
 from rh_prefect.jobs.journal.records import Answer, Intent, Resolution
-from rh_prefect.jobs.journal.spool import Spool, Spooled
+from rh_prefect.jobs.journal.spool import Spooled
 from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED, NOT_SENT
-from rh_prefect.jobs.requests.request import JobRequest, replace_marks
-from rh_prefect.jobs.webhook_address import Callback
+from rh_prefect.jobs.requests.request import replace_marks
 from rh_prefect.memory_cache import LruSet
 
 WATCH_MARGIN = 10.0
-"""Seconds beyond a stranger's own limits before this process calls his submit unknown."""
+"""Seconds beyond another process's own limits before this one calls its submission unknown."""
 
 UNPOSTED: LruSet[str] = LruSet(10_000)
 """Tokens of this process's intents whose POST will never begin: whatever became of recording them, they cost
@@ -30,43 +29,25 @@ _log = logging.getLogger("rh_prefect")
 
 
 class Submitter:
-    """One job's records and its POST."""
+    """One job's claim, its POST, and the recorded answer."""
 
-    def __init__(
-        self,
-        order: JobRequest,
-        *,
-        key: str,
-        job: str,
-        journal: Journal,
-        spool: Spool,
-        sleep: Callable[[float], Awaitable[None]],
-        callback: Callback | None = None,
-        clock: Callable[[], float] = uptime,
-    ) -> None:
-        """Takes a job.
+    def __init__(self, context: JobContext) -> None:
+        """Takes a job; nothing happens yet.
 
         Args:
-            order: What is asked for.
-            key: The job's key.
-            job: Its full name, for messages.
-            journal: Its records.
-            spool: This machine's memory of tickets on their way to the journal.
-            sleep: Waits.
-            callback: Where RunningHub is to tell of the end.
-            clock: Monotonic seconds, which go on while the machine sleeps.
+            context: The job.
         """
-        self._order = order
-        self._key = key
-        self._job = job
-        self._scope = journal.scope
-        self._records = JobRecords(journal, key)
-        self._spool = spool
-        self._sleep = sleep
-        self._callback = callback
-        self._clock = clock
+        self._context = context
+        self._request = context.request
+        self._records = context.records
+        self._spool = context.services.spool
+        self._clock = context.services.clock
         self._claimed_at = 0.0
         self.first_view: TaskView | None = None
+
+    @property
+    def _name(self) -> tuple[str, str]:
+        return self._records.journal.scope, self._records.key
 
     async def read(self) -> JobView:
         """Reads the job, with the tickets that this machine's spool still has for it."""
@@ -77,15 +58,15 @@ class Submitter:
         return view
 
     def _check_same_request(self, submit: Submit) -> None:
-        if submit.intent.base != self._order.base:
+        if submit.intent.base != self._request.base:
             raise InputError(
-                f"{self._job}: this key stands for another request already ({submit.intent.model}). "
+                f"{self._context.job}: this key stands for another request already ({submit.intent.model}). "
                 "What to do: give each request a key of its own."
             )
 
     async def _replay_spool(self, view: JobView, submit: Submit) -> JobView:
         """Brings a ticket into the journal that arrived here and never got there."""
-        answer = self._spool.get(self._scope, self._key, submit.n)
+        answer = self._spool.get(*self._name, submit.n)
         if answer is None:
             return view
         if submit.task_id == answer.task_id:
@@ -95,8 +76,7 @@ class Submitter:
 
     async def claim(self, n: int, intent: Intent) -> Intent | None:
         """Creates intent n; None when another's was there first."""
-        # From before it is written: whoever watches it may have seen it long before this process is told that it
-        # stands.
+        # From before it is written: another process may see it long before this one learns that it stands.
         self._claimed_at = self._clock()
         try:
             is_ours = await self._records.intent(n, intent)
@@ -106,48 +86,56 @@ class Submitter:
             raise
         return intent if is_ours else None
 
-    async def post(self, intent: Intent, n: int, links: Mapping[str, str], *, client: Client) -> Answer:
-        """Sends POST n on an account, with the inputs' links there by their marks; whatever happens is an answer."""
+    async def post(self, intent: Intent, n: int, links: Mapping[str, str]) -> Answer:
+        """Sends POST n on the account of the lease; whatever happens is an answer.
+
+        Args:
+            intent: The claim.
+            n: Its number.
+            links: The inputs' links at that account, by their marks.
+        """
         if self._clock() - self._claimed_at > intent.give_up:
-            # Whoever watches this intent may have called it unknown by now; to post would be to pay behind his back.
+            # Another process may have called this intent unknown by now; a POST could then be paid for twice.
             UNPOSTED.add(intent.token)
             return Answer(
                 outcome="refused", code=GAVE_UP, reason="this process was stopped before the POST", retry="throttled"
             )
-        answer = self._without_secret(await self._submit_once(links, n, client))
+        answer = self._without_secret(await self._submit_once(links, n))
         if answer.outcome == "ticket":
             await self._put_in_spool(n, answer)
         return answer
 
     def _without_secret(self, answer: Answer) -> Answer:
         # RunningHub's words may repeat the request.
-        hide = self._callback.hide if self._callback else str
+        callback = self._context.callback
+        hide = callback.hide if callback else str
         return answer.model_copy(update={"reason": hide(answer.reason)})
 
     def wire_payload(self, links: Mapping[str, str]) -> dict[str, Any]:
         """The payload as RunningHub takes it: files by their links, a whole graph as text, and what is not recorded."""
-        payload = {**replace_marks(self._order.payload, links), **self._order.private}
+        payload = {**replace_marks(self._request.payload, links), **self._request.private}
         if isinstance(payload.get("workflow"), dict):
             payload["workflow"] = json.dumps(payload["workflow"], ensure_ascii=False)
         return payload
 
     async def _put_in_spool(self, n: int, answer: Answer) -> None:
         try:
-            await self._spool.save(Spooled(self._scope, self._key, n, answer))
+            await self._spool.save(Spooled(*self._name, n, answer))
         except OSError as error:
             # A full disk here must not keep the ticket from the journal.
-            _log.error("%s: task %s cannot be noted on this machine: %s", self._job, answer.task_id, error)
+            _log.error("%s: task %s cannot be noted on this machine: %s", self._context.job, answer.task_id, error)
 
     def _unspool(self, n: int) -> None:
         try:
-            self._spool.drop(self._scope, self._key, n)
+            self._spool.drop(*self._name, n)
         except OSError as error:
-            _log.warning("%s: the journal has what still lies in %s: %s", self._job, self._spool.folder, error)
+            _log.warning("%s: the journal has what still lies in %s: %s", self._context.job, self._spool.folder, error)
 
-    async def _submit_once(self, links: Mapping[str, str], n: int, client: Client) -> Answer:
-        address = self._callback.address(self._scope, self._key, n) if self._callback else None
+    async def _submit_once(self, links: Mapping[str, str], n: int) -> Answer:
+        callback, client = self._context.callback, self._context.lease.account.client
+        address = callback.address(*self._name, n) if callback else None
         try:
-            view = await client.submit(self._order.endpoint, self.wire_payload(links), webhook_url=address)
+            view = await client.submit(self._request.endpoint, self.wire_payload(links), webhook_url=address)
         except ConnectFailed as error:
             return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.what or error.message, retry="throttled")
         except InputError as error:
@@ -185,7 +173,7 @@ class Submitter:
             _log.error(
                 "%s: task %s was accepted after its submit had been given up; it may have been paid for in vain. "
                 "What to do: look at it in RunningHub's call log.",
-                self._job,
+                self._context.job,
                 answer.task_id,
             )
         return submit
@@ -197,9 +185,10 @@ class Submitter:
         if answer.outcome != "ticket":
             return error
         return JournalError(
-            f"{self._job}: task {answer.task_id} is paid for and runs, but the journal could not be told: {error} "
+            f"{self._context.job}: task {answer.task_id} is paid for and runs, but it could not be recorded in the "
+            f"journal: {error} "
             f"The ticket lies in {self._spool.folder} on this machine: run again here and it is adopted; "
-            f"from elsewhere: rh-prefect jobs adopt {self._job} {answer.task_id}."
+            f"from elsewhere: rh-prefect jobs adopt {self._context.job} {answer.task_id}."
         )
 
     async def resolve(self, n: int, resolution: Resolution) -> None:
@@ -207,7 +196,7 @@ class Submitter:
         await self._records.resolve(n, resolution)
 
     async def watch(self, submit: Submit) -> JobView:
-        """Waits for a stranger's answer.
+        """Waits for the answer of another process.
 
         Time is measured here alone, since the clocks of two machines are never compared.
         """
@@ -222,7 +211,7 @@ class Submitter:
             if verdict is not None:
                 await self._records.answer(submit.n, verdict)
                 return await self.read()
-            await self._sleep(gap)
+            await self._context.services.sleep(gap)
             gap = min(2.0, gap * 1.5)
 
     def _verdict(self, intent: Intent, *, watched: float, limit: float) -> Answer | None:

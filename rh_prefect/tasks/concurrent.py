@@ -10,14 +10,21 @@ from prefect.client.schemas.objects import State
 from prefect.tasks import Task
 
 from rh_prefect.errors import jobs_failed
-from rh_prefect.flow_runs.suspension import Wait, in_suspend_group, open_suspend_group, party, wait_for
+from rh_prefect.flow_runs.suspension import (
+    PendingTask,
+    SuspendGroup,
+    Wait,
+    in_suspend_group,
+    open_suspend_group,
+    party,
+    wait_for,
+)
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Asked
+from rh_prefect.jobs.options import Request
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.suspension import Detached, SuspendGroup
 from rh_prefect.tasks.generate import generate
 
-_Job: TypeAlias = tuple[Task[..., Any], Asked]
+_Job: TypeAlias = tuple[Task[..., Any], Request]
 """A task at the place of its call, and what it is to make."""
 
 WAVE = 10
@@ -28,7 +35,9 @@ BETWEEN_WAVES = 0.2
 """Seconds between two waves, so that the first jobs are submitted before the last ones are started."""
 
 
-def generate_many(asked: Iterable[Asked], *, wait: Wait = "poll", **options: Any) -> Coroutine[Any, Any, list[Result]]:
+def generate_many(
+    requests: Iterable[Request], *, wait: Wait = "poll", **options: Any
+) -> Coroutine[Any, Any, list[Result]]:
     """Runs many jobs at once and waits for all of them, the failed ones included.
 
     Use this and not `generate.map`, which gives each waiting job a thread and an event loop of its own.
@@ -37,28 +46,28 @@ def generate_many(asked: Iterable[Asked], *, wait: Wait = "poll", **options: Any
                                      for photo in photos], wait="suspend")
 
     Args:
-        asked: What to run; RunningHub's own limit decides how many of them run at once.
+        requests: What to run; RunningHub's own limit decides how many of them run at once.
         wait: How to wait: `suspend` suspends the run when all jobs are submitted, so that it holds no worker, and goes
             on when they have ended. It needs a deployment and a receiver of webhooks; else the run waits in its
             process, as with `poll`.
         options: Passed on to each `generate`.
 
     Returns:
-        The results, in the order of what was asked.
+        The results, in the order of the requests.
 
     Raises:
         JobsFailed: Some failed: an `ExceptionGroup`; each of its errors names its job. What succeeded is kept, and
             running the same flow run again pays only for what is missing.
     """
     # In the caller's own thread, at once: here the calls have an order.
-    jobs = [(generate.at_its_place(one, **options), one) for one in asked]
+    jobs = [(generate.at_its_place(one, **options), one) for one in requests]
     return _run_jobs(jobs, wait, options)
 
 
 async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: dict[str, Any]) -> list[Result]:
     together = await open_suspend_group(wait, deadline=options.get("deadline"))
     done = await _run_all(jobs, options, together)
-    if together is not None and any(isinstance(one, Detached) for one in done):
+    if together is not None and any(isinstance(one, PendingTask) for one in done):
         await together.suspend()
         done = await asyncio.gather(*map(_finish, done), return_exceptions=True)
     failed = [one for one in done if isinstance(one, Exception)]
@@ -70,7 +79,7 @@ async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: dict[str, Any]) -
 async def _run_all(jobs: Sequence[_Job], options: dict[str, Any], together: SuspendGroup | None) -> list[Any]:
     if together is not None:
         await LOOP.call(together.expect(len(jobs)))
-    runs: list[asyncio.Task[Result | Detached]] = []
+    runs: list[asyncio.Task[Result | PendingTask]] = []
     with in_suspend_group(together):
         for number, (by, one) in enumerate(jobs):
             if number and number % WAVE == 0:
@@ -80,26 +89,26 @@ async def _run_all(jobs: Sequence[_Job], options: dict[str, Any], together: Susp
 
 
 async def _run(
-    by: Task[..., Any], asked: Asked, options: dict[str, Any], together: SuspendGroup | None
-) -> Result | Detached:
+    by: Task[..., Any], request: Request, options: dict[str, Any], together: SuspendGroup | None
+) -> Result | PendingTask:
     async with party(together):
-        return await run_or_leave(asked, by=by, **options)
+        return await run_or_leave(request, by=by, **options)
 
 
-async def run_or_leave(asked: Asked, *, by: Task[..., Any] = generate, **options: Any) -> Result | Detached:
+async def run_or_leave(request: Request, *, by: Task[..., Any] = generate, **options: Any) -> Result | PendingTask:
     """Runs one job as a task run; as one of a round it is left to itself when all of them run.
 
     Args:
-        asked: What to run.
+        request: What to run.
         by: `generate`, with options of its own.
         options: Passed on to it.
     """
-    done: Any = await by(asked, **options)
-    outcome: Result | Detached = await done.aresult() if isinstance(done, State) else done
+    done: Any = await by(request, **options)
+    outcome: Result | PendingTask = await done.aresult() if isinstance(done, State) else done
     return outcome
 
 
-async def _finish(one: Result | Detached | BaseException) -> Result:
+async def _finish(one: Result | PendingTask | BaseException) -> Result:
     if isinstance(one, BaseException):
         raise one
-    return await wait_for(one) if isinstance(one, Detached) else one
+    return await wait_for(one) if isinstance(one, PendingTask) else one

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from textwrap import shorten
-from typing import Any, Literal, ParamSpec, get_args
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -31,18 +31,21 @@ from rh_prefect.flow_runs.call_positions import PaidTask
 from rh_prefect.flow_runs.job_observer import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.scope import borrowed_scope, current_caller, current_scope
-from rh_prefect.flow_runs.suspension import current_suspend_group
+from rh_prefect.flow_runs.suspension import PendingTask, current_suspend_group
+from rh_prefect.jobs.context import JobCall
+from rh_prefect.jobs.engine import JobEngine
+from rh_prefect.jobs.journal.call_path import Place
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, loose_scope, open_scope
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Asked, Options, Reuse
+from rh_prefect.jobs.options import Options, Request, Reuse
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.suspension import Detached, SuspendGroup
 from rh_prefect.memory_cache import SingleFlight
 from rh_prefect.settings import get_settings
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 SUBMITTED = "Submitted"
 """The name of a good end of a task run whose job goes on at RunningHub while its flow run is suspended."""
@@ -102,10 +105,10 @@ def run_name(parameters: Mapping[str, Any]) -> str:
     Args:
         parameters: The task's parameters.
     """
-    asked = parameters["asked"]
+    request = parameters["request"]
     # Something else in its place is the body's to refuse.
-    model, params = getattr(asked, "model", type(asked).__name__), getattr(asked, "__dict__", {})
-    params = asked.params if isinstance(asked, CustomInput) else params
+    model, params = getattr(request, "model", type(request).__name__), getattr(request, "__dict__", {})
+    params = request.params if isinstance(request, CustomInput) else params
     return titled(str(model), params, label=parameters.get("label"))
 
 
@@ -125,7 +128,7 @@ def titled(model: str, params: Mapping[str, Any], *, label: str | None) -> str:
 
 @paid_task(name="generate", run_name=_name)
 async def generate(
-    asked: Asked,
+    request: Request,
     *,
     label: str | None = None,
     reuse: Reuse = "never",
@@ -147,7 +150,7 @@ async def generate(
         clip = await generate(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5"))
 
     Args:
-        asked: The model and its parameters, from `rh_prefect.models`; a `WorkflowInput` or `AppInput`; or an endpoint
+        request: The model and its parameters, from `rh_prefect.models`; a `WorkflowInput` or `AppInput`; or an endpoint
             that the catalogue lacks, from `models.custom`.
         label: A name for the output, in its file's name; calls with different labels are different jobs.
         reuse: `always` serves an identical earlier request from the storage, at no cost, and makes equal calls of this
@@ -184,20 +187,23 @@ async def generate(
         credentials=credentials,
         storage=storage,
     )
-    done = await _run_or_leave(asked, options, scope=scope, together=current_suspend_group())
-    # Of a round nobody but `generate_many` and `batch` make one, which know what this state says.
-    return _submitted(done) if isinstance(done, Detached) else done
+    group = current_suspend_group()
+    if group is None:
+        return await run_job(request, options, scope=scope)
+    done = await _run(request, options, scope, group.run)
+    # Only `generate_many` and `batch` open a group, and they read this state.
+    return _submitted(done) if isinstance(done, PendingTask) else done
 
 
-def _submitted(left: Detached) -> Any:
-    return Completed(name=SUBMITTED, message=f"task {left.task_id} runs, and nobody waits for it here", data=left)
+def _submitted(task: PendingTask) -> Any:
+    return Completed(name=SUBMITTED, message=f"task {task.task_id} runs while the flow run is suspended", data=task)
 
 
-async def run_job(asked: Asked, options: Options, *, scope: str | None = None) -> Result:
+async def run_job(request: Request, options: Options, *, scope: str | None = None) -> Result:
     """Runs one paid job in the scope of the caller: what `generate` and every model's own task do.
 
     Args:
-        asked: The model and its parameters.
+        request: The model and its parameters.
         options: How to run it.
         scope: Outside of flows: the name under which the job is remembered.
 
@@ -207,23 +213,24 @@ async def run_job(asked: Asked, options: Options, *, scope: str | None = None) -
     Raises:
         RunningHubError: See `rh_prefect.errors`.
     """
-    done = await _run_or_leave(asked, options, scope=scope, together=None)
-    if isinstance(done, Detached):
-        raise AssertionError("a job of no round is not left")
-    return done
+    return await _run(request, options, scope, JobEngine.run)
 
 
-async def _run_or_leave(
-    asked: Asked, options: Options, *, scope: str | None, together: SuspendGroup | None
-) -> Result | Detached:
-    if not isinstance(asked, get_args(Asked)):
+async def _run(
+    request: Request,
+    options: Options,
+    scope: str | None,
+    run: Callable[[JobEngine, Request, JobCall], Coroutine[Any, Any, T]],
+) -> T:
+    if not isinstance(request, get_args(Request)):
         raise InputError(
-            f"What to make was expected, and a {type(asked).__name__} was given. Nothing was sent. What to do: give a "
+            f"Expected a model's input, got {type(request).__name__}. Nothing was sent. What to do: give a "
             "model's input, as in generate(models.ZImageTurbo(prompt=...)); a result of another job, or what its "
             "future's `.result()` returns, belongs into one of the input's fields."
         )
-    with _named(options.label or asked.model):
-        return await _run_named(asked, options, scope=scope, together=together)
+    with _named(options.label or request.model):
+        engine, call = await prepare_call(options, scope=scope)
+        return await LOOP.call(run(engine, request, call))
 
 
 @contextmanager
@@ -235,29 +242,29 @@ def _named(step: str) -> Iterator[None]:
         raise error.of_step(step) from error.__cause__
 
 
-async def _run_named(
-    asked: Asked, options: Options, *, scope: str | None, together: SuspendGroup | None
-) -> Result | Detached:
-    settings = get_settings()
-    payer = await load_engine(options.credentials)
+async def prepare_call(options: Options, *, scope: str | None, place: Place | None = None) -> tuple[JobEngine, JobCall]:
+    """Finds the engine, and the run in which a call is made.
+
+    Args:
+        options: How to run the job.
+        scope: Outside of flows: the name under which the job is remembered.
+        place: The place of the call in its run; by default that of the task run.
+
+    Raises:
+        ConfigError: The account, the storage or the scope cannot be used.
+    """
+    engine = await load_engine(options.credentials)
     store = await load_storage(options.storage)
-    caller = await current_caller()
-    here = await scope_for(scope, options.key, journal_url=settings.journal_url)
-    observer = run_observer()
-
-    async def run() -> Result | Detached:
-        return await payer.run_or_leave(
-            asked, scope=here, store=store, caller=caller, options=options, observer=observer, together=together
-        )
-
-    return await LOOP.call(run())
+    caller = await current_caller(place)
+    here = await scope_for(scope, options.key, journal_url=get_settings().journal_url)
+    return engine, JobCall(here, store, caller, options, run_observer())
 
 
-async def check_job(asked: Asked, *, credentials: str | None = None, storage: str | None = None) -> Costs:
+async def check_job(request: Request, *, credentials: str | None = None, storage: str | None = None) -> Costs:
     """Checks a job of the flow run that one is in without paying: for a flow that is about to start several.
 
     Args:
-        asked: The model and its parameters.
+        request: The model and its parameters.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
         storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
 
@@ -268,15 +275,12 @@ async def check_job(asked: Asked, *, credentials: str | None = None, storage: st
         RunningHubError: What is wrong.
     """
     settings = get_settings()
-    payer = await load_engine(credentials)
+    engine = await load_engine(credentials)
     store = await load_storage(storage)
     here = await scope_for(None, None, journal_url=settings.journal_url)
 
-    async def check() -> Costs:
-        order = await payer.check(asked, scope=here, store=store)
-        return Costs.of(order.estimate, order.currency)
-
-    return await LOOP.call(check())
+    prepared = await LOOP.call(engine.check(request, scope=here, store=store))
+    return Costs.of(prepared.estimate, prepared.currency)
 
 
 _scopes: SingleFlight[tuple[str, str], FolderScope] = SingleFlight(100_000)

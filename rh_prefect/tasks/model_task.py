@@ -141,7 +141,7 @@ def signature(model: Model) -> inspect.Signature:
 def options() -> Mapping[str, inspect.Parameter]:
     """The options of `generate`, which every model's task takes, too."""
     found = inspect.signature(generate.fn, eval_str=True).parameters
-    return {name: param for name, param in found.items() if name != "asked"}
+    return {name: param for name, param in found.items() if name != "request"}
 
 
 def option_docs() -> Mapping[str, str]:

@@ -16,6 +16,7 @@ from rh_prefect.errors import JobCancelled
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.jobs.accounts.accounts import Key, member
+from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry
 from rh_prefect.jobs.journal.scope import Scope
@@ -139,6 +140,6 @@ async def _ask(prompt: str, scope: Scope) -> None:
 
     async def run() -> None:
         desk = engine_for([member(Key(key, settings.base_url), settings=settings)], settings=settings)
-        await desk.run(flows.picture(prompt), scope=scope, store=store, caller=Caller(equal="by order"))
+        await desk.run(flows.picture(prompt), JobCall(scope, store, Caller(equal="by order")))
 
     await LOOP.call(run())

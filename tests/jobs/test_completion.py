@@ -13,12 +13,10 @@ from rh_prefect.errors import OutputsPending, TaskNotFound
 from rh_prefect.jobs.accounts.poller import GRACE, LONGEST_GAP, Poller
 from rh_prefect.jobs.cancel import CancelWatch, cancel_scope
 from rh_prefect.jobs.completion import CANCEL_LOOK_SECONDS, Waiter
-from rh_prefect.jobs.context import JobContext
-from rh_prefect.jobs.events import Silent
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import EndListener
 from rh_prefect.jobs.journal.records import End, Intent
-from rh_prefect.jobs.options import Options
+from tests.support.contexts import context_of, services
 from tests.support.job_records import KEY, TASK, intent, ticket, write
 from tests.support.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.simulated_process import SCOPE, Run, order_of
@@ -68,19 +66,20 @@ class Place:
         self.scope = Run(self.journal, 1)
         self.submit = Submit(1, intent(base=KEY, webhook=webhook), answer=ticket())
         self.poller = Poller(rh.query, clock=now)
-        cancels = CancelWatch(clock=now)
-        seat = SimpleNamespace(
+        lease = SimpleNamespace(
             account=SimpleNamespace(client=rh, poller=self.poller), free=lambda: None, untold=lambda _, error: error
         )
         self.waiter = Waiter(
-            JobContext(order_of(KEY), KEY, self.scope, None, Options(), Silent()),  # type: ignore[arg-type]
-            seat=seat,  # type: ignore[arg-type]
-            clock=now,
-            is_cancelled=lambda: cancels.look(self.journal, 1, fresh=False),
-            sleep=asyncio.sleep,
+            context_of(
+                order_of(KEY),
+                scope=self.scope,
+                key=KEY,
+                lease=lease,
+                services=services(cancels=CancelWatch(clock=now), clock=now),
+            )
         )
 
-    async def begin(self) -> asyncio.Task[End | None]:
+    async def begin(self) -> asyncio.Task[End]:
         await write(self.journal, {"intent-1": self.submit.intent, "answer-1": ticket()})
         await self.journal.tell_of_ends(self.poller)
         return asyncio.create_task(self.waiter.wait(self.submit, first_view=None))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from rh_prefect.jobs import submission
-from rh_prefect.jobs.in_flight import REQUESTED_KEYS
+from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
 
 
 def test_what_was_asked_for_in_many_runs_is_not_remembered_for_ever() -> None:

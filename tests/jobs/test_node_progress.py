@@ -19,9 +19,9 @@ from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.node_progress import AT_ONCE, Lines, NodeProgress
-from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.store import MediaStore
+from tests.support.contexts import context_of
 
 NAMES = {"6": "CLIPTextEncode", "3": "KSampler", "8": "VAEDecode"}
 
@@ -87,7 +87,7 @@ def told() -> Told:
 def call(tmp_path: Path, told: Told) -> JobContext:
     order = JobRequest("workflow/1", "/task/openapi/create", "site", {}, "b" * 40, node_names=NAMES)
     scope, store = FolderScope(FolderJournal(str(tmp_path), scope="test")), MediaStore(str(tmp_path / "out"))
-    return JobContext(order, "key", scope, store, Options(), told)
+    return context_of(order, scope=scope, key="key", store=store, observer=told)
 
 
 def seen(url: str) -> TaskView:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,10 +19,12 @@ from rh_prefect.jobs.journal.job_records import JobView
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.process import current_owner, uptime
 from rh_prefect.jobs.journal.records import Answer, End, Intent, Resolution
+from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import GAVE_UP, NOT_DELIVERED, NOT_SENT
 from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.jobs.submission import Submitter
+from tests.support.contexts import context_of, services
 from tests.support.job_records import BASE, KEY, TASK, dead_owner, intent, ticket, unknown, write
 
 QUEUED = TaskView(task_id=TASK, status="QUEUED")
@@ -78,15 +81,6 @@ def rh() -> RunningHub:
     return RunningHub()
 
 
-class OneAccount(Submitter):
-    """Posts on the only account that there is."""
-
-    rh: Any
-
-    async def post(self, intent: Intent, n: int, links: Mapping[str, str], **_: Any) -> Answer:
-        return await super().post(intent, n, links, client=self.rh)
-
-
 OpenDesk = Callable[..., Submitter]
 
 
@@ -101,11 +95,9 @@ def open_desk(journal: Flaky, spool: Spool, rh: RunningHub) -> OpenDesk:
             pass
 
         order = JobRequest(model="m", endpoint="m", site="s", payload=payload or {"prompt": "x"}, base=base)
-        desk = OneAccount(
-            order, key=KEY, job=f"run/{KEY}", journal=journal, spool=spool, sleep=sleep or no_sleep, clock=clock
-        )
-        desk.rh = rh
-        return desk
+        lease = SimpleNamespace(account=SimpleNamespace(client=rh))
+        shared = services(spool=spool, sleep=sleep or no_sleep, clock=clock)
+        return Submitter(context_of(order, scope=FolderScope(journal), key=KEY, lease=lease, services=shared))
 
     return opened
 
@@ -423,8 +415,10 @@ async def test_the_ticket_is_spooled_off_the_loops_thread(
     threads: list[int] = []
     spool = Spool(tmp_path / "flushed", flush=lambda _: threads.append(threading.get_ident()))
     order = JobRequest(model="m", endpoint="m", site="s", payload={"prompt": "x"}, base=BASE)
-    desk = OneAccount(order, key=KEY, job=f"run/{KEY}", journal=journal, spool=spool, sleep=asyncio.sleep)
-    desk.rh = rh
+    lease = SimpleNamespace(account=SimpleNamespace(client=rh))
+    desk = Submitter(
+        context_of(order, scope=FolderScope(journal), key=KEY, lease=lease, services=services(spool=spool))
+    )
     assert (await submitted(desk)).state == "ticket"
     assert threads
     assert threading.get_ident() not in threads

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from rh_prefect.jobs.suspension import Detached, SuspendGroup, Verdict
+from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, Verdict
 
-ONE, TWO = (Detached(job=f"run/{name}", n=1, task_id=name) for name in ("one", "two"))
+ONE, TWO = (PendingTask(job=f"run/{name}", n=1, task_id=name) for name in ("one", "two"))
 
 
 class Decider:
@@ -17,10 +17,10 @@ class Decider:
 
     def __init__(self, verdict: Verdict = "leave", *, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
         self.verdict = verdict
-        self.asked: list[set[Detached]] = []
+        self.asked: list[set[PendingTask]] = []
         self.meanwhile = meanwhile
 
-    async def __call__(self, tasks: Sequence[Detached]) -> Verdict:
+    async def __call__(self, tasks: Sequence[PendingTask]) -> Verdict:
         self.asked.append(set(tasks))
         if self.meanwhile is not None:
             await self.meanwhile()
@@ -30,7 +30,7 @@ class Decider:
 class Waiting:
     """A party that waits for a task in a round."""
 
-    def __init__(self, together: SuspendGroup, task: Detached) -> None:
+    def __init__(self, together: SuspendGroup, task: PendingTask) -> None:
         self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.looks = 0
         self.over = asyncio.ensure_future(together.wait(task, self._ends(), look=self._look))
@@ -114,7 +114,7 @@ async def test_who_may_not_leave_stays_until_the_end(verdict: Verdict) -> None:
 
 
 async def test_who_cannot_find_out_stays(caplog: pytest.LogCaptureFixture) -> None:
-    async def fails(_: Sequence[Detached]) -> Verdict:
+    async def fails(_: Sequence[PendingTask]) -> Verdict:
         raise OSError("no journal")
 
     together = SuspendGroup(fails)
@@ -147,13 +147,15 @@ async def test_what_ends_while_it_is_decided_is_not_left_and_it_is_decided_again
     assert decider.asked == [{ONE, TWO}, {TWO}]
 
 
-async def test_who_waits_for_another_party_s_job_keeps_nobody_from_leaving() -> None:
-    together = SuspendGroup(Decider())
+async def test_two_parties_that_wait_for_one_task_are_left_together() -> None:
+    decider = Decider()
+    together = SuspendGroup(decider)
     await together.expect(2)
     first = Waiting(together, ONE)
     await settle()
-    with together.riding():
-        assert await first.over is None
+    second = Waiting(together, ONE)
+    assert [await first.over, await second.over] == [None, None]
+    assert decider.asked == [{ONE}]
 
 
 async def test_whoever_stops_waiting_leaves_nothing_behind() -> None:

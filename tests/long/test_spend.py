@@ -24,7 +24,7 @@ from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Asked
+from rh_prefect.jobs.options import Request
 from rh_prefect.workflows import WorkflowInput
 from tests.support.pooled_run import PooledRun, pictures
 
@@ -42,7 +42,7 @@ def rh() -> Iterator[Emulator]:
         yield emulator
 
 
-async def interrupted(run: PooledRun, asked: Sequence[Asked], *, paid: int) -> asyncio.Task[object]:
+async def interrupted(run: PooledRun, asked: Sequence[Request], *, paid: int) -> asyncio.Task[object]:
     """Jobs that have all been submitted, while the clock stands still."""
     run.rh.clock.factor = STANDS_STILL
     before = len(run.rh.recorder.paid)

@@ -16,6 +16,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.accounts.accounts import Key, member
+from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.call_path import Address, Place
@@ -25,7 +26,7 @@ from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Asked, Options
+from rh_prefect.jobs.options import Options, Request
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
@@ -78,19 +79,16 @@ class PooledRun:
     def notify(self, event: JobEvent) -> None:
         self.heard.append(event)
 
-    async def all(self, asked: Sequence[Asked], **options: Any) -> list[Result | RunningHubError]:
+    async def all(self, asked: Sequence[Request], **options: Any) -> list[Result | RunningHubError]:
         """Runs all jobs; a failure is told in place of the result."""
         return await LOOP.call(self._all(asked, Options(**options)))
 
-    async def _all(self, asked: Sequence[Asked], options: Options) -> list[Result | RunningHubError]:
+    async def _all(self, asked: Sequence[Request], options: Options) -> list[Result | RunningHubError]:
         members = [member(self.key(name), settings=self.settings) for name in self.members]
         pool = "night" if len(members) > 1 else None
         pay = engine_for(members, settings=self.settings, find=self.find, pool=pool)
         scope = FolderScope(self.journal, attempt=self.attempt)
-        calls = (
-            pay.run(one, scope=scope, store=self.store, caller=_caller(n), options=options, observer=self)
-            for n, one in enumerate(asked, 1)
-        )
+        calls = (pay.run(one, JobCall(scope, self.store, _caller(n), options, self)) for n, one in enumerate(asked, 1))
         done = await asyncio.gather(*calls, return_exceptions=True)
         wrong = [one for one in done if not isinstance(one, Result | RunningHubError)]
         assert not wrong, wrong

@@ -26,6 +26,7 @@ from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.accounts.accounts import Key, member
 from rh_prefect.jobs.admin import adopt, mark_refused
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
+from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.engine import JobEngine, engine_for
 from rh_prefect.jobs.events import JobEvent, Observer
 from rh_prefect.jobs.loop_thread import LOOP
@@ -110,7 +111,7 @@ class Scenario:
 
         async def run() -> Result:
             desk = await self.desk()
-            return await desk.run(asked, scope=scope, store=self.store, options=self.options, observer=observer)
+            return await desk.run(asked, JobCall(scope, self.store, options=self.options, observer=observer))
 
         return await LOOP.call(run())
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -25,18 +25,17 @@ from rh_prefect.jobs import submission
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.admin import replay_spool
 from rh_prefect.jobs.cancel import CancelReport, CancelWatch, cancel_scope
-from rh_prefect.jobs.context import JobContext
-from rh_prefect.jobs.driver import JobDriver, Services
+from rh_prefect.jobs.context import JobContext, Services
+from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.events import Silent
 from rh_prefect.jobs.journal.budget import Money, SpendTracker
 from rh_prefect.jobs.journal.call_registry import CallRegistry
-from rh_prefect.jobs.journal.job_records import Submit
+from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import JSON
 from rh_prefect.jobs.journal.process import Owner, is_surely_dead
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.jobs.scope_checks import is_empty
 from rh_prefect.jobs.webhook_address import Callback
@@ -119,6 +118,23 @@ class Run:
         return self.attempt
 
 
+@dataclass(frozen=True)
+class _Context(JobContext):
+    """A job in one of several processes, each with an owner of its own.
+
+    Args:
+        owner: The process.
+        recorded: More of what its intents hold.
+    """
+
+    owner: Owner = SOMEWHERE_ELSE
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+
+    def intent(self, member: object) -> Intent:
+        facts = {"owner": self.owner, "submit_timeout": SUBMIT_TIMEOUT, "attempt": self.scope.attempt}
+        return intent(base=self.request.base, **facts, **self.recorded)
+
+
 class Process:
     """One process of the run, or one that looks after it.
 
@@ -163,6 +179,7 @@ class Process:
         self._world = Services(
             spool=machine.spool,
             cancels=CancelWatch(clock=now),
+            check_store=_nothing,
             sleep=asyncio.sleep,
             jitter=lambda: 0.5,
             clock=now,
@@ -265,19 +282,26 @@ class Process:
         """
         scope = Run(self.journal, self.attempt, task_attempt)
         # What is downloaded is other tests' business, so no store is ever asked for a file.
-        call = JobContext(order, key, scope, None, Options(), Silent(), callback=CALLBACK)  # type: ignore[arg-type]
-        facts = {"owner": self._body.owner, "submit_timeout": SUBMIT_TIMEOUT, "attempt": self.attempt}
-        runner = JobDriver(
-            call,
+        context = _Context(
+            request=order,
+            records=JobRecords(self.journal, key),
+            scope=scope,
+            store=None,  # type: ignore[arg-type]
+            observer=Silent(),
             policy=policy,
-            seat=_Seat(self._line),  # type: ignore[arg-type]  # slots and accounts are other tests' business
-            intent=lambda _: intent(base=order.base, **facts, **(recorded or {})),
-            check_store=_nothing,
-            world=self._world,
-            ledger=self._ledger,
+            lease=_Seat(self._line),  # type: ignore[arg-type]  # slots and accounts are other tests' business
+            services=self._world,
+            spending=self._ledger,
+            callback=CALLBACK,
             is_new=is_new,
+            owner=self._body.owner,
+            recorded=recorded or {},
         )
-        return await runner.run()
+        driver = JobDriver(context)
+        accepted = await (driver.submit() if policy.may_submit else driver.find())
+        if accepted is None:
+            return None
+        return replace(accepted.submit, end=await driver.wait(accepted))
 
     async def _work(self, job: str, policy: Policy, *, may_be_new: bool) -> Outcome:
         is_new = may_be_new and await self.was_empty()
@@ -411,7 +435,7 @@ class _Prices:
         return known
 
 
-async def _nothing() -> None: ...
+async def _nothing(_: object) -> None: ...
 
 
 def machines(folder: Path) -> list[Machine]:

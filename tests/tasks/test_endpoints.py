@@ -57,7 +57,7 @@ def test_a_signature_shows_choices_defaults_and_options() -> None:
 def test_every_task_takes_its_models_parameters_and_the_options_of_generate(model: Model) -> None:
     task = getattr(endpoints, model.snake_name)
     shown = parameters(task)
-    own = [name for name in parameters(generate.fn) if name != "asked"]
+    own = [name for name in parameters(generate.fn) if name != "request"]
     more = ["more"] if model.incomplete else []
     assert list(shown) == [*(param.name for param in model.params), "unchecked", *own, *more]
     for name in own:

@@ -14,7 +14,7 @@ import pytest
 from rh_prefect import flow, models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import AmbiguousCall, InputError, JobFailed, SubmissionUnknown
-from rh_prefect.jobs.in_flight import REQUESTED_KEYS
+from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many, run_workflow
@@ -213,8 +213,8 @@ async def test_with_a_scope_there_is_no_warning(rh: Emulator) -> None:
 
 def test_a_task_run_is_named_after_label_model_and_prompt() -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse  above\na stormy sea at dawn, gulls in the wind")
-    assert run_name({"asked": asked}) == "z-image/turbo (a lighthouse above a stormy sea at…)"
-    assert run_name({"asked": asked, "label": "one"}).startswith("one: z-image/turbo (")
+    assert run_name({"request": asked}) == "z-image/turbo (a lighthouse above a stormy sea at…)"
+    assert run_name({"request": asked, "label": "one"}).startswith("one: z-image/turbo (")
 
 
 @pytest.mark.prefect

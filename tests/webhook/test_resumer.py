@@ -5,8 +5,8 @@ import weakref
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from rh_prefect.flow_runs.suspended_runs import SuspendedRunResumer
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.webhook.resumer import SuspendedRunResumer
 
 
 async def test_a_watch_that_was_closed_is_not_kept(unused_tcp_port: int) -> None:

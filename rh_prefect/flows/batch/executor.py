@@ -18,7 +18,7 @@ from prefect.tasks import Task
 from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RunningHubError, SubmissionUnknown
 from rh_prefect.flow_runs.queries import RecordedScope
-from rh_prefect.flow_runs.suspension import in_suspend_group, party
+from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, in_suspend_group, party
 from rh_prefect.flows.batch.plan import Plan, Work
 from rh_prefect.flows.batch.report import RowResult, RowState
 from rh_prefect.jobs.events import JobEvent, JobEventState, what_of
@@ -27,7 +27,6 @@ from rh_prefect.jobs.journal.costs import CURRENCY, Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request import REQUEST
-from rh_prefect.jobs.suspension import Detached, SuspendGroup
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.tasks.concurrent import WAVE, run_or_leave
@@ -330,7 +329,7 @@ class RowExecutor:
         self._end(work, results, *ended)
         return None
 
-    async def _chain(self, work: Work, results: list[Result]) -> Detached | None:
+    async def _chain(self, work: Work, results: list[Result]) -> PendingTask | None:
         stages = self.plan.stages
         for step, stage in enumerate(stages):
             asked = stage.asked(work.params[step], before=results[-1].first_output if results else None)
@@ -338,12 +337,12 @@ class RowExecutor:
             label = work.label if step == len(stages) - 1 else f"{work.label or 'item'}-step-{step + 1}"
             key = await self._key(work, step, asked, label)
             done = await run_or_leave(asked, by=_paid_once, label=label, key=key, **self.options)
-            if isinstance(done, Detached):
+            if isinstance(done, PendingTask):
                 return done
             results.append(done)
         return None
 
-    def _leave(self, work: Work, results: list[Result], left: Detached) -> None:
+    def _leave(self, work: Work, results: list[Result], left: PendingTask) -> None:
         """Says how a row stands while the run is suspended."""
         self.items[work.number] = self.items[work.number].model_copy(
             update={

@@ -15,19 +15,18 @@ from rh_prefect.flow_runs import job_observer
 from rh_prefect.flow_runs.job_observer import expect_jobs
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.scope import FlowScope, borrow, current_scope
-from rh_prefect.flow_runs.suspension import Wait, open_suspend_group
+from rh_prefect.flow_runs.suspension import SuspendGroup, Wait, open_suspend_group
 from rh_prefect.flows.batch import report as reports
 from rh_prefect.flows.batch.executor import Progress, RowExecutor
 from rh_prefect.flows.batch.plan import ChainStep, InvalidRow, Plan, Work, make_plan
 from rh_prefect.flows.batch.report import BatchReport, RowResult, filled_in
 from rh_prefect.flows.batch.rows import Given, open_source
 from rh_prefect.flows.batch.state import batch_id, enter, find_state_place, mark_of
-from rh_prefect.jobs.in_flight import REQUESTED_KEYS
 from rh_prefect.jobs.journal.budget import SpendTracker, spend_tracker_of
+from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options, Reuse
-from rh_prefect.jobs.suspension import SuspendGroup
 from rh_prefect.media.input_access import allow_below
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tables import Source

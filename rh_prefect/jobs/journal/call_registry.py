@@ -16,8 +16,13 @@ from rh_prefect.jobs.journal.job_records import JobRecords, calls_in
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.process import Owner, current_owner
 from rh_prefect.jobs.journal.records import CallRecord, Intent
+from rh_prefect.memory_cache import LruCache
 
 _NUMBERS = count(1)
+
+REQUESTED_KEYS: LruCache[str, set[str]] = LruCache(500, make=set)
+"""Scope -> keys of the jobs that this process was asked for; other jobs of the journal are orphans. A flow run's keys
+are dropped when it ends. Where a scope is dropped because there are many, its jobs are read again from the journal."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.records import Answer, End, Record, Resolution
-from rh_prefect.jobs.lifecycle import Policy, lifecycle
+from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.steps import (
@@ -51,6 +51,7 @@ from rh_prefect.jobs.steps import (
 from rh_prefect.tasks import generate
 from tests.support import samples
 from tests.support.job_records import TASK, intent, ticket, unknown, write
+from tests.support.life import lifecycle
 from tests.support.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.pooled_run import PooledRun
 

@@ -19,7 +19,7 @@ from rh_prefect.errors import InputError, MediaError, RunningHubError
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Asked, Options
+from rh_prefect.jobs.options import Options, Request
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.store import MediaStore
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
@@ -30,7 +30,7 @@ from tests.support import samples
 def pay(rh: Emulator, tmp_path: Path) -> Any:
     """Pays for what is asked, in an attempt of one run."""
 
-    async def paid(asked: Asked, *, attempt: int = 1, **options: Any) -> Result:
+    async def paid(asked: Request, *, attempt: int = 1, **options: Any) -> Result:
         scope = FolderScope(FolderJournal(str(tmp_path / "journal"), scope="run"), attempt=attempt)
         payer, store = await load_engine(None), MediaStore(tmp_path / "out")
         done: Result = await LOOP.call(payer.run(asked, scope=scope, store=store, options=Options(**options)))

@@ -20,7 +20,7 @@ from rh_prefect.errors import JobFailed
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Asked, Options
+from rh_prefect.jobs.options import Options, Request
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.store import MediaStore
@@ -31,7 +31,7 @@ from tests.support.s3 import S3Server
 ENLARGER = "hypir-ultra"
 
 
-def enlarge(source: object) -> Asked:
+def enlarge(source: object) -> Request:
     return models.input_for(ENLARGER)(image_url=source)
 
 
@@ -47,7 +47,7 @@ class Run:
         """Begins an attempt: counts of equal calls start again."""
         self.scope = FolderScope(self.journal, attempt=attempt)
 
-    async def pay(self, asked: Asked, **options: Any) -> Result:
+    async def pay(self, asked: Request, **options: Any) -> Result:
         payer = await load_engine(None)
         done: Result = await LOOP.call(payer.run(asked, scope=self.scope, store=self.store, options=Options(**options)))
         return done

@@ -1,0 +1,43 @@
+"""Contexts of jobs for tests, with what a test does not care about filled in."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from rh_prefect.jobs.cancel import CancelWatch
+from rh_prefect.jobs.context import JobContext, Services
+from rh_prefect.jobs.events import Silent
+from rh_prefect.jobs.journal.budget import SpendTracker
+from rh_prefect.jobs.journal.job_records import JobRecords
+from rh_prefect.jobs.journal.spool import Spool
+from rh_prefect.jobs.lifecycle import Policy
+from rh_prefect.jobs.requests.request import JobRequest
+
+
+async def _nothing(_: object) -> None: ...
+
+
+def services(**facts: Any) -> Services:
+    made = {
+        "spool": Spool(Path("/nowhere")),
+        "cancels": CancelWatch(),
+        "check_store": _nothing,
+        "sleep": asyncio.sleep,
+        "jitter": lambda: 0.5,
+    }
+    return Services(**(made | facts))
+
+
+def context_of(request: JobRequest, *, scope: Any, key: str, **facts: Any) -> JobContext:
+    records = JobRecords(scope.journal, key)
+    made = {
+        "store": None,
+        "observer": Silent(),
+        "policy": Policy(job=records.name, endpoint=request.endpoint),
+        "lease": None,
+        "services": services(),
+        "spending": SpendTracker(scope.journal),
+    }
+    return JobContext(request=request, records=records, scope=scope, **(made | facts))
