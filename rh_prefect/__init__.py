@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from rh_prefect.flow_runs.resume import resume
     from rh_prefect.flows.batch.run import batch
     from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
-    from rh_prefect.jobs.outputs.result import Result
-    from rh_prefect.jobs.outputs.typed_answers import Face
+    from rh_prefect.jobs.outputs.result import Face, Result
     from rh_prefect.media.media import Media
     from rh_prefect.media.store import MediaStore
     from rh_prefect.pipelines.pipeline import Pipeline
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from rh_prefect.tasks.generate import generate
 
 _HOMES = {
-    "Face": "rh_prefect.jobs.outputs.typed_answers",
+    "Face": "rh_prefect.jobs.outputs.result",
     "Media": "rh_prefect.media.media",
     "MediaStorage": "rh_prefect.blocks",
     "MediaStore": "rh_prefect.media.store",

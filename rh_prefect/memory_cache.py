@@ -1,4 +1,4 @@
-"""Caches of a long-lived process: each keeps a limited number of entries, and none keeps the task that filled it."""
+"""Caches, memos, shared tasks and locks of a long-lived process; each keeps a limited number of entries."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, M
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
+from weakref import WeakValueDictionary
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -226,3 +227,18 @@ class _SharedTask(Generic[V]):
     @property
     def has_failed(self) -> bool:
         return self.task.cancelled() or self.task.exception() is not None
+
+
+class NamedLocks:
+    """Locks by name; what is not in use takes no memory."""
+
+    def __init__(self) -> None:
+        """Starts without a lock."""
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def of(self, name: str) -> asyncio.Lock:
+        """The lock of a name."""
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        return lock

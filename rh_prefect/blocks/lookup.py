@@ -19,8 +19,7 @@ from rh_prefect.blocks.pool import RunningHubPool
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError
-from rh_prefect.jobs.accounts.account import Member
-from rh_prefect.jobs.accounts.accounts import Accounts, Key, member
+from rh_prefect.jobs.accounts.account import Accounts, Key, Member, member
 from rh_prefect.jobs.engine import JobEngine, engine_for
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.loop_thread import LOOP

@@ -155,7 +155,7 @@ async def _storage(storage: str | None) -> str:
 
 
 async def _webhook() -> str:
-    from rh_prefect.jobs.webhook_address import callback_of
+    from rh_prefect.jobs.context import callback_of
 
     settings = get_settings()
     callback = callback_of(settings)

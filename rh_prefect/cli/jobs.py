@@ -264,7 +264,7 @@ async def _check_lost(scope: str, submit: Submit) -> None:
 
 async def _recover(run: str, storage: str | None) -> list[str]:
     from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.jobs.journal_recovery import recover
+    from rh_prefect.jobs.admin import recover
 
     scope, store = await _scope(run), await load_storage(storage)
     return await recover(scope.journal, store)

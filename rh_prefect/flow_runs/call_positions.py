@@ -24,7 +24,7 @@ from prefect.tasks import Task
 
 from rh_prefect.flow_runs.argument_hashes import argument_hash
 from rh_prefect.flow_runs.prefect_internals import RunContext, run_contexts
-from rh_prefect.jobs.journal.call_path import Place
+from rh_prefect.jobs.journal.identity import Place
 from rh_prefect.jobs.outputs.result import Result
 
 if TYPE_CHECKING:

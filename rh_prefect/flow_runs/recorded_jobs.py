@@ -13,13 +13,12 @@ from rh_prefect.client import TaskView
 from rh_prefect.flow_runs.job_observer import RunObserver
 from rh_prefect.flow_runs.queries import scope_named
 from rh_prefect.jobs.accounts.poller import is_settled
-from rh_prefect.jobs.end_record import Attempt, Seen, broken_end, end_of
 from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.jobs.journal.records import End, Intent
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs import manifest as manifests
-from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.outputs.result import Attempt, Result, Seen, broken_end, end_of
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 

@@ -25,8 +25,8 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import RunContext, flow_contexts, is_entered, run_contexts, task_contexts
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.jobs.journal.call_matching import Equal
-from rh_prefect.jobs.journal.call_path import Address, Place, Step
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
+from rh_prefect.jobs.journal.identity import Address, Place, Step
 from rh_prefect.jobs.loop_thread import LOOP
 
 _K = TypeVar("_K")

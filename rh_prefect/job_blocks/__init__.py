@@ -5,9 +5,7 @@ They stand above the tasks and not beside the other blocks, since what they star
 
 from __future__ import annotations
 
-from rh_prefect.job_blocks.app import RunningHubApp
+from rh_prefect.job_blocks.blocks import RunningHubApp, RunningHubModel, RunningHubWorkflow
 from rh_prefect.job_blocks.job_run import RunningHubJobRun
-from rh_prefect.job_blocks.model import RunningHubModel
-from rh_prefect.job_blocks.workflow import RunningHubWorkflow
 
 __all__ = ["RunningHubApp", "RunningHubJobRun", "RunningHubModel", "RunningHubWorkflow"]

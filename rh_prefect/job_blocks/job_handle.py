@@ -13,15 +13,12 @@ from rh_prefect.client.wire.task import is_task_id
 from rh_prefect.errors import InputError, JobCancelled, TaskNotFound
 from rh_prefect.flow_runs.job_observer import run_observer
 from rh_prefect.flow_runs.scope import current_scope
-from rh_prefect.jobs.accounts.account import Member
-from rh_prefect.jobs.accounts.accounts import Accounts
+from rh_prefect.jobs.accounts.account import Accounts, Member
 from rh_prefect.jobs.cancel import cancel_task
-from rh_prefect.jobs.end_record import end_of
 from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.events import JobEvent, Observer
-from rh_prefect.jobs.journal.call_path import Place
 from rh_prefect.jobs.journal.call_registry import CallRegistry
-from rh_prefect.jobs.journal.identity import base_hash
+from rh_prefect.jobs.journal.identity import Place, base_hash
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit, split_job
 from rh_prefect.jobs.journal.journal import Journal, by_job
 from rh_prefect.jobs.journal.process import current_owner
@@ -30,7 +27,7 @@ from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.options import Options, Request
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest
-from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.outputs.result import Result, end_of
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.generate import prepare_call
 

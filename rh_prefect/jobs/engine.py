@@ -18,7 +18,7 @@ from rh_prefect.jobs.accounts.comfy_account import is_native
 from rh_prefect.jobs.accounts.pool import Pool
 from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.cancel import CancelWatch
-from rh_prefect.jobs.context import JobCall, JobContext, Services
+from rh_prefect.jobs.context import Callback, JobCall, JobContext, Services, callback_of
 from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.events import Observer, Silent, event_of, what_of
 from rh_prefect.jobs.journal.budget import spend_tracker_of
@@ -28,7 +28,7 @@ from rh_prefect.jobs.journal.job_records import JobRecords
 from rh_prefect.jobs.journal.journal import TellingJournal
 from rh_prefect.jobs.journal.records import End, Intent
 from rh_prefect.jobs.journal.records import Reused as ReusedRecord
-from rh_prefect.jobs.journal.scope import Scope
+from rh_prefect.jobs.journal.scope import OpenScopes, Scope
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.lifecycle import Accepted
 from rh_prefect.jobs.options import Options, Request, policy_of
@@ -36,13 +36,10 @@ from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.collect import Collector
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.requests.custom_request import custom_request
 from rh_prefect.jobs.requests.graph_request import app_request, native_request, quick_create_request, workflow_request
 from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.jobs.requests.inputs import Inputs
-from rh_prefect.jobs.requests.request import JobRequest, as_recorded, prepare_request
-from rh_prefect.jobs.scope_checks import OpenScopes
-from rh_prefect.jobs.webhook_address import Callback, callback_of
+from rh_prefect.jobs.requests.request import JobRequest, as_recorded, custom_request, prepare_request
 from rh_prefect.jobs.workdir import check_folder
 from rh_prefect.media.store import MediaStore
 from rh_prefect.memory_cache import LruCache, LruSet, SharedTasks, SingleFlight

@@ -40,7 +40,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.jobs.journal.budget import Shortfall, exceeded
 from rh_prefect.jobs.journal.job_records import JobView, Submit
-from rh_prefect.jobs.journal.records import Answer, End, Intent
+from rh_prefect.jobs.journal.records import BROKEN, NOT_DELIVERED, NOT_SENT, Answer, End, Intent
 from rh_prefect.jobs.steps import (
     AwaitEnd,
     AwaitSlot,
@@ -60,18 +60,6 @@ from rh_prefect.jobs.steps import (
     Step,
     Watch,
 )
-
-NOT_DELIVERED = "not-delivered"
-"""Our own code for a request that never left this machine."""
-
-NOT_SENT = "not-sent"
-"""Our own code for a request that could not even be written."""
-
-BROKEN = "node-errors"
-"""Our own code for a workflow in which RunningHub found broken nodes right at the submit."""
-
-GAVE_UP = "gave-up"
-"""Our own code for a claim whose POST was never begun, since this process had been stopped in between."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,19 @@
-"""This machine's own folder, where what is on its way lies: checked before anything is paid, and its errors named."""
+"""This machine's folder for downloads in progress: checked before anything is paid, and its errors named."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
+import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.local_files import make_folder
+from rh_prefect.media.names import safe
 
 
 def check_folder(folder: Path) -> None:
@@ -45,3 +50,64 @@ def kept_here(folder: Path) -> Iterator[None]:
             f"This machine's own folder {folder} cannot be written to: {error.strerror or error}. What was paid for is "
             "kept. What to do: free some space there, or set RH_STATE_DIR to a folder that can; then run again."
         ) from error
+
+
+@contextlib.contextmanager
+def part_file(folder: Path, name: str) -> Iterator[Path]:
+    """Gives a file to download into: the one that an earlier run of the same job left unfinished, where there is one.
+
+    Args:
+        folder: Where downloads in progress lie.
+        name: The same for the same output of the same task, so that a later run resumes it.
+
+    Yields:
+        The path. While another living process holds it, a private path instead. The file is left as it is: the caller
+        removes it once its content is published, and an unfinished one waits for the next run.
+
+    Raises:
+        StoreError: The folder cannot be written to.
+    """
+    name = safe(name)  # an id from RunningHub is a part of it
+    with kept_here(folder):
+        make_folder(folder)
+        lock = _lock(folder / f"{name}.lock")
+    if lock is None:
+        private = folder / f"{name}.{uuid.uuid4().hex}.part"
+        try:
+            yield private
+        finally:
+            remove(private)
+        return
+    try:
+        yield folder / f"{name}.part"
+    finally:
+        os.close(lock)
+
+
+def _lock(path: Path) -> int | None:
+    """Locks a file, made for that; None where another holds it. The lock ends with its process, however that dies."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_still(path, file):
+                return file
+        except BlockingIOError:
+            os.close(file)
+            return None
+        # Its holder removed it between the two calls: whoever comes next would lock another file of that name.
+        os.close(file)
+
+
+def _is_still(path: Path, file: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def remove(part: Path) -> None:
+    """Removes a download and what lies beside it."""
+    for path in part.parent.glob(f"{glob.escape(part.name)}*"):
+        path.unlink(missing_ok=True)
+    part.with_suffix(".lock").unlink(missing_ok=True)

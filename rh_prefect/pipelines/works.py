@@ -27,8 +27,8 @@ from typing import Any, TypeAlias
 from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown, explain
 from rh_prefect.jobs.journal.budget import exceeded
 from rh_prefect.jobs.journal.job_records import Submit
-from rh_prefect.jobs.journal.records import Answer, End, Intent, Record
-from rh_prefect.jobs.lifecycle import NOT_DELIVERED, is_hopeless, raise_unless_temporary
+from rh_prefect.jobs.journal.records import NOT_DELIVERED, Answer, End, Intent, Record
+from rh_prefect.jobs.lifecycle import is_hopeless, raise_unless_temporary
 from rh_prefect.jobs.steps import (
     AwaitEnd,
     AwaitSlot,

@@ -34,8 +34,8 @@ from rh_prefect.flow_runs.scope import borrowed_scope, current_caller, current_s
 from rh_prefect.flow_runs.suspension import PendingTask, current_suspend_group
 from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.engine import JobEngine
-from rh_prefect.jobs.journal.call_path import Place
 from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.journal.identity import Place
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, loose_scope, open_scope
 from rh_prefect.jobs.loop_thread import LOOP

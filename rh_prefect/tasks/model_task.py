@@ -15,7 +15,7 @@ from rh_prefect.catalog import Model, Param
 from rh_prefect.catalog.descriptions import docstring
 from rh_prefect.catalog.input_classes import item_type
 from rh_prefect.flow_runs.call_positions import PaidTask, placed
-from rh_prefect.jobs.journal.call_path import Place
+from rh_prefect.jobs.journal.identity import Place
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media

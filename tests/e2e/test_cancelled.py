@@ -15,7 +15,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobCancelled
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
-from rh_prefect.jobs.accounts.accounts import Key, member
+from rh_prefect.jobs.accounts.account import Key, member
 from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rh_prefect import collection
 from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
-from rh_prefect.job_blocks.block import RunningHubJob
+from rh_prefect.job_blocks.blocks import RunningHubJob
 from rh_prefect.jobs.options import JobOptions
 
 JOB_BLOCKS = [RunningHubApp, RunningHubModel, RunningHubWorkflow]

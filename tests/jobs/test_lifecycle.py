@@ -20,8 +20,18 @@ from rh_prefect.errors import (
 )
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.process import Owner
-from rh_prefect.jobs.journal.records import Answer, End, Intent, Lost, Resolution
-from rh_prefect.jobs.lifecycle import BROKEN, GAVE_UP, NOT_DELIVERED, NOT_SENT, Policy
+from rh_prefect.jobs.journal.records import (
+    BROKEN,
+    GAVE_UP,
+    NOT_DELIVERED,
+    NOT_SENT,
+    Answer,
+    End,
+    Intent,
+    Lost,
+    Resolution,
+)
+from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.steps import (
     AwaitEnd,
     AwaitSlot,

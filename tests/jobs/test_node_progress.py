@@ -13,12 +13,12 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from rh_prefect.client import Client, TaskView
 from rh_prefect.client.progress import ProgressEvent
-from rh_prefect.jobs import node_progress
+from rh_prefect.jobs import completion
+from rh_prefect.jobs.completion import AT_ONCE, Lines, NodeProgress
 from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
-from rh_prefect.jobs.node_progress import AT_ONCE, Lines, NodeProgress
 from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.media.store import MediaStore
 from tests.support.contexts import context_of
@@ -136,7 +136,7 @@ async def test_a_socket_that_says_nothing_of_use_is_closed_with_the_job(
             await socket.came.wait()
         await socket.closed.wait()
     assert told.lines == []
-    assert not node_progress._watching
+    assert not completion._watching
 
 
 async def test_a_connection_that_is_refused_or_never_answered_ends_the_telling_and_nothing_else(
@@ -157,7 +157,7 @@ async def test_a_connection_that_is_refused_or_never_answered_ends_the_telling_a
         server.close()
         await server.wait_closed()
         with NodeProgress(call, "1", client).during(seen(f"ws://127.0.0.1:{port}/")):
-            while node_progress._watching:  # noqa: ASYNC110 - it ends by itself, and nobody is told
+            while completion._watching:  # noqa: ASYNC110 - it ends by itself, and nobody is told
                 await asyncio.sleep(0.01)
         with NodeProgress(call, "1", client).during(seen("no address")):
             await asyncio.sleep(0)
@@ -167,10 +167,10 @@ async def test_a_connection_that_is_refused_or_never_answered_ends_the_telling_a
 async def test_a_start_that_offers_no_address_opens_nothing(call: JobContext, client: Client) -> None:
     progress = NodeProgress(call, "1", client)
     with progress.during(TaskView(task_id="1", status="QUEUED")):
-        assert not node_progress._watching
+        assert not completion._watching
     other = TaskView(task_id="2", status="RUNNING", progress_url=SecretStr("ws://127.0.0.1:9/"))
     with progress.during(other):
-        assert not node_progress._watching, "it is another task's"
+        assert not completion._watching, "it is another task's"
 
 
 async def test_only_so_many_are_watched_at_a_time(call: JobContext, client: Client) -> None:
@@ -179,8 +179,8 @@ async def test_only_so_many_are_watched_at_a_time(call: JobContext, client: Clie
         watched = [NodeProgress(call, "1", client).during(seen(url)) for _ in range(AT_ONCE + 1)]
         for one in watched:
             one.__enter__()
-        assert len(node_progress._watching) == AT_ONCE
+        assert len(completion._watching) == AT_ONCE
         for one in watched:
             one.__exit__(None, None, None)
-        while node_progress._watching:  # noqa: ASYNC110 - they were cancelled just now
+        while completion._watching:  # noqa: ASYNC110 - they were cancelled just now
             await asyncio.sleep(0.01)

@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from rh_prefect.jobs.journal.call_path import Address, Place
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Found
+from rh_prefect.jobs.journal.identity import Address, Place
 from rh_prefect.jobs.journal.journal import Journal
 from tests.support.branch_programs import PaidBranches
 from tests.support.hypothesis_settings import first_finding, search

@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from rh_prefect.errors import AmbiguousCall
-from rh_prefect.jobs.journal.call_path import Address, Place, Step
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry
-from rh_prefect.jobs.journal.identity import request_id
+from rh_prefect.jobs.journal.identity import Address, Place, Step, request_id
 from rh_prefect.jobs.journal.process import current_owner
 from rh_prefect.jobs.journal.records import Intent
 from tests.support.memory_journal import MemoryJournal, MemoryPlace

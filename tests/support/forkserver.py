@@ -5,4 +5,4 @@ from __future__ import annotations
 import multiprocessing
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["pytest", "rh_prefect.jobs.journal.journal", "rh_prefect.jobs.outputs.partial_files"])
+FORKS.set_forkserver_preload(["pytest", "rh_prefect.jobs.journal.journal", "rh_prefect.jobs.workdir"])

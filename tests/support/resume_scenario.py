@@ -23,7 +23,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flow_runs.scope import current_scope
-from rh_prefect.jobs.accounts.accounts import Key, member
+from rh_prefect.jobs.accounts.account import Key, member
 from rh_prefect.jobs.admin import adopt, mark_refused
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
 from rh_prefect.jobs.context import JobCall

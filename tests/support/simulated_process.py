@@ -25,7 +25,7 @@ from rh_prefect.jobs import submission
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.admin import replay_spool
 from rh_prefect.jobs.cancel import CancelReport, CancelWatch, cancel_scope
-from rh_prefect.jobs.context import JobContext, Services
+from rh_prefect.jobs.context import Callback, JobContext, Services
 from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.events import Silent
 from rh_prefect.jobs.journal.budget import Money, SpendTracker
@@ -34,11 +34,10 @@ from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.journal import JSON
 from rh_prefect.jobs.journal.process import Owner, is_surely_dead
 from rh_prefect.jobs.journal.records import Intent
+from rh_prefect.jobs.journal.scope import is_empty
 from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.requests.request import JobRequest
-from rh_prefect.jobs.scope_checks import is_empty
-from rh_prefect.jobs.webhook_address import Callback
 from rh_prefect.memory_cache import SingleFlight
 from tests.support.job_records import SOMEWHERE_ELSE, intent, owner_of
 from tests.support.memory_journal import MemoryPlace

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rh_prefect.jobs.journal.call_path import Address, Likeness
+from rh_prefect.jobs.journal.identity import Address, Likeness
 
 Equal = Literal["refuse", "by place", "by order", "new"]
 """What becomes of a call that may be one of several recorded ones."""

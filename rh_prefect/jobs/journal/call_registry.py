@@ -10,8 +10,7 @@ from typing import Any
 
 from rh_prefect.errors import AmbiguousCall
 from rh_prefect.jobs.journal.call_matching import Equal, Known, Match, find_record
-from rh_prefect.jobs.journal.call_path import Address
-from rh_prefect.jobs.journal.identity import job_key, other_job_key
+from rh_prefect.jobs.journal.identity import Address, job_key, other_job_key
 from rh_prefect.jobs.journal.job_records import JobRecords, calls_in
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.process import Owner, current_owner

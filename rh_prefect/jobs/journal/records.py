@@ -33,7 +33,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rh_prefect.errors import Retry
-from rh_prefect.jobs.journal.call_path import Address
+from rh_prefect.jobs.journal.identity import Address
 from rh_prefect.jobs.journal.process import Owner
 
 
@@ -157,6 +157,19 @@ class Reused(Record):
     """
 
     manifest: str
+
+
+NOT_DELIVERED = "not-delivered"
+"""Our own code for a request that never left this machine."""
+
+NOT_SENT = "not-sent"
+"""Our own code for a request that could not even be written."""
+
+BROKEN = "node-errors"
+"""Our own code for a workflow in which RunningHub found broken nodes right at the submit."""
+
+GAVE_UP = "gave-up"
+"""Our own code for a claim whose POST was never begun, since this process had been stopped in between."""
 
 
 class Answer(Record):

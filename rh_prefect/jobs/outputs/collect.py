@@ -18,10 +18,10 @@ from rh_prefect.jobs.journal.records import End, Link
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest
-from rh_prefect.jobs.outputs.partial_files import part_file, remove
 from rh_prefect.jobs.outputs.pending_outputs import drop_record, find_published, write_record
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.workdir import part_file, remove
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import DownloadDefect, flaw_of
 from rh_prefect.media.store import MediaStore

@@ -12,8 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rh_prefect.jobs.journal.call_path import Address
-from rh_prefect.jobs.journal.identity import graph_base
+from rh_prefect.jobs.journal.identity import Address, graph_base
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore

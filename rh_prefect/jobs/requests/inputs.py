@@ -16,7 +16,6 @@ from rh_prefect.errors import InputError, MediaError
 from rh_prefect.jobs.journal.identity import media_mark, uri_hash
 from rh_prefect.jobs.journal.journal import JSON, Journal
 from rh_prefect.jobs.journal.records import FoundName, SeenMedia
-from rh_prefect.jobs.named_locks import NamedLocks
 from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.jobs.workdir import kept_here
 from rh_prefect.local_files import make_folder
@@ -37,6 +36,7 @@ from rh_prefect.media.source import (
 )
 from rh_prefect.media.storage_errors import as_media_error
 from rh_prefect.media.urls import is_local, local_path
+from rh_prefect.memory_cache import NamedLocks
 
 _log = logging.getLogger("rh_prefect")
 

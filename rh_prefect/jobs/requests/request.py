@@ -11,6 +11,7 @@ from itertools import islice, product
 from typing import Any
 
 from rh_prefect import catalog
+from rh_prefect.custom import CustomInput, FileValue
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.identity import base_hash, explicit_key, graph_base, request_id
 from rh_prefect.jobs.journal.journal import Journal
@@ -291,3 +292,45 @@ def _seconds(files: Mapping[str, Input]) -> float | None:
     """The longest input's duration: models that are priced by their input are priced by that one."""
     lengths = [given.seen.seconds for given in files.values() if given.seen.seconds is not None]
     return max(lengths, default=None)
+
+
+async def custom_request(asked: CustomInput, *, site: str, inputs: Inputs, label: str | None = None) -> JobRequest:
+    """Looks at the files of a call.
+
+    Args:
+        asked: The endpoint and its parameters.
+        site: RunningHub's host.
+        inputs: Looks at files.
+        label: The caller's name for the output.
+
+    Returns:
+        The order.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    files: dict[str, Input] = {}
+
+    async def marked(value: Any) -> Any:
+        match value:
+            case FileValue():
+                return await file_mark(value.file, inputs, files)
+            case dict():
+                return {name: await marked(one) for name, one in value.items()}
+            case list():
+                return [await marked(one) for one in value]
+        return value
+
+    payload = {name: await marked(value) for name, value in asked.params.items() if value is not None}
+    request = as_request(payload)
+    return JobRequest(
+        model=asked.model,
+        endpoint=asked.endpoint,
+        site=site,
+        payload=payload,
+        base=base_hash(site=site, endpoint=asked.endpoint, payload=request),
+        label=label,
+        estimate=asked.price,  # in the account's currency
+        request=request,
+        inputs=files,
+    )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from rh_prefect.jobs.journal.call_matching import Equal, Known, Match, find_record
-from rh_prefect.jobs.journal.call_path import Address, Place, Step
+from rh_prefect.jobs.journal.identity import Address, Place, Step
 
 V1, V2 = "before", "after an edit"
 

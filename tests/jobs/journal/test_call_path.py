@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.jobs.journal.call_path import Address, Likeness, Place, Step
+from rh_prefect.jobs.journal.identity import Address, Likeness, Place, Step
 
 
 def place(number: int = 1, *, in_order: bool = True, given: str | None = "g") -> Place:

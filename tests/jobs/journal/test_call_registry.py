@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import AmbiguousCall
-from rh_prefect.jobs.journal.call_path import Address, Place, Step
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Found, Try
-from rh_prefect.jobs.journal.identity import job_key, other_job_key
+from rh_prefect.jobs.journal.identity import Address, Place, Step, job_key, other_job_key
 from rh_prefect.jobs.journal.process import current_owner
 from rh_prefect.jobs.journal.records import CallRecord
 from tests.support.job_records import SOMEWHERE_ELSE, intent, write

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from rh_prefect.client.wire import TaskView, Usage
-from rh_prefect.jobs.end_record import Seen, end_of
 from rh_prefect.jobs.journal.costs import COINS, Charge, Costs, charge_of, costs_of
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, Submit
 from rh_prefect.jobs.journal.records import Answer, End, Lost, Resolution
+from rh_prefect.jobs.outputs.result import Seen, end_of
 from tests.support.job_records import TASK, intent, ticket, unknown
 
 INTENT = intent(estimate=Decimal("0.40"), currency="USD")

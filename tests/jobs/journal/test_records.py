@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.jobs.journal.call_path import Address
+from rh_prefect.jobs.journal.identity import Address
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.records import (
     FORMAT,

@@ -1,0 +1,342 @@
+"""The job blocks: a model, a workflow or an app, saved with its defaults and started by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+from prefect.blocks.abstract import JobBlock
+from pydantic import ConfigDict, Field, SecretStr, model_validator
+
+from rh_prefect import catalog
+from rh_prefect.errors import InputError
+from rh_prefect.job_blocks.job_run import RunningHubJobRun
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.workflows import AppInput, InstanceType, WorkflowInput
+
+if TYPE_CHECKING:
+    from rh_prefect.jobs.journal.identity import Place
+    from rh_prefect.jobs.options import Options, Request
+
+LOGO = "https://www.runninghub.cn/favicon.png"
+DOCUMENTATION = "https://www.runninghub.cn/runninghub-api-doc-cn/"
+
+
+class RunningHubJob(JobBlock[Result], ABC):
+    """The base of the job blocks; it is no block type of its own."""
+
+    # A wrong field's value may be a password: it must not be in the error.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    label: str | None = Field(
+        default=None, description="A name for the output, in its file's name; other labels make other jobs."
+    )
+    credentials: str | None = Field(
+        default=None,
+        description="Name of the RunningHub Credentials block that pays; by default RH_API_KEY and RH_BASE_URL.",
+    )
+    storage: str | None = Field(
+        default=None, description="Name of the Media Storage block that the outputs go to; by default RH_STORAGE_URL."
+    )
+
+    @model_validator(mode="after")
+    def _check_defaults(self) -> Self:
+        """Refuses to save what could never be started."""
+        try:
+            self._check()
+        except InputError as error:
+            raise ValueError(error.message) from None
+        return self
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Raises `InputError` where the saved values are wrong whatever `trigger` adds to them."""
+
+    @abstractmethod
+    def _request(self, overrides: Mapping[str, Any]) -> Request:
+        """Makes the request of the saved values, overridden by the arguments of `trigger`."""
+
+    def _trigger(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
+        return LOOP.call_sync(self._start(overrides, self._place(overrides)))
+
+    async def _trigger_async(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
+        return await LOOP.call(self._start(overrides, self._place(overrides)))
+
+    def _place(self, overrides: Mapping[str, Any]) -> Place:
+        """The place of this call in its run, which only the caller's own thread can tell."""
+        from rh_prefect.flow_runs.call_positions import NOT_OF_THE_REQUEST, take_place
+
+        saved = {name: getattr(self, name) for name in type(self).model_fields}
+        values = {name: value for name, value in {**saved, **overrides}.items() if name not in NOT_OF_THE_REQUEST}
+        return take_place(type(self).__name__, values)
+
+    async def _start(self, overrides: Mapping[str, Any], place: Place) -> RunningHubJobRun:
+        # Heavy, and needed by none who only looks a block type up, as Prefect's server does at its start.
+        from rh_prefect.job_blocks.job_handle import start
+        from rh_prefect.jobs.options import JobOptions
+
+        values = dict(overrides)
+        scope = values.pop("scope", None)
+        options = self._options({name: values.pop(name) for name in JobOptions.__annotations__ if name in values})
+        return RunningHubJobRun(await start(self._request(values), options, scope=scope, place=place))
+
+    def _options(self, overrides: Mapping[str, Any]) -> Options:
+        from rh_prefect.jobs.options import Options
+
+        saved = {"label": self.label, "credentials": self.credentials, "storage": self.storage}
+        return Options(**{**saved, **overrides})
+
+
+if TYPE_CHECKING:
+    from rh_prefect.jobs.options import JobOptions
+
+    class GraphOverrides(JobOptions, total=False):
+        """What a run can be given; `nodes` are laid over the saved ones, all else replaces them."""
+
+        nodes: Mapping[str, Any]  # media in any of its forms
+        seed: int | None
+        instance_type: InstanceType
+        retain_seconds: int | None
+        use_personal_queue: bool
+        access_password: str | SecretStr | None
+        scope: str | None
+
+
+class RunningHubGraphJob(RunningHubJob, ABC):
+    """The base of the blocks that run a graph on RunningHub's machines; it is no block type of its own."""
+
+    instance_type: InstanceType = Field(
+        default="default", title="Machine", description="The machine: default (24 GB), plus (48 GB) or ultra."
+    )
+    retain_seconds: int | None = Field(
+        default=None, description="How long the machine is kept warm after the end, 10 to 180 seconds; it costs."
+    )
+    use_personal_queue: bool = Field(
+        default=False, description="Whether to queue when the account's own machines are busy; exclusive keys only."
+    )
+    access_password: SecretStr | None = Field(
+        default=None, description="The password, where it is encrypted; it reaches no record."
+    )
+
+    def _machine(self) -> dict[str, Any]:
+        """The saved values of these fields, as inputs take them."""
+        return {name: getattr(self, name) for name in RunningHubGraphJob.__annotations__}
+
+
+if TYPE_CHECKING:
+    from rh_prefect.jobs.options import JobOptions
+    from rh_prefect.models import ModelInput
+
+    class ModelOverrides(JobOptions, total=False):
+        """What a run of a model can be given; `params` are laid over the saved ones, all else replaces them."""
+
+        params: Mapping[str, Any]  # whatever the model takes
+        scope: str | None
+
+
+class RunningHubModel(RunningHubJob):
+    """One of RunningHub's models, saved with its parameters and run by its block's name.
+
+    Example:
+        Start a saved model with another prompt, do something else, and fetch what it made:
+        ```python
+        from rh_prefect import RunningHubModel
+
+        model = RunningHubModel.load("BLOCK_NAME")
+        run = model.trigger(params={"prompt": "a harbour at night"}, scope="harbours")
+        print(run.task_id)
+        print(run.fetch_result().first_output.uri)
+        ```
+    """
+
+    _block_type_name = "RunningHub Model"
+    _block_type_slug = "runninghub-model"
+    _logo_url = LOGO  # type: ignore[assignment]  # Prefect turns it into a URL
+    _documentation_url = DOCUMENTATION  # type: ignore[assignment]  # as above
+    _description = "One of RunningHub's models, with its parameters."
+
+    model: str = Field(description="The model's name or endpoint, as in z-image/turbo; see `rh-prefect models search`.")
+    # Each model has parameters of its own; the whole call is checked when it is started.
+    params: dict[str, Any] = Field(
+        default_factory=dict,
+        title="Parameters",
+        description='Parameters by their Python names, as in {"aspect_ratio": "16:9"}; a file is a path or a URI.',
+    )
+
+    # Prefect's own `trigger` is a coroutine that takes nothing.
+    def trigger(self, **overrides: Unpack[ModelOverrides]) -> RunningHubJobRun:  # type: ignore[override]
+        """Starts a run and returns as soon as it is paid for and recorded; the waiting goes on in the background.
+
+        Args:
+            **overrides: Values for this run only: `params`, and the options of `generate` (`label`, `key`, `scope`,
+                `reuse`, `on_unknown`, `max_attempts`, `deadline`, `budget`, `credentials`, `storage`).
+
+        Returns:
+            The run.
+
+        Raises:
+            InputError: A parameter or a file is wrong; nothing was sent.
+            RunningHubError: It was not submitted, or nobody knows; see `rh_prefect.errors`.
+        """
+        return self._trigger(overrides)
+
+    async def trigger_async(self, **overrides: Unpack[ModelOverrides]) -> RunningHubJobRun:
+        """The coroutine of `trigger`."""
+        return await self._trigger_async(overrides)
+
+    def _check(self) -> None:
+        catalog.get(self.model)
+
+    def _request(self, overrides: Mapping[str, Any]) -> ModelInput:
+        from rh_prefect.models import input_for
+
+        unknown = sorted(set(overrides) - {"params"})
+        if unknown:
+            raise InputError(
+                f"RunningHubModel {self.model}: there is nothing called {', '.join(unknown)} to override. What to do: "
+                "name a model's parameters in `params`. Nothing was sent."
+            )
+        return input_for(self.model)(**{**self.params, **overrides.get("params", {})})
+
+
+if TYPE_CHECKING:
+    from rh_prefect.job_blocks.blocks import GraphOverrides
+
+    class WorkflowOverrides(GraphOverrides, total=False):
+        """What a run of a workflow can be given; `nodes` are laid over the saved ones, all else replaces them."""
+
+        workflow: dict[str, Any] | None
+        add_metadata: bool
+
+
+class RunningHubWorkflow(RunningHubGraphJob):
+    """A ComfyUI workflow on RunningHub, saved with its defaults and run by its block's name.
+
+    Example:
+        Start a saved workflow with another prompt, do something else, and fetch what it made:
+        ```python
+        from rh_prefect import RunningHubWorkflow
+
+        workflow = RunningHubWorkflow.load("BLOCK_NAME")
+        run = workflow.trigger(nodes={"6.text": "a harbour at night"}, scope="harbours")
+        print(run.task_id)
+        print(run.fetch_result().first_output.uri)
+        ```
+    """
+
+    _block_type_name = "RunningHub Workflow"
+    _block_type_slug = "runninghub-workflow"
+    _logo_url = LOGO  # type: ignore[assignment]  # Prefect turns it into a URL
+    _documentation_url = DOCUMENTATION  # type: ignore[assignment]  # as above
+    _description = "A ComfyUI workflow on RunningHub, with the values that its nodes get."
+
+    workflow_id: str = Field(title="Workflow id", description="RunningHub's id of the workflow, as digits.")
+    nodes: dict[str, bool | int | float | str] = Field(
+        default_factory=dict,
+        description='Values by node id and field, as in {"6.text": "a lighthouse"}; a file is a path or a URI.',
+    )
+    seed: int | None = Field(
+        default=None, description="Sets every seed that the nodes do not set; else new for each run."
+    )
+    # ComfyUI's own format, which no type of ours describes.
+    workflow: dict[str, Any] | None = Field(
+        default=None, title="Graph", description="A whole API-format graph to run in place of the saved one."
+    )
+    add_metadata: bool = Field(default=True, description="Whether pictures carry the graph in their metadata.")
+
+    # Prefect's own `trigger` is a coroutine that takes nothing.
+    def trigger(self, **overrides: Unpack[WorkflowOverrides]) -> RunningHubJobRun:  # type: ignore[override]
+        """Starts a run and returns as soon as it is paid for and recorded; the waiting goes on in the background.
+
+        Args:
+            **overrides: Values for this run only: the block's fields, and the options of `generate` (`label`, `key`,
+                `scope`, `reuse`, `on_unknown`, `max_attempts`, `deadline`, `budget`, `credentials`,
+                `storage`).
+
+        Returns:
+            The run.
+
+        Raises:
+            InputError: A node or field does not exist, or is fed by another node; nothing was sent.
+            RunningHubError: It was not submitted, or nobody knows; see `rh_prefect.errors`.
+        """
+        return self._trigger(overrides)
+
+    async def trigger_async(self, **overrides: Unpack[WorkflowOverrides]) -> RunningHubJobRun:
+        """The coroutine of `trigger`."""
+        return await self._trigger_async(overrides)
+
+    def _check(self) -> None:
+        self._request({})
+
+    def _request(self, overrides: Mapping[str, Any]) -> WorkflowInput:
+        saved = {
+            "id": self.workflow_id,
+            "seed": self.seed,
+            "workflow": self.workflow,
+            "add_metadata": self.add_metadata,
+            **self._machine(),
+        }
+        return WorkflowInput(**saved | dict(overrides) | {"nodes": {**self.nodes, **overrides.get("nodes", {})}})
+
+
+class RunningHubApp(RunningHubGraphJob):
+    """An AI app on RunningHub, saved with its defaults and run by its block's name.
+
+    Example:
+        Start a saved app with a picture, do something else, and fetch what it made:
+        ```python
+        from rh_prefect import RunningHubApp
+
+        app = RunningHubApp.load("BLOCK_NAME")
+        run = app.trigger(nodes={"10.image": "photo.jpg"}, scope="portraits")
+        print(run.task_id)
+        print(run.fetch_result().first_output.uri)
+        ```
+    """
+
+    _block_type_name = "RunningHub App"
+    _block_type_slug = "runninghub-app"
+    _logo_url = LOGO  # type: ignore[assignment]  # Prefect turns it into a URL
+    _documentation_url = DOCUMENTATION  # type: ignore[assignment]  # as above
+    _description = "An AI app on RunningHub, with the values that its fields get."
+
+    webapp_id: str = Field(title="App id", description="RunningHub's id of the app, as digits.")
+    nodes: dict[str, bool | int | float | str] = Field(
+        default_factory=dict,
+        description='Values by node id and field, as in {"3.sampler_name": "euler"}; a file is a path or a URI.',
+    )
+    seed: int | None = Field(
+        default=None, description="Sets every seed that the app shows and the nodes do not set; else new for each run."
+    )
+
+    # Prefect's own `trigger` is a coroutine that takes nothing.
+    def trigger(self, **overrides: Unpack[GraphOverrides]) -> RunningHubJobRun:  # type: ignore[override]
+        """Starts a run and returns as soon as it is paid for and recorded; the waiting goes on in the background.
+
+        Args:
+            **overrides: Values for this run only: the block's fields, and the options of `generate` (`label`, `key`,
+                `scope`, `reuse`, `on_unknown`, `max_attempts`, `deadline`, `budget`, `credentials`,
+                `storage`).
+
+        Returns:
+            The run.
+
+        Raises:
+            InputError: A field does not exist, or its value is none of its options; nothing was sent.
+            RunningHubError: It was not submitted, or nobody knows; see `rh_prefect.errors`.
+        """
+        return self._trigger(overrides)
+
+    async def trigger_async(self, **overrides: Unpack[GraphOverrides]) -> RunningHubJobRun:
+        """The coroutine of `trigger`."""
+        return await self._trigger_async(overrides)
+
+    def _check(self) -> None:
+        self._request({})
+
+    def _request(self, overrides: Mapping[str, Any]) -> AppInput:
+        saved = {"id": self.webapp_id, "seed": self.seed, **self._machine()}
+        return AppInput(**saved | dict(overrides) | {"nodes": {**self.nodes, **overrides.get("nodes", {})}})
