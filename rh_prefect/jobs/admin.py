@@ -135,14 +135,14 @@ async def _replay(entry: Spooled, records: JobRecords) -> bool:
     return submit is not None and submit.task_id == entry.answer.task_id
 
 
-async def orphans(journal: Journal, asked: Collection[str]) -> list[JobView]:
+async def orphans(journal: Journal, requested: Collection[str]) -> list[JobView]:
     """Finds what was paid for in a scope and not asked for this time, as by a flow that draws its prompts.
 
     Args:
         journal: The scope's journal.
-        asked: Keys that were asked for in this attempt.
+        requested: Keys that were asked for in this attempt.
     """
-    return [view async for view in jobs_of(journal) if view.key not in asked and view.tickets]
+    return [view async for view in jobs_of(journal) if view.key not in requested and view.tickets]
 
 
 async def recover(journal: Journal, store: MediaStore) -> list[str]:

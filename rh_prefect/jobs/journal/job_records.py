@@ -274,6 +274,15 @@ def calls_in(records: Mapping[str, Mapping[str, Any]]) -> dict[str, CallRecord |
     return found
 
 
+def bases_of(records: Mapping[str, Mapping[str, Any]]) -> set[Any]:
+    """Finds the bases of the requests that were submitted.
+
+    Args:
+        records: Records of jobs, by full key.
+    """
+    return {record.get("base") for name, record in records.items() if "-intent-" in name}
+
+
 def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
     def read(what: str, kind: type[_R]) -> _R:
         return _parse(f"{key}-{what}-{n}", kind, records[what])

@@ -79,7 +79,7 @@ class Collector:
     jitter: Callable[[], float] = random.random
 
     async def collect(
-        self, order: JobRequest, *, job: str, key: str, submit: Submit, end: End, first_time: bool
+        self, request: JobRequest, *, job: str, key: str, submit: Submit, end: End, first_time: bool
     ) -> Result:
         """Publishes what is not published yet, and writes the manifest.
 
@@ -87,7 +87,7 @@ class Collector:
         later call.
 
         Args:
-            order: What was asked for.
+            request: What was asked for.
             job: The job's full name.
             key: The job's key.
             submit: The submit that succeeded.
@@ -101,7 +101,7 @@ class Collector:
             OutputsExpired: The links are dead, and RunningHub gave no living ones for as long as `grace`.
             StoreError: The store refuses the files; they can still be collected by running again within a day.
         """
-        name = manifests.manifest_name(order.base, end.task_id)
+        name = manifests.manifest_name(request.base, end.task_id)
         known = None if first_time else await asyncio.to_thread(manifests.read, self.store, name)
         is_whole = known is not None and await asyncio.to_thread(manifests.is_whole, self.store, known)
         if known is not None and is_whole and not known.damaged:
@@ -109,12 +109,12 @@ class Collector:
         # There is a copy to fall back on, so that nothing is gained by long waits.
         fetching = replace(self, grace=0.0) if is_whole else self
         try:
-            outputs = await fetching._outputs(order, job, key, end, known=known, first_time=first_time)
+            outputs = await fetching._outputs(request, job, key, end, known=known, first_time=first_time)
         except (OutputsExpired, TransportError):
             if known is None or not is_whole:
                 raise
             return known.result(self.store)
-        made = _manifest(order, self.scope, job=job, key=key, submit=submit, end=end, outputs=outputs)
+        made = _manifest(request, self.scope, job=job, key=key, submit=submit, end=end, outputs=outputs)
         await asyncio.to_thread(manifests.write, self.store, made)
         await asyncio.gather(
             *(asyncio.to_thread(drop_record, self.store, end.task_id, index) for index, _ in enumerate(outputs))
@@ -122,11 +122,11 @@ class Collector:
         return made.result(self.store)
 
     async def _outputs(
-        self, order: JobRequest, job: str, key: str, end: End, *, known: Manifest | None, first_time: bool
+        self, request: JobRequest, job: str, key: str, end: End, *, known: Manifest | None, first_time: bool
     ) -> tuple[Media, ...]:
         end = await self._with_all_links(job, end, known)
         files = _file_links(end.links)
-        names = [self._name(order, key, end, index, link) for index, link in enumerate(files, 1)]
+        names = [self._name(request, key, end, index, link) for index, link in enumerate(files, 1)]
         earlier = known.outputs if known is not None else ()
         # Links die together, so the files of one job are fetched together.
         return tuple(
@@ -232,12 +232,12 @@ class Collector:
             return []
         return [Link.model_validate(one.model_dump()) for one in view.outputs if one.url and one.is_usable]
 
-    def _name(self, order: JobRequest, key: str, end: End, index: int, link: Link) -> str:
+    def _name(self, request: JobRequest, key: str, end: End, index: int, link: Link) -> str:
         return self.store.name_for(
             run=self.scope.run,
             flow=self.scope.flow,
-            label=order.label or "",
-            model=order.model,
+            label=request.label or "",
+            model=request.model,
             key=key,
             task=end.task_id,
             index=index,
@@ -275,22 +275,22 @@ def _unlisted(job: str, end: End, count: int) -> OutputsExpired:
 
 
 def _manifest(
-    order: JobRequest, scope: Scope, *, job: str, key: str, submit: Submit, end: End, outputs: tuple[Media, ...]
+    request: JobRequest, scope: Scope, *, job: str, key: str, submit: Submit, end: End, outputs: tuple[Media, ...]
 ) -> Manifest:
-    seed = order.payload.get("seed")
+    seed = request.payload.get("seed")
     return Manifest(
         key=key,
         job=job,
-        base=order.base,
-        site=order.site,
+        base=request.base,
+        site=request.site,
         account=submit.intent.account,
-        model=order.model,
-        endpoint=order.endpoint,
-        payload=dict(order.payload),
+        model=request.model,
+        endpoint=request.endpoint,
+        payload=dict(request.payload),
         address=submit.intent.address,
         flow_version=submit.intent.version,
-        order=submit.intent.order,
-        label=order.label,
+        request=submit.intent.order,
+        label=request.label,
         seed=seed if isinstance(seed, int) else None,
         graph=submit.intent.graph,
         task_id=end.task_id,

@@ -36,11 +36,13 @@ _UNCHANGED = (("addMetadata", True), ("instanceType", "default"), ("usePersonalQ
 """What this package fills in. It is no part of the request's hash: another default makes no other job."""
 
 
-async def workflow_request(asked: WorkflowInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
+async def workflow_request(
+    graph_input: WorkflowInput, *, client: Client, inputs: Inputs, label: str | None
+) -> JobRequest:
     """Checks a run of a workflow against the graph that is saved, or that the caller brings.
 
     Args:
-        asked: The workflow, and the values of its nodes.
+        graph_input: The workflow, and the values of its nodes.
         client: Reads the saved graph; that costs nothing.
         inputs: Looks at files.
         label: The caller's name for the output.
@@ -52,27 +54,31 @@ async def workflow_request(asked: WorkflowInput, *, client: Client, inputs: Inpu
         InputError: A node or field does not exist, or holds a link.
         ApiError: RunningHub does not give the graph out.
     """
-    graph: Any = asked.workflow if asked.workflow is not None else await client.workflows.json(asked.id)
+    graph: Any = (
+        graph_input.workflow if graph_input.workflow is not None else await client.workflows.json(graph_input.id)
+    )
     files: dict[str, Input] = {}
-    fields = GraphFields(graph, f"workflow {asked.id}")
-    nodes = await _node_list(asked, fields, inputs, files)
-    payload: dict[str, Any] = {"addMetadata": asked.add_metadata, **_machine(asked)}
-    if asked.workflow is None and asked.access_password is None:
-        endpoint = f"run/workflow/{asked.id}"
+    fields = GraphFields(graph, f"workflow {graph_input.id}")
+    nodes = await _node_list(graph_input, fields, inputs, files)
+    payload: dict[str, Any] = {"addMetadata": graph_input.add_metadata, **_machine(graph_input)}
+    if graph_input.workflow is None and graph_input.access_password is None:
+        endpoint = f"run/workflow/{graph_input.id}"
         payload["nodeInfoList"] = nodes
     else:
         endpoint = V1_CREATE
-        payload["workflowId"] = asked.id
-        payload |= {"workflow": _with(asked.workflow, nodes)} if asked.workflow else {"nodeInfoList": nodes}
-    order = _order(asked, endpoint, payload, client.site, files, label)
-    return replace(order, node_names=fields.names(), graph="" if asked.workflow is not None else _fingerprint(graph))
+        payload["workflowId"] = graph_input.id
+        payload |= {"workflow": _with(graph_input.workflow, nodes)} if graph_input.workflow else {"nodeInfoList": nodes}
+    prepared = _job_request(graph_input, endpoint, payload, client.site, files, label)
+    return replace(
+        prepared, node_names=fields.names(), graph="" if graph_input.workflow is not None else _fingerprint(graph)
+    )
 
 
-async def app_request(asked: AppInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
+async def app_request(graph_input: AppInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
     """Checks a run of an AI app against its call example.
 
     Args:
-        asked: The app, and the values of its fields.
+        graph_input: The app, and the values of its fields.
         client: Reads the call example; that costs nothing.
         inputs: Looks at files.
         label: The caller's name for the output.
@@ -84,31 +90,34 @@ async def app_request(asked: AppInput, *, client: Client, inputs: Inputs, label:
         InputError: A field does not exist, or its value is not among its options.
         ApiError: RunningHub does not know the app.
     """
-    app = await client.apps.demo(asked.id)
+    app = await client.apps.demo(graph_input.id)
     if not app.nodes:
         raise InputError(
-            f"app {asked.id}: RunningHub names no field of it. What to do: run it once on the site; nothing was sent."
+            f"app {graph_input.id}: RunningHub names no field of it. What to do: run it once on the site; nothing was "
+            "sent."
         )
-    if app.encrypted and asked.access_password is None:
-        raise InputError(f"app {asked.id} is encrypted. What to do: give its `access_password`; nothing was sent.")
+    if app.encrypted and graph_input.access_password is None:
+        raise InputError(
+            f"app {graph_input.id} is encrypted. What to do: give its `access_password`; nothing was sent."
+        )
     files: dict[str, Input] = {}
     fields = AppFields(app)
-    nodes = await _node_list(asked, fields, inputs, files)
-    payload: dict[str, Any] = {"nodeInfoList": nodes, **_machine(asked)}
-    endpoint = f"run/ai-app/{asked.id}"
-    if asked.access_password is not None:
+    nodes = await _node_list(graph_input, fields, inputs, files)
+    payload: dict[str, Any] = {"nodeInfoList": nodes, **_machine(graph_input)}
+    endpoint = f"run/ai-app/{graph_input.id}"
+    if graph_input.access_password is not None:
         endpoint = V1_APP
-        payload["webappId"] = asked.id
+        payload["webappId"] = graph_input.id
     graph = _fingerprint([node.model_dump(mode="json") for node in app.nodes])
-    order = _order(asked, endpoint, payload, client.site, files, label)
-    return replace(order, node_names=fields.names(), graph=graph)
+    prepared = _job_request(graph_input, endpoint, payload, client.site, files, label)
+    return replace(prepared, node_names=fields.names(), graph=graph)
 
 
-async def native_request(asked: GraphInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
+async def native_request(graph_input: GraphInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
     """Makes the order for a whole graph that runs on the native proxy; ComfyUI itself checks the rest.
 
     Args:
-        asked: The graph, and the values of its nodes.
+        graph_input: The graph, and the values of its nodes.
         client: Names the site.
         inputs: Looks at files.
         label: The caller's name for the output.
@@ -120,25 +129,27 @@ async def native_request(asked: GraphInput, *, client: Client, inputs: Inputs, l
         InputError: A node or field does not exist, or holds a link.
     """
     files: dict[str, Input] = {}
-    fields = GraphFields(asked.graph, "the graph")
-    nodes = await _node_list(asked, fields, inputs, files)
-    order = _order(asked, f"/{asked.machine}", {"prompt": _with(asked.graph, nodes)}, client.site, files, label)
-    return replace(order, node_names=fields.names())
+    fields = GraphFields(graph_input.graph, "the graph")
+    nodes = await _node_list(graph_input, fields, inputs, files)
+    prepared = _job_request(
+        graph_input, f"/{graph_input.machine}", {"prompt": _with(graph_input.graph, nodes)}, client.site, files, label
+    )
+    return replace(prepared, node_names=fields.names())
 
 
 async def _node_list(
-    asked: NodeValues, fields: Fields, inputs: Inputs, files: dict[str, Input]
+    graph_input: NodeValues, fields: Fields, inputs: Inputs, files: dict[str, Input]
 ) -> list[dict[str, object]]:
     """The request's `nodeInfoList`, checked; files by their marks."""
     values: dict[tuple[str, str], object] = {}
-    for name, value in asked.nodes.items():
+    for name, value in graph_input.nodes.items():
         node_id, _, field = name.partition(".")
         checked = fields.check(node_id, field, value)
         takes: Takes = "file" if fields.takes_file(node_id, field) else "value"
         values[node_id, field] = await _sent(checked, takes, inputs, files)
-    if asked.seed is not None:
+    if graph_input.seed is not None:
         for key in fields.seeds():
-            values.setdefault(key, fields.check(*key, asked.seed))
+            values.setdefault(key, fields.check(*key, graph_input.seed))
     return [{"nodeId": node_id, "fieldName": field, "fieldValue": value} for (node_id, field), value in values.items()]
 
 
@@ -179,20 +190,23 @@ def _fingerprint(graph: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-def _machine(asked: NodesInput) -> dict[str, Any]:
-    machine: dict[str, Any] = {"instanceType": asked.instance_type, "usePersonalQueue": asked.use_personal_queue}
-    if asked.retain_seconds is not None:
-        machine["retainSeconds"] = asked.retain_seconds
+def _machine(graph_input: NodesInput) -> dict[str, Any]:
+    machine: dict[str, Any] = {
+        "instanceType": graph_input.instance_type,
+        "usePersonalQueue": graph_input.use_personal_queue,
+    }
+    if graph_input.retain_seconds is not None:
+        machine["retainSeconds"] = graph_input.retain_seconds
     return machine
 
 
 async def quick_create_request(
-    asked: QuickCreateInput, *, client: Client, inputs: Inputs, label: str | None
+    graph_input: QuickCreateInput, *, client: Client, inputs: Inputs, label: str | None
 ) -> JobRequest:
     """Makes the order for a module of quick create; what its fields take is not published, so nothing is checked.
 
     Args:
-        asked: The module and its fields.
+        graph_input: The module and its fields.
         client: Names the site.
         inputs: Looks at files.
         label: The caller's name for the output.
@@ -203,24 +217,24 @@ async def quick_create_request(
             key: await _sent(value, "any" if key == "fieldValue" else "value", inputs, files)
             for key, value in node.items()
         }
-        for node in asked.nodes
+        for node in graph_input.nodes
     ]
-    payload: dict[str, Any] = {"webappId": asked.id, "quickCreateCode": asked.code, "nodeInfoList": nodes}
-    return _order(asked, V1_QUICK, payload, client.site, files, label)
+    payload: dict[str, Any] = {"webappId": graph_input.id, "quickCreateCode": graph_input.code, "nodeInfoList": nodes}
+    return _job_request(graph_input, V1_QUICK, payload, client.site, files, label)
 
 
-def _order(
-    asked: WorkflowInput | AppInput | QuickCreateInput | GraphInput,
+def _job_request(
+    graph_input: WorkflowInput | AppInput | QuickCreateInput | GraphInput,
     endpoint: str,
     payload: dict[str, Any],
     site: str,
     files: dict[str, Input],
     label: str | None,
 ) -> JobRequest:
-    password = getattr(asked, "access_password", None)
+    password = getattr(graph_input, "access_password", None)
     request = as_request({name: value for name, value in payload.items() if (name, value) not in _UNCHANGED})
     return JobRequest(
-        model=asked.model,
+        model=graph_input.model,
         endpoint=endpoint,
         site=site,
         payload=payload,

@@ -1,4 +1,4 @@
-"""A job as it is asked for: checked against the catalogue and its files looked at, before anything is sent."""
+"""A job's request: checked against the catalogue, with its files by content, before anything is sent."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rh_prefect import catalog
 from rh_prefect.custom import CustomInput, FileValue
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.identity import base_hash, explicit_key, graph_base, request_id
+from rh_prefect.jobs.journal.job_records import bases_of
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.records import Intent, SeenMedia
 from rh_prefect.jobs.requests.inputs import Input, Inputs
@@ -46,11 +47,11 @@ class JobRequest:
         estimate: Expected price, where the catalogue has one.
         currency: Of the estimate.
         request: The parameters that the caller gave, under their wire names; what the catalogue or this package filled
-            in is in `payload` alone, so that a newer catalogue makes no other job of the same call. Empty for an order
+            in is in `payload` alone, so that a newer catalogue makes no other job of the same call. Empty for a request
             that was rebuilt from the journal.
         graph: Of a saved workflow or an app: a fingerprint of what the site has under its id now. It is no part of
             `base`, since a job that is paid for is not another one when its graph is edited.
-        inputs: The files by their marks; empty for an order that was rebuilt from the journal.
+        inputs: The files by their marks; empty for a request that was rebuilt from the journal.
         private: Parameters that are sent and never recorded, such as a password.
         node_names: Of a graph: the class of each node, as far as it is known; for people.
     """
@@ -71,7 +72,7 @@ class JobRequest:
 
     @classmethod
     def of(cls, intent: Intent) -> JobRequest:
-        """Rebuilds an order from its record, to bring home what was paid; it cannot be submitted again."""
+        """Rebuilds a request from its record, to collect what was paid; it cannot be submitted again."""
         return cls(
             model=intent.model,
             endpoint=intent.endpoint,
@@ -114,23 +115,25 @@ class JobRequest:
         return explicit_key(key.replace(REQUEST, self.base))
 
 
-async def prepare_request(asked: ModelInput, *, site: str, inputs: Inputs, label: str | None = None) -> JobRequest:
+async def prepare_request(
+    model_input: ModelInput, *, site: str, inputs: Inputs, label: str | None = None
+) -> JobRequest:
     """Checks everything that can be checked without paying.
 
     Args:
-        asked: The model and its parameters.
+        model_input: The model and its parameters.
         site: RunningHub's host.
         inputs: Looks at files.
         label: The caller's name for the output.
 
     Returns:
-        The order.
+        The request.
 
     Raises:
         InputError: A parameter or a file is not what the model takes.
     """
-    model, free = asked.entry, asked.unchecked
-    params = asked.params()
+    model, free = model_input.entry, model_input.unchecked
+    params = model_input.params()
     files: dict[str, Input] = {}
     for param in model.media_params:
         given = params.get(param.name)
@@ -153,25 +156,25 @@ async def prepare_request(asked: ModelInput, *, site: str, inputs: Inputs, label
     )
 
 
-async def as_recorded(order: JobRequest, *, journal: Journal, key: str | None = None) -> JobRequest:
+async def as_recorded(request: JobRequest, *, journal: Journal, key: str | None = None) -> JobRequest:
     """The call as an earlier attempt has recorded it, where it takes a link that gives other bytes now.
 
     Hosts encode pictures anew, and a link without a strong ETag does not say whether its file is another one. A resumed
     run must not pay for that, so what this very call took in an earlier attempt counts.
 
     Args:
-        order: The call with what its links give now.
+        request: The call with what its links give now.
         journal: The scope's records.
         key: The caller's own key, if there is one.
 
     Returns:
-        The order whose job is recorded; where none is, the order as it is.
+        The request whose job is recorded; where none is, the request as it is.
     """
-    changed = {mark: given for mark, given in order.inputs.items() if given.earlier}
-    if not changed or await _is_recorded(order, journal, key):
-        return order
+    changed = {mark: given for mark, given in request.inputs.items() if given.earlier}
+    if not changed or await _is_recorded(request, journal, key):
+        return request
     for chosen in islice(product(*((given, *given.earlier) for given in changed.values())), 1, _MOST_CHOICES):
-        other = order.with_inputs(dict(zip(changed, chosen)))
+        other = request.with_inputs(dict(zip(changed, chosen)))
         if await _is_recorded(other, journal, key):
             links = ", ".join(sorted({given.seen.uri for given in changed.values()}))
             _log.warning(
@@ -180,16 +183,16 @@ async def as_recorded(order: JobRequest, *, journal: Journal, key: str | None = 
                 links,
             )
             return other
-    return order
+    return request
 
 
-async def _is_recorded(order: JobRequest, journal: Journal, key: str | None) -> bool:
+async def _is_recorded(request: JobRequest, journal: Journal, key: str | None) -> bool:
     """Whether a job of this request was submitted, or was about to be."""
     if key is None:
-        records = await journal.request(order.request_id)
+        records = await journal.request(request.request_id)
     else:
-        records = await journal.job(order.key(key))
-    return any(record.get("base") == order.base for name, record in records.items() if "-intent-" in name)
+        records = await journal.job(request.key(key))
+    return request.base in bases_of(records)
 
 
 def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
@@ -294,17 +297,17 @@ def _seconds(files: Mapping[str, Input]) -> float | None:
     return max(lengths, default=None)
 
 
-async def custom_request(asked: CustomInput, *, site: str, inputs: Inputs, label: str | None = None) -> JobRequest:
+async def custom_request(custom: CustomInput, *, site: str, inputs: Inputs, label: str | None = None) -> JobRequest:
     """Looks at the files of a call.
 
     Args:
-        asked: The endpoint and its parameters.
+        custom: The endpoint and its parameters.
         site: RunningHub's host.
         inputs: Looks at files.
         label: The caller's name for the output.
 
     Returns:
-        The order.
+        The request.
 
     Raises:
         InputError: A file cannot be read.
@@ -321,16 +324,16 @@ async def custom_request(asked: CustomInput, *, site: str, inputs: Inputs, label
                 return [await marked(one) for one in value]
         return value
 
-    payload = {name: await marked(value) for name, value in asked.params.items() if value is not None}
+    payload = {name: await marked(value) for name, value in custom.params.items() if value is not None}
     request = as_request(payload)
     return JobRequest(
-        model=asked.model,
-        endpoint=asked.endpoint,
+        model=custom.model,
+        endpoint=custom.endpoint,
         site=site,
         payload=payload,
-        base=base_hash(site=site, endpoint=asked.endpoint, payload=request),
+        base=base_hash(site=site, endpoint=custom.endpoint, payload=request),
         label=label,
-        estimate=asked.price,  # in the account's currency
+        estimate=custom.price,  # in the account's currency
         request=request,
         inputs=files,
     )
