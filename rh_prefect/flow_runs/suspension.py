@@ -56,7 +56,7 @@ PAUSE_KEY: Final = "rh-suspend-"
 
 T = TypeVar("T")
 _log = logging.getLogger("rh_prefect")
-_together: ContextVar[SuspendGroup | None] = ContextVar("rh_prefect_round", default=None)
+_group: ContextVar[SuspendGroup | None] = ContextVar("rh_prefect_suspend_group", default=None)
 
 
 class PendingTask(BaseModel):
@@ -139,7 +139,7 @@ class SuspendGroup:
         return task if end is None else await engine.complete(ticket, end=end)
 
     async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T], *, look: Callable[[], None]) -> T | None:
-        """Waits for a task's end, or until the round is left.
+        """Waits for a task's end, or until the group is left.
 
         Args:
             task: What runs.
@@ -238,7 +238,7 @@ class RunSuspender(SuspendGroup):
             except Pause as pause:
                 self._pause = pause
                 raise
-            except Exception as error:  # whatever it is: to stay and wait is what always works
+            except Exception as error:  # waiting in this process always works
                 why = f"{type(error).__name__}: {error}"
         get_run_logger().warning("the run could not be suspended and waits in its process: %s", why)
 
@@ -250,7 +250,7 @@ async def _is_recorded(task: PendingTask) -> bool:
 
 @dataclass(slots=True, weakref_slot=True)
 class _Place:
-    round: RunSuspender | None = None
+    group: RunSuspender | None = None
 
 
 _places: PerObject[_Place] = PerObject(_Place)
@@ -258,15 +258,15 @@ _places: PerObject[_Place] = PerObject(_Place)
 
 
 async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> RunSuspender | None:
-    """Opens the round of the run that the caller is in, where it is to be left by suspending the run.
+    """Opens the suspend group of the flow run that the caller is in.
 
     Args:
         wait: How to wait.
         deadline: Seconds that the caller would wait for each task.
 
     Returns:
-        The round; all concurrent calls of a run share it. None where the run waits in its process: it is to, or it
-        cannot be suspended, or nobody would wake it, which is said in its log.
+        The group, which all concurrent calls of a run share. None where the run waits in its process; its log says why
+        it is not suspended.
 
     Raises:
         InputError: `wait` has no meaning.
@@ -278,14 +278,14 @@ async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> Ru
     try:
         flow_run = _suspendable()
         place = _places[FlowRunContext.get()]
-        if place.round is None:
-            made = await _new_round(flow_run.id, deadline)
-            place.round = place.round or made
+        if place.group is None:
+            made = await _new_group(flow_run.id, deadline)
+            place.group = place.group or made
     except _StaysError as why:
         _logger().warning('wait="suspend": the run waits in its process, since %s', why)
         return None
-    # Prefect refused it once: it is not asked again and again.
-    return None if place.round.is_left else place.round
+    # Prefect has refused it once, and would refuse it again.
+    return None if place.group.is_left else place.group
 
 
 class _StaysError(Exception):
@@ -305,7 +305,7 @@ def _suspendable() -> FlowRun:
         raise _StaysError("only a run of a deployment can be taken up again by a worker.")
     if not get_settings().webhook_url:
         raise _StaysError(
-            "RH_WEBHOOK_URL is not set, so that nobody would wake it. What to do: see the page on webhooks."
+            "RH_WEBHOOK_URL is not set, so no receiver would wake it. What to do: see the page on webhooks."
         )
     return flow.flow_run
 
@@ -317,8 +317,8 @@ def _logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
         return _log
 
 
-async def _new_round(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
-    # Anew: what the context has is from before a retry.
+async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
+    # Read again: the run of the context is from before a retry.
     policy = (await LOOP.call(_read(flow_run_id))).empirical_policy
     if policy.retry_type == "in_process":
         # Prefect 3.9 hands such a run to no worker, also when it is resumed: it would stay `Resuming` for ever.
@@ -343,36 +343,36 @@ def _pause_key(record: str) -> str:
 
 
 @contextmanager
-def in_suspend_group(together: SuspendGroup | None) -> Iterator[None]:
-    """Has every paid call of a `with` block be one of a round.
+def in_suspend_group(group: SuspendGroup | None) -> Iterator[None]:
+    """Makes every paid call of a `with` block a member of a group.
 
     Args:
-        together: The round; None for none.
+        group: The group; None for none.
     """
-    token = _together.set(together)
+    token = _group.set(group)
     try:
         yield
     finally:
-        _together.reset(token)
+        _group.reset(token)
 
 
 def current_suspend_group() -> SuspendGroup | None:
-    """The round that a paid call is one of."""
-    return _together.get()
+    """The group that a paid call is a member of."""
+    return _group.get()
 
 
 @asynccontextmanager
-async def party(together: SuspendGroup | None) -> AsyncIterator[None]:
-    """Runs one of a round's parties, which it was told to expect.
+async def party(group: SuspendGroup | None) -> AsyncIterator[None]:
+    """Runs one of the parties that a group expects.
 
     Args:
-        together: The round; None for none.
+        group: The group; None for none.
     """
     try:
         yield
     finally:
-        if together is not None:
-            await LOOP.call(together.end())
+        if group is not None:
+            await LOOP.call(group.end())
 
 
 async def wait_for(task: PendingTask) -> Result:

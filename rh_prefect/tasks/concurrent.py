@@ -65,10 +65,10 @@ def generate_many(
 
 
 async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: dict[str, Any]) -> list[Result]:
-    together = await open_suspend_group(wait, deadline=options.get("deadline"))
-    done = await _run_all(jobs, options, together)
-    if together is not None and any(isinstance(one, PendingTask) for one in done):
-        await together.suspend()
+    group = await open_suspend_group(wait, deadline=options.get("deadline"))
+    done = await _run_all(jobs, options, group)
+    if group is not None and any(isinstance(one, PendingTask) for one in done):
+        await group.suspend()
         done = await asyncio.gather(*map(_finish, done), return_exceptions=True)
     failed = [one for one in done if isinstance(one, Exception)]
     if failed:
@@ -76,27 +76,27 @@ async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: dict[str, Any]) -
     return [one for one in done if isinstance(one, Result)]
 
 
-async def _run_all(jobs: Sequence[_Job], options: dict[str, Any], together: SuspendGroup | None) -> list[Any]:
-    if together is not None:
-        await LOOP.call(together.expect(len(jobs)))
+async def _run_all(jobs: Sequence[_Job], options: dict[str, Any], group: SuspendGroup | None) -> list[Any]:
+    if group is not None:
+        await LOOP.call(group.expect(len(jobs)))
     runs: list[asyncio.Task[Result | PendingTask]] = []
-    with in_suspend_group(together):
+    with in_suspend_group(group):
         for number, (by, one) in enumerate(jobs):
             if number and number % WAVE == 0:
                 await asyncio.sleep(BETWEEN_WAVES)
-            runs.append(asyncio.ensure_future(_run(by, one, options, together)))
+            runs.append(asyncio.ensure_future(_run(by, one, options, group)))
     return list(await asyncio.gather(*runs, return_exceptions=True))
 
 
 async def _run(
-    by: Task[..., Any], request: Request, options: dict[str, Any], together: SuspendGroup | None
+    by: Task[..., Any], request: Request, options: dict[str, Any], group: SuspendGroup | None
 ) -> Result | PendingTask:
-    async with party(together):
+    async with party(group):
         return await run_or_leave(request, by=by, **options)
 
 
 async def run_or_leave(request: Request, *, by: Task[..., Any] = generate, **options: Any) -> Result | PendingTask:
-    """Runs one job as a task run; as one of a round it is left to itself when all of them run.
+    """Runs one job as a task run; in a suspend group its task is left when all jobs of the group are submitted.
 
     Args:
         request: What to run.

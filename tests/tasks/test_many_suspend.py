@@ -186,7 +186,7 @@ async def test_without_a_receiver_it_waits_and_says_why(
     monkeypatch.delenv("RH_WEBHOOK_URL")
     run = await without_webhooks.begin(pictures, prompts=["one", "two"])
     await waits_and_completes(without_webhooks, pictures, run)
-    assert "nobody would wake it" in caplog.text
+    assert "no receiver would wake it" in caplog.text
 
 
 async def waits_and_completes(without_webhooks: SuspendedRuns, flow_: Flow[..., Any], run: UUID) -> None:
