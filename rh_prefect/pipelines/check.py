@@ -955,12 +955,10 @@ def wrong_value(param: Param, value: Any) -> str:
         case "string":
             if not isinstance(value, str):
                 return f"takes a text, and {shown_value(value)}; put it in quotes"
-            longest = param.max
-            return (
-                f"has {len(value)} characters; at most {longest:g} are taken"
-                if longest and len(value) > longest
-                else ""
-            )
+            least, most = param.min or 0, param.max
+            if len(value) < least:
+                return f"has {len(value)} characters; at least {least:g} are needed"
+            return f"has {len(value)} characters; at most {most:g} are taken" if most and len(value) > most else ""
         case _:
             return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.pipelines.assets import photo, sound, video
 from tests.pipelines.test_messages import LOADERS
 
 ROOT = Path(__file__).parent.parent.parent
+PLAN_SCHEMA = json.loads((SHIPPED.parent / "plan" / "schema.json").read_text(encoding="utf-8"))
 BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TEXTS = {
     f"{page.name} {number}": code
@@ -60,7 +62,8 @@ async def test_an_example_is_planned(name: str, loader: Any, tmp_path: Path) -> 
     assert plan.table()
     assert plan.tree()
     assert plan.mermaid()
-    assert plan.as_json()["steps"]
+    jsonschema.Draft202012Validator(PLAN_SCHEMA).validate(json.loads(plan.to_json()))
+    assert plan.price.least <= plan.price.expected <= plan.price.most
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -307,3 +307,29 @@ async def test_the_request_is_that_of_the_same_call_of_generate(tmp_path: Path) 
     given = as_request(read_parameters(asked.entry, asked.params()).given)
     base = base_hash(site="www.runninghub.cn", endpoint=asked.entry.endpoint, payload=given)
     assert plan.steps["each.picture"][0].works[0].key == work_id(base, 1)
+
+
+async def test_a_step_that_may_be_absent_does_not_count_for_the_least() -> None:
+    text = """\
+params: {words: {type: string, max: 400}}
+steps:
+  line: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: $(params.words)}, parse: {text: {max: 300}}}
+  voice: {model: minimax/speech-2.8-hd, with: {text: $(line)}}
+  picture: {when: {lt: [$(voice.seconds), 12]}, model: z-image/turbo, with: {prompt: $(params.words)}}
+"""
+    price = (await Pipeline.from_text(text).plan(words="x")).price
+    assert [str(one) for one in (price.least, price.expected, price.most)] == ["0.02", "0.1530", "0.246"]
+
+
+async def test_a_model_without_a_price_is_named_with_what_helps() -> None:
+    text = """\
+params: {photo: image}
+steps:
+  a: {model: kling-v3-turbo-pro-image-to-video, from: $(params.photo), with: {prompt: x}}
+"""
+    media = Media(uri="p.png", kind="image", mime="", size=1, sha256="a" * 64)
+    plan = await Pipeline.from_text(text).plan(photo=media)
+    assert "expected >= 0.00, most >= 0.00" in plan.table()
+    assert plan.notes == [
+        "a: the catalogue has no price of kling-v3-turbo-pro-image-to-video; assume: {price: …} gives one."
+    ]

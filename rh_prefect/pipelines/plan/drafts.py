@@ -267,8 +267,20 @@ def _finish(
     timed = [one for one in files if one.kind in ("video", "audio")]
     length = input_seconds(timed, assumed)
     draft.price = price_of(model, payload, seconds=length, assume=step.assume, attempts=instance.attempts)
+    if draft.price.is_open and (step.assume is None or step.assume.price is None):
+        draft.notes.append(_no_price(instance, model))
     draft.seconds = output_seconds(model, payload, files, assumed)
     _link(instance, values)
+
+
+def _no_price(instance: Instance, model: Model | None) -> str:
+    remedy = "assume: {price: …} gives one."
+    if model is None:
+        return f"no catalogue has the price of {instance.model}; {remedy}"
+    if model.price is None:
+        return f"the catalogue has no price of {model.name}; {remedy}"
+    more = f" ({model.price_note})" if model.price_note else ""
+    return f"the price of {model.name} can be more{more}; {remedy}"
 
 
 def _link(instance: Instance, values: list[Any]) -> None:

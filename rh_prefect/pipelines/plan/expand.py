@@ -120,6 +120,7 @@ class Expander:
         self.text = "\n".join(checked.document.lines)
         self._checked = checked
         self._used_at: Path = ()
+        self._doubtful: set[tuple[int, Path]] = set()  # steps that may turn out to be absent
         self._paid = 0
 
     async def expand(self, params: Mapping[str, Any]) -> None:
@@ -160,6 +161,8 @@ class Expander:
     def _is_live(self, name: str, step: Step, at: Path, frame: Frame, path: str) -> bool:
         found = True if step.when is None else truth(step.when, frame)
         held = True if step.expect is None or found is False else truth(step.expect, frame)
+        if found is None:
+            self._doubtful.add((id(frame), at))
         if found is not False and held is not False:
             return True
         frame.names[name] = ABSENT
@@ -180,6 +183,7 @@ class Expander:
         for draft in drafts:
             self._report(draft)
             draft.instance.used_at = self._used_at
+            draft.instance.is_sure &= (id(draft.frame), draft.instance.at) not in self._doubtful
             self.instances.append(draft.instance)
             draft.instance.request = draft.given
             draft.instance.seconds = draft.seconds.expected if draft.seconds is not None else None
@@ -274,7 +278,7 @@ class Expander:
             work = Work(key, draft.is_settled, take, state, draft.price if draft.endpoint else FREE, known)
             self.works[key] = work
             self._count(draft)
-        work.is_sure |= draft.frame.is_sure
+        work.is_sure |= draft.instance.is_sure
         work.users += 1
         return work
 
@@ -435,6 +439,9 @@ class Expander:
 
     async def _group(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[Group]:
         groups = [Group(self._frames(step, at, frame, path), step.is_fan_out) for frame in frames]
+        for group, outer in zip(groups, frames, strict=True):
+            for one in group.frames:
+                one.is_sure &= (id(outer), at) not in self._doubtful
         steps = step.steps or {}
         if step.is_fan_out and _uses_previous(step):
             await self._in_order(steps, at, groups, path)

@@ -84,7 +84,7 @@ class Plan:
         return Counter(one.state for one in self.instances)
 
     def as_json(self) -> dict[str, Any]:
-        """The plan as plain JSON data; its form is published as `rh_prefect/pipelines/plan.schema.json`."""
+        """The plan as plain JSON data; `rh_prefect/pipelines/plan/schema.json` describes it."""
         from rh_prefect.pipelines.plan.render import as_json
 
         return as_json(self)
