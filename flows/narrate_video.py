@@ -25,8 +25,8 @@ async def narrate_video(
         video: An MP4 of up to 20 MB: a path, an fsspec URI or a link.
         style: How the narration sounds.
         music: What the music is like; empty for none.
-        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
+        storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     wish = f"Write what a narrator says over this video: {style}. Answer with the spoken words only."
     watch = models.RhartTextG25FlashVideoToText(video_url=video, prompt=wish)

@@ -8,8 +8,8 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from rh_prefect import flow
+from rh_prefect.flow_runs.parameters import Aspect, Resolution
 from rh_prefect.flows.film import FilmResult, film
-from rh_prefect.flows.steps import Aspect, Resolution
 
 SUBJECTS = [
     "A lighthouse above a stormy sea at dawn",
@@ -38,8 +38,8 @@ async def nightly_film(
         shots: How many shots the film has.
         aspect: Width to height.
         resolution: Size after upscaling.
-        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
+        storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     # The day that the run was planned for: a run that is run again tomorrow must find the jobs that it paid for today.
     day = flow_run.scheduled_start_time.toordinal()

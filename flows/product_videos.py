@@ -23,8 +23,8 @@ async def product_videos(
         pictures: The products' pictures: paths, fsspec URIs or links.
         motion: What happens in each video.
         seconds: Length of each video.
-        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
+        storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     asked = [
         models.KlingV26ProImageToVideo(image_url=picture, prompt=motion, duration=seconds, sound="false")

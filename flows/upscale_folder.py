@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 
 from rh_prefect import MediaStore, Result, flow, generate_many, models
 from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.flows.steps import Resolution
+from rh_prefect.flow_runs.parameters import Resolution
 
 
 @flow(name="upscale-folder")
@@ -23,8 +23,8 @@ async def upscale_folder(
     Args:
         folder: A path or an fsspec URL, as in s3://bucket/prefix.
         resolution: The size that they shall have.
-        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block, whose options open the folder too; empty for the worker's RH_STORAGE_URL.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
+        storage: Name of a MediaStorage block, whose options open the folder too; by default RH_STORAGE_URL.
     """
     out = await load_storage(storage)
     videos = await asyncio.to_thread(_videos, MediaStore(folder, options=out.options_for(folder)))

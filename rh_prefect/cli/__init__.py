@@ -16,21 +16,12 @@ app = App(
     help="Paid media jobs on RunningHub, as Prefect flows that are never paid for twice.",
     version=lambda: _version(),
 )
-_run = App(name="run", help="Run a flow here and now; `--resume` goes on with a run that broke off.")
 _models = App(name="models", help="List RunningHub's models with limits and prices.")
 _webhook = App(name="webhook", help="Receive task webhooks instead of polling.")
 _jobs = App(name="jobs", help="See and settle paid jobs.")
 
 app.command("rh_prefect.cli.demo:demo", help="Make a film on this machine: no key, no network, nothing to pay.")
-app.command(_run)
-for _name, _help in {
-    "model": "Run any model, or an endpoint that the catalogue does not know.",
-    "film": "Make a short film from one sentence.",
-    "image-to-video": "Turn a picture into a video.",
-    "upscale": "Enlarge videos.",
-    "add-soundtrack": "Give a video a voice and music.",
-}.items():
-    _run.command(f"rh_prefect.cli.flows:{_name.replace('-', '_')}", name=_name, help=_help)
+app.command("rh_prefect.cli.flows:run_app", name="run", help="Run a flow in this process; `--resume` resumes a run.")
 app.command("rh_prefect.cli.flows:batch", help="Run a model on every row of a manifest or every file of a folder.")
 for _name, _help in {
     "check": "Check pipelines' files without data and without a network.",

@@ -8,11 +8,10 @@ import signal
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from rh_prefect.cli import servers
 from rh_prefect.cli.arguments import check_call
-from rh_prefect.cli.flows import Shots
 
 PROMPT = "A lighthouse above a stormy sea at dawn, gulls in the wind"
 NARRATION = "Far out, where the land ends, a light keeps watch. Night after night it tells the ships the way home."
@@ -24,7 +23,7 @@ def demo(
         "rh-demo"
     ),
     prompt: Annotated[str, Parameter(help="What the film shows.")] = PROMPT,
-    shots: Shots = 3,
+    shots: Annotated[int, Parameter(help="How many shots, 1 to 12.", validator=validators.Number(gte=1, lte=12))] = 3,
     stay: Annotated[bool, Parameter(help="Keep the dashboard up until Ctrl-C.", negative="")] = False,
 ) -> None:
     """Make a film on this machine: no key, no network, nothing to pay."""

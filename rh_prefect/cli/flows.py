@@ -1,17 +1,22 @@
-"""`rh-prefect run`: runs a flow in this process, shows what it does, and says how to go on when it breaks off."""
+"""`rh-prefect run` and `rh-prefect batch`: run a flow in this process, show its jobs, say how to resume it.
+
+The options of a command are the parameters of its flow.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter, validators
+from cyclopts import App, Parameter
 
 from rh_prefect.cli.arguments import check_account, check_batch, check_blocks, check_call, check_store
+from rh_prefect.cli.flow_signatures import FlowSignature, as_command, composed_flows, flow_signature, options
 from rh_prefect.cli.servers import prefect_api
 from rh_prefect.errors import InputError
 
@@ -20,29 +25,85 @@ if TYPE_CHECKING:
 
     from rh_prefect.flows.batch import BatchReport
 
-Out = Annotated[str | None, Parameter(help="Where files go: a folder or an fsspec URL such as s3://bucket/prefix.")]
-Resume = Annotated[
-    str | None, Parameter(help="Id of a flow run that broke off: goes on with it, paying for nothing twice.")
+Out = Annotated[
+    str | None, Parameter(help="Where files go: a folder or an fsspec URL; by default RH_STORAGE_URL.", negative=())
 ]
-Budget = Annotated[
-    float | None,
+Resume = Annotated[str | None, Parameter(help="Id of a flow run to resume; nothing is billed twice.", negative=())]
+Assignments = Annotated[
+    list[str] | None,
     Parameter(
-        help="What the run may cost, in the account's currency; no job starts that would break it.",
-        validator=validators.Number(gt=0),
+        name="--set",
+        negative=(),
+        help="NAME=VALUE; may be repeated; one name several times makes a list. VALUE is parsed as JSON if possible, "
+        "except for text parameters; @PATH is a file. In a batch, 2.NAME=VALUE is the second model's.",
     ),
 ]
-MaxAttempts = Annotated[
-    int,
-    Parameter(
-        help="Tasks that one job may pay for until the run is resumed, failed ones included.",
-        validator=validators.Number(gte=1),
-    ),
-]
-Shots = Annotated[int, Parameter(help="How many shots, 1 to 12.", validator=validators.Number(gte=1, lte=12))]
-Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")]
-Credentials = Annotated[
-    str | None, Parameter(help="Name of the block of an account or of a pool, instead of RH_API_KEY.")
-]
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_OUT = inspect.Parameter("out", _KEYWORD, default=None, annotation=Out)
+_RESUME = inspect.Parameter("resume", _KEYWORD, default=None, annotation=Resume)
+_SET = inspect.Parameter("set_", _KEYWORD, default=None, annotation=Assignments)
+_FILES = ("image", "video", "videos")
+"""Parameters of flows that are files."""
+
+run_app = App(name="run", help="Run a flow in this process; `--resume` resumes a run.")
+
+
+def _flow_command(flow: FlowSignature) -> Callable[..., None]:
+    """The command of a composed flow; a list that it requires is given without an option's name."""
+    listed = [name for name in flow.required if "list[str]" in str(flow.parameters[name].annotation)]
+
+    def run(*given: str, out: str | None, resume: str | None, **parameters: Any) -> None:
+        parameters |= {name: list(given) or None for name in listed}
+        files = tuple(name for name in _FILES if name in parameters)
+        _run(flow.function, parameters, needs=tuple(flow.required), files=files, out=out, resume=resume)
+
+    rest = [inspect.Parameter(name, inspect.Parameter.VAR_POSITIONAL, annotation=str) for name in listed]
+    return as_command(run, flow, [*rest, *options(flow, without=listed), _OUT, _RESUME])
+
+
+def _model_command() -> Callable[..., None]:
+    flow = flow_signature("models", "any_model")
+    model = inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=str | None)
+    own = options(flow, without=("model", "params", "is_custom"))
+    return as_command(_run_model, flow, [model, _SET, *own, _OUT, _RESUME])
+
+
+def _run_model(model: str | None, *, set_: list[str] | None, out: str | None, resume: str | None, **more: Any) -> None:
+    from rh_prefect.cli.arguments import files_in, read_assignments
+    from rh_prefect.models import any_input
+
+    if model is None and resume is None:
+        raise InputError(
+            "run model: no model is named. What to do: name a model or endpoint, or give `--resume RUN_ID`."
+        )
+    params = read_assignments(model, set_ or [])
+    is_custom = model is not None and "/" in model and not _is_known(model)
+    if model is not None:  # what is wrong is told before a server is started
+        any_input(model, params, is_custom=is_custom, price=more["price"])
+        check_call("run model", {"set": files_in(params)}, files=("set",))
+    parameters = {"model": model, "params": params, "is_custom": is_custom, **more}
+    _run("model", parameters, needs=(), out=out, resume=resume)
+
+
+def _batch_command() -> Callable[..., None]:
+    flow = flow_signature("batch/flow", "batch")
+    rows = inspect.Parameter("rows", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=str)
+    model = inspect.Parameter("model", _KEYWORD, annotation=str)
+    own = options(flow, without=("rows", "model", "values"), types={"chain": list[str] | None})
+    return as_command(_run_batch, flow, [rows, model, _SET, *own, _OUT])
+
+
+def _run_batch(rows: str, *, model: str, set_: list[str] | None, out: str | None, **more: Any) -> None:
+    check_batch(rows, [model, *(more["chain"] or ())], out=out, storage=more["storage"])
+    parameters = {"rows": rows, "model": model, "values": dict(map(_pair, set_ or ())), **more}
+    if out is not None:
+        os.environ["RH_STORAGE_URL"] = out
+    check_account("batch", more["credentials"])
+    check_store(more["storage"])
+    with prefect_api():
+        report = _watched_batch(parameters, sys.argv[1:])
+    if not report.is_complete:
+        sys.exit(1)
 
 
 def _is_known(name: str) -> bool:
@@ -60,183 +121,6 @@ def _is_known(name: str) -> bool:
         )
         return False
     return True
-
-
-_FLOWS = {"model": "any_model"}
-"""The flow of a command, where it has another name."""
-
-
-def model(
-    name: Annotated[str | None, Parameter(help="Model name, or an endpoint.")] = None,
-    *,
-    set_: Annotated[
-        list[str] | None,
-        Parameter(
-            name="--set",
-            negative=(),
-            help="NAME=VALUE; may be repeated; one name several times makes a list. VALUE is parsed as JSON if "
-            "possible, except for text parameters; @PATH is a file.",
-        ),
-    ] = None,
-    price: Annotated[
-        float | None,
-        Parameter(
-            help="Price of one call of an unknown endpoint; used only for --budget.", validator=validators.Number(gt=0)
-        ),
-    ] = None,
-    label: Annotated[str | None, Parameter(help="A name for the output.")] = None,
-    budget: Budget = None,
-    max_attempts: MaxAttempts = 3,
-    out: Out = None,
-    credentials: Credentials = None,
-    storage: Storage = None,
-    resume: Resume = None,
-) -> None:
-    """Run any model, or an endpoint that the catalogue does not know."""
-    from rh_prefect.cli.arguments import files_in, read_assignments
-    from rh_prefect.models import any_input
-
-    if name is None and resume is None:
-        raise InputError(
-            "run model: no model is named. What to do: name one or an endpoint, or give `--resume RUN_ID`."
-        )
-    params = read_assignments(name, set_ or [])
-    is_custom = name is not None and "/" in name and not _is_known(name)
-    if name is not None:  # what is wrong is told before a server is started
-        any_input(name, params, is_custom=is_custom, price=price)
-        check_call("run model", {"set": files_in(params)}, files=("set",))
-    parameters = {
-        "model": name,
-        "params": params,
-        "is_custom": is_custom,
-        "price": price,
-        "label": label,
-        "budget": budget,
-        "max_attempts": max_attempts,
-        "credentials": credentials,
-        "storage": storage,
-    }
-    _run("model", parameters, needs=(), out=out, resume=resume)
-
-
-def film(
-    *,
-    prompt: Annotated[str | None, Parameter(help="What the film shows.")] = None,
-    shots: Shots = 3,
-    image: Annotated[str | None, Parameter(help="Your own picture to start every shot from: a path or URI.")] = None,
-    narration: Annotated[str | None, Parameter(help="What is spoken; by default the prompt.")] = None,
-    music: Annotated[str | None, Parameter(help="What the music is like.")] = None,
-    aspect: Annotated[Literal["16:9", "9:16", "1:1"], Parameter(help="Width to height.")] = "16:9",
-    seconds: Annotated[Literal[5, 10], Parameter(help="Length of each shot.")] = 5,
-    resolution: Annotated[Literal["720p", "1080p", "2k", "4k"], Parameter(help="After upscaling.")] = "1080p",
-    budget: Budget = None,
-    max_attempts: MaxAttempts = 3,
-    out: Out = None,
-    credentials: Credentials = None,
-    storage: Storage = None,
-    resume: Resume = None,
-) -> None:
-    """Make a short film from one sentence."""
-    parameters = {
-        "prompt": prompt,
-        "shots": shots,
-        "image": image,
-        "narration": narration,
-        "music": music,
-        "aspect": aspect,
-        "seconds": seconds,
-        "resolution": resolution,
-        "budget": budget,
-        "max_attempts": max_attempts,
-        "credentials": credentials,
-        "storage": storage,
-    }
-    _run("film", parameters, needs=("prompt",), files=("image",), out=out, resume=resume)
-
-
-def image_to_video(
-    *,
-    image: Annotated[str | None, Parameter(help="The picture: a path or URI.")] = None,
-    prompt: Annotated[str | None, Parameter(help="What happens.")] = None,
-    seconds: Annotated[Literal[5, 10], Parameter(help="Length of the video.")] = 5,
-    resolution: Annotated[Literal["720p", "1080p", "2k", "4k"] | None, Parameter(help="After upscaling.")] = None,
-    budget: Budget = None,
-    max_attempts: MaxAttempts = 3,
-    out: Out = None,
-    credentials: Credentials = None,
-    storage: Storage = None,
-    resume: Resume = None,
-) -> None:
-    """Turn a picture into a video."""
-    parameters = {
-        "image": image,
-        "prompt": prompt,
-        "seconds": seconds,
-        "resolution": resolution,
-        "budget": budget,
-        "max_attempts": max_attempts,
-        "credentials": credentials,
-        "storage": storage,
-    }
-    _run("image_to_video", parameters, needs=("image", "prompt"), files=("image",), out=out, resume=resume)
-
-
-def upscale(
-    *videos: str,
-    resolution: Annotated[Literal["720p", "1080p", "2k", "4k"], Parameter(help="The size to reach.")] = "1080p",
-    budget: Budget = None,
-    max_attempts: MaxAttempts = 3,
-    out: Out = None,
-    credentials: Credentials = None,
-    storage: Storage = None,
-    resume: Resume = None,
-) -> None:
-    """Enlarge videos.
-
-    Args:
-        videos: Paths or URIs.
-        resolution: The size to reach.
-        budget: What the run may cost.
-        max_attempts: Tasks that one job may pay for until the run is resumed.
-        out: Where files go.
-        credentials: Name of a RunningHubCredentials or RunningHubPool block.
-        storage: Name of a MediaStorage block.
-        resume: Id of a flow run that broke off.
-    """
-    parameters = {
-        "videos": list(videos) or None,
-        "resolution": resolution,
-        "budget": budget,
-        "max_attempts": max_attempts,
-        "credentials": credentials,
-        "storage": storage,
-    }
-    _run("upscale", parameters, needs=("videos",), files=("videos",), out=out, resume=resume)
-
-
-def add_soundtrack(
-    *,
-    video: Annotated[str | None, Parameter(help="The video: a path or URI.")] = None,
-    narration: Annotated[str | None, Parameter(help="What is spoken.")] = None,
-    music: Annotated[str | None, Parameter(help="What the music is like.")] = None,
-    budget: Budget = None,
-    max_attempts: MaxAttempts = 3,
-    out: Out = None,
-    credentials: Credentials = None,
-    storage: Storage = None,
-    resume: Resume = None,
-) -> None:
-    """Give a video a voice and music."""
-    parameters = {
-        "video": video,
-        "narration": narration,
-        "music": music,
-        "budget": budget,
-        "max_attempts": max_attempts,
-        "credentials": credentials,
-        "storage": storage,
-    }
-    _run("add_soundtrack", parameters, needs=("video",), files=("video",), out=out, resume=resume)
 
 
 def _run(
@@ -325,76 +209,6 @@ async def _in_flow_run(flow: Flow[..., Any], parameters: dict[str, Any], resume:
 _Many = Parameter(negative="")
 
 
-def batch(
-    rows: str,
-    *,
-    model: Annotated[str, Parameter(help="The model, by any of its names.")],
-    chain: Annotated[
-        list[str] | None,
-        _Many,
-        Parameter(help="A further model, which takes the output of the one before; repeatable."),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        _Many,
-        Parameter(name="--set", help="NAME=VALUE: a parameter for every row; 2.NAME=VALUE is the second model's."),
-    ] = None,
-    label_column: Annotated[str | None, Parameter(help="The column that names outputs.")] = None,
-    ignore_column: Annotated[list[str] | None, _Many, Parameter(help="A column that is no parameter.")] = None,
-    out: Out = None,
-    budget: Budget = None,
-    strict: Annotated[bool, Parameter(help="One bad row stops it before anything is paid.", negative="")] = False,
-    max_attempts: Annotated[
-        int, Parameter(help="Tasks that one job may pay for, failed ones included.", validator=validators.Number(gte=1))
-    ] = 3,
-    reuse: Annotated[
-        Literal["never", "always"], Parameter(help="Whether what lies in the place already is served at no cost.")
-    ] = "never",
-    credentials: Credentials = None,
-    storage: Storage = None,
-) -> None:
-    """Run a model on every row of a manifest or every file of a folder; run again, it does only what is missing.
-
-    Args:
-        rows: A manifest (.csv, .tsv, .jsonl, .parquet), a folder, an S3 prefix, or a glob in quotes.
-        model: The model, by any of its names.
-        chain: A further model.
-        set_: A parameter for every row.
-        label_column: The column that names outputs.
-        ignore_column: A column that is no parameter.
-        out: Where files go.
-        budget: What the batch may cost in all.
-        strict: Whether one bad row stops it.
-        max_attempts: Tasks that one job may pay for.
-        reuse: Whether to serve what lies in the place already.
-        credentials: Name of a RunningHubCredentials or RunningHubPool block.
-        storage: Name of a MediaStorage block.
-    """
-    check_batch(rows, [model, *(chain or ())], out=out, storage=storage)
-    parameters = {
-        "rows": rows,
-        "model": model,
-        "chain": chain,
-        "values": dict(map(_pair, set_ or ())),
-        "label_column": label_column,
-        "ignore_columns": ignore_column,
-        "budget": budget,
-        "strict": strict,
-        "max_attempts": max_attempts,
-        "reuse": reuse,
-        "credentials": credentials,
-        "storage": storage,
-    }
-    if out is not None:
-        os.environ["RH_STORAGE_URL"] = out
-    check_account("batch", credentials)
-    check_store(storage)
-    with prefect_api():
-        report = _run_batch(parameters, sys.argv[1:])
-    if not report.is_complete:
-        sys.exit(1)
-
-
 def _pair(given: str) -> tuple[str, str]:
     name, equals, value = given.partition("=")
     if not (name and equals):
@@ -402,7 +216,7 @@ def _pair(given: str) -> tuple[str, str]:
     return name, value
 
 
-def _run_batch(parameters: dict[str, Any], words: Sequence[str]) -> BatchReport:
+def _watched_batch(parameters: dict[str, Any], words: Sequence[str]) -> BatchReport:
     from rh_prefect.cli.console import BatchConsole
     from rh_prefect.errors import BatchIncomplete
 
@@ -429,3 +243,12 @@ async def _in_batch_run(parameters: dict[str, Any], watch: Any) -> BatchReport:
     finally:
         await drain()
     return report
+
+
+_FLOWS = {"model": "any_model"}
+"""The flow of a command, where it has another name."""
+
+batch = _batch_command()
+run_app.command(_model_command(), name="model")
+for _flow in composed_flows():
+    run_app.command(_flow_command(_flow), name=_flow.function.replace("_", "-"))

@@ -7,17 +7,11 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from rh_prefect.flow_runs.flow import flow, run_name
+from rh_prefect.flow_runs.parameters import LONGEST_MUSIC, Aspect, Budget, ClipSeconds, MaxAttempts, Music, Resolution
 from rh_prefect.flows.steps import (
     FRAMINGS,
-    LONGEST_MUSIC,
     MOVES,
-    Aspect,
     Blocks,
-    Budget,
-    ClipSeconds,
-    MaxAttempts,
-    Music,
-    Resolution,
     check_animation,
     expect,
     gather_all,
@@ -75,22 +69,22 @@ async def film(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> FilmResult:
-    """Makes a short film from one sentence: pictures, motion, upscaling, speech and music.
+    """Make a short film from one sentence, with pictures, motion, upscaling, speech and music.
 
     Args:
         prompt: What the film shows.
-        shots: How many shots it has; they are made in parallel.
-        image: A picture of your own to start every shot from: a path, an fsspec URI or a link. Without one, a picture
-            is made for each shot.
-        narration: What is spoken; by default the prompt.
-        music: What the music is like; by default it fits the prompt.
-        aspect: Width to height of the pictures that are made.
+        shots: Number of shots, 1 to 12; they are made in parallel.
+        image: A picture that every shot starts from: a path, an fsspec URI or a link. Without it, a picture is
+            generated for each shot.
+        narration: The spoken text; by default the prompt.
+        music: Description of the music; by default it is derived from the prompt.
+        aspect: Aspect ratio of the generated pictures.
         seconds: Length of each shot.
-        resolution: Size after upscaling.
-        budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
-        max_attempts: How many tasks one job may pay for until the run is run again by hand, failed ones included.
-        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
+        resolution: Resolution after upscaling.
+        budget: Maximum cost of the run, in the account's currency; no job that would exceed it starts. Empty: no limit.
+        max_attempts: Tasks that one job may pay for until the run is resumed by hand, failed ones included.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
+        storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
     description = music or _fitting(prompt)

@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect.flow_runs.flow import flow, run_name
+from rh_prefect.flow_runs.parameters import Budget, ClipSeconds, MaxAttempts, Resolution
 from rh_prefect.flows import steps
-from rh_prefect.flows.steps import Blocks, Budget, ClipSeconds, MaxAttempts, Resolution, upscale_video
+from rh_prefect.flows.steps import Blocks, upscale_video
 from rh_prefect.jobs.outputs.result import Result
 
 
@@ -23,17 +24,17 @@ async def image_to_video(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Result:
-    """Turns a picture into a video.
+    """Turn a picture into a video.
 
     Args:
         image: The picture: a path, an fsspec URI or a link.
-        prompt: What happens.
+        prompt: What happens in the video.
         seconds: Length of the video.
-        resolution: Size after upscaling; empty for none.
-        budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
-        max_attempts: How many tasks one job may pay for until the run is run again by hand, failed ones included.
-        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
+        resolution: Resolution after upscaling; empty for no upscaling.
+        budget: Maximum cost of the run, in the account's currency; no job that would exceed it starts. Empty: no limit.
+        max_attempts: Tasks that one job may pay for until the run is resumed by hand, failed ones included.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
+        storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
     asked = steps.motion_request(image, prompt, seconds)

@@ -19,7 +19,7 @@ from rh_prefect.catalog import Model, Param, get, models, nearest
 from rh_prefect.catalog.descriptions import docstring
 from rh_prefect.catalog.input_classes import type_of
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flows.steps import Budget, MaxAttempts
+from rh_prefect.flow_runs.parameters import Budget, MaxAttempts
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import MediaInput
 from rh_prefect.models import any_input
@@ -134,18 +134,18 @@ async def any_model(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Result:
-    """Runs one model.
+    """Run any model, or an endpoint that the catalogue does not know.
 
     Args:
         model: Any name of a model, or an endpoint, as in luma/uni-9/text-to-image.
         params: Its parameters. A file is written as {"file": "s3://bucket/photo.jpg"}.
-        is_custom: Whether it is an endpoint that the catalogue does not know; only its files are checked.
-        price: What a call of such an endpoint costs, for the budget; empty asks RunningHub.
-        label: A name for the output, in its file's name.
-        budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
-        max_attempts: How many tasks the job may pay for until the run is run again by hand, failed ones included.
-        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
+        is_custom: Whether `model` is an endpoint that the catalogue does not know; only its files are checked.
+        price: Price of one call of such an endpoint, for the budget; by default RunningHub is asked.
+        label: Name of the output; part of its file name.
+        budget: Maximum cost of the run, in the account's currency; no job that would exceed it starts. Empty: no limit.
+        max_attempts: Tasks that the job may pay for until the run is resumed by hand, failed ones included.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
+        storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     return await generate(
         any_input(model, params, is_custom=is_custom, price=price),

@@ -1,4 +1,4 @@
-"""The flow `add_soundtrack`: gives a video a voice and music."""
+"""The flow `add_soundtrack`: adds speech and music to a video."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pydantic import Field
 
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.flow import flow, run_name
+from rh_prefect.flow_runs.parameters import Budget, MaxAttempts, Music
 from rh_prefect.flows.steps import (
     Blocks,
-    Budget,
-    MaxAttempts,
-    Music,
     expect,
     gather_all,
     music_request,
@@ -34,16 +32,16 @@ async def add_soundtrack(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Film:
-    """Lays speech over ducked music and both under a video.
+    """Add speech and music to a video; the music is lowered under the speech.
 
     Args:
         video: A path, an fsspec URI or a link.
-        narration: What is spoken; empty for no voice.
-        music: What the music is like; empty for no music.
-        budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
-        max_attempts: How many tasks one job may pay for until the run is run again by hand, failed ones included.
-        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
+        narration: The spoken text; empty for no speech.
+        music: Description of the music; empty for no music.
+        budget: Maximum cost of the run, in the account's currency; no job that would exceed it starts. Empty: no limit.
+        max_attempts: Tasks that one job may pay for until the run is resumed by hand, failed ones included.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
+        storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     if not (narration or music):
         raise InputError(

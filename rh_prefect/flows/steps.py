@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from decimal import Decimal
-from typing import Annotated, Literal, TypedDict, TypeVar
+from typing import Literal, TypedDict, TypeVar
 
 from prefect.logging import get_run_logger
-from pydantic import Field
 
 from rh_prefect import catalog, models
 from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.errors import BudgetExceeded, jobs_failed
 from rh_prefect.flow_runs.job_observer import expect_jobs
+from rh_prefect.flow_runs.parameters import Aspect, ClipSeconds, Resolution
 from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.journal.costs import CURRENCY, Costs, amount_text
 from rh_prefect.jobs.loop_thread import LOOP
@@ -22,22 +22,6 @@ from rh_prefect.tasks.assemble import MediaLike
 from rh_prefect.tasks.generate import check_job, generate
 
 T = TypeVar("T")
-Aspect = Literal["16:9", "9:16", "1:1"]
-Budget = Annotated[float, Field(gt=0)]
-"""What all jobs of a run may cost together, in the account's currency."""
-
-MaxAttempts = Annotated[int, Field(ge=1)]
-"""How many tasks one job may pay for until the run is run again by hand."""
-
-LONGEST_MUSIC = 400
-"""Characters that the music's model takes."""
-
-Music = Annotated[str, Field(max_length=LONGEST_MUSIC)]
-"""What music is like."""
-
-Resolution = Literal["720p", "1080p", "2k", "4k"]
-ClipSeconds = Literal[5, 10]
-
 FRAMINGS = (
     "wide establishing shot",
     "medium shot at eye level",

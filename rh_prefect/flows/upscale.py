@@ -1,4 +1,4 @@
-"""The flow `upscale`: enlarges videos, several at a time."""
+"""The flow `upscale`: upscales videos, several at a time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pydantic import Field
 
 from rh_prefect import models
 from rh_prefect.flow_runs.flow import flow, run_name
+from rh_prefect.flow_runs.parameters import Budget, MaxAttempts, Resolution
 from rh_prefect.flow_runs.suspension import Wait
-from rh_prefect.flows.steps import Blocks, Budget, MaxAttempts, Resolution, expect
+from rh_prefect.flows.steps import Blocks, expect
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.concurrent import generate_many
 from rh_prefect.tasks.generate import check_job
@@ -25,16 +26,16 @@ async def upscale(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> list[Result]:
-    """Enlarges videos.
+    """Upscale videos.
 
     Args:
-        videos: Each a path, an fsspec URI or a link.
-        resolution: The size that they shall have.
-        budget: What the run may cost, in the account's currency; no job starts that would break it. Empty for no limit.
-        max_attempts: How many tasks one job may pay for until the run is run again by hand, failed ones included.
-        wait: How to wait: in the process, or suspended until a receiver of webhooks wakes the run.
-        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
+        videos: Paths, fsspec URIs or links.
+        resolution: Resolution of the results.
+        budget: Maximum cost of the run, in the account's currency; no job that would exceed it starts. Empty: no limit.
+        max_attempts: Tasks that one job may pay for until the run is resumed by hand, failed ones included.
+        wait: `poll` waits in the process; `suspend` suspends the run until the webhook receiver resumes it.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
+        storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     asked = [models.RhVideoUpscaler(video_url=video, target_resolution=resolution) for video in videos]
     blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}

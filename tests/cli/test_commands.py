@@ -157,7 +157,7 @@ def test_a_prefect_api_that_does_not_answer_is_one_line(prefect_server: PrefectS
     commands = [
         ["jobs", "list"],
         ["jobs", "cancel", NOBODY],
-        ["run", "film", "--prompt", "x"],
+        ["run", "film", "--prompt", "x", "--credentials", "studio"],
     ]
     for done in run_each(commands, env=env, cwd=tmp_path):
         assert done.returncode == 1

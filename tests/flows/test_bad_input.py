@@ -9,8 +9,8 @@ import pytest
 from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import MediaError
+from rh_prefect.flow_runs.parameters import LONGEST_MUSIC
 from rh_prefect.flows import add_soundtrack, film, upscale
-from rh_prefect.flows.steps import LONGEST_MUSIC
 from tests.support import samples
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]

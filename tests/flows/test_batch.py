@@ -365,7 +365,7 @@ def test_a_huge_number_and_a_deep_list_make_their_row_bad() -> None:
 
 def test_an_unknown_column_says_which_options_name_it(folder: Path) -> None:
     (work,) = rows_of(manifest(folder, [{"prompt": "a", "author": "me"}]), make_plan(PICTURE))
-    for option in ("--label-column", "--ignore-column", "label_column=", "ignore_columns="):
+    for option in ("--label-column", "--ignore-columns", "label_column=", "ignore_columns="):
         assert option in why(work)
 
 
@@ -601,7 +601,7 @@ async def test_of_rows_that_are_all_bad_there_is_an_account_or_each_reason_once(
     assert said.startswith("batch: 15 of 15 rows are bad, and it is strict, so nothing was paid.")
     assert "\nrows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 4 more: 'name' is no parameter" in said
     assert "\nrow 15: z-image/turbo: prompt is missing." in said
-    assert said.count("--ignore-column") == 1
+    assert said.count("--ignore-columns") == 1
     report = await run([*rows, {"aspect_ratio": "16:9"}])
     assert states(report) == ["failed"] * 15
     assert not rh.recorder.submissions

@@ -1,18 +1,15 @@
-"""The flow `batch`: a batch that can be deployed, scheduled and run from a form."""
+"""The flow `batch`, for deployments, schedules and the command line."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flow_runs.flow import flow, run_name
+from rh_prefect.flow_runs.parameters import Budget, MaxAttempts, Reuse
 from rh_prefect.flow_runs.suspension import Wait
 from rh_prefect.flows.batch.report import BatchReport
 from rh_prefect.flows.batch.run import batch as run_batch
-from rh_prefect.flows.steps import Budget
-from rh_prefect.jobs.options import Reuse
 
 
 @flow(name="batch", flow_run_name=run_name)
@@ -25,30 +22,30 @@ async def batch(
     ignore_columns: list[str] | None = None,
     budget: Budget | None = None,
     strict: bool = False,
-    max_attempts: Annotated[int, Field(ge=1)] = 3,
+    max_attempts: MaxAttempts = 3,
     reuse: Reuse = "never",
     wait: Wait = "poll",
     credentials: str | None = None,
     storage: str | None = None,
 ) -> BatchReport:
-    """Runs a model, or a small chain of models, on many rows, and gives a report of every row.
+    """Run a model, or a short chain of models, on many rows, and report every row.
 
-    The run fails where not every item is done; run it again, or run the same batch anew: only what is missing is paid.
+    The run fails if a row is not done. Resume it, or start the same batch again: only missing rows are paid for.
 
     Args:
-        rows: A manifest (.csv, .tsv, .jsonl, .parquet), a folder, a glob, or a list of parameters or files.
+        rows: A manifest (.csv, .tsv, .jsonl, .parquet), a folder, a glob, or, in Python, a list of parameters or files.
         model: The model, by any of its names.
         chain: Further models; each takes the output of the one before.
         values: Parameters for every row, by name; "2.name" is the second model's.
-        label_column: The column that names outputs.
-        ignore_columns: Columns that are no parameters.
-        budget: What the batch may cost in all, in the account's currency. Empty for no limit.
-        strict: Whether one bad row stops the batch before anything is paid.
-        max_attempts: How many tasks one job may pay for until the batch is run again, failed ones included.
-        reuse: Whether identical earlier requests are served from the storage, at no cost.
-        wait: How to wait: in the process, or suspended until a receiver of webhooks wakes the run.
-        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the worker's RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the worker's RH_STORAGE_URL.
+        label_column: The column with the names of outputs.
+        ignore_columns: Columns that are not parameters.
+        budget: Maximum cost of the batch over all of its runs, in the account's currency. Empty for no limit.
+        strict: Whether one invalid row stops the batch before anything is paid.
+        max_attempts: Tasks that one job may pay for until the batch is run again, failed ones included.
+        reuse: `always` takes the results of identical earlier requests from the storage, at no cost.
+        wait: `poll` waits in the process; `suspend` suspends the run until the webhook receiver resumes it.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
+        storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     report = await run_batch(
         rows,
@@ -68,7 +65,7 @@ async def batch(
     if not report.is_complete:
         raise BatchIncomplete(
             f"batch {report.batch}: {report}. Each row and its reason: {report.csv_uri}. "
-            "What to do: mend what it says and run the same batch again; what is done is not paid for again.",
+            "What to do: correct what it names and run the same batch again; finished rows are not paid for again.",
             report=report,
         )
     return report

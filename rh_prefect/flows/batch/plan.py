@@ -269,7 +269,7 @@ def place(stages: Sequence[Stage], name: str) -> tuple[int, str, Param | None]:
     raise InputError(
         f"{name!r} is no parameter of {' or '.join(stage.model.name for stage in stages)}; {first.hint(name)}. "
         "What to do: correct its name; or, if the column is no parameter, name it with --label-column or "
-        "--ignore-column (in Python label_column= or ignore_columns=)."
+        "--ignore-columns (in Python label_column= or ignore_columns=)."
     )
 
 

@@ -77,7 +77,7 @@ async def batch(
         budget: What all paid jobs of the flow run that began the batch may cost together: those of all runs of the
             batch, and what else that flow run has paid for.
         strict: Whether one bad row, or one bad file, stops the batch before anything is paid.
-        max_attempts: How many tasks one job may pay for until the batch is run again, failed ones included.
+        max_attempts: Tasks that one job may pay for until the batch is run again, failed ones included.
         reuse: `always` serves identical earlier requests from the storage, at no cost.
         wait: How to wait: `suspend` suspends the run when every row's job is submitted, so that it holds no worker, and
             goes on when these have ended; once for each step of a chain. See `generate_many`.
