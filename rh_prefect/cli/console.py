@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rh_prefect.flow_runs import job_observer
-from rh_prefect.flow_runs.run_status import ENDED, RunStatus
+from rh_prefect.flow_runs.run_status import ENDED, RunStatus, known_run_status
 from rh_prefect.flows.batch import executor as batches
 from rh_prefect.flows.batch.report import RowResult
 from rh_prefect.jobs.events import JobEvent
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from rh_prefect.flows.batch import BatchReport
 
 _MARKS = {"succeeded": "✓", "reused": "✓", "failed": "✗", "unknown": "?", "cancelled": "-"}
+_NAMED = 4
+"""How many running jobs the line of a terminal names."""
+
 _SHOWN = {"submitted", "adopted", "waiting", "moved", *ENDED}
 
 
@@ -58,17 +61,43 @@ class Watch:
         self._flow_run_id = ""
         self._is_resumed = False
         self._submitted: set[str] = set()
+        self._live = Live(
+            console=self._console, get_renderable=lambda: Text(self._line()), refresh_per_second=2, transient=True
+        )
 
     def __enter__(self) -> Self:
         job_observer.listeners.append(self._take)
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
         job_observer.listeners.remove(self._take)
         if kind is not None:
             self._say_how_to_go_on()
+
+    def _see_estimate(self) -> None:
+        """Says once how many jobs there will be and what they will cost, where the flow knows it."""
+        known = known_run_status(self._flow_run_id)
+        if known is not None and known.estimate and not self._board.estimate:
+            self._board.expect(known.expected, estimate=known.estimate)
+            self._console.print(f"{known.expected} job(s), estimate {known.estimate} by the catalogue")
+
+    def _line(self) -> str:
+        """What stands below the lines of a terminal while jobs run."""
+        running = [event.label or event.model for event in self._board.rows.values() if event.state not in ENDED]
+        return " · ".join(
+            [
+                f"{time.monotonic() - self._began:.0f} s",
+                self._board.line if self._board.total else "starts",
+                *([f"running: {', '.join(running[:_NAMED])}{'…' if len(running) > _NAMED else ''}"] if running else []),
+                *([f"spent {self._board.cost}"] if self._board.cost else []),
+            ]
+        )
 
     def started(self, flow_run_id: str, *, is_resumed: bool = False) -> None:
         """Says which flow run it is.
@@ -101,6 +130,7 @@ class Watch:
             self._console.print(f"{name}: {uri}", style="bold")
 
     def _take(self, event: JobEvent) -> None:
+        self._see_estimate()
         self._board.take(event)
         if event.state == "submitted":
             self._submitted.add(event.job)

@@ -159,6 +159,15 @@ def run_status_of(flow_run_id: str, *, flow: str) -> RunStatus:
     return _boards.setdefault(flow_run_id, RunStatus(page=Page(flow, UUID(flow_run_id)))) if board is None else board
 
 
+def known_run_status(flow_run_id: str) -> RunStatus | None:
+    """Finds the board of a root flow run in this process; None where it has none yet, or has ended.
+
+    Args:
+        flow_run_id: The root flow run's id.
+    """
+    return _boards.get(flow_run_id)
+
+
 def forget_run_status(flow_run_id: str) -> None:
     """Drops the board of a flow run that has ended.
 
