@@ -1,0 +1,8 @@
+"""Checks a file without any data: names, types of all connections, parameters of models and edits, rules of steps."""
+
+from rh_prefect.pipelines.check.checked import SHIPPED, Checked, read_text
+from rh_prefect.pipelines.check.file import check_document
+from rh_prefect.pipelines.check.literals import wrong_value
+from rh_prefect.pipelines.check.paid import feed
+
+__all__ = ["SHIPPED", "Checked", "check_document", "feed", "read_text", "wrong_value"]

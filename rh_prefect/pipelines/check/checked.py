@@ -1,0 +1,75 @@
+"""A file that was checked, and the reading of the files beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+from rh_prefect.pipelines.language import PipelineFile
+from rh_prefect.pipelines.source import MOST_BYTES, Document, Path
+from rh_prefect.pipelines.types import Type
+
+SHIPPED = FilePath(__file__).parent.with_name("shipped")
+_MOST_GRAPH = 8 * 1024 * 1024
+
+
+@dataclass
+class Checked:
+    """A file that was read and checked.
+
+    Attributes:
+        document: Its text and places.
+        file: Its model.
+        folder: Where it lies; None for a text.
+        types: What each step makes, by its path.
+        feeds: For each paid step with one model: which parameter takes which value of `from`.
+        uses: The files that steps use, by the step's path.
+        outputs: The type of each output.
+        graphs: The graphs of nodes, by the names of their files.
+        notes: What is worth knowing, one sentence each.
+    """
+
+    document: Document
+    file: PipelineFile
+    folder: FilePath | None
+    types: dict[Path, Type] = field(default_factory=dict)
+    feeds: dict[Path, dict[str, list[int]]] = field(default_factory=dict)
+    uses: dict[Path, Checked] = field(default_factory=dict)
+    outputs: dict[str, Type] = field(default_factory=dict)
+    graphs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_text(file: FilePath) -> str:
+    """The text of a file, of which no more is read than a pipeline may have.
+
+    Args:
+        file: Its path.
+
+    Raises:
+        OSError: It cannot be read, or it is not a regular file.
+    """
+    if not file.is_file():  # a pipe or a device would never end
+        raise FileNotFoundError(2, "there is no such file")
+    with file.open("rb") as reader:
+        return reader.read(MOST_BYTES + 1).decode("utf-8", "surrogateescape")
+
+
+def read_graph(file: FilePath) -> dict[str, Any] | None:
+    """The graph in a file; None for what is none.
+
+    Args:
+        file: Its path.
+    """
+    try:
+        if file.stat().st_size > _MOST_GRAPH:
+            return None
+        graph = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    is_graph = isinstance(graph, dict) and all(
+        isinstance(node, dict) and "class_type" in node for node in graph.values()
+    )
+    return graph if is_graph and graph else None

@@ -1,0 +1,186 @@
+"""Checks a whole file: blocks, parameters, all steps in order, outputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path as FilePath
+
+from rh_prefect.pipelines import types
+from rh_prefect.pipelines.check.checked import Checked
+from rh_prefect.pipelines.check.groups import GroupCheck
+from rh_prefect.pipelines.check.literals import wrong_value
+from rh_prefect.pipelines.language import ACTIONS, FILE_TYPES, TYPES, Param, Step, build
+from rh_prefect.pipelines.scope import Scope
+from rh_prefect.pipelines.source import Document, Path, Problems, nearest
+from rh_prefect.pipelines.types import Type
+
+_KEY = re.compile(r"(?i)(?:sk-|rh[-_]?)?[0-9a-f]{32,}|bearer .+|[A-Za-z0-9+/_-]{40,}")
+_ONLY_PAID = ("takes", "attempts", "reuse", "parse", "assume", "pin")
+_ONLY_GROUPS = ("foreach", "matrix", "as", "id", "where", "sort", "limit")
+_RUN = Type("object", fields={"date": Type("string"), "id": Type("string")})
+
+
+def check_document(
+    document: Document, problems: Problems, *, folder: FilePath | None = None, depth: int = 0
+) -> Checked | None:
+    """Checks one file and those that it uses.
+
+    Args:
+        document: The file.
+        problems: Takes everything that is wrong.
+        folder: Where it lies, for `use: ./…` and `graph`.
+        depth: How deep it is used by others.
+
+    Returns:
+        The checked file; None where its form is wrong, so that nothing else can be said.
+    """
+    file = build(document, problems)
+    if file is None:
+        return None
+    checked = Checked(document, file, folder)
+    FileCheck(checked, problems, depth).whole()
+    return checked
+
+
+class FileCheck(GroupCheck):
+    """One check of one file."""
+
+    def whole(self) -> None:
+        """Checks everything, in the order of the file."""
+        self._check_blocks()
+        params = {name: self._param(("params", name), name, param) for name, param in self._file.params.items()}
+        top = Scope(names={"params": Type("object", fields=params), "run": _RUN})
+        scope = self._steps(self._file.steps, ("steps",), top)
+        for name, value in self._file.outputs.items():
+            found = self._value(("outputs", name), value, scope, may_be_absent=True)
+            if found is not None:
+                self._checked.outputs[name] = found
+
+    def _check_blocks(self) -> None:
+        for name in ("credentials", "storage"):
+            value = getattr(self._file, name)
+            if value is not None and (_KEY.fullmatch(value) or "://" in value):
+                what = "a key" if "://" not in value else "an address"
+                self._say((name,), f"{name} takes the name of a block, and this looks like {what}; save it in a block")
+        if self._file.budget is not None and self._file.budget.amount < 0:
+            self._say(("budget",), "budget takes an amount from 0 on")
+        self._check_reuse(("reuse",), self._file.reuse)
+
+    def _param(self, path: Path, name: str, param: Param, *, owner: str = "params") -> Type:
+        if owner == "params" and not name.isidentifier():
+            self._say(path, f"{name} is not a name; a parameter's name has letters, digits and _", key=True)
+        self._check_param(path, param, is_column=owner != "params")
+        guard = f"exists:{owner}.{name}"
+        self._why[guard] = f"{name} is optional"
+        found = types.of_param(param, guard)
+        if param.kind == "table":
+            fields = {
+                column: self._param((*path, "columns", column), column, one, owner=f"{owner}.{name}")
+                for column, one in (param.columns or {}).items()
+            }
+            return replace(found, fields=fields)
+        return found
+
+    def _check_param(self, path: Path, param: Param, *, is_column: bool) -> None:
+        if param.enum is not None and param.type not in (None, "enum"):
+            self._say((*path, "type"), f"enum is a type of its own; leave type: {param.type} out")
+        elif not param.kind:
+            self._say(path, f"a type is missing; it is one of {', '.join(TYPES)}")
+        elif param.kind not in TYPES or (is_column and param.kind in ("files", "table")):
+            known = [one for one in TYPES if not is_column or one not in ("files", "table")]
+            here = (*path, "type") if self._document.node(path).keys else path
+            self._say(here, f"there is no type {param.kind}; {nearest(param.kind, known)}")
+        if param.kind == "enum" and param.enum is None:
+            self._say(path, "enum takes its options, as in {enum: [a, b]}")
+        if param.kind == "table" and not param.columns:
+            self._say(path, "a table needs its columns, as in {type: table, columns: {title: string}}")
+        if param.of is not None and param.of not in FILE_TYPES:
+            self._say((*path, "of"), f"there is no kind of files {param.of}; {nearest(param.of, FILE_TYPES)}")
+        if param.kind in ("string", "integer", "number", "boolean", "enum"):
+            wrong = wrong_value(param, param.default) if param.default is not None else ""
+            if wrong:
+                self._say((*path, "default"), f"default {wrong}")
+
+    def _steps(self, steps: Mapping[str, Step], path: Path, outer: Scope) -> Scope:
+        lines = {name: self._document.place((*path, name), key=True).line for name in steps}
+        scope = Scope(outer=outer, below=lines)
+        for name, step in steps.items():
+            del lines[name]
+            self._check_name((*path, name), name, scope)
+            scope.own = name
+            scope.names[name] = self._step((*path, name), name, step, scope)
+        scope.own = ""
+        return scope
+
+    def _step(self, path: Path, name: str, step: Step, scope: Scope) -> Type:
+        self._check_form(path, step)
+        guards = frozenset[str]()
+        if step.when is not None:
+            guards = self._condition((*path, "when"), step.when, scope)
+            for guard in guards:
+                self._why.setdefault(guard, f"the condition of {name} need not hold")
+        inner = scope.within(guards)
+        found = self._result(path, step, inner)
+        if step.expect is not None:
+            self._condition((*path, "expect"), step.expect, inner)
+        if step.save_as is not None:
+            self._check_save_as((*path, "save_as"), step.save_as, inner)
+        own = scope.holding
+        found = found.guarded(guards - own)
+        self._checked.types[path] = found
+        return found
+
+    def _check_form(self, path: Path, step: Step) -> None:
+        actions = [name for name in ACTIONS if getattr(step, name) is not None]
+        if len(actions) != 1:
+            said = f"has {' and '.join(actions)}; it does exactly one thing" if actions else "does nothing"
+            known = ", ".join(ACTIONS[:-1])
+            more = "" if actions else f"; it has one of {known} or {ACTIONS[-1]}"
+            at = (*path, actions[1]) if actions else path
+            self._say(at, f"the step {said}{more}", key=True)
+        for key, field_name, allowed in self._restricted(step):
+            if getattr(step, field_name) not in (None, False, "", {}) and not allowed:
+                self._say(
+                    (*path, key), f"{key} has no meaning for {step.action or 'this step'}; leave it out", key=True
+                )
+        if step.action == "steps" and not step.is_fan_out:
+            for key in ("where", "sort", "limit", "id", "as"):
+                if getattr(step, "as_" if key == "as" else key) is not None:
+                    self._say((*path, key), f"{key} needs foreach beside it", key=True)
+        if step.foreach is not None and step.matrix is not None:
+            self._say((*path, "matrix"), "a group has foreach or matrix; nest one group in the other", key=True)
+        self._check_reuse((*path, "reuse"), step.reuse)
+
+    @staticmethod
+    def _restricted(step: Step) -> Iterator[tuple[str, str, bool]]:
+        is_group = step.action == "steps"
+        yield from ((key, key, step.is_paid) for key in _ONLY_PAID)
+        yield from ((key, "as_" if key == "as" else key, is_group) for key in _ONLY_GROUPS)
+        yield "with", "with_", step.is_paid or step.action in ("edit", "use")
+        yield "from", "from_", step.is_paid
+        yield "same", "same", step.is_paid or step.action == "use"
+        yield "ask", "ask", step.action == "review"
+        yield "save_as", "save_as", step.is_paid or step.action in ("edit", "review")
+        yield "expect", "expect", not is_group
+
+    def _result(self, path: Path, step: Step, scope: Scope) -> Type:
+        match step.action:
+            case "model":
+                return self._paid(path, step, scope, self._model_kind(path, step, scope))
+            case "workflow" | "app" | "graph":
+                return self._paid(path, step, scope, self._assumed_kind(path, step))
+            case "edit":
+                return self._edit(path, step, scope)
+            case "use":
+                return self._use(path, step, scope)
+            case "review":
+                return self._review(path, step, scope)
+            case "steps":
+                return self._group(path, step, scope)
+            case _:
+                return Type("any")
+
+    def _check_file(self, document: Document, problems: Problems, folder: FilePath) -> Checked | None:
+        return check_document(document, problems, folder=folder, depth=self._depth + 1)

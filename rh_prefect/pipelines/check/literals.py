@@ -1,0 +1,107 @@
+"""Values that stand in a file or are given by name, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rh_prefect import catalog
+from rh_prefect.catalog.model import text_of
+from rh_prefect.pipelines.language import Param, shown_value
+from rh_prefect.pipelines.references import WrongReferenceError, parse, references_in
+from rh_prefect.pipelines.source import Path
+
+
+def wrong_value(param: Param, value: Any) -> str:
+    """Says why a value is not one of a parameter's, as a clause; empty where it is one.
+
+    Args:
+        param: The parameter, or the column.
+        value: Plain JSON data.
+    """
+    match param.kind:
+        case "enum":
+            spelled = [text_of(one) for one in param.options]
+            known = text_of(value) in spelled if isinstance(value, str | int | float) else False
+            return "" if known else f"takes {' or '.join(spelled)}, and {shown_value(value)}"
+        case "boolean":
+            return "" if isinstance(value, bool) else f"takes true or false, and {shown_value(value)}"
+        case "integer" | "number":
+            return _wrong_number(param, value)
+        case "string":
+            if not isinstance(value, str):
+                return f"takes a text, and {shown_value(value)}; put it in quotes"
+            least, most = param.min or 0, param.max
+            if len(value) < least:
+                return f"has {len(value)} characters; at least {least:g} are needed"
+            return f"has {len(value)} characters; at most {most:g} are taken" if most and len(value) > most else ""
+        case _:
+            return ""
+
+
+def _wrong_number(param: Param, value: Any) -> str:
+    kind = "a whole number" if param.kind == "integer" else "a number"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"takes {kind}, and {shown_value(value)}"
+    if param.kind == "integer" and value != int(value):
+        return f"takes {kind}, and {value} is none"
+    if param.min is not None and value < param.min:
+        return f"takes {kind} from {param.min:g} on, and {value} is less"
+    return (
+        f"takes {kind} up to {param.max:g}, and {value} is more" if param.max is not None and value > param.max else ""
+    )
+
+
+def kind_of(output: str) -> str:
+    """The kind of what a model makes; a text is a `string`."""
+    return "string" if output == "text" else output
+
+
+def is_reference(value: Any) -> bool:
+    """Whether a value is exactly one reference."""
+    if not isinstance(value, str):
+        return False
+    try:
+        return parse(value).only is not None
+    except WrongReferenceError:
+        return False
+
+
+def has_reference(value: Any) -> bool:
+    """Whether there is a reference in a value."""
+    return next(iter(references_in(value)), None) is not None
+
+
+def is_switch(param: catalog.Param) -> bool:
+    """Whether a parameter takes true or false, also where the API wants them as texts."""
+    return param.type == "bool" or {*param.options} == {"true", "false"}
+
+
+def are_whole(options: tuple[Any, ...]) -> bool:
+    """Whether there are options and all of them are whole numbers."""
+    return bool(options) and all(isinstance(one, int) and not isinstance(one, bool) for one in options)
+
+
+def shown(value: Any) -> str:
+    """A value of the file as messages name it: a reference as it is, another text in quotes."""
+    if isinstance(value, str):
+        return value if "$(" in value else f"'{value}'"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def texts_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """All texts in a value, with their paths."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict | list):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from texts_in(one, (*path, key))
+
+
+def out_of_range(param: Any, value: Any) -> str:
+    """Says that a number is not one that an edit takes, as a clause; empty where it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ""
+    if (param.min is not None and value < param.min) or (param.max is not None and value > param.max):
+        return f"{param.name} takes a number from {param.min:g} to {param.max:g}, not {value:g}"
+    return ""

@@ -1,0 +1,160 @@
+"""Checks local edits, files that use other files, and reviews."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path as FilePath
+from typing import Any
+
+from rh_prefect.pipelines import types
+from rh_prefect.pipelines.check.checked import SHIPPED, Checked, read_text
+from rh_prefect.pipelines.check.literals import is_reference, out_of_range, shown, wrong_value
+from rh_prefect.pipelines.check.paid import PaidCheck
+from rh_prefect.pipelines.edits import EDITS
+from rh_prefect.pipelines.language import FILE_TYPES, Param, Step, shown_value
+from rh_prefect.pipelines.scope import Scope
+from rh_prefect.pipelines.source import Document, Path, PipelineError, Problems, nearest, read
+from rh_prefect.pipelines.types import Type
+
+DEEPEST_USE = 2
+
+
+class OtherCheck(PaidCheck):
+    """Checks the steps that are not paid for themselves."""
+
+    def _check_file(self, document: Document, problems: Problems, folder: FilePath) -> Checked | None:
+        raise NotImplementedError
+
+    def _edit(self, path: Path, step: Step, scope: Scope) -> Type:
+        edit = EDITS.get(str(step.edit))
+        if edit is None:
+            self._say((*path, "edit"), f"there is no edit {step.edit}; {nearest(str(step.edit), EDITS)}")
+            self._values_of(path, step, scope)
+            return Type("any")
+        first = Type("any")
+        for name, value in step.with_.items():
+            at, param = (*path, "with", name), edit.param(name)
+            found = self._value(at, value, scope)
+            if param is None:
+                self._say(
+                    at,
+                    f"{edit.name} has no parameter {name}; {nearest(name, [one.name for one in edit.params])}",
+                    key=True,
+                )
+            elif found is not None:
+                first = found if param is edit.params[0] else first
+                self._fit_edit(at, value, found, param)
+        for param in edit.params:
+            if param.required and param.name not in step.with_:
+                self._say((*path, "edit"), f"{param.name} is missing; {edit.name} needs it")
+        if edit.name == "subtitles" and not {"at", "seconds"} & step.with_.keys():
+            self._say((*path, "edit"), "subtitles needs at (where each text begins) or seconds (for one text)")
+        kind = first.kind if edit.output == "same" else edit.output
+        extra = {"starts": Type("number", many=True)} if "starts" in edit.facts else {}
+        timed = (
+            {name: Type(kind_) for name, kind_ in types.FACTS["audio"].items()} if kind in ("video", "audio") else {}
+        )
+        return Type(kind, is_result=True, extra={**extra, **timed})
+
+    def _fit_edit(self, path: Path, value: Any, found: Type, param: Any) -> None:
+        if param.takes_files and not is_reference(value) and not isinstance(value, list):
+            kinds = " or ".join(param.kinds)
+            self._say(path, f"{param.name} takes a file of kind {kinds}, and {shown_value(value)}; use a reference")
+            return
+        wrong = types.edit_misfit(found, param, shown(value))
+        wrong = wrong or ("" if is_reference(value) or isinstance(value, list) else out_of_range(param, value))
+        if wrong:
+            self._say(path, wrong)
+
+    def _use(self, path: Path, step: Step, scope: Scope) -> Type:
+        used = self._used((*path, "use"), str(step.use))
+        if used is None:
+            self._values_of(path, step, scope)
+            return Type("any")
+        self._checked.uses[path] = used
+        params = used.file.params
+        for name, value in step.with_.items():
+            at = (*path, "with", name)
+            found = self._value(at, value, scope)
+            if name not in params:
+                self._say(at, f"{step.use} has no parameter {name}; {nearest(name, params)}", key=True)
+            elif found is not None:
+                self._fit_param(at, value, found, params[name])
+        for name, param in params.items():
+            if name not in step.with_ and not param.optional and param.default is None:
+                self._say((*path, "use"), f"{name} is missing; {step.use} needs it")
+        return Type("object", fields=used.outputs)
+
+    def _fit_param(self, path: Path, value: Any, found: Type, param: Param) -> None:
+        wanted = types.of_param(param)
+        written = shown(value)
+        if not is_reference(value) and param.kind not in ("table", "files", *FILE_TYPES):
+            wrong = wrong_value(param, value)
+        elif found.many != wanted.many and found.kind != "any":
+            wrong = f"takes {wanted.words}, and {written} is {found.words}"
+        elif wanted.kind in types.FILES:
+            same = found.kind in ("any", "file", wanted.kind) or wanted.kind == "file"
+            same = same and (found.kind in types.FILES or found.kind == "any")
+            wrong = "" if same else f"takes {wanted.words}, and {written} is {found.words}"
+        else:
+            texts = {"string", "enum", "handle", "integer", "number", "boolean"}
+            numbers = wanted.kind in types.NUMBERS and found.kind not in (*types.NUMBERS, "any")
+            plain = wanted.kind in texts and found.kind not in texts | {"any"}
+            wrong = f"takes {wanted.words}, and {written} is {found.words}" if numbers or plain else ""
+        if wrong:
+            self._say(path, f"{path[-1]} {wrong}")
+
+    def _used(self, path: Path, name: str) -> Checked | None:
+        if self._depth >= DEEPEST_USE:
+            self._say(path, f"files are used by files {DEEPEST_USE} deep at most")
+            return None
+        if name.startswith("rh:"):
+            known = sorted(one.stem for one in SHIPPED.glob("*.yaml"))
+            if name[3:] not in known:
+                self._say(path, f"there is no shipped pipeline {name}; {nearest(name[3:], known)}")
+                return None
+            file: FilePath | None = SHIPPED / f"{name[3:]}.yaml"
+        elif name.startswith("./") and name.endswith((".yaml", ".yml", ".json")):
+            file = self._file_below(path, name)
+        else:
+            self._say(path, f"use takes ./file.yaml or rh:name, and {shown_value(name)}")
+            return None
+        return None if file is None else self._read_used(path, name, file)
+
+    def _read_used(self, path: Path, name: str, file: FilePath) -> Checked | None:
+        found = Problems()
+        checked = None
+        try:
+            document = read(read_text(file), name.removeprefix("./"))
+            if not isinstance(document.data, dict) or "steps" not in document.data:
+                # Its lines are not shown: it may be anything that lies in the folder (S4).
+                self._say(path, f"{name} is not a pipeline: it has no steps")
+                return None
+            checked = self._check_file(document, found, file.parent)
+        except PipelineError as error:
+            self._say(path, f"{name} is not a pipeline: {error.found[0].message}")
+        except OSError as error:
+            self._say(path, f"{name} cannot be read: {error.strerror or error}")
+        for problem in found:
+            self._problems.take(problem)
+        return checked
+
+    def _review(self, path: Path, step: Step, scope: Scope) -> Type:
+        given = step.review if isinstance(step.review, list) else [step.review]
+        found = []
+        for n, text in enumerate(given):
+            at = (*path, "review", n) if isinstance(step.review, list) else (*path, "review")
+            if not is_reference(text):
+                self._say(at, f"review takes a reference, and {shown_value(text)}; did you mean $({text})?")
+                continue
+            one = self._value(at, text, scope)
+            found.extend([] if one is None else [one])
+            if one is not None and one.many:
+                self._say(at, f"review takes one result, and {text} is a list; put the review into the group")
+        kinds = {one.kind for one in found} - {"any"}
+        if len(kinds) > 1:
+            self._say(
+                (*path, "review"),
+                f"a review chooses among results of one kind, and these are {' and '.join(sorted(kinds))}",
+            )
+        return replace(found[0], guards=frozenset(), is_result=True) if found else Type("any")

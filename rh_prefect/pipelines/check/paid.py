@@ -1,0 +1,252 @@
+"""Checks paid steps: the model, the types of its connections, its parameters and rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path as FilePath
+from typing import Any
+
+from rh_prefect import catalog
+from rh_prefect.catalog.model import Model
+from rh_prefect.catalog.validation import check
+from rh_prefect.errors import UnknownModelError
+from rh_prefect.pipelines import types
+from rh_prefect.pipelines.check.checked import read_graph
+from rh_prefect.pipelines.check.literals import has_reference, is_reference, is_switch, kind_of, shown, texts_in
+from rh_prefect.pipelines.check.values import ValueCheck
+from rh_prefect.pipelines.language import Step, shown_value
+from rh_prefect.pipelines.model_names import no_such_model
+from rh_prefect.pipelines.parsed_answers import answer_type
+from rh_prefect.pipelines.scope import Scope
+from rh_prefect.pipelines.source import Path, nearest
+from rh_prefect.pipelines.types import Type
+
+
+class PaidCheck(ValueCheck):
+    """Checks models, workflows, apps and graphs."""
+
+    def _model_kind(self, path: Path, step: Step, scope: Scope) -> str:
+        text = str(step.model)
+        if "$(" not in text:
+            model = self._model(path, text, step, scope)
+            if model is None:
+                self._values_of(path, step, scope)
+                return "any"
+            self._connect(path, step, scope, model)
+            return kind_of(model.output)
+        found = self._value((*path, "model"), text, scope)
+        self._values_of(path, step, scope)
+        models = [self._model(path, str(name), step, scope) for name in (found.options if found is not None else ())]
+        kinds = {kind_of(model.output) for model in models if model is not None}
+        if len(kinds) > 1:
+            self._say(
+                (*path, "model"),
+                f"all models of {text} must make one kind, and these make {' and '.join(sorted(kinds))}",
+            )
+        return next(iter(kinds), "any")
+
+    def _model(self, path: Path, name: str, step: Step, scope: Scope) -> Model | None:
+        try:
+            return catalog.get(name)
+        except UnknownModelError:
+            sources = step.from_ if isinstance(step.from_, list) else [step.from_] if step.from_ else []
+            kinds = [self._silent_kind(text, scope) for text in sources]
+            self._say((*path, "model"), no_such_model(name, kinds))
+            return None
+
+    def _assumed_kind(self, path: Path, step: Step) -> str:
+        kind = step.assume.kind if step.assume is not None else None
+        if kind is None:
+            what = "graph" if step.action == "graph" else f"the {step.action}"
+            said = f"no catalogue knows what {what} makes; write assume: {{kind: image}} (or video, audio, 3d, text)"
+            self._say((*path, step.action), said)
+        if step.action == "graph":
+            self._check_graph((*path, "graph"), str(step.graph))
+        return kind_of(kind) if kind else "any"
+
+    def _file_below(self, path: Path, name: str) -> FilePath | None:
+        """The file that a name means, below this file's folder (S4)."""
+        folder = self._checked.folder
+        if folder is None:
+            self._say(path, f"{name} lies beside the pipeline's file, and this pipeline was not read from a file")
+            return None
+        real, root = (folder / name).resolve(), folder.resolve()
+        if not real.is_relative_to(root):
+            self._say(path, f"{name} lies outside of the folder of this file")
+        elif not real.is_file():
+            others = [f"./{one.name}" for one in root.glob(f"*{real.suffix}")]
+            self._say(
+                path, f"there is no file {name}; {nearest(name, others, none='the folder has none of this kind')}"
+            )
+        else:
+            return real
+        return None
+
+    def _check_graph(self, path: Path, name: str) -> None:
+        file = self._file_below(path, name)
+        if file is None:
+            return
+        graph = read_graph(file)
+        if graph is None:
+            self._say(path, f"{name} is not a graph in API format: a JSON object of nodes, of at most 8 MiB")
+        else:
+            self._checked.graphs[name] = graph
+
+    def _paid(self, path: Path, step: Step, scope: Scope, kind: str) -> Type:
+        if step.action != "model":
+            self._values_of(path, step, scope)
+        self._check_paid(path, step, scope)
+        if step.parse is None:
+            return Type(kind, is_result=True)
+        if kind not in ("string", "any"):
+            self._say(
+                (*path, "parse"),
+                f"parse reads a text, and {step.model or step.action} makes {Type(kind).words}",
+                key=True,
+            )
+        found, wrong = answer_type(step.parse)
+        for at, message in wrong:
+            self._say((*path, "parse", *at), message)
+        self._whole((*path, "parse", "at_most"), step.parse.at_most, scope)
+        return replace(found, is_result=True)
+
+    def _check_paid(self, path: Path, step: Step, scope: Scope) -> None:
+        self._whole((*path, "takes"), step.takes, scope)
+        if step.assume is not None and isinstance(step.assume.seconds, str):
+            self._value((*path, "assume", "seconds"), step.assume.seconds, scope)
+        for at, text in texts_in(step.with_, (*path, "with")):
+            node = self._document.node(at)
+            plain_text = node.is_plain and isinstance(node.value, str) and not is_reference(node.value)
+            if plain_text and node.comment:
+                key = next(part for part in reversed(at) if isinstance(part, str))
+                self._say(at, f"'{node.comment}' is a comment here and is not part of {key}; put the text in quotes")
+            if "$(run.id" in text:
+                self._say(
+                    at,
+                    "run.id differs in each run, so that this would be paid in each; use it in save_as only",
+                    "$(run.id",
+                )
+            elif "$(run.date" in text:
+                place = self._document.place(at)
+                where = f"{self._document.name}:{place.line}"
+                self._checked.notes.append(
+                    f"{where}: run.date is part of a paid request; nothing of it is reused tomorrow."
+                )
+
+    def _connect(self, path: Path, step: Step, scope: Scope, model: Model) -> None:
+        given: dict[str, Any] = {}
+        before = len(self._problems)
+        for name, value in step.with_.items():
+            at = (*path, "with", name)
+            param = model.find_param(name)
+            found = self._value(at, value, scope)
+            if param is None:
+                if not model.incomplete:
+                    self._say(at, f"{model.name} has no parameter {name}; {model.hint(name)}", key=True)
+                continue
+            if param.name in given:
+                self._say(at, f"{param.name} is given twice, also as {param.key}", key=True)
+            if found is not None:
+                self._fit(at, value, found, param, model)
+            given[param.name] = value if found is None or not has_reference(value) else types.stand_in(found, param)
+        self._feed(path, step, scope, model, given)
+        if len(self._problems) == before:
+            self._check_values(path, step, model, given)
+
+    def _check_values(self, path: Path, step: Step, model: Model, given: Mapping[str, Any]) -> None:
+        """Has the catalogue check what is written, with stand-ins for what is referred to."""
+        names = {param.name: name for name in step.with_ if (param := model.find_param(name)) is not None}
+        for problem in check(model, given).problems:
+            name = names.get(problem.partition(" ")[0])
+            missing = problem.partition(" is missing")
+            if missing[1] and " " not in missing[0]:
+                problem = f"{missing[0]} is missing; {model.name} needs it"
+            self._say((*path, "with", name) if name is not None else (*path, "model"), problem)
+
+    def _fit(self, path: Path, value: Any, found: Type, param: catalog.Param, model: Model) -> None:
+        if isinstance(value, str) and value in ("no", "yes", "on", "off") and is_switch(param):
+            self._say(path, f"{param.name} takes true or false; {value} is a text in YAML 1.2")
+            return
+        if param.type == "json":
+            return
+        if isinstance(value, list):
+            if param.multiple:
+                for n, one in enumerate(value):
+                    item = self._value((*path, n), one, Scope()) if not is_reference(one) else found.one
+                    fault = types.misfit(item or Type("any"), param, shown(one))
+                    if fault:
+                        self._say((*path, n), fault)
+                return
+            self._say(path, f"{param.name} takes one value, and this is a list")
+            return
+        if is_reference(value):
+            fault = self._one_for_list(value, found, param, model) or types.misfit(found, param, value)
+            if fault:
+                self._say(path, fault)
+        elif param.is_media and value is not None:
+            self._say(
+                path,
+                f"{param.name} takes a file of kind {param.type}, and {shown_value(value)}; name it in params, "
+                f"as in {{type: {param.type}, default: …}}",
+            )
+        elif param.type == "enum" and found.options:
+            fault = types.misfit(found, param, shown_value(value).partition(" is ")[0])
+            if fault:
+                self._say(path, fault)
+
+    @staticmethod
+    def _one_for_list(shown: str, found: Type, param: catalog.Param, model: Model) -> str:
+        if not found.many or param.multiple or found.kind not in types.FILES or not param.is_media:
+            return ""
+        concat = ", or edit: concat" if param.type == "video" and found.kind == "video" else ""
+        return (
+            f"{model.name} takes one {param.type} for {param.name}, and {shown} is a list; use foreach: {shown}{concat}"
+        )
+
+    def _feed(self, path: Path, step: Step, scope: Scope, model: Model, given: dict[str, Any]) -> None:
+        feeds: dict[str, list[int]] = {}
+        for n, (at, text) in enumerate(self._from(path, step)):
+            found = self._value(at, text, scope)
+            if found is None or found.kind == "any":
+                continue
+            if not is_reference(text):
+                self._say(at, f"from takes a reference, and {shown_value(text)}; did you mean $({text})?")
+                continue
+            param, fault = feed(model, found.kind, {*given})
+            if param is None:
+                self._say(at, fault.replace("this", str(text), 1))
+                continue
+            fault = self._one_for_list(str(text), found, param, model)
+            if fault:
+                self._say(at, fault)
+            feeds.setdefault(param.name, []).append(n)
+            given[param.name] = types.stand_in(found, param)
+        self._checked.feeds[path] = feeds
+
+
+def feed(model: Model, kind: str, given: set[str]) -> tuple[catalog.Param | None, str]:
+    """Which parameter of a model a file of `from` goes to.
+
+    Args:
+        model: The model.
+        kind: The file's kind.
+        given: The Python names of the parameters that have a value.
+
+    Returns:
+        The parameter, and why there is none.
+    """
+    fitting = [param for param in model.media_params if param.type == kind or kind == "file"]
+    free = [param for param in fitting if param.name not in given]
+    required = [param for param in free if param.required]
+    if len(required) == 1:
+        return required[0], ""
+    if len(free) == 1:
+        return free[0], ""
+    if not free:
+        takes = sorted({param.type for param in model.media_params})
+        what = f"it takes {' and '.join(takes)}" if takes else "it takes no files"
+        taken = f"; {fitting[0].name} is given already" if fitting else ""
+        return None, f"{model.name} takes no {kind} for this; {what}{taken}"
+    names = ", ".join(param.name for param in free)
+    return None, f"{model.name} takes several files of kind {kind}: {names}; write one of them in with in place of from"

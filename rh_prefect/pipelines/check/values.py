@@ -1,0 +1,176 @@
+"""Checks names, references, values and conditions at one place of a file."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rh_prefect.pipelines import types
+from rh_prefect.pipelines.check.checked import Checked
+from rh_prefect.pipelines.check.literals import are_whole
+from rh_prefect.pipelines.language import NAME, RESERVED, Step, check_condition, shown_value
+from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse
+from rh_prefect.pipelines.scope import Found, Scope, resolve
+from rh_prefect.pipelines.source import Path, Problems
+from rh_prefect.pipelines.types import Type, negated
+
+RESERVED_FOLDERS = ("works", "edits", "inputs", "manifests", "runs", "pipelines")
+REUSE = re.compile(r"always|never|[1-9]\d{0,4}[mhd]")
+
+
+class ValueCheck:
+    """What the checks of all kinds of steps have in common."""
+
+    def __init__(self, checked: Checked, problems: Problems, depth: int) -> None:
+        self._checked, self._document, self._file = checked, checked.document, checked.file
+        self._problems, self._depth = problems, depth
+        self._why: dict[str, str] = {}
+
+    def _say(self, path: Path, message: str, needle: str = "", *, key: bool = False) -> None:
+        self._problems.add(self._document, path, message, needle, key=key)
+
+    def _check_reuse(self, path: Path, reuse: str | None) -> None:
+        if reuse is not None and not REUSE.fullmatch(reuse):
+            self._say(path, f"reuse takes always, never, or a time such as 30m, 12h or 7d, and {shown_value(reuse)}")
+
+    def _check_name(self, path: Path, name: str, scope: Scope, *, key: bool = True) -> None:
+        if not NAME.fullmatch(name):
+            self._say(
+                path, f"{name} is not a name; a name has letters, digits, _ and - and begins with a letter", key=key
+            )
+        elif name in RESERVED:
+            self._say(path, f"{name} has a meaning of its own in references; give this another name", key=key)
+        elif scope.find(name) is not None:
+            self._say(path, f"{name} hides the {name} that is visible here; give this another name", key=key)
+
+    def _template(self, path: Path, text: str) -> Template | None:
+        try:
+            return parse(text)
+        except WrongReferenceError as wrong:
+            self._say(path, str(wrong), wrong.needle)
+            return None
+
+    def _reference(self, path: Path, reference: Reference, scope: Scope, *, may_be_absent: bool = False) -> Type:
+        found: Found = resolve(reference, scope)
+        if found.problem:
+            self._say(path, found.problem, reference.text)
+            return Type("any")
+        if found.type.guards and not may_be_absent:
+            self._say(path, self._absent(reference, found.type), reference.text)
+        return found.type
+
+    def _absent(self, reference: Reference, found: Type) -> str:
+        why = next(
+            (self._why[guard] for guard in sorted(found.guards) if guard in self._why), "a condition need not hold"
+        )
+        other = f"$({' or '.join('.'.join(option) for option in reference.options)} or other)"
+        condition = f"when: {{exists: {reference.text}}}"
+        return f"{reference.text} can be absent: {why}; write {other}, or give this step {condition}"
+
+    def _value(self, path: Path, value: Any, scope: Scope, *, may_be_absent: bool = False) -> Type | None:
+        """The type of a value in a file, its references checked."""
+        if isinstance(value, dict):
+            found = {key: self._value((*path, key), one, scope) for key, one in value.items()}
+            return Type("object", fields={key: one for key, one in found.items() if one is not None})
+        if isinstance(value, list):
+            items = [self._value((*path, n), one, scope) for n, one in enumerate(value)]
+            return types.merged([one for one in items if one is not None]).as_list()
+        if not isinstance(value, str):
+            return types.of_literal(value)
+        template = self._template(path, value)
+        if template is None:
+            return None
+        if template.only is not None:
+            return self._reference(path, template.only, scope, may_be_absent=may_be_absent)
+        for reference in template.references:
+            found_type = self._reference(path, reference, scope)
+            if found_type.kind not in ("any", *types.PLAIN) or found_type.many:
+                said = f"{reference.text} is {found_type.words}, and inside of a text there are texts and numbers only"
+                hint = "; join_text makes one text of a list" if found_type.many and found_type.kind == "string" else ""
+                self._say(path, said + hint, reference.text)
+        literal = template.literal
+        return Type("string") if literal is None else Type("string", options=(literal,))
+
+    def _whole(self, path: Path, value: int | str | None, scope: Scope) -> None:
+        if isinstance(value, str):
+            found = self._value(path, value, scope)
+            if found is not None and found.kind not in ("integer", "any") and not are_whole(found.options):
+                self._say(path, f"{path[-1]} takes a whole number, and {value} is {found.words}")
+
+    def _condition(self, path: Path, value: Any, scope: Scope) -> frozenset[str]:
+        """Checks a condition; gives what holds where it is true."""
+        if not check_condition(self._document, path, value, self._problems):
+            return frozenset()
+        return self._holding(path, value, scope)
+
+    def _holding(self, path: Path, value: Any, scope: Scope) -> frozenset[str]:
+        if isinstance(value, bool):
+            return frozenset()
+        if isinstance(value, str):
+            found = self._value(path, value, scope, may_be_absent=True)
+            if found is not None and found.kind not in ("boolean", "any"):
+                self._say(
+                    path,
+                    f"a condition takes true or false, and {value} is {found.words}; exists asks whether it is there",
+                )
+            return frozenset([f"true:{value}"])
+        [(operator, argument)] = value.items()
+        at = (*path, operator)
+        if operator == "all":
+            held = [self._holding((*at, n), one, scope) for n, one in enumerate(argument)]
+            return frozenset[str]().union(*held)
+        if operator == "not":
+            held_inside = self._holding(at, argument, scope)
+            return frozenset(map(negated, held_inside)) if len(held_inside) == 1 else frozenset([f"not:{argument}"])
+        if operator in ("exists", "missing"):
+            return self._existing(at, operator, argument, scope)
+        for n, one in enumerate(argument):
+            self._holding((*at, n), one, scope) if operator == "any" else self._value(
+                (*at, n), one, scope, may_be_absent=True
+            )
+        return frozenset([f"{operator}:{argument}"])
+
+    def _existing(self, path: Path, operator: str, text: str, scope: Scope) -> frozenset[str]:
+        found = self._value(path, text, scope, may_be_absent=True)
+        guards = found.guards if found is not None else frozenset[str]()
+        if operator == "exists":
+            return guards
+        return frozenset(map(negated, guards)) if len(guards) == 1 else frozenset([f"missing:{text}"])
+
+    def _check_save_as(self, path: Path, name: str, scope: Scope) -> None:
+        self._value(path, name, scope)
+        literal = re.sub(r"\$\([^)]*\)", "x", name)
+        parts = literal.split("/")
+        if parts[0] in RESERVED_FOLDERS:
+            self._say(path, f"{parts[0]}/ is a folder of this package's own records; save_as takes another one")
+        elif (
+            name.startswith(("/", "~"))
+            or "\\" in name
+            or "://" in name
+            or any(part in ("", ".", "..") for part in parts)
+        ):
+            self._say(path, "save_as takes a name below the storage's folder, without .. and without a leading /")
+
+    def _silent_kind(self, text: Any, scope: Scope) -> str:
+        try:
+            only = parse(text).only if isinstance(text, str) else None
+        except WrongReferenceError:
+            return ""
+        return "" if only is None else resolve(only, scope).type.kind
+
+    def _values_of(self, path: Path, step: Step, scope: Scope) -> None:
+        for name, value in step.with_.items():
+            self._value((*path, "with", name), value, scope)
+        for at, text in self._from(path, step):
+            self._value(at, text, scope)
+
+    @staticmethod
+    def _from(path: Path, step: Step) -> list[tuple[Path, Any]]:
+        if step.from_ is None:
+            return []
+        here = (*path, "from")
+        return (
+            [((*here, n), one) for n, one in enumerate(step.from_)]
+            if isinstance(step.from_, list)
+            else [(here, step.from_)]
+        )
