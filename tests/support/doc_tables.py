@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rh_prefect import errors
 from rh_prefect.emulator import assumptions
+from rh_prefect.flows.batch.states import STATES
 from tests.support import guarantees, public_client_payloads
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -100,11 +101,19 @@ def payloads() -> str:
     return _table(head, public_client_payloads.table_rows())
 
 
+def states() -> str:
+    """The states of a job, in the words of RunningHub, its records, its events and a batch's row."""
+    head = ("RunningHub's status", "job state", "events", "row state", "meaning")
+    rows = ((one.remote or "", one.job, ", ".join(one.events), one.row, one.meaning) for one in STATES)
+    return _table(head, rows)
+
+
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "tree": ("errors.md", tree),
     "codes": ("errors.md", codes),
     "assumptions": ("emulator.md", open_points),
     "payloads": ("coverage.md", payloads),
+    "states": ("operations.md", states),
     "money": ("never-pay-twice.md", promises_about_money),
     "security": ("../SECURITY.md", promises_about_security),
 }

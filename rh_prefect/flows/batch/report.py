@@ -9,29 +9,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rh_prefect import artifacts
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flows.batch.state import FOLDER
+from rh_prefect.flows.batch.states import RowState
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.media.store import MediaStore
-
-RowState = Literal["done", "failed", "unknown", "not started", "cancelled", "unfinished"]
-"""The state of a row at the end.
-
-- `done`: its outputs are in the store.
-- `failed`: a task failed, the input is invalid, or an output is damaged; see `reason`.
-- `unknown`: it is not known whether the submission was accepted; `reason` says what to do.
-- `not started`: the rest of the budget was too small.
-- `cancelled`: the run was cancelled.
-- `unfinished`: the run stopped early; paid tasks go on at RunningHub and the next run finds them.
-"""
 
 COLUMNS = (
     "row",
