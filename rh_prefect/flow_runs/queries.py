@@ -26,6 +26,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.jobs.journal.call_registry import CallRegistry
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal, folder_scopes
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
+from rh_prefect.pipelines.works_journal import WorksJournal, find_works
 from rh_prefect.settings import get_settings
 
 BATCH = "batch"
@@ -93,13 +94,14 @@ def is_flow_run(scope: str) -> bool:
 
 
 def journal_of(scope: str) -> Journal:
-    """The journal of a scope by its name: a flow run's, or a folder below RH_JOURNAL.
+    """The journal of a scope by its name: a flow run's, the works of pipelines, or a folder below RH_JOURNAL.
 
     Raises:
         ConfigError: It is a flow run's, and no Prefect API is configured.
     """
     if not is_flow_run(scope):
-        return FolderJournal(get_settings().journal_url, scope=scope)
+        settings = get_settings()
+        return find_works(scope, settings) or FolderJournal(settings.journal_url, scope=scope)
     if not PREFECT_API_URL.value():
         raise ConfigError(
             f"The journal of flow run {scope} is in the Prefect API, and no PREFECT_API_URL is set. "
@@ -116,6 +118,11 @@ async def scope_named(scope: str) -> Scope:
         InputError: There is no such scope.
     """
     journal = journal_of(scope)
+    if isinstance(journal, WorksJournal):
+        raise InputError(
+            f"{scope}: these are the works of pipelines, which no run owns. What to do: run the pipeline again, which "
+            "waits for its works and downloads them; to cancel them, cancel the flow run."
+        )
     if not isinstance(journal, FolderJournal):
         return await recorded_scope(scope)
     url = get_settings().journal_url

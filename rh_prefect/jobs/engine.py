@@ -128,7 +128,7 @@ class JobEngine:
         self._settings = settings
         self._scratch = settings.state_dir
         self._checks: SingleFlight[str, None] = SingleFlight(50)
-        self._services = Services(
+        self.services = Services(
             spool=Spool(self._scratch / "spool"),
             cancels=CancelWatch(),
             check_store=self._check_store,
@@ -177,7 +177,7 @@ class JobEngine:
         scope, store, options = call.scope, call.store, call.options
         if options.budget is not None:
             await self.pool.check_currency()
-        prepared = await self._prepare(request, scope, store, options.label)
+        prepared = await self.prepare(request, scope, store, options.label)
         prepared = await as_recorded(prepared, journal=scope.journal, key=options.key)
         if options.reuse == "always":
             known = await self._reusable(prepared, scope, store, options)
@@ -260,7 +260,7 @@ class JobEngine:
             observer=call.observer,
             policy=policy_of(request, call.scope, call.options, job=records.name, may_move_on=not self.pool.is_one),
             lease=SlotLease(pool, pool.standing(call.scope), model=request.model, job=records.name),
-            services=self._services,
+            services=self.services,
             spending=spend_tracker_of(call.scope.journal),
             options=call.options,
             caller=call.caller,
@@ -339,7 +339,7 @@ class JobEngine:
         Raises:
             RunningHubError: What is wrong.
         """
-        prepared = await self._prepare(request, scope, store, label)
+        prepared = await self.prepare(request, scope, store, label)
         await self._check_store(store)
         return prepared
 
@@ -356,10 +356,21 @@ class JobEngine:
         Raises:
             RunningHubError: As for `check`.
         """
-        prepared = await self._prepare(request, scope, store, label)
+        prepared = await self.prepare(request, scope, store, label)
         return (await as_recorded(prepared, journal=scope.journal, key=key)).key(key)
 
-    async def _prepare(self, request: Request, scope: Scope, store: MediaStore, label: str | None) -> JobRequest:
+    async def prepare(self, request: Request, scope: Scope, store: MediaStore, label: str | None) -> JobRequest:
+        """Checks a request and identifies its files by content; nothing is paid.
+
+        Args:
+            request: A model, a workflow or an app, with its parameters.
+            scope: The run that it belongs to.
+            store: Where its outputs are to go.
+            label: A name for its output.
+
+        Raises:
+            RunningHubError: What is wrong.
+        """
         inputs = self._inputs_of(scope, store)
         if isinstance(request, ModelInput):
             return await prepare_request(request, site=self.pool.site, inputs=inputs, label=label)

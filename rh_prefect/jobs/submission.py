@@ -63,6 +63,11 @@ class Submitter:
                 "What to do: give each request a key of its own."
             )
 
+    async def with_spooled(self, submit: Submit) -> Submit:
+        """A submission with the ticket that this machine's spool still has for it."""
+        view = await self._replay_spool(JobView(self._records.key, (submit,)), submit)
+        return view.find(submit.n) or submit
+
     async def _replay_spool(self, view: JobView, submit: Submit) -> JobView:
         """Brings a ticket into the journal that arrived here and never got there."""
         answer = self._spool.get(*self._name, submit.n)

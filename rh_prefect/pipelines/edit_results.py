@@ -7,8 +7,6 @@ requests that follow, because the same recipe can give other bytes on another ma
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,12 +17,14 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
+from rh_prefect.jobs.journal.identity import media_mark
 from rh_prefect.jobs.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.jobs.journal.records import Record
 from rh_prefect.media.media import Media
 from rh_prefect.media.source import fetch
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
+from rh_prefect.pipelines.plan.identity import recipe_id
 from rh_prefect.pipelines.rendering import Params, Rendered, render
 from rh_prefect.settings import Settings
 
@@ -127,7 +127,7 @@ class EditResults:
             StoreError: The store cannot be read or written.
             JournalError: The records cannot be read or written.
         """
-        recipe = recipe_id(edit, params, counts_as=counts_as)
+        recipe = recipe_id(edit, as_recorded(params, counts_as or {}))
         known = await self.read(recipe)
         if known is not None and (made := await self._find(recipe, known)) is not None:
             return made
@@ -159,13 +159,13 @@ class EditResults:
         )
         if known is not None:
             await self._record_further(recipe, known, result)
-            return Made(known, self._located(result), is_new=True)
+            return Made(known, self.located(result), is_new=True)
         if await self._records.create(f"{recipe}-result", result.model_dump(mode="json")):
-            return Made(result, self._located(result), is_new=True)
+            return Made(result, self.located(result), is_new=True)
         first = await self.read(recipe) or result
         if is_ours and file is not None and first.file is not None and first.file.sha256 != file.sha256:
             await asyncio.to_thread(self._store.delete, file.uri)
-        return Made(first, self._located(first), is_new=False)
+        return Made(first, self.located(first), is_new=False)
 
     def _render(self, edit: str, params: Mapping[str, Any], scratch: Path) -> Rendered:
         inputs, made = scratch / "inputs", scratch / "made"
@@ -189,7 +189,7 @@ class EditResults:
             if found is None:
                 return None
             if await asyncio.to_thread(self._is_there, found):
-                return Made(first, self._located(found), is_new=False)
+                return Made(first, self.located(found), is_new=False)
             found = await self._read_further(recipe, n)
         raise AssertionError("a count does not end")
 
@@ -216,7 +216,8 @@ class EditResults:
             created = await self._records.create(key, again.model_dump(mode="json"))
             found = None if created else await self._read_further(recipe, n)
 
-    def _located(self, result: EditResult) -> Media | None:
+    def located(self, result: EditResult) -> Media | None:
+        """The file of a result with its address; None of a text."""
         if result.file is None:
             return None
         root = self._store.url if self._is_beside else result.store
@@ -234,47 +235,38 @@ def open_edits(store: MediaStore, settings: Settings) -> EditResults:
     return EditResults(url, store, options=store.options_for(url))
 
 
-def publish_content(store: MediaStore, path: Path) -> tuple[Media, bool]:
+def publish_content(store: MediaStore, path: Path, *, extension: str | None = None) -> tuple[Media, bool]:
     """Moves a file into a store under a name that is made of its content.
 
     Args:
         store: The store.
         path: The file; it may be gone afterwards.
+        extension: Of the name, with its dot; None: that of the file.
 
     Returns:
         The file, its name in the store as `uri`; and whether it was not there before.
     """
     described = store.describe(path, "described")
-    name = f"{FILES}/{described.sha256}{path.suffix.lower()}"
+    name = f"{FILES}/{described.sha256}{(path.suffix if extension is None else extension).lower()}"
     is_new = store.size(name) != described.size
     if is_new:
         store.take(path, name)
     return described.model_copy(update={"uri": name}), is_new
 
 
-def recipe_id(edit: str, params: Mapping[str, Any], *, counts_as: Mapping[str, str] | None = None) -> str:
-    """Names a recipe; 40 hex digits.
+def as_recorded(params: Mapping[str, Any], counts_as: Mapping[str, str]) -> dict[str, Any]:
+    """The parameters of an edit as its recipe counts them: files by content.
 
     Args:
-        edit: The edit's name.
-        params: Its parameters; each file as a `Media`, of which only the content counts.
+        params: Each file as a `Media`.
         counts_as: For a file that was rendered again: the hash of the first one, by its own.
     """
-    asked = {"edit": edit, "params": as_recorded(params, counts_as or {})}
-    text = json.dumps(asked, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
-
-
-def as_recorded(params: Mapping[str, Any], counts_as: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters of a recipe as JSON: files by content, equal numbers alike."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Media):
-            return {"sha256": counts_as.get(value.sha256, value.sha256)}
+            return media_mark(counts_as.get(value.sha256, value.sha256))
         if isinstance(value, list | tuple):
             return list(map(plain, value))
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
         return value
 
     return {name: plain(value) for name, value in params.items()}

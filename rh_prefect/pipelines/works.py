@@ -64,6 +64,7 @@ class Home(Record):
     Attributes:
         task_id: RunningHub's task id.
         n: The number of its submission.
+        flow_run: The flow run that paid for it.
         store: The place of its files.
         outputs: Its files; `uri` is the name in the store, made of the content.
         texts: Its texts.
@@ -75,6 +76,7 @@ class Home(Record):
 
     task_id: str
     n: int
+    flow_run: str = ""
     store: str = ""
     outputs: tuple[Media, ...] = ()
     texts: tuple[str, ...] = ()

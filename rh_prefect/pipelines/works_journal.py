@@ -1,7 +1,7 @@
 """Where the records of works lie: in the store of their files, or in RH_RECORDS.
 
     works = await open_works(store, settings)
-    home = await works.read_home(work_id(request.base, take=1))
+    home = await works.read_home(work_id(request.base, 1))
 
 What decides is read by name: a work's submissions by number, its result by `home`. Listings serve commands only.
 """
@@ -21,7 +21,8 @@ from rh_prefect.jobs.journal.journal import JSON, FolderJournal, Journal, NotExc
 from rh_prefect.jobs.journal.records import Record
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.media.urls import shown_url
+from rh_prefect.media.urls import locate, shown_url
+from rh_prefect.pipelines.plan.identity import work_id
 from rh_prefect.pipelines.works import Home, Interest
 from rh_prefect.settings import Settings
 
@@ -29,16 +30,6 @@ FOLDER = "works"
 """The folder of all works, below the records' place."""
 
 _AFTER_INTENT = ("answer", "resolution", "end", "lost", "late")
-
-
-def work_id(base: str, *, take: int = 1) -> str:
-    """Names the work of a request and a take; 40 hex digits.
-
-    Args:
-        base: Hash of the request; see `jobs.journal.identity.base_hash`.
-        take: Which of several results of one request.
-    """
-    return hashlib.sha256(f"work/{base}/{take}".encode()).hexdigest()[:40]
 
 
 class Chosen(Record):
@@ -140,11 +131,15 @@ class WorksJournal:
 
         Args:
             work: The work.
-            shape: Hash of what `parse` asks for; empty without `parse`.
+            shape: What `parse` asks for; empty without `parse`.
         """
         key = home_key(work, shape)
         record = await self.read(key)
         return None if record is None else _home(key, record)
+
+    async def read_many(self, keys: Iterable[str]) -> dict[str, JSON]:
+        """Reads records, many at a time; those that are there, by key."""
+        return await self._files.read_many(keys)
 
     async def read_homes(self, keys: Iterable[str]) -> dict[str, Home]:
         """Reads the results of many works at once.
@@ -155,7 +150,7 @@ class WorksJournal:
         Returns:
             By key, those that are there.
         """
-        return {key: _home(key, record) for key, record in (await self._files.read_many(keys)).items()}
+        return {key: _home(key, record) for key, record in (await self.read_many(keys)).items()}
 
     async def create_home(self, work: str, home: Home, *, shape: str = "") -> Home:
         """Records the result of a work, unless one is recorded.
@@ -167,6 +162,10 @@ class WorksJournal:
             return home
         return await self.read_home(work, shape=shape) or home
 
+    def is_beside(self, store: MediaStore) -> bool:
+        """Whether the records lie in a store."""
+        return self.url == shown_url(store.url)
+
     def files_of(self, home: Home, store: MediaStore) -> tuple[Media, ...]:
         """The files of a result with their addresses.
 
@@ -174,7 +173,7 @@ class WorksJournal:
             home: The result.
             store: The run's store. Where the records lie in it, its files do too, whatever it was called earlier.
         """
-        root = store.url if self.url == shown_url(store.url) else home.store
+        root = store.url if self.is_beside(store) else home.store
         return tuple(one.model_copy(update={"uri": f"{root.rstrip('/')}/{one.uri}"}) for one in home.outputs)
 
     async def record_interest(self, work: str, flow_run: str) -> None:
@@ -188,8 +187,13 @@ class WorksJournal:
 
 
 def home_key(work: str, shape: str = "") -> str:
-    """The key of the record that holds a work's result."""
-    return f"{work}-home-{shape}" if shape else f"{work}-home"
+    """The key of the record that holds a work's result.
+
+    Args:
+        work: The work.
+        shape: What `parse` asks for; empty without `parse`.
+    """
+    return f"{work}-home-{hashlib.sha256(shape.encode()).hexdigest()[:16]}" if shape else f"{work}-home"
 
 
 async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
@@ -207,6 +211,24 @@ async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
     works = WorksJournal(url, options=store.options_for(url))
     await works.check()
     return works
+
+
+def find_works(scope: str, settings: Settings) -> WorksJournal | None:
+    """Opens the records of works by the name that messages give them; None where they lie elsewhere.
+
+    Args:
+        scope: The name.
+        settings: RH_RECORDS, and the storage that is used where no block is named.
+    """
+    places: list[tuple[str, Mapping[str, Any]]] = [(settings.storage_url, settings.storage_options)]
+    if settings.records is not None:
+        store = MediaStore(settings.storage_url, options=settings.storage_options)
+        places.insert(0, (settings.records, store.options_for(settings.records)))
+    for url, options in places:
+        works = WorksJournal(locate(url), options=options)
+        if works.scope == scope:
+            return works
+    return None
 
 
 async def choose_new_take(works: WorksJournal, run: Journal, base: str) -> int:
@@ -232,7 +254,7 @@ async def choose_new_take(works: WorksJournal, run: Journal, base: str) -> int:
 
 async def _least_new_take(works: WorksJournal, base: str) -> int:
     for take in count(1):
-        if await works.read(f"{work_id(base, take=take)}-intent-1") is None:
+        if await works.read(f"{work_id(base, take)}-intent-1") is None:
             return take
     raise AssertionError("a count does not end")
 

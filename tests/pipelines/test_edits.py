@@ -13,7 +13,8 @@ from PIL import Image
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.edit_results import EditResults, Rendering, open_edits, recipe_id
+from rh_prefect.pipelines.edit_results import EditResults, Rendering, as_recorded, open_edits
+from rh_prefect.pipelines.plan.identity import recipe_id
 from rh_prefect.pipelines.rendering import Params, Rendered, render
 from rh_prefect.settings import Settings, get_settings
 from tests.support import clip_samples, samples
@@ -118,7 +119,7 @@ async def test_a_recipe_is_rendered_once(store: MediaStore, clips: list[Path]) -
     assert (made.result.seconds, made.result.starts, made.file.kind) == (2, (0, 1), "video")
     again = await open_edits(store, get_settings()).make("concat", params)
     assert (again.is_new, again.file, again.result) == (False, made.file, made.result)
-    recipe = recipe_id("concat", params)
+    recipe = recipe_id("concat", as_recorded(params, {}))
     assert await edits.read_many([recipe, "ab"]) == {recipe: made.result}
     assert await asyncio.to_thread(store.exists, f"edits/{recipe}/result.json")
 
@@ -163,10 +164,10 @@ async def test_a_lost_file_is_rendered_again_and_counts_as_the_first(tmp_path: P
     assert (served.is_new, served.file) == (False, again.file)
     # What follows is the same recipe with either file.
     follows = [
-        recipe_id("frame", {"video": first.file}),
-        recipe_id("frame", {"video": again.file}, counts_as={again.file.sha256: first.file.sha256}),
+        as_recorded({"video": first.file}, {}),
+        as_recorded({"video": again.file}, {again.file.sha256: first.file.sha256}),
     ]
-    assert follows[0] == follows[1] != recipe_id("frame", {"video": again.file})
+    assert follows[0] == follows[1] != as_recorded({"video": again.file}, {})
 
 
 async def test_the_records_can_lie_elsewhere(tmp_path: Path, clips: list[Path]) -> None:
@@ -185,9 +186,10 @@ def test_equal_numbers_and_the_place_of_a_file_are_one_recipe(tmp_path: Path) ->
         {"file": file, "width": 20, "height": 20},
         {"height": 20.0, "file": file.model_copy(update={"uri": "/b"}), "width": 20},
     ]
-    assert len({recipe_id("resize", params) for params in same}) == 1
-    assert recipe_id("resize", same[0]) != recipe_id("resize", {**same[0], "width": 21})
-    assert recipe_id("resize", same[0]) != recipe_id("watermark", same[0])
+    recipes = [recipe_id("resize", as_recorded(params, {})) for params in same]
+    assert recipes[0] == recipes[1]
+    assert recipes[0] != recipe_id("resize", as_recorded({**same[0], "width": 21}, {}))
+    assert recipes[0] != recipe_id("watermark", as_recorded(same[0], {}))
 
 
 def test_a_picture_of_a_lost_colour_is_not_made(tmp_path: Path, out: Path) -> None:

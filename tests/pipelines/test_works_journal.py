@@ -13,12 +13,13 @@ from rh_prefect.jobs.journal.process import current_owner
 from rh_prefect.jobs.journal.records import Answer, End, Intent
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.plan.identity import work_id
 from rh_prefect.pipelines.works import Home
-from rh_prefect.pipelines.works_journal import WorksJournal, choose_new_take, home_key, open_works, work_id
+from rh_prefect.pipelines.works_journal import WorksJournal, choose_new_take, home_key, open_works
 from rh_prefect.settings import Settings, get_settings
 from tests.support.s3 import S3Server
 
-WORK = work_id("ab" * 20)
+WORK = work_id("ab" * 20, 1)
 
 
 class TwoWriters(LocalFileSystem):
@@ -85,7 +86,7 @@ async def test_a_result_is_recorded_once(works: WorksJournal) -> None:
 
 
 async def test_the_results_of_many_works_are_read_together(works: WorksJournal) -> None:
-    ids = [work_id("ab" * 20, take=take) for take in range(1, 41)]
+    ids = [work_id("ab" * 20, take) for take in range(1, 41)]
     await asyncio.gather(*(works.create_home(work, home(work)) for work in ids[::2]))
     found = await works.read_homes(map(home_key, ids))
     assert {key: one.task_id for key, one in found.items()} == {home_key(work): work for work in ids[::2]}
@@ -103,9 +104,9 @@ async def test_a_new_take_is_the_least_that_was_never_submitted(works: WorksJour
     base = "cd" * 20
     runs = [FolderJournal(str(tmp_path / "runs"), scope=name) for name in ("one", "two")]
     for take in (1, 2):
-        await works.create(f"{work_id(base, take=take)}-intent-1", intent())
+        await works.create(f"{work_id(base, take)}-intent-1", intent())
     assert await choose_new_take(works, runs[0], base) == 3
-    await works.create(f"{work_id(base, take=3)}-intent-1", intent())
+    await works.create(f"{work_id(base, 3)}-intent-1", intent())
     assert await choose_new_take(works, runs[0], base) == 3  # the resumed run
     assert await choose_new_take(works, runs[1], base) == 4
 

@@ -22,7 +22,7 @@ from rh_prefect.client import Client
 from rh_prefect.errors import BudgetExceeded, RunningHubError, Transient
 from rh_prefect.jobs.journal.costs import COINS, CURRENCY, Costs, amount_text, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
-from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.jobs.journal.journal import JobSource
 from rh_prefect.memory_cache import SingleFlight
 
 _KEPT = 200
@@ -98,7 +98,7 @@ def entry_of(submit: Submit) -> Entry | None:
 class SpendTracker:
     """What one scope's jobs have cost and may still cost."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: JobSource) -> None:
         """Starts with nothing known; the journal is read when a budget is first asked for.
 
         Args:
@@ -244,7 +244,7 @@ _ledgers: OrderedDict[str, SpendTracker] = OrderedDict()
 os.register_at_fork(after_in_child=_ledgers.clear)
 
 
-def spend_tracker_of(journal: Journal) -> SpendTracker:
+def spend_tracker_of(journal: JobSource) -> SpendTracker:
     """Gives this process's one ledger of a scope; call it on the loop thread.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import ValidationError
 
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.journal.journal import Journal, UnreadableRecord
+from rh_prefect.jobs.journal.journal import JobSource, Journal, UnreadableRecord
 from rh_prefect.jobs.journal.records import (
     Answer,
     CallRecord,
@@ -252,7 +252,7 @@ async def read_job(journal: Journal, key: str) -> JobView:
     return view
 
 
-async def jobs_of(journal: Journal) -> AsyncIterator[JobView]:
+async def jobs_of(journal: JobSource) -> AsyncIterator[JobView]:
     """Reads all jobs of a scope, page by page."""
     async for key, records in journal.jobs():
         yield JobView.parse(key, records)

@@ -42,7 +42,18 @@ Readers: TypeAlias = Literal["owner", "all"]
 _MODES: Final[dict[Readers, tuple[int, int]]] = {"owner": (FILE_MODE, FOLDER_MODE), "all": (0o666, 0o777)}
 
 
-class Journal(Protocol):
+class JobSource(Protocol):
+    """Records of jobs that can all be read."""
+
+    def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        """Reads all jobs of the scope, in pages and in no order: each job's key, and its records by full key.
+
+        The first come before the last have been read. What is recorded meanwhile may be missing.
+        """
+        ...
+
+
+class Journal(JobSource, Protocol):
     """Where a scope's records are kept.
 
     Keys are lower-case letters, digits and dashes: `<job key>-<what>-<n>` with a job key of hexadecimal digits, and
@@ -84,13 +95,6 @@ class Journal(Protocol):
 
     def keys(self) -> AsyncIterator[str]:
         """Lists the keys of all jobs in the scope, each once."""
-        ...
-
-    def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        """Reads all jobs of the scope, in pages and in no order: each job's key, and its records by full key.
-
-        The first come before the last have been read. What is recorded meanwhile may be missing.
-        """
         ...
 
 

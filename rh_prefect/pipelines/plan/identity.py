@@ -83,8 +83,20 @@ def recipe_id(edit: str, given: Mapping[str, Any]) -> str:
         edit: The edit's name.
         given: Its parameters; see `mark`.
     """
-    text = json.dumps([edit, given], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps([edit, _equal_numbers(given)], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+def _equal_numbers(value: Any) -> Any:
+    """A value in which 20 and 20.0 are the same."""
+    match value:
+        case Mapping():
+            return {name: _equal_numbers(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_equal_numbers(one) for one in value]
+        case float() if value.is_integer():
+            return int(value)
+    return value
 
 
 def candidates_id(keys: list[str]) -> str:

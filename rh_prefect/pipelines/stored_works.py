@@ -1,0 +1,121 @@
+"""What the records in a store say of works and edits, as a plan asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rh_prefect.jobs.journal.job_records import JobView, Submit
+from rh_prefect.jobs.journal.process import is_surely_dead
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.edit_results import FILES, EditResult, EditResults
+from rh_prefect.pipelines.plan.instances import KnownWork, WorkQuery
+from rh_prefect.pipelines.works import Home
+from rh_prefect.pipelines.works_journal import FOLDER, WorksJournal, home_key
+
+_AT_ONCE = 32
+
+
+class StoredWorks:
+    """Answers what is known of works; see `plan.instances.KnownWorks`.
+
+    One read for each work that has a result, many at a time. For the others their submissions are read. The files of
+    results are looked for in one listing, which decides nothing that is paid.
+    """
+
+    def __init__(self, works: WorksJournal, edits: EditResults, store: MediaStore) -> None:
+        """Names the records; nothing is read yet.
+
+        Args:
+            works: The records of works.
+            edits: The results of edits.
+            store: Where the files lie.
+        """
+        self._works = works
+        self._edits = edits
+        self._store = store
+        self._names: set[str] | None = None
+        self._gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
+        """Looks works up; None for one that nothing is recorded of.
+
+        Args:
+            queries: The works; the answers come in their order.
+
+        Raises:
+            JournalError: The records cannot be read.
+            StoreError: The store cannot be read.
+        """
+        paid = list(dict.fromkeys(query for query in queries if not query.is_edit))
+        homes = await self._works.read_homes({home_key(query.work, query.shape): None for query in paid})
+        edits = await self._edits.read_many({query.work: None for query in queries if query.is_edit})
+        if homes and self._names is None:
+            self._names = set(await asyncio.to_thread(self._store.list, FILES))
+        missing = [query.work for query in paid if home_key(query.work, query.shape) not in homes]
+        begun = await self._begun(list(dict.fromkeys(missing)))
+        return [self._answer(query, homes, edits, begun) for query in queries]
+
+    def _answer(
+        self, query: WorkQuery, homes: dict[str, Home], edits: dict[str, EditResult], begun: dict[str, KnownWork]
+    ) -> KnownWork | None:
+        if query.is_edit:
+            result = edits.get(query.work)
+            return None if result is None else self._edit(result)
+        home = homes.get(home_key(query.work, query.shape))
+        return begun.get(query.work) if home is None else self._home(query, home)
+
+    def _home(self, query: WorkQuery, home: Home) -> KnownWork:
+        is_whole = all(file.uri in (self._names or ()) for file in home.outputs)
+        if home.store != self._store.url and not self._works.is_beside(self._store):
+            is_whole = True  # the files lie in another store, which is asked when they are needed
+        name = home_key(query.work, query.shape).removeprefix(f"{query.work}-")
+        return KnownWork(
+            state="=" if is_whole else "!",
+            outputs=self._works.files_of(home, self._store),
+            texts=home.texts,
+            value=home.value,
+            cost=home.cost,
+            age=(datetime.now(UTC) - datetime.fromisoformat(home.at)).total_seconds(),
+            home=f"{self._works.url}/{FOLDER}/{query.work}/{name}.json",
+            task_id=home.task_id,
+        )
+
+    def _edit(self, result: EditResult) -> KnownWork:
+        # A file that is missing is rendered again for nothing, and counts as the first.
+        file = self._edits.located(result)
+        files: tuple[Media, ...] = () if file is None else (file,)
+        return KnownWork(state="=", outputs=files, texts=() if result.text is None else (result.text,))
+
+    async def _begun(self, works: Sequence[str]) -> dict[str, KnownWork]:
+        """Works without a result that were submitted."""
+        intents = await self._works.read_many(f"{work}-intent-1" for work in works)
+        begun = [work for work in works if f"{work}-intent-1" in intents]
+        found = await asyncio.gather(*map(self._state, begun))
+        return {work: known for work, known in zip(begun, found) if known is not None}
+
+    async def _state(self, work: str) -> KnownWork | None:
+        async with self._gate:
+            view = JobView.parse(work, await self._works.job(work))
+        for submit in view.submits:
+            state = _state_of(submit)
+            if state is not None:
+                return state
+        return None
+
+
+def _state_of(submit: Submit) -> KnownWork | None:
+    """What a submission means for a plan; None where another one is to be made."""
+    task_id = submit.task_id or ""
+    match submit.state:
+        case "unknown":
+            return KnownWork(state="?")
+        case "open":
+            return KnownWork(state="?" if is_surely_dead(submit.intent.owner) else "…")
+        case "ticket":
+            return KnownWork(state="…", task_id=task_id)
+        case "ended" if submit.end is not None and submit.end.status == "SUCCESS":
+            return KnownWork(state="…", cost=submit.end.cost, task_id=task_id)
+    return None

@@ -1,0 +1,391 @@
+"""One work from the request to its result: `run_work` decides, and the parts of `jobs` submit, poll and download."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from rh_prefect.client import TaskView
+from rh_prefect.errors import ConfigError, JobTimeout, MediaError, TaskNotFound
+from rh_prefect.jobs.accounts.account import Member
+from rh_prefect.jobs.accounts.comfy_account import is_native
+from rh_prefect.jobs.accounts.slot_lease import SlotLease
+from rh_prefect.jobs.context import JobCall, JobContext
+from rh_prefect.jobs.driver import JobDriver
+from rh_prefect.jobs.engine import JobEngine
+from rh_prefect.jobs.journal.budget import spend_tracker_of
+from rh_prefect.jobs.journal.identity import base_hash
+from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
+from rh_prefect.jobs.journal.records import End, Intent
+from rh_prefect.jobs.options import Request, policy_of
+from rh_prefect.jobs.outputs.collect import Collector
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.requests.request import JobRequest, replace_marks
+from rh_prefect.jobs.steps import Step
+from rh_prefect.jobs.workdir import part_file
+from rh_prefect.media.media import Media
+from rh_prefect.memory_cache import SharedTasks
+from rh_prefect.pipelines import works as protocol
+from rh_prefect.pipelines.edit_results import publish_content
+from rh_prefect.pipelines.plan.identity import work_id
+from rh_prefect.pipelines.works import Home, Invalid, WorkPolicy, WorkStep, run_work
+from rh_prefect.pipelines.works_journal import WorksJournal
+from rh_prefect.pipelines.works_ledger import WorksLedger, run_name
+from rh_prefect.settings import Settings
+
+_log = logging.getLogger("rh_prefect")
+
+LONGEST_WAIT = 12 * 3600.0
+"""Seconds for which a run without a deadline waits for the task of an account whose key it does not have."""
+
+_LOOK = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkCall:
+    """What a step wants.
+
+    Attributes:
+        name: The step's address, as in `each[A-17].clip`.
+        request: A model, a workflow or an app, with its parameters.
+        take: Which of several results of the request.
+        attempts: How many tasks this run may pay for.
+        parse: Reads the answer; raises `ValueError` where it has another shape.
+        shape: What `parse` asks for; see `parsed_answers.shape_of`.
+        stands_for: What counts in the request for a text of it: for a file that was rendered again the mark of the
+            first one, for an id that ends at RunningHub the work that gave it.
+    """
+
+    name: str
+    request: Request
+    take: int = 1
+    attempts: int = 1
+    parse: Callable[[str], Any] | None = None
+    shape: str = ""
+    stands_for: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkResult:
+    """The result of a work, as a step uses it.
+
+    Attributes:
+        work: The work.
+        home: What is recorded.
+        files: Its files, with their addresses.
+        is_new: Whether this flow run has paid for it.
+    """
+
+    work: str
+    home: Home
+    files: tuple[Media, ...]
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class WorkContext(JobContext):
+    """A work that a step is for.
+
+    Attributes:
+        flow_run: The flow run.
+    """
+
+    flow_run: str = ""
+
+    def intent(self, member: Member) -> Intent:
+        """Makes the record that precedes a POST; see `JobContext.intent`."""
+        return super().intent(member).model_copy(update={"flow_run": self.flow_run})
+
+
+class WorkRunner:
+    """Runs the works of one flow run, on the package's loop thread; equal works of its steps are one."""
+
+    def __init__(self, engine: JobEngine, works: WorksJournal, *, settings: Settings) -> None:
+        """Takes the accounts and the records; nothing happens yet.
+
+        Args:
+            engine: The accounts that may pay.
+            works: The records of works, from `open_works`.
+            settings: This machine's state folder.
+        """
+        self._engine = engine
+        self._works = works
+        self._settings = settings
+        self._running: SharedTasks[tuple[str, str, str], Home] = SharedTasks()
+
+    async def prepare(self, asked: WorkCall, call: JobCall) -> tuple[str, JobRequest]:
+        """Checks all that can be checked of a work without paying.
+
+        Args:
+            asked: What the step wants.
+            call: Its run, and how it is run.
+
+        Returns:
+            The work, and its request with files by content.
+
+        Raises:
+            RunningHubError: What is wrong.
+        """
+        prepared = await self._engine.prepare(asked.request, call.scope, call.store, asked.name)
+        request = replace(prepared.as_read(), base=_base(prepared, asked.stands_for))
+        return work_id(request.base, asked.take), request
+
+    async def make(self, asked: WorkCall, call: JobCall) -> WorkResult:
+        """Brings a work to its result, and pays for it where no run has.
+
+        Args:
+            asked: What the step wants.
+            call: Its run, and how it is run.
+
+        Raises:
+            RunningHubError: As `run_work` says, and what client, records and store raise.
+        """
+        work, request = await self.prepare(asked, call)
+        driver = self._driver(asked, call, work, request)
+        flow_run = call.scope.journal.scope
+        home = await self._running.run((flow_run, work, asked.shape), driver.make)
+        return WorkResult(work, home, self._works.files_of(home, call.store), home.flow_run == flow_run)
+
+    def _driver(self, asked: WorkCall, call: JobCall, work: str, request: JobRequest) -> WorkDriver:
+        engine, scope = self._engine, call.scope
+        pool, records = engine.pool.at(request.endpoint), JobRecords(self._works, work)
+        ledger = WorksLedger(scope, self._works)
+        policy = policy_of(request, scope, call.options, job=records.name, may_move_on=not engine.pool.is_one)
+        context = WorkContext(
+            request=request,
+            records=records,
+            scope=scope,
+            store=call.store,
+            observer=call.observer,
+            policy=policy,
+            lease=SlotLease(pool, pool.standing(scope), model=request.model, job=records.name),
+            services=engine.services,
+            spending=spend_tracker_of(ledger),
+            options=call.options,
+            caller=call.caller,
+            flow_run=ledger.flow_run,
+        )
+        return WorkDriver(context, asked, self._works, ledger, settings=self._settings)
+
+
+class WorkDriver(JobDriver):
+    """Performs the steps that the protocol decides, for one work."""
+
+    def __init__(
+        self, context: WorkContext, asked: WorkCall, works: WorksJournal, ledger: WorksLedger, *, settings: Settings
+    ) -> None:
+        """Takes a work; nothing happens yet.
+
+        Args:
+            context: The work.
+            asked: What the step wants.
+            works: The records of works.
+            ledger: The claims of the flow run.
+            settings: This machine's state folder.
+        """
+        super().__init__(context)
+        self._asked = asked
+        self._works = works
+        self._ledger = ledger
+        self._settings = settings
+        self._is_counted = False
+        self._interest = run_name(context.flow_run)
+        self._policy = WorkPolicy(
+            name=asked.name,
+            job=context.job,
+            endpoint=context.request.endpoint,
+            flow_run=context.flow_run,
+            attempts=asked.attempts,
+            since=context.scope.first_attempt,
+            budget=context.policy.budget,
+            may_move_on=context.policy.may_move_on,
+        )
+
+    async def make(self) -> Home:
+        """Brings the work to its result."""
+        self._spending.is_limited |= self._policy.budget is not None
+        try:
+            return await self._begin(cast(Any, run_work(self._policy)))
+        finally:
+            self.release()
+
+    async def _do(self, step: Step | WorkStep) -> Any:  # each step says what it comes back as
+        match step:
+            case protocol.ReadHome():
+                return await self._works.read_home(self._key, shape=self._asked.shape)
+            case protocol.RecordInterest():
+                return await self._works.record_interest(self._key, self._interest)
+            case protocol.ReadSubmission(n):
+                return await self._read_submission(n)
+            case protocol.NoteClaim(n):
+                return await self._ledger.note_claim(self._key, n, self._asked.name)
+            case protocol.NoteWait(n):
+                return await self._ledger.note_wait(self._key, n)
+            case protocol.ReadWait(n):
+                return await self._ledger.has_waited(self._key, n)
+            case protocol.ReadInterests():
+                return await self._works.has_other_interest(self._key, self._interest)
+            case protocol.Publish(submit, end):
+                return await self._publish(submit, end)
+            case protocol.RecordHome(home):
+                return await self._works.create_home(self._key, home, shape=self._asked.shape)
+            case _:
+                return await super()._do(step)
+
+    async def _read_submission(self, n: int) -> Submit | None:
+        submit = await self._works.submission(self._key, n)
+        if submit is None:
+            return None
+        submit = await self._submitter.with_spooled(submit)
+        if self._is_own(submit) and not self._is_counted:
+            await self._count_own()
+        if self._is_own(submit):
+            self._spending.note(self._key, submit)
+        return submit
+
+    async def _count_own(self) -> None:
+        """Counts all submissions that this run has made of the work, before another is considered."""
+        view = JobView.parse(self._key, await self._works.job(self._key))
+        self._spending.take(replace(view, submits=tuple(filter(self._is_own, view.submits))))
+        self._is_counted = True
+
+    def _is_own(self, submit: Submit) -> bool:
+        return submit.intent.flow_run == self._policy.flow_run
+
+    def _settled(self, submit: Submit, end: End) -> End:
+        # Another run's task counts in that run's budget.
+        return super()._settled(submit, end) if self._is_own(submit) else end
+
+    async def _await_end(self, submit: Submit, *, adopted: bool) -> End:
+        if self._is_own(submit) or await self._can_poll(submit):
+            return await super()._await_end(submit, adopted=adopted)
+        return await self._await_record(submit)
+
+    async def _can_poll(self, submit: Submit) -> bool:
+        """Finds out whether an account of this run knows the task of another run."""
+        try:
+            account = await self._lease.paid_on(submit.intent)
+            if self._lease.member.name != submit.intent.account:
+                # Without names of blocks this may be the same account under a new key, or another one.
+                await account.client.query(submit.task_id or "")
+        except (ConfigError, TaskNotFound):
+            return False
+        return True
+
+    async def _await_record(self, submit: Submit) -> End:
+        """Waits until another run has recorded the end of a task that this run cannot poll."""
+        services, deadline = self.context.services, self.context.options.deadline or LONGEST_WAIT
+        began, gap, account = services.clock(), 0.05, submit.intent.account
+        message = (
+            f"task {submit.task_id} runs on account {account}, whose key this run does not have; waits for its end"
+        )
+        self.context.notify("adopted", message, task_id=submit.task_id)
+        while services.clock() - began < deadline:
+            end = await self.context.records.read_end(submit.n)
+            if end is not None:
+                return end
+            await services.sleep(gap)
+            gap = min(_LOOK, gap * 1.5)
+        raise JobTimeout(
+            f"{self._policy.name}: task {submit.task_id} was submitted by run {submit.intent.flow_run} on account "
+            f"{account}, whose key this run does not have, and its end was not recorded in {deadline:.0f} s. Nothing "
+            "was paid. What to do: give this run the credentials of that account, and run again.",
+            job=self.context.job,
+            task_id=submit.task_id,
+        )
+
+    async def _publish(self, submit: Submit, end: End) -> Home | Invalid:
+        context = self.context
+        context.notify("collecting", "downloads its outputs", task_id=submit.task_id)
+        result = await (await self._collector(submit)).collect(
+            context.request,
+            job=context.job,
+            key=context.key,
+            submit=submit,
+            end=end,
+            first_time=False,
+        )
+        if result.damaged:
+            file = result.damaged[0]
+            raise MediaError(
+                f"{self._policy.name}: task {end.task_id} was paid for, and {file.uri} is damaged ({file.defect}): "
+                "RunningHub gave it so each time. It is kept, and is not used. What to do: run again within a day, "
+                "which downloads it again at no cost; or pay for another with --retake."
+            )
+        return self._home(submit, end, result)
+
+    def _home(self, submit: Submit, end: End, result: Result) -> Home | Invalid:
+        value = None
+        if self._asked.parse is not None:
+            try:
+                value = self._asked.parse(result.text)
+            except ValueError as error:
+                return Invalid(str(error))
+        store = self.context.store
+        named = [(store.name_of(file.uri) or file.uri, file) for file in result.outputs]
+        return Home(
+            task_id=end.task_id,
+            n=submit.n,
+            flow_run=submit.intent.flow_run,
+            store=store.url,
+            outputs=tuple(file.model_copy(update={"uri": name}) for name, file in named),
+            texts=result.texts,
+            value=value,
+            cost=end.cost,
+            currency=end.currency,
+            coins=end.coins,
+        )
+
+    async def _collector(self, submit: Submit) -> WorkCollector:
+        lease = self._lease
+
+        async def query(task_id: str) -> TaskView:
+            # Only here the account is needed: links take no key.
+            return await (await lease.paid_on(submit.intent)).client.query(task_id)
+
+        # Files of a machine are behind the key that paid for them.
+        account = await lease.paid_on(submit.intent) if is_native(self._request.endpoint) else lease.account
+        return WorkCollector(
+            download=account.client.download,
+            query=query,
+            store=self.context.store,
+            scope=self.context.scope,
+            folder=self._settings.state_dir / "parts",
+            grace=self._settings.grace_seconds,
+        )
+
+
+class WorkCollector(Collector):
+    """Publishes outputs under names made of their content, so that two runs that publish at once write the same."""
+
+    async def _output(
+        self,
+        job: str,
+        end: End,
+        index: int,
+        name: str,
+        *,
+        earlier: Sequence[Media],  # noqa: ARG002 - of the base class
+        first_time: bool,  # noqa: ARG002 - of the base class
+    ) -> Media:
+        with part_file(self.folder, f"{end.task_id}-{index}") as part:
+            flaw = await self._download(job, end, index, part)
+            return await asyncio.to_thread(self._publish, part, PurePosixPath(name).suffix, flaw.what if flaw else None)
+
+    def _publish(self, part: Path, extension: str, defect: str | None) -> Media:
+        file, _ = publish_content(self.store, part, extension=extension)
+        part.unlink(missing_ok=True)
+        return file.model_copy(update={"uri": self.store.uri(file.uri), "defect": defect})
+
+
+def _base(request: JobRequest, stands_for: Mapping[str, str]) -> str:
+    """The hash of a request, where some of its texts stand for others."""
+    if not stands_for:
+        return request.as_read().base
+    payload = replace_marks(request.request, stands_for)
+    base = base_hash(site=request.site, endpoint=request.endpoint, payload=payload)
+    return replace(request, base=base).as_read().base

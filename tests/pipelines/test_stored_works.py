@@ -1,0 +1,109 @@
+"""What a plan learns from the records of a store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.pipelines.edit_results import as_recorded, open_edits
+from rh_prefect.pipelines.plan.identity import recipe_id
+from rh_prefect.pipelines.plan.instances import WorkQuery
+from rh_prefect.pipelines.stored_works import StoredWorks
+from rh_prefect.pipelines.works_journal import WorksJournal
+from rh_prefect.settings import get_settings
+from tests.support import samples
+from tests.support.cli_process import run_each
+from tests.support.pipeline_runs import PipelineRun, picture
+from tests.support.s3 import S3Server
+
+
+@pytest.fixture
+def rh() -> Iterator[Emulator]:
+    with Emulator(long_side=96, fps=6) as emulator:
+        yield emulator
+
+
+@pytest.fixture(params=["folder", "s3"])
+def run(rh: Emulator, tmp_path: Path, request: pytest.FixtureRequest) -> PipelineRun:
+    given: dict[str, Any] = {"url": rh.url, "key": rh.key, "folder": tmp_path}
+    if request.param == "folder":
+        return PipelineRun(**given, store_url=str(tmp_path / "store"))
+    s3: S3Server = request.getfixturevalue("s3")
+    return PipelineRun(**given, store_url=s3.url("known"), store_options=s3.options)
+
+
+async def stored(run: PipelineRun) -> StoredWorks:
+    return StoredWorks(await run.works(), open_edits(run.store, get_settings()), run.store)
+
+
+async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> None:
+    done, lost = await run.one(picture("done")), await run.one(picture("its file is lost"))
+    await asyncio.to_thread(run.store.delete, lost.home.outputs[0].uri)
+    rh.faults.add(Fault("submit", prompt="unanswered"))
+    rh.faults.add(Fault("submit", prompt="failed", kind="fail", code="1504"))
+    unknown, failed = await run.make(picture("unanswered")), await run.make(picture("failed"))
+    works = [done.work, lost.work, *(str(one.job).rpartition("/")[2] for one in (*unknown, *failed)), "ab" * 20]  # type: ignore[union-attr]
+    known = await (await stored(run)).look([WorkQuery(work) for work in works])
+    assert [one and one.state for one in known] == ["=", "!", "?", None, None]
+    first = known[0]
+    assert first is not None
+    assert first.outputs == done.files
+    assert (first.task_id, first.cost, first.texts) == (done.home.task_id, done.home.cost, ())
+    assert first.age is not None and 0 <= first.age < 60
+    assert first.home.endswith(f"/works/{done.work}/home.json")
+    assert await (await stored(run)).look([]) == []
+
+
+async def test_a_task_that_goes_on_is_waited_for(tmp_path: Path) -> None:
+    with Emulator(clock="real", factor=0, long_side=96) as rh:
+        run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
+        running = asyncio.create_task(run.make(picture()))
+        await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+        works = await run.works()
+        (work,) = [key async for key, _ in works.jobs()]
+        await until_answered(works, work)
+        (known,) = await (await stored(run)).look([WorkQuery(work)])
+        assert known is not None and known.state == "…"
+        assert known.task_id == rh.recorder.paid[0].task_id
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def until_answered(works: WorksJournal, work: str) -> None:
+    for _ in range(200):
+        if f"{work}-answer-1" in await works.job(work):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the submission was never answered")
+
+
+async def test_an_edit_is_known_by_its_recipe(run: PipelineRun, tmp_path: Path) -> None:
+    photo = await asyncio.to_thread(run.store.publish, samples.png(tmp_path / "photo.png"), "in/photo.png")
+    params = {"file": photo, "width": 20, "height": 20}
+    made = await open_edits(run.store, get_settings()).make("resize", params)
+    recipe = recipe_id("resize", as_recorded(params, {}))
+    known = await (await stored(run)).look([WorkQuery(recipe, is_edit=True), WorkQuery("ab" * 20, is_edit=True)])
+    assert [one and (one.state, one.outputs) for one in known] == [("=", (made.file,)), None]
+
+
+async def test_a_person_settles_a_work_by_its_name(rh: Emulator, tmp_path: Path) -> None:
+    run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
+    rh.faults.add(Fault("submit", number=1))
+    (unknown,) = await run.make(picture())
+    job, task_id = str(unknown.job), rh.recorder.paid[0].task_id  # type: ignore[union-attr]
+    env = {**os.environ, "RH_STORAGE_URL": str(tmp_path / "store"), "RH_STATE_DIR": str(tmp_path / "here")}
+    scope = job.partition("/")[0]
+    commands = [["jobs", "show", job], ["jobs", "adopt", job, task_id], ["jobs", "collect", scope]]
+    shown, adopted, collected = await asyncio.to_thread(run_each, commands, env=env, cwd=tmp_path)
+    assert "submit 1: unknown" in shown.stdout
+    assert f"{job}: task {task_id} is adopted" in adopted.stdout
+    assert collected.returncode == 1
+    assert "run the pipeline again" in collected.stderr
+    assert (await run.one(picture())).home.task_id == task_id
+    assert len(rh.recorder.paid) == 1
