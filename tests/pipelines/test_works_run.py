@@ -13,7 +13,7 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, JobFailed, JobTimeout, RequestRejected, SubmissionUnknown
-from rh_prefect.jobs.admin import adopt, forget
+from rh_prefect.jobs.admin import adopt, mark_refused
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.works_journal import WorksJournal
 from rh_prefect.pipelines.works_ledger import WorksLedger
@@ -159,7 +159,7 @@ async def test_a_forgotten_submission_is_paid_for(rh: Emulator, given: dict[str,
     rh.faults.add(Fault("submit", number=1, phase="before"))
     with pytest.raises(SubmissionUnknown) as unknown:
         await PipelineRun(**given).one(picture())
-    await forget(WorksJournal(given["store_url"]), str(unknown.value.job).rpartition("/")[2])
+    await mark_refused(WorksJournal(given["store_url"]), str(unknown.value.job).rpartition("/")[2])
     assert (await PipelineRun(**given).one(picture())).home.n == 2
     assert len(rh.recorder.paid) == 1
 
@@ -192,19 +192,19 @@ async def test_the_ledger_lists_what_the_run_has_paid(rh: Emulator, given: dict[
     assert [n for _, n in await ledger.claims()] == [1, 2]
 
 
-async def test_a_run_without_the_key_waits_for_the_end_of_another_and_names_the_account(
-    rh: Emulator, given: dict[str, Any]
-) -> None:
-    rh.faults.add(Fault("query", every=1, times=20, kind="code", code="1003"))
-    other = rh.keys.add("other").secret
-    first = PipelineRun(**given)
-    stranger = PipelineRun(**{**given, "key": other}, name="two", machine="there")
-    running = asyncio.create_task(first.one(picture()))
-    await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
-    with pytest.raises(JobTimeout, match=r"run one on account .*, whose key this run does not have"):
-        await stranger.one(picture(), deadline=0.2)
-    assert (await running).home == (await stranger.one(picture())).home
-    assert len(rh.recorder.paid) == 1
+async def test_a_run_without_the_key_waits_for_the_end_of_another_and_names_the_account(given: dict[str, Any]) -> None:
+    with Emulator(clock="real", factor=0, long_side=96) as rh:
+        given = {**given, "url": rh.url, "key": rh.key}
+        other = rh.keys.add("other").secret
+        first = PipelineRun(**given)
+        stranger = PipelineRun(**{**given, "key": other}, name="two", machine="there")
+        running = asyncio.create_task(first.one(picture()))
+        await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+        with pytest.raises(JobTimeout, match=r"run one on account .*, whose key this run does not have"):
+            await stranger.one(picture(), deadline=0.5)
+        rh.clock.advance(1000)
+        assert (await running).home == (await stranger.one(picture())).home
+        assert len(rh.recorder.paid) == 1
 
 
 async def test_a_cancelled_run_leaves_what_another_run_waits_for(given: dict[str, Any]) -> None:
@@ -254,7 +254,7 @@ async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
             settled += 1
             new = rh.recorder.paid[paid:]
             works, key = await later.works(), str(done.job).rpartition("/")[2]
-            await (adopt(works, key, new[0].task_id) if new else forget(works, key))
+            await (adopt(works, key, new[0].task_id) if new else mark_refused(works, key))
             (done,) = await later.make(picture())
         assert isinstance(done, WorkResult), f"killed before operation {number}: {done}"
         assert len(rh.recorder.paid) == paid + 1, f"killed before operation {number}"
