@@ -24,7 +24,7 @@ from rh_prefect.jobs.journal.records import End, Intent
 from rh_prefect.jobs.options import Request, policy_of
 from rh_prefect.jobs.outputs.collect import Collector
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.requests.request import JobRequest, replace_marks
+from rh_prefect.jobs.requests.request import JobRequest, as_recorded, replace_marks
 from rh_prefect.jobs.steps import Step
 from rh_prefect.jobs.workdir import part_file
 from rh_prefect.media.media import Media
@@ -130,7 +130,13 @@ class WorkRunner:
         Raises:
             RunningHubError: What is wrong.
         """
+        journal = call.scope.journal
+
+        async def is_recorded(request: JobRequest) -> bool:
+            return bool(await journal.job(work_id(_base(request, asked.stands_for), asked.take)))
+
         prepared = await self._engine.prepare(asked.request, call.scope, call.store, asked.name)
+        prepared = await as_recorded(prepared, journal=journal, is_recorded=is_recorded)
         request = replace(prepared.as_read(), base=_base(prepared, asked.stands_for))
         return work_id(request.base, asked.take), request
 

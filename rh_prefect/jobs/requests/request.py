@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 from itertools import islice, product
 from typing import Any
 
@@ -156,7 +157,13 @@ async def prepare_request(
     )
 
 
-async def as_recorded(request: JobRequest, *, journal: Journal, key: str | None = None) -> JobRequest:
+async def as_recorded(
+    request: JobRequest,
+    *,
+    journal: Journal,
+    key: str | None = None,
+    is_recorded: Callable[[JobRequest], Awaitable[bool]] | None = None,
+) -> JobRequest:
     """The call as an earlier attempt has recorded it, where it takes a link that gives other bytes now.
 
     Hosts encode pictures anew, and a link without a strong ETag does not say whether its file is another one. A resumed
@@ -166,16 +173,18 @@ async def as_recorded(request: JobRequest, *, journal: Journal, key: str | None 
         request: The call with what its links give now.
         journal: The scope's records.
         key: The caller's own key, if there is one.
+        is_recorded: Looks for a request where the scope's jobs are not where it is recorded.
 
     Returns:
         The request whose job is recorded; where none is, the request as it is.
     """
+    look = is_recorded or partial(_is_recorded, journal=journal, key=key)
     changed = {mark: given for mark, given in request.inputs.items() if given.earlier}
-    if not changed or await _is_recorded(request, journal, key):
+    if not changed or await look(request):
         return request
     for chosen in islice(product(*((given, *given.earlier) for given in changed.values())), 1, _MOST_CHOICES):
         other = request.with_inputs(dict(zip(changed, chosen)))
-        if await _is_recorded(other, journal, key):
+        if await look(other):
             links = ", ".join(sorted({given.seen.uri for given in changed.values()}))
             _log.warning(
                 "%s gives other bytes than in an earlier attempt of this run, and its host does not say whether it is "

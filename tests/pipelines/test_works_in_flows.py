@@ -1,0 +1,67 @@
+"""Works in real flow runs: the ledger is in Prefect's journal of the run, the works are in the store."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from rh_prefect import flow
+from rh_prefect.blocks.lookup import load_engine, load_storage
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import BudgetExceeded, RunningHubError
+from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flow_runs.scope import current_scope
+from rh_prefect.jobs.context import JobCall
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.options import Options
+from rh_prefect.pipelines.works_journal import open_works
+from rh_prefect.pipelines.works_run import WorkResult, WorkRunner
+from rh_prefect.settings import get_settings
+from tests.support.pipeline_runs import picture
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+
+async def make(*words: str, **options: Any) -> list[WorkResult]:
+    """The pictures of a flow run, one after another."""
+    engine, store, scope, settings = await load_engine(), await load_storage(), current_scope(), get_settings()
+    assert scope is not None
+
+    async def work() -> list[WorkResult]:
+        runner = WorkRunner(engine, await open_works(store, settings), settings=settings)
+        call = JobCall(scope, store, options=Options(**options))
+        return [await runner.make(picture(one), call) for one in words]
+
+    return await LOOP.call(work())
+
+
+@flow
+async def pictures(words: list[str], budget: float | None = None) -> list[str]:
+    return [one.home.task_id for one in await make(*words, budget=budget)]
+
+
+async def test_a_new_flow_run_pays_only_for_what_is_new(rh: Emulator) -> None:
+    first = await pictures(["one", "two"])
+    assert await pictures(["one", "two"]) == first
+    assert len(rh.recorder.paid) == 2
+    assert (await pictures(["two", "three"]))[0] == first[1]
+    assert len(rh.recorder.paid) == 3
+
+
+async def test_the_budget_of_a_resumed_run_counts_what_its_journal_says(rh: Emulator) -> None:
+    await pictures(["the price"])
+    price = rh.recorder.paid[0].charged
+    rh.faults.add(Fault("submit", prompt="broken", kind="fail", code="1504", times=1))
+    run = await create(pictures, {"words": ["one", "broken", "two"], "budget": float(price * 2)})
+    with pytest.raises(RunningHubError):
+        await rerun(pictures, run)
+    assert len(rh.recorder.paid) == 3
+    # The failed task keeps its estimate, so that a new task does not fit.
+    with pytest.raises(BudgetExceeded):
+        await rerun(pictures, run)
+    assert len(rh.recorder.paid) == 3
+    # Another run pays only for its own works.
+    assert len(await pictures(["one", "broken", "two"], budget=float(price * 2))) == 3
+    assert sum((one.charged for one in rh.recorder.paid), Decimal(0)) == price * 5
