@@ -1,0 +1,64 @@
+"""A plan and a run mean the same works: what was made by hand is known to the plan of a file that asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rh_prefect import models
+from rh_prefect.emulator import Emulator
+from rh_prefect.pipelines.edit_results import open_edits
+from rh_prefect.pipelines.language import Parse
+from rh_prefect.pipelines.parsed_answers import read_answer, shape_of
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.stored_works import StoredWorks
+from rh_prefect.pipelines.works_run import WorkCall
+from rh_prefect.settings import get_settings
+from tests.support import samples
+from tests.support.pipeline_runs import PipelineRun
+
+FILE = """
+params: {photo: image}
+steps:
+  picture: {model: z-image/turbo, with: {prompt: "a lighthouse", aspect_ratio: "9:16"}}
+  clip: {model: kling-v2.6-pro-image-to-video, from: $(params.photo), with: {prompt: waves, duration: 5, sound: false}}
+  again: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: "waves", duration: 5, sound: false}}
+  small: {edit: resize, with: {file: $(picture), width: 20, height: 20}}
+  words:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {prompt: Write about the sea}
+    parse: {text: {max: 9000}}
+  end: {edit: frame, with: {video: $(clip), at: last}}
+"""
+
+
+@pytest.fixture
+def rh() -> Iterator[Emulator]:
+    with Emulator(long_side=96, fps=6) as emulator:
+        yield emulator
+
+
+async def test_the_plan_finds_what_was_made(rh: Emulator, tmp_path: Path) -> None:
+    run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
+    photo = samples.png(tmp_path / "photo.png", size=(320, 320))
+    parse = Parse.model_validate({"text": {"max": 9000}})
+
+    def clip(image: object) -> models.ModelInput:
+        return models.KlingV26ProImageToVideo(image_url=image, prompt="waves", duration="5", sound=False)  # type: ignore[arg-type]
+
+    picture = await run.one(WorkCall("picture", models.ZImageTurbo(prompt="a lighthouse", aspect_ratio="9:16")))
+    first = await run.one(WorkCall("clip", clip(str(photo))))
+    await run.one(WorkCall("again", clip(picture.files[0])))
+    words = models.RhartTextG3FlashPreviewTextToText(prompt="Write about the sea")
+    await run.one(WorkCall("words", words, parse=lambda text: read_answer(text, parse), shape=shape_of(parse)))
+    edits = open_edits(run.store, get_settings())
+    await edits.make("resize", {"file": picture.files[0], "width": 20, "height": 20})
+    await edits.make("frame", {"video": first.files[0], "at": "last"})
+
+    known = StoredWorks(await run.works(), edits, run.store)
+    plan = await Pipeline.from_text(FILE).plan(photo=str(photo), known=known, site=run.engine.pool.site)
+    assert not plan.problems
+    steps = {step["path"]: step["state"] for step in plan.as_json()["steps"]}
+    assert steps == dict.fromkeys(("picture", "clip", "again", "small", "words", "end"), "=")
