@@ -27,7 +27,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.flows import image_to_video
 from rh_prefect.jobs.journal.budget import Entry, Money, Prices, Shortfall, SpendTracker, entry_of, spend_tracker_of
-from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.journal.costs import Costs, amount_text
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.records import Answer, End, Record, Resolution
@@ -524,7 +524,7 @@ async def test_a_model_without_a_price_is_priced_by_runninghub(rh: Emulator) -> 
     result = await run(asked, budget=1000)
     assert result.cost is not None
     assert len([one for one in rh.recorder.requests if "price-preview" in one.path]) == 1
-    with pytest.raises(BudgetExceeded, match=f"{result.cost.normalize():f} are spent"):
+    with pytest.raises(BudgetExceeded, match=f"{amount_text(result.cost)} are spent"):
         await run(models.input_for(UNPRICED)(prompt="another"), budget=float(result.cost))
 
 
