@@ -22,4 +22,4 @@ pytest_plugins = [
     "tests.support.s3",
     "tests.support.suspended_runs",
 ]
-pytest_plugins += ["tests.support.link_host"]
+pytest_plugins += ["tests.support.link_server"]

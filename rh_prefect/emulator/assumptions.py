@@ -1,8 +1,8 @@
-"""What RunningHub has not published, decided in one place: each field of `Assumptions` answers one open question.
+"""Assumptions about behaviour that RunningHub has not published; each field of `Assumptions` is one of them.
 
-An emulator takes its own answers, as in `Emulator(assumptions=replace(DEFAULT, cancelled_status="CANCELLED"))`. Every
-part of it reads them from the emulator's state; no other module decides an open question. `Evidence` in a field's text
-says what its value rests on: "measured" means that a third party recorded a live answer.
+An emulator can have other values, as in `Emulator(assumptions=replace(DEFAULT, cancelled_status="CANCELLED"))`. All
+modules read them from the emulator's state. `Evidence` names the source of a value: "measured" means that a third party
+recorded a live response.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Final, Literal
 
 Refusal = tuple[str, str]
-"""RunningHub's code and its words; empty words stand for the published text of the code."""
+"""RunningHub's code and its message; an empty message means the published text of the code."""
 
 Check = Literal["tier", "webhook", "params", "content", "people", "files", "gate"]
 """One check of a model's submit."""
@@ -45,98 +45,99 @@ def _unpublished_words() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assumptions:
-    """The answers; the fields stand in the order of the questions: refusals, tasks, money, files, graphs, the rest."""
+    """The assumptions, grouped: refusals, requests, tasks, money, files, graphs, webhooks, assets."""
 
     # --- refusals ----------------------------------------------------------------------------------------------------
 
     refusal_status: int = 200
-    """HTTP status of a business error. Evidence: every documented failure stands under 200."""
+    """HTTP status of a business error. Evidence: every documented failure has the status 200."""
 
     key_refusal_status: int = 200
-    """HTTP status of 412 and 401. Evidence: 401 is documented under 200; none for 412."""
+    """HTTP status of 412 and 401. Evidence: 401 is documented with the status 200; none for 412."""
 
     rate_limit_status: int = 200
     """HTTP status of 1003. Evidence: none; official clients are also written for 429."""
 
     not_offered_status: int = 200
-    """HTTP status of 40310. Evidence: none; a third party recorded the code and not the status."""
+    """HTTP status of 40310. Evidence: none; a third party recorded the code without the status."""
 
     proxy_key_status: int = 401
-    """HTTP status of the native proxy for a wrong key, but of `object_info`. Evidence: none; 200 there was measured."""
+    """HTTP status of the native proxy for an invalid key, except of `object_info`. Evidence: none; 200 there was
+    measured."""
 
     refused_task: Mapping[str, object] = field(default_factory=_refused_task)
     """The values of a refused v2 submit. Evidence: the shape was measured, the empty values were not."""
 
     unpublished_words: Mapping[str, str] = field(default_factory=_unpublished_words)
-    """English words of codes whose text is not published. Evidence: 1520 has a Chinese text of that meaning; 40310 was
+    """English texts of codes whose text is not published. Evidence: 1520 has a Chinese text of that meaning; 40310 was
     measured with a text that points to .ai; none for the others."""
 
     too_fast: Refusal = ("422", "TASK_CREATE_TOO_FAST")
-    """Number and words of a refusal by the rate of creation. Evidence: clients know the words; none for the number."""
+    """Code and message of a refusal by the creation rate. Evidence: clients know the message; none for the code."""
 
     requests_per_minute: int = 0
-    """How many requests a key may send in a minute before 1003; 0 for no limit. Evidence: a client says that 1003
-    counts per key and minute; no number is known."""
+    """Requests that a key may send in a minute before 1003; 0 for no limit. Evidence: according to a client, 1003
+    counts per key and minute; the number is unknown."""
 
     free_key: Refusal = ("801", "")
     """The refusal of a free account's key in v1. Evidence: the table of codes."""
 
     free_key_v2: Refusal = ("801", "")
-    """The refusal of such a key in v2. Evidence: v2 carries other v1 numbers; none for this one."""
+    """The refusal of such a key in v2. Evidence: v2 uses other v1 codes; none for this one."""
 
     upload_bad_key: Refusal = ("401", "ApiKey verification failed: invalid api key")
-    """The new upload's refusal of a missing or wrong key. Evidence: documented with another end of the text; a second
-    client recorded a Chinese text."""
+    """The new upload's refusal of a missing or invalid key. Evidence: documented with a different end of the text; a
+    second client recorded a Chinese text."""
 
     account_key_fields: tuple[str, ...] = ("apikey", "apiKey")
-    """How the account endpoint's key may be spelled. Evidence: `apikey` was measured; RunningHub's own refusal names
-    `apiKey`, and two clients in use send it."""
+    """Accepted names of the key field of the account endpoint. Evidence: `apikey` was measured; RunningHub's own
+    refusal names `apiKey`, and two clients in use send it."""
 
     wrong_host: Refusal | None = None
     """The refusal of a Host header of another host; None accepts it. Evidence: the documentation calls the header
-    mandatory; a client that sends a wrong one works on .cn; no refusal was recorded."""
+    mandatory; a client that sends another host works on .cn; no refusal was recorded."""
 
     v1_blank: str = "{field} must not be blank"
-    """The words for a missing field of a v1 body, with code 301. Evidence: measured for `apiKey`."""
+    """The message for a missing field of a v1 body, with code 301. Evidence: measured for `apiKey`."""
 
     v1_no_route: Refusal = ("412", "TOKEN_INVALID")
-    """The answer to an unknown path or a wrong method outside v2. Evidence: 412 is documented for misspelt paths."""
+    """The response to an unknown path or a wrong method outside v2. Evidence: 412 is documented for misspelt paths."""
 
     missing_task_id: Refusal = ("1007", "taskId must not be blank")
-    """The answer to a v2 query without a task id. Evidence: a malformed id was measured as 1007."""
+    """The response to a v2 query without a task id. Evidence: a malformed id was measured as 1007."""
 
     unknown_task: Refusal = ("1004", "")
-    """The answer to a v2 query of an unknown or foreign task. Evidence: the table of codes; the shape was measured."""
+    """The response to a v2 query of an unknown or foreign task. Evidence: the table of codes; a measured shape."""
 
     unknown_task_status: str = ""
-    """The status beside it. Evidence: none."""
+    """The status of that response. Evidence: none."""
 
     v1_unknown_task: Refusal = ("807", "APIKEY_TASK_NOT_FOUND")
-    """The answer to a v1 request for an unknown task. Evidence: measured for the status; the newer of two documented
-    answers for the cancel."""
+    """The response to a v1 request for an unknown task. Evidence: measured for the status; the newer of two documented
+    responses to a cancel."""
 
     list_refusal: str = "301"
     """The code for wrong paging, sorting or filters of the app and resource lists. Evidence: none."""
 
     list_page: int = 50
-    """The largest page of these lists; larger ones are cut to it. Evidence: official clients ask for no more."""
+    """The maximum page size of these lists. Evidence: official clients request at most this size."""
 
     # --- a model's request -------------------------------------------------------------------------------------------
 
     model_checks: tuple[Check, ...] = ("tier", "webhook", "params", "content", "people", "files")
-    """The order of the checks of a model's submit; money comes last where `gate` is not named. Evidence: none; for
-    workflows parameters come before money."""
+    """The order of the checks of a model's submit; the wallet is checked last if `gate` is not listed. Evidence: none;
+    for workflows parameters come before the wallet."""
 
     model_tiers: tuple[str, ...] = ("SHARED",)
-    """Which keys may run models and preview prices; the others get 1014. Evidence: the text of 1014; measured for
-    consumer keys, and for exclusive ones not."""
+    """The tiers that may run models and preview prices; others get 1014. Evidence: the text of 1014; measured for
+    consumer keys, not for exclusive ones."""
 
     not_offered: tuple[str, ...] = ()
-    """Patterns of endpoints that this site answers with 40310. Evidence: three families were measured on .cn; no list
-    is published, so every model is offered here."""
+    """Patterns of endpoints that get 40310. Evidence: three families were measured on .cn; no list is published, so
+    the default offers every model."""
 
     missing_default_refused: bool = True
-    """Whether a required parameter with a published default must be sent all the same. Evidence: none."""
+    """Whether a required parameter with a published default must be sent. Evidence: none."""
 
     strict_types: bool = True
     """Whether a value must have the JSON type of its parameter: no `"0.5"` for a number, no `5` for the option `"5"`.
@@ -149,43 +150,43 @@ class Assumptions:
     """The code for an input of the wrong kind or format. Evidence: the meaning of 1013."""
 
     real_people_families: tuple[str, ...] = ("seedance-2.0", "sparkvideo-2.0")
-    """Which models refuse pictures of real people (1505) unless they are assets. Evidence: official nodes."""
+    """Models that refuse pictures of real people (1505) unless they are assets. Evidence: official nodes."""
 
     id_answers: Literal["json", "lines"] = "json"
-    """How a model answers whose result are ids: a JSON object in `text`, or lines of `name: id`. Evidence: none."""
+    """The format of results that are ids: a JSON object in `text`, or lines of `name: id`. Evidence: none."""
 
     lyrics_as_text: bool = True
-    """Whether a model of song words that is listed under audio answers in `text`. Evidence: none."""
+    """Whether a lyrics model that is listed under audio returns its result in `text`. Evidence: none."""
 
     text_output_type: str = "txt"
-    """`outputType` of an answer in words. Evidence: graphs that save texts name it so."""
+    """`outputType` of text results. Evidence: graphs that save texts use it."""
 
     # --- the life of a task ------------------------------------------------------------------------------------------
 
     cancelled_status: str = "CANCEL"
-    """What the v2 query says after a cancel. Evidence: official code knows the word; no run was recorded."""
+    """The status in a v2 query after a cancel. Evidence: official code knows the word; no run was recorded."""
 
     v1_cancelled_status: str = "FAILED"
-    """What the v1 status says then. Evidence: the four documented words of v1 have none of its own."""
+    """The v1 status after a cancel. Evidence: the four documented v1 words include none for it."""
 
     v1_cancelled_outputs: str = "805"
-    """The code of the v1 outputs then, without a reason. Evidence: 805 is said to cover cancelled tasks."""
+    """The code of the v1 outputs after a cancel, without a reason. Evidence: 805 reportedly covers cancelled tasks."""
 
     cancel_finished: Refusal | None = None
     """The refusal to cancel an ended task; None is a success without effect. Evidence: none."""
 
     cancel_models: bool = True
-    """Whether the tasks of standard models can be cancelled; else the cancel does not find them. Evidence: none."""
+    """Whether the tasks of standard models can be cancelled; else a cancel does not find them. Evidence: none."""
 
     failed_model: str = "1015"
     """The code of a standard-model task that failed. Evidence: the meaning of 1015."""
 
     failed_run: Refusal = ("1000", "unknown error")
-    """Code and words of the v2 query for a graph that failed. Evidence: a documented example."""
+    """Code and message of the v2 query for a failed graph. Evidence: a documented example."""
 
     moderated: Refusal = ("1501", "")
-    """What the content check answers, at submit and before anything is charged. Evidence: official code reads it from
-    the submit's answer."""
+    """The refusal of the content check, at submit and before the charge. Evidence: official code reads it from the
+    response to the submit."""
 
     queue_full_v2: Refusal = ("421", "TASK_QUEUE_MAXED")
     """The refusal of a v2 submit over the key's concurrency. Evidence: clients know 1520 as well."""
@@ -194,7 +195,7 @@ class Assumptions:
     """The refusal of an exclusive key whose machines are busy. Evidence: the table of codes."""
 
     personal_queue: int = 1000
-    """How many tasks wait in a personal queue before 814. Evidence: documented."""
+    """Tasks that may wait in a personal queue before 814. Evidence: documented."""
 
     counted: tuple[str, ...] = ("QUEUED", "RUNNING")
     """The states of a task that take one of the key's slots. Evidence: the names of the counts in queue status."""
@@ -202,8 +203,8 @@ class Assumptions:
     default_limits: Mapping[str, int] = field(
         default_factory=lambda: {"FREE": 0, "NORMAL": 1, "SHARED": 50, "EXCLUSIVE": 1}
     )
-    """Tasks that a key of each tier runs at once, where the test does not say. Evidence: 50 is documented for shared
-    keys, and 100 was seen; consumers have 1 or 2."""
+    """Tasks that a key of each tier may run at once, by default. Evidence: 50 is documented for shared keys, and 100
+    was seen; consumers have 1 or 2."""
 
     api_types: Mapping[str, str] = field(
         default_factory=lambda: {"FREE": "FREE", "NORMAL": "NORMAL", "SHARED": "SHARED", "EXCLUSIVE": "EXCLUSIVE"}
@@ -211,11 +212,11 @@ class Assumptions:
     """The words for the tiers in account and queue status. Evidence: NORMAL was measured; clients know the others."""
 
     model_seconds: str = "0"
-    """`taskCostTime` of standard models. Evidence: published answers."""
+    """`taskCostTime` of standard models. Evidence: published responses."""
 
     idempotency_field: str = ""
-    """A field of a submit whose repeated value gives the first task again; empty for none. Evidence: one third party
-    names `clientJobId`; nothing official supports it."""
+    """A field of a submit whose repeated value returns the first task again; empty for none. Evidence: one third party
+    names `clientJobId`; no official source supports it."""
 
     # --- money -------------------------------------------------------------------------------------------------------
 
@@ -223,17 +224,17 @@ class Assumptions:
     """The wallet's currency. Evidence: documented for .cn; none for .ai."""
 
     unpriced: Decimal = Decimal(1)
-    """What a model without a published price costs here. Evidence: none."""
+    """The price of a model without a published price. Evidence: none."""
 
     empty_wallet: Refusal = ("812", "")
     """The refusal of a shared key that cannot pay. Evidence: recorded by a third party; 416 has the same meaning."""
 
     billing_gate_first: tuple[str, ...] = ("workflow", "app")
-    """Starts that ask for money before the lookup and the graph, and after the parameters. Evidence: measured for
+    """Starts that check the wallet after the parameters and before the lookup and the graph. Evidence: measured for
     workflows; none for apps."""
 
     billing_gate_tiers: tuple[str, ...] = ("NORMAL", "SHARED", "EXCLUSIVE")
-    """The tiers for which money comes so early. Evidence: measured for consumer keys; none for enterprise keys."""
+    """The tiers with this early check of the wallet. Evidence: measured for consumer keys; none for enterprise keys."""
 
     coins_per_second: Decimal = Decimal("0.2")
     """Coins for a second of a 24 GB card, rounded up. Evidence: measured on three runs."""
@@ -242,42 +243,41 @@ class Assumptions:
     """Money for a second of a 24 GB card, of shared keys. Evidence: none."""
 
     money_step: Decimal = Decimal("0.001")
-    """To what money for run time is rounded up. Evidence: none."""
+    """The step to which money for run time is rounded up. Evidence: none."""
 
     machine_factors: Mapping[str, int] = field(default_factory=lambda: {"default": 1, "plus": 2, "ultra": 4})
-    """How much dearer the larger cards are. Evidence: `plus` was measured; of `ultra` only the name is known."""
+    """Price factors of machine types. Evidence: `plus` was measured; only the name of `ultra` is known."""
 
     unknown_machine: str = "default"
-    """Which machine an `instanceType` of another name runs on; empty refuses it. Evidence: a client in use sends
-    `standard` every day."""
+    """The machine type for an unknown `instanceType`; empty refuses it. Evidence: a client in use sends `standard`."""
 
     retain_seconds: tuple[int, int] = (10, 180)
-    """The least and the most `retainSeconds`, besides 0. Evidence: three clients."""
+    """Minimum and maximum of `retainSeconds`, besides 0. Evidence: three clients."""
 
     start_money: Decimal = Decimal(10_000)
-    """The money of a new account, where the test does not say. Evidence: none; it is a stand-in."""
+    """The default money of a new account. Evidence: none; a placeholder."""
 
     start_coins: Mapping[str, int] = field(default_factory=lambda: {"NORMAL": 10_000})
-    """The coins of a new account, by the tier of its first key. Evidence: none; it is a stand-in."""
+    """The coins of a new account, by the tier of its first key. Evidence: none; a placeholder."""
 
     refund_failed_models: bool = True
-    """Whether a failed standard-model task costs nothing. Evidence: published answers of failed tasks show no money."""
+    """Whether a failed standard-model task costs nothing. Evidence: published failed tasks show no money."""
 
     refund_failed_runs: bool = False
-    """Whether a failed graph costs nothing; otherwise it is billed by its seconds. Evidence: two statements of a third
-    party say that it is billed."""
+    """Whether a failed graph costs nothing; otherwise it is billed by its seconds. Evidence: according to two
+    statements of a third party it is billed."""
 
     refund_cancelled: Mapping[str, bool] = field(default_factory=lambda: {"QUEUED": True, "RUNNING": False})
-    """Whether a cancelled model task is paid back, by the state in which the cancel met it. Evidence: none."""
+    """Whether a cancelled model task is refunded, by its state at the cancel. Evidence: none."""
 
     cancel_stops_charging: bool = True
-    """Whether a graph that is cancelled while it runs costs only its seconds. Evidence: documentation, second hand."""
+    """Whether a graph that is cancelled while it runs costs only its seconds. Evidence: second-hand documentation."""
 
     price_text: str = "¥{amount}/次"
     """`priceText` of a price preview. Evidence: the field is known to clients; none for the text."""
 
     price_text_en: str = "{currency} {amount} per call"
-    """`priceTextEn` of it. Evidence: as for `price_text`."""
+    """`priceTextEn` of a price preview. Evidence: as for `price_text`."""
 
     # --- files -------------------------------------------------------------------------------------------------------
 
@@ -289,7 +289,8 @@ class Assumptions:
     """The largest new upload. Evidence: none; the page states no limit."""
 
     upload_extensions: Mapping[str, str] = field(default_factory=_upload_extensions)
-    """What may be uploaded, and the `type` in the answer. Evidence: the documented list, and what models accept."""
+    """File types of uploads, and the `type` in the response. Evidence: the documented list, and the types that models
+    accept."""
 
     upload_unsupported: Refusal = ("1007", "Unsupported file type")
     """The refusal of a new upload of another type. Evidence: none."""
@@ -298,7 +299,7 @@ class Assumptions:
     """The refusal of a new upload of an empty file. Evidence: none."""
 
     upload_no_file: Refusal = ("1007", "Required request part 'file' is not present")
-    """The refusal of a new upload without a file. Evidence: the usual words of such a server."""
+    """The refusal of a new upload without a file. Evidence: the usual message of such a server."""
 
     legacy_unsupported: Refusal = ("301", "Unsupported file type")
     """The refusal of a legacy upload of another type. Evidence: none."""
@@ -307,52 +308,53 @@ class Assumptions:
     """The refusal of a legacy upload without a file, or of an empty one. Evidence: none."""
 
     link_seconds: int = 86_400
-    """How long links of uploads live. Evidence: documented, and measured by the window of a signature."""
+    """Lifetime of links of uploads. Evidence: documented, and measured by the window of a signature."""
 
     result_seconds: int = 86_400
-    """How long links of results live. Evidence: 24 hours for models, second hand; none for graphs."""
+    """Lifetime of links of results. Evidence: 24 hours for models, second-hand; none for graphs."""
 
     signed_results: bool = False
-    """Whether links of results carry a signature. Evidence: observed links have none."""
+    """Whether links of results have a signature. Evidence: observed links have none."""
 
     expired_upload_status: int = 403
-    """HTTP status of an upload's link after its day. Evidence: the storage is of a known kind."""
+    """HTTP status of an expired link of an upload. Evidence: the storage is of a known kind."""
 
     expired_result_status: int = 404
-    """HTTP status of a result's link after its day. Evidence: without a signature the file itself is gone."""
+    """HTTP status of an expired link of a result. Evidence: without a signature the file itself is deleted."""
 
     lora_link_seconds: int = 3600
-    """How long a LoRA can be sent to its link. Evidence: the window in a documented sample."""
+    """Lifetime of the upload link of a LoRA. Evidence: the window in a documented sample."""
 
     lora_folder: str = "api-lora-cn"
     """Where LoRAs are stored. Evidence: documented samples of both sites; none for a real answer of .ai."""
 
     lora_checked: bool = True
-    """Whether the storage refuses a LoRA with another MD5 than announced. Evidence: none; it finds a wrong sum."""
+    """Whether the storage refuses a LoRA whose MD5 differs from the announced one. Evidence: none."""
 
     bad_md5: Refusal = ("301", "md5Hex must be 32 hexadecimal digits")
-    """The refusal of an `md5Hex` of another form. Evidence: none."""
+    """The refusal of an invalid `md5Hex`. Evidence: none."""
 
     # --- graphs and apps ---------------------------------------------------------------------------------------------
 
     node_info_v2: Refusal = ("1101", "")
-    """The refusal of a v2 start with a node list that does not fit. Evidence: the meaning of 1101."""
+    """The refusal of a v2 start with a node list that does not match. Evidence: the meaning of 1101."""
 
     wrong_password: Refusal = ("301", "accessPassword is missing or wrong")
     """The refusal of a protected workflow or app without its password. Evidence: none; clients send it."""
 
     v2_reads_password: bool = True
-    """Whether a v2 start reads `accessPassword`; otherwise what is protected starts by v1 only. Evidence: none."""
+    """Whether a v2 start reads `accessPassword`; otherwise protected workflows and apps start by v1 only. Evidence:
+    none."""
 
     v2_reads_workflow: bool = True
     """Whether a v2 start reads `workflow`. Evidence: none."""
 
     placeholder_ids: tuple[str, ...] = ("1",)
-    """Ids that a start with a whole graph in `workflow` may name without such a workflow. Evidence: measured."""
+    """Ids that need not exist in a start with a whole graph in `workflow`. Evidence: measured."""
 
     node_list_beside_graph: bool = True
     """Whether the node list beside `workflow` is checked against the workflow of the id; it never changes the graph.
-    Evidence: measured for the placeholder; a third party says that it is ignored."""
+    Evidence: measured for the placeholder; according to a third party it is ignored."""
 
     override_keeps_seeds: bool = True
     """Whether the seeds of a graph in `workflow` stay. Evidence: none; there is no other way to set them."""
@@ -368,40 +370,40 @@ class Assumptions:
     """The refusal of a quick create with the code of another module. Evidence: none."""
 
     quick_params_key: bool = False
-    """Whether the parameter data of quick create need a key. Evidence: the published page lists none."""
+    """Whether the parameter data of quick create require a key. Evidence: the published page lists none."""
 
     ticket_seconds: int = 3600
-    """How long the ticket in `netWssUrl` opens the connection. Evidence: tickets expire; none for their life."""
+    """Lifetime of the ticket in `netWssUrl`. Evidence: tickets expire; none for the time."""
 
     # --- webhooks ----------------------------------------------------------------------------------------------------
 
     webhook_retries: int = 3
-    """How often a delivery is tried again. Evidence: a documented event."""
+    """Number of retries of a delivery. Evidence: a documented event."""
 
     webhook_spacing: float = 60.0
-    """Seconds between the tries, by the emulator's clock. Evidence: the times of a documented event."""
+    """Seconds between attempts, by the emulator's clock. Evidence: the times of a documented event."""
 
     webhook_timeout: float = 5.0
     """Seconds of real time in which a receiver must answer. Evidence: none."""
 
     webhook_data: Literal["object", "string"] = "object"
-    """What `eventData` of v2 and model tasks is. Evidence: a published event, which was reformatted by hand."""
+    """The type of `eventData` of v2 and model tasks. Evidence: a published event, which was reformatted by hand."""
 
     webhook_v1_failed: Literal["outputs", "task"] = "outputs"
-    """What the event of a failed v1 task holds: the answer of `outputs` (805), or the v2 task object. Evidence: events
-    of v1 successes hold the answer of `outputs`."""
+    """The content of the event of a failed v1 task: the response of `outputs` (805), or the v2 task object. Evidence:
+    events of v1 successes contain the response of `outputs`."""
 
     webhook_on_cancel: bool = False
     """Whether a cancelled task has a delivery. Evidence: none."""
 
     webhook_waiting: str = "PENDING"
-    """`callbackStatus` before the first try has ended. Evidence: a client's guess; FAILED and SUCCESS were seen."""
+    """`callbackStatus` before the end of the first attempt. Evidence: a client's guess; FAILED and SUCCESS known."""
 
     webhook_unknown: Refusal = ("1", "webhook event not exists")
-    """The answer to a request for an unknown event. Evidence: measured for the detail."""
+    """The response to a request for an unknown event. Evidence: measured for the detail."""
 
     webhook_zone_hours: int = 8
-    """The time zone of an event's times, which carry none. Evidence: none; the company's own zone."""
+    """The time zone of an event's times, which do not state it. Evidence: none; the company's own zone."""
 
     # --- assets ------------------------------------------------------------------------------------------------------
 
@@ -411,24 +413,24 @@ class Assumptions:
     """The words for an asset's state. Evidence: official code takes several words for ready."""
 
     asset_failed: str = "Failed"
-    """The word for an asset whose file is not such media. Evidence: official code knows it among others."""
+    """The word for an asset with an invalid file. Evidence: official code knows it among others."""
 
     asset_seconds: float = 8.0
-    """How long an asset is processed, on a clock that runs. Evidence: none; official code waits up to 180 s."""
+    """Seconds for which an asset is processed, on a running clock. Evidence: none; official code waits up to 180 s."""
 
     asset_fields: tuple[str, ...] = ("assetId", "groupId", "name", "status", "previewUrl", "assetType")
-    """The fields of an asset in answers and lists. Evidence: official code reads four of them from a query; none for
+    """The fields of an asset in responses and lists. Evidence: official code reads four of them from a query; none for
     lists."""
 
     asset_invalid: str = "1007"
-    """The code for a missing or wrong field in a request about assets. Evidence: a consumer's call without an asset id
-    got a parameter error."""
+    """The code for a missing or invalid field in a request about assets. Evidence: a consumer's call without an asset
+    id got a parameter error."""
 
     asset_unknown: Refusal = ("1004", "Asset not found")
-    """The answer to a request for an unknown asset. Evidence: none."""
+    """The response to a request for an unknown asset. Evidence: none."""
 
     asset_group_unknown: Refusal = ("1004", "Asset group not found")
-    """The answer to a request for an unknown group. Evidence: none."""
+    """The response to a request for an unknown group. Evidence: none."""
 
     asset_refused: str = "1013"
     """The code for a model's input that is an unknown asset, or one that is not ready. Evidence: none."""
@@ -449,4 +451,4 @@ class Assumptions:
 
 
 DEFAULT: Final = Assumptions()
-"""The present answers."""
+"""The default assumptions."""

@@ -9,26 +9,26 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 
 from rh_prefect.emulator import DEFAULT, Assumptions, assumptions
+from tests.emulator.assumption_probes import ends, files, graphs, models, refusals, tasks
+from tests.emulator.assumption_probes.probe import AssumptionProbe
 from tests.emulator.conftest import Emulate
-from tests.emulator.flips import ends, files, graphs, models, refusals, tasks
-from tests.emulator.flips.flip import Flip
 
 FAMILIES = (refusals, models, tasks, files, graphs, ends)
-FLIPS: dict[str, Flip] = {name: flip for family in FAMILIES for name, flip in family.FLIPS.items()}
+PROBES: dict[str, AssumptionProbe] = {name: probe for family in FAMILIES for name, probe in family.PROBES.items()}
 NAMES = [field.name for field in fields(Assumptions)]
 
 
-def test_every_field_has_a_flip() -> None:
-    assert sorted(FLIPS) == sorted(NAMES)
-    assert len(FLIPS) == sum(len(family.FLIPS) for family in FAMILIES)
+def test_every_field_has_a_probe() -> None:
+    assert sorted(PROBES) == sorted(NAMES)
+    assert len(PROBES) == sum(len(family.PROBES) for family in FAMILIES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_another_answer_is_seen_over_http(emulate: Emulate, name: str) -> None:
-    flip = FLIPS[name]
-    assert flip.value != getattr(DEFAULT, name)
-    seen = [flip.probe(emulate(**flip.options, assumptions=known)) for known in (flip.present, flip.flipped)]
-    assert tuple(seen) == flip.seen
+    probe = PROBES[name]
+    assert probe.value != getattr(DEFAULT, name)
+    seen = [probe.probe(emulate(**probe.options, assumptions=known)) for known in (probe.default, probe.changed)]
+    assert tuple(seen) == probe.seen
 
 
 def test_every_field_names_its_evidence() -> None:

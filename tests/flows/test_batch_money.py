@@ -24,7 +24,7 @@ from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from tests.support import samples
 from tests.support.emulator_env import environment
-from tests.support.link_host import LinkHost
+from tests.support.link_server import LinkHost
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -1,4 +1,4 @@
-"""Runs a task as Prefect does, and reads what it returned back from Prefect's storage."""
+"""Runs a task as Prefect does, and reads its return value from Prefect's result storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole programs of paid calls, broken off anywhere and resumed until they are done.
+"""Programs of paid calls that are interrupted at any point and resumed until they are done.
 
 A program is a tree of branches. Each makes a chain of calls, in which every request contains the result of the call
 before; equal requests give unlike results. So a branch that is once given another one's result asks for something new,

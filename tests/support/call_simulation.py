@@ -1,4 +1,4 @@
-"""A world in which runs crash and their programs change: which calls find which jobs, by the rule of 0.1.0 and by ours.
+"""Simulates crashes and edits of programs: which calls find which jobs, by the rule of 0.1.0 and by the current rule.
 
 Each branch of a program makes two calls: one with a request that all branches share, and one that takes the first
 one's result. Results are random, and the order in which calls are made is another one in every attempt.

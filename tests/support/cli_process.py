@@ -1,4 +1,5 @@
-"""Several `rh-prefect` commands in one process of their own, one after another: an import takes longer than most do."""
+"""Runs several `rh-prefect` commands in one process, one after another, because the import takes longer than
+most commands."""
 
 from __future__ import annotations
 

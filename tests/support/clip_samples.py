@@ -1,4 +1,4 @@
-"""What tests of editing make and measure: plain-coloured clips, tones, silence; what a player would find in a film."""
+"""Samples for tests of editing: plain-coloured clips, tones, silence; and the frames and sound of a finished video."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A place of fsspec's, in memory, that counts how often it is opened: `counted://…`, after `register()`."""
+"""An in-memory fsspec filesystem that counts how often it is opened: `counted://…`, after `register()`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workplace: a Prefect server of its own with what `deployments/` ships, and process workers that a test may kill."""
+"""A Prefect server with the deployments of `deployments/`, and process workers that a test can kill."""
 
 from __future__ import annotations
 

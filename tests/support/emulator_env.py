@@ -1,4 +1,4 @@
-"""An emulator, and the environment under which the package uses it."""
+"""An emulator, and the environment variables that point the package to it."""
 
 from __future__ import annotations
 

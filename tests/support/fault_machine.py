@@ -1,4 +1,5 @@
-"""One course of events: processes whose I/Os succeed, half succeed, fail or never end, and what must hold after each.
+"""One sequence of events: processes whose I/O succeeds, half succeeds, fails or never ends, and the invariants
+after each.
 
 What the processes do is said by the machines that are made of this: `paid_jobs.py` and `paid_branches.py`.
 """

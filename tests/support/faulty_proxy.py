@@ -1,4 +1,4 @@
-"""A proxy in front of a server, with which it is down, overloaded, slow or forbids something from some request on.
+"""A proxy in front of a server that is down, overloaded, slow or forbids requests, from a given request on.
 
 with FaultyProxy(s3.endpoint) as store:
     store.add_fault("^PUT .*/manifests/", "503")       # from the first one on, until it is mended

@@ -1,4 +1,4 @@
-"""A film that is made, killed and made again: the servers, the child processes, and what their books must say after."""
+"""A film that is generated, killed and resumed: the servers, the processes, and the expected records afterwards."""
 
 from __future__ import annotations
 

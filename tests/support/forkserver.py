@@ -1,4 +1,4 @@
-"""Processes forked from one without threads: forked from the tests' own, they could inherit a lock that is held."""
+"""A forkserver context: a process forked from the tests' own process could inherit a held lock."""
 
 from __future__ import annotations
 

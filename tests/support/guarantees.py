@@ -1,4 +1,4 @@
-"""What was found by attacking version 0.1.0, as promises: each has a row in the docs and tests that name it.
+"""The guarantees since version 0.1.0: each has a row in the docs and tests that name it.
 
 A test names the rows that it proves at the beginning of its docstring, as in `A11, A12: …`.
 """

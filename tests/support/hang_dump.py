@@ -1,4 +1,4 @@
-"""Where everything stands when something hangs."""
+"""Dumps the stacks of all threads and tasks when a test hangs."""
 
 from __future__ import annotations
 

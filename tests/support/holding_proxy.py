@@ -1,4 +1,4 @@
-"""A real HTTP proxy in front of a server, which can hold one request, or the answer to it, so that a test can kill.
+"""A real HTTP proxy in front of a server that holds a request, or its response, until a test kills or releases it.
 
 with Proxy(server_url) as proxy:
     held = proxy.hold(r'"rh-[0-9a-f]+-answer-', number=2)       # the request never reaches the server

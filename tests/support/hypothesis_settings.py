@@ -1,4 +1,4 @@
-"""How long a property or a state machine is searched for what goes wrong."""
+"""Settings of hypothesis for properties and state machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold whatever went wrong: reads RunningHub's books, the journal and the store, and says what does not.
+"""The invariants after any failure: reads the emulator's records, the journal and the store, and lists the violations.
 
 evidence = await gather(rh, journals=[FlowRunJournal(run)], place=Place("/tmp/out"), told=[...])
 assert not broken(evidence, secrets=[rh.key])                   # after a run that failed

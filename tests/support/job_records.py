@@ -1,4 +1,4 @@
-"""Records of jobs for tests, with what a test does not care about filled in."""
+"""Records of jobs for tests, with defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that can happen to paid jobs, in any order, and what must hold after each of it.
+"""A state machine of paid jobs: all events in any order, and the invariants after each.
 
 Two or more processes run the jobs of one run, on machines that may be lost; each of their I/Os succeeds, half succeeds,
 fails or never ends; they are stopped and killed between any two, and started again in the same attempt or the next.

@@ -1,4 +1,4 @@
-"""A file host for inputs: links that differ in a token, that give other bytes each time, that refuse HEAD."""
+"""Hosts of links for tests: contents that can change, requests that are counted, and links that differ in a token."""
 
 from __future__ import annotations
 
@@ -7,10 +7,104 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
 from tests.support import samples
+
+
+@dataclass
+class LinkHost:
+    """What the host serves.
+
+    Attributes:
+        url: Its address.
+        files: The content by path and query, and its ETag as it is sent; without an ETag none is sent.
+        makers: In place of a fixed content: makes it anew for each whole reading.
+        reads: Whole readings, by path and query, in order.
+        looks: Requests for the first byte.
+        most_at_once: How many whole readings of any one link were under way together.
+    """
+
+    url: str = ""
+    files: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    makers: dict[str, Callable[[], bytes]] = field(default_factory=dict)
+    reads: list[str] = field(default_factory=list)
+    looks: list[str] = field(default_factory=list)
+    most_at_once: int = 0
+
+    def put(self, name: str, content: bytes, *, etag: str = "") -> str:
+        """Puts a content under a name with its query; returns the link."""
+        self.files[f"/{name}"] = (content, etag)
+        return f"{self.url}/{name}"
+
+    def make(self, name: str, maker: Callable[[], bytes]) -> str:
+        """Makes the content of a link anew at each reading, without an ETag."""
+        self.makers[f"/{name}"] = maker
+        return f"{self.url}/{name}"
+
+    def drop(self, name: str) -> None:
+        """Lets a link die."""
+        del self.files[f"/{name}"]
+
+
+@pytest.fixture
+def links() -> Iterator[LinkHost]:
+    """A host of links, empty."""
+    host = LinkHost()
+    under_way: dict[str, int] = {}
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer(403, b"")
+
+        def do_GET(self) -> None:
+            if self.path not in host.files and self.path not in host.makers:
+                self._answer(404, b"no")
+            elif self.headers["Range"] == "bytes=0-0":
+                host.looks.append(self.path)
+                content, etag = host.files.get(self.path) or (host.makers[self.path](), "")
+                self._answer(206, content[:1], etag, content_range=f"bytes 0-0/{len(content)}")
+            else:
+                self._whole()
+
+        def _whole(self) -> None:
+            with lock:
+                host.reads.append(self.path)
+                under_way[self.path] = under_way.get(self.path, 0) + 1
+                host.most_at_once = max(host.most_at_once, under_way[self.path])
+            content, etag = host.files.get(self.path) or (host.makers[self.path](), "")
+            self._answer(200, content, etag)
+            with lock:
+                under_way[self.path] -= 1
+
+        def _answer(self, status: int, body: bytes, etag: str = "", *, content_range: str = "") -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            if etag:
+                self.send_header("ETag", etag)
+            if content_range:
+                self.send_header("Content-Range", content_range)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    host.url = f"http://127.0.0.1:{server.server_address[1]}"
+    yield host
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
 
 _SIZE = (64, 48)
 

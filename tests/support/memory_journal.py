@@ -1,4 +1,4 @@
-"""A journal in memory, for tests in virtual time: a folder and a server need threads, sockets and real time."""
+"""An in-memory journal for tests in virtual time: a folder and a server need threads, sockets and real time."""
 
 from __future__ import annotations
 

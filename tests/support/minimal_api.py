@@ -1,4 +1,4 @@
-"""RunningHub in as few words as the rules about money need: it accepts, refuses, runs, ends and cancels tasks."""
+"""A minimal RunningHub for tests of the rules about money: accepts, refuses, runs, ends and cancels tasks."""
 
 from __future__ import annotations
 

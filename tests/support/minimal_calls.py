@@ -1,4 +1,4 @@
-"""The smallest valid call of any model, with real files, and what must hold for it."""
+"""The smallest valid call of any model, with real files, and checks of its result."""
 
 from __future__ import annotations
 

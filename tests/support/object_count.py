@@ -1,4 +1,4 @@
-"""How many objects something keeps alive."""
+"""Counts the objects that an object keeps alive."""
 
 from __future__ import annotations
 

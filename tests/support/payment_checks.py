@@ -1,4 +1,4 @@
-"""What the rules about money say of each task that RunningHub is about to accept, and of what is recorded."""
+"""Checks the rules about money for each task at its acceptance, and for the records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of jobs that accounts pay for together, outside of Prefect: a named scope in a folder."""
+"""A run of jobs that an account pool pays for, outside of Prefect: a named scope in a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL of its own for a test, where the machine has its programs."""
+"""A PostgreSQL server for a test, if the machine has its programs."""
 
 from __future__ import annotations
 

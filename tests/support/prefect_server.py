@@ -1,4 +1,4 @@
-"""A real `prefect server start` on SQLite, one for the session, and one of its own for tests that need it.
+"""A real `prefect server start` on SQLite: one for the session, and separate ones for tests that need them.
 
 The first start on a fresh database takes 9 s, most of it migrations; a start on a migrated one takes 3 s. So the first
 server of all leaves a copy of its fresh database in pytest's cache, and every later one starts from that.

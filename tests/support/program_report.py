@@ -1,4 +1,4 @@
-"""What a program of `tests/identity` reports of itself, and where it breaks off."""
+"""Reports of the programs of `tests/identity`, and the points where they are interrupted."""
 
 from __future__ import annotations
 

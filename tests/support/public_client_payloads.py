@@ -1,4 +1,4 @@
-"""Payloads as public clients make them from their lists, and what the emulator and this package say of each."""
+"""Payloads as public clients build them from their lists, and the verdicts of the emulator and of this package."""
 
 from __future__ import annotations
 

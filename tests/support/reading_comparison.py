@@ -1,4 +1,4 @@
-"""Requests to a model on which the client's reading and the emulator's are compared.
+"""Requests to a model on which the client's checks and the emulator's are compared.
 
 Both read the same data, each with its own code. A request is compared as the client sends it: where the client repairs
 what the caller gave (a single value for a list, a filled-in default), the repaired request goes to the wire; where it

@@ -1,4 +1,4 @@
-"""A registry file as the vendor's tools have it, made from the package's own models."""
+"""A registry file in the format of the vendor's tools, made from the package's own models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial: a few jobs in a flow run, which something happens to, and which is run again until all is done.
+"""A scenario: a few jobs in a flow run that is interrupted and run again until all jobs are done.
 
 Many trials run at once in one process: each has an emulator, a folder, a store and an account of its own.
 """

@@ -1,4 +1,4 @@
-"""The part of a Prefect API that keeps the inputs of one flow run, as Prefect 3.9 does it; it counts what is asked."""
+"""The part of Prefect 3.9's API that stores the inputs of one flow run; it counts requests."""
 
 from __future__ import annotations
 

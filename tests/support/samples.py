@@ -1,4 +1,4 @@
-"""Small real media for tests: each is rendered once per session and copied to where a test wants it.
+"""Small real media for tests: each is rendered once per session and copied.
 
 photo = samples.png(tmp_path / "photo.png", size=(64, 48), text="hello")
 clip = samples.mp4(tmp_path / "clip.mp4", seconds=1, audio=True)

@@ -1,4 +1,4 @@
-"""A server that plays scripted answers, down to single bytes, and writes down what it was asked."""
+"""A server that sends scripted responses, down to single bytes, and records the requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A flow run with many submitted jobs, written into the database of a Prefect server: the API would take minutes."""
+"""A flow run with many submitted jobs, written into the database of a Prefect server, because the API would take
+minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One I/O of a simulated process, which waits until a test says how it goes."""
+"""One I/O operation of a simulated process, which waits until a test ends it."""
 
 from __future__ import annotations
 

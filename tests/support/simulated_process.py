@@ -1,4 +1,4 @@
-"""Processes whose every I/O waits until a test says how it goes: done, half done, failed, or never.
+"""Simulated processes: a test decides how each I/O operation ends: done, half done, failed, or never.
 
 The package's own runner, lifecycle, desk, ledger, spool and cancellation run in them, in virtual time. What a process
 has asked for and nobody has let happen yet is an `Operation`. Killed, it simply never hears of it again; stopped, it

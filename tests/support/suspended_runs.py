@@ -1,4 +1,4 @@
-"""Runs of deployments in this process, which suspend themselves, and what they have at RunningHub."""
+"""Runs of deployments in this process that suspend themselves, and their tasks in the emulator."""
 
 from __future__ import annotations
 

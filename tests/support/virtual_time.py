@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer instead of waiting for it: hours pass in milliseconds.
+"""An event loop whose clock jumps to the next timer: hours pass in milliseconds.
 
     @in_virtual_time
     async def test_something() -> None:

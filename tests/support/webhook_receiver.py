@@ -1,4 +1,4 @@
-"""A real receiver of webhooks, in this process or in one of its own."""
+"""A real receiver of webhooks, in this process or in a separate one."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from rh_prefect.jobs.requests.inputs import Inputs, check_unchanged, fetched
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
-from tests.support.link_host import LinkHost
+from tests.support.link_server import LinkHost
 from tests.support.s3 import S3Server
 
 PICTURE = samples.picture("PNG")

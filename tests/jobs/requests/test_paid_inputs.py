@@ -25,7 +25,7 @@ from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
-from tests.support.link_host import LinkHost
+from tests.support.link_server import LinkHost
 from tests.support.s3 import S3Server
 
 ENLARGER = "hypir-ultra"

@@ -1,4 +1,4 @@
-"""One assumption turned to another answer, and what a client sees of it over HTTP."""
+"""Changes one assumption, and compares what a client sees over HTTP."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Probe = Callable[[Caller], object]
 
 
 @dataclass(frozen=True)
-class Flip:
-    """A probe, named like the field that it looks at.
+class AssumptionProbe:
+    """A probe of one assumption, named like its field.
 
     Attributes:
-        probe: Asks an emulator over HTTP and returns what shows the field's answer.
-        value: Another answer.
-        seen: What the probe returns with the present answer, and with the other one.
-        options: How the emulator is started.
+        probe: Sends requests to an emulator and returns what depends on the field.
+        value: Another value of the field.
+        seen: The results with the default value and with the other value.
+        options: Options of the emulator.
         base: Other fields that both emulators have.
     """
 
@@ -34,27 +34,27 @@ class Flip:
         return self.probe.__name__
 
     @property
-    def present(self) -> Assumptions:
+    def default(self) -> Assumptions:
         return replace(DEFAULT, **self.base)  # type: ignore[arg-type]  # names and values of one probe
 
     @property
-    def flipped(self) -> Assumptions:
-        return replace(self.present, **{self.name: self.value})  # type: ignore[arg-type]
+    def changed(self) -> Assumptions:
+        return replace(self.default, **{self.name: self.value})  # type: ignore[arg-type]
 
 
-class Flips(dict[str, Flip]):
-    """The flips of one family, by the name of their field."""
+class AssumptionProbes(dict[str, AssumptionProbe]):
+    """The probes of one family, by the name of their field."""
 
     def __call__(
         self, value: object, *seen: object, base: Mapping[str, object] | None = None, **options: object
     ) -> Callable[[Probe], Probe]:
-        """Registers a probe: `@flips(other_answer, seen_now, seen_then)`."""
+        """Registers a probe: `@probes(other_value, seen_now, seen_then)`."""
 
         def register(probe: Probe) -> Probe:
             now, then = seen
-            flip = Flip(probe, value, (now, then), options, base or {})
-            assert flip.name not in self
-            self[flip.name] = flip
+            made = AssumptionProbe(probe, value, (now, then), options, base or {})
+            assert made.name not in self
+            self[made.name] = made
             return probe
 
         return register

@@ -1,14 +1,14 @@
-"""Flips of the life of a task and of its price."""
+"""AssumptionProbes of the life of a task and of its price."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 
 from rh_prefect.emulator import DEFAULT, Fault
+from tests.emulator.assumption_probes.probe import AssumptionProbes
 from tests.emulator.caller import IMAGE, WORDS, Caller, Json
-from tests.emulator.flips.flip import Flips
 
-FLIPS = Flips()
+PROBES = AssumptionProbes()
 
 FAILS = [Fault("submit", kind="fail")]
 
@@ -37,97 +37,97 @@ def cancelled(rh: Caller) -> str:
     return task_id
 
 
-@FLIPS("CANCELLED", ("CANCEL", "CANCEL"), ("CANCELLED", "CANCELLED"), clock="polls", polls=9)
+@PROBES("CANCELLED", ("CANCEL", "CANCEL"), ("CANCELLED", "CANCELLED"), clock="polls", polls=9)
 def cancelled_status(rh: Caller) -> object:
     answer = rh.query(cancelled(rh))
     return answer["status"], answer["taskUsageList"][0]["taskStatus"]
 
 
-@FLIPS("CANCEL", "FAILED", "CANCEL", clock="polls", polls=9)
+@PROBES("CANCEL", "FAILED", "CANCEL", clock="polls", polls=9)
 def v1_cancelled_status(rh: Caller) -> object:
     return rh.v1("/task/openapi/status", taskId=cancelled(rh))["data"]
 
 
-@FLIPS("807", 805, 807, clock="polls", polls=9)
+@PROBES("807", 805, 807, clock="polls", polls=9)
 def v1_cancelled_outputs(rh: Caller) -> object:
     return rh.outputs(cancelled(rh))["code"]
 
 
-@FLIPS(("805", ""), 0, 805)
+@PROBES(("805", ""), 0, 805)
 def cancel_finished(rh: Caller) -> object:
     task_id = rh.submit()["taskId"]
     rh.query(task_id)
     return rh.cancel(task_id)["code"]
 
 
-@FLIPS(False, (0, 0), (807, 0), clock="polls", polls=9)
+@PROBES(False, (0, 0), (807, 0), clock="polls", polls=9)
 def cancel_models(rh: Caller) -> object:
     return rh.cancel(rh.submit()["taskId"])["code"], rh.cancel(rh.started())["code"]
 
 
-@FLIPS("1005", "1015", "1005", faults=FAILS)
+@PROBES("1005", "1015", "1005", faults=FAILS)
 def failed_model(rh: Caller) -> object:
     return rh.query(rh.submit()["taskId"])["errorCode"]
 
 
-@FLIPS(("1015", "no"), ("1000", "unknown error"), ("1015", "no"), faults=FAILS)
+@PROBES(("1015", "no"), ("1000", "unknown error"), ("1015", "no"), faults=FAILS)
 def failed_run(rh: Caller) -> object:
     answer = rh.query(rh.started())
     return answer["errorCode"], answer["errorMessage"]
 
 
-@FLIPS(("1505", ""), "1501", "1505", moderated=["lighthouse"])
+@PROBES(("1505", ""), "1501", "1505", moderated=["lighthouse"])
 def moderated(rh: Caller) -> object:
     return rh.submit()["errorCode"]
 
 
-@FLIPS(("1520", ""), "421", "1520", limit=1, clock="polls", polls=9)
+@PROBES(("1520", ""), "421", "1520", limit=1, clock="polls", polls=9)
 def queue_full_v2(rh: Caller) -> object:
     rh.submit()
     return rh.submit()["errorCode"]
 
 
-@FLIPS(("435", ""), 415, 435, clock="polls", polls=9)
+@PROBES(("435", ""), 415, 435, clock="polls", polls=9)
 def machines_full(rh: Caller) -> object:
     exclusive = key_of(rh, "EXCLUSIVE")
     exclusive.started()
     return exclusive.create()["code"]
 
 
-@FLIPS(1, 0, 814, clock="polls", polls=9)
+@PROBES(1, 0, 814, clock="polls", polls=9)
 def personal_queue(rh: Caller) -> object:
     exclusive = key_of(rh, "EXCLUSIVE")
     return [exclusive.create(usePersonalQueue=True)["code"] for _ in range(3)][-1]
 
 
-@FLIPS(("RUNNING",), "421", "", limit=1, clock="polls", polls=9)
+@PROBES(("RUNNING",), "421", "", limit=1, clock="polls", polls=9)
 def counted(rh: Caller) -> object:
     rh.submit()
     return rh.submit()["errorCode"]
 
 
-@FLIPS({**DEFAULT.default_limits, "NORMAL": 3, "SHARED": 100}, (50, 1), (100, 3))
+@PROBES({**DEFAULT.default_limits, "NORMAL": 3, "SHARED": 100}, (50, 1), (100, 3))
 def default_limits(rh: Caller) -> object:
     return tuple(caller.queue()["data"]["concurrentLimit"] for caller in (rh, key_of(rh, "NORMAL")))
 
 
-@FLIPS({**DEFAULT.api_types, "SHARED": "ENTERPRISE"}, ("SHARED", "SHARED"), ("ENTERPRISE", "ENTERPRISE"))
+@PROBES({**DEFAULT.api_types, "SHARED": "ENTERPRISE"}, ("SHARED", "SHARED"), ("ENTERPRISE", "ENTERPRISE"))
 def api_types(rh: Caller) -> object:
     return rh.queue()["data"]["apiKeyType"], account(rh)["apiType"]
 
 
-@FLIPS("3", "0", "3")
+@PROBES("3", "0", "3")
 def model_seconds(rh: Caller) -> object:
     return usage(rh, rh.submit()["taskId"])["taskCostTime"]
 
 
-@FLIPS("clientJobId", 2, 1)
+@PROBES("clientJobId", 2, 1)
 def idempotency_field(rh: Caller) -> object:
     named = {**WORDS, "clientJobId": "7"}
     return len({rh.submit(body=named)["taskId"] for _ in range(2)})
 
 
-@FLIPS("USD", ("CNY", "CNY"), ("USD", "USD"))
+@PROBES("USD", ("CNY", "CNY"), ("USD", "USD"))
 def currency(rh: Caller) -> object:
     other = key_of(rh, "SHARED")
     return account(other)["currency"], preview(rh, IMAGE, WORDS)["currency"]
@@ -138,85 +138,85 @@ def preview(rh: Caller, endpoint: str, body: Json) -> Json:
     return answer
 
 
-@FLIPS(Decimal(2), 1.0, 2.0)
+@PROBES(Decimal(2), 1.0, 2.0)
 def unpriced(rh: Caller) -> object:
     rh.rh.add_model("test/unpriced")
     return preview(rh, "test/unpriced", {})["estimatedPrice"]
 
 
-@FLIPS(("416", ""), ("812", 812), ("416", 416), money=0)
+@PROBES(("416", ""), ("812", 812), ("416", 416), money=0)
 def empty_wallet(rh: Caller) -> object:
     return rh.submit()["errorCode"], rh.create()["code"]
 
 
-@FLIPS((), 812, 380, money=0)
+@PROBES((), 812, 380, money=0)
 def billing_gate_first(rh: Caller) -> object:
     return rh.v1("/task/openapi/create", workflowId="1")["code"]
 
 
-@FLIPS(("NORMAL",), (812, 414), (380, 414), money=0)
+@PROBES(("NORMAL",), (812, 414), (380, 414), money=0)
 def billing_gate_tiers(rh: Caller) -> object:
     poor = Caller(rh.rh, rh.rh.keys.add("poor", tier="NORMAL", coins=0).secret)
     return tuple(caller.v1("/task/openapi/create", workflowId="1")["code"] for caller in (rh, poor))
 
 
-@FLIPS(Decimal(1), "2", "10", durations=ten_seconds)
+@PROBES(Decimal(1), "2", "10", durations=ten_seconds)
 def coins_per_second(rh: Caller) -> object:
     consumer = key_of(rh, "NORMAL")
     return usage(consumer, consumer.started())["consumeCoins"]
 
 
-@FLIPS(Decimal("0.002"), "0.01", "0.02", durations=ten_seconds)
+@PROBES(Decimal("0.002"), "0.01", "0.02", durations=ten_seconds)
 def money_per_second(rh: Caller) -> object:
     return usage(rh, rh.started())["consumeMoney"]
 
 
-@FLIPS(Decimal("0.1"), "0.01", "0.1", durations=ten_seconds)
+@PROBES(Decimal("0.1"), "0.01", "0.1", durations=ten_seconds)
 def money_step(rh: Caller) -> object:
     return usage(rh, rh.started())["consumeMoney"]
 
 
-@FLIPS({**DEFAULT.machine_factors, "plus": 3}, "0.02", "0.03", durations=ten_seconds)
+@PROBES({**DEFAULT.machine_factors, "plus": 3}, "0.02", "0.03", durations=ten_seconds)
 def machine_factors(rh: Caller) -> object:
     return usage(rh, rh.started(instanceType="plus"))["consumeMoney"]
 
 
-@FLIPS("", 0, 301)
+@PROBES("", 0, 301)
 def unknown_machine(rh: Caller) -> object:
     return rh.create(instanceType="standard")["code"]
 
 
-@FLIPS((1, 180), 301, 0)
+@PROBES((1, 180), 301, 0)
 def retain_seconds(rh: Caller) -> object:
     return rh.create(retainSeconds=5)["code"]
 
 
-@FLIPS(Decimal(5), ("10000", "10000"), ("5", "5"))
+@PROBES(Decimal(5), ("10000", "10000"), ("5", "5"))
 def start_money(rh: Caller) -> object:
     return tuple(account(caller)["remainMoney"] for caller in (rh, key_of(rh, "SHARED")))
 
 
-@FLIPS({"NORMAL": 7}, "10000", "7")
+@PROBES({"NORMAL": 7}, "10000", "7")
 def start_coins(rh: Caller) -> object:
     return account(key_of(rh, "NORMAL"))["remainCoins"]
 
 
-@FLIPS(False, None, "0.07", faults=FAILS)
+@PROBES(False, None, "0.07", faults=FAILS)
 def refund_failed_models(rh: Caller) -> object:
     return usage(rh, rh.submit()["taskId"])["thirdPartyConsumeMoney"]
 
 
-@FLIPS(True, "0.01", None, faults=FAILS, durations=ten_seconds)
+@PROBES(True, "0.01", None, faults=FAILS, durations=ten_seconds)
 def refund_failed_runs(rh: Caller) -> object:
     return usage(rh, rh.started())["consumeMoney"]
 
 
-@FLIPS({"QUEUED": False, "RUNNING": False}, None, "0.07", clock="polls", polls=9)
+@PROBES({"QUEUED": False, "RUNNING": False}, None, "0.07", clock="polls", polls=9)
 def refund_cancelled(rh: Caller) -> object:
     return usage(rh, cancelled(rh))["thirdPartyConsumeMoney"]
 
 
-@FLIPS(False, "0.005", "0.01", clock="real", factor=0, durations=ten_seconds)
+@PROBES(False, "0.005", "0.01", clock="real", factor=0, durations=ten_seconds)
 def cancel_stops_charging(rh: Caller) -> object:
     task_id = rh.started()
     rh.rh.clock.advance(5)
@@ -224,11 +224,11 @@ def cancel_stops_charging(rh: Caller) -> object:
     return usage(rh, task_id)["consumeMoney"]
 
 
-@FLIPS("{amount} {currency}", "¥0.07/次", "0.07 CNY")
+@PROBES("{amount} {currency}", "¥0.07/次", "0.07 CNY")
 def price_text(rh: Caller) -> object:
     return preview(rh, IMAGE, WORDS)["priceText"]
 
 
-@FLIPS("{amount}", "CNY 0.07 per call", "0.07")
+@PROBES("{amount}", "CNY 0.07 per call", "0.07")
 def price_text_en(rh: Caller) -> object:
     return preview(rh, IMAGE, WORDS)["priceTextEn"]

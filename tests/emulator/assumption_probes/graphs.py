@@ -1,4 +1,4 @@
-"""Flips of workflows, apps and progress."""
+"""AssumptionProbes of workflows, apps and progress."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
+from tests.emulator.assumption_probes.probe import AssumptionProbes
 from tests.emulator.caller import Caller, Json, node
-from tests.emulator.flips.flip import Flips
 
-FLIPS = Flips()
+PROBES = AssumptionProbes()
 
 GRAPH = json.dumps(TEXT_TO_IMAGE)
 CREATE = "/task/openapi/create"
@@ -32,65 +32,65 @@ def params(rh: Caller, **body: object) -> Json:
     return answer
 
 
-@FLIPS(("803", ""), "1101", "803")
+@PROBES(("803", ""), "1101", "803")
 def node_info_v2(rh: Caller) -> object:
     workflow = rh.rh.workflows.id_of("text-to-image")
     return rh.submit(f"run/workflow/{workflow}", {"nodeInfoList": [node("66", "text", "x")]})["errorCode"]
 
 
-@FLIPS(("803", ""), 301, 803)
+@PROBES(("803", ""), 301, 803)
 def wrong_password(rh: Caller) -> object:
     return rh.v1(CREATE, workflowId=locked(rh))["code"]
 
 
-@FLIPS(False, "", "301")
+@PROBES(False, "", "301")
 def v2_reads_password(rh: Caller) -> object:
     return rh.submit(f"run/workflow/{locked(rh)}", {"accessPassword": "open sesame"})["errorCode"]
 
 
-@FLIPS(False, "", "380")
+@PROBES(False, "", "380")
 def v2_reads_workflow(rh: Caller) -> object:
     return rh.submit("run/workflow/1", {"workflow": GRAPH})["errorCode"]
 
 
-@FLIPS((), 0, 380)
+@PROBES((), 0, 380)
 def placeholder_ids(rh: Caller) -> object:
     return rh.v1(CREATE, workflowId="1", workflow=GRAPH)["code"]
 
 
-@FLIPS(False, 803, 0)
+@PROBES(False, 803, 0)
 def node_list_beside_graph(rh: Caller) -> object:
     return rh.create(workflow=GRAPH, nodeInfoList=[node("66", "text", "x")])["code"]
 
 
-@FLIPS(False, True, False)
+@PROBES(False, True, False)
 def override_keeps_seeds(rh: Caller) -> object:
     return picture(rh, workflow=GRAPH) == picture(rh, workflow=GRAPH)
 
 
-@FLIPS(True, False, True)
+@PROBES(True, False, True)
 def reads_random_seed(rh: Caller) -> object:
     return picture(rh, randomSeed=False) == picture(rh, randomSeed=False)
 
 
-@FLIPS(False, 803, 0)
+@PROBES(False, 803, 0)
 def app_fields_only(rh: Caller) -> object:
     app_id = rh.rh.apps.id_of("Portrait restyle")
     return rh.v1("/task/openapi/ai-app/run", webappId=app_id, nodeInfoList=[node("3", "steps", 5)])["code"]
 
 
-@FLIPS(("901", ""), 301, 901)
+@PROBES(("901", ""), 301, 901)
 def wrong_quick_code(rh: Caller) -> object:
     body = {"webappId": rh.rh.apps.id_of("Quick picture"), "quickCreateCode": "no", "nodeInfoList": []}
     return rh.v1("/task/openapi/quick-ai-app/run", **body)["code"]
 
 
-@FLIPS(True, (0, 0), (301, 0))
+@PROBES(True, (0, 0), (301, 0))
 def quick_params_key(rh: Caller) -> object:
     return params(rh)["code"], params(rh, apiKey=rh.key)["code"]
 
 
-@FLIPS(60, 3600, 60)
+@PROBES(60, 3600, 60)
 def ticket_seconds(rh: Caller) -> object:
     (ticket,) = parse_qs(urlsplit(rh.create()["data"]["netWssUrl"]).query)["Rh-Comfy-Auth"]
     _, end, _ = base64.b64decode(ticket).decode().split(";")

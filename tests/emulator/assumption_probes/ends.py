@@ -1,4 +1,4 @@
-"""Flips of webhooks and of assets."""
+"""AssumptionProbes of webhooks and of assets."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from rh_prefect.emulator import Fault
+from tests.emulator.assumption_probes.files import WAV, sent
+from tests.emulator.assumption_probes.models import CLIP_BODY
+from tests.emulator.assumption_probes.probe import AssumptionProbes
 from tests.emulator.caller import CLIP, WORDS, Caller, Json
-from tests.emulator.flips.files import WAV, sent
-from tests.emulator.flips.flip import Flips
-from tests.emulator.flips.models import CLIP_BODY
 from tests.emulator.receiver import Receiver
 
-FLIPS = Flips()
+PROBES = AssumptionProbes()
 
 NOWHERE = "http://127.0.0.1:9/hook"
 QUIET_SECONDS = 0.25
@@ -52,36 +52,36 @@ def retries(rh: Caller) -> int:
     return int(event(rh, task_id)["retryCount"])
 
 
-@FLIPS(1, 3, 1, base=AT_ONCE)
+@PROBES(1, 3, 1, base=AT_ONCE)
 def webhook_retries(rh: Caller) -> object:
     return retries(rh)
 
 
-@FLIPS(0.0, 0, 3)
+@PROBES(0.0, 0, 3)
 def webhook_spacing(rh: Caller) -> object:
     return retries(rh)
 
 
-@FLIPS(0.1, "SUCCESS", "FAILED")
+@PROBES(0.1, "SUCCESS", "FAILED")
 def webhook_timeout(rh: Caller) -> object:
     with closing(Receiver()) as receiver:
         receiver.delay = 0.4
         return settled(rh, rh.started(webhookUrl=receiver.url))["callbackStatus"]
 
 
-@FLIPS("string", dict, str)
+@PROBES("string", dict, str)
 def webhook_data(rh: Caller) -> object:
     with closing(Receiver()) as receiver:
         settled(rh, rh.submit(body={**WORDS, "webhookUrl": receiver.url})["taskId"])
         return type(receiver.got[0]["eventData"])
 
 
-@FLIPS("task", "code", "taskId", faults=[Fault("submit", kind="fail")])
+@PROBES("task", "code", "taskId", faults=[Fault("submit", kind="fail")])
 def webhook_v1_failed(rh: Caller) -> object:
     return next(iter(json.loads(event(rh, rh.started(webhookUrl=NOWHERE))["eventData"])))
 
 
-@FLIPS(True, 1, 0, clock="polls", polls=9)
+@PROBES(True, 1, 0, clock="polls", polls=9)
 def webhook_on_cancel(rh: Caller) -> object:
     task_id = rh.started(webhookUrl=NOWHERE)
     rh.cancel(task_id)
@@ -89,19 +89,19 @@ def webhook_on_cancel(rh: Caller) -> object:
     return detail(rh, task_id)["code"]
 
 
-@FLIPS("RETRYING", "PENDING", "RETRYING")
+@PROBES("RETRYING", "PENDING", "RETRYING")
 def webhook_waiting(rh: Caller) -> object:
     with closing(Receiver()) as receiver:
         receiver.delay = 1.0
         return event(rh, rh.started(webhookUrl=receiver.url))["callbackStatus"]
 
 
-@FLIPS(("807", ""), 1, 807)
+@PROBES(("807", ""), 1, 807)
 def webhook_unknown(rh: Caller) -> object:
     return detail(rh, rh.started())["code"]
 
 
-@FLIPS(0, 8, 0)
+@PROBES(0, 8, 0)
 def webhook_zone_hours(rh: Caller) -> object:
     created = datetime.fromisoformat(event(rh, rh.started(webhookUrl=NOWHERE))["createTime"])
     return round((created.replace(tzinfo=UTC) - datetime.fromtimestamp(rh.rh.clock.now(), UTC)).total_seconds() / 3600)
@@ -118,47 +118,47 @@ def made(rh: Caller, link: str = "") -> Json:
     return answer
 
 
-@FLIPS({"QUEUED": "New", "RUNNING": "New", "DONE": "Ready"}, ("Processing", "Active"), ("New", "Ready"))
+@PROBES({"QUEUED": "New", "RUNNING": "New", "DONE": "Ready"}, ("Processing", "Active"), ("New", "Ready"))
 def asset_statuses(rh: Caller) -> object:
     asset = made(rh)
     return asset["status"], ask(rh, "query", assetId=asset["assetId"])["data"]["status"]
 
 
-@FLIPS("ERROR", "Failed", "ERROR")
+@PROBES("ERROR", "Failed", "ERROR")
 def asset_failed(rh: Caller) -> object:
     asset = made(rh, sent(rh, "a.wav", WAV))
     return ask(rh, "query", assetId=asset["assetId"])["data"]["status"]
 
 
-@FLIPS(1.0, "Processing", "Active", clock="real", factor=0)
+@PROBES(1.0, "Processing", "Active", clock="real", factor=0)
 def asset_seconds(rh: Caller) -> object:
     asset = made(rh)
     rh.rh.clock.advance(2)
     return ask(rh, "query", assetId=asset["assetId"])["data"]["status"]
 
 
-@FLIPS(("assetId", "status"), 6, 2)
+@PROBES(("assetId", "status"), 6, 2)
 def asset_fields(rh: Caller) -> object:
     made(rh)
     (item,) = ask(rh, "list", pageNumber=1, pageSize=9)["data"]["items"]
     return len(item)
 
 
-@FLIPS("301", (1007, 1007), (301, 301))
+@PROBES("301", (1007, 1007), (301, 301))
 def asset_invalid(rh: Caller) -> object:
     return ask(rh, "query")["code"], ask(rh, "list")["code"]
 
 
-@FLIPS(("807", ""), 1004, 807)
+@PROBES(("807", ""), 1004, 807)
 def asset_unknown(rh: Caller) -> object:
     return ask(rh, "query", assetId="no")["code"]
 
 
-@FLIPS(("807", ""), 1004, 807)
+@PROBES(("807", ""), 1004, 807)
 def asset_group_unknown(rh: Caller) -> object:
     return ask(rh, "groups/query", groupId="no")["code"]
 
 
-@FLIPS("1004", "1013", "1004")
+@PROBES("1004", "1013", "1004")
 def asset_refused(rh: Caller) -> object:
     return rh.submit(CLIP, {**CLIP_BODY, "imageUrl": "asset://no"})["errorCode"]

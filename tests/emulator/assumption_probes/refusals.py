@@ -1,51 +1,51 @@
-"""Flips of the shape of refusals, of keys, and of lists."""
+"""AssumptionProbes of the shape of refusals, of keys, and of lists."""
 
 from __future__ import annotations
 
 from rh_prefect.emulator import DEFAULT, Fault
+from tests.emulator.assumption_probes.probe import AssumptionProbes
 from tests.emulator.caller import IMAGE, WORDS, Caller, Json
-from tests.emulator.flips.flip import Flips
 
 UNKNOWN = "2031112223334445057"
 
-FLIPS = Flips()
+PROBES = AssumptionProbes()
 
 
 def free(rh: Caller) -> Caller:
     return Caller(rh.rh, rh.rh.keys.add("free", tier="FREE").secret)
 
 
-@FLIPS(400, 200, 400)
+@PROBES(400, 200, 400)
 def refusal_status(rh: Caller) -> object:
     return rh.post(f"/openapi/v2/{IMAGE}", {}).status_code
 
 
-@FLIPS(401, 200, 401)
+@PROBES(401, 200, 401)
 def key_refusal_status(rh: Caller) -> object:
     return rh.http.post("/openapi/v2/query", json={}).status_code
 
 
-@FLIPS(429, 200, 429, faults=[Fault("submit", kind="code", code="1003")])
+@PROBES(429, 200, 429, faults=[Fault("submit", kind="code", code="1003")])
 def rate_limit_status(rh: Caller) -> object:
     return rh.post(f"/openapi/v2/{IMAGE}", WORDS).status_code
 
 
-@FLIPS(403, 200, 403, base={"not_offered": ("*",)})
+@PROBES(403, 200, 403, base={"not_offered": ("*",)})
 def not_offered_status(rh: Caller) -> object:
     return rh.post(f"/openapi/v2/{IMAGE}", WORDS).status_code
 
 
-@FLIPS(403, 401, 403)
+@PROBES(403, 401, 403)
 def proxy_key_status(rh: Caller) -> object:
     return rh.http.get("/proxy/wrong/queue").status_code
 
 
-@FLIPS({**DEFAULT.refused_task, "taskId": None}, "", None)
+@PROBES({**DEFAULT.refused_task, "taskId": None}, "", None)
 def refused_task(rh: Caller) -> object:
     return rh.submit(body={})["taskId"]
 
 
-@FLIPS({"1520": "full"}, DEFAULT.unpublished_words["1520"], "full", faults=[Fault("submit", kind="code", code="1520")])
+@PROBES({"1520": "full"}, DEFAULT.unpublished_words["1520"], "full", faults=[Fault("submit", kind="code", code="1520")])
 def unpublished_words(rh: Caller) -> object:
     return rh.submit()["errorMessage"]
 
@@ -53,22 +53,22 @@ def unpublished_words(rh: Caller) -> object:
 TOO_FAST = Fault("submit", kind="code", code="TASK_CREATE_TOO_FAST")
 
 
-@FLIPS(("999", "TASK_CREATE_TOO_FAST"), 422, 999, faults=[TOO_FAST])
+@PROBES(("999", "TASK_CREATE_TOO_FAST"), 422, 999, faults=[TOO_FAST])
 def too_fast(rh: Caller) -> object:
     return rh.create()["code"]
 
 
-@FLIPS(2, ["", "", ""], ["", "", "1003"])
+@PROBES(2, ["", "", ""], ["", "", "1003"])
 def requests_per_minute(rh: Caller) -> object:
     return [rh.submit()["errorCode"] for _ in range(3)]
 
 
-@FLIPS(("806", ""), 801, 806)
+@PROBES(("806", ""), 801, 806)
 def free_key(rh: Caller) -> object:
     return free(rh).v1("/task/openapi/status", taskId="1")["code"]
 
 
-@FLIPS(("1014", ""), "801", "1014")
+@PROBES(("1014", ""), "801", "1014")
 def free_key_v2(rh: Caller) -> object:
     return free(rh).submit()["errorCode"]
 
@@ -80,59 +80,59 @@ def uploaded(rh: Caller, name: str = "a.png", data: bytes = b"x", *, part: str =
     return answer
 
 
-@FLIPS(("1002", "no"), (401, "ApiKey verification failed: invalid api key"), (1002, "no"))
+@PROBES(("1002", "no"), (401, "ApiKey verification failed: invalid api key"), (1002, "no"))
 def upload_bad_key(rh: Caller) -> object:
     answer = uploaded(Caller(rh.rh, "wrong"))
     return answer["code"], answer["message"]
 
 
-@FLIPS(("apikey",), 0, 1601)
+@PROBES(("apikey",), 0, 1601)
 def account_key_fields(rh: Caller) -> object:
     return rh.http.post("/uc/openapi/accountStatus", json={"apiKey": rh.key}).json()["code"]
 
 
-@FLIPS(("412", ""), "", "412")
+@PROBES(("412", ""), "", "412")
 def wrong_host(rh: Caller) -> object:
     headers = {**rh.bearer(), "Host": "www.runninghub.cn"}
     return rh.http.post(f"/openapi/v2/{IMAGE}", json=WORDS, headers=headers).json()["errorCode"]
 
 
-@FLIPS("no {field}", "taskId must not be blank", "no taskId")
+@PROBES("no {field}", "taskId must not be blank", "no taskId")
 def v1_blank(rh: Caller) -> object:
     return rh.v1("/task/openapi/status")["msg"]
 
 
-@FLIPS(("404", "no"), 412, 404)
+@PROBES(("404", "no"), 412, 404)
 def v1_no_route(rh: Caller) -> object:
     return rh.http.get("/task/openapi/status").json()["code"]
 
 
-@FLIPS(("1004", ""), "1007", "1004")
+@PROBES(("1004", ""), "1007", "1004")
 def missing_task_id(rh: Caller) -> object:
     return rh.query("")["errorCode"]
 
 
-@FLIPS(("807", ""), "1004", "807")
+@PROBES(("807", ""), "1004", "807")
 def unknown_task(rh: Caller) -> object:
     return rh.query(UNKNOWN)["errorCode"]
 
 
-@FLIPS("FAILED", "", "FAILED")
+@PROBES("FAILED", "", "FAILED")
 def unknown_task_status(rh: Caller) -> object:
     return rh.query(UNKNOWN)["status"]
 
 
-@FLIPS(("423", ""), 807, 423)
+@PROBES(("423", ""), 807, 423)
 def v1_unknown_task(rh: Caller) -> object:
     return rh.cancel(UNKNOWN)["code"]
 
 
-@FLIPS("1007", (301, 301), (1007, 1007))
+@PROBES("1007", (301, 301), (1007, 1007))
 def list_refusal(rh: Caller) -> object:
     asked = (("aiapp/list", {"sort": "x"}), ("resource/list", {"resourceType": "LORA", "current": -1}))
     return tuple(rh.post(f"/openapi/v2/{path}", body).json()["code"] for path, body in asked)
 
 
-@FLIPS(2, "50", "2")
+@PROBES(2, "50", "2")
 def list_page(rh: Caller) -> object:
     return rh.post("/openapi/v2/resource/list", {"resourceType": "LORA", "size": 60}).json()["data"]["size"]

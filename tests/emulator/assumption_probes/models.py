@@ -1,13 +1,13 @@
-"""Flips of a model's request and of its answer."""
+"""AssumptionProbes of a model's request and of its answer."""
 
 from __future__ import annotations
 
 from rh_prefect.catalog import Param
+from tests.emulator.assumption_probes.files import WAV, sent
+from tests.emulator.assumption_probes.probe import AssumptionProbes
 from tests.emulator.caller import CLIP, IMAGE, WORDS, Caller
-from tests.emulator.flips.files import WAV, sent
-from tests.emulator.flips.flip import Flips
 
-FLIPS = Flips()
+PROBES = AssumptionProbes()
 
 PROMPT = Param("prompt", "prompt", "string")
 CLIP_BODY = {"prompt": "waves", "sound": "false", "duration": "5"}
@@ -22,28 +22,28 @@ def first_result(rh: Caller, endpoint: str, **body: object) -> dict[str, object]
     return found
 
 
-@FLIPS(("params", "tier", "webhook", "content", "people", "files"), "1014", "1007")
+@PROBES(("params", "tier", "webhook", "content", "people", "files"), "1014", "1007")
 def model_checks(rh: Caller) -> object:
     return key_of(rh, "NORMAL").submit(body={})["errorCode"]
 
 
-@FLIPS(("SHARED", "EXCLUSIVE"), "1014", "")
+@PROBES(("SHARED", "EXCLUSIVE"), "1014", "")
 def model_tiers(rh: Caller) -> object:
     return key_of(rh, "EXCLUSIVE").submit()["errorCode"]
 
 
-@FLIPS(("rhart-*",), "", "40310")
+@PROBES(("rhart-*",), "", "40310")
 def not_offered(rh: Caller) -> object:
     return rh.submit(IMAGE)["errorCode"]
 
 
-@FLIPS(False, "1007", "")
+@PROBES(False, "1007", "")
 def missing_default_refused(rh: Caller) -> object:
     rh.rh.add_model("test/model", params=[Param("size", "size", "string", required=True, default="1K")])
     return rh.submit("test/model", {})["errorCode"]
 
 
-@FLIPS(False, ["1007"] * 4, [""] * 4)
+@PROBES(False, ["1007"] * 4, [""] * 4)
 def strict_types(rh: Caller) -> object:
     options = Param("seconds", "seconds", "enum", options=("5",))
     numbers = (Param("count", "count", "int", max=9), Param("scale", "scale", "float"))
@@ -52,37 +52,37 @@ def strict_types(rh: Caller) -> object:
     return [rh.submit("test/model", body)["errorCode"] for body in wrong]
 
 
-@FLIPS(False, "", "1007")
+@PROBES(False, "", "1007")
 def unknown_params_pass(rh: Caller) -> object:
     return rh.submit(body={**WORDS, "appCode": "x", "webhookUrl": "http://127.0.0.1:9/"})["errorCode"]
 
 
-@FLIPS("1007", "1013", "1007")
+@PROBES("1007", "1013", "1007")
 def bad_file(rh: Caller) -> object:
     return rh.submit(CLIP, {**CLIP_BODY, "imageUrl": sent(rh, "a.wav", WAV)})["errorCode"]
 
 
-@FLIPS((), "1505", "")
+@PROBES((), "1505", "")
 def real_people_families(rh: Caller) -> object:
     rh.rh.options.update(real_people=True)
     rh.rh.add_model("seedance-2.0/test", params=[Param("imageUrl", "image_url", "image")])
     return rh.submit("seedance-2.0/test", {"imageUrl": sent(rh)})["errorCode"]
 
 
-@FLIPS("lines", "{", "e")
+@PROBES("lines", "{", "e")
 def id_answers(rh: Caller) -> object:
     rh.rh.add_model("kling-elements/test", output="text", params=[PROMPT])
     return str(first_result(rh, "kling-elements/test", prompt="a cat")["text"])[0]
 
 
-@FLIPS(False, None, "mp3")
+@PROBES(False, None, "mp3")
 def lyrics_as_text(rh: Caller) -> object:
     rh.rh.add_model("test/lyrics", output="audio", params=[PROMPT])
     result = first_result(rh, "test/lyrics", prompt="a cat")
     return result["outputType"] if result["url"] else None
 
 
-@FLIPS("text", "txt", "text")
+@PROBES("text", "txt", "text")
 def text_output_type(rh: Caller) -> object:
     rh.rh.add_model("test/words", output="text", params=[PROMPT])
     return first_result(rh, "test/words", prompt="a cat")["outputType"]
