@@ -20,10 +20,11 @@ from rh_prefect.pipelines.check import Checked, check_document, read_text
 from rh_prefect.pipelines.inputs import Access, InputReader
 from rh_prefect.pipelines.language import PipelineFile
 from rh_prefect.pipelines.plan.changes import compare
-from rh_prefect.pipelines.plan.expand import Choices, Expander
+from rh_prefect.pipelines.plan.expand import Expander
 from rh_prefect.pipelines.plan.instances import KnownWorks, NoWorks
 from rh_prefect.pipelines.plan.plan import Plan, finish
 from rh_prefect.pipelines.source import Problems, read
+from rh_prefect.pipelines.takes import Choices, read_choices, takes_file
 from rh_prefect.pipelines.values import Span, Unknown
 from rh_prefect.settings import get_settings
 
@@ -138,8 +139,9 @@ class Pipeline:
             params: The parameters' values; those whose names are not Python names go here, too.
             known: Answers what works exist; without it all are new.
             site: RunningHub's host; by default that of the settings.
-            takes: The first take of a step (`each.picture`) or of one item's (`each[A-17].picture`).
-            choices: What a person chose at reviews.
+            takes: The first take of a step (`each.picture`) or of one item's (`each[A-17].picture`). Those of the file
+                `<pipeline>.takes.yaml` count, too, where these say nothing else.
+            choices: What a person chose at reviews; the same.
             earlier: The JSON data of the plan to compare with.
             date: The value of `$(run.date)`; by default today, UTC.
             allow: Folders and prefixes below which rows may name files, beside that of their table.
@@ -162,7 +164,7 @@ class Pipeline:
             self.checked,
             site=site or site_of(get_settings().base_url),
             known=known or NoWorks(),
-            choices=Choices(takes or {}, choices or {}),
+            choices=self._decided(takes or {}, choices or {}),
             problems=problems,
             run={"date": today, "id": Unknown("string", "run.id", Span(8, 8, 8))},
         )
@@ -171,6 +173,12 @@ class Pipeline:
         if earlier is not None:
             compare(plan, earlier)
         return plan
+
+    def _decided(self, takes: Mapping[str, int], choices: Mapping[str, Mapping[str, Any]]) -> Choices:
+        if self.checked.folder is None:
+            return Choices(takes, choices)
+        found = read_choices(takes_file(self.checked.folder / Path(self.checked.document.name).name))
+        return Choices({**found.takes, **takes}, {**found.choices, **choices})
 
     def plan_now(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> Plan:
         """Like `plan`, where there is no event loop.

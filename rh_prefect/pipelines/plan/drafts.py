@@ -102,6 +102,7 @@ def _of_graph(step: Step, instance: Instance, frame: Frame, checked: Checked) ->
     if step.graph is not None:
         draft.given["graph"] = digest(_without_fields(checked.graphs.get(step.graph, {}), draft.given))
     draft.is_settled = is_settled(values)
+    instance.values = dict(values)
     files = [one for value in values.values() for one in _files(value)]
     _finish(draft, None, {}, files, list(values.values()))
     return draft
@@ -132,6 +133,7 @@ def _of_model(step: Step, instance: Instance, frame: Frame) -> Draft:
     _feed(draft, step, model, frame, values)
     payload = _check(draft, model, values)
     draft.is_settled = is_settled(values)
+    instance.values = dict(values)
     files = [one for param in model.media_params for one in _files(values.get(param.name))]
     _finish(draft, model, payload, files, list(values.values()))
     _check_files(draft, model, values)
@@ -317,6 +319,7 @@ def draft_edit(step: Step, at: Path, path: str, frame: Frame) -> Draft:
             draft.problems.extend(_wrong_edit_value(param, values[param.name]))
     draft.given = {name: mark(value) for name, value in values.items()}
     draft.is_settled = is_settled(values)
+    instance.values = dict(values)
     draft.seconds = _edit_seconds(edit, lists, values)
     if "starts" in edit.facts:
         draft.facts["starts"] = _starts(lists.get(edit.params[0].name), values[edit.params[0].name])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -16,6 +16,7 @@ from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, r
 from rh_prefect.pipelines.plan.instances import FREE, Instance, KnownWork, KnownWorks, Work, WorkQuery
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.source import Path, Problems, visible
+from rh_prefect.pipelines.takes import Choices
 from rh_prefect.pipelines.types import Type
 from rh_prefect.pipelines.values import (
     ABSENT,
@@ -38,19 +39,6 @@ from rh_prefect.pipelines.values import (
 MOST_WORKS = 8000
 _TAKES_TRIED = 1000
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
-
-
-@dataclass
-class Choices:
-    """What a person has decided about single results.
-
-    Attributes:
-        takes: The first take of a step or of one item's step, by its address.
-        choices: Of a review: `of` says what was shown, `take` which was chosen, `text` corrects it.
-    """
-
-    takes: Mapping[str, int] = field(default_factory=dict)
-    choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class ItemProblems:
@@ -110,7 +98,7 @@ class Expander:
             problems: Takes what is wrong.
             run: The values of `$(run.…)`.
         """
-        self._top, self._site, self._known, self._choices = checked, site, known, choices
+        self._top, self._site, self._known, self.choices = checked, site, known, choices
         self._run = dict(run)
         self.problems, self.item_problems = problems, ItemProblems(problems)
         self.instances: list[Instance] = []
@@ -182,11 +170,12 @@ class Expander:
         """Finds the works of many items at once, and what they make."""
         for draft in drafts:
             self._report(draft)
-            draft.instance.used_at = self._used_at
-            draft.instance.is_sure &= (id(draft.frame), draft.instance.at) not in self._doubtful
-            self.instances.append(draft.instance)
-            draft.instance.request = draft.given
-            draft.instance.seconds = draft.seconds.expected if draft.seconds is not None else None
+            instance = draft.instance
+            instance.used_at = self._used_at
+            instance.is_sure &= (id(draft.frame), instance.at) not in self._doubtful
+            instance.request, instance.kind = draft.given, draft.kind
+            instance.seconds = draft.seconds.expected if draft.seconds is not None else None
+            self.instances.append(instance)
             self._save_as(draft)
         counts = [self._take_numbers(draft, step) for draft in drafts]
         found = await self._look_up(drafts, counts, step)
@@ -212,7 +201,7 @@ class Expander:
         instance = draft.instance
         count = evaluate(step.takes, draft.frame) if isinstance(step.takes, str) else step.takes or 1
         number = count if isinstance(count, int) and count >= 1 else 1
-        chosen = self._choices.takes
+        chosen = self.choices.takes
         first = chosen.get(instance.address, chosen.get(instance.path, 1))
         return list(range(first, first + number))
 
@@ -401,7 +390,7 @@ class Expander:
         return values or ([] if one is ABSENT else [one])
 
     def _chosen(self, instance: Instance, shown: list[Any]) -> Any:
-        choice = self._choices.choices.get(instance.address)
+        choice = self.choices.choices.get(instance.address)
         if choice is None:
             return None
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}

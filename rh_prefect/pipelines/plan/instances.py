@@ -165,7 +165,10 @@ class Instance:
         model: The model's name, or the edit's.
         state: See `STATES`.
         works: A work of each take.
+        values: The parameters by their Python names: plain values, `values.File`, and `values.Unknown` for what a step
+            has yet to make. A run calls the model, or the edit, with these.
         request: The parameters that are given, under their names in the request; files by content.
+        kind: What it makes.
         seconds: How long the result is, where that is known or estimated.
         needs: The steps that it takes something from.
         why: What differs from the last run: `{param, was, is, from}`.
@@ -185,7 +188,9 @@ class Instance:
     model: str = ""
     state: State = "+"
     works: list[Work] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
     request: dict[str, Any] = field(default_factory=dict)
+    kind: str = ""
     seconds: float | None = None
     needs: list[Instance] = field(default_factory=list)
     why: list[dict[str, Any]] = field(default_factory=list)

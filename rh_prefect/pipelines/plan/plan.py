@@ -125,6 +125,7 @@ def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan)
     _refuse_equal(expander.instances, checked, problems)
     _refuse_same_names(expander.instances, checked, problems)
     _note_unused_takes(expander)
+    _note_unknown_addresses(expander)
     plan.instances, plan.works = expander.instances, list(expander.works.values())
     _note_budget(plan, expander)
     plan.notes = [*checked.notes, *expander.notes]
@@ -202,6 +203,13 @@ def _note_unused_takes(expander: Expander) -> None:
         several = one.is_paid and len(one.works) > 1
         if several and id(one) not in reviewed and not _is_listed(expander, one.path.rpartition(".")[2]):
             expander.notes[f"{one.path}: {len(one.works)} takes are made, and only the first is used."] = None
+
+
+def _note_unknown_addresses(expander: Expander) -> None:
+    known = {name for one in expander.instances for name in (one.address, one.path)}
+    for address in (*expander.choices.takes, *expander.choices.choices):
+        if address not in known:
+            expander.notes[f"{visible(address)} has a take or a choice, and there is no such step or item."] = None
 
 
 def _is_listed(expander: Expander, name: str) -> bool:

@@ -1,0 +1,83 @@
+"""What a person decided about single results: the takes and choices beside a pipeline's file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rh_prefect.errors import InputError
+from rh_prefect.pipelines.source import MOST_BYTES, read
+
+_ADDRESS = re.compile(r"[A-Za-z][\w.-]*(?:\[[^\]]+\]\.[\w-]+)?")
+
+
+@dataclass
+class Choices:
+    """What a person has decided about single results.
+
+    Attributes:
+        takes: The first take of a step or of one item's step, by its address.
+        choices: Of a review: `of` says what was shown, `take` which was chosen, `text` corrects it.
+    """
+
+    takes: Mapping[str, int] = field(default_factory=dict)
+    choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Choice(BaseModel):
+    """The answer to one review."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    of: str
+    take: int | None = Field(None, ge=1)
+    text: str | None = None
+
+
+class TakesFile(BaseModel):
+    """The file `<pipeline>.takes.yaml`, which a person commits or deletes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    takes: dict[str, int] = Field(default_factory=dict)
+    choices: dict[str, Choice] = Field(default_factory=dict)
+
+
+def takes_file(pipeline: Path) -> Path:
+    """Where the takes and choices of a pipeline's file lie.
+
+    Args:
+        pipeline: The pipeline's file.
+    """
+    return pipeline.with_suffix(".takes.yaml")
+
+
+def read_choices(file: Path) -> Choices:
+    """Reads takes and choices; none where there is no such file.
+
+    Args:
+        file: See `takes_file`.
+
+    Raises:
+        InputError: It is not what a takes file holds.
+    """
+    if not file.is_file():
+        return Choices()
+    with file.open("rb") as reader:
+        data = read(reader.read(MOST_BYTES + 1).decode("utf-8", "surrogateescape"), str(file)).data
+    try:
+        found = TakesFile.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{file}: {where}: {first['msg']}. It holds takes: {{'each[A-17].picture': 2}}.") from None
+    for address, take in found.takes.items():
+        if not _ADDRESS.fullmatch(address) or take < 1:
+            raise InputError(f"{file}: {address}: {take} is not a take; write 'each[A-17].picture': 2, from 1 on.")
+    choices = {address: choice.model_dump(exclude_none=True) for address, choice in found.choices.items()}
+    return Choices(found.takes, choices)
