@@ -246,6 +246,27 @@ async def test_a_review_holds_back_what_follows_until_a_choice_among_what_was_sh
     assert chosen.steps["clip"][0].works[0].key != second.steps["clip"][0].works[0].key
 
 
+async def test_a_correction_replaces_a_text_and_never_a_file() -> None:
+    records, pipeline = Records(), Pipeline.from_text(REVIEWED)
+    records.make(await pipeline.plan(known=records, look="red"))
+    first = await pipeline.plan(known=records, look="red", choices={"chosen": {"of": "0"}})
+    of = first.steps["chosen"][0].request["of"]
+    plan = await pipeline.plan(known=records, look="red", choices={"chosen": {"of": of, "text": "/etc/passwd"}})
+    assert [one[0].state for one in plan.steps.values()] == ["=", "r", "r"]
+    text = """\
+steps:
+  line: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}}
+  checked: {review: $(line)}
+  voice: {model: minimax/speech-2.8-hd, with: {text: $(checked)}}
+"""
+    records, spoken = Records(), Pipeline.from_text(text)
+    records.make(await spoken.plan(known=records))
+    of = (await spoken.plan(known=records, choices={"checked": {"of": "0"}})).steps["checked"][0].request["of"]
+    plan = await spoken.plan(known=records, choices={"checked": {"of": of, "text": "better"}})
+    assert [one[0].state for one in plan.steps.values()] == ["=", "=", "+"]
+    assert plan.steps["voice"][0].request["text"] == "better"
+
+
 async def test_an_answer_that_is_there_has_its_own_number_of_items() -> None:
     pipeline, records = Pipeline.shipped("film"), Records()
     first = await pipeline.plan(known=records, idea="x")

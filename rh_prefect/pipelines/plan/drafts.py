@@ -50,6 +50,7 @@ class Draft:
         endpoint: Path below `/openapi/v2/`; empty for edits.
         given: The parameters, files by content and unknown values by what makes them.
         is_settled: Whether everything in `given` is known.
+        base: The hash of the request, or of the recipe.
         price: What one take costs.
         seconds: How long the result is.
         problems: What is wrong: the parameter, or the step's key, and a clause.
@@ -63,6 +64,7 @@ class Draft:
     endpoint: str = ""
     given: dict[str, Any] = field(default_factory=dict)
     is_settled: bool = True
+    base: str = ""
     price: Money = FREE
     seconds: Span | None = None
     problems: list[tuple[Path, str]] = field(default_factory=list)
@@ -391,16 +393,17 @@ def _sum(listed: Any, files: list[File]) -> Span | None:
 
 
 def _starts(listed: Any, files: list[Any]) -> Items:
+    """Where each clip begins: known as far as the lengths of those before it are."""
     owners = listed.owners if isinstance(listed, Items) else ()
     starts: list[Any] = []
-    at, key = exactly(0), "0"
+    at, before = exactly(0), list[str]()
+    are_known = True
     for file in files:
-        exact = at.least == at.most and key == "0"
-        starts.append(at.expected if exact else Unknown("number", f"start:{key}", at))
+        starts.append(at.expected if are_known else Unknown("number", f"start:{digest(before)}", at))
         length = length_of(file) if isinstance(file, File) else None
         at = at.plus(length or Span(0, 0, 0))
-        if not (isinstance(file, File) and file.media is not None):
-            key = str(len(starts))
+        before.append(str(mark(file)))
+        are_known &= isinstance(file, File) and file.media is not None
     return Items(tuple(starts), owners)
 
 

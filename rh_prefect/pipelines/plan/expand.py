@@ -4,75 +4,25 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import product
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.language import Step
-from rh_prefect.pipelines.parsed_answers import InvalidAnswerError, answer_type, read_answer, shape_of
+from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.plan.drafts import Draft, draft_edit, draft_paid
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
 from rh_prefect.pipelines.plan.instances import FREE, Instance, KnownWork, KnownWorks, Work, WorkQuery
+from rh_prefect.pipelines.plan.item_problems import ItemProblems
+from rh_prefect.pipelines.plan.items import is_selected, items_of, matrix_of, name_item, ordered, uses_previous
+from rh_prefect.pipelines.plan.results import unchosen, value_of
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.source import Path, Problems, visible
 from rh_prefect.pipelines.takes import Choices
-from rh_prefect.pipelines.types import Type
-from rh_prefect.pipelines.values import (
-    ABSENT,
-    File,
-    Frame,
-    Group,
-    Items,
-    Made,
-    Span,
-    Unknown,
-    digest,
-    evaluate,
-    makers,
-    number_of,
-    part,
-    results,
-    truth,
-)
+from rh_prefect.pipelines.values import ABSENT, File, Frame, Group, Items, Made, evaluate, makers, results, truth
 
 MOST_WORKS = 8000
 _TAKES_TRIED = 1000
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
-
-
-class ItemProblems:
-    """Problems of items, each said once, with the first item and how many others have it."""
-
-    def __init__(self, problems: Problems, *, of_rows: bool = False) -> None:
-        """Collects for a list of problems.
-
-        Args:
-            problems: The list.
-            of_rows: Whether they are rows', whose places are the keys of columns.
-        """
-        self._problems, self._of_rows = problems, of_rows
-        self._found: dict[tuple[str, Path, str], tuple[Checked, list[str]]] = {}
-
-    def add(self, checked: Checked, at: Path, clause: str, address: str) -> None:
-        """Adds a problem of one item.
-
-        Args:
-            checked: The file.
-            at: The value that is wrong.
-            clause: What is wrong.
-            address: The item's step, or the row.
-        """
-        _, addresses = self._found.setdefault((checked.document.name, at, clause), (checked, []))
-        addresses.append(address)
-
-    def flush(self) -> None:
-        """Says all of them."""
-        for (_, at, clause), (checked, addresses) in self._found.items():
-            first = f"{visible(addresses[0])}: " if addresses[0] else ""
-            what = "rows" if self._of_rows else "items"
-            more = f" (and {len(addresses) - 1} further {what})" if len(addresses) > 1 else ""
-            self._problems.add(checked.document, at, f"{first}{visible(clause)}{more}", key=self._of_rows)
 
 
 class Expander:
@@ -208,6 +158,8 @@ class Expander:
     async def _look_up(self, drafts: list[Draft], takes: list[list[int]], step: Step) -> list[list[Work]]:
         places = [(n, take) for n, numbers in enumerate(takes) for take in numbers]
         bases = [self._base(draft) for draft in drafts]
+        for draft, base in zip(drafts, bases, strict=True):
+            draft.base = base
         fresh = (
             [await self._fresh_take(bases[n], take, drafts[n], step) for n, take in places]
             if self._may_expire(step)
@@ -286,76 +238,10 @@ class Expander:
         instance = draft.instance
         instance.works = works
         instance.state = _worst([work.state for work in works])
-        takes = tuple(self._value(draft, work) for work in works)
+        takes = tuple(value_of(draft, work) for work in works)
         label = f"{instance.model}, take {works[0].take}" if len(works) > 1 else instance.model
         cost = works[0].known.cost if works[0].known is not None else None
         return Made(takes[0], takes, label, cost if cost is not None else ABSENT)
-
-    def _value(self, draft: Draft, work: Work) -> Any:
-        instance, known = draft.instance, work.known
-        parse = instance.step.parse
-        if parse is not None:
-            return self._answer(draft, work)
-        if known is not None and known.state == "=":
-            if draft.kind == "string":
-                return known.value if isinstance(known.value, str) else "".join(known.texts[:1])
-            if known.outputs:
-                first = known.outputs[0]
-                return File(draft.kind, f"sha256:{first.sha256}", first, None, instance, instance.model, draft.facts)
-        if draft.kind == "string":
-            return Unknown("string", f"{work.key}.text", Span(0, 300, 2000), instance)
-        return File(draft.kind, work.key, None, draft.seconds, instance, instance.model, draft.facts)
-
-    def _answer(self, draft: Draft, work: Work) -> Any:
-        """A parsed answer: what it says, or as many items as it can have."""
-        step, known = draft.instance.step, work.known
-        assert step.parse is not None  # noqa: S101 - the caller has looked
-        kind, _ = answer_type(step.parse)
-        if known is not None and known.state == "=":
-            value = known.value
-            if value is None and known.texts:
-                try:
-                    value = read_answer(known.texts[0], step.parse)
-                except InvalidAnswerError:
-                    value = None
-            if value is not None:
-                return self._known_answer(value, kind, work)
-        return self._unknown_answer(draft, kind, work)
-
-    def _known_answer(self, value: Any, kind: Type, work: Work) -> Any:
-        if isinstance(value, list):
-            return Items(tuple(value))
-        if isinstance(value, dict):
-            handles = {name for name, one in kind.fields.items() if one.kind == "handle"}
-            return {name: self._handle(work, name) if name in handles else one for name, one in value.items()}
-        return value
-
-    def _handle(self, work: Work, name: str) -> Unknown:
-        """An id that ends at RunningHub: for requests it counts as what was asked for, whichever take it is of."""
-        maker = next((one for one in self.instances if work in one.works), None)
-        base = digest(maker.request) if maker is not None else work.key
-        return Unknown("handle", f"handle:{base}.{name}", Span(1, 20, 100), maker, work.is_settled)
-
-    def _unknown_answer(self, draft: Draft, kind: Type, work: Work) -> Any:
-        parse, instance = draft.instance.step.parse, draft.instance
-        assert parse is not None  # noqa: S101 - the caller has looked
-
-        def one(name: str, type_: Type, number: int) -> Any:
-            if type_.kind == "handle":
-                base = digest(draft.given)
-                return Unknown("handle", f"handle:{base}.{name}", Span(1, 20, 100), instance, draft.is_settled)
-            span = _text_span(type_) if type_.kind == "string" else None
-            return Unknown(type_.kind, f"{work.key}.{number}.{name}", span, instance)
-
-        if kind.kind == "string":
-            return Unknown("string", f"{work.key}.text", _text_span(kind), instance)
-        if not kind.many:
-            return {name: one(name, type_, 0) for name, type_ in kind.fields.items()}
-        count = evaluate(parse.at_most, draft.frame) if isinstance(parse.at_most, str) else parse.at_most
-        size = count if isinstance(count, int) and count >= 1 else 1
-        values = tuple({name: one(name, t, number) for name, t in kind.fields.items()} for number in range(size))
-        bounds = Unknown("integer", f"{work.key}.count", Span(1, size, size), instance)
-        return Items(values, (None,) * size, tuple(number == 0 for number in range(size)), bounds)
 
     def _save_as(self, draft: Draft) -> None:
         step, instance = draft.instance.step, draft.instance
@@ -381,7 +267,7 @@ class Expander:
         chosen = self._chosen(instance, shown)
         instance.state = "r" if chosen is None else "="
         value = chosen if chosen is not None else shown[0] if shown else ABSENT
-        return Made(_follows(value, instance) if chosen is None else value, tuple(shown), "review")
+        return Made(unchosen(value, instance) if chosen is None else value, tuple(shown), "review")
 
     def _candidates(self, text: str, frame: Frame) -> list[Any]:
         takes = evaluate(text.replace(")", ".takes)"), frame) if " or " not in text else ABSENT
@@ -400,7 +286,9 @@ class Expander:
             )
             return None
         if isinstance(choice.get("text"), str):
-            return choice["text"]
+            return (
+                None if any(isinstance(one, File) for one in shown) else choice["text"]
+            )  # no text becomes a file (S8)
         take = choice.get("take")
         return shown[take - 1] if isinstance(take, int) and 1 <= take <= len(shown) else None
 
@@ -432,7 +320,7 @@ class Expander:
             for one in group.frames:
                 one.is_sure &= (id(outer), at) not in self._doubtful
         steps = step.steps or {}
-        if step.is_fan_out and _uses_previous(step):
+        if step.is_fan_out and uses_previous(step):
             await self._in_order(steps, at, groups, path)
         else:
             inner = [one for group in groups for one in group.frames]
@@ -459,62 +347,17 @@ class Expander:
     def _frames(self, step: Step, at: Path, frame: Frame, path: str) -> list[Frame]:
         if not step.is_fan_out:
             return [Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row)]
-        found = self._matrix(step, frame) if step.matrix is not None else self._items(step, frame)
-        found = [one for one in found if step.where is None or self._is_selected(step, one)]
+        found = matrix_of(step, frame) if step.matrix is not None else items_of(step, frame)
+        found = [one for one in found if step.where is None or is_selected(step, one)]
         if step.sort is not None:
-            found = _ordered(found, step.sort.by, descending=step.sort.descending)
+            found = ordered(found, step.sort.by, descending=step.sort.descending)
         limit = evaluate(step.limit, frame) if isinstance(step.limit, str) else step.limit
         found = found[:limit] if isinstance(limit, int) else found
         for number, one in enumerate(found, 1):
             one.number = one.names["number"] = number
-            self._name(step, one, frame)
+            name_item(step, one, frame)
         self._check_ids(step, at, found, path)
         return found
-
-    @staticmethod
-    def _is_selected(step: Step, frame: Frame) -> bool:
-        found = truth(step.where, frame)
-        frame.is_sure &= found is True
-        return found is not False
-
-    @staticmethod
-    def _items(step: Step, frame: Frame) -> list[Frame]:
-        value = evaluate(step.foreach, frame)
-        if isinstance(value, Made):
-            value = value.value
-        items = value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else ())
-        return [
-            Frame(
-                frame,
-                {"item": one, **({step.as_: one} if step.as_ else {})},
-                is_sure=frame.is_sure and is_sure,
-                row=one.get("\0row", "") if isinstance(one, dict) else "",
-            )
-            for one, _, is_sure in items.pairs()
-        ]
-
-    @staticmethod
-    def _matrix(step: Step, frame: Frame) -> list[Frame]:
-        lists = {name: evaluate(value, frame) for name, value in (step.matrix or {}).items()}
-        plain = {name: list(results(one)) if isinstance(one, Items) else list(one) for name, one in lists.items()}
-        return [
-            Frame(frame, {"matrix": dict(zip(plain, values, strict=True))}, is_sure=frame.is_sure)
-            for values in product(*plain.values())
-        ]
-
-    @staticmethod
-    def _name(step: Step, one: Frame, outer: Frame) -> None:
-        if step.id is not None:
-            name = evaluate(step.id, one)
-            name = "" if isinstance(name, Unknown | File) or name is ABSENT else str(name)
-        elif "matrix" in one.names:
-            name = "-".join(str(mark(value)) for value in one.names["matrix"].values())
-        else:
-            stem = part(one.names["item"], "stem") if isinstance(one.names.get("item"), File) else ABSENT
-            name = stem if isinstance(stem, str) else ""
-        name = name or str(one.number)
-        one.names["id"] = name
-        one.id = f"{outer.id}/{name}" if outer.id else name
 
     def _check_ids(self, step: Step, at: Path, frames: list[Frame], path: str) -> None:
         twice = {name: count for name, count in Counter(one.id for one in frames).items() if count > 1}
@@ -530,23 +373,6 @@ class Expander:
         self.problems.add(self._checked.document, (*at, "id"), message)
 
 
-def _follows(value: Any, instance: Instance) -> Any:
-    """A result that a person has yet to choose: what follows it waits for that."""
-    if isinstance(value, File):
-        return replace(value, key=f"review:{instance.address}:{value.key}", media=None, maker=instance)
-    if isinstance(value, Unknown):
-        return replace(value, key=f"review:{instance.address}:{value.key}", maker=instance, is_settled=False)
-    if isinstance(value, str):
-        span = Span(len(value), len(value), len(value))
-        return Unknown("string", f"review:{instance.address}:{digest(value)}", span, instance)
-    return value
-
-
-def _text_span(kind: Type) -> Span:
-    """How long a text may be: half of what is allowed is expected."""
-    return Span(0, kind.max / 2, kind.max) if kind.max else Span(0, 300, 2000)
-
-
 def _worst(states: Sequence[Any]) -> Any:
     order = "?!r>+…="
     return min(states, key=lambda state: order.index(state) if state in order else 0)
@@ -557,26 +383,6 @@ def _name(template: str, frame: Frame) -> str:
     if isinstance(value, str):
         return value
     return f"<{mark(value)}>"
-
-
-def _uses_previous(step: Step) -> bool:
-    return any(
-        option[0] == "previous"
-        for _, one in step.walk(())
-        for value in (one.with_, one.from_, one.when, one.review, one.foreach, one.expect)
-        for _, reference in references_in(value)
-        for option in reference.options
-    )
-
-
-def _ordered(frames: list[Frame], column: str, *, descending: bool) -> list[Frame]:
-    def key(frame: Frame) -> tuple[bool, float, str]:
-        value = part(frame.names.get("item"), column)
-        number = number_of(value) if not isinstance(value, Unknown) else None
-        is_missing = value is ABSENT or isinstance(value, Unknown)
-        return is_missing is not descending, number.expected if number else 0.0, "" if is_missing else str(value)
-
-    return sorted(frames, key=key, reverse=descending)
 
 
 def grouped(instances: Sequence[Instance]) -> dict[str, list[Instance]]:

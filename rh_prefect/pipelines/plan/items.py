@@ -1,0 +1,94 @@
+"""The items of a fan-out: from rows, files, lists, answers or a matrix; selected, ordered and named."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from rh_prefect.pipelines.language import Step
+from rh_prefect.pipelines.plan.identity import mark
+from rh_prefect.pipelines.references import references_in
+from rh_prefect.pipelines.values import (
+    ABSENT,
+    File,
+    Frame,
+    Items,
+    Made,
+    Unknown,
+    evaluate,
+    number_of,
+    part,
+    results,
+    truth,
+)
+
+
+def is_selected(step: Step, frame: Frame) -> bool:
+    """Whether `where` holds for an item; one of which that is not known yet is kept, and not sure."""
+    found = truth(step.where, frame)
+    frame.is_sure &= found is True
+    return found is not False
+
+
+def items_of(step: Step, frame: Frame) -> list[Frame]:
+    """The items of `foreach`, each with the names that it sees."""
+    value = evaluate(step.foreach, frame)
+    if isinstance(value, Made):
+        value = value.value
+    items = value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else ())
+    return [
+        Frame(
+            frame,
+            {"item": one, **({step.as_: one} if step.as_ else {})},
+            is_sure=frame.is_sure and is_sure,
+            row=one.get("\0row", "") if isinstance(one, dict) else "",
+        )
+        for one, _, is_sure in items.pairs()
+    ]
+
+
+def matrix_of(step: Step, frame: Frame) -> list[Frame]:
+    """The items of `matrix`: all combinations of its lists."""
+    lists = {name: evaluate(value, frame) for name, value in (step.matrix or {}).items()}
+    plain = {name: list(results(one)) if isinstance(one, Items) else list(one) for name, one in lists.items()}
+    return [
+        Frame(frame, {"matrix": dict(zip(plain, values, strict=True))}, is_sure=frame.is_sure)
+        for values in product(*plain.values())
+    ]
+
+
+def name_item(step: Step, one: Frame, outer: Frame) -> None:
+    """Gives an item its id: what `id` says, else the values of the matrix, the stem of the file, or its number."""
+    if step.id is not None:
+        name = evaluate(step.id, one)
+        name = "" if isinstance(name, Unknown | File) or name is ABSENT else str(name)
+    elif "matrix" in one.names:
+        name = "-".join(str(mark(value)) for value in one.names["matrix"].values())
+    else:
+        stem = part(one.names["item"], "stem") if isinstance(one.names.get("item"), File) else ABSENT
+        name = stem if isinstance(stem, str) else ""
+    name = name or str(one.number)
+    one.names["id"] = name
+    one.id = f"{outer.id}/{name}" if outer.id else name
+
+
+def uses_previous(step: Step) -> bool:
+    """Whether anything in a group refers to the item before, so that the items go in order."""
+    return any(
+        option[0] == "previous"
+        for _, one in step.walk(())
+        for value in (one.with_, one.from_, one.when, one.review, one.foreach, one.expect)
+        for _, reference in references_in(value)
+        for option in reference.options
+    )
+
+
+def ordered(frames: list[Frame], column: str, *, descending: bool) -> list[Frame]:
+    """Items in the order of a column; those without a value come last."""
+
+    def key(frame: Frame) -> tuple[bool, float, str]:
+        value = part(frame.names.get("item"), column)
+        number = number_of(value) if not isinstance(value, Unknown) else None
+        is_missing = value is ABSENT or isinstance(value, Unknown)
+        return is_missing is not descending, number.expected if number else 0.0, "" if is_missing else str(value)
+
+    return sorted(frames, key=key, reverse=descending)

@@ -1,0 +1,112 @@
+"""What a step makes: the result that is known, or what can be said of one that is not there yet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from rh_prefect.pipelines.language import Parse
+from rh_prefect.pipelines.parsed_answers import InvalidAnswerError, answer_type, read_answer
+from rh_prefect.pipelines.plan.drafts import Draft
+from rh_prefect.pipelines.plan.instances import Instance, Work
+from rh_prefect.pipelines.types import Type
+from rh_prefect.pipelines.values import File, Items, Span, Unknown, digest, evaluate, exactly
+
+
+def value_of(draft: Draft, work: Work) -> Any:
+    """The result of one take.
+
+    Args:
+        draft: What was asked for.
+        work: The take's work.
+    """
+    instance, known = draft.instance, work.known
+    if instance.step.parse is not None:
+        return _answer(draft, work, instance.step.parse)
+    if known is not None and known.state == "=":
+        if draft.kind == "string":
+            return known.value if isinstance(known.value, str) else "".join(known.texts[:1])
+        if known.outputs:
+            first = known.outputs[0]
+            return File(draft.kind, f"sha256:{first.sha256}", first, None, instance, instance.model, draft.facts)
+    if draft.kind == "string":
+        return Unknown("string", f"{work.key}.text", Span(0, 300, 2000), instance)
+    return File(draft.kind, work.key, None, draft.seconds, instance, instance.model, draft.facts)
+
+
+def _answer(draft: Draft, work: Work, parse: Parse) -> Any:
+    """A parsed answer: what it says, or as many items as it can have."""
+    kind, _ = answer_type(parse)
+    found = _known(work, parse)
+    if isinstance(found, list):
+        return Items(tuple(_with_handles(draft, one, kind, number) for number, one in enumerate(found)))
+    if isinstance(found, dict):
+        return _with_handles(draft, found, kind, 0)
+    return _unknown(draft, work, kind, parse) if found is None else found
+
+
+def _known(work: Work, parse: Parse) -> Any:
+    known = work.known
+    if known is None or known.state != "=":
+        return None
+    if known.value is not None or not known.texts:
+        return known.value
+    try:
+        return read_answer(known.texts[0], parse)
+    except InvalidAnswerError:
+        return None
+
+
+def _with_handles(draft: Draft, value: dict[str, Any], kind: Type, number: int) -> dict[str, Any]:
+    handles = {name for name, one in kind.fields.items() if one.kind == "handle"}
+    return {name: _handle(draft, name, number) if name in handles else one for name, one in value.items()}
+
+
+def _handle(draft: Draft, name: str, number: int) -> Unknown:
+    """An id that ends at RunningHub: for requests it counts as what was asked for, whichever take it is of."""
+    key = f"handle:{draft.base}.{number}.{name}"
+    return Unknown("handle", key, Span(1, 20, 100), draft.instance, draft.is_settled)
+
+
+def _unknown(draft: Draft, work: Work, kind: Type, parse: Parse) -> Any:
+    def one(name: str, type_: Type, number: int) -> Any:
+        if type_.kind == "handle":
+            return _handle(draft, name, number)
+        span = text_span(type_) if type_.kind == "string" else None
+        return Unknown(type_.kind, f"{work.key}.{number}.{name}", span, draft.instance)
+
+    if kind.kind == "string":
+        return Unknown("string", f"{work.key}.text", text_span(kind), draft.instance)
+    if not kind.many:
+        return {name: one(name, type_, 0) for name, type_ in kind.fields.items()}
+    count = evaluate(parse.at_most, draft.frame) if isinstance(parse.at_most, str) else parse.at_most
+    size = count if isinstance(count, int) and count >= 1 else 1
+    values = tuple({name: one(name, t, number) for name, t in kind.fields.items()} for number in range(size))
+    bounds = Unknown("integer", f"{work.key}.count", Span(1, size, size), draft.instance)
+    return Items(values, (None,) * size, tuple(number == 0 for number in range(size)), bounds)
+
+
+def text_span(kind: Type) -> Span:
+    """How long a text may be: half of what is allowed is expected.
+
+    Args:
+        kind: The text's type.
+    """
+    return Span(0, kind.max / 2, kind.max) if kind.max else Span(0, 300, 2000)
+
+
+def unchosen(value: Any, instance: Instance) -> Any:
+    """A result that a person has yet to choose: what follows it waits for that.
+
+    Args:
+        value: The first candidate.
+        instance: The review.
+    """
+    key = f"review:{instance.address}:"
+    if isinstance(value, File):
+        return replace(value, key=key + value.key, media=None, maker=instance)
+    if isinstance(value, Unknown):
+        return replace(value, key=key + value.key, maker=instance, is_settled=False)
+    if isinstance(value, str):
+        return Unknown("string", key + digest(value), exactly(len(value)), instance)
+    return value
