@@ -26,6 +26,7 @@ from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.requests.request import JobRequest
+from rh_prefect.jobs.workdir import StoreChecks
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 
@@ -131,7 +132,7 @@ class Services:
     Attributes:
         spool: This machine's memory of tickets that are not in the journal yet.
         cancels: Knows which runs were cancelled.
-        check_store: Raises where outputs could not be written.
+        stores: Checks that outputs can be written.
         sleep: Waits.
         jitter: Numbers from 0 to 1.
         clock: Monotonic seconds, which go on while the machine sleeps.
@@ -140,7 +141,7 @@ class Services:
 
     spool: Spool
     cancels: CancelWatch
-    check_store: Callable[[MediaStore], Awaitable[None]]
+    stores: StoreChecks
     sleep: Callable[[float], Awaitable[None]]
     jitter: Callable[[], float]
     clock: Callable[[], float] = uptime

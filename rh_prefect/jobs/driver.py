@@ -199,7 +199,7 @@ class JobDriver:
     async def _prepare(self) -> None:
         if self.context.policy.budget is None:
             self._spending.expect(self._key, self._price or self._listed)
-        await self.context.services.check_store(self.context.store)
+        await self.context.services.stores.check(self.context.store)
         inputs = self._request.inputs
         if inputs and not self._links:
             self.context.notify("uploading", f"makes {len(inputs)} input(s) readable for RunningHub")

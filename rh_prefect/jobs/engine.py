@@ -40,9 +40,9 @@ from rh_prefect.jobs.requests.graph_request import app_request, native_request, 
 from rh_prefect.jobs.requests.input_copies import Copies
 from rh_prefect.jobs.requests.inputs import Inputs
 from rh_prefect.jobs.requests.request import JobRequest, as_recorded, custom_request, prepare_request
-from rh_prefect.jobs.workdir import check_folder
+from rh_prefect.jobs.workdir import StoreChecks
 from rh_prefect.media.store import MediaStore
-from rh_prefect.memory_cache import LruCache, LruSet, SharedTasks, SingleFlight
+from rh_prefect.memory_cache import LruCache, LruSet, SharedTasks
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
@@ -127,11 +127,10 @@ class JobEngine:
         self.pool = pool
         self._settings = settings
         self._scratch = settings.state_dir
-        self._checks: SingleFlight[str, None] = SingleFlight(50)
         self.services = Services(
             spool=Spool(self._scratch / "spool"),
             cancels=CancelWatch(),
-            check_store=self._check_store,
+            stores=StoreChecks(self._scratch / "parts"),
             sleep=asyncio.sleep,
             jitter=random.random,
             submit_timeout=settings.submit_timeout,
@@ -340,7 +339,7 @@ class JobEngine:
             RunningHubError: What is wrong.
         """
         prepared = await self.prepare(request, scope, store, label)
-        await self._check_store(store)
+        await self.services.stores.check(store)
         return prepared
 
     async def key_of(self, request: Request, *, scope: Scope, store: MediaStore, label: str | None, key: str) -> str:
@@ -414,14 +413,6 @@ class JobEngine:
         # An address that the caller has put among the parameters is the caller's business.
         own = "webhookUrl" in request.payload or "webhookUrl" in request.private
         return None if own or is_native(request.endpoint) else callback_of(self._settings)
-
-    async def _check_store(self, store: MediaStore) -> None:
-        """Tries a place once, and this machine's, before anything is paid whose files would have nowhere to go."""
-        await self._checks.get(store.url, lambda: asyncio.to_thread(self._try_places, store))
-
-    def _try_places(self, store: MediaStore) -> None:
-        check_folder(self._scratch / "parts")
-        store.check()
 
     def _inputs_of(self, scope: Scope, store: MediaStore) -> Inputs:
         name = (scope.journal.scope, store.url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import glob
@@ -14,6 +15,8 @@ from tempfile import TemporaryFile
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.local_files import make_folder
 from rh_prefect.media.names import safe
+from rh_prefect.media.store import MediaStore
+from rh_prefect.memory_cache import SingleFlight
 
 
 def check_folder(folder: Path) -> None:
@@ -31,6 +34,32 @@ def check_folder(folder: Path) -> None:
             f"This machine's own folder {folder} cannot be written to: {error.strerror}. Nothing was paid. "
             "What to do: set RH_STATE_DIR to a folder that can."
         ) from error
+
+
+class StoreChecks:
+    """Checks, once for each store, that outputs can be written: there, and to this machine's folder for downloads."""
+
+    def __init__(self, folder: Path) -> None:
+        """Starts with no store checked.
+
+        Args:
+            folder: This machine's folder for downloads.
+        """
+        self._folder = folder
+        self._checks: SingleFlight[str, None] = SingleFlight(50)
+
+    async def check(self, store: MediaStore) -> None:
+        """Checks a store, before anything is paid whose outputs could not be kept.
+
+        Raises:
+            ConfigError: This machine's folder cannot be written to.
+            StoreError: The store cannot be written to.
+        """
+        await self._checks.get(store.url, lambda: asyncio.to_thread(self._check, store))
+
+    def _check(self, store: MediaStore) -> None:
+        check_folder(self._folder)
+        store.check()
 
 
 @contextlib.contextmanager

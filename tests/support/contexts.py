@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from rh_prefect.jobs.cancel import CancelWatch
@@ -23,7 +24,7 @@ def services(**facts: Any) -> Services:
     made = {
         "spool": Spool(Path("/nowhere")),
         "cancels": CancelWatch(),
-        "check_store": _nothing,
+        "stores": SimpleNamespace(check=_nothing),
         "sleep": asyncio.sleep,
         "jitter": lambda: 0.5,
     }

@@ -178,7 +178,7 @@ class Process:
         self._world = Services(
             spool=machine.spool,
             cancels=CancelWatch(clock=now),
-            check_store=_nothing,
+            stores=SimpleNamespace(check=_nothing),  # type: ignore[arg-type]
             sleep=asyncio.sleep,
             jitter=lambda: 0.5,
             clock=now,
