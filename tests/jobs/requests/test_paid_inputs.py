@@ -17,6 +17,7 @@ from rh_prefect.blocks.lookup import load_engine
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.recorder import Submission
 from rh_prefect.errors import JobFailed
+from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
@@ -49,7 +50,8 @@ class Run:
 
     async def pay(self, asked: Request, **options: Any) -> Result:
         payer = await load_engine(None)
-        done: Result = await LOOP.call(payer.run(asked, scope=self.scope, store=self.store, options=Options(**options)))
+        call = JobCall(self.scope, self.store, options=Options(**options))
+        done: Result = await LOOP.call(payer.run(asked, call))
         return done
 
 
