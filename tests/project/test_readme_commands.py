@@ -69,7 +69,9 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
     try:
         code = process.wait(timeout=800)
     finally:
-        subprocess.run(["prefect", "server", "stop"], env=env, cwd=tmp_path, check=False, capture_output=True)
-        os.killpg(process.pid, signal.SIGTERM)
+        subprocess.run(
+            ["prefect", "server", "stop"], env=env, cwd=tmp_path, check=False, capture_output=True, timeout=60
+        )
+        os.killpg(process.pid, signal.SIGKILL)
     assert code == 0, log.read_text()[-4000:]
     assert list((tmp_path / "out").rglob("film.mp4"))
