@@ -11,9 +11,9 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from itertools import zip_longest
-from types import FrameType, MappingProxyType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from prefect.task_runners import TaskRunner
 from prefect.tasks import Task
 
 from rh_prefect.flow_runs.argument_hashes import argument_hash
-from rh_prefect.flow_runs.prefect_internals import RunContext, run_contexts
+from rh_prefect.flow_runs.prefect_internals import RunContext, run_contexts, runs_in_order
 from rh_prefect.jobs.journal.identity import Place
 from rh_prefect.jobs.outputs.result import Result
 
@@ -35,13 +35,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 _V = TypeVar("_V")
 _Called = TypeVar("_Called", bound="Task[Any, Any] | Flow[..., Any]")
-
-_ENGINES = frozenset({"prefect.flow_engine", "prefect.task_engine"})
-_RUNS = ("run_flow_sync", "run_flow_async", "run_task_sync", "run_task_async", "run_generator_")
-"""How Prefect's functions begin that run one flow run or task run."""
-
-_BORDERS = ("asyncio.", "concurrent.futures.", "threading", "uvloop")
-"""Modules whose frames begin what the caller started beside its run: an asyncio task, a thread, a loop of its own."""
 
 NOT_OF_THE_REQUEST = frozenset(
     {"budget", "credentials", "deadline", "max_attempts", "on_unknown", "return_state", "storage", "wait_for"}
@@ -128,7 +121,7 @@ def take_place(name: str, given: object) -> Place:
     """
     runs = run_contexts()
     run_places(runs)
-    caller = 0 if next(_in_order(sys._getframe(1)), False) else _caller()
+    caller = 0 if next(runs_in_order(sys._getframe(1)), False) else _caller()
     return _counts[runs[0] if runs else _OUTSIDE].place(name, argument_hash(given), caller=caller)
 
 
@@ -144,7 +137,7 @@ def run_places(runs: Sequence[RunContext]) -> dict[UUID, Place]:
     Returns:
         Id of the run -> place.
     """
-    in_order = _in_order(sys._getframe(1))
+    in_order = runs_in_order(sys._getframe(1))
     places: dict[UUID, Place] = {}
     is_own = next(in_order, False)
     for run, around in zip_longest(runs, runs[1:]):
@@ -161,21 +154,6 @@ def run_places(runs: Sequence[RunContext]) -> dict[UUID, Place]:
                 run.flow_run.id, run.flow.name, argument_hash(run.parameters), caller=caller
             )
     return places
-
-
-def _in_order(frame: FrameType | None) -> Iterator[bool]:
-    """For each Prefect run on the stack, innermost first: whether it makes this call itself.
-
-    It does not where something lies between that the caller has started beside its run.
-    """
-    is_own = True
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module in _ENGINES and frame.f_code.co_name.startswith(_RUNS):
-            yield is_own
-        elif module.startswith(_BORDERS):
-            is_own = False
-        frame = frame.f_back
 
 
 def _caller() -> int:

@@ -9,11 +9,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Token
+from types import FrameType
 from typing import Any, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
 from prefect import Flow
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, TaskRunContext, refresh_global_settings_context
 from prefect.events.worker import EventsWorker
 from prefect.flow_engine import run_flow
@@ -33,16 +34,27 @@ __all__ = [
     "flow_contexts",
     "flow_running_elsewhere",
     "is_deployed",
+    "is_detached",
     "is_entered",
+    "is_retried_in_process",
+    "pause_keys",
     "refresh_global_settings_context",
     "run_contexts",
     "run_flow",
+    "runs_in_order",
     "task_contexts",
 ]
 
 FlowEvent: TypeAlias = Literal["completion", "failure", "cancellation", "crashed", "running"]
 RunContext: TypeAlias = FlowRunContext | TaskRunContext
 _C = TypeVar("_C", FlowRunContext, TaskRunContext)
+
+_ENGINES = frozenset({"prefect.flow_engine", "prefect.task_engine"})
+_RUNS = ("run_flow_sync", "run_flow_async", "run_task_sync", "run_task_async", "run_generator_")
+"""How Prefect's functions begin that run one flow run or task run."""
+
+_BORDERS = ("asyncio.", "concurrent.futures.", "threading", "uvloop")
+"""Modules whose frames begin what the caller started beside its run: an asyncio task, a thread, a loop of its own."""
 
 
 def flow_contexts() -> list[FlowRunContext]:
@@ -151,3 +163,33 @@ def add_hook(flow: Flow[..., Any], event: FlowEvent, hook: FlowStateHook[..., An
     if hook not in hooks:
         # A new list: Prefect keeps the list that the user gave, perhaps to several flows.
         setattr(flow, f"on_{event}_hooks", [*hooks, hook])
+
+
+def runs_in_order(frame: FrameType | None) -> Iterator[bool]:
+    """For each Prefect run on the stack, innermost first: whether it makes this call itself.
+
+    It does not where something lies between that the caller has started beside its run.
+    """
+    is_own = True
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module in _ENGINES and frame.f_code.co_name.startswith(_RUNS):
+            yield is_own
+        elif module.startswith(_BORDERS):
+            is_own = False
+        frame = frame.f_back
+
+
+def is_detached(context: FlowRunContext) -> bool:
+    """Whether a worker process has a part of the flow run's context, and not the run itself."""
+    return context.detached
+
+
+def is_retried_in_process(flow_run: FlowRun) -> bool:
+    """Whether this attempt is one of the flow's own `retries`; a manual retry has another type."""
+    return flow_run.empirical_policy.retry_type == "in_process"
+
+
+def pause_keys(flow_run: FlowRun) -> set[str]:
+    """The keys of the suspensions that the flow run has had."""
+    return flow_run.empirical_policy.pause_keys or set()

@@ -22,7 +22,15 @@ from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.argument_hashes import arguments_of
 from rh_prefect.flow_runs.call_positions import PaidTask, PerObject, place_carried, run_places, serial_of, take_place
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.prefect_internals import RunContext, flow_contexts, is_entered, run_contexts, task_contexts
+from rh_prefect.flow_runs.prefect_internals import (
+    RunContext,
+    flow_contexts,
+    is_detached,
+    is_entered,
+    is_retried_in_process,
+    run_contexts,
+    task_contexts,
+)
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
@@ -111,8 +119,8 @@ def current_scope() -> FlowScope | None:
         flow=name,
         attempt=max(flow_run.run_count, 1),
         task_attempt=max(tasks[0].task_run.run_count, 1) if tasks else 1,
-        # Prefect retries a flow by itself in the first attempts only; a person's Retry is of another type.
-        first_attempt=1 if flow_run.empirical_policy.retry_type == "in_process" else max(flow_run.run_count, 1),
+        # Prefect retries a flow by itself in the first attempts only.
+        first_attempt=1 if is_retried_in_process(flow_run) else max(flow_run.run_count, 1),
         details={"flow_run": str(flow_run.id), "flow_run_name": flow_run.name},
         calls=_registry(root, flow_run),
     )
@@ -136,14 +144,14 @@ async def current_caller(place: Place | None = None) -> Caller:
     for flow in flows:
         is_outermost = flow is flows[-1]
         # The outermost run that a process knows is the root, unless the process was given a part of the context.
-        if flow.flow_run is not None and (flow.detached or not is_outermost):
+        if flow.flow_run is not None and (is_detached(flow) or not is_outermost):
             await LOOP.call(_learn_calls(flow.flow_run, to_root=is_outermost))
     around = runs[1:] if own is not None else runs
     return Caller(
         address=Address(steps=tuple(_steps(around)), place=here or Place()),
         tries=tuple(_try(run) for run in runs if not flows or run is not flows[-1]),
         version=(flows[-1].flow.version or "") if flows and flows[-1].flow is not None else "",
-        is_detached=any(flow.detached for flow in flows),
+        is_detached=any(map(is_detached, flows)),
         equal=_equal.get(),
     )
 
@@ -164,7 +172,7 @@ def equal_calls(equal: Equal) -> Iterator[None]:
 
 def _check_alive(root: FlowRunContext) -> None:
     is_nested = root.flow_run is not None and root.flow_run.parent_task_run_id is not None
-    if is_nested and not root.detached and not is_entered(root):
+    if is_nested and not is_detached(root) and not is_entered(root):
         raise ConfigError(
             "A task called RunningHub after the child flow that started it had returned, so that the run of "
             "the job cannot be determined; nothing was sent. What to do: wait for the task's result inside its flow."
@@ -172,7 +180,7 @@ def _check_alive(root: FlowRunContext) -> None:
 
 
 def _registry(root: FlowRunContext, flow_run: FlowRun) -> CallRegistry:
-    if not root.detached:
+    if not is_detached(root):
         return _registries[root]
     key = (flow_run.id, flow_run.run_count)
     if key not in _detached:
@@ -259,7 +267,7 @@ def _try(run: RunContext) -> Try:
     if isinstance(run, TaskRunContext):
         return Try(f"task-{run.task_run.id}", serial_of[run])
     flow_run_id = run.flow_run.id if run.flow_run is not None else None
-    number = run.flow_run.run_count if run.detached and run.flow_run is not None else serial_of[run]
+    number = run.flow_run.run_count if is_detached(run) and run.flow_run is not None else serial_of[run]
     return Try(f"flow-{flow_run_id}", number)
 
 

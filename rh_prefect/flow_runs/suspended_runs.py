@@ -32,7 +32,7 @@ from prefect.settings import PREFECT_API_URL
 from rh_prefect.connection import connect
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import journal_of
+from rh_prefect.flow_runs.queries import find_flow_runs, journal_of
 from rh_prefect.flow_runs.recorded_jobs import confirmed_end
 from rh_prefect.flow_runs.suspension import PAUSE_KEY, SUSPEND, PendingTask, Suspension
 from rh_prefect.jobs.journal.job_records import JobRecords, split_job
@@ -48,8 +48,6 @@ AFTER_AN_END: Final = (1, 2, 4, 8, 16, 30)
 """In so many times the shortest pause it is looked again after an end, each time counted from the look before: the run
 that waits for it may be just about to suspend."""
 
-_PAGE: Final = 200
-"""Prefect's default limit of a page: a longer one may be refused."""
 _log = logging.getLogger("rh_prefect")
 
 
@@ -102,16 +100,8 @@ async def _suspended() -> AsyncIterator[FlowRun]:
             type=FlowRunFilterStateType(any_=[StateType.PAUSED]), name=FlowRunFilterStateName(any_=["Suspended"])
         )
     )
-    connection = await connect()
-    offset, full = 0, True
-    while full:
-        async with connection.gate:
-            page = await connection.client.read_flow_runs(
-                flow_run_filter=wanted, sort=FlowRunSort.ID_DESC, limit=_PAGE, offset=offset
-            )
-        for flow_run in page:
-            yield flow_run
-        full, offset = len(page) == _PAGE, offset + _PAGE
+    async for flow_run in find_flow_runs(wanted, sort=FlowRunSort.ID_DESC):
+        yield flow_run
 
 
 @dataclass(slots=True)

@@ -24,11 +24,11 @@ from prefect.flow_runs import asuspend_flow_run
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
-from rh_prefect.connection import connect
 from rh_prefect.errors import InputError, JournalError
 from rh_prefect.flow_runs.call_positions import PerObject
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import journal_of
+from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
+from rh_prefect.flow_runs.queries import journal_of, read_flow_run
 from rh_prefect.flow_runs.recorded_jobs import bring_home
 from rh_prefect.flow_runs.scope import borrowed_scope, current_scope
 from rh_prefect.jobs.context import JobCall
@@ -319,23 +319,17 @@ def _logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
 
 async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
     # Read again: the run of the context is from before a retry.
-    policy = (await LOOP.call(_read(flow_run_id))).empirical_policy
-    if policy.retry_type == "in_process":
+    flow_run = await LOOP.call(read_flow_run(flow_run_id))
+    if is_retried_in_process(flow_run):
         # Prefect 3.9 hands such a run to no worker, also when it is resumed: it would stay `Resuming` for ever.
         raise _StaysError("it is being retried by the flow's own `retries`, and no worker would take it up again.")
     records = await LOOP.call(FlowRunJournal(flow_run_id).job(SUSPEND))
     # Of a suspension that was written down and did not come about, Prefect has no key.
-    keys = policy.pause_keys or set()
+    keys = pause_keys(flow_run)
     had = [Suspension.model_validate(records[name]) for name in records if _pause_key(name) in keys]
     longest = get_settings().suspend_seconds
     wake_after = longest if deadline is None else min(longest, deadline)
     return RunSuspender(flow_run_id, had=had, count=len(records), wake_after=wake_after)
-
-
-async def _read(flow_run_id: UUID) -> FlowRun:
-    connection = await connect()
-    async with connection.gate:
-        return await connection.client.read_flow_run(flow_run_id)
 
 
 def _pause_key(record: str) -> str:
