@@ -13,10 +13,11 @@ from cyclopts import Parameter
 
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.check import SHIPPED
+from rh_prefect.pipelines.document import PipelineError, Problem, nearest
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.schema import models_in, schema
-from rh_prefect.pipelines.source import PipelineError, Problem, nearest, read
+from rh_prefect.pipelines.source import read
 
 _SOMETHING_TO_PAY = 2
 

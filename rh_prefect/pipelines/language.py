@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from rh_prefect.pipelines.source import Document, Path, Problems, nearest
+from rh_prefect.pipelines.document import Document, Path, Problems, nearest
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*")
 RESERVED = ("params", "run", "item", "number", "id", "previous", "matrix")

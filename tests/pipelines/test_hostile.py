@@ -11,9 +11,9 @@ import pytest
 
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines import inputs
+from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan
-from rh_prefect.pipelines.source import PipelineError
 from rh_prefect.tables import open_table
 from tests.pipelines.assets import photo
 from tests.pipelines.test_plan import Records

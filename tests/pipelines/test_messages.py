@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.source import PipelineError
 from tests.pipelines.assets import photo
 
 LOADERS = [yaml.SafeLoader, *([yaml.CSafeLoader] if yaml.__with_libyaml__ else [])]

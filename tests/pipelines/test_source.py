@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rh_prefect.pipelines.source import PipelineError, Place, read
+from rh_prefect.pipelines.document import PipelineError, Place
+from rh_prefect.pipelines.source import read
 
 LOADERS = [yaml.SafeLoader, *([yaml.CSafeLoader] if yaml.__with_libyaml__ else [])]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.source import PipelineError
 from tests.pipelines.test_messages import LOADERS
 
 FOLDER = Path(__file__).with_name("wrong")

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
+from rh_prefect.pipelines.document import Document, Path
 from rh_prefect.pipelines.language import PipelineFile
-from rh_prefect.pipelines.source import MOST_BYTES, Document, Path
+from rh_prefect.pipelines.source import MOST_BYTES
 from rh_prefect.pipelines.types import Type
 
 SHIPPED = FilePath(__file__).parent.with_name("shipped")

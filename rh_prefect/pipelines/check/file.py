@@ -11,9 +11,9 @@ from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.checked import Checked
 from rh_prefect.pipelines.check.groups import GroupCheck
 from rh_prefect.pipelines.check.literals import wrong_value
+from rh_prefect.pipelines.document import Document, Path, Problems, nearest
 from rh_prefect.pipelines.language import ACTIONS, FILE_TYPES, TYPES, Param, Step, build
 from rh_prefect.pipelines.scope import Scope
-from rh_prefect.pipelines.source import Document, Path, Problems, nearest
 from rh_prefect.pipelines.types import Type
 
 _KEY = re.compile(r"(?i)(?:sk-|rh[-_]?)?[0-9a-f]{32,}|bearer .+|[A-Za-z0-9+/_-]{40,}")

@@ -7,9 +7,9 @@ from typing import Any
 
 from rh_prefect import catalog
 from rh_prefect.catalog.model import text_of
+from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.language import Param, shown_value
 from rh_prefect.pipelines.references import WrongReferenceError, parse, references_in
-from rh_prefect.pipelines.source import Path
 
 
 def wrong_value(param: Param, value: Any) -> str:

@@ -10,10 +10,11 @@ from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.checked import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.literals import is_reference, out_of_range, shown, wrong_value
 from rh_prefect.pipelines.check.paid import PaidCheck
+from rh_prefect.pipelines.document import Document, Path, PipelineError, Problems, nearest
 from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.language import FILE_TYPES, Param, Step, shown_value
 from rh_prefect.pipelines.scope import Scope
-from rh_prefect.pipelines.source import Document, Path, PipelineError, Problems, nearest, read
+from rh_prefect.pipelines.source import read
 from rh_prefect.pipelines.types import Type
 
 DEEPEST_USE = 2

@@ -11,13 +11,13 @@ from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.validation import check, check_file
 from rh_prefect.errors import MediaError, UnknownModelError
 from rh_prefect.pipelines.check import Checked, feed
+from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.language import Step
 from rh_prefect.pipelines.model_names import no_such_model
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.instances import FREE, Instance, Money
 from rh_prefect.pipelines.plan.price import input_seconds, length_of, output_seconds, price_of
-from rh_prefect.pipelines.source import Path
 from rh_prefect.pipelines.values import (
     ABSENT,
     File,

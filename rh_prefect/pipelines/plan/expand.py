@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.language import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.plan.drafts import Draft, draft_edit, draft_paid
@@ -16,7 +17,6 @@ from rh_prefect.pipelines.plan.item_problems import ItemProblems
 from rh_prefect.pipelines.plan.items import is_selected, items_of, matrix_of, name_item, ordered, uses_previous
 from rh_prefect.pipelines.plan.results import unchosen, value_of
 from rh_prefect.pipelines.references import references_in
-from rh_prefect.pipelines.source import Path, Problems, visible
 from rh_prefect.pipelines.takes import Choices
 from rh_prefect.pipelines.values import ABSENT, File, Frame, Group, Items, Made, evaluate, makers, results, truth
 

@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any, Literal, Protocol
 
 from rh_prefect.media.media import Media
+from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.language import Step
-from rh_prefect.pipelines.source import Path
 
 State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x", "-"]
 """See `STATES`."""

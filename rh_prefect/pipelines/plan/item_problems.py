@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rh_prefect.pipelines.check import Checked
-from rh_prefect.pipelines.source import Path, Problems, visible
+from rh_prefect.pipelines.document import Path, Problems, visible
 
 
 class ItemProblems:

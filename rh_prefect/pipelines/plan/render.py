@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
+from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.instances import STATES, Instance, Money, State
-from rh_prefect.pipelines.source import visible
 
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.plan import Plan
