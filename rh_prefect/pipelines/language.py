@@ -1,15 +1,15 @@
-"""The language of a pipeline's file as pydantic models, and its conditions."""
+"""The language of a pipeline's file as pydantic models."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from rh_prefect.pipelines.document import Document, Path, Problems, nearest
+from rh_prefect.pipelines.document import Path
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*")
 RESERVED = ("params", "run", "item", "number", "id", "previous", "matrix")
@@ -21,7 +21,7 @@ ACTIONS = ("model", "workflow", "app", "graph", "edit", "use", "review", "steps"
 """The keys of which a step has exactly one."""
 
 PAID = ("model", "workflow", "app", "graph")
-CONDITIONS = ("exists", "missing", "equals", "in", "lt", "gt", "not", "all", "any")
+
 ANSWER_TYPES = ("string", "integer", "number", "boolean", "handle")
 
 
@@ -55,7 +55,8 @@ def _read(test: Callable[[Any], bool], takes: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _is_reference(value: Any) -> bool:
+def holds_reference(value: Any) -> bool:
+    """Whether there is a reference in a value."""
     return isinstance(value, str) and "$(" in value
 
 
@@ -67,7 +68,7 @@ def _boolean(value: Any) -> Any:
 
 
 def _whole(value: Any, least: int) -> bool:
-    return _is_reference(value) or (isinstance(value, int) and not isinstance(value, bool) and value >= least)
+    return holds_reference(value) or (isinstance(value, int) and not isinstance(value, bool) and value >= least)
 
 
 def _number(value: Any) -> bool:
@@ -77,7 +78,9 @@ def _number(value: Any) -> bool:
 Text = Annotated[str, _read(lambda value: isinstance(value, str), "takes a text in quotes")]
 Bool = Annotated[bool, BeforeValidator(_boolean)]
 Number = Annotated[float, _read(_number, "takes a number")]
-NumberOrText = Annotated[float | str, _read(lambda v: _number(v) or _is_reference(v), "takes a number or a reference")]
+NumberOrText = Annotated[
+    float | str, _read(lambda v: _number(v) or holds_reference(v), "takes a number or a reference")
+]
 Count = Annotated[int | str, _read(lambda value: _whole(value, 1), "takes a whole number from 1 on")]
 Whole = Annotated[int, _read(lambda v: _whole(v, 1) and isinstance(v, int), "takes a whole number from 1 on")]
 Id = Annotated[int | str, _read(lambda v: isinstance(v, int | str) and not isinstance(v, bool), "takes an id")]
@@ -273,179 +276,3 @@ class PipelineFile(_Strict):
         """All steps, in order, with their paths in the file."""
         for name, step in self.steps.items():
             yield from step.walk(("steps", name))
-
-
-_WHAT: Mapping[type[BaseModel], str] = {
-    PipelineFile: "a pipeline",
-    Step: "a step",
-    Param: "a parameter",
-    Budget: "budget",
-    Sort: "sort",
-    Parse: "parse",
-    TextAnswer: "text",
-    Assume: "assume",
-    AssumedPrice: "price",
-}
-
-
-def keys_of(model: type[BaseModel]) -> list[str]:
-    """The keys that one of the models above takes.
-
-    Args:
-        model: The model.
-    """
-    return [info.alias or name for name, info in model.model_fields.items()]
-
-
-def build(document: Document, problems: Problems) -> PipelineFile | None:
-    """Makes the model of a file; what does not fit becomes problems.
-
-    Args:
-        document: The file.
-        problems: Takes what is wrong.
-
-    Returns:
-        The model; None where there are problems.
-    """
-    data = document.data
-    if not isinstance(data, dict):
-        problems.add(document, (), "a pipeline is a mapping with steps; `rh-prefect init` writes one to begin with")
-        return None
-    try:
-        return PipelineFile.model_validate(data)
-    except ValidationError as error:
-        for one in error.errors(include_url=False):
-            _report(document, problems, one)
-        return None
-
-
-def _report(document: Document, problems: Problems, error: Any) -> None:
-    path, model = _real_path(document, error["loc"])
-    name = next((part for part in reversed(path) if isinstance(part, str)), "the file")
-    match error["type"]:
-        case "pipeline":
-            problems.add(document, path, f"{name} {error['msg']}{_hint(error['input'], name)}")
-        case "extra_forbidden":
-            owner = _WHAT.get(model, "this")
-            said = f"{name} is not a key of {owner}; {nearest(name, keys_of(model))}"
-            problems.add(document, path, said, key=True)
-        case "missing":
-            missing = str(error["loc"][-1])
-            problems.add(document, path, f"{missing} is missing{' in ' + str(name) if path else ''}")
-        case "literal_error":
-            problems.add(
-                document, path, f"{name} takes {' or '.join(_options(error))}, and {shown_value(error['input'])}"
-            )
-        case "model_type" | "model_attributes_type" | "dict_type":
-            problems.add(document, path, f"{name} takes a mapping of keys, and {shown_value(error['input'])}")
-        case _:
-            problems.add(document, path, f"{name}: {error['msg'][:1].lower()}{error['msg'][1:]}")
-
-
-def _options(error: Any) -> list[str]:
-    return [one or other for one, other in re.findall(r"'([^']*)'|(\d+)", str(error["ctx"]["expected"]))]
-
-
-def _hint(value: Any, name: str) -> str:
-    if name in ("foreach", "review", "from") and isinstance(value, str):
-        return f"; did you mean $({value})?"
-    return ""
-
-
-def _real_path(document: Document, loc: tuple[str | int, ...]) -> tuple[Path, type[BaseModel]]:
-    """The part of pydantic's location that exists in the file, and the model of the mapping that it lies in."""
-    node, path = document.root, []
-    for part in loc:
-        try:
-            node = node.value[part]
-        except (KeyError, IndexError, TypeError):
-            continue  # the name of a member of a union, or a key that is missing
-        path.append(part)
-    return tuple(path), _model_at(tuple(path))
-
-
-def _model_at(path: Path) -> type[BaseModel]:
-    """Which model the last key of a path belongs to."""
-    model: type[BaseModel] = PipelineFile
-    parts = list(path[:-1])
-    while parts:
-        part = parts.pop(0)
-        if part in ("params", "columns") and parts:
-            model = Param
-            parts.pop(0)
-        elif part == "steps" and parts:
-            model = Step
-            parts.pop(0)
-        else:
-            model = _INNER.get((model, str(part)), model)
-    return model
-
-
-_INNER: Mapping[tuple[type[BaseModel], str], type[BaseModel]] = {
-    (PipelineFile, "budget"): Budget,
-    (Step, "sort"): Sort,
-    (Step, "parse"): Parse,
-    (Parse, "text"): TextAnswer,
-    (Step, "assume"): Assume,
-    (Assume, "price"): AssumedPrice,
-}
-
-
-def check_condition(document: Document, path: Path, value: Any, problems: Problems) -> bool:
-    """Says what is wrong with the form of a condition.
-
-    Args:
-        document: The file.
-        path: Where the condition is.
-        value: It.
-        problems: Takes what is wrong.
-
-    Returns:
-        Whether nothing is.
-    """
-    name = next((part for part in reversed(path) if isinstance(part, str)), "")
-    if isinstance(value, bool) or _is_one_reference(value):
-        return True
-    if isinstance(value, str):
-        hint = f"; did you mean $({value})?" if re.fullmatch(r"[\w.-]+", value) else ""
-        problems.add(document, path, f"{name} takes a condition, and '{value}' is a text{hint}")
-        return False
-    if not isinstance(value, dict) or len(value) != 1:
-        said = f"has {len(value)} keys" if isinstance(value, dict) else shown_value(value)
-        said = f"{name} takes one condition, such as {{exists: $(x)}}, and {'this ' if said[:3] == 'has' else ''}{said}"
-        problems.add(document, path, said)
-        return False
-    [(operator, argument)] = value.items()
-    if operator not in CONDITIONS:
-        message = f"{operator} is not a condition; {nearest(operator, CONDITIONS)}"
-        problems.add(document, (*path, operator), message, key=True)
-        return False
-    return _check_argument(document, (*path, operator), operator, argument, problems)
-
-
-def _check_argument(document: Document, path: Path, operator: str, argument: Any, problems: Problems) -> bool:
-    if operator in ("all", "any"):
-        if not isinstance(argument, list) or not argument:
-            problems.add(document, path, f"{operator} takes a list of conditions, and {shown_value(argument)}")
-            return False
-        found = [check_condition(document, (*path, number), one, problems) for number, one in enumerate(argument)]
-        return all(found)
-    if operator == "not":
-        return check_condition(document, path, argument, problems)
-    if operator in ("exists", "missing"):
-        if _is_one_reference(argument):
-            return True
-        hint = f"; did you mean $({argument})?" if isinstance(argument, str) else ""
-        problems.add(document, path, f"{operator} takes a reference, and {shown_value(argument)}{hint}")
-        return False
-    if not isinstance(argument, list) or len(argument) != 2:
-        problems.add(document, path, f"{operator} takes a list of two values, as in {{{operator}: [$(a), b]}}")
-        return False
-    if operator == "in" and not isinstance(argument[1], list):
-        problems.add(document, (*path, 1), "in takes a value and a list, as in {in: [$(a), [b, c]]}")
-        return False
-    return True
-
-
-def _is_one_reference(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith("$(") and value.endswith(")") and value.count("$(") == 1

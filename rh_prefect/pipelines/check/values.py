@@ -8,8 +8,9 @@ from typing import Any
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.checked import Checked
 from rh_prefect.pipelines.check.literals import are_whole
+from rh_prefect.pipelines.conditions import check_condition
 from rh_prefect.pipelines.document import Path, Problems
-from rh_prefect.pipelines.language import NAME, RESERVED, Step, check_condition, shown_value
+from rh_prefect.pipelines.language import NAME, RESERVED, Step, shown_value
 from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse
 from rh_prefect.pipelines.scope import Found, Scope, resolve
 from rh_prefect.pipelines.types import Type, negated

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.language import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
@@ -18,7 +19,7 @@ from rh_prefect.pipelines.plan.items import is_selected, items_of, matrix_of, na
 from rh_prefect.pipelines.plan.results import unchosen, value_of
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.takes import Choices
-from rh_prefect.pipelines.values import ABSENT, File, Frame, Group, Items, Made, evaluate, makers, results, truth
+from rh_prefect.pipelines.values import ABSENT, File, Frame, Group, Items, Made, evaluate, makers, results
 
 MOST_WORKS = 8000
 _TAKES_TRIED = 1000
