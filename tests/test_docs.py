@@ -89,7 +89,7 @@ async def _wait(awaitable: Any) -> Any:
 def test_a_command_of_the_docs_exists_and_takes_its_arguments(page: str, line: str) -> None:
     import shlex
 
-    arguments = [one.replace("RUN_ID", "0" * 8) for one in shlex.split(line)[1:]]
+    arguments = [one.replace("RUN_ID", "0" * 8) for one in shlex.split(line.rstrip("& "))[1:]]
     app.parse_args([*arguments], exit_on_error=False, print_error=True)
 
 
