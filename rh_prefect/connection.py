@@ -41,7 +41,7 @@ async def connect() -> Connection:
     Raises:
         ConfigError: There is no Prefect API to talk to.
     """
-    loop, key = asyncio.get_running_loop(), _key()
+    loop, key = asyncio.get_running_loop(), connection_key()
     with _lock:
         for closed in [known for known in _connections if known.is_closed()]:
             del _connections[closed]
@@ -62,7 +62,8 @@ async def disconnect() -> None:
         await connection.client.__aexit__(None, None, None)
 
 
-def _key() -> _Key:
+def connection_key() -> tuple[str, int]:
+    """Tells one Prefect API and its credentials from another: those of the current settings."""
     # Two accounts of one Prefect Cloud share the address; the hash keeps the secrets out of what is kept.
     return PREFECT_API_URL.value() or "", hash((str(PREFECT_API_KEY.value()), str(PREFECT_API_AUTH_STRING.value())))
 

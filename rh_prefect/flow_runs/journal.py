@@ -2,57 +2,60 @@
 
 Creating an input is atomic there (a second one with the same key meets a 409), every worker and hook reaches it, and
 it outlives kill -9 and every final state. Deleting the flow run deletes its journal.
+
+The inputs `rh-log-<number>` are the entries of a `RecordLog`. The format of the scope is an input by itself,
+`rh-format-1`, so that a version without a log refuses the scope.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-import math
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import httpx
 import stamina
 from prefect.settings import PREFECT_API_URL
 
-from rh_prefect.connection import connect, disconnect
+from rh_prefect.connection import connect, connection_key, disconnect
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs import task_events
-from rh_prefect.jobs.journal.journal import (
-    HEX_DIGITS,
-    JSON,
-    EndListener,
-    UnreadableRecord,
-    by_job,
-    check_key,
-    run_together,
-)
+from rh_prefect.flow_runs.record_log import EntryRefused, RecordLog, Records
+from rh_prefect.jobs.journal.journal import JSON, EndListener, UnreadableRecord, check_key
+from rh_prefect.jobs.journal.records import FORMAT, FORMAT_KEY
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.memory_cache import LruCache
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
 _T = TypeVar("_T")
-_PREFIX = "rh-"
+_PREFIX: Final = "rh-"
+_LOG: Final = "rh-log-"
+_DIGITS: Final = 8
+_BLOCK: Final = 100
+"""Entries that one request reads: those whose numbers differ in the last two digits."""
 _PAGE: Final = 200
 """Prefect's default limit of a page: a longer one may be refused."""
-_LONGEST_PART: Final = 10 * _PAGE
-"""Records of one part of a listing: each of its pages names the keys of the pages before it."""
-_AT_ONCE: Final = 2
-"""Parts of a listing that are read together: with more, the first jobs would come later."""
+_KEPT_LOGS: Final = 64
+_KEPT_SIZE: Final = 64 * 1024 * 1024
+"""Characters of the logs that one process keeps beside those that it uses."""
 
 # The package's own loop keeps a connection to the Prefect API; it is closed with the loop.
 LOOP.on_close(disconnect)
+
+_LogKey = tuple[str, int, str, float]
+_logs: WeakKeyDictionary[asyncio.AbstractEventLoop, LruCache[_LogKey, RecordLog]] = WeakKeyDictionary()
 
 
 class FlowRunJournal:
     """A journal in the inputs of one flow run; see `rh_prefect.jobs.journal.journal.Journal`.
 
-    Works on any event loop; the Prefect API is the one of the caller's settings.
+    Works on any event loop; the Prefect API is the one of the caller's settings. All journals of a flow run on one loop
+    share one log.
     """
 
     def __init__(self, flow_run_id: UUID | str, *, patience: float = 60.0) -> None:
@@ -63,104 +66,168 @@ class FlowRunJournal:
             patience: Seconds for which a call is repeated while the API does not answer. Prefect's own client repeats
                 too, for up to a minute, so that a call may take twice as long.
         """
-        self._flow_run_id = flow_run_id if isinstance(flow_run_id, UUID) else UUID(flow_run_id)
-        self._patience = patience
+        self._inputs = _Inputs(flow_run_id if isinstance(flow_run_id, UUID) else UUID(flow_run_id), patience)
 
     @property
     def scope(self) -> str:
         """The flow run's id."""
-        return str(self._flow_run_id)
+        return self._inputs.scope
 
     def __repr__(self) -> str:
         return f"FlowRunJournal({self.scope!r})"
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
         """Creates a record exclusively; see `Journal.create`."""
-        name, value = _PREFIX + check_key(key), json.dumps(record, allow_nan=False)
-        try:
-            await self._ask(f"write {key}", lambda api: api.create_flow_run_input(self._flow_run_id, name, value))
-        except _Exists:
-            # Prefect's client sends a creation again whose answer was lost: the record in the way may be this one.
-            there = await self.read(key)
-            return there is not None and "token" in record and there.get("token") == record["token"]
-        return True
+        text = json.dumps(record, allow_nan=False)
+        if check_key(key) == FORMAT_KEY:
+            return await self._create_format(record, text)
+        return await self._log().create(key, text, record.get("token"))
 
     async def read(self, key: str) -> JSON | None:
         """Reads one record; see `Journal.read`."""
-        name = _PREFIX + check_key(key)
-        try:
-            value = await self._ask(f"read {key}", lambda api: api.read_flow_run_input(self._flow_run_id, name))
-        except _NotFound:
-            return None
-        return self._decode(key, value)
+        if check_key(key) == FORMAT_KEY:
+            return await self._read_format()
+        log = self._log()
+        if key not in log.records:  # what is there never changes
+            await log.read()
+        text = log.records.get(key)
+        return None if text is None else self._inputs.decode(key, text)
+
+    def is_absent(self, key: str, *, max_age: float) -> bool:
+        """Whether a record was not there a moment ago; see `CachedJournal.is_absent`."""
+        log = self._log()
+        return log.is_current(max_age) and key not in log.records
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         """Reads all records of one job; see `Journal.job`."""
-        return await self.request(f"{job_key}-")
+        return self._job(await self._log().read(), job_key)
 
     async def request(self, prefix: str) -> dict[str, JSON]:
         """Reads all records of the jobs whose keys begin alike; see `Journal.request`."""
-        records = (await self._read(_Part(prefix, most=math.inf))).records
-        return {key: self._decode(key, value) for key, value in records.items()}
+        records = await self._log().read()
+        return {key: one for name in records.jobs_from(prefix) for key, one in self._job(records, name).items()}
 
     async def keys(self) -> AsyncIterator[str]:
-        """Lists the keys of all jobs; see `Journal.keys`.
-
-        Reads the whole scope, page by page: for listings, not for the way of a job.
-        """
-        seen: set[str] = set()
-        async for part in self._parts():
-            for job_key in part.jobs():
-                if job_key not in seen:
-                    seen.add(job_key)
-                    yield job_key
+        """Lists the keys of all jobs; see `Journal.keys`."""
+        for name in (await self._log().read()).jobs():
+            yield name
 
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         """Reads the records of all jobs; see `Journal.jobs`."""
-        async for part in self._parts():
-            if part.is_whole:
-                for job_key, records in part.jobs().items():
-                    yield job_key, {key: self._decode(key, value) for key, value in records.items()}
+        records = await self._log().read()
+        for name in records.jobs():
+            yield name, self._job(records, name)
 
     async def tell_of_ends(self, listener: EndListener) -> None:
         """Has a listener told when a task has ended; see `TellingJournal.tell_of_ends`."""
         task_events.subscribe(listener)
 
-    async def _parts(self) -> AsyncIterator[_Part]:
-        """Reads the records of the scope's jobs in parts; one that is not whole comes again, split.
+    def _job(self, records: Records, name: str) -> dict[str, JSON]:
+        return {key: self._inputs.decode(key, text) for key, text in records.job(name).items()}
 
-        The API has no offset: what was read is left out by key. So a part of more than some pages is split by the next
-        digit of the jobs' keys, which keeps the requests short however many records the scope has.
-        """
-        waiting = deque([partial(self._read, _Part("", most=_PAGE))])
-        async for part in run_together(waiting, at_once=_AT_ONCE):
-            if not part.is_whole:
-                waiting.extend(partial(self._read, smaller) for smaller in part.split())
-            yield part
+    def _log(self) -> RecordLog:
+        """This loop's log of the flow run."""
+        logs = _logs.setdefault(asyncio.get_running_loop(), LruCache(_KEPT_LOGS))
+        key = (*connection_key(), self.scope, self._inputs.patience)
+        log = logs.get(key)
+        if log is None:
+            _make_room(logs)
+            log = logs[key] = RecordLog(self._inputs, patience=self._inputs.patience)
+        return log
 
-    async def _read(self, part: _Part) -> _Part:
-        """Reads a part to its end, or until it has to be split."""
-        while not part.is_whole and len(part.records) < part.most:
-            page = await self._page(part.prefix, leaving_out=part.records)
-            part.records.update(page)
-            part.is_whole = len(page) < _PAGE
-        return part
+    async def _create_format(self, record: Mapping[str, Any], text: str) -> bool:
+        if await self._inputs.create(_PREFIX + FORMAT_KEY, text):
+            return True
+        # Prefect's client sends a creation again whose answer was lost: the record in the way may be this one.
+        there = await self._read_format()
+        return there is not None and "token" in record and there.get("token") == record["token"]
 
-    async def _page(self, prefix: str, *, leaving_out: Mapping[str, str]) -> dict[str, str]:
-        """Reads up to a page of records below a prefix, by key."""
+    async def _read_format(self) -> JSON | None:
+        text = await self._inputs.read(_PREFIX + FORMAT_KEY)
+        return None if text is None else self._inputs.decode(FORMAT_KEY, text)
+
+
+def _make_room(logs: LruCache[_LogKey, RecordLog]) -> None:
+    """Drops logs that were used least recently, while they are too large together; a log in use lives on."""
+    sizes = {key: log.records.size for key, log in logs.items()}
+    total = sum(sizes.values())
+    for key, size in sizes.items():
+        if total <= _KEPT_SIZE:
+            break
+        logs.pop(key)
+        total -= size
+
+
+class _Inputs:
+    """The inputs of one flow run, as the place of a log's entries; see `record_log.Store`."""
+
+    def __init__(self, flow_run_id: UUID, patience: float) -> None:
+        self._flow_run_id = flow_run_id
+        self.scope = str(flow_run_id)
+        self.patience = patience
+
+    async def append(self, number: int, text: str) -> bool:
+        """Creates an entry."""
+        return await self.create(_entry_name(number), text)
+
+    async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
+        """Reads the entries of a number's block, from this number on."""
+        if number == 1:
+            return await self._oldest()
+        first = number - number % _BLOCK
+        block = _entry_name(number)[:-2]
+        entries = _numbered(await self._filter(block, leaving_out=map(_entry_name, range(first, number))))
+        return entries, first + _BLOCK - 1 in entries
+
+    async def _oldest(self) -> tuple[Mapping[int, str], bool]:
+        """Reads the first entries, and sees whether a version without a log has written in this scope."""
+        found = await self._filter(_PREFIX, leaving_out=())
+        written = _PREFIX + FORMAT_KEY
+        if written in found:
+            self._check_format(self.decode(FORMAT_KEY, found[written]))
+        entries = _numbered(found)
+        if len(found) < _PAGE:
+            return entries, False
+        # The API sorts by the time of creation, which is a clock's: a page's entries may have gaps.
+        whole = {number: entries[number] for number in _up_to_gap(entries)}
+        return whole, bool(whole)
+
+    def _check_format(self, record: JSON) -> None:
+        if record.get("format") != FORMAT:
+            raise JournalError(
+                f"The jobs of {self.scope} are recorded in format {record.get('format')}, and this version of "
+                f"rh_prefect reads and writes format {FORMAT}. Nothing was paid. What to do: finish this run with the "
+                "version that began it, or start a new run."
+            )
+
+    async def create(self, name: str, text: str) -> bool:
+        """Creates an input; False where there is one of this name."""
+        try:
+            await self._ask(f"write {name}", lambda api: api.create_flow_run_input(self._flow_run_id, name, text))
+        except _Exists:
+            return False
+        return True
+
+    async def read(self, name: str) -> str | None:
+        """Reads an input."""
+        try:
+            return await self._ask(f"read {name}", lambda api: api.read_flow_run_input(self._flow_run_id, name))
+        except _NotFound:
+            return None
+
+    async def _filter(self, prefix: str, *, leaving_out: Iterable[str]) -> dict[str, str]:
+        """Reads up to a page of inputs below a prefix, by name."""
         found = await self._ask(
-            f"list {prefix or 'all'}",
-            lambda api: api.filter_flow_run_input(
-                self._flow_run_id, _PREFIX + prefix, _PAGE, {_PREFIX + key for key in leaving_out}
-            ),
+            f"list {prefix}",
+            lambda api: api.filter_flow_run_input(self._flow_run_id, prefix, _PAGE, set(leaving_out)),
         )
-        return {one.key.removeprefix(_PREFIX): one.value for one in found}
+        return {one.key: one.value for one in found}
 
     async def _ask(self, doing: str, request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
         """Sends one request, again while that may help; every other failure leaves as a `JournalError`."""
         try:
             async for attempt in stamina.retry_context(
-                on=_may_pass, attempts=None, timeout=self._patience, wait_initial=0.2
+                on=_may_pass, attempts=None, timeout=self.patience, wait_initial=0.2
             ):
                 with attempt:
                     connection = await connect()
@@ -183,7 +250,8 @@ class FlowRunJournal:
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             what = f"access denied (HTTP {status})"
             return self._error(doing, what, "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING")
-        return self._error(doing, f"HTTP {status} {body}", "look at the Prefect server's log, then run this again")
+        failed = self._error(doing, f"HTTP {status} {body}", "look at the Prefect server's log, then run this again")
+        return failed if error.response.is_server_error else EntryRefused(failed.message)
 
     def _error(self, doing: str, what: str, advice: str) -> JournalError:
         where = PREFECT_API_URL.value() or "the ephemeral server"
@@ -192,9 +260,14 @@ class FlowRunJournal:
             f"What to do: {advice}; what was recorded so far is kept and nothing is paid for twice."
         )
 
-    def _decode(self, key: str, value: str) -> JSON:
+    def decode(self, key: str, text: str) -> JSON:
+        """Reads a record.
+
+        Raises:
+            UnreadableRecord: It is no JSON object.
+        """
         try:
-            return dict(json.loads(value))
+            return dict(json.loads(text))
         except (TypeError, ValueError) as error:
             raise UnreadableRecord(
                 f"The record {key} of flow run {self.scope} is no JSON object: something else wrote an input of this "
@@ -202,33 +275,21 @@ class FlowRunJournal:
             ) from error
 
 
-@dataclass(slots=True)
-class _Part:
-    """Records of a scope below a prefix of their keys.
+def _entry_name(number: int) -> str:
+    return f"{_LOG}{number:0{_DIGITS}}"
 
-    Attributes:
-        prefix: What the keys begin with.
-        most: How many records are read before the part is split.
-        records: What was read so far, by key, as text.
-        is_whole: Whether these are all.
-    """
 
-    prefix: str
-    most: float = _LONGEST_PART
-    records: dict[str, str] = field(default_factory=dict)
-    is_whole: bool = False
+def _numbered(inputs: Mapping[str, str]) -> dict[int, str]:
+    """The entries among inputs, by number."""
+    entries = {name.removeprefix(_LOG): text for name, text in inputs.items() if name.startswith(_LOG)}
+    return {int(number): text for number, text in entries.items() if number.isdecimal()}
 
-    def jobs(self) -> dict[str, dict[str, str]]:
-        """The records of each job."""
-        return by_job(self.records)
 
-    def split(self) -> Iterator[_Part]:
-        """The smaller parts of this one, with what was read of them."""
-        for digit in f"{HEX_DIGITS}-" if self.prefix else HEX_DIGITS:
-            prefix = self.prefix + digit
-            known = {key: value for key, value in self.records.items() if key.startswith(prefix)}
-            # A dash ends the key of a job, whose records are not split.
-            yield _Part(prefix, math.inf if digit == "-" else _LONGEST_PART, known)
+def _up_to_gap(entries: Mapping[int, str]) -> range:
+    last = 0
+    while last + 1 in entries:
+        last += 1
+    return range(1, last + 1)
 
 
 class _Exists(JournalError):

@@ -13,7 +13,7 @@ from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, jobs_of, read_job
-from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.jobs.journal.journal import CachedJournal, Journal
 from rh_prefect.jobs.journal.process import is_surely_dead
 from rh_prefect.jobs.journal.records import Cancelled, Intent
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
@@ -22,6 +22,9 @@ from rh_prefect.memory_cache import LruCache
 
 REMEMBER = 2.0
 """Seconds for which "not cancelled" is believed where a fresh look is not needed."""
+
+BEFORE_CLAIM = 10.0
+"""The same before a claim: a task that is submitted meanwhile is cancelled as soon as it has a ticket."""
 
 PATIENCE = 20.0
 """Seconds for which the cancelling process waits for submits in flight; Prefect's own grace is 30 s."""
@@ -49,17 +52,19 @@ class CancelWatch:
         self._seen: LruCache[tuple[str, int], tuple[bool, float]] = LruCache(_KEPT)
         self._turns: LruCache[tuple[str, int], asyncio.Lock] = LruCache(_KEPT, make=asyncio.Lock)
 
-    async def look(self, journal: Journal, attempt: int, *, fresh: bool) -> bool:
+    async def look(self, journal: Journal, attempt: int, *, max_age: float = REMEMBER) -> bool:
         """Looks for the `cancel` record of an attempt of a run.
 
         Args:
             journal: The run's journal.
             attempt: The flow-run attempt: a run that is started again after a cancellation may submit again.
-            fresh: Whether the journal itself must be asked.
+            max_age: Seconds for which "not cancelled" is believed; 0 where the journal itself must be asked.
         """
         key = (journal.scope, attempt)
+        if isinstance(journal, CachedJournal) and journal.is_absent(f"cancel-{attempt}", max_age=max_age):
+            return False
         # What was asked after this call began is fresh, so that many who wait for their turn need one answer.
-        oldest = self._clock() - (0.0 if fresh else REMEMBER)
+        oldest = self._clock() - max_age
         if not self._is_known(key, oldest):
             async with self._turns[key]:
                 if not self._is_known(key, oldest):

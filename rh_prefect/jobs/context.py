@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from rh_prefect.errors import ConfigError, JournalError
 from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.accounts.slot_lease import SlotLease
-from rh_prefect.jobs.cancel import CancelWatch
+from rh_prefect.jobs.cancel import REMEMBER, CancelWatch
 from rh_prefect.jobs.events import JobEvent, JobEventState, Observer, Silent
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.call_registry import Caller
@@ -227,14 +227,14 @@ class JobContext:
             webhook=self.callback is not None,
         )
 
-    async def is_cancelled(self, *, fresh: bool = False) -> bool:
+    async def is_cancelled(self, *, max_age: float = REMEMBER) -> bool:
         """Whether the run was cancelled.
 
         Args:
-            fresh: Whether the journal itself is read; else an answer of a moment ago suffices.
+            max_age: Seconds for which "not cancelled" is believed; 0 where the journal itself is read.
         """
         try:
-            return await self.services.cancels.look(self.scope.journal, self.scope.attempt, fresh=fresh)
+            return await self.services.cancels.look(self.scope.journal, self.scope.attempt, max_age=max_age)
         except JournalError as error:
             # Before a claim the journal is about to be asked again; after a ticket, waiting costs nothing.
             _log.warning("%s: cannot see whether the run was cancelled: %s", self.job, error)

@@ -13,6 +13,7 @@ from rh_prefect.errors import JobCancelled, RunningHubError, SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Account
 from rh_prefect.jobs.accounts.comfy_account import is_native
 from rh_prefect.jobs.accounts.limiter import pause_seconds
+from rh_prefect.jobs.cancel import BEFORE_CLAIM
 from rh_prefect.jobs.completion import Waiter
 from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.events import JobEventState
@@ -70,6 +71,7 @@ class JobDriver:
         self._reserved: int | None = None
         self._is_refused = False
         self._is_unread = context.is_new
+        self._answered_at: float | None = None
         self.first_time = False
 
     async def submit(self) -> Accepted:
@@ -162,7 +164,7 @@ class JobDriver:
             case FreeSlot(full):
                 return self._lease.free(full=full)
             case CheckCancel(fresh):
-                return await self.context.is_cancelled(fresh=fresh)
+                return await self.context.is_cancelled(max_age=self._since_answer() if fresh else BEFORE_CLAIM)
             case Reserve(n, budget):
                 return await self._reserve(n, budget)
             case Release(n):
@@ -279,7 +281,12 @@ class JobDriver:
                 self._spending.release(self._key, n)
         return claimed
 
+    def _since_answer(self) -> float:
+        """Seconds since the answer went to the journal: who cancelled before is known, who comes later reads it."""
+        return 0.0 if self._answered_at is None else self.context.services.clock() - self._answered_at
+
     async def _record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
+        self._answered_at = self.context.services.clock()
         submit = await self._submitter.record_answer(intent, n, answer)
         self._spending.note(self._key, submit)
         if submit.state == "refused" and self.context.policy.budget is None:

@@ -117,7 +117,7 @@ async def _run_outside_of_flows(stage: FilmRun) -> None:
 
 
 def _leave_a_ticket_in_the_spool(stage: FilmRun) -> str:
-    held = stage.proxy.hold('"key": ?"rh-[0-9a-f]+-answer-')
+    held = stage.proxy.hold('"rh-log-[0-9]+".*[0-9a-f]-answer-')
     child = stage.begin(f"{flows.MODULE}:one", {}, spares=0)
     stage.until_held(held, child)
     assert not stage.kill(child), "the ticket is in the spool"

@@ -14,9 +14,11 @@ from rh_prefect.connection import disconnect
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import has_records
+from rh_prefect.flow_runs.record_log import encode
 from rh_prefect.jobs.journal.job_records import jobs_of
+from rh_prefect.jobs.journal.records import FORMAT, FORMAT_KEY, Format
 from tests.jobs.journal.journal_contract import PAGE, JournalContract, OpenJournal, listed, record
-from tests.support.run_inputs import RUN, RunInputs, job_keys, submitted
+from tests.support.run_inputs import RUN, RunInputs, job_keys, logged, submitted
 from tests.support.run_inputs import serve as serve_inputs
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
@@ -64,9 +66,26 @@ async def test_a_deleted_flow_run_is_named(journal: FlowRunJournal) -> None:
 
 async def test_something_else_in_a_records_place_is_named(journal: FlowRunJournal) -> None:
     async with get_client() as client:
-        await client.create_flow_run_input(uuid.UUID(journal.scope), "rh-abc-intent-1", "[1")
-    with pytest.raises(JournalError, match="abc-intent-1"):
+        await client.create_flow_run_input(uuid.UUID(journal.scope), "rh-log-00000001", "[1")
+    with pytest.raises(JournalError, match=r"Entry 1 .*unknown form"):
         await journal.job("abc")
+
+
+async def test_a_scope_in_the_format_of_another_version_is_refused(journal: FlowRunJournal) -> None:
+    async with get_client() as client:
+        run = uuid.UUID(journal.scope)
+        await client.create_flow_run_input(run, "rh-format-1", '{"token": "t", "format": 2}')
+        await client.create_flow_run_input(run, "rh-abc-intent-1", '{"token": "t"}')
+    with pytest.raises(JournalError, match=r"format 2.*with the version that began it"):
+        await journal.job("abc")
+
+
+async def test_a_version_without_a_log_sees_the_format(journal: FlowRunJournal) -> None:
+    await journal.create(FORMAT_KEY, Format().model_dump(mode="json"))
+    async with get_client() as client:
+        text = await client.read_flow_run_input(uuid.UUID(journal.scope), "rh-format-1")
+    assert json.loads(text)["format"] == FORMAT
+    assert Format.model_validate(await journal.read(FORMAT_KEY)).format == FORMAT
 
 
 async def test_no_api_is_an_error_that_says_where(unused_tcp_port: int) -> None:
@@ -98,6 +117,12 @@ class Answers:
         return self._answers.pop(0)
 
 
+def one_entry(records: dict[str, str]) -> bytes:
+    """The answer to a filter of inputs that finds one entry of a log."""
+    found = [{"flow_run_id": str(RUN), "key": name, "value": text} for name, text in logged(records).items()]
+    return json.dumps(found).encode()
+
+
 @pytest.fixture
 async def serve() -> Callable[..., object]:
     servers = []
@@ -114,7 +139,9 @@ async def serve() -> Callable[..., object]:
 
 
 async def test_a_server_error_is_asked_again(serve: Callable[..., object]) -> None:
-    api, url = await serve((500, b"database is locked"), (500, b""), (200, b'{"token": "t"}'))
+    api, url = await serve(
+        (500, b"database is locked"), (500, b""), (200, one_entry({"abc-intent-1": '{"token": "t"}'}))
+    )
     with temporary_settings({PREFECT_API_URL: url}):
         assert await FlowRunJournal(uuid.uuid4()).read("abc-intent-1") == {"token": "t"}
     assert len(api.requests) == 3
@@ -122,7 +149,7 @@ async def test_a_server_error_is_asked_again(serve: Callable[..., object]) -> No
 
 async def test_a_creation_whose_answer_was_lost_is_mine(serve: Callable[..., object]) -> None:
     mine = record()
-    there = json.dumps(mine).encode()
+    there = one_entry({"abc-intent-1": json.dumps(mine)})
     api, url = await serve((500, b"but it was written"), (409, b"exists"), (200, there))
     with temporary_settings({PREFECT_API_URL: url}):
         assert await FlowRunJournal(uuid.uuid4()).create("abc-intent-1", mine) is True
@@ -144,13 +171,12 @@ async def test_access_denied_says_which_setting(serve: Callable[..., object]) ->
 async def test_many_jobs_are_read_in_pages_and_their_number_does_not_lengthen_the_requests() -> None:
     """A24: all jobs of a run are read in pages, not one by one."""
     inputs, keys = RunInputs(), job_keys(2500)
-    for key in keys:
-        inputs.values |= submitted(key)
-    inputs.values |= {"rh-cancel-1": "{}", "rh-batch-1": "{}", **{f"rh-media-{key}": "{}" for key in keys[:300]}}
+    records = {name: text for key in keys for name, text in submitted(key).items()}
+    inputs.values |= logged(records | {"cancel-1": "{}", **{f"media-{key}-1": "{}" for key in keys[:300]}})
     async with serve_inputs(inputs) as url:
         with temporary_settings({PREFECT_API_URL: url}):
             views = [view async for view in jobs_of(FlowRunJournal(RUN))]
-            assert len(inputs.requests) < 2 * len(inputs.values) / PAGE
+            assert len(inputs.requests) < 2 * len(inputs.values) / PAGE + 10
             assert sorted(await listed(FlowRunJournal(RUN))) == sorted(keys)
             await disconnect()
     assert sorted(view.key for view in views) == sorted(keys)
@@ -158,12 +184,12 @@ async def test_many_jobs_are_read_in_pages_and_their_number_does_not_lengthen_th
     assert inputs.longest < 100_000
 
 
-async def test_a_job_with_more_records_than_a_part_of_a_listing_is_whole() -> None:
+async def test_a_job_with_many_records_is_whole() -> None:
     inputs, (one, *others) = RunInputs(), job_keys(20)
-    for n in range(1, 1300):
-        inputs.values |= submitted(one, n)
+    records = {name: text for n in range(1, 1300) for name, text in submitted(one, n).items()}
     for key in others:
-        inputs.values |= submitted(key)
+        records |= submitted(key)
+    inputs.values |= logged(records)
     async with serve_inputs(inputs) as url:
         with temporary_settings({PREFECT_API_URL: url}):
             views = {view.key: view async for view in jobs_of(FlowRunJournal(RUN))}
@@ -173,13 +199,18 @@ async def test_a_job_with_more_records_than_a_part_of_a_listing_is_whole() -> No
     assert views[one].state == "ticket"
 
 
-async def test_whether_a_scope_has_jobs_takes_one_request() -> None:
-    inputs = RunInputs()
-    for key in job_keys(1000):
-        inputs.values |= submitted(key)
+async def test_what_was_read_is_not_read_again_and_what_is_new_takes_one_request() -> None:
+    inputs, (*keys, new) = RunInputs(), job_keys(400)
+    inputs.values |= logged({name: text for key in keys for name, text in submitted(key).items()})
     async with serve_inputs(inputs) as url:
         with temporary_settings({PREFECT_API_URL: url}):
             assert await has_records(FlowRunJournal(RUN))
+            inputs.requests.clear()
+            entry = encode("another-1", submitted(new))
+            inputs.values[f"rh-log-{len(inputs.values) + 1:08}"] = entry
+            assert len(await FlowRunJournal(RUN).job(new)) == 2
+            assert await FlowRunJournal(RUN).read(f"{keys[0]}-intent-1") is not None
+            assert FlowRunJournal(RUN).is_absent("cancel-1", max_age=60.0)
             await disconnect()
     assert len(inputs.requests) == 1
 

@@ -122,7 +122,7 @@ async def test_what_has_ended_when_it_writes_down_what_it_waits_for_is_not_slept
     with_webhooks: SuspendedRuns, proxy: Proxy
 ) -> None:
     run = await with_webhooks.begin(pictures, prompts=["one", "two"])
-    held = proxy.hold(r'"rh-suspend-1"')
+    held = proxy.hold(r'"rh-log-[0-9]+".*nsuspend-1 ')
     going_on = asyncio.ensure_future(rerun(pictures, run))
     await asyncio.to_thread(held.wait)
     await with_webhooks.end()

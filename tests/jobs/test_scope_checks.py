@@ -17,7 +17,7 @@ from rh_prefect.jobs.journal.costs import COINS, Costs, costs_of
 from rh_prefect.jobs.journal.identity import Address, Place
 from rh_prefect.jobs.journal.job_records import JobView
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.records import FORMAT_KEY, Format
+from rh_prefect.jobs.journal.records import FORMAT, FORMAT_KEY, Format
 from rh_prefect.jobs.journal.scope import FolderScope, OpenScopes
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest
@@ -140,7 +140,7 @@ async def test_the_context_of_the_first_caller_is_not_kept(journal: Counting, st
     assert context() is None
 
 
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", [1, FORMAT + 1])
 async def test_a_scope_of_another_format_is_refused(journal: Counting, store: MediaStore, number: int) -> None:
     record = Format(format=number).model_dump(mode="json")
     await journal.create(FORMAT_KEY, record)

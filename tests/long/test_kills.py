@@ -65,6 +65,15 @@ def hold_submit(stage: FilmRun, endpoint: str, *, number: int = 1) -> FlowProces
     return child
 
 
+def hold_query(stage: FilmRun, endpoint: str) -> Child:
+    """Begins a film of which one task is asked for and not answered, and waits until all else has come to rest."""
+    stage.rh.faults.add(Fault("query", endpoint=endpoint, number=1, kind="hold", seconds=120))
+    child = stage.begin()
+    assert stage.rh.gate.wait_held(seconds=60)
+    child.wait_until_heard("job", OTHERS[endpoint], state="succeeded")
+    return child
+
+
 @pytest.mark.parametrize("endpoint", [PICTURE, MOTION, UPSCALE, SPEECH])
 def test_after_a_post_was_accepted_and_before_its_answer(stage: FilmRun, endpoint: str) -> None:
     child = hold_submit(stage, endpoint)
@@ -75,21 +84,21 @@ def test_after_a_post_was_accepted_and_before_its_answer(stage: FilmRun, endpoin
 
 @pytest.mark.parametrize("machine", ["stays", "is lost"])
 def test_between_the_answer_and_its_record(stage: FilmRun, machine: str) -> None:
-    # The first four answers are of jobs that wait for nothing, so the fifth is of a motion.
-    held = stage.proxy.hold('"key": ?"rh-[0-9a-f]+-answer-', number=5)
-    child = stage.begin()
+    # One entry of the log is written at a time, so all others must have been written.
+    child = hold_submit(stage, MOTION)
+    held = stage.proxy.hold('"rh-log-[0-9]+".*[0-9a-f]-answer-')
+    stage.rh.gate.release()
     stage.until_held(held, child)
-    child.wait_until_heard("job", OTHERS[MOTION], state="succeeded")
     unknown = stage.kill(child, machine_is_lost=machine == "is lost")
     assert len(unknown) == (1 if machine == "is lost" else 0)
     stage.check(stage.finish(unknown))
 
 
 def test_after_the_claim_and_before_the_post(stage: FilmRun) -> None:
-    held = stage.proxy.hold(f'"key": ?"rh-[0-9a-f]+-intent-.*{UPSCALE}', answer=True)
-    child = stage.begin()
+    child = hold_query(stage, MOTION)
+    held = stage.proxy.hold(f'"rh-log-[0-9]+".*[0-9a-f]-intent-.*{UPSCALE}', answer=True)
+    stage.rh.gate.release()
     stage.until_held(held, child)
-    child.wait_until_heard("job", OTHERS[UPSCALE], state="succeeded")
     unknown = stage.kill(child)
     assert len(unknown) == 1
     assert len(stage.rh.recorder.paid) == 7
@@ -97,10 +106,10 @@ def test_after_the_claim_and_before_the_post(stage: FilmRun) -> None:
 
 
 def test_before_the_claim_is_recorded(stage: FilmRun) -> None:
-    held = stage.proxy.hold(f'"key": ?"rh-[0-9a-f]+-intent-.*{MOTION}')
-    child = stage.begin()
+    child = hold_query(stage, PICTURE)
+    held = stage.proxy.hold(f'"rh-log-[0-9]+".*[0-9a-f]-intent-.*{MOTION}')
+    stage.rh.gate.release()
     stage.until_held(held, child)
-    child.wait_until_heard("job", OTHERS[MOTION], state="succeeded")
     assert not stage.kill(child)
     stage.check(stage.finish(set()))
 
@@ -115,7 +124,7 @@ def test_while_polling(stage: FilmRun) -> None:
 
 
 def test_before_the_end_is_recorded(stage: FilmRun) -> None:
-    held = stage.proxy.hold('"key": ?"rh-[0-9a-f]+-end-', number=6)
+    held = stage.proxy.hold('"rh-log-[0-9]+".*[0-9a-f]-end-', number=3)
     child = stage.begin()
     stage.until_held(held, child)
     stage.check(stage.finish(stage.kill(child)))

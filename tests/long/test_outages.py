@@ -61,19 +61,18 @@ STORE: Final[dict[str, str]] = {
 """What is asked of the store, by what it is asked for."""
 
 JOURNAL: Final[dict[str, str]] = {
-    "seeing an input": r"GET \S*/input/rh-media-",
-    "recording an input": r'(?s)POST \S*/input HTTP.*"rh-media-',
-    "looking for a cancellation": r"GET \S*/input/rh-cancel-",
-    "the claim": r'(?s)POST \S*/input HTTP.*"rh-[0-9a-f]+-intent-',
-    "the ticket": r'(?s)POST \S*/input HTTP.*"rh-[0-9a-f]+-answer-',
-    "the end": r'(?s)POST \S*/input HTTP.*"rh-[0-9a-f]+-end-',
+    "reading the records": r"POST \S*/input/filter HTTP",
+    "recording an input": r'(?s)POST \S*/input HTTP.*"rh-log-.*nmedia-',
+    "the claim": r'(?s)POST \S*/input HTTP.*"rh-log-.*[0-9a-f]-intent-',
+    "the ticket": r'(?s)POST \S*/input HTTP.*"rh-log-.*[0-9a-f]-answer-',
+    "the end": r'(?s)POST \S*/input HTTP.*"rh-log-.*[0-9a-f]-end-',
     "an artifact": r"POST \S*/artifacts/",
     "the run's state": r"(?s)POST \S*/set_state HTTP.*COMPLETED",
 }
 """What is asked of the Prefect API."""
 
 AGAIN: Final[dict[str, str]] = {
-    "reading a job": r'(?s)POST \S*/input/filter HTTP.*"rh-[0-9a-f]+-',
+    "reading a job": r"POST \S*/input/filter HTTP",
     "looking for a manifest": r"^HEAD \S*/manifests/(?!pending/)",
     "reading a manifest": r"^GET \S*/manifests/(?!pending/)",
     "looking for an output": r"^HEAD \S*/trial/",

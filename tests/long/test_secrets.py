@@ -179,7 +179,7 @@ class Show:
 
     def spool(self) -> str:
         """Leaves a ticket on this machine, whose journal never got it; its task."""
-        held = self.stage.proxy.hold('"key": ?"rh-[0-9a-f]+-answer-')
+        held = self.stage.proxy.hold('"rh-log-[0-9]+".*[0-9a-f]-answer-')
         child = self.stage.begin(f"{MODULE}:one", {}, spares=0)
         self.stage.until_held(held, child)
         assert not self.stage.kill(child), "the ticket is in the spool"

@@ -2,7 +2,7 @@
 
 with FaultyProxy(s3.endpoint) as store:
     store.add_fault("^PUT .*/manifests/", "503")       # from the first one on, until it is mended
-    store.add_fault('"rh-[0-9a-f]+-answer-', "lost", times=1)
+    store.add_fault('"rh-log-.*[0-9a-f]-answer-', "lost", times=1)
     store.clear_faults()
 """
 

@@ -1,7 +1,7 @@
 """A real HTTP proxy in front of a server that holds a request, or its response, until a test kills or releases it.
 
 with Proxy(server_url) as proxy:
-    held = proxy.hold(r'"rh-[0-9a-f]+-answer-', number=2)       # the request never reaches the server
+    held = proxy.hold(r'"rh-log-.*[0-9a-f]-answer-', number=2)  # the request never reaches the server
     held = proxy.hold(r"/manifests/", answer=True)              # the server has acted, the client does not know
     held.wait()
 """

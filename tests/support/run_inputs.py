@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from rh_prefect.flow_runs.record_log import encode
 from rh_prefect.jobs.journal.records import Record
 from tests.support.job_records import intent, ticket
 
@@ -85,7 +86,15 @@ def job_keys(count: int) -> list[str]:
 
 
 def submitted(key: str, n: int = 1) -> dict[str, str]:
-    """The inputs of a job whose task runs, as text."""
+    """The records of a job whose task runs, as text."""
     task_id = str(2 * 10**18 + int(key[8:], 16))
     records: Mapping[str, Record] = {f"intent-{n}": intent(), f"answer-{n}": ticket(task_id)}
-    return {f"rh-{key}-{name}": record.model_dump_json() for name, record in records.items()}
+    return {f"{key}-{name}": record.model_dump_json() for name, record in records.items()}
+
+
+def logged(records: Mapping[str, str], *, together: int = 3) -> dict[str, str]:
+    """The inputs of a flow run whose journal has these records, so many in one entry."""
+    names = list(records)
+    parts = [names[start : start + together] for start in range(0, len(names), together)]
+    entries = [encode(f"writer-{number}", {key: records[key] for key in part}) for number, part in enumerate(parts)]
+    return {f"rh-log-{number:08}": text for number, text in enumerate(entries, 1)}

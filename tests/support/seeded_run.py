@@ -13,7 +13,7 @@ from prefect.client.orchestration import get_client
 
 from rh_prefect.jobs.journal.records import End
 from tests.support.prefect_server import PrefectServer
-from tests.support.run_inputs import job_keys, submitted
+from tests.support.run_inputs import job_keys, logged, submitted
 
 _SAMPLE = "rh-cancel-9999"
 
@@ -38,16 +38,16 @@ async def seed(server: PrefectServer, jobs: int, *, running: int) -> UUID:
         sample = dict(zip(columns, *database.execute("SELECT * FROM flow_run_input WHERE key = ?", [_SAMPLE])))
         rows = [
             tuple({**sample, "id": str(uuid.uuid4()), "key": key, "value": value}.values())
-            for key, value in _inputs(jobs, running)
+            for key, value in logged(dict(_records(jobs, running))).items()
         ]
         database.executemany(f"INSERT INTO flow_run_input VALUES ({', '.join('?' * len(columns))})", rows)
     database.close()
     return flow_run_id
 
 
-def _inputs(jobs: int, running: int) -> Iterator[tuple[str, str]]:
+def _records(jobs: int, running: int) -> Iterator[tuple[str, str]]:
     every = jobs // running
     for number, key in enumerate(job_keys(jobs)):
         yield from submitted(key).items()
         if number % every != every - 1:
-            yield f"rh-{key}-end-1", End(status="SUCCESS", task_id=str(number)).model_dump_json()
+            yield f"{key}-end-1", End(status="SUCCESS", task_id=str(number)).model_dump_json()

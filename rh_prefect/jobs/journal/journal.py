@@ -119,6 +119,15 @@ class TellingJournal(Protocol):
         ...
 
 
+@runtime_checkable
+class CachedJournal(Protocol):
+    """A journal that keeps what it has read, since records never change."""
+
+    def is_absent(self, key: str, *, max_age: float) -> bool:
+        """Whether a record is known not to have been there at most so many seconds ago; asks nothing."""
+        ...
+
+
 class UnreadableRecord(JournalError):
     """A record is there and has a form that this version does not know."""
 

@@ -117,7 +117,7 @@ class Intent(Record):
     webhook: bool = False
 
 
-FORMAT = 2
+FORMAT = 3
 """The format of the records. Raise it when a record means something else than before."""
 
 FORMAT_KEY = "format-1"

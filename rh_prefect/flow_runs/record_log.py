@@ -1,0 +1,386 @@
+"""`RecordLog`: the records of one scope as numbered entries of an append-only log, with compare-and-append.
+
+An entry holds records of many jobs, and number n is created exclusively, by a process that has read 1 to n-1. So a
+record's key has one writer: whoever else wants to create it has to read the entry that holds it first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+import uuid
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from rh_prefect.errors import JournalError
+from rh_prefect.jobs.journal.journal import UnreadableRecord, is_job_key
+
+VERSION: Final = 1
+"""Of the form of an entry, which its first line says."""
+
+LARGEST_ENTRY: Final = 128 * 1024
+"""Bytes of one entry, unless one record alone is longer. Prefect Cloud refuses requests above 5 MiB; a short write
+keeps SQLite's lock for a short time, and a reader's page of a hundred entries within some megabytes."""
+
+LINGER: Final = 0.08
+"""Seconds for which an answer or an end waits for others that share its entry. Nothing that pays waits for them."""
+
+_PAUSE_EVERY: Final = 4
+"""Entries in a row after which a writer pauses, so that another process, which had to read them, can append."""
+_LONGEST_PAUSE: Final = 0.2
+_RIVAL_SECONDS: Final = 3.0
+"""For how long a process that has appended is expected to append again."""
+_PROMPT: Final = 0
+_LATER: Final = {"answer": 1, "end": 2}
+
+
+class EntryRefused(JournalError):
+    """The place does not take an entry as it is: sent alone, its records may be taken, all but one."""
+
+
+class Store(Protocol):
+    """Where the entries are."""
+
+    async def append(self, number: int, text: str) -> bool:
+        """Creates an entry exclusively; False where there is one of this number."""
+        ...
+
+    async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
+        """Reads entries from a number on, in order; with it, whether there may be more."""
+        ...
+
+
+def encode(by: str, records: Mapping[str, str]) -> str:
+    """Writes an entry: a line that says who wrote it, and a line for each record.
+
+    Args:
+        by: The token of this very entry.
+        records: The records as JSON in one line, by key.
+    """
+    head = json.dumps({"log": VERSION, "by": by})
+    return "\n".join([head, *(f"{key} {text}" for key, text in records.items())])
+
+
+def decode(text: str) -> tuple[str, dict[str, str]]:
+    """Reads an entry; see `encode`.
+
+    Raises:
+        ValueError: It is not one of this version.
+    """
+    head, *lines = text.split("\n")
+    first = json.loads(head)
+    if not isinstance(first, dict) or first.get("log") != VERSION:
+        raise ValueError("no entry of this version")
+    records = {}
+    for line in lines:
+        key, space, record = line.partition(" ")
+        if not space:
+            raise ValueError("a line without a record")
+        records[key] = record
+    return str(first.get("by", "")), records
+
+
+class Records:
+    """What was read of a log: each record as text, the first one of its key.
+
+    Attributes:
+        next: The number of the entry after the last one that was read.
+        size: Characters of all records.
+    """
+
+    def __init__(self) -> None:
+        """Starts before the first entry."""
+        self.next = 1
+        self.size = 0
+        self._all: dict[str, str] = {}
+        self._jobs: dict[str, list[str]] = {}
+        self._job_keys: list[str] = []
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._all
+
+    def get(self, key: str) -> str | None:
+        """One record, or None."""
+        return self._all.get(key)
+
+    def add(self, records: Mapping[str, str]) -> None:
+        """Takes the records of the next entry."""
+        for key, text in records.items():
+            if key not in self._all:
+                self._all[key] = text
+                self.size += len(text)
+                self._file(key)
+        self.next += 1
+
+    def _file(self, key: str) -> None:
+        name = key.partition("-")[0]
+        if name not in self._jobs:
+            self._jobs[name] = []
+            if is_job_key(name):
+                insort(self._job_keys, name)
+        self._jobs[name].append(key)
+
+    def job(self, name: str) -> dict[str, str]:
+        """The records whose keys begin with a name and a dash."""
+        return {key: self._all[key] for key in self._jobs.get(name, ())}
+
+    def jobs(self) -> list[str]:
+        """The keys of all jobs."""
+        return self._job_keys.copy()
+
+    def jobs_from(self, prefix: str) -> Iterator[str]:
+        """The keys of the jobs that begin with a text."""
+        for name in self._job_keys[bisect_left(self._job_keys, prefix) :]:
+            if not name.startswith(prefix):
+                break
+            yield name
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    """A record that is to be created."""
+
+    key: str
+    text: str
+    token: object
+    urgency: int
+    since: float
+    done: asyncio.Future[bool] = field(repr=False)
+
+
+def _urgency(key: str) -> int:
+    name, _, rest = key.partition("-")
+    return _LATER.get(rest.partition("-")[0], _PROMPT) if is_job_key(name) else _PROMPT
+
+
+class RecordLog:
+    """A log as one process knows it, on one event loop; the process has one writer and one cursor for all its jobs."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        patience: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """Opens a log; nothing is asked before the first call.
+
+        Args:
+            store: Where its entries are.
+            patience: Seconds that a creation waits for the store.
+            clock: Monotonic seconds.
+            jitter: Numbers from 0 to 1.
+        """
+        self.records = Records()
+        self._store = store
+        self._patience = patience
+        self._clock = clock
+        self._jitter = jitter
+        self._me = uuid.uuid4().hex
+        self._entries = 0
+        self._seen_mine: set[str] = set()
+        self._queue: list[_Item] = []
+        self._is_urgent = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._read_at = float("-inf")
+        self._rival_until = float("-inf")
+        self._took = 0.02
+
+    async def create(self, key: str, text: str, token: object) -> bool:
+        """Creates a record exclusively; see `Journal.create`.
+
+        Args:
+            key: Its key.
+            text: The record, as JSON in one line.
+            token: Its token.
+        """
+        if key in self.records:
+            return self._is_same(key, token)
+        item = _Item(key, text, token, _urgency(key), self._clock(), asyncio.get_running_loop().create_future())
+        self._queue.append(item)
+        if item.urgency == _PROMPT:
+            self._is_urgent.set()
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.ensure_future(self._write())
+        return await item.done
+
+    def is_current(self, max_age: float) -> bool:
+        """Whether the records are known as they were so many seconds ago, or later."""
+        return self._read_at >= self._clock() - max_age
+
+    async def read(self) -> Records:
+        """Gives the records as they were when it was called, or later."""
+        began = self._clock()
+        async with self._turn:
+            # What was read after this call began serves all who wait here.
+            if self._read_at < began:
+                await self._read_newer()
+        return self.records
+
+    async def _read_newer(self) -> None:
+        is_more = True
+        while is_more:
+            sent = self._clock()
+            entries, is_more = await self._store.newer(self.records.next)
+            for number in sorted(entries):
+                self._take(number, entries[number])
+        self._read_at = max(self._read_at, sent)
+
+    def _take(self, number: int, text: str) -> None:
+        if number < self.records.next:
+            return
+        if number > self.records.next:
+            raise UnreadableRecord(
+                f"Entry {self.records.next} of the journal is missing, and entry {number} is there: it was deleted, or "
+                "the place does not show all that was written. What to do: look at the flow run's inputs; no new task "
+                "is submitted before that."
+            )
+        try:
+            by, records = decode(text)
+        except ValueError as error:
+            raise UnreadableRecord(
+                f"Entry {number} of the journal has an unknown form ({error}). What to do: use the version of "
+                "rh_prefect that wrote it; no new task is submitted before that."
+            ) from error
+        if by.startswith(self._me):
+            self._seen_mine.add(by)
+        else:
+            self._rival_until = self._clock() + _RIVAL_SECONDS
+        self.records.add(records)
+
+    def _is_same(self, key: str, token: object) -> bool:
+        """Whether a record that is there is the one to be created: the answer to its creation may have been lost."""
+        text = self.records.get(key)
+        with suppress(ValueError):
+            there = json.loads(text or "{}")
+            return isinstance(there, dict) and token is not None and there.get("token") == token
+        return False
+
+    async def _write(self) -> None:
+        """Appends what is to be created, until nothing is left."""
+        in_a_row = 0
+        try:
+            while self._queue:
+                await self._linger()
+                batch = self._next_batch()
+                if batch:
+                    await self._append_or_fail(batch)
+                    in_a_row += 1
+                    await self._pause(in_a_row)
+        finally:
+            for item in self._drain():
+                item.done.cancel()
+
+    async def _linger(self) -> None:
+        """Waits for records that may share an entry, while none is there that something waits for."""
+        waiting = [item for item in self._queue if not item.done.done()]
+        if not waiting or any(item.urgency == _PROMPT for item in waiting):
+            return
+        self._is_urgent.clear()
+        left = min(item.since for item in waiting) + LINGER - self._clock()
+        if left > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_urgent.wait(), left)
+
+    def _next_batch(self) -> list[_Item]:
+        """Takes the next records out of the queue, the most urgent first; answers those that are there already."""
+        batch: dict[str, _Item] = {}
+        left, size = [], 0
+        for item in sorted(self._drain(), key=lambda item: item.urgency):
+            if item.done.done():  # whoever wanted it was cancelled
+                continue
+            if item.key in self.records:
+                item.done.set_result(self._is_same(item.key, item.token))
+            elif item.key in batch or (batch and size + len(item.text) > LARGEST_ENTRY):
+                left.append(item)
+            else:
+                batch[item.key] = item
+                size += len(item.text) + len(item.key) + 2
+        self._queue[:0] = left
+        return list(batch.values())
+
+    def _drain(self) -> list[_Item]:
+        taken, self._queue = self._queue, []
+        return taken
+
+    async def _append_or_fail(self, batch: list[_Item]) -> None:
+        began = self._clock()
+        try:
+            await self._append(batch)
+        except EntryRefused as error:
+            if len(batch) == 1:
+                self._fail(batch, error)
+            for item in batch if len(batch) > 1 else ():
+                await self._append_or_fail([item])
+        except JournalError as error:
+            # Those that have waited as long as this one have waited long enough.
+            late = [item for item in self._queue if item.since < began - self._patience]
+            self._queue = [item for item in self._queue if item not in late]
+            self._fail([*batch, *late], error)
+        except BaseException as error:
+            self._fail(batch, error)
+            raise
+
+    def _fail(self, items: Iterable[_Item], error: BaseException) -> None:
+        for item in items:
+            if not item.done.done() and isinstance(error, Exception):
+                item.done.set_exception(error)
+            elif not item.done.done():
+                item.done.cancel()
+
+    async def _append(self, batch: list[_Item]) -> None:
+        """Appends one entry; records that another process was first to create are answered on the way."""
+        by = self._new_token()
+        tries = 0
+        while batch:
+            number, sent = self.records.next, self._clock()
+            texts = {item.key: item.text for item in batch}
+            if await self._store.append(number, encode(by, texts)):
+                self._took = 0.7 * self._took + 0.3 * (self._clock() - sent)
+                if number == self.records.next:
+                    self.records.add(texts)
+                self._read_at = max(self._read_at, sent)
+                self._seen_mine.discard(by)
+                _answer(batch, is_mine=True)
+                return
+            # Before it reads, so that what it reads is new when it tries again.
+            await asyncio.sleep(self._took * self._jitter() * min(tries, 3) / 3)
+            tries += 1
+            await self.read()
+            if by in self._seen_mine:
+                # An earlier sending had arrived: its answer was lost.
+                self._seen_mine.discard(by)
+                _answer(batch, is_mine=True)
+                return
+            batch = [item for item in batch if not self._settle(item)]
+
+    def _new_token(self) -> str:
+        self._entries += 1
+        return f"{self._me}-{self._entries}"
+
+    def _settle(self, item: _Item) -> bool:
+        if item.key not in self.records:
+            return False
+        _answer([item], is_mine=self._is_same(item.key, item.token))
+        return True
+
+    async def _pause(self, in_a_row: int) -> None:
+        """Gives other processes, which have to read before they append, the room for it."""
+        if not self._queue:
+            return
+        pause = min(_LONGEST_PAUSE, self._took * (1.5 + self._jitter()))
+        if self._clock() < self._rival_until or in_a_row % _PAUSE_EVERY == 0:
+            await asyncio.sleep(pause)
+
+
+def _answer(items: Iterable[_Item], *, is_mine: bool) -> None:
+    for item in items:
+        if not item.done.done():
+            item.done.set_result(is_mine)
