@@ -65,7 +65,7 @@ def hold_submit(stage: FilmRun, endpoint: str, *, number: int = 1) -> FlowProces
     return child
 
 
-def hold_query(stage: FilmRun, endpoint: str) -> Child:
+def hold_query(stage: FilmRun, endpoint: str) -> FlowProcess:
     """Begins a film of which one task is asked for and not answered, and waits until all else has come to rest."""
     stage.rh.faults.add(Fault("query", endpoint=endpoint, number=1, kind="hold", seconds=120))
     child = stage.begin()
