@@ -275,6 +275,8 @@ class RecordLog:
                     in_a_row += 1
                     await self._pause(in_a_row)
         finally:
+            # A task keeps the context in which it was made: the whole flow run of the first caller.
+            self._writer = None
             for item in self._drain():
                 item.done.cancel()
 
