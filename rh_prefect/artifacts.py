@@ -193,6 +193,11 @@ class Progress:
         self._id: UUID | None = None
         self._next = float("-inf")
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the bar would be moved now."""
+        return self._clock() >= self._next and not self._lock.locked()
+
     async def report(self, percent: float, *, description: str | None = None) -> None:
         """Moves the bar, unless it was moved a moment ago.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
@@ -73,16 +73,29 @@ class Settings(BaseSettings):
         return self.journal or str(self.state_dir / "journal")
 
 
+_READ: Final = ("RH_", "XDG_STATE_HOME", "HOME", "USERPROFILE")
+"""Beginnings of the variables from which settings are made."""
+
+_latest: tuple[tuple[tuple[str, str], ...], Settings] | None = None
+
+
 def get_settings() -> Settings:
-    """Reads the environment anew: a worker or a test may change it between calls.
+    """Reads the environment; a worker or a test may change it between calls.
+
+    Reading takes 2 ms, so what was read is kept for as long as the environment is the same.
 
     Raises:
         ConfigError: A variable holds what cannot be used.
     """
-    try:
-        return Settings()
-    except (ValidationError, SettingsError) as error:
-        raise ConfigError(_unusable(error)) from None
+    global _latest
+    environment = tuple(sorted(item for item in os.environ.items() if item[0].upper().startswith(_READ)))
+    latest = _latest
+    if latest is None or latest[0] != environment:
+        try:
+            latest = _latest = (environment, Settings())
+        except (ValidationError, SettingsError) as error:
+            raise ConfigError(_unusable(error)) from None
+    return latest[1]
 
 
 def _unusable(error: ValidationError | SettingsError) -> str:

@@ -23,6 +23,10 @@ _EVENTS: Final[frozenset[JobEventState]] = frozenset(
     {"submitted", "adopted", "succeeded", "failed", "cancelled", "unknown"}
 )
 _LEVELS: Final[dict[JobEventState, int]] = {
+    # A batch has hundreds of these, and the run's table says them too.
+    "submitted": logging.DEBUG,
+    "running": logging.DEBUG,
+    "collecting": logging.DEBUG,
     "moved": logging.WARNING,
     "failed": logging.ERROR,
     "unknown": logging.ERROR,
@@ -58,9 +62,10 @@ class RunObserver:
             _guarded(listener, event)
 
     def _write(self, event: JobEvent) -> None:
-        if not event.is_step:
+        level = _LEVELS.get(event.state, logging.INFO)
+        if not event.is_step and self._log.isEnabledFor(level):
             name = event.label or event.model
-            self._log.log(_LEVELS.get(event.state, logging.INFO), "%s: %s", name, event.message)
+            self._log.log(level, "%s: %s", name, event.message)
 
     def _show(self, event: JobEvent) -> None:
         # Outside of flows there may be no Prefect API at all, and an event would start a throw-away server for itself.
@@ -132,6 +137,8 @@ _showing: set[asyncio.Task[None]] = set()
 
 
 def _show_progress(board: RunStatus) -> None:
+    if not board.progress.is_due:
+        return
     # Nobody waits for the bar; the set only keeps the task from being collected as garbage.
     task = asyncio.ensure_future(board.progress.report(board.percent, description=board.line))
     _showing.add(task)
