@@ -41,13 +41,15 @@ class Waiter:
         self._records = context.records
         self._lease = context.lease
         self._clock = context.services.clock
+        self._accepted_at = self._clock()
 
-    async def wait(self, submit: Submit, *, first_view: TaskView | None) -> End:
+    async def wait(self, submit: Submit, *, first_view: TaskView | None, age: float = 0.0) -> End:
         """Waits until the task has ended.
 
         Args:
             submit: The submit that made the task.
             first_view: What the answer to the submit said of it already.
+            age: Seconds since RunningHub took the task, as far as they are known.
 
         Returns:
             Its end, as it was recorded.
@@ -60,6 +62,7 @@ class Waiter:
         """
         task_id = submit.task_id or ""
         began = self._clock()
+        self._accepted_at = began - age
         ran_from: list[float] = []
         nodes = NodeProgress(self._context, task_id, self._lease.account.client)
 
@@ -120,8 +123,8 @@ class Waiter:
 
         is_known: IsKnown | None = is_recorded
         while True:
-            poller = self._lease.account.poller
-            view = await poller.wait(task_id, on_change=changed, is_known=is_known, is_told=is_notified)
+            poller, age = self._lease.account.poller, self._clock() - self._accepted_at
+            view = await poller.wait(task_id, on_change=changed, is_known=is_known, is_told=is_notified, age=age)
             ended = view or await self._records.read_end(submit.n)
             if ended is not None:
                 return ended

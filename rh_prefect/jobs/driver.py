@@ -309,9 +309,14 @@ class JobDriver:
             task_id = submit.task_id
             self.context.notify("adopted", f"task {task_id} was paid for earlier; waits for it", task_id=task_id)
         try:
-            return await Waiter(self.context).wait(submit, first_view=self._submitter.first_view)
+            return await Waiter(self.context).wait(submit, first_view=self._submitter.first_view, age=self._age())
         finally:
             self._lease.free()
+
+    def _age(self) -> float:
+        """Seconds since RunningHub took the task, as far as this process knows: it did so in the middle of the POST."""
+        accepted_at = self._submitter.accepted_at
+        return 0.0 if accepted_at is None else self.context.services.clock() - accepted_at
 
     async def _cancel_task(self, submit: Submit) -> End:
         await self._lease.paid_on(submit.intent)

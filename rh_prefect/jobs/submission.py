@@ -43,6 +43,7 @@ class Submitter:
         self._clock = context.services.clock
         self._claimed_at = 0.0
         self.first_view: TaskView | None = None
+        self.accepted_at: float | None = None
 
     @property
     def _name(self) -> tuple[str, str]:
@@ -138,6 +139,7 @@ class Submitter:
     async def _submit_once(self, links: Mapping[str, str], n: int) -> Answer:
         callback, client = self._context.callback, self._context.lease.account.client
         address = callback.address(*self._name, n) if callback else None
+        began = self._clock()
         try:
             view = await client.submit(self._request.endpoint, self.wire_payload(links), webhook_url=address)
         except ConnectFailed as error:
@@ -151,7 +153,7 @@ class Submitter:
             return Answer(outcome=outcome, code=error.code, reason=error.reason, retry=error.retry)
         except Exception as error:
             return Answer(outcome="unknown", reason=f"{type(error).__name__}: {error}", retry="unknown")
-        self.first_view = view
+        self.first_view, self.accepted_at = view, (began + self._clock()) / 2
         return Answer(outcome="ticket", task_id=view.task_id, node_errors=view.node_errors)
 
     async def record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:

@@ -27,6 +27,9 @@ from rh_prefect.tasks.generate import generate
 _Job: TypeAlias = tuple[Task[..., Any], Request]
 """A task at the place of its call, and what it is to make."""
 
+AT_ONCE = 50
+"""How many jobs are begun at once: as many as an account has slots, usually."""
+
 WAVE = 10
 """How many task runs start together: a thousand starts in one go would hold up the event loop for seconds, and
 Prefect's server for longer, which takes note of some 25 task runs a second."""
@@ -83,7 +86,7 @@ async def _run_all(jobs: Sequence[_Job], options: dict[str, Any], group: Suspend
     with in_suspend_group(group):
         for number, (by, one) in enumerate(jobs):
             if number and number % WAVE == 0:
-                await asyncio.sleep(BETWEEN_WAVES)
+                await asyncio.sleep(0 if number < AT_ONCE else BETWEEN_WAVES)
             runs.append(asyncio.ensure_future(_run(by, one, options, group)))
     return list(await asyncio.gather(*runs, return_exceptions=True))
 

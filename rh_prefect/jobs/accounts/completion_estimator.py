@@ -12,10 +12,10 @@ REMEMBERED = 200
 FEWEST = 5
 """How many must be remembered before a guess is made from them."""
 
-MARGIN = 1.03
+MARGIN = 1.008
 """By how much a look comes later than the end that is guessed."""
 
-LOOKS_FOR_EACH = 3
+LOOKS_FOR_EACH = 2
 """How many tasks are looked at for each one that has ended; so many times as many after each further count in a row
 that found none."""
 
@@ -30,6 +30,19 @@ GAP_OF_AGE = 0.03
 
 COUNTS_IN_A_GAP = 12
 """How many counts there may be in the shortest gap between two looks at one task: one count is for all tasks."""
+
+QUICK_COUNTS_IN_A_GAP = 30
+"""The same while ends are expected."""
+
+QUICK_PART_OF_AGE = 0.012
+"""The shortest gap between counts as a part of the youngest task's age, while no durations are known."""
+
+SAVED_AT_FIRST = 100.0
+"""Quick counts that an account may make before it has saved any: the durations of the first tasks are not known."""
+
+MOST_SAVED = 200.0
+DULL = 2.0
+"""How many times as long as usual the gap between counts is while no end is expected."""
 
 
 def counting_gap(ages: Sequence[float], *, shortest: float) -> float:
@@ -46,6 +59,42 @@ def counting_gap(ages: Sequence[float], *, shortest: float) -> float:
     between_ends = 2 * mean / len(ages)
     longest = max(shortest, GAP_OF_AGE * min(ages))
     return min(longest, max(shortest / COUNTS_IN_A_GAP, between_ends / COUNTS_A_JOB))
+
+
+class CountPacer:
+    """Saves counts while no end is expected, and spends them where ends are."""
+
+    def __init__(self) -> None:
+        """Starts with some saved."""
+        self._saved = SAVED_AT_FIRST
+
+    def gap(
+        self, tasks: Sequence[tuple[float, float]], *, shortest: float, lengths: DurationHistory, is_missing: bool
+    ) -> float:
+        """How long to wait before the tasks are counted again.
+
+        Args:
+            tasks: Of each task that runs its age when it was last known to run, and its age now; at least one.
+            shortest: The shortest gap between two looks at one task.
+            lengths: How long tasks lately ran.
+            is_missing: Whether one has ended and is not found yet.
+        """
+        ages = [age for _, age in tasks]
+        usual = counting_gap(ages, shortest=shortest)
+        quick = shortest / QUICK_COUNTS_IN_A_GAP
+        if not lengths.is_known:
+            quick = max(quick, QUICK_PART_OF_AGE * min(ages))
+        is_likely = not lengths.is_known or sum(lengths.hazard(seen, age + usual) for seen, age in tasks) >= LIKELY
+        gap = min(usual, quick) if (is_likely or is_missing) and self._saved >= 1 else usual
+        if not is_likely and not is_missing:
+            until = min(lengths.until_next(age) for age in ages)
+            gap = min(DULL * usual, max(usual, until))
+        self._saved = min(MOST_SAVED, self._saved + gap / usual - 1)
+        return gap
+
+
+LIKELY = 0.5
+"""How many ends must be expected until the next usual count, so that counts are quick."""
 
 
 class DurationHistory:
@@ -78,6 +127,17 @@ class DurationHistory:
         over = longer - (len(self._sorted) - bisect_right(self._sorted, age))
         unseen = 1 - seen / age if age > 0 else 0.0
         return (over + unseen) / (longer + 1)
+
+    def hazard(self, seen: float, until: float) -> float:
+        """The part of the remembered ones longer than `seen` that were over at the age `until`."""
+        first = bisect_right(self._sorted, seen)
+        longer = len(self._sorted) - first
+        return (bisect_right(self._sorted, until) - first) / longer if longer else 0.0
+
+    def until_next(self, age: float) -> float:
+        """How long it is until the next one of the remembered ones was over."""
+        first = bisect_right(self._sorted, age)
+        return self._sorted[first] - age if first < len(self._sorted) else float("inf")
 
     @property
     def is_known(self) -> bool:

@@ -18,7 +18,7 @@ from rh_prefect.errors import RunningHubError
 ASK_EVERY = 5.0
 """Seconds for which an answer of `queue/status` is believed."""
 
-AT_ONCE = 10
+AT_ONCE = 20
 """How many submits may be on their way at once: one that is refused stops those behind it."""
 
 OTHERS_PAUSE = 2.0

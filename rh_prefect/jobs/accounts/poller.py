@@ -23,12 +23,15 @@ from typing import TypeAlias
 
 from rh_prefect.client.wire import TaskView
 from rh_prefect.errors import AccountError, KeyRejected, RunningHubError, TaskNotFound
-from rh_prefect.jobs.accounts.completion_estimator import DurationHistory, Search, counting_gap
+from rh_prefect.jobs.accounts.completion_estimator import CountPacer, DurationHistory, Search
 from rh_prefect.jobs.accounts.limiter import Count
 
 AGE_FRACTION = 0.05
 LONGEST_GAP = 30.0
 LONGEST_GAP_IF_COUNTED = 120.0
+OVERDUE_LOOKS_IN_A_GAP = 20
+"""How many looks at the last of many tasks there are in the shortest gap, when it is overdue."""
+
 IN_FLIGHT = 16
 GRACE = 300.0
 """Seconds for which bad news about a task must last until they are believed: that RunningHub does not know it (a fresh
@@ -101,6 +104,7 @@ class _Watched:
     empty: Streak = field(default_factory=Streak)
     due: float = 0.0
     looked: float = 0.0
+    ran_at: float = 0.0
     busy: bool = False
     told: bool = False
     look_at: float | None = None
@@ -136,7 +140,9 @@ class Poller:
         self._count_due = math.inf
         self._is_counted = False
         self._ends = 0
-        self._lengths, self._search = DurationHistory(), Search()
+        self._lengths, self._search, self._pacer = DurationHistory(), Search(), CountPacer()
+        self._all_ran_at = -math.inf
+        self._is_missing = False
         self._watched: dict[str, _Watched] = {}
         self._due: list[tuple[float, int, _Watched]] = []
         self._order = itertools.count()
@@ -155,6 +161,7 @@ class Poller:
         on_change: Callable[[TaskView], None] | None = None,
         is_known: IsKnown | None = None,
         is_told: bool = False,
+        age: float = 0.0,
     ) -> TaskView | None:
         """Waits until a task is terminal.
 
@@ -163,6 +170,7 @@ class Poller:
             on_change: Called with each new state, the last one included.
             is_known: Whether the end is recorded already, so that RunningHub need not be asked.
             is_told: Somebody will tell of the end.
+            age: Seconds since RunningHub took the task, as far as they are known.
 
         Returns:
             The terminal view, of a success without usable outputs where these do not come; None where `is_known` said
@@ -173,7 +181,7 @@ class Poller:
             KeyRejected: RunningHub keeps saying that the key may not ask; the task goes on.
             AccountError: RunningHub keeps saying that the account may not ask; the task goes on.
         """
-        watched = self._watch(task_id, is_known, is_told=is_told)
+        watched = self._watch(task_id, is_known, is_told=is_told, age=age)
         watched.waiters += 1
         if on_change is not None:
             watched.seen.append(on_change)
@@ -241,14 +249,14 @@ class Poller:
     def _is_watched(self, watched: _Watched) -> bool:
         return self._watched.get(watched.task_id) is watched
 
-    def _watch(self, task_id: str, is_known: IsKnown | None, *, is_told: bool) -> _Watched:
+    def _watch(self, task_id: str, is_known: IsKnown | None, *, is_told: bool, age: float) -> _Watched:
         watched = self._watched.get(task_id)
         if watched is None:
             done: asyncio.Future[TaskView | None] = asyncio.get_running_loop().create_future()
             # A failure that everybody has stopped waiting for is nobody's error.
             done.add_done_callback(lambda future: future.cancelled() or future.exception())
-            watched = self._watched[task_id] = _Watched(task_id, self._clock(), done, is_known, is_told)
-            watched.looked = watched.since
+            watched = self._watched[task_id] = _Watched(task_id, self._clock() - age, done, is_known, is_told)
+            watched.looked = watched.ran_at = watched.since
             watched.told = task_id in self._told_early
             self._told_early.pop(task_id, None)
             self._schedule(watched, self._clock() + self._first_gap(watched))
@@ -302,15 +310,21 @@ class Poller:
             self._wake.set()
 
     async def _take_count(self) -> None:
-        running = [watched for watched in self._watched.values() if not watched.done.done()]
+        running, asked = [watched for watched in self._watched.values() if not watched.done.done()], self._clock()
         count = await self._ask_for_count(len(running))
         if count is not None:
+            self._is_missing = count.missing > 0
+            if not self._is_missing and not count.others:
+                self._all_ran_at = asked
             self._look_at_likeliest(count.missing)
-        ages = [self._clock() - watched.since for watched in self._untold()]
+        now = self._clock()
+        tasks = [(self._ran_at(watched) - watched.since, now - watched.since) for watched in self._untold()]
         # One task alone is better looked at than counted.
-        is_worth_it = len(ages) > 1
+        is_worth_it = len(tasks) > 1
         if is_worth_it:
-            self._count_due = self._clock() + counting_gap(ages, shortest=self._shortest)
+            is_missing = self._is_missing and self._search.is_trusted
+            gap = self._pacer.gap(tasks, shortest=self._shortest, lengths=self._lengths, is_missing=is_missing)
+            self._count_due = self._clock() + gap
             self._wake.set()
         was_counted = self._is_counted
         # Tasks of others hide the ends of ours: where one ends and another begins, the number stays.
@@ -329,10 +343,20 @@ class Poller:
 
     def _look_at_likeliest(self, missing: int) -> None:
         now = self._clock()
+        looking = sum(watched.busy for watched in self._untold())
+        if missing and looking >= missing:
+            return  # those looks may find them
         idle = [watched for watched in self._untold() if not watched.busy and watched.due > now]
-        idle.sort(key=lambda one: self._lengths.odds(seen=one.looked - one.since, age=now - one.since), reverse=True)
-        for watched in idle[: self._search.looks(missing, ends=self._ends)]:
+        idle.sort(key=lambda one: self._odds(one, now), reverse=True)
+        for watched in idle[: self._search.looks(max(0, missing - looking), ends=self._ends)]:
             self._schedule(watched, now)
+
+    def _odds(self, watched: _Watched, now: float) -> float:
+        return self._lengths.odds(seen=self._ran_at(watched) - watched.since, age=now - watched.since)
+
+    def _ran_at(self, watched: _Watched) -> float:
+        """When the task was last known to run: it was looked at, or all tasks were counted."""
+        return max(watched.ran_at, self._all_ran_at)
 
     def _untold(self) -> list[_Watched]:
         """The tasks of whose end nobody tells."""
@@ -395,8 +419,12 @@ class Poller:
         if view.status != watched.status:
             watched.status = view.status
             self._tell(watched, view)
-        if view.is_terminal and not watched.done.done():
-            self._lengths.note(watched.looked - watched.since)
+        if not view.is_terminal:
+            watched.ran_at = watched.looked
+        elif not watched.done.done():
+            # It ended somewhere between the two.
+            ran_at = min(self._ran_at(watched), watched.looked)
+            self._lengths.note((ran_at + watched.looked) / 2 - watched.since)
             self._ends += 1
             watched.done.set_result(view)
 
@@ -434,5 +462,11 @@ class Poller:
             return min(LONGEST_GAP_IF_COUNTED, until_guess)
         # The last one of many, which is overdue, may end at any moment.
         is_overdue = len(self._watched) == 1 and guess is None and self._lengths.is_known
-        by_age = min(until_guess, max(self._shortest / (4 if is_overdue else 1), AGE_FRACTION * age))
+        by_age = min(
+            until_guess,
+            max(
+                self._shortest / (OVERDUE_LOOKS_IN_A_GAP if is_overdue else 1),
+                (0 if is_overdue else AGE_FRACTION) * age,
+            ),
+        )
         return min(LONGEST_GAP, by_age * (1 + watched.blips))
