@@ -194,7 +194,7 @@ class _Inputs:
 
     def _check_format(self, record: JSON) -> None:
         if record.get("format") != FORMAT:
-            raise JournalError(
+            raise UnreadableRecord(
                 f"The jobs of {self.scope} are recorded in format {record.get('format')}, and this version of "
                 f"rh_prefect reads and writes format {FORMAT}. Nothing was paid. What to do: finish this run with the "
                 "version that began it, or start a new run."

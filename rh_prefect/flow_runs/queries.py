@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -24,10 +25,12 @@ from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.jobs.journal.call_registry import CallRegistry
-from rh_prefect.jobs.journal.journal import FolderJournal, Journal, folder_scopes
+from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
 from rh_prefect.pipelines.works_journal import WorksJournal, find_works
 from rh_prefect.settings import get_settings
+
+_log = logging.getLogger("rh_prefect")
 
 BATCH = "batch"
 """Begins the keys of a flow run's records of the batches that it runs: in which scope, and as which attempt."""
@@ -148,7 +151,11 @@ async def latest_runs(*, limit: int = 30) -> AsyncIterator[tuple[FlowRun, str, i
     async with connection.gate:
         runs = await connection.client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=limit)
     for flow_run in runs:
-        jobs = [key async for key in FlowRunJournal(flow_run.id).keys()]  # noqa: SIM118, no dict
+        try:
+            jobs = [key async for key in FlowRunJournal(flow_run.id).keys()]  # noqa: SIM118, no dict
+        except UnreadableRecord as error:
+            _log.warning("flow run %s is left out: %s", flow_run.name, error.message)
+            continue
         if not jobs:
             continue
         if flow_run.flow_id not in names:
@@ -262,9 +269,13 @@ async def has_records(journal: FlowRunJournal) -> bool:
     Args:
         journal: The flow run's.
     """
-    async for _ in journal.keys():
-        return True
-    return bool(await journal.job(BATCH))
+    try:
+        async for _ in journal.keys():
+            return True
+        return bool(await journal.job(BATCH))
+    except UnreadableRecord as error:
+        _log.warning("flow run %s is left out: %s", journal.scope, error.message)
+        return False
 
 
 def _in(*types: StateType) -> FlowRunFilterState:

@@ -339,6 +339,9 @@ class RecordLog:
 
     async def _append(self, batch: list[_Item]) -> None:
         """Appends one entry; records that another process was first to create are answered on the way."""
+        if self._read_at == float("-inf"):
+            await self.read()  # another version may have written here
+            batch = [item for item in batch if not self._settle(item)]
         by = self._new_token()
         tries = 0
         while batch:

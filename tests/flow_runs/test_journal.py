@@ -150,10 +150,10 @@ async def test_a_server_error_is_asked_again(serve: Callable[..., object]) -> No
 async def test_a_creation_whose_answer_was_lost_is_mine(serve: Callable[..., object]) -> None:
     mine = record()
     there = one_entry({"abc-intent-1": json.dumps(mine)})
-    api, url = await serve((500, b"but it was written"), (409, b"exists"), (200, there))
+    api, url = await serve((200, b"[]"), (500, b"but it was written"), (409, b"exists"), (200, there))
     with temporary_settings({PREFECT_API_URL: url}):
         assert await FlowRunJournal(uuid.uuid4()).create("abc-intent-1", mine) is True
-    assert len(api.requests) == 3
+    assert len(api.requests) == 4
 
 
 async def test_patience_ends(serve: Callable[..., object]) -> None:
