@@ -37,7 +37,6 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
         "storage_options": '{"key": "a", "secret": "b"}',
         "journal": "s3://bucket/journal",
         "records": "s3://bucket/records",
-        "records": "s3://bucket/records",
         "state_dir": "/somewhere",
         "poll_seconds": "0.5",
         "grace_seconds": "60",
