@@ -69,7 +69,7 @@ def hold_query(stage: FilmRun, endpoint: str) -> FlowProcess:
     """Begins a film of which one task is asked for and not answered, and waits until all else has come to rest."""
     stage.rh.faults.add(Fault("query", endpoint=endpoint, number=1, kind="hold", seconds=120))
     child = stage.begin()
-    assert stage.rh.gate.wait_held(seconds=60)
+    assert stage.rh.held.wait(seconds=60)
     child.wait_until_heard("job", OTHERS[endpoint], state="succeeded")
     return child
 
@@ -87,7 +87,7 @@ def test_between_the_answer_and_its_record(stage: FilmRun, machine: str) -> None
     # One entry of the log is written at a time, so all others must have been written.
     child = hold_submit(stage, MOTION)
     held = stage.proxy.hold('"rh-log-[0-9]+".*[0-9a-f]-answer-')
-    stage.rh.gate.release()
+    stage.rh.held.release()
     stage.until_held(held, child)
     unknown = stage.kill(child, machine_is_lost=machine == "is lost")
     assert len(unknown) == (1 if machine == "is lost" else 0)
@@ -97,7 +97,7 @@ def test_between_the_answer_and_its_record(stage: FilmRun, machine: str) -> None
 def test_after_the_claim_and_before_the_post(stage: FilmRun) -> None:
     child = hold_query(stage, MOTION)
     held = stage.proxy.hold(f'"rh-log-[0-9]+".*[0-9a-f]-intent-.*{UPSCALE}', answer=True)
-    stage.rh.gate.release()
+    stage.rh.held.release()
     stage.until_held(held, child)
     unknown = stage.kill(child)
     assert len(unknown) == 1
@@ -108,7 +108,7 @@ def test_after_the_claim_and_before_the_post(stage: FilmRun) -> None:
 def test_before_the_claim_is_recorded(stage: FilmRun) -> None:
     child = hold_query(stage, PICTURE)
     held = stage.proxy.hold(f'"rh-log-[0-9]+".*[0-9a-f]-intent-.*{MOTION}')
-    stage.rh.gate.release()
+    stage.rh.held.release()
     stage.until_held(held, child)
     assert not stage.kill(child)
     stage.check(stage.finish(set()))
