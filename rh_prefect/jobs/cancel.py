@@ -24,7 +24,7 @@ REMEMBER = 2.0
 """Seconds for which "not cancelled" is believed where a fresh look is not needed."""
 
 BEFORE_CLAIM = 10.0
-"""The same before a claim: a task that is submitted meanwhile is cancelled as soon as it has a ticket."""
+"""The same before a claim where creating the intent tells of a cancellation: there is no POST then."""
 
 PATIENCE = 20.0
 """Seconds for which the cancelling process waits for submits in flight; Prefect's own grace is 30 s."""

@@ -13,12 +13,13 @@ from rh_prefect.errors import JobCancelled, RunningHubError, SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Account
 from rh_prefect.jobs.accounts.comfy_account import is_native
 from rh_prefect.jobs.accounts.limiter import pause_seconds
-from rh_prefect.jobs.cancel import BEFORE_CLAIM
+from rh_prefect.jobs.cancel import BEFORE_CLAIM, REMEMBER
 from rh_prefect.jobs.completion import Waiter
 from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.events import JobEventState
 from rh_prefect.jobs.journal.budget import Money, Shortfall
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
+from rh_prefect.jobs.journal.journal import CachedJournal
 from rh_prefect.jobs.journal.records import Answer, End, Intent, Resolution
 from rh_prefect.jobs.lifecycle import Accepted, completing, finding, submitting
 from rh_prefect.jobs.loop_thread import LOOP
@@ -164,7 +165,7 @@ class JobDriver:
             case FreeSlot(full):
                 return self._lease.free(full=full)
             case CheckCancel(fresh):
-                return await self.context.is_cancelled(max_age=self._since_answer() if fresh else BEFORE_CLAIM)
+                return await self.context.is_cancelled(max_age=self._since_answer() if fresh else self._before_claim())
             case Reserve(n, budget):
                 return await self._reserve(n, budget)
             case Release(n):
@@ -280,6 +281,10 @@ class JobDriver:
             if claimed is None:
                 self._spending.release(self._key, n)
         return claimed
+
+    def _before_claim(self) -> float:
+        """Seconds for which "not cancelled" is believed before a claim: where the claim itself tells, for longer."""
+        return BEFORE_CLAIM if isinstance(self.context.scope.journal, CachedJournal) else REMEMBER
 
     def _since_answer(self) -> float:
         """Seconds since the answer went to the journal: who cancelled before is known, who comes later reads it."""

@@ -11,6 +11,7 @@ from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, ConnectFailed, InputError, JournalError, ResponseLost
 from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.journal.job_records import JobView, Submit
+from rh_prefect.jobs.journal.journal import CachedJournal
 from rh_prefect.jobs.journal.process import is_surely_dead
 from rh_prefect.jobs.journal.records import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, Intent, Resolution
 from rh_prefect.jobs.journal.spool import Spooled
@@ -105,10 +106,20 @@ class Submitter:
             return Answer(
                 outcome="refused", code=GAVE_UP, reason="this process was stopped before the POST", retry="throttled"
             )
+        if await self._is_cancelled_before_claim():
+            UNPOSTED.add(intent.token)
+            return Answer(
+                outcome="refused", code=GAVE_UP, reason="the run was cancelled before the POST", retry="throttled"
+            )
         answer = self._without_secret(await self._submit_once(links, n))
         if answer.outcome == "ticket":
             await self._put_in_spool(n, answer)
         return answer
+
+    async def _is_cancelled_before_claim(self) -> bool:
+        """Whether the journal had a cancellation when the intent was created, where that is known without a request."""
+        is_known = isinstance(self._context.scope.journal, CachedJournal)
+        return is_known and await self._context.is_cancelled(max_age=self._clock() - self._claimed_at)
 
     def _without_secret(self, answer: Answer) -> Answer:
         # RunningHub's words may repeat the request.
