@@ -14,10 +14,14 @@ from cyclopts import Parameter
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.check import SHIPPED
 from rh_prefect.pipelines.document import PipelineError, Problem, nearest
+from rh_prefect.pipelines.edit_results import open_edits
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.source import read
+from rh_prefect.pipelines.stored_works import StoredWorks
+from rh_prefect.pipelines.works_journal import WorksJournal
+from rh_prefect.settings import get_settings
 
 _SOMETHING_TO_PAY = 2
 
@@ -36,6 +40,10 @@ ExitCode = Annotated[bool, Parameter(help="Exit with 2 if something is to be pai
 Allow = Annotated[
     list[str] | None,
     Parameter(help="A further folder below which rows may name files; may be repeated.", negative=""),
+]
+Storage = Annotated[
+    str | None,
+    Parameter(help="Name of the MediaStorage block with the results of earlier runs; by default RH_STORAGE_URL."),
 ]
 Example = Annotated[
     str, Parameter(help="Which shipped pipeline: " + ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml"))))
@@ -77,11 +85,12 @@ def plan(
     as_json: Json = False,
     exit_code: ExitCode = False,
     allow: Allow = None,
+    storage: Storage = None,
 ) -> None:
     """Check everything that can be known before a run, and show its steps and what they cost. Nothing is paid."""
     pipeline = _read(file, as_json=as_json)
     earlier = json.loads(compare.read_text(encoding="utf-8")) if compare is not None else None
-    made = asyncio.run(pipeline.plan(_given(values, params), allow=allow or (), earlier=earlier))
+    made = asyncio.run(_plan(pipeline, _given(values, params), allow or (), earlier, storage))
     if out is not None and not made.problems:
         _write_private(out, made.to_json())
     _show(made, as_json=as_json, graph=graph, mermaid=mermaid)
@@ -89,6 +98,25 @@ def plan(
         sys.exit(1)
     if exit_code and made.price.most > 0:
         sys.exit(_SOMETHING_TO_PAY)
+
+
+async def _plan(
+    pipeline: Pipeline, given: dict[str, Any], allow: Sequence[str], earlier: Any, storage: str | None
+) -> Plan:
+    """Plans with what earlier runs have left in the storage; nothing is written there."""
+    from rh_prefect.blocks.lookup import load_storage
+
+    store = await load_storage(storage)
+    url = (get_settings().records or store.url).rstrip("/")
+    works = WorksJournal(url, options=store.options_for(url))
+    known = StoredWorks(works, open_edits(store, get_settings()), store)
+    made = await pipeline.plan(given, allow=allow, earlier=earlier, known=known)
+    made.records = works.url
+    named = pipeline.file.storage
+    if named is not None and storage is None:
+        note = f"Results in the storage block {named} are not looked up; --storage {named} does."
+        made.notes = [*made.notes, note]
+    return made
 
 
 def _read(file: Path, *, as_json: bool = False) -> Pipeline:

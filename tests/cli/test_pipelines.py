@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 from pathlib import Path
@@ -9,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.cli import app, main
+from rh_prefect.pipelines.parsed_answers import shape_of
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.works import Home
+from rh_prefect.pipelines.works_journal import WorksJournal
 
 
 def call(*words: str) -> int:
@@ -85,3 +90,30 @@ def test_parameters_from_a_file_stand_behind_those_of_the_command(capsys: pytest
     Path("p.yaml").write_text("idea: from a file\ncount: 2\n")
     assert call("plan", "film.yaml", "--params", "p.yaml", "--set", "count=3") == 0
     assert "film: 3 items in shots" in capsys.readouterr().out
+
+
+async def script_is_there(store: str) -> None:
+    pipeline = Pipeline.from_file("film.yaml")
+    [script] = (await pipeline.plan(idea="x")).steps["script"]
+    value = [{"picture": "p", "move": "m", "line": "l"}]
+    home = Home(task_id="1", n=1, texts=(json.dumps(value),), value=value)
+    await WorksJournal(store).create_home(script.works[0].key, home, shape=shape_of(script.step.parse))
+
+
+def test_results_of_earlier_runs_are_found(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("init", "--example", "film")
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "store"))
+    asyncio.run(script_is_there(str(tmp_path / "store")))
+    capsys.readouterr()
+    assert call("plan", "film.yaml", "--set", "idea=x", "--json") == 0
+    steps = json.loads(capsys.readouterr().out)["steps"]
+    assert [(step["path"], step["state"]) for step in steps[:2]] == [("script", "="), ("shots.picture", "+")]
+    assert len([step for step in steps if step["path"] == "shots.picture"]) == 1
+
+
+def test_a_storage_block_that_is_not_looked_into_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.yaml").write_text("storage: media\nsteps: {a: {model: z-image/turbo, with: {prompt: x}}}\n")
+    assert call("plan", "a.yaml") == 0
+    assert "Results in the storage block media are not looked up; --storage media does." in capsys.readouterr().out
