@@ -16,6 +16,7 @@ from rh_prefect.catalog import InputWarning
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, MediaError, RunningHubError
+from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
@@ -32,8 +33,8 @@ def pay(rh: Emulator, tmp_path: Path) -> Any:
 
     async def paid(asked: Request, *, attempt: int = 1, **options: Any) -> Result:
         scope = FolderScope(FolderJournal(str(tmp_path / "journal"), scope="run"), attempt=attempt)
-        payer, store = await load_engine(None), MediaStore(tmp_path / "out")
-        done: Result = await LOOP.call(payer.run(asked, scope=scope, store=store, options=Options(**options)))
+        engine, store = await load_engine(None), MediaStore(tmp_path / "out")
+        done: Result = await LOOP.call(engine.run(asked, JobCall(scope, store, options=Options(**options))))
         return done
 
     return paid
