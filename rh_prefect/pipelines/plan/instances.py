@@ -20,7 +20,7 @@ STATES: dict[State, str] = {
     "+": "new",
     "~": "another request than in the last run",
     ">": "follows from a step that is not there yet",
-    "?": "a submission without a known answer: `rh-prefect jobs adopt` or `jobs forget` first",
+    "?": "a submission without a known answer: `rh-prefect jobs adopt` or `jobs mark-refused` first",
     "!": "files are missing and needed; a retake makes the next take",
     "r": "waits for a review, or follows one",
     "x": "absent: its condition does not hold",
