@@ -35,7 +35,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         for block in blocks(page, "sh"):
-            yield from ((page.name, line.partition("#")[0].strip()) for line in block.splitlines())
+            yield from ((page.name, line.partition("#")[0].strip(" &")) for line in block.splitlines())
 
 
 @pytest.mark.prefect
