@@ -67,7 +67,7 @@ def test_a_record_without_its_optional_fields_has_the_values_that_the_format_giv
         "account": "acc", "site": "site", "credentials": None, "storage": None, "store": "", "model": "some/model",
         "endpoint": "e", "base": BASE, "version": "", "order": 1, "is_detached": False, "label": None, "run": "",
         "flow": "", "estimate": None, "currency": None, "give_up": 30.0, "submit_timeout": 60.0, "attempt": 1,
-        "graph": "", "webhook": False,
+        "graph": "", "webhook": False, "flow_run": "",
     }  # fmt: skip
     call = CallRecord(owner=SOMEWHERE_ELSE)
     assert (call.order, call.attempt, call.is_detached, call.address) == (1, 1, False, Address())
