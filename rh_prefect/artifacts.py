@@ -147,6 +147,20 @@ def _link(uri: str) -> str:
     return f"[{uri}]({uri})" if uri.startswith(("http://", "https://")) else f"`{uri}`"
 
 
+async def markdown(text: str, *, what: str, description: str) -> UUID | None:
+    """Shows a text of a run.
+
+    Args:
+        text: Markdown.
+        what: A name for it, in lower-case letters and dashes.
+        description: What stands above it.
+
+    Returns:
+        The artifact's id; None outside flows, or when it could not be shown.
+    """
+    return await _create(None, what, "markdown", text, description)
+
+
 async def contact_sheet(jpeg: bytes, uri: str, *, page: Page | None = None) -> UUID | None:
     """Shows a small picture of what a run has made.
 

@@ -9,6 +9,7 @@
     ├── StoreError                the place for files cannot be read or written
     ├── JournalError              the record of a paid job cannot be read or written
     ├── BatchIncomplete           not all rows of a batch are done; its report says which and why
+    ├── PipelineIncomplete        a step of a pipeline failed or does not fit into the budget; its result says which
     ├── TransportError            no usable answer from RunningHub
     │   ├── ConnectFailed          (transient) the request never left: safe to send again
     │   ├── ResponseLost              the request may have arrived: never resend a submit
@@ -198,6 +199,16 @@ class BatchIncomplete(RunningHubError):
     """
 
     report: Any = None  # its class is defined in a higher layer
+
+
+class PipelineIncomplete(RunningHubError):
+    """A pipeline run has ended, and not all that it was to make is there.
+
+    Attributes:
+        result: What became of each step; see `rh_prefect.flows.pipeline.PipelineResult`.
+    """
+
+    result: Any = None  # its class is defined in a higher layer
 
 
 class TransportError(RunningHubError):

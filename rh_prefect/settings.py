@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -40,6 +41,7 @@ class Settings(BaseSettings):
         input_roots: Folders and URL prefixes, separated by commas, below which deployments may read inputs.
         restrict_inputs: Whether inputs are restricted as in a deployment, wherever the call is made.
         allow_private_links: Whether links to private addresses, such as those of your own network, are read.
+        max_budget: The most that one pipeline run of this machine may cost, whatever budget it is given.
         suspend_seconds: How long a run that has suspended itself sleeps at the most, until it looks for itself.
     """
 
@@ -61,6 +63,7 @@ class Settings(BaseSettings):
     restrict_inputs: bool = False
     allow_private_links: bool = False
     suspend_seconds: float = Field(default=4 * 3600.0, gt=0)
+    max_budget: Decimal | None = Field(default=None, ge=0)
 
     @field_validator("input_roots", mode="before")
     @classmethod

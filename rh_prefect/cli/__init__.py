@@ -21,7 +21,7 @@ _webhook = App(name="webhook", help="Receive task webhooks instead of polling.")
 _jobs = App(name="jobs", help="See and settle paid jobs.")
 
 app.command("rh_prefect.cli.demo:demo", help="Make a film on this machine: no key, no network, nothing to pay.")
-app.command("rh_prefect.cli.flows:run_app", name="run", help="Run a flow in this process; `--resume` resumes a run.")
+app.command("rh_prefect.cli.flows:run_app", name="run", help="Run a pipeline's file, or a flow, in this process.")
 app.command("rh_prefect.cli.flows:batch", help="Run a model on every row of a manifest or every file of a folder.")
 for _name, _help in {
     "check": "Check pipelines' files without data and without a network.",
@@ -30,6 +30,7 @@ for _name, _help in {
     "init": "Write a shipped pipeline into a file, to begin with.",
 }.items():
     app.command(f"rh_prefect.cli.pipelines:{_name}", name=_name, help=_help)
+app.command("rh_prefect.cli.pipeline_runs:choose", name="choose", help="Record choices at a pipeline's reviews.")
 app.command("rh_prefect.cli.pipelines:schema_", name="schema", help="Print the JSON schema of pipelines for editors.")
 app.command(_models)
 _models.command("rh_prefect.cli.models:search", help="Find models by what they do, such as `lip sync`.")

@@ -48,12 +48,14 @@ class Terminal(Console):
 class Watch:
     """Prints a line for each change that a person cares about; on Ctrl-C, what still runs and how to go on."""
 
-    def __init__(self, *, command: str) -> None:
+    def __init__(self, *, command: str, is_resumable: bool = True) -> None:
         """Starts with nothing seen.
 
         Args:
             command: The `rh-prefect run` command, for the way back.
+            is_resumable: Whether the run is resumed by its id; a pipeline is run again.
         """
+        self._is_resumable = is_resumable
         self._command = command
         self._board = RunStatus()
         self._console = Terminal(highlight=False, soft_wrap=True)
@@ -159,10 +161,8 @@ class Watch:
             print(f"still runs at RunningHub: task {event.task_id}  {event.label or event.model}", file=sys.stderr)
         # A run that has submitted nothing has nothing that a resume would keep.
         if self._is_resumed or any(event.task_id or event.state == "unknown" for event in self._board.rows.values()):
-            print(
-                f"resume (nothing is billed twice): rh-prefect run {self._command} --resume {self._flow_run_id}",
-                file=sys.stderr,
-            )
+            resume = f" --resume {self._flow_run_id}" if self._is_resumable else ""
+            print(f"resume (nothing is billed twice): rh-prefect run {self._command}{resume}", file=sys.stderr)
         if self._flow_run_id and running:
             print(f"or cancel what still runs:       rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
 

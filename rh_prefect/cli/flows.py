@@ -17,6 +17,7 @@ from cyclopts import App, Parameter
 
 from rh_prefect.cli.arguments import check_account, check_batch, check_blocks, check_call, check_store
 from rh_prefect.cli.flow_signatures import FlowSignature, as_command, composed_flows, flow_signature, options
+from rh_prefect.cli.pipeline_runs import run as run_pipeline
 from rh_prefect.cli.servers import prefect_api
 from rh_prefect.errors import InputError
 
@@ -45,7 +46,7 @@ _SET = inspect.Parameter("set_", _KEYWORD, default=None, annotation=Assignments)
 _FILES = ("image", "video", "videos")
 """Parameters of flows that are files."""
 
-run_app = App(name="run", help="Run a flow in this process; `--resume` resumes a run.")
+run_app = App(name="run", help="Run a pipeline's file or a flow in this process; `--resume` resumes a flow's run.")
 
 
 def _flow_command(flow: FlowSignature) -> Callable[..., None]:
@@ -249,6 +250,7 @@ _FLOWS = {"model": "any_model"}
 """The flow of a command, where it has another name."""
 
 batch = _batch_command()
+run_app.default(run_pipeline)
 run_app.command(_model_command(), name="model")
 for _flow in composed_flows():
     run_app.command(_flow_command(_flow), name=_flow.function.replace("_", "-"))

@@ -14,13 +14,10 @@ from cyclopts import Parameter
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.check import SHIPPED
 from rh_prefect.pipelines.document import PipelineError, Problem, nearest
-from rh_prefect.pipelines.edit_results import open_edits
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.source import read
-from rh_prefect.pipelines.stored_works import StoredWorks
-from rh_prefect.pipelines.works_journal import WorksJournal
 from rh_prefect.settings import get_settings
 
 _SOMETHING_TO_PAY = 2
@@ -90,7 +87,7 @@ def plan(
     """Check everything that can be known before a run, and show its steps and what they cost. Nothing is paid."""
     pipeline = _read(file, as_json=as_json)
     earlier = json.loads(compare.read_text(encoding="utf-8")) if compare is not None else None
-    made = asyncio.run(_plan(pipeline, _given(values, params), allow or (), earlier, storage))
+    made = asyncio.run(_plan(pipeline, given_params(values, params), allow or (), earlier, storage))
     if out is not None and not made.problems:
         _write_private(out, made.to_json())
     _show(made, as_json=as_json, graph=graph, mermaid=mermaid)
@@ -105,13 +102,12 @@ async def _plan(
 ) -> Plan:
     """Plans with what earlier runs have left in the storage; nothing is written there."""
     from rh_prefect.blocks.lookup import load_storage
+    from rh_prefect.pipelines.stored_works import open_records
 
     store = await load_storage(storage)
-    url = (get_settings().records or store.url).rstrip("/")
-    works = WorksJournal(url, options=store.options_for(url))
-    known = StoredWorks(works, open_edits(store, get_settings()), store)
+    known = open_records(store, get_settings())
     made = await pipeline.plan(given, allow=allow, earlier=earlier, known=known)
-    made.records = works.url
+    made.records = known.url
     named = pipeline.file.storage
     if named is not None and storage is None:
         note = f"Results in the storage block {named} are not looked up; --storage {named} does."
@@ -130,7 +126,13 @@ def _read(file: Path, *, as_json: bool = False) -> Pipeline:
         sys.exit(1)
 
 
-def _given(values: Sequence[str] | None, params: Path | None) -> dict[str, Any]:
+def given_params(values: Sequence[str] | None, params: Path | None) -> dict[str, Any]:
+    """Reads the parameters of a command.
+
+    Args:
+        values: What `--set` gave.
+        params: What `--params` gave.
+    """
     given: dict[str, Any] = {}
     if params is not None:
         data = read(params.read_text(encoding="utf-8"), str(params)).data
@@ -167,7 +169,7 @@ def graph(
     file: File, *, values: Set = None, params: Params = None, mermaid: Mermaid = False, allow: Allow = None
 ) -> None:
     """Show a pipeline's steps as a tree, or as a Mermaid graph."""
-    made = asyncio.run(_read(file).plan(_given(values, params), allow=allow or ()))
+    made = asyncio.run(_read(file).plan(given_params(values, params), allow=allow or ()))
     _show(made, as_json=False, graph=not mermaid, mermaid=mermaid)
     if made.problems:
         sys.exit(1)

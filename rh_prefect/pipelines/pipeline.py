@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from os import PathLike
@@ -132,6 +133,9 @@ class Pipeline:
         date: str | None = None,
         allow: Sequence[str] = (),
         options: Mapping[str, object] | None = None,
+        run_id: str | None = None,
+        failed: Collection[str] = (),
+        new: Collection[str] = (),
         **more: Any,
     ) -> Plan:
         """Says what a run would do and pay. Nothing is submitted.
@@ -147,6 +151,9 @@ class Pipeline:
             date: The value of `$(run.date)`; by default today, UTC.
             allow: Folders and prefixes below which rows may name files, beside that of their table.
             options: fsspec's storage options for files in other places.
+            run_id: The value of `$(run.id)`, of a flow run that plans.
+            failed: Addresses of steps that this run cannot make; a step with `require: any` goes on without them.
+            new: Steps whose next take is made, by step or address; `*` for all paid steps.
             **more: Parameters by name.
 
         Returns:
@@ -165,9 +172,9 @@ class Pipeline:
             self.checked,
             site=site or site_of(get_settings().base_url),
             known=known or NoWorks(),
-            choices=self._decided(takes or {}, choices or {}),
+            choices=replace(self.decided(takes or {}, choices or {}), failed=failed, new=new),
             problems=problems,
-            run={"date": today, "id": Unknown("string", "run.id", Span(8, 8, 8))},
+            run={"date": today, "id": run_id or Unknown("string", "run.id", Span(8, 8, 8))},
         )
         await expander.expand(values)
         finish(expander, self.checked, problems, plan)
@@ -175,7 +182,13 @@ class Pipeline:
             compare(plan, earlier)
         return plan
 
-    def _decided(self, takes: Mapping[str, int], choices: Mapping[str, Mapping[str, Any]]) -> Choices:
+    def decided(self, takes: Mapping[str, int], choices: Mapping[str, Mapping[str, Any]]) -> Choices:
+        """What was decided for this file: what is given, and what stands in the takes file beside it.
+
+        Args:
+            takes: See `plan`.
+            choices: See `plan`.
+        """
         if self.checked.folder is None:
             return Choices(takes, choices)
         found = read_choices(takes_file(self.checked.folder / Path(self.checked.document.name).name))

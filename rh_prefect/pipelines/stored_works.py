@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rh_prefect.jobs.journal.job_records import JobView, Submit
+from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.journal.process import is_surely_dead
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.edit_results import FILES, EditResult, EditResults
+from rh_prefect.pipelines.edit_results import FILES, EditResult, EditResults, open_edits
 from rh_prefect.pipelines.plan.instances import KnownWork, WorkQuery
 from rh_prefect.pipelines.works import Home
-from rh_prefect.pipelines.works_journal import FOLDER, WorksJournal, home_key
+from rh_prefect.pipelines.works_journal import FOLDER, WorksJournal, choose_new_take, home_key, least_new_take
+from rh_prefect.settings import Settings
 
 _AT_ONCE = 32
 
@@ -25,19 +27,28 @@ class StoredWorks:
     results are looked for in one listing, which decides nothing that is paid.
     """
 
-    def __init__(self, works: WorksJournal, edits: EditResults, store: MediaStore) -> None:
+    def __init__(
+        self, works: WorksJournal, edits: EditResults, store: MediaStore, *, run: Journal | None = None
+    ) -> None:
         """Names the records; nothing is read yet.
 
         Args:
             works: The records of works.
             edits: The results of edits.
             store: Where the files lie.
+            run: The journal of the flow run, which remembers the takes that the run chose.
         """
+        self._run = run
         self._works = works
         self._edits = edits
         self._store = store
         self._names: set[str] | None = None
         self._gate = asyncio.Semaphore(_AT_ONCE)
+
+    @property
+    def url(self) -> str:
+        """Where the records are, as it may be shown."""
+        return self._works.url
 
     async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
         """Looks works up; None for one that nothing is recorded of.
@@ -57,6 +68,12 @@ class StoredWorks:
         missing = [query.work for query in paid if home_key(query.work, query.shape) not in homes]
         begun = await self._begun(list(dict.fromkeys(missing)))
         return [self._answer(query, homes, edits, begun) for query in queries]
+
+    async def new_take(self, base: str) -> int:
+        """Finds the least take of a request that was never submitted."""
+        if self._run is None:
+            return await least_new_take(self._works, base)
+        return await choose_new_take(self._works, self._run, base)
 
     def _answer(
         self, query: WorkQuery, homes: dict[str, Home], edits: dict[str, EditResult], begun: dict[str, KnownWork]
@@ -104,6 +121,17 @@ class StoredWorks:
             if state is not None:
                 return state
         return None
+
+
+def open_records(store: MediaStore, settings: Settings) -> StoredWorks:
+    """Opens what is recorded at a store, for a plan that writes nothing.
+
+    Args:
+        store: Where the files lie.
+        settings: RH_RECORDS.
+    """
+    url = (settings.records or store.url).rstrip("/")
+    return StoredWorks(WorksJournal(url, options=store.options_for(url)), open_edits(store, settings), store)
 
 
 def _state_of(submit: Submit) -> KnownWork | None:

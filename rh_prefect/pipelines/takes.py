@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rh_prefect.errors import InputError
+from rh_prefect.local_files import write_atomic
 from rh_prefect.pipelines.source import MOST_BYTES, read
 
 _ADDRESS = re.compile(r"[A-Za-z][\w.-]*(?:\[[^\]]+\]\.[\w-]+)?")
@@ -23,10 +25,31 @@ class Choices:
     Attributes:
         takes: The first take of a step or of one item's step, by its address.
         choices: Of a review: `of` says what was shown, `take` which was chosen, `text` corrects it.
+        failed: Addresses of steps that this run cannot make; a step with `require: any` goes on without them.
+        new: Steps whose next take is made, by step or address; `*` for all paid steps.
     """
 
     takes: Mapping[str, int] = field(default_factory=dict)
     choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    failed: Collection[str] = ()
+    new: Collection[str] = ()
+
+    def take_of(self, address: str) -> int:
+        """The take that counts for a step or for one item's step.
+
+        Args:
+            address: As in `each.picture` or `each[A-17].picture`.
+        """
+        return self.takes.get(address, self.takes.get(re.sub(r"\[.*\]", "", address), 1))
+
+    def wants_new(self, path: str, address: str) -> bool:
+        """Whether a paid step is to be made again.
+
+        Args:
+            path: The step.
+            address: The step of one item.
+        """
+        return bool({"*", path, address} & set(self.new))
 
 
 class Choice(BaseModel):
@@ -81,3 +104,16 @@ def read_choices(file: Path) -> Choices:
             raise InputError(f"{file}: {address}: {take} is not a take; write 'each[A-17].picture': 2, from 1 on.")
     choices = {address: choice.model_dump(exclude_none=True) for address, choice in found.choices.items()}
     return Choices(found.takes, choices)
+
+
+def write_choices(file: Path, choices: Choices) -> None:
+    """Writes takes and choices.
+
+    Args:
+        file: See `takes_file`.
+        choices: What was decided.
+    """
+    found = {"takes": dict(choices.takes), "choices": {name: dict(one) for name, one in choices.choices.items()}}
+    data = {name: value for name, value in found.items() if value}
+    head = "# What was decided for this pipeline's results. Delete a line to return to the earlier take.\n"
+    write_atomic(file, (head + yaml.safe_dump(data, allow_unicode=True, sort_keys=True)).encode())

@@ -92,6 +92,7 @@ class Unknown:
         span: The characters of a text, or the number itself.
         maker: The step that makes it.
         is_settled: Whether `key` says all that counts for a request, as for an id that ends at RunningHub.
+        sent: What is sent in its place, once it is known.
     """
 
     kind: str
@@ -99,6 +100,7 @@ class Unknown:
     span: Span | None = None
     maker: Instance | None = field(default=None, compare=False)
     is_settled: bool = False
+    sent: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -151,6 +153,7 @@ class Frame:
         number: Its number among its siblings, from 1.
         is_sure: Whether the item is there in the cheapest course of the run, too.
         row: The row that it comes from, for messages.
+        is_pending: Whether it is not known yet that there is such an item.
     """
 
     outer: Frame | None = None
@@ -159,6 +162,7 @@ class Frame:
     number: int = 0
     is_sure: bool = True
     row: str = ""
+    is_pending: bool = False
 
     def find(self, name: str) -> Any:
         """The value of a name; absent where there is none."""
@@ -346,7 +350,9 @@ def _unknown_text(parts: Sequence[Any]) -> Unknown:
     unknown = [one for one in parts if isinstance(one, Unknown)]
     key = digest([one.key if isinstance(one, Unknown) else text_of(one) for one in parts])
     settled = all(one.is_settled for one in unknown)
-    return Unknown("string", f"text:{key}", span, unknown[0].maker, settled)
+    known = [one.sent if isinstance(one, Unknown) else "" if one is ABSENT else text_of(one) for one in parts]
+    sent = None if None in known else "".join(filter(None, known))
+    return Unknown("string", f"text:{key}", span, unknown[0].maker, settled, sent)
 
 
 def characters(value: Any) -> Span:

@@ -245,14 +245,20 @@ async def choose_new_take(works: WorksJournal, run: Journal, base: str) -> int:
     key = f"{base}-take-1"
     noted = await run.read(key)
     if noted is None:
-        chosen = Chosen(take=await _least_new_take(works, base))
+        chosen = Chosen(take=await least_new_take(works, base))
         if await run.create(key, chosen.model_dump(mode="json")):
             return chosen.take
         noted = await run.read(key)
     return Chosen.model_validate(noted).take
 
 
-async def _least_new_take(works: WorksJournal, base: str) -> int:
+async def least_new_take(works: WorksJournal, base: str) -> int:
+    """Finds the least take of a request that was never submitted.
+
+    Args:
+        works: The records of works.
+        base: Hash of the request.
+    """
     for take in count(1):
         if await works.read(f"{work_id(base, take)}-intent-1") is None:
             return take

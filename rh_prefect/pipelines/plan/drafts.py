@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +72,7 @@ class Draft:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def draft_paid(step: Step, at: Path, path: str, frame: Frame, checked: Checked) -> Draft:
+def draft_paid(step: Step, at: Path, path: str, frame: Frame, checked: Checked, failed: Collection[str] = ()) -> Draft:
     """Makes the request of a paid step.
 
     Args:
@@ -81,22 +81,26 @@ def draft_paid(step: Step, at: Path, path: str, frame: Frame, checked: Checked) 
         path: Its name with the groups around it.
         frame: The item.
         checked: The file.
+        failed: Steps that this run cannot make; see `Choices`.
     """
     instance = Instance(path, frame.id, step, at, is_sure=frame.is_sure)
     instance.attempts = step.attempts or checked.file.attempts or 1
+    if step.parse is not None:
+        at_most = evaluate(step.parse.at_most, frame) if isinstance(step.parse.at_most, str) else step.parse.at_most
+        instance.at_most = at_most if isinstance(at_most, int) else None
     if step.model is not None:
-        return _of_model(step, instance, frame)
-    return _of_graph(step, instance, frame, checked)
+        return _of_model(step, instance, frame, failed)
+    return _of_graph(step, instance, frame, checked, failed)
 
 
-def _of_graph(step: Step, instance: Instance, frame: Frame, checked: Checked) -> Draft:
+def _of_graph(step: Step, instance: Instance, frame: Frame, checked: Checked, failed: Collection[str]) -> Draft:
     """A saved workflow, an app or a graph of nodes: no catalogue knows their fields."""
     name = str(getattr(step, step.action))
     instance.model = f"{step.action} {name}"
     kind = step.assume.kind if step.assume is not None else None
     endpoint = _ENDPOINTS[step.action].format(name)
     draft = Draft(instance, frame, _kind_of(kind or "file"), endpoint)
-    values = {key: _plain(evaluate(value, frame)) for key, value in step.with_.items()}
+    values = {key: _plain(_made(evaluate(value, frame), step, failed)) for key, value in step.with_.items()}
     values = {key: value for key, value in values.items() if value is not ABSENT}
     draft.given = {key: mark(value) for key, value in values.items()}
     if step.pin:
@@ -120,7 +124,7 @@ def _without_fields(graph: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     return found
 
 
-def _of_model(step: Step, instance: Instance, frame: Frame) -> Draft:
+def _of_model(step: Step, instance: Instance, frame: Frame, failed: Collection[str]) -> Draft:
     name = evaluate(step.model, frame)
     instance.model = name if isinstance(name, str) else str(step.model)
     try:
@@ -131,8 +135,8 @@ def _of_model(step: Step, instance: Instance, frame: Frame) -> Draft:
         return draft
     draft = Draft(instance, frame, _kind_of(model.output), model.endpoint)
     by_reference = "$(" in str(step.model)
-    values = _values(draft, step, model, frame, by_reference)
-    _feed(draft, step, model, frame, values)
+    values = _values(draft, step, model, frame, by_reference, failed)
+    _feed(draft, step, model, frame, values, failed)
     payload = _check(draft, model, values)
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
@@ -142,11 +146,22 @@ def _of_model(step: Step, instance: Instance, frame: Frame) -> Draft:
     return draft
 
 
-def _values(draft: Draft, step: Step, model: Model, frame: Frame, by_reference: bool) -> dict[str, Any]:
+def _made(value: Any, step: Step, failed: Collection[str]) -> Any:
+    """A list without what this run cannot make, for a step that goes on without it."""
+    if step.require != "any" or not failed or not isinstance(value, Items):
+        return value
+    kept = [one for one in value.pairs() if not any(maker.address in failed for maker in makers(one[0]))]
+    values, owners, sure = zip(*kept) if kept else ((), (), ())
+    return Items(values, owners, sure, value.count)
+
+
+def _values(
+    draft: Draft, step: Step, model: Model, frame: Frame, by_reference: bool, failed: Collection[str]
+) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, written in step.with_.items():
         param = model.find_param(name)
-        value = _plain(evaluate(written, frame))
+        value = _plain(_made(evaluate(written, frame), step, failed))
         if param is None and by_reference:
             draft.notes.append(f"{model.name} has no {name}; it is left out there.")
         elif value is not ABSENT:
@@ -163,10 +178,12 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Made) else value
 
 
-def _feed(draft: Draft, step: Step, model: Model, frame: Frame, values: dict[str, Any]) -> None:
+def _feed(
+    draft: Draft, step: Step, model: Model, frame: Frame, values: dict[str, Any], failed: Collection[str]
+) -> None:
     sources = step.from_ if isinstance(step.from_, list) else [step.from_] if step.from_ else []
     for source in sources:
-        value = _plain(evaluate(source, frame))
+        value = _plain(_made(evaluate(source, frame), step, failed))
         first = next(iter(_files(value)), None)
         if first is None:
             continue
@@ -296,7 +313,7 @@ def _link(instance: Instance, values: list[Any]) -> None:
 # -- edits -------------------------------------------------------------------------------------------------------------
 
 
-def draft_edit(step: Step, at: Path, path: str, frame: Frame) -> Draft:
+def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection[str] = ()) -> Draft:
     """Makes the recipe of an edit.
 
     Args:
@@ -304,10 +321,11 @@ def draft_edit(step: Step, at: Path, path: str, frame: Frame) -> Draft:
         at: Its path in the file.
         path: Its name with the groups around it.
         frame: The item.
+        failed: Steps that this run cannot make; see `Choices`.
     """
     edit = EDITS[str(step.edit)]
     instance = Instance(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
-    lists = {name: evaluate(value, frame) for name, value in step.with_.items()}
+    lists = {name: _made(evaluate(value, frame), step, failed) for name, value in step.with_.items()}
     lists = _aligned(lists)
     values = {name: _plain(value) for name, value in lists.items() if value is not ABSENT}
     kind = edit.output

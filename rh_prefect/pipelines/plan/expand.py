@@ -56,6 +56,7 @@ class Expander:
         self.works: dict[str, Work] = {}
         self.notes: dict[str, None] = {}
         self.outputs: dict[str, Any] = {}
+        self.new_takes: dict[str, int] = {}
         self.text = "\n".join(checked.document.lines)
         self._checked = checked
         self._used_at: Path = ()
@@ -91,11 +92,18 @@ class Expander:
         elif step.action == "review":
             made = [self._review(step, at, frame, path) for frame in live]
         elif step.action == "edit":
-            made = await self._work_out([draft_edit(step, at, path, frame) for frame in live], step)
+            made = await self._work_out(
+                [draft_edit(step, at, path, frame, self.choices.failed) for frame in live], step
+            )
         else:
-            made = await self._work_out([draft_paid(step, at, path, frame, self._checked) for frame in live], step)
+            made = await self._work_out([self._draft(step, at, path, frame) for frame in live], step)
         for frame, value in zip(live, made, strict=True):
             frame.names[name] = value
+
+    def _draft(self, step: Step, at: Path, path: str, frame: Frame) -> Draft:
+        if step.action == "edit":
+            return draft_edit(step, at, path, frame, self.choices.failed)
+        return draft_paid(step, at, path, frame, self._checked, self.choices.failed)
 
     def _is_live(self, name: str, step: Step, at: Path, frame: Frame, path: str) -> bool:
         found = True if step.when is None else truth(step.when, frame)
@@ -123,6 +131,7 @@ class Expander:
             self._report(draft)
             instance = draft.instance
             instance.used_at = self._used_at
+            instance.is_pending = draft.frame.is_pending or _is_open(step, draft.frame)
             instance.is_sure &= (id(draft.frame), instance.at) not in self._doubtful
             instance.request, instance.kind = draft.given, draft.kind
             instance.seconds = draft.seconds.expected if draft.seconds is not None else None
@@ -157,8 +166,9 @@ class Expander:
         return list(range(first, first + number))
 
     async def _look_up(self, drafts: list[Draft], takes: list[list[int]], step: Step) -> list[list[Work]]:
-        places = [(n, take) for n, numbers in enumerate(takes) for take in numbers]
         bases = [self._base(draft) for draft in drafts]
+        takes = [await self._new_takes(*one) for one in zip(drafts, bases, takes, strict=True)]
+        places = [(n, take) for n, numbers in enumerate(takes) for take in numbers]
         for draft, base in zip(drafts, bases, strict=True):
             draft.base = base
         fresh = (
@@ -176,6 +186,15 @@ class Expander:
             known = next(answers) if query is not None else None
             found[n].append(self._work(drafts[n], bases[n], take, known))
         return found
+
+    async def _new_takes(self, draft: Draft, base: str, takes: list[int]) -> list[int]:
+        """The takes of a step that is to be made again: they begin with one that was never submitted."""
+        instance = draft.instance
+        if not (instance.is_paid and draft.is_settled and self.choices.wants_new(instance.path, instance.address)):
+            return takes
+        first = await self._known.new_take(base)
+        self.new_takes[instance.address] = first
+        return [first + number for number in range(len(takes))]
 
     def _base(self, draft: Draft) -> str:
         if not draft.endpoint:
@@ -262,6 +281,7 @@ class Expander:
         shown = [one for text in given for one in self._candidates(str(text), frame)]
         instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure)
         instance.needs = list(dict.fromkeys(maker for one in shown for maker in makers(one)))
+        instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
         for maker in instance.needs:
             maker.used = True
         self.instances.append(instance)
@@ -280,7 +300,6 @@ class Expander:
         choice = self.choices.choices.get(instance.address)
         if choice is None:
             return None
-        instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
         if choice.get("of") != instance.request["of"]:
             self.notes[f"{instance.address}: the choice was made among other candidates, and is asked for again."] = (
                 None
@@ -311,7 +330,8 @@ class Expander:
         for name, param in used.file.params.items():
             value = given.get(name, ABSENT)
             params[name] = value if value is not ABSENT else ABSENT if param.default is None else param.default
-        return Frame(names={"params": params, "run": self._run}, id=frame.id, is_sure=frame.is_sure)
+        pending = frame.is_pending or _is_open(step, frame)
+        return Frame(names={"params": params, "run": self._run}, id=frame.id, is_sure=frame.is_sure, is_pending=pending)
 
     # -- groups ----------------------------------------------------------------------------------------------------
 
@@ -347,8 +367,11 @@ class Expander:
 
     def _frames(self, step: Step, at: Path, frame: Frame, path: str) -> list[Frame]:
         if not step.is_fan_out:
-            return [Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row)]
+            pending = frame.is_pending or _is_open(step, frame)
+            return [Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending)]
         found = matrix_of(step, frame) if step.matrix is not None else items_of(step, frame)
+        for one in found:
+            one.is_pending |= frame.is_pending or _is_open(step, frame)
         found = [one for one in found if step.where is None or is_selected(step, one)]
         if step.sort is not None:
             found = ordered(found, step.sort.by, descending=step.sort.descending)
@@ -372,6 +395,12 @@ class Expander:
         where = f" ({' and '.join(rows[:2])})" if len(rows) > 1 else ""
         message = f"{count} items of {path} have the id {visible(name)}{where}; an id names one item"
         self.problems.add(self._checked.document, (*at, "id"), message)
+
+
+def _is_open(step: Step, frame: Frame) -> bool:
+    """Whether a condition on a step is not known yet."""
+    conditions = (step.when, step.expect)
+    return any(one is not None and truth(one, frame) is None for one in conditions)
 
 
 def _worst(states: Sequence[Any]) -> Any:

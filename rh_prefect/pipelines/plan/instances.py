@@ -73,6 +73,7 @@ class KnownWork:
         age: Seconds since it was recorded, by the store's clock; below 0 for a time in the future.
         home: Where its record is.
         task_id: RunningHub's task.
+        counts_as: For a file that was rendered again: the hash of the first one, which stands for it in requests.
     """
 
     state: Literal["=", "…", "?", "!"]
@@ -83,6 +84,7 @@ class KnownWork:
     age: float | None = None
     home: str = ""
     task_id: str = ""
+    counts_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,14 @@ class KnownWorks(Protocol):
         """
         ...
 
+    async def new_take(self, base: str) -> int:
+        """Finds the least take of a request that was never submitted.
+
+        Args:
+            base: Hash of the request.
+        """
+        ...
+
 
 class NoWorks:
     """Knows of nothing: every work is new."""
@@ -118,6 +128,10 @@ class NoWorks:
     async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
         """See `KnownWorks`."""
         return [None] * len(queries)
+
+    async def new_take(self, base: str) -> int:  # noqa: ARG002 - of the protocol
+        """See `KnownWorks`."""
+        return 1
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -169,6 +183,8 @@ class Instance:
             has yet to make. A run calls the model, or the edit, with these.
         request: The parameters that are given, under their names in the request; files by content.
         kind: What it makes.
+        at_most: The most items of a list that `parse` reads.
+        is_pending: Whether a condition on it, or the list that it is an item of, is not known yet.
         seconds: How long the result is, where that is known or estimated.
         needs: The steps that it takes something from.
         why: What differs from the last run: `{param, was, is, from}`.
@@ -191,6 +207,8 @@ class Instance:
     values: dict[str, Any] = field(default_factory=dict)
     request: dict[str, Any] = field(default_factory=dict)
     kind: str = ""
+    at_most: int | None = None
+    is_pending: bool = False
     seconds: float | None = None
     needs: list[Instance] = field(default_factory=list)
     why: list[dict[str, Any]] = field(default_factory=list)

@@ -15,6 +15,7 @@ def is_selected(step: Step, frame: Frame) -> bool:
     """Whether `where` holds for an item; one of which that is not known yet is kept, and not sure."""
     found = truth(step.where, frame)
     frame.is_sure &= found is True
+    frame.is_pending |= found is None
     return found is not False
 
 
@@ -30,6 +31,7 @@ def items_of(step: Step, frame: Frame) -> list[Frame]:
             {"item": one, **({step.as_: one} if step.as_ else {})},
             is_sure=frame.is_sure and is_sure,
             row=one.get("\0row", "") if isinstance(one, dict) else "",
+            is_pending=items.count is not None,
         )
         for one, _, is_sure in items.pairs()
     ]

@@ -36,6 +36,7 @@ class Plan:
         removed: Addresses of the last run that are no longer in the file or the table.
         compared_with: The last run, in words.
         records: Where the records are, in words.
+        new_takes: The take that was chosen for each step which is to be made again, by address.
         items: How many items the top fan-outs have, by their names.
     """
 
@@ -54,6 +55,7 @@ class Plan:
     compared_with: str = ""
     records: str = ""
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    new_takes: Mapping[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Short: all of its steps name each other."""
@@ -130,7 +132,7 @@ def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan)
     _note_budget(plan, expander)
     plan.notes = [*checked.notes, *expander.notes]
     plan.problems = list(problems)
-    plan.outputs = expander.outputs
+    plan.outputs, plan.new_takes = expander.outputs, expander.new_takes
     return plan
 
 

@@ -28,7 +28,8 @@ def value_of(draft: Draft, work: Work) -> Any:
             return known.value if isinstance(known.value, str) else "".join(known.texts[:1])
         if known.outputs:
             first = known.outputs[0]
-            return File(draft.kind, f"sha256:{first.sha256}", first, None, instance, instance.model, draft.facts)
+            content = known.counts_as or first.sha256
+            return File(draft.kind, f"sha256:{content}", first, None, instance, instance.model, draft.facts)
     if draft.kind == "string":
         return Unknown("string", f"{work.key}.text", Span(0, 300, 2000), instance)
     return File(draft.kind, work.key, None, draft.seconds, instance, instance.model, draft.facts)
@@ -59,13 +60,13 @@ def _known(work: Work, parse: Parse) -> Any:
 
 def _with_handles(draft: Draft, value: dict[str, Any], kind: Type, number: int) -> dict[str, Any]:
     handles = {name for name, one in kind.fields.items() if one.kind == "handle"}
-    return {name: _handle(draft, name, number) if name in handles else one for name, one in value.items()}
+    return {name: _handle(draft, name, number, one) if name in handles else one for name, one in value.items()}
 
 
-def _handle(draft: Draft, name: str, number: int) -> Unknown:
+def _handle(draft: Draft, name: str, number: int, sent: str | None = None) -> Unknown:
     """An id that ends at RunningHub: for requests it counts as what was asked for, whichever take it is of."""
     key = f"handle:{draft.base}.{number}.{name}"
-    return Unknown("handle", key, Span(1, 20, 100), draft.instance, draft.is_settled)
+    return Unknown("handle", key, Span(1, 20, 100), draft.instance, draft.is_settled, sent)
 
 
 def _unknown(draft: Draft, work: Work, kind: Type, parse: Parse) -> Any:

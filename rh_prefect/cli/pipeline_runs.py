@@ -1,0 +1,191 @@
+"""`rh-prefect run FILE` and `choose`: runs of pipelines, and choices at their reviews."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter, validators
+
+from rh_prefect.cli.arguments import check_account, check_blocks, check_store
+from rh_prefect.cli.pipelines import given_params
+from rh_prefect.cli.servers import prefect_api
+from rh_prefect.errors import InputError, PipelineIncomplete
+from rh_prefect.pipelines.document import nearest
+from rh_prefect.pipelines.takes import Choices, read_choices, takes_file, write_choices
+
+if TYPE_CHECKING:
+    from rh_prefect.flows.pipeline import Pipeline, PipelineResult
+
+_Many = Parameter(negative="", consume_multiple=False)
+Set = Annotated[
+    list[str] | None,
+    Parameter(name="--set", help="A parameter: `name=value`; may be repeated.", negative="", consume_multiple=False),
+]
+Params = Annotated[Path | None, Parameter(help="A YAML or JSON file of parameters; --set goes before it.")]
+Budget = Annotated[
+    float | None,
+    Parameter(help="The most that the run may cost; by default the file's.", validator=validators.Number(gte=0)),
+]
+New = Annotated[bool, Parameter(help="Make new results of all paid steps, and pay for them.", negative="")]
+Retake = Annotated[
+    list[str] | None, _Many, Parameter(help="Make a new result of a step, or of one item's as in 'each[A-17].picture'.")
+]
+Only = Annotated[list[str] | None, _Many, Parameter(help="Make only this step; repeatable.")]
+Item = Annotated[list[str] | None, _Many, Parameter(help="Make only this item; repeatable.")]
+Sample = Annotated[
+    int, Parameter(help="Make only the first N items of each fan-out.", validator=validators.Number(gte=0))
+]
+RequireNew = Annotated[bool, Parameter(help="Fail if there is nothing new to make.", negative="")]
+Out = Annotated[str | None, Parameter(help="Where files go: a folder or an fsspec URL such as s3://bucket/prefix.")]
+Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")]
+Credentials = Annotated[
+    str | None, Parameter(help="Name of the block of an account or of a pool, instead of RH_API_KEY.")
+]
+
+
+def run(
+    file: Annotated[Path, Parameter(help="The pipeline's file.")],
+    *,
+    values: Set = None,
+    params: Params = None,
+    budget: Budget = None,
+    new: New = False,
+    retake: Retake = None,
+    only: Only = None,
+    item: Item = None,
+    sample: Sample = 0,
+    require_new: RequireNew = False,
+    out: Out = None,
+    credentials: Credentials = None,
+    storage: Storage = None,
+) -> None:
+    """Run a pipeline. Results that exist cost nothing; run it again to continue after a failure."""
+    from rh_prefect.flows.pipeline import Pipeline
+
+    pipeline = Pipeline.from_file(file)
+    if out is not None:
+        os.environ["RH_STORAGE_URL"] = out
+    account, place = credentials or pipeline.file.credentials, storage or pipeline.file.storage
+    check_account("run", account)
+    check_store(place)
+    given = given_params(values, params)
+    found = read_choices(takes_file(file))
+    takes = {**found.takes, **{address: found.take_of(address) + 1 for address in retake or ()}}
+    _check_plan(pipeline, given, takes, retake or ())
+    options = {
+        "budget": budget,
+        "takes": takes or None,
+        "choices": dict(found.choices) or None,
+        "new": ["*"] if new else None,
+        "only": only,
+        "items": item,
+        "sample": sample,
+        "require_new": require_new,
+        "credentials": credentials,
+        "storage": storage,
+    }
+    with prefect_api():
+        result = _run(pipeline, file, {**given, **options}, (account, place))
+    if retake or result.takes:
+        write_choices(takes_file(file), Choices({**takes, **result.takes}, found.choices))
+        print(f"The new takes are kept in {takes_file(file)}. Delete a line to return to the earlier result.")
+
+
+def _check_plan(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, int], retake: Sequence[str]) -> None:
+    """Finds what is wrong with the parameters before a server is started."""
+    plan = asyncio.run(pipeline.plan(given, takes=takes))
+    if plan.problems:
+        print("\n".join(map(str, plan.problems)), file=sys.stderr)
+        sys.exit(1)
+    paid = {name for one in plan.instances if one.is_paid for name in (one.path, one.address)}
+    for address in retake:
+        if address not in paid:
+            raise InputError(f"--retake: there is no paid step {address}; {nearest(address, paid)}. Nothing was sent.")
+
+
+def _run(
+    pipeline: Pipeline, file: Path, parameters: dict[str, Any], blocks: tuple[str | None, str | None]
+) -> PipelineResult:
+    from rh_prefect.cli.console import Watch
+    from rh_prefect.flows.pipeline import summary
+
+    with Watch(command=str(file), is_resumable=False) as watch:
+        try:
+            result = asyncio.run(_in_flow_run(pipeline, parameters, blocks, watch))
+        except PipelineIncomplete as error:
+            print(f"rh-prefect: {error}\nThe report: {error.result.report}", file=sys.stderr)
+            sys.exit(1)
+    print(summary(result))
+    for name, value in result.outputs.items():
+        for number, one in enumerate(value if isinstance(value, list) else [value]):
+            shown = f"{name}[{number + 1}]" if isinstance(value, list) else name
+            print(f"{shown}: {getattr(one, 'uri', one)}")
+    print(f"report: {result.report}")
+    return result
+
+
+async def _in_flow_run(
+    pipeline: Pipeline, parameters: dict[str, Any], blocks: tuple[str | None, str | None], watch: Any
+) -> PipelineResult:
+    from rh_prefect.flow_runs.prefect_internals import drain
+    from rh_prefect.flow_runs.resume import create, rerun
+
+    flow: Any = pipeline.flow()
+    await check_blocks(*blocks)
+    flow_run_id = str(await create(flow, parameters))
+    watch.started(flow_run_id)
+    try:
+        result: PipelineResult = await rerun(flow, flow_run_id)
+    finally:
+        await drain()
+    return result
+
+
+def choose(
+    file: Annotated[Path, Parameter(help="The pipeline's file.")],
+    *choices: Annotated[str, Parameter(help="REVIEW=NUMBER: which of what was shown, or `again`.")],
+    text: Annotated[
+        list[str] | None, _Many, Parameter(help="REVIEW=PATH: a file with the corrected text; repeatable.")
+    ] = None,
+    values: Set = None,
+    params: Params = None,
+    out: Out = None,
+    storage: Storage = None,
+) -> None:
+    """Record choices at a pipeline's reviews; the next run of the file continues with them."""
+    from rh_prefect.blocks.lookup import load_storage
+    from rh_prefect.flows.pipeline import Pipeline
+    from rh_prefect.pipelines.stored_works import open_records
+    from rh_prefect.settings import get_settings
+
+    if out is not None:
+        os.environ["RH_STORAGE_URL"] = out
+    pipeline, found = Pipeline.from_file(file), read_choices(takes_file(file))
+    takes, decided = dict(found.takes), {name: dict(one) for name, one in found.choices.items()}
+    check_store(storage or pipeline.file.storage)
+    known = open_records(asyncio.run(load_storage(storage or pipeline.file.storage)), get_settings())
+    given = given_params(values, params)
+    plan = asyncio.run(pipeline.plan(given, known=known))
+    reviews = {one.address: one for one in plan.instances if one.model == "review"}
+    for words in (*choices, *(text or ())):
+        address, sign, chosen = words.partition("=")
+        if not sign or address not in reviews:
+            there = ", ".join(reviews) or "none"
+            raise InputError(f"choose: {words!r} names no review of {file}. The reviews are: {there}.")
+        review = reviews[address]
+        if chosen == "again":
+            for need in review.needs:
+                takes[need.address] = found.take_of(need.address) + len(need.works)
+        elif words in (text or ()):
+            decided[address] = {"of": review.request["of"], "text": Path(chosen).read_text(encoding="utf-8")}
+        elif chosen.isdecimal() and int(chosen) >= 1:
+            decided[address] = {"of": review.request["of"], "take": int(chosen)}
+        else:
+            raise InputError(f"choose: {chosen!r} is not a number from 1, and not `again`.")
+    write_choices(takes_file(file), Choices(takes, decided))
+    print(f"The choices are kept in {takes_file(file)}. Next: `rh-prefect run {file}`.")

@@ -1,0 +1,37 @@
+"""The flows of the pipelines in the working folder: `rh_prefect.flows.here.product_video` reads `product-video.yaml`.
+
+A deployment of a pipeline needs no Python file of its own:
+`prefect deploy rh_prefect.flows.here.product_video --name nightly --pool media`
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rh_prefect.flows.pipeline import Pipeline, PipelineFlow, pipeline_flow
+
+FOLDERS = (".", "pipelines")
+ENDINGS = (".yaml", ".yml", ".json")
+
+
+def __getattr__(name: str) -> PipelineFlow:
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = pipelines_here()
+    if name not in found:
+        there = ", ".join(sorted(found)) or "none"
+        raise AttributeError(
+            f"There is no pipeline for {name!r} in {Path.cwd()} or its folder pipelines. The pipelines there: {there}."
+        )
+    return pipeline_flow(Pipeline.from_file(found[name]), module=__name__, name=name)
+
+
+def __dir__() -> list[str]:
+    return sorted(pipelines_here())
+
+
+def pipelines_here() -> dict[str, Path]:
+    """Finds the pipelines of the working folder, by the names of their flows."""
+    files = [file for folder in FOLDERS for file in sorted(Path(folder).glob("*")) if file.suffix in ENDINGS]
+    files = [file for file in files if not file.name.endswith(".takes.yaml") and file.name != "prefect.yaml"]
+    return {file.stem.replace("-", "_"): file for file in reversed(files)}

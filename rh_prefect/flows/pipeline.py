@@ -1,0 +1,465 @@
+"""The flow of a pipeline: its parameters are those of the file; a run plans, makes what is missing and reports."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import inspect
+import io
+import re
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from prefect import Flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from pydantic import BaseModel, ConfigDict, Field
+
+from rh_prefect import artifacts
+from rh_prefect.blocks.lookup import load_engine, load_storage
+from rh_prefect.errors import BudgetExceeded, InputError, PipelineIncomplete
+from rh_prefect.flow_runs.flow import flow
+from rh_prefect.flow_runs.job_observer import run_observer
+from rh_prefect.flow_runs.scope import FlowScope, current_scope
+from rh_prefect.flows.pipeline_run import PipelineRun, Selection, Tools
+from rh_prefect.jobs.context import JobCall
+from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.jobs.options import Options
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines import pipeline as files
+from rh_prefect.pipelines.document import PipelineError
+from rh_prefect.pipelines.edit_results import open_edits
+from rh_prefect.pipelines.language import Param
+from rh_prefect.pipelines.plan.instances import Instance
+from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.saved_names import SavedNames
+from rh_prefect.pipelines.stored_works import StoredWorks
+from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
+from rh_prefect.pipelines.works_journal import open_works
+from rh_prefect.pipelines.works_run import WorkRunner
+from rh_prefect.settings import get_settings
+
+NOTHING_NEW = "Nothing new"
+OVER_BUDGET = "Over budget"
+WAITING = "Waiting for review"
+
+PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]
+
+StepState = Literal["made", "reused", "failed", "not run", "absent", "not needed", "waits for review"]
+
+
+class StepReport(BaseModel):
+    """What became of one step of one item.
+
+    Attributes:
+        step: Its address, as in `each[A-17].clip`.
+        model: The model, or the edit.
+        state: What became of it.
+        cost: What this run paid for it.
+        files: Where its results are.
+        reason: Why it is not there.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    model: str
+    state: StepState
+    cost: str = ""
+    files: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class PipelineResult(BaseModel):
+    """What a pipeline run returns.
+
+    Attributes:
+        pipeline: The pipeline's name.
+        outputs: The file's outputs, by name: files, texts and numbers, or lists of them.
+        steps: Every step of every item.
+        costs: What this run paid.
+        new: How many steps have a result that this run made.
+        report: Where the report is, as CSV.
+        takes: The take that the run chose for each step that was to be made again, by address.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    pipeline: str
+    outputs: dict[str, Any]
+    steps: tuple[StepReport, ...]
+    costs: Costs
+    new: int
+    report: str = ""
+    takes: dict[str, int] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        """An output by its name."""
+        return self.outputs[name]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a pipeline is run: the parameters that every pipeline's flow has beside those of its file.
+
+    Attributes:
+        budget: What the run may cost, in the account's currency; empty for the file's budget.
+        takes: The take of a step, or of one item's step, by its address.
+        choices: What was chosen at reviews, by the review's address.
+        new: Steps whose next take is made, as in `each.picture`; `*` for all paid steps.
+        only: Steps to make, as in `each.clip`; empty for all.
+        items: Items to make; empty for all.
+        sample: Make only the first items of each fan-out; 0 for all.
+        require_new: Fail if there is nothing new to make.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the file's, or RH_API_KEY.
+        storage: Name of a MediaStorage block; empty for the file's, or RH_STORAGE_URL.
+    """
+
+    budget: Annotated[float, Field(ge=0)] | None = None
+    takes: dict[str, Annotated[int, Field(ge=1)]] | None = None
+    choices: dict[str, dict[str, Any]] | None = None
+    new: list[str] | None = None
+    only: list[str] | None = None
+    items: list[str] | None = None
+    sample: Annotated[int, Field(ge=0)] = 0
+    require_new: bool = False
+    credentials: str | None = None
+    storage: str | None = None
+
+
+OPTIONS = tuple(RunOptions.__dataclass_fields__)
+
+
+class Pipeline(files.Pipeline):
+    """A pipeline that was read and checked, and can be run.
+
+    film = Pipeline.from_file("film.yaml")
+    done = await film.run(idea="a lighthouse at dawn", budget=25)
+    print(done["film"].uri, done.costs)
+    """
+
+    def flow(self) -> PipelineFlow:
+        """Makes the pipeline's flow, for `.serve()` and `.deploy()`."""
+        return pipeline_flow(self)
+
+    async def run(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> PipelineResult:
+        """Runs the pipeline: as a part of the flow that the caller is in, else as a flow run of its own.
+
+        Args:
+            params: The parameters' values; those whose names are not Python names go here, too.
+            **more: Parameters and options by name; see `RunOptions`.
+
+        Raises:
+            PipelineError: Something is wrong with the file or the parameters; nothing was paid.
+            PipelineIncomplete: Not all was made; its result says what became of each step.
+            RunningHubError: The account, the storage or the budget cannot be used.
+        """
+        result: PipelineResult = await pipeline_flow(self)(**{**(params or {}), **more})
+        return result
+
+
+def pipeline_flow(pipeline: files.Pipeline, *, module: str = "", name: str = "") -> PipelineFlow:
+    """Makes the flow of a pipeline.
+
+    Args:
+        pipeline: The pipeline. Its parameters become the flow's.
+        module: The module that a deployment imports it from.
+        name: Its name there.
+    """
+    taken = sorted(set(pipeline.file.params) & set(OPTIONS))
+    if taken:
+        raise InputError(
+            f"{pipeline.name}: the parameter {taken[0]} has the name of an option that every pipeline has. What to do: "
+            f"rename it. The options are {', '.join(OPTIONS)}."
+        )
+
+    async def run(**given: Any) -> Any:
+        options = RunOptions(**{name: given.pop(name) for name in OPTIONS if name in given})
+        return await run_pipeline(pipeline, given, options)
+
+    run.__module__ = module or __name__
+    run.__name__ = run.__qualname__ = name or re.sub(r"\W", "_", pipeline.name)
+    run.__doc__ = _docstring(pipeline)
+    run.__signature__ = _signature(pipeline)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
+    # What is made lies in the store; Prefect keeps no second copy of the result.
+    return flow(name=pipeline.name, flow_run_name=None, persist_result=False)(run)
+
+
+def _signature(pipeline: files.Pipeline) -> inspect.Signature:
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    own = [
+        inspect.Parameter(name, keyword, default=_default(param), annotation=_annotation(param))
+        for name, param in pipeline.file.params.items()
+    ]
+    hints = inspect.get_annotations(RunOptions, eval_str=True)
+    common = [
+        inspect.Parameter(name, keyword, default=RunOptions.__dataclass_fields__[name].default, annotation=hints[name])
+        for name in OPTIONS
+    ]
+    return inspect.Signature([*own, *common])
+
+
+def _default(param: Param) -> Any:
+    if param.default is not None:
+        return param.default
+    return None if param.optional else inspect.Parameter.empty
+
+
+def _annotation(param: Param) -> Any:
+    kind = _kind(param)
+    return kind | None if param.optional else kind
+
+
+def _kind(param: Param) -> Any:
+    match param.kind:
+        case "enum":
+            return Literal.__getitem__(param.options)
+        case "integer" | "number":
+            number = int if param.kind == "integer" else float
+            return Annotated[number, Field(ge=param.min, le=param.max)]
+        case "boolean":
+            return bool
+        case "table":
+            return str | list[dict[str, Any]]
+        case "string":
+            shortest, longest = (None if one is None else int(one) for one in (param.min, param.max))
+            return Annotated[str, Field(min_length=shortest, max_length=longest)]
+    return str
+
+
+def _docstring(pipeline: files.Pipeline) -> str:
+    own = {name: param.description or _described(param) for name, param in pipeline.file.params.items()}
+    text = inspect.getdoc(RunOptions) or ""
+    common = text.partition("Attributes:\n")[2].splitlines()
+    lines = [f"    {name}: {words}" for name, words in own.items()]
+    return "\n".join([pipeline.file.description or f"Runs {pipeline.name}.", "", "Args:", *lines, *common])
+
+
+def _described(param: Param) -> str:
+    return {"table": "CSV, TSV, JSONL or Parquet, or the rows.", "files": "A folder, a prefix or a glob."}.get(
+        param.kind, f"{param.kind}."
+    )
+
+
+async def run_pipeline(pipeline: files.Pipeline, params: Mapping[str, Any], options: RunOptions) -> State[Any]:
+    """Runs a pipeline in the flow run that the caller is in.
+
+    Args:
+        pipeline: The pipeline.
+        params: Its parameters; one that is None is left out.
+        options: How it is run.
+
+    Returns:
+        A state whose data is a `PipelineResult`; a failed one holds a `PipelineIncomplete`.
+
+    Raises:
+        PipelineError: Something is wrong with the file or the parameters; nothing was paid.
+        BudgetExceeded: The budget is below what the run costs at least; nothing was paid.
+        RunningHubError: The account or the storage cannot be used.
+    """
+    scope = current_scope()
+    if scope is None:
+        raise InputError("A pipeline runs in a flow. What to do: use Pipeline.run(...) or Pipeline.flow().")
+    given = {name: value for name, value in params.items() if value is not None}
+    run = await _prepare(pipeline, given, options, scope)
+    plan = await run.make_plan()
+    _refuse(plan)
+    run.limit(_budget(plan, options))
+    await _show_plan(plan)
+    await run.make_all()
+    return await _report(run, options, scope)
+
+
+async def _prepare(
+    pipeline: files.Pipeline, params: Mapping[str, Any], options: RunOptions, scope: FlowScope
+) -> PipelineRun:
+    settings = get_settings()
+    credentials = options.credentials or pipeline.file.credentials
+    engine = await load_engine(credentials)
+    store = await load_storage(options.storage or pipeline.file.storage)
+    works = await LOOP.call(open_works(store, settings))
+    edits = open_edits(store, settings)
+    url = (settings.records or store.url).rstrip("/")
+    tools = Tools(
+        runner=WorkRunner(engine, works, settings=settings),
+        edits=edits,
+        names=SavedNames(url, store, options=store.options_for(url)),
+        known=StoredWorks(works, edits, store, run=scope.journal),
+        store=store,
+        call=JobCall(scope, store, options=Options(credentials=credentials), observer=run_observer()),
+    )
+    selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
+    return PipelineRun(
+        pipeline,
+        tools,
+        selection,
+        params=params,
+        site=engine.pool.site,
+        takes=options.takes,
+        choices=options.choices,
+        new=options.new or (),
+        run_id=scope.run,
+    )
+
+
+def _refuse(plan: Plan) -> None:
+    if plan.problems:
+        raise PipelineError(list(plan.problems))
+
+
+def _budget(plan: Plan, options: RunOptions) -> Decimal:
+    """The limit of this run: the option, else the file's, else the highest price of the plan."""
+    written = options.budget if options.budget is not None else plan.budget.amount if plan.budget is not None else None
+    price, most = plan.price, get_settings().max_budget
+    if written is None and price.is_open:
+        raise BudgetExceeded(
+            f"{plan.pipeline}: the price of a step is not known, so the run needs a budget. Nothing was paid. What to "
+            "do: write `budget` into the file, or give one; or give the step an `assume.price`."
+        )
+    limit = price.most if written is None else Decimal(str(written))
+    if most is not None and most < limit:
+        limit = most
+    whole_items = plan.budget is not None and plan.budget.whole_items
+    if price.least > limit and not whole_items:
+        raise BudgetExceeded(
+            f"{plan.pipeline}: the run costs at least {price.least} {plan.currency}, and its budget is {limit}. "
+            "Nothing was paid. What to do: raise the budget, or make a part with `only`, `items` or `sample`."
+        )
+    return limit
+
+
+async def _show_plan(plan: Plan) -> None:
+    text = f"```\n{plan.table()}\n```\n\n```mermaid\n{plan.mermaid()}\n```"
+    await artifacts.markdown(text, what="plan", description=f"Plan of {plan.pipeline}")
+
+
+async def _report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> State[Any]:
+    steps = tuple(_steps(run))
+    outcome = run.outcome
+    costs = Costs.total(outcome.costs.values())
+    uri = await LOOP.call(_write_report(run.store, scope, steps))
+    result = PipelineResult(
+        pipeline=run.plan.pipeline,
+        outputs={name: _output(value) for name, value in run.plan.outputs.items()},
+        steps=steps,
+        costs=costs,
+        new=len(outcome.made),
+        report=uri,
+        takes=dict(run.plan.new_takes),
+    )
+    rows = [
+        {"step": one.step, "model": one.model, "state": one.state, "cost": one.cost, "reason": one.reason}
+        for one in steps
+    ]
+    await artifacts.table(rows, what="items", description=f"{summary(result)} Report: `{uri}`")
+    return _state(run, options, result)
+
+
+def _state(run: PipelineRun, options: RunOptions, result: PipelineResult) -> State[Any]:
+    errors = run.outcome.errors
+    if errors:
+        is_money = all(isinstance(error, BudgetExceeded) for error in errors.values())
+        first, error = next(iter(errors.items()))
+        more = f" ({len(errors) - 1} further steps failed)" if len(errors) > 1 else ""
+        message = f"{first}: {error}{more}. {summary(result)}"
+        incomplete = PipelineIncomplete(message, result=result)
+        return Failed(name=OVER_BUDGET if is_money else "Failed", message=message, data=incomplete)
+    waiting = [one.step for one in result.steps if one.state == "waits for review"]
+    if waiting:
+        said = f"{', '.join(waiting[:5])}{', …' if len(waiting) > 5 else ''}"
+        return Completed(
+            name=WAITING, message=f"{summary(result)} Choose with `rh-prefect choose`: {said}", data=result
+        )
+    if result.new == 0:
+        message = f"{summary(result)} For other results give steps another take."
+        if options.require_new:
+            return Failed(name=NOTHING_NEW, message=message, data=PipelineIncomplete(message, result=result))
+        return Completed(name=NOTHING_NEW, message=message, data=result)
+    return Completed(message=summary(result), data=result)
+
+
+def summary(result: PipelineResult) -> str:
+    """One line: how many steps are in which state, and what the run paid.
+
+    Args:
+        result: The run's result.
+    """
+    counts: dict[str, int] = {}
+    for one in result.steps:
+        counts[one.state] = counts.get(one.state, 0) + 1
+    return f"{', '.join(f'{count} {state}' for state, count in counts.items())}; paid {result.costs}."
+
+
+def _steps(run: PipelineRun) -> Sequence[StepReport]:
+    blocked = run.blocked()
+    return [_step(one, run, blocked) for one in run.plan.instances]
+
+
+def _step(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> StepReport:
+    outcome = run.outcome
+    state, reason = _state_of(one, run, blocked)
+    cost = outcome.costs.get(one.address)
+    saved = outcome.saved.get(one.address)
+    files = (
+        saved
+        if saved is not None
+        else [file for work in one.works if work.known is not None for file in work.known.outputs]
+    )
+    return StepReport(
+        step=one.address,
+        model=one.model,
+        state=state,
+        cost=str(cost) if cost is not None else "",
+        files=tuple(file.uri for file in files),
+        reason=reason,
+    )
+
+
+def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tuple[StepState, str]:
+    error = run.outcome.errors.get(one.address)
+    if error is not None:
+        return "failed", str(error)
+    if one.address in blocked:
+        return "not run", f"needs {blocked[one.address]}, which failed"
+    if one.state == "x":
+        return "absent", one.note
+    if one.model == "review" and one.state == "r":
+        return ("waits for review", "") if all(need.state == "=" for need in one.needs) else ("not run", "")
+    if one.state == "r":
+        return "waits for review", ""
+    if one.works and all(work.known is not None and work.known.state == "=" for work in one.works):
+        return ("made" if one.address in run.outcome.made else "reused"), ""
+    if one.model == "review":
+        return "reused", ""
+    return ("not needed", "") if not one.is_needed else ("not run", "was not selected")
+
+
+def _output(value: Any) -> Any:
+    """An output as a plain value: files as `Media`."""
+    match value:
+        case Made():
+            return _output(value.value)
+        case File():
+            return value.media
+        case Unknown():
+            return value.sent
+        case Items():
+            return [_output(one) for one in results(value)]
+        case dict():
+            return {name: _output(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_output(one) for one in value]
+    return None if value is ABSENT else value
+
+
+async def _write_report(store: MediaStore, scope: FlowScope, steps: Sequence[StepReport]) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(("step", "model", "state", "cost", "files", "reason"))
+    for one in steps:
+        rows.writerow((one.step, one.model, one.state, one.cost, " ".join(one.files), one.reason))
+    name = f"runs/{scope.run}/report.csv"
+    return await asyncio.to_thread(store.write_bytes, name, text.getvalue().encode())

@@ -1,0 +1,410 @@
+"""The queue of one pipeline run: it plans, makes what is ready, and plans again until nothing is left to make.
+
+The plan alone evaluates references and conditions. A run adds what it makes to the known works, so that the next plan
+knows the inputs of the steps that follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import PurePosixPath
+from typing import Any
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+
+from rh_prefect.errors import BudgetExceeded, JobError, MediaError, RunningHubError
+from rh_prefect.jobs.context import JobCall
+from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.calls import files_that_stand_in, known_values, work_call
+from rh_prefect.pipelines.edit_results import EditResults
+from rh_prefect.pipelines.parsed_answers import shape_of
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.instances import Instance, KnownWork, KnownWorks, Work, WorkQuery
+from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.saved_names import SavedNames
+from rh_prefect.pipelines.works_run import WorkResult, WorkRunner
+
+MAX_IN_FLIGHT = 200
+"""How many steps of a run are begun at once; the account's slots decide how many of their tasks run."""
+
+EDITS_AT_ONCE = 2
+_SHARE = 5
+"""Plans take at most one part in so many of a run's time."""
+
+_LONGEST_GAP = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which part of a pipeline a run makes.
+
+    Attributes:
+        steps: Names of steps, as in `each.clip`, or of single items, as in `each[A-17].clip`; empty for all.
+        items: Ids of items; empty for all.
+        sample: Only the first items of each fan-out; 0 for all.
+    """
+
+    steps: frozenset[str] = frozenset()
+    items: frozenset[str] = frozenset()
+    sample: int = 0
+
+
+@dataclass(slots=True)
+class Tools:
+    """What a run works with.
+
+    Attributes:
+        runner: Makes paid works.
+        edits: Makes edits.
+        store: Where files go.
+        names: The names that files were saved under.
+        known: The records of works and edits.
+        call: The flow run, and how its jobs are run.
+    """
+
+    runner: WorkRunner
+    edits: EditResults
+    store: MediaStore
+    names: SavedNames
+    known: KnownWorks
+    call: JobCall
+
+
+class KnownResults:
+    """The works that the records know, and those that this run has made since; each record is read once."""
+
+    def __init__(self, records: KnownWorks) -> None:
+        """Begins with what the records know.
+
+        Args:
+            records: They.
+        """
+        self._records = records
+        self._found: dict[WorkQuery, KnownWork | None] = {}
+        self._new_takes: dict[str, int] = {}
+
+    async def look(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
+        """See `KnownWorks`."""
+        new = [query for query in dict.fromkeys(queries) if query not in self._found]
+        if new:
+            self._found.update(zip(new, await LOOP.call(self._records.look(new)), strict=True))
+        return [self._found[query] for query in queries]
+
+    async def new_take(self, base: str) -> int:
+        """See `KnownWorks`; the flow run keeps its choice."""
+        if base not in self._new_takes:
+            self._new_takes[base] = await LOOP.call(self._records.new_take(base))
+        return self._new_takes[base]
+
+    def result(self, query: WorkQuery) -> KnownWork | None:
+        """The result of a work that was looked up; None where there is none."""
+        return self._found.get(query)
+
+    def add(self, work: str, shape: str, known: KnownWork, *, is_edit: bool = False) -> None:
+        """Adds a result of this run.
+
+        Args:
+            work: The work, or the recipe of an edit.
+            shape: How its answer is read.
+            known: The result.
+            is_edit: Whether it is an edit's.
+        """
+        self._found[WorkQuery(work, shape, is_edit)] = known
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the steps that a run began.
+
+    Attributes:
+        made: Addresses of the steps that this run made something new for.
+        errors: The error of each step that failed, by its address.
+        costs: What this run paid for each step, by its address.
+        saved: The file that a step was saved as, by its address.
+    """
+
+    made: set[str] = field(default_factory=set)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    costs: dict[str, Costs] = field(default_factory=dict)
+    saved: dict[str, list[Media]] = field(default_factory=dict)
+
+
+class PipelineRun:
+    """One run of a pipeline in a flow run.
+
+    Attributes:
+        plan: The latest plan.
+        outcome: What became of the steps.
+    """
+
+    def __init__(self, pipeline: Pipeline, tools: Tools, selection: Selection, **planning: Any) -> None:
+        """Takes the pipeline; nothing is planned yet.
+
+        Args:
+            pipeline: The pipeline.
+            tools: What makes works and edits.
+            selection: Which part of it is made.
+            **planning: The arguments of `Pipeline.plan`.
+        """
+        self.outcome = Outcome()
+        self.plan = Plan(pipeline.name)
+        self._pipeline, self._tools, self._selection = pipeline, tools, selection
+        self._params = planning.pop("params")
+        self._planning = planning
+        self._known = KnownResults(tools.known)
+        self._running: dict[asyncio.Task[None], Instance] = {}
+        self._begun: set[str] = set()
+        self._edit_room = asyncio.Semaphore(EDITS_AT_ONCE)
+        self._plan_seconds = 0.0
+        self._items: set[str] = set()
+
+    @property
+    def store(self) -> MediaStore:
+        """Where files go."""
+        return self._tools.store
+
+    def limit(self, budget: Decimal) -> None:
+        """Sets what the run may cost.
+
+        Args:
+            budget: In the account's currency.
+        """
+        call = self._tools.call
+        self._tools.call = replace(call, options=replace(call.options, budget=budget))
+
+    async def make_plan(self) -> Plan:
+        """Plans with all that is known now."""
+        began = time.monotonic()
+        lost = frozenset(self.outcome.errors) | frozenset(self.blocked())
+        self.plan = await self._pipeline.plan(self._params, known=self._known, failed=lost, **self._planning)
+        self._plan_seconds = time.monotonic() - began
+        return self.plan
+
+    async def make_all(self) -> None:
+        """Makes everything that is needed and can be made."""
+        try:
+            while True:
+                self._begin()
+                if not self._running:
+                    return
+                await self._wait()
+                await self.make_plan()
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _wait(self) -> None:
+        """Waits for the next result, and for those that come soon after it."""
+        done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        gap = min(_LONGEST_GAP, _SHARE * self._plan_seconds)
+        if len(done) < len(self._running) and gap > 0:
+            more, _ = await asyncio.wait(self._running, timeout=gap, return_when=asyncio.ALL_COMPLETED)
+            done |= more
+        for task in done:
+            instance = self._running.pop(task)
+            if (error := task.exception()) is not None:
+                self._fail(instance, error)
+
+    def _fail(self, instance: Instance, error: BaseException) -> None:
+        if not isinstance(error, RunningHubError):
+            raise error
+        self.outcome.errors[instance.address] = error
+
+    def blocked(self) -> dict[str, str]:
+        """Finds the steps that cannot be made, since one that they need has failed: by address, the failed one."""
+        errors = self.outcome.errors
+        found: dict[str, str] = {}
+        for one in self.plan.instances:
+            causes = (found.get(need.address, need.address) for need in one.needs)
+            cause = next((name for name in causes if name in errors), None)
+            if cause is not None and one.address not in errors:
+                found[one.address] = cause
+        return found
+
+    # -- what is ready ---------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        blocked = self.blocked()
+        for instance in self._ready():
+            if len(self._running) >= MAX_IN_FLIGHT:
+                return
+            if instance.address in blocked or not self._may_begin(instance):
+                continue
+            self._begun.add(instance.address)
+            task = asyncio.ensure_future(self._make(instance))
+            self._running[task] = instance
+
+    def _ready(self) -> list[Instance]:
+        """Steps whose inputs are known and that are not begun: item by item, so that the first ones are done first."""
+        items: dict[str, int] = {}
+        found: list[tuple[int, int, Instance]] = []
+        for number, one in enumerate(self.plan.instances):
+            place = items.setdefault(one.item.partition("/")[0], len(items)) if one.item else -1
+            if one.address not in self._begun and self._is_ready(one):
+                found.append((place, number, one))
+        return [one for _, _, one in sorted(found, key=lambda each: each[:2])]
+
+    def _is_ready(self, one: Instance) -> bool:
+        is_made = all(work.state == "=" for work in one.works)
+        if one.model == "review" or not one.works or one.is_pending or not self._is_selected(one):
+            return False
+        if is_made:
+            return bool(one.save_as) and one.address not in self.outcome.saved
+        return one.is_needed and all(work.is_settled for work in one.works)
+
+    def _is_selected(self, one: Instance) -> bool:
+        chosen = self._selection
+        in_steps = not chosen.steps or bool({one.path, one.address} & chosen.steps)
+        in_items = not chosen.items or not one.item or one.item.partition("/")[0] in chosen.items
+        return in_steps and in_items and self._is_sampled(one)
+
+    def _is_sampled(self, one: Instance) -> bool:
+        if not self._selection.sample or not one.item:
+            return True
+        group = one.path.partition(".")[0]
+        items = dict.fromkeys(i.item.partition("/")[0] for i in self.plan.instances if i.path.startswith(f"{group}."))
+        return one.item.partition("/")[0] in list(items)[: self._selection.sample]
+
+    # -- whole items -----------------------------------------------------------------------------------------------
+
+    def _may_begin(self, instance: Instance) -> bool:
+        """Whether all that is left of an item fits into the budget, before its first payment."""
+        budget, item = self.plan.budget, instance.item.partition("/")[0]
+        limit = self._tools.call.options.budget
+        if limit is None or budget is None or not budget.whole_items or not item or not instance.is_paid:
+            return True
+        if item not in self._items:
+            committed = self._paid() + self._most(self._items | {item})
+            if committed > Decimal(str(limit)):
+                short = (
+                    f"the rest of item {item} costs up to {self._most({item})}, and {limit} is the budget of the run"
+                )
+                self.outcome.errors[instance.address] = BudgetExceeded(
+                    f"{instance.address}: {short}. Nothing of this item was paid. What to do: raise the budget and run "
+                    "again; what exists costs nothing."
+                )
+                return False
+            self._items.add(item)
+        return True
+
+    def _most(self, items: set[str]) -> Decimal:
+        """The highest price of what is left of some items and of what all items share."""
+        works: dict[int, Work] = {}
+        for one in self.plan.instances:
+            if not one.item or one.item.partition("/")[0] in items:
+                works.update({id(work): work for work in one.works if work.is_paid})
+        return sum((work.price.most for work in works.values()), Decimal(0))
+
+    def _paid(self) -> Decimal:
+        return sum((sum(one.amounts.values(), Decimal(0)) for one in self.outcome.costs.values()), Decimal(0))
+
+    # -- making ----------------------------------------------------------------------------------------------------
+
+    async def _make(self, instance: Instance) -> None:
+        if any(work.state != "=" for work in instance.works):
+            body = self._paid_step(instance) if instance.is_paid else self._edit_step(instance)
+            await _task_run(instance, body)
+        if instance.save_as and instance.address in self._begun:
+            await self._save(instance)
+
+    async def _paid_step(self, instance: Instance) -> None:
+        if await self._restore(instance):
+            return
+        missing = next((work for work in instance.works if work.state == "!"), None)
+        if missing is not None:
+            raise MediaError(
+                f"{instance.address}: its result was paid for, and its files are no longer in {self._tools.store.url}. "
+                "Nothing was paid now. What to do: put them back, or run again with --retake for a new one."
+            )
+        works = [work for work in instance.works if work.state != "="]
+        done = await asyncio.gather(*(self._paid_work(instance, work) for work in works), return_exceptions=True)
+        for error in done:
+            if isinstance(error, BaseException):
+                raise error
+
+    async def _paid_work(self, instance: Instance, work: Work) -> None:
+        call = work_call(instance, work)
+        tools = self._tools
+        result: WorkResult = await LOOP.call(tools.runner.make(call, tools.call))
+        if result.work != work.key:
+            raise JobError(
+                f"{instance.address}: the plan names work {work.key[:12]}, and its request is {result.work[:12]}. "
+                "This is a defect of rh-prefect. What to do: report it with the pipeline's file."
+            )
+        home = result.home
+        cost = home.cost if result.is_new else None
+        if result.is_new:
+            self.outcome.made.add(instance.address)
+            self.outcome.costs[instance.address] = self.outcome.costs.get(instance.address, Costs()) + Costs.of(
+                cost, home.currency
+            )
+        known = KnownWork("=", result.files, home.texts, home.value, home.cost, task_id=home.task_id)
+        self._known.add(work.key, call.shape, known)
+
+    async def _edit_step(self, instance: Instance) -> None:
+        async with self._edit_room:
+            if not await self._restore(instance):
+                await self._edit(instance)
+
+    async def _edit(self, instance: Instance) -> bool:
+        """Makes an edit, or finds its result; tells whether it was rendered now."""
+        counts_as = files_that_stand_in(instance)
+        made = await LOOP.call(self._tools.edits.make(instance.model, known_values(instance), counts_as=counts_as))
+        if made.is_new:
+            self.outcome.made.add(instance.address)
+        texts = () if made.result.text is None else (made.result.text,)
+        files = () if made.file is None else (made.file,)
+        first = made.result.file.sha256 if made.result.file is not None else ""
+        for work in instance.works:
+            self._known.add(work.key, "", KnownWork("=", files, texts, counts_as=first), is_edit=True)
+        return made.is_new
+
+    async def _restore(self, instance: Instance) -> bool:
+        """Renders edits again whose files are missing and are needed now; the step is then planned again."""
+        is_new = False
+        for need in instance.needs:
+            is_edit = not need.is_paid and need.model != "review" and bool(need.works)
+            if is_edit and need.address not in self._begun:
+                self._begun.add(need.address)
+                is_new |= await self._restore(need) or await self._edit(need)
+        if is_new:
+            self._begun.discard(instance.address)
+        return is_new
+
+    # -- names -----------------------------------------------------------------------------------------------------
+
+    async def _save(self, instance: Instance) -> None:
+        """Copies the results of a step to the names that the file gives them."""
+        shape = shape_of(instance.step.parse)
+        queries = [WorkQuery(work.key, shape, is_edit=not instance.is_paid) for work in instance.works]
+        found = [self._known.result(query) for query in queries]
+        files = [one.outputs[0] for one in found if one is not None and one.outputs]
+        names = [numbered(instance.save_as, number) for number in range(1, len(files) + 1)]
+        saving = zip(files, names, strict=True)
+        saved = [await LOOP.call(self._tools.names.save(file, name)) for file, name in saving]
+        self.outcome.saved[instance.address] = saved
+
+
+def numbered(name: str, number: int) -> str:
+    """The name of one of several takes: the first has the name itself, the second `-2` before its extension."""
+    path = PurePosixPath(name)
+    return name if number == 1 else str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+
+
+async def _task_run(instance: Instance, body: Coroutine[Any, Any, None]) -> None:
+    """Runs a step as a Prefect task run of its address."""
+
+    async def step() -> None:
+        await body
+
+    name = instance.address.replace("{", "{{").replace("}", "}}")
+    await Task(step, name=instance.path, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)()

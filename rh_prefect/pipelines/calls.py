@@ -1,0 +1,131 @@
+"""Makes the calls of a plan's steps once their inputs are known: of a work, and of an edit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from rh_prefect.catalog.model import text_of
+from rh_prefect.errors import InputError
+from rh_prefect.jobs.options import Request
+from rh_prefect.models import any_input
+from rh_prefect.pipelines.parsed_answers import read_answer, shape_of
+from rh_prefect.pipelines.plan.instances import Instance, Work
+from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
+from rh_prefect.pipelines.works_run import WorkCall
+from rh_prefect.workflows import AppInput, WorkflowInput
+
+
+def work_call(instance: Instance, work: Work) -> WorkCall:
+    """Makes the call of one take of a paid step.
+
+    Args:
+        instance: The step; its inputs are known.
+        work: The take.
+
+    Raises:
+        InputError: The parameters are not what the model takes.
+    """
+    parse = instance.step.parse
+    name = instance.address if len(instance.works) == 1 else f"{instance.address}, take {work.take}"
+    return WorkCall(
+        name=name,
+        request=request_of(instance),
+        take=work.take,
+        attempts=instance.attempts,
+        parse=partial(read_answer, parse=parse, at_most=instance.at_most) if parse is not None else None,
+        shape=shape_of(parse),
+        stands_for=dict(_stand_ins(list(instance.values.values()))),
+    )
+
+
+def request_of(instance: Instance) -> Request:
+    """Makes the request of a paid step.
+
+    Args:
+        instance: The step; its inputs are known.
+
+    Raises:
+        InputError: The parameters are not what the model takes, or its kind of step cannot be run yet.
+    """
+    step, values = instance.step, known_values(instance)
+    if step.model is not None:
+        return any_input(instance.model, values)
+    nodes = {name: value if name in _files(instance) else text_of(value) for name, value in values.items()}
+    if step.workflow is not None:
+        return WorkflowInput(id=str(step.workflow), nodes=nodes)
+    if step.app is not None:
+        return AppInput(id=str(step.app), nodes=nodes)
+    raise InputError(
+        f"{instance.address}: a step with `graph` cannot be run by this version. Nothing was sent. What to do: save "
+        "the graph as a workflow on the site, and name it with `workflow`."
+    )
+
+
+def known_values(instance: Instance) -> dict[str, Any]:
+    """The parameters of a step as they are sent: files as `Media`, lists as lists.
+
+    Args:
+        instance: The step; its inputs are known.
+    """
+    found = {name: _sent(value) for name, value in instance.values.items()}
+    return {name: value for name, value in found.items() if value is not ABSENT}
+
+
+def files_that_stand_in(instance: Instance) -> dict[str, str]:
+    """For files that were rendered again: the hash that counts in requests, by the hash that they have.
+
+    Args:
+        instance: The step.
+    """
+    files = [one for one in _leaves(list(instance.values.values())) if isinstance(one, File) and one.media is not None]
+    found = {one.media.sha256: one.key.removeprefix("sha256:") for one in files if one.media is not None}
+    return {own: first for own, first in found.items() if own != first}
+
+
+def _files(instance: Instance) -> set[str]:
+    return {name for name, value in instance.values.items() if any(isinstance(one, File) for one in _leaves(value))}
+
+
+def _sent(value: Any) -> Any:
+    match value:
+        case File():
+            return value.media
+        case Unknown():
+            return value.sent
+        case Made():
+            return _sent(value.value)
+        case Items():
+            return [_sent(one) for one in results(value)]
+        case dict():
+            return {name: _sent(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_sent(one) for one in value]
+    return value
+
+
+def _stand_ins(value: Any) -> Iterator[tuple[str, str]]:
+    """What counts in the request, by what is sent: ids that end, and files that were rendered again."""
+    for one in _leaves(value):
+        if isinstance(one, Unknown) and one.sent is not None:
+            yield one.sent, one.key
+        if isinstance(one, File) and one.media is not None and one.key != f"sha256:{one.media.sha256}":
+            yield f"sha256:{one.media.sha256}", one.key
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    match value:
+        case Made():
+            yield from _leaves(value.value)
+        case Items():
+            for one in results(value):
+                yield from _leaves(one)
+        case dict():
+            for one in value.values():
+                yield from _leaves(one)
+        case list() | tuple():
+            for one in value:
+                yield from _leaves(one)
+        case _:
+            yield value

@@ -1,0 +1,134 @@
+"""Runs of pipelines on an emulator and a Prefect server: what is there is never paid for again."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.schemas.objects import State
+
+from rh_prefect.emulator import Emulator
+from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
+from rh_prefect.flows.pipeline import NOTHING_NEW, OVER_BUDGET, PipelineResult, pipeline_flow
+from rh_prefect.pipelines.pipeline import Pipeline
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+FILM = """
+name: short-film
+params:
+  idea: {type: string, max: 100}
+steps:
+  picture: {model: z-image/turbo, with: {prompt: $(params.idea), aspect_ratio: "16:9"}}
+  clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: waves, duration: 5, sound: false}}
+  end: {edit: frame, with: {video: $(clip), at: last}, save_as: film/end.png}
+outputs: {clip: $(clip), end: $(end)}
+"""
+
+PRODUCTS = """
+name: products
+params:
+  products: {type: table, columns: {sku: string, title: string}}
+steps:
+  each:
+    foreach: $(params.products)
+    id: $(item.sku)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: "Photo of $(item.title)"}}
+      clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: a turn, duration: 5, sound: false}}
+  sheet: {edit: contact_sheet, with: {of: $(each.picture), captions: $(each.id)}, require: any, save_as: sheet.jpg}
+outputs: {clips: $(each.clip), sheet: $(sheet)}
+"""
+
+
+async def run(text: str, **params: Any) -> tuple[State[Any], PipelineResult]:
+    """Runs a pipeline in a flow run of its own."""
+    state = await pipeline_flow(Pipeline.from_text(text))(**params, return_state=True)
+    data = await state.aresult(raise_on_failure=False)
+    result = data.result if isinstance(data, PipelineIncomplete) else data
+    assert isinstance(result, PipelineResult), data
+    return state, result
+
+
+def table(folder: Path, **titles: str) -> str:
+    path = folder / "products.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("sku", "title"), *titles.items()])
+    return str(path)
+
+
+async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Path) -> None:
+    state, first = await run(FILM, idea="a lighthouse", budget=10)
+    assert state.is_completed(), state.message
+    assert [(one.step, one.state) for one in first.steps] == [("picture", "made"), ("clip", "made"), ("end", "made")]
+    assert first.costs.amounts["CNY"] == rh.recorder.charged
+    assert (tmp_path / "out" / "film" / "end.png").is_file()
+    state, second = await run(FILM, idea="a lighthouse", budget=10)
+    assert len(rh.recorder.paid) == 2
+    assert (state.name, second.new, str(second.costs)) == (NOTHING_NEW, 0, "0")
+    assert second["clip"].sha256 == first["clip"].sha256
+
+
+async def test_names_order_and_style_are_no_part_of_a_request(rh: Emulator, tmp_path: Path) -> None:
+    await run(FILM, idea="a lighthouse", budget=10)
+    other = """
+params: {idea: string, more: {type: integer, default: 3}}
+steps:
+  still:
+    model: z-image/turbo
+    with:
+      aspect_ratio: '16:9'
+      prompt: $(params.idea)
+  motion: {model: kling-v2.6-pro-image-to-video, with: {sound: false, duration: "5", prompt: waves, image: $(still)}}
+outputs: {motion: $(motion)}
+""".replace("image: $(still)", "image_url: $(still)")
+    state, _ = await run(other, idea="a lighthouse", budget=10)
+    assert (state.name, len(rh.recorder.paid)) == (NOTHING_NEW, 2)
+
+
+async def test_one_changed_cell_pays_for_the_chain_of_its_row_alone(rh: Emulator, tmp_path: Path) -> None:
+    titles = {"a": "cup", "b": "mug", "c": "bowl"}
+    await run(PRODUCTS, products=table(tmp_path, **titles), budget=10)
+    assert len(rh.recorder.paid) == 6
+    _, second = await run(PRODUCTS, products=table(tmp_path, **titles | {"b": "jug"}), budget=10)
+    assert len(rh.recorder.paid) == 8
+    made = {one.step for one in second.steps if one.state == "made"}
+    assert made == {"each[b].picture", "each[b].clip", "sheet"}
+    state, _ = await run(PRODUCTS, products=table(tmp_path, **dict(reversed(titles.items()))), budget=10)
+    assert len(rh.recorder.paid) == 8
+    assert state.is_completed()
+
+
+async def test_a_failed_item_stops_neither_the_others_nor_what_does_without_it(rh: Emulator, tmp_path: Path) -> None:
+    state, first = await run(PRODUCTS, products=table(tmp_path, a="cup", b="forbidden mug", c="bowl"), budget=10)
+    assert state.is_failed()
+    states = {one.step: one.state for one in first.steps}
+    assert states["each[b].picture"] == "failed"
+    assert states["each[b].clip"] == "not run"
+    assert states["sheet"] == "made"
+    assert list(states.values()).count("failed") == 1
+    assert (state.message or "").startswith("each[b].picture: ")
+    state, second = await run(PRODUCTS, products=table(tmp_path, a="cup", b="mug", c="bowl"), budget=10)
+    assert state.is_completed(), state.message
+    assert second.costs.amounts["CNY"] + first.costs.amounts["CNY"] == rh.recorder.charged
+
+
+async def test_a_budget_below_the_least_price_is_refused_before_a_payment(rh: Emulator) -> None:
+    state = await pipeline_flow(Pipeline.from_text(FILM))(idea="a lighthouse", budget=0.1, return_state=True)
+    with pytest.raises(BudgetExceeded, match="costs at least"):
+        await state.aresult()
+    assert rh.recorder.submissions == []
+
+
+async def test_whole_items_never_leaves_a_begun_item_for_money(rh: Emulator, tmp_path: Path) -> None:
+    text = PRODUCTS.replace("name: products", "name: products\nbudget: {amount: 4.2, whole_items: true}")
+    state, first = await run(text, products=table(tmp_path, a="cup", b="mug", c="bowl"))
+    assert (state.is_failed(), state.name) == (True, OVER_BUDGET), state.message
+    states = {one.step: one.state for one in first.steps}
+    made = [name for name in "abc" if states[f"each[{name}].clip"] == "made"]
+    assert made
+    assert len(made) < 3
+    assert len(rh.recorder.paid) == 2 * len(made)
+    assert rh.recorder.charged <= 4.2
