@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.logging.loggers import flow_run_logger
 
-from rh_prefect.blocks.lookup import RECORDED
+from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.connection import connect, disconnect
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.flow_runs.queries import FIRST_OF_A_BATCH, RecordedScope, batches_of, scope_of, scopes_of
@@ -25,6 +25,8 @@ from rh_prefect.jobs.journal.records import Cancelled
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.pipelines.works_journal import WorksJournal
+from rh_prefect.pipelines.works_ledger import WorksLedger, read_place
 from rh_prefect.settings import get_settings
 
 
@@ -50,11 +52,25 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         # What else the flow run that began a batch has running is its own.
         since = 1 if one.journal.scope == scope.journal.scope else FIRST_OF_A_BATCH
         reports.append(await cancel_scope(one, RECORDED.client_for, by=by, since=since))
+    reports.append(await _cancel_works(scope))
     return CancelReport(
         cancelled=tuple(task for report in reports for task in report.cancelled),
         finished=tuple(task for report in reports for task in report.finished),
         failed={job: why for report in reports for job, why in report.failed.items()},
     )
+
+
+async def _cancel_works(scope: Scope) -> CancelReport:
+    """Cancels the tasks of a pipeline's run which no other run waits for."""
+    place = await read_place(scope.journal)
+    if place is None:
+        return CancelReport((), (), {})
+    store = await load_storage(place.storage)
+    works = WorksJournal(place.url, options=store.options_for(place.url))
+    done = await WorksLedger(scope, works).cancel(RECORDED.client_for)
+    if done.continued:
+        _log.info("another run waits for %d task(s), which go on: %s", len(done.continued), ", ".join(done.continued))
+    return CancelReport(tuple(done.cancelled), (), done.failed)
 
 
 EVERY: Final = 3.0

@@ -39,6 +39,7 @@ from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.pipelines.stored_works import StoredWorks
 from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
 from rh_prefect.pipelines.works_journal import open_works
+from rh_prefect.pipelines.works_ledger import RecordsPlace, note_place
 from rh_prefect.pipelines.works_run import WorkRunner
 from rh_prefect.settings import get_settings
 
@@ -281,6 +282,8 @@ async def _prepare(
     engine = await load_engine(credentials)
     store = await load_storage(options.storage or pipeline.file.storage)
     works = await LOOP.call(open_works(store, settings))
+    place = RecordsPlace(url=works.url, storage=options.storage or pipeline.file.storage)
+    await LOOP.call(note_place(scope.journal, place))
     edits = open_edits(store, settings)
     url = (settings.records or store.url).rstrip("/")
     tools = Tools(

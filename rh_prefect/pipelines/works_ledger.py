@@ -20,7 +20,7 @@ from functools import partial
 from rh_prefect.errors import RunningHubError
 from rh_prefect.jobs.cancel import Cancels, cancel_task
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
-from rh_prefect.jobs.journal.journal import JSON, run_together
+from rh_prefect.jobs.journal.journal import JSON, Journal, run_together
 from rh_prefect.jobs.journal.records import Intent, Record
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs.result import end_of
@@ -28,6 +28,7 @@ from rh_prefect.pipelines.works import ReadInterests, ReadSubmission, WorkPolicy
 from rh_prefect.pipelines.works_journal import WorksJournal
 
 _AT_ONCE = 16
+_PLACE = "pipeline-records-1"
 _CLAIM = re.compile(r"([0-9a-f]+)-claim-([0-9]+)")
 
 
@@ -41,6 +42,38 @@ class Noted(Record):
 
     attempt: int
     name: str = ""
+
+
+class RecordsPlace(Record):
+    """Where the works of a flow run are recorded, for its cancellation from another process.
+
+    Attributes:
+        url: The place.
+        storage: Name of the storage block whose options open it; None for RH_STORAGE_OPTIONS.
+    """
+
+    url: str
+    storage: str | None = None
+
+
+async def note_place(run: Journal, place: RecordsPlace) -> None:
+    """Notes in a flow run's journal where its works are recorded.
+
+    Args:
+        run: The flow run's journal.
+        place: The place.
+    """
+    await run.create(_PLACE, place.model_dump(mode="json"))
+
+
+async def read_place(run: Journal) -> RecordsPlace | None:
+    """Reads where the works of a flow run are recorded; None for a run that is no pipeline's.
+
+    Args:
+        run: The flow run's journal.
+    """
+    record = await run.read(_PLACE)
+    return None if record is None else RecordsPlace.model_validate(record)
 
 
 @dataclass(slots=True)

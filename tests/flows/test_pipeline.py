@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.client.schemas.sorting import FlowRunSort
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
+from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.queries import scope_of
 from rh_prefect.flows.pipeline import NOTHING_NEW, OVER_BUDGET, PipelineResult, pipeline_flow
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.pipeline import Pipeline
+from tests.support.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -69,6 +76,20 @@ async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Pat
     assert len(rh.recorder.paid) == 2
     assert (state.name, second.new, str(second.costs)) == (NOTHING_NEW, 0, "0")
     assert second["clip"].sha256 == first["clip"].sha256
+
+
+async def test_a_cancelled_run_cancels_its_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Emulator(long_side=96, fps=6, clock="real") as rh:
+        for name, value in environment(rh, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        run = asyncio.ensure_future(pipeline_flow(Pipeline.from_text(FILM))(idea="a lighthouse", return_state=True))
+        assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: bool(recorder.paid))
+        async with get_client() as client:
+            (flow_run,) = await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+        await LOOP.call(cancel_run(scope_of(flow_run, "short-film"), by="test"))
+        state = await run
+        assert not state.is_completed()
+        assert len(rh.recorder.cancelled) == len(rh.recorder.paid) == 1
 
 
 async def test_names_order_and_style_are_no_part_of_a_request(rh: Emulator, tmp_path: Path) -> None:
