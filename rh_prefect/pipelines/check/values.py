@@ -15,7 +15,7 @@ from rh_prefect.pipelines.references import Reference, Template, WrongReferenceE
 from rh_prefect.pipelines.scope import Found, Scope, resolve
 from rh_prefect.pipelines.types import Type, negated
 
-RESERVED_FOLDERS = ("works", "edits", "inputs", "manifests", "runs", "pipelines")
+RESERVED_FOLDERS = ("works", "edits", "names", "inputs", "manifests", "runs", "pipelines")
 REUSE = re.compile(r"always|never|[1-9]\d{0,4}[mhd]")
 
 
