@@ -45,12 +45,12 @@ def _endpoint(given: object) -> object:
     if isinstance(path, str) and path.startswith(_OF_THE_API):
         raise ValueError(f"{given!r} is a call of RunningHub's API and no model")
     if not isinstance(path, str) or not _ENDPOINT.fullmatch(path):
-        raise ValueError(f"{given!r} is no endpoint; write it as in 'luma/uni-1/text-to-image'")
+        raise ValueError(f"{given!r} is not a valid endpoint; write it as in 'luma/uni-1/text-to-image'")
     return path
 
 
 def _value(value: object) -> object:
-    """Finds the files in a parameter: no text is one, since nothing tells a text from a file's name."""
+    """Finds the files in a parameter. A string is never a file: it could be plain text."""
     if value is None or isinstance(value, str | bool | int | float | FileValue):
         return value
     if isinstance(value, Mapping) and value.keys() == {"file"}:
@@ -126,12 +126,12 @@ def custom(
         endpoint: The path below `/openapi/v2/`, as RunningHub's page of the model shows it.
         price: What a call costs in the account's currency, for budgets; by default RunningHub is asked where a budget
             needs it.
-        params: Parameters whose names are no Python names, or are those of this function.
+        params: Parameters whose names are not Python names or clash with this function's.
         more: The other parameters, by the names of the API. A `Path`, `Media`, `models.FileValue` or the result of
             another job is a file, and is made readable for RunningHub; a text is sent as it is.
 
     Raises:
-        InputError: The endpoint is none, or a value cannot be sent.
+        InputError: The endpoint is not valid, or a value cannot be sent.
     """
     twice = sorted({*(params or {})} & {*more})
     if twice:

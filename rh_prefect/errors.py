@@ -1,40 +1,40 @@
-"""What can go wrong, and what each answer of RunningHub means.
+"""The errors of this package, and the table of RunningHub's codes.
 
     RunningHubError
-    ├── InputError                found here, before anything was sent or paid
-    │   ├── UnknownModelError     no such model; the nearest names are given
-    │   ├── MediaError            a file that the model would not accept
-    │   └── AmbiguousCall         equal calls cannot be told apart
-    ├── ConfigError               no key, no such block, an unusable setting
-    ├── StoreError                the place for files cannot be read or written
-    ├── JournalError              the record of a paid job cannot be read or written
-    ├── BatchIncomplete           not all rows of a batch are done; its report says which and why
-    ├── PipelineIncomplete        a step of a pipeline failed or does not fit into the budget; its result says which
-    ├── TransportError            no usable answer from RunningHub
-    │   ├── ConnectFailed          (transient) the request never left: safe to send again
-    │   ├── ResponseLost              the request may have arrived: never resend a submit
-    │   └── LinkExpired           the link to a file is dead; asking for the task again may give a new one
-    ├── ApiError                  RunningHub answered with an error code
-    │   ├── RequestRejected        this request will never be accepted as it is
-    │   ├── ModerationError       the content check said no
-    │   ├── KeyRejected           the key is missing, wrong, disabled or of another site
-    │   ├── AccountError          the account may not do this, or cannot pay for it
-    │   ├── TaskNotFound          no such task, or its record has expired
-    │   ├── Busy                  (transient) a limit of the account or of the service; wait
-    │   ├── GenerationFailed      the task ran and failed; a new one may succeed
-    │   ├── TaskState             not a failure: the task is queued or running
-    │   └── OutcomeUnknown               nobody knows whether the request was accepted
-    └── JobError                  one paid job, named by its key
-        ├── JobFailed             the remote task failed; carries the cause
-        ├── JobCancelled          the job, or its whole run, was cancelled
-        ├── JobTimeout            the caller's own deadline passed; the task goes on
-        ├── BudgetExceeded        not started: the run's budget has too little left
-        ├── SubmissionUnknown     it may have been paid for; a person decides
-        ├── OutputsPending        the task succeeded, and RunningHub lists no usable file yet
-        └── OutputsExpired           it was paid for, but its files cannot be fetched
+    ├── InputError              invalid input, found before anything was sent or paid
+    │   ├── UnknownModelError   the model does not exist; the nearest names are given
+    │   ├── MediaError          a file that the model would not accept
+    │   └── AmbiguousCall       equal calls that nothing distinguishes
+    ├── ConfigError             a missing key or block, an invalid setting
+    ├── StoreError              the storage cannot be read or written
+    ├── JournalError            the record of a paid job cannot be read or written
+    ├── BatchIncomplete         not all rows of a batch are done; its report says which and why
+    ├── PipelineIncomplete      a step of a pipeline failed or does not fit into the budget; its result says which
+    ├── TransportError          no usable response from RunningHub
+    │   ├── ConnectFailed       (transient) the request was not sent: safe to send again
+    │   ├── ResponseLost        the request may have arrived: never resend a submission
+    │   └── LinkExpired         the URL of a file has expired; a query of the task may return a new one
+    ├── ApiError                RunningHub responded with an error code
+    │   ├── RequestRejected     this request will never be accepted as it is
+    │   ├── ModerationError     the content check refused it
+    │   ├── KeyRejected         the key is missing, wrong, disabled or of another site
+    │   ├── AccountError        the account may not do this, or cannot pay for it
+    │   ├── TaskNotFound        the task does not exist, or its record has expired
+    │   ├── Busy                (transient) a limit of the account or of the service; wait
+    │   ├── GenerationFailed    the task ran and failed; a new one may succeed
+    │   ├── TaskState           not a failure: the task is queued or running
+    │   └── OutcomeUnknown      it is unknown whether the request was accepted
+    └── JobError                one paid job, named by its key
+        ├── JobFailed           the remote task failed; carries the cause
+        ├── JobCancelled        the job, or its whole run, was cancelled
+        ├── JobTimeout          the caller's deadline passed; the task continues
+        ├── BudgetExceeded      not started: the remaining budget is too small
+        ├── SubmissionUnknown   it may have been paid for; decide manually
+        ├── OutputsPending      the task succeeded, but RunningHub lists no usable file yet
+        └── OutputsExpired      it was paid for, but its files cannot be downloaded
 
 `CODES` is the one table of RunningHub's codes (its error reference, v1 and v2): code -> class, retry class, meaning and
-advice. Everything that has to know whether a code means "wait", "never", or "nobody knows" asks this table.
+advice. It alone decides whether a code means "wait", "never" or "unknown".
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ RefusalScope = Literal["account", "model", "job"]
 
 
 class Transient:
-    """Mixed into errors after which the very same request may be sent again at no risk."""
+    """Mixed into errors after which the same request may safely be sent again."""
 
 
 class RunningHubError(Exception):
@@ -164,7 +164,7 @@ class UnknownModelError(InputError):
 
 
 class AmbiguousCall(InputError):
-    """It cannot be told which of several recorded jobs a call is, or which of two calls it is; nothing was paid."""
+    """A call matches several recorded jobs, or equals another call; nothing was paid."""
 
     job: str | None = None
 
@@ -237,7 +237,7 @@ class ApiError(RunningHubError):
     """RunningHub answered with an error code.
 
     Attributes:
-        code: RunningHub's code as a string of digits, or its message where it has no number.
+        code: RunningHub's code as a string of digits, or its message if it has no number.
         reason: RunningHub's own words.
         retry: How to go on; see `Retry`.
         advice: What to do about it.
@@ -266,7 +266,7 @@ class AccountError(ApiError):
 
 
 class TaskNotFound(ApiError):
-    """There is no such task, or its record has expired."""
+    """The task does not exist, or its record has expired."""
 
 
 class Busy(ApiError, Transient):
@@ -290,7 +290,7 @@ class JobError(RunningHubError):
 
     Attributes:
         job: The job's full name, `<scope>/<key>`, as `rh-prefect jobs` takes it.
-        task_id: RunningHub's task id, where it is known.
+        task_id: RunningHub's task id, if known.
     """
 
     job: str = ""
@@ -314,15 +314,15 @@ class JobCancelled(JobError):
 
 
 class JobTimeout(JobError):
-    """The caller's own deadline passed; the paid task goes on and can be adopted."""
+    """The caller's deadline passed; the paid task continues and can be adopted."""
 
 
 class BudgetExceeded(JobError):
     """The job was not started and nothing was paid for it: the run's budget has too little left.
 
     Attributes:
-        price: What it would cost; None where nobody knows.
-        currency: Of all amounts, where it is known.
+        price: What it would cost; None if unknown.
+        currency: Of all amounts, if known.
         budget: What the run may cost.
         spent: What its ended jobs have cost.
         reserved: What its running jobs may still cost.
@@ -373,7 +373,7 @@ class Code:
     task_status: Literal["QUEUED", "RUNNING", "FAILED"] | None = None
 
 
-_WAIT = "the package waits and sends it again; where it gives up, run it again later"
+_WAIT = "the package waits and retries; if it gives up, run again later"
 _LOOK = "look for the task in RunningHub's call log before sending it again"
 _INPUT = "correct the request; the same one fails again"
 _KEY = "check the key, its site (.cn or .ai) and that it is enabled"
@@ -507,13 +507,13 @@ def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
     Args:
         code: RunningHub's code; v1 errors without a known number are found by their message.
         reason: RunningHub's message.
-        submitting: Whether the answer is to a paid submit, where a code that nobody documented must be taken for
+        submitting: Whether the response is to a paid submission, where an undocumented code must be taken for
             "may have been accepted".
 
     Returns:
         The row; for an unlisted code a row that errs on the side of not paying twice.
     """
-    # Only a message that is no number can stand for a code: a reason of "429" is just words.
+    # Only a message that is not a number can stand for a code: a reason of "429" is text.
     named = None if reason.strip().isdecimal() else CODES.get(reason.strip())
     row = named or CODES.get(code)
     if row is not None:

@@ -70,18 +70,18 @@ class LruCache(MutableMapping[K, V]):
     @overload
     def get(self, key: K, /, default: D) -> V | D: ...
     def get(self, key: K, /, default: Any = None) -> Any:
-        """Gives the value of a key, or the default where there is none."""
+        """The value of a key, or the default."""
         value = self._entries.get(key, default)
         with suppress(KeyError):
             self._entries.move_to_end(key)
         return value
 
     def pop(self, key: K, default: Any = None) -> Any:
-        """Drops a key; gives its value, or the default where there was none."""
+        """Removes a key and returns its value, or the default."""
         return self._entries.pop(key, default)
 
     def setdefault(self, key: K, default: Any = None) -> V:
-        """Gives the value of a key, which becomes the default where there was none."""
+        """The value of a key, which is set to the default if missing."""
         value: V = self._entries.setdefault(key, default)
         self._drop_oldest(but=key)
         return value

@@ -47,7 +47,7 @@ def input_for(model: Model | str) -> type[ModelInput]:
         model: The model, or any of its names.
 
     Raises:
-        UnknownModelError: There is no such model.
+        UnknownModelError: The model does not exist.
     """
     entry = get(model) if isinstance(model, str) else model
     name = entry.class_name
@@ -72,7 +72,7 @@ def any_input(
 
     Raises:
         InputError: A parameter is not what the model takes, or a price is given for a model of the catalogue.
-        UnknownModelError: There is no such model.
+        UnknownModelError: The model does not exist.
     """
     if is_custom:
         return CustomInput(endpoint=model, params=dict(params), price=price if price is None else Decimal(str(price)))

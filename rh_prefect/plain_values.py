@@ -1,4 +1,4 @@
-"""What a caller hands over: copies of it, and why it could not be written as JSON."""
+"""Values from callers: copies of them, and why a value cannot be written as JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def snapshot(value: Any, *, depth: int = 0) -> Any:
 
 
 def flaw_of(value: Any, *, depth: int = 0) -> str:
-    """Says why a value could not be sent or recorded; empty where it could.
+    """Why a value could not be sent or recorded; empty if it could.
 
     Files and other objects are not looked at: what takes them says what is wrong with them.
 

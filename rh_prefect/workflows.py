@@ -174,7 +174,7 @@ class GraphInput(NodeValues):
 
     @model_validator(mode="before")
     @classmethod
-    def _find_files(cls, given: Any) -> Any:  # whatever the caller gave
+    def _find_files(cls, given: Any) -> Any:  # unchecked
         graph = given.get("graph") if isinstance(given, dict) else None
         if not isinstance(graph, dict):
             return given
@@ -190,8 +190,8 @@ def _checked_node(node_id: object, node: object) -> dict[str, Any]:
     if isinstance(node, dict) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict):
         return node
     raise ValueError(
-        f"{str(node_id)[:40]!r} is no node of a graph in API format, which has a class_type and inputs; on the site, "
-        "choose Export (API)"
+        f"{str(node_id)[:40]!r} is not a node of a graph in API format, which has a class_type and inputs. "
+        "On the site, choose Export (API)"
     )
 
 

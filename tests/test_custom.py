@@ -31,7 +31,7 @@ def test_an_endpoint_is_named_as_the_vendors_page_shows_it(endpoint: str) -> Non
 
 @pytest.mark.parametrize("endpoint", ["", "a b", "a//b", "a/b?c=d", "../a", "http://"])
 def test_what_is_no_endpoint_is_refused(endpoint: str) -> None:
-    with pytest.raises(InputError, match=r"endpoint: .* is no endpoint"):
+    with pytest.raises(InputError, match=r"endpoint: .* is not a valid endpoint"):
         models.custom(endpoint, prompt="x")
 
 

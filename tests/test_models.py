@@ -70,7 +70,7 @@ def test_wrong_input_is_one_error_of_ours_that_names_every_problem() -> None:
     with pytest.raises(InputError) as caught:
         anything(KLING, image_url=5, duration=7)
     text = str(caught.value)
-    for part in (KLING, "image_url is no file", "prompt is missing", 'duration must be one of "5", "10", not 7'):
+    for part in (KLING, "image_url is not a file", "prompt is missing", 'duration must be one of "5", "10", not 7'):
         assert part in text
     again = pickle.loads(pickle.dumps(caught.value))
     assert (type(again), str(again), again.problems) == (type(caught.value), text, caught.value.problems)  # type: ignore[attr-defined]

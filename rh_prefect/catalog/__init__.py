@@ -1,4 +1,4 @@
-"""What can be asked for: every model of RunningHub with its parameters, limits and price.
+"""The catalogue: every model of RunningHub with its parameters, limits and price.
 
 The data is one slim file, read at the first call that needs it; `build` makes it from a registry file.
 """

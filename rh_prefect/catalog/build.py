@@ -248,7 +248,7 @@ def _check(stale: list[str], files: Mapping[Path, str]) -> int:
         sys.stderr.write(f"The data file does not fit the source ({len(stale)} models):\n{_first(stale)}")
     drifted = [file for file, text in files.items() if _drift(file, text)]
     if drifted:
-        sys.stderr.write("Run `python -m rh_prefect.catalog.build` to write it anew.\n")
+        sys.stderr.write("Run `python -m rh_prefect.catalog.build` to update it.\n")
     return 1 if stale or drifted else 0
 
 

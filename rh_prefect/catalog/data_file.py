@@ -18,7 +18,7 @@ CURRENCY = "CNY"
 
 _STATUSES = {"gone-from-newest-list": "gone"}
 _REGISTRY, _CN_PAGES = "registry-2026-09", "site-2026-09"
-"""The lists that tell where a model is offered: of the models of the first, .cn shows those of the second."""
+"""The lists that state where a model is offered: .cn offers those models of the first that are in the second."""
 _COUNTS = ("imageNum", "n", "maxImages")
 _KEPT = ("key", "type", "default", "min", "max", "max_length", "max_items", "accept", "max_size_mb", "note")
 
@@ -33,7 +33,7 @@ def slim(source: Mapping[str, Any]) -> dict[str, Any]:
         The slim file's content: models by name, nothing that is the usual case.
 
     Raises:
-        InputError: It is no registry, or two models would share a Python name.
+        InputError: It is not a registry, or two models would share a Python name.
     """
     try:
         models = [slim_model(raw) for raw in source["models"]]
@@ -70,9 +70,9 @@ def refuse_unusable(model: Model) -> None:
         model.replaced_by,
     )
     if not all(isinstance(text, str) for text in (*texts, *model.groups, *model.aliases)):
-        raise InputError("a name, family, group, alias, date or note is no text")
+        raise InputError("a name, family, group, alias, date or note is not a string")
     if not model.name or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", model.endpoint):
-        raise InputError(f"{model.endpoint!r} is no endpoint, or it has no name")
+        raise InputError(f"{model.endpoint!r} is not a valid endpoint, or the model has no name")
     if len({param.key for param in model.params}) < len(model.params):
         raise InputError("a parameter is listed twice")
     for param in model.params:
@@ -83,10 +83,10 @@ def refuse_unusable(model: Model) -> None:
 
 def _flaw(param: Param) -> str:
     if not all(isinstance(text, str) for text in (param.note, param.pattern, *param.options, *param.accept)):
-        return "an option, format or note is no text"
+        return "an option, format or note is not a string"
     limits = (param.min, param.max, param.step, param.max_length, param.max_items, param.max_size_mb)
     if not all(limit is None or _is_number(limit) for limit in limits):
-        return "a limit is no number"
+        return "a limit is not a number"
     if any(limit is not None and limit < 1 for limit in (param.max_length, param.max_items, param.max_size_mb)):
         return "a limit leaves room for nothing"
     if param.min is not None and param.max is not None and param.min > param.max:
@@ -155,7 +155,7 @@ def slim_model(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unusual(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of a model only where it is not the usual case."""
+    """The facts of a model that differ from the defaults."""
     listed = raw.get("status") or ("deprecated" if raw.get("deprecated") else "current")
     status = _STATUSES.get(listed, listed)
     if status not in get_args(Status):
@@ -188,7 +188,7 @@ def _param(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def slim_price(raw: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Makes the slim form of a model's price; None where it has none.
+    """The slim form of a model's price; None without a price.
 
     Args:
         raw: The model, as a registry file has it; of its parameters only the keys count.

@@ -106,7 +106,7 @@ def describe(param: Param) -> str:
         param: The parameter.
 
     Returns:
-        Clauses, or nothing where there is nothing to say.
+        Clauses; may be empty.
     """
     clauses = [param.note, *_file_limits(param)]
     if param.max_length is not None:

@@ -51,7 +51,7 @@ class InputBase(BaseModel):
 
     Attributes:
         entry: What the catalogue says about the model.
-        model: The model's name; it tells a stored input's class.
+        model: The model's name; it identifies a stored input's class.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
@@ -79,7 +79,7 @@ class InputBase(BaseModel):
     @classmethod
     @abstractmethod
     def as_media(cls, value: object) -> object:
-        """Reads what was given for a file; raises InputError for what is none."""
+        """Reads the value of a file; raises InputError if it is not a file."""
 
     @classmethod
     @abstractmethod

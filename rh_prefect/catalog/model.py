@@ -99,7 +99,7 @@ def param_names(keys: Sequence[str]) -> list[str]:
 
 
 PLACEHOLDER = Decimal(9999)
-"""From here on an amount is a placeholder: RunningHub's price files show 0 or 9999 where there is no price yet."""
+"""From here on an amount is a placeholder: RunningHub's price files show 0 or 9999 for a missing price."""
 
 Unit = Literal["call", "second", "second, from", "image", "1000 characters", "5 seconds"]
 
@@ -233,8 +233,8 @@ class Param:
         key: Its name in the request, verbatim; one has a leading space, another is misspelt.
         name: Its name in Python, snake_case.
         type: What it holds; for `image`, `video` and `audio` the request holds a URL.
-        required: Whether the request must have it; where it also has a default, that is filled in.
-        default: What applies when it is left out; a tuple where it holds several.
+        required: Whether the request must have it; a default, if any, is filled in.
+        default: The value if it is omitted; a tuple if it holds several.
         options: The allowed values of an `enum`.
         min: The least allowed number.
         max: The greatest allowed number.
@@ -322,9 +322,9 @@ class Model:
         provenance: Where its facts are from.
         params: Its parameters, in the documentation's order.
         rules: What holds for several parameters together.
-        price: What it costs; None where that is not known, which never means that it is free.
+        price: What it costs; None if unknown, which never means free.
         price_seen: The date of the list that the price is from.
-        price_note: Why there is no price, or what is billed besides.
+        price_note: Why the price is missing, or what else is billed.
     """
 
     name: str
@@ -368,7 +368,7 @@ class Model:
             name_or_key: Either of them; a Python name goes before a wire key.
 
         Returns:
-            The parameter, or None where there is none of that name.
+            The parameter, or None.
         """
         by_name = (param for param in self.params if param.name == name_or_key)
         by_key = (param for param in self.params if param.key == name_or_key)
@@ -381,7 +381,7 @@ class Model:
             name_or_key: Its Python name or its wire key.
 
         Raises:
-            InputError: There is none of that name; the message lists those that there are.
+            InputError: The parameter does not exist; the message lists the model's parameters.
         """
         found = self.find_param(name_or_key)
         if found is None:

@@ -86,7 +86,7 @@ def _problem(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
             return _needed(model, rule, values)
         case "only":
             idle = _names(model, _idle(model, rule, values), "and")
-            return f"{idle} goes only where {_condition(model, rule)}" if idle else ""
+            return f"{idle} is valid only where {_condition(model, rule)}" if idle else ""
         case "most":
             count = sum(_count(values[key]) for key in given)
             together = f"{_names(model, rule.params, 'and')} hold at most {rule.limit} together, not {count}"

@@ -17,7 +17,7 @@ def estimate(model: Model, payload: Mapping[str, object], *, seconds: float | No
         seconds: How long the input is, for models that are priced by that (upscalers, motion control, lip sync).
 
     Returns:
-        The price, or None where it is not known: no published price, a combination without one, a length that the
+        The price, or None if unknown: no published price, a combination without one, a length that the
         model chooses itself, or an input whose length was not given.
     """
     table = model.price
@@ -68,7 +68,7 @@ def _value(model: Model, payload: Mapping[str, object], key: str) -> object:
 
 
 def _number(value: object) -> Decimal | None:
-    """Reads a positive number; `auto`, `-1` and `0` leave it to the model or to the input, so there is none."""
+    """Reads a positive number; None for `auto`, `-1` and `0`, which leave the value to the model or the input."""
     if value is None or isinstance(value, bool):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Reads the public files that list RunningHub's models: which form a file has is told by its content.
+"""Reads public lists of RunningHub's models; the content decides which form a file has.
 
 Four forms are known: the registry of RunningHub's ComfyUI nodes (a list, or an object with `models`), the capabilities
 of its command-line tools and skills (an object with `endpoints`), its price file (an object with `pricing`), and this
@@ -84,8 +84,8 @@ class PublicList:
 
     Attributes:
         form: Which form it has.
-        date: Its date, as in `2026-09-13`; empty where it has none.
-        models: Its models by endpoint, without what the form does not tell.
+        date: Its date, as in `2026-09-13`; may be empty.
+        models: Its models by endpoint, with the fields that the form has.
         prices: Its prices by endpoint; None stands for a price that the file names and that is not known.
         flaws: What could not be used, and why: an entry's endpoint and what is wrong.
         marked: Endpoints that only an entry with a mark names; one without a mark goes before it.
@@ -166,7 +166,7 @@ def _date_of(content: object, flaws: list[str]) -> str:
     version = str(content.get("version") or "") if isinstance(content, Mapping) else ""
     match = _DATE.search(version)
     if match and not is_past_day(match[0]):
-        flaws.append(f"its version {version[:40]!r} is no day that has been; it counts as a list without a date")
+        flaws.append(f"its version {version[:40]!r} is not a past date; it counts as a list without a date")
         return ""
     return match[0] if match else ""
 
@@ -201,7 +201,7 @@ def _read_public(found: PublicList, literal: str, entry: Any) -> None:
         raise _Unusable(f"output_type {entry.get('output_type')!r} is unknown")
     params = entry.get("params", [])
     if not isinstance(params, list):
-        raise _Unusable("params is no list")
+        raise _Unusable("params is not a list")
     if not found.takes(endpoint, literal, found.models):
         raise _Unusable("it is listed twice; the first entry is used")
     marked = endpoint != literal or bool(_MARK_OF_NAME.search(str(entry.get("name_en", ""))))
@@ -293,7 +293,7 @@ def _limited(param: Raw, flaws: list[str]) -> None:
             continue
         number = _number(param[name], whole=name in whole)
         if number is None or (name.startswith("max_") and number < 1):
-            flaws.append(f"{name} {param.pop(name)!r} is no limit that can be; none is taken")
+            flaws.append(f"{name} {param.pop(name)!r} is not a possible limit and is ignored")
         else:
             param[name] = number
     if param.get("min", 0) > param.get("max", param.get("min", 0)):
@@ -304,7 +304,7 @@ def _formats(kinds: object) -> list[str]:
     """Reads the accepted formats.
 
     Raises:
-        ValueError: They are no list of extensions.
+        ValueError: They are not a list of extensions.
     """
     formats = [str(kind).lower().lstrip(".") for kind in kinds] if isinstance(kinds, list) else []
     if not formats or not all(re.fullmatch(r"[a-z0-9]{1,8}", one) for one in formats):

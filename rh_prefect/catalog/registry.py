@@ -41,7 +41,7 @@ def _model(position: int) -> Model:
 
 def user_file() -> Path:
     """Where this user's own data lies, once `rh-prefect models refresh` has been run."""
-    from rh_prefect.settings import get_settings  # whoever imports the catalogue does not pay for it
+    from rh_prefect.settings import get_settings  # keeps the import of the catalogue quick
 
     return get_settings().state_dir / "models.json"
 
@@ -111,7 +111,7 @@ def _classes() -> dict[str, int]:
 
 
 def of_class(name: str) -> Model | None:
-    """Finds the model of an input class; None where there is no such class.
+    """The model of an input class; None if the class does not exist.
 
     Args:
         name: The class's name, exactly.
@@ -140,7 +140,7 @@ def get(name: str) -> Model:
             class or task; case does not matter.
 
     Raises:
-        UnknownModelError: There is none; the message and `nearest` hold the three nearest names.
+        UnknownModelError: The model does not exist; the message and `nearest` hold the three nearest names.
     """
     plain = name.strip().strip("/")
     position = _index().get(plain, _index().get(plain.lower()))
@@ -148,7 +148,7 @@ def get(name: str) -> Model:
         return _model(position)
     near = nearest(name)
     raise UnknownModelError(
-        f"There is no model {name!r}. The nearest are {', '.join(near)}. "
+        f"Model {name!r} does not exist. The nearest are {', '.join(near)}. "
         "`rh-prefect models search WORDS` finds one by what it does.",
         nearest=near,
     )

@@ -135,7 +135,7 @@ def _shown(word: str) -> str:
 
 
 def _known(word: str, names: frozenset[str]) -> str:
-    """The known word that is meant; nothing where there is none."""
+    """The nearest known word; empty if there is none."""
     for one in (word, word.removesuffix("s")):
         if one in _phrases() or one in _phrase_words() or one in names or one in _FILLERS:
             return one
@@ -182,7 +182,7 @@ class Filter:
         family: Only models of this line.
         in_docs: Only models that the documentation lists, or only the others.
         with_old: Also models that are deprecated, or gone from RunningHub's newest lists.
-        max_price: Only models of which one unit costs at least this or less; a price that is not known is no match.
+        max_price: Only models of which one unit costs at least this or less; an unknown price does not match.
     """
 
     output: Output | None = None
@@ -237,7 +237,7 @@ def find(
         those that come nearest.
 
     Raises:
-        InputError: There is no such order.
+        InputError: The order does not exist.
     """
     price = None if max_price is None else Decimal(str(max_price))
     wanted = Filter(output, takes, family, in_docs, with_old, price)
@@ -253,7 +253,7 @@ def search(text: str, wanted: Filter, *, sort: Sort = "relevance") -> Found:
         sort: See `find`.
 
     Raises:
-        InputError: There is no such order.
+        InputError: The order does not exist.
     """
     if sort not in _ORDERS:
         raise InputError(f"Models cannot be sorted by {sort!r}; choose one of {', '.join(_ORDERS)}.")
@@ -351,7 +351,7 @@ def _match(card: _Card, query: Query) -> _Match:
 
 
 def _weight(term: Term) -> int:
-    """Counts what a model does for more than what it makes: "music for a video" is music, if there is no such video."""
+    """Ranks what a model does above what it makes: "music for a video" finds music before videos."""
     return 1 if term.tag is not None and term.tag.name in get_args(Output) else 2
 
 

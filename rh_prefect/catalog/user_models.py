@@ -104,7 +104,7 @@ def _price(model: Mapping[str, Any]) -> str:
 
 
 _KEPT_OF_MODEL = ("name", "family", "groups", "in_docs", "replaced_by", "on_cn", "price", "price_seen", "price_note")
-"""What no public list tells of a model, or tells less well than the documentation does."""
+"""What public lists lack, or state less precisely than the documentation."""
 
 
 def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[
     Args:
         content: The catalogue's present content; not changed.
         listed: The list; what cannot be used of it is added to its `flaws`.
-        date: When the list is from; empty where that is not known, and then no model counts as gone.
+        date: The list's date; empty if unknown, and then no model counts as gone.
 
     Returns:
         The new content; its version is `content`'s.
@@ -267,7 +267,7 @@ class Refreshed:
     Attributes:
         form: Which form the file has.
         entries: How many models or prices it lists.
-        date: When it is from; empty where that is not known.
+        date: Its date; empty if unknown.
         is_older: Whether it is older than what was in use, and only adds what was not known.
         changes: How the catalogue differs now.
         flaws: What of the file was not used, and why.
@@ -298,7 +298,7 @@ def refresh(source: str, *, date: str | None = None) -> Refreshed:
     entries = len(listed.models) + len(listed.prices)
     if not entries:
         told = "".join(f"\n  {flaw}" for flaw in listed.flaws[:5])
-        raise InputError(f"{_shown(source)} names no model that can be used. Nothing was changed.{told}")
+        raise InputError(f"{_shown(source)} has no usable model. Nothing was changed.{told}")
     found = changes(before, content)
     after = {
         **content,
@@ -342,7 +342,7 @@ def _read(source: str) -> PublicList:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"{shown} cannot be read: {reason.replace(source, shown)}. Nothing was changed.") from error
     except (ValueError, RecursionError, InputError) as error:
-        raise InputError(f"{shown} is no list of models: {error}. Nothing was changed.") from error
+        raise InputError(f"{shown} is not a list of models: {error}. Nothing was changed.") from error
 
 
 def _bytes_of(source: str) -> bytes:
@@ -380,7 +380,7 @@ def _shown(source: str) -> str:
 
 def _day(given: str) -> str:
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", given) or not is_past_day(given):
-        raise InputError(f"{given!r} is no day that has been. What to do: write it as YYYY-MM-DD. Nothing was changed.")
+        raise InputError(f"{given!r} is not a past date. What to do: write it as YYYY-MM-DD. Nothing was changed.")
     return given
 
 

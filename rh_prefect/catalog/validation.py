@@ -155,7 +155,7 @@ def check(
     Args:
         model: The model.
         params: As for `validate`.
-        as_media: Reads one file of a media parameter and raises InputError for what is none; by default only URLs pass.
+        as_media: Reads one file of a media parameter; raises InputError if it is invalid. By default only URLs pass.
         unchecked: The Python names of parameters whose values are sent as they are: the catalogue may be behind.
 
     Returns:
@@ -206,9 +206,9 @@ def check_file(
     Args:
         model: The model.
         param: The parameter, or its name or key.
-        extension: Of the file's real format, as in `png`; None where that is not known.
+        extension: Of the file's real format, as in `png`; None if unknown.
         size: Bytes.
-        kind: What the file is by its content: image, video, audio, ...; None where that is not known.
+        kind: What the file is by its content: image, video, audio, ...; None if unknown.
         source: How to name the file in the message.
 
     Raises:
@@ -254,7 +254,7 @@ def _take_extra(model: Model, checked: Checked, name: str, value: object) -> Non
 
 
 def _holding_a_file(name: str, value: object) -> list[str]:
-    """Refuses a file where it would go out as a local name: only known parameters of files are uploaded here."""
+    """Rejects a local file that would be sent as its name: only known file parameters are uploaded."""
     if not _holds_file(value):
         return []
     return [f"{name} holds a file, and the catalogue knows no file parameter of this name; `models.custom` uploads it"]
@@ -310,7 +310,7 @@ def _media(value: object, as_media: Callable[[object], object]) -> object:
     try:
         return as_media(value)
     except InputError as error:
-        raise _Wrong(f"is no file: {error.message.rstrip('.')}") from None
+        raise _Wrong(f"is not a file: {error.message.rstrip('.')}") from None
 
 
 def _media_text(value: object) -> str:

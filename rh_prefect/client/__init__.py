@@ -1,4 +1,4 @@
-"""Talks to RunningHub over HTTP: one async client, frozen values, and only our own errors."""
+"""RunningHub's HTTP API: an async client with typed values and errors."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from rh_prefect.client import responses, wire
-from rh_prefect.client.responses import Answer, RequestInfo
-from rh_prefect.client.session import Core, usable_id, usable_page
+from rh_prefect.client.responses import ApiResponse, RequestInfo
+from rh_prefect.client.session import Session, usable_id, usable_page
 from rh_prefect.client.wire import Asset, AssetGroup, AssetKind, Page
 from rh_prefect.errors import Busy, ConnectFailed, InputError, RequestRejected, ResponseLost
 
@@ -22,13 +22,13 @@ _BLIPS: Final = 5
 class Assets:
     """Registered files. A model takes an asset's `uri` in place of a link.
 
-    Every method raises `InputError` for an id that is none, `ConnectFailed` and `ResponseLost` for the connection,
+    Every method raises `InputError` for an invalid id, `ConnectFailed` and `ResponseLost` for the connection,
     `ApiError` by the table of codes. Nothing published says which codes these endpoints answer (api.md 12).
     """
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self.groups = AssetGroups(core)
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.groups = AssetGroups(session)
 
     async def create(self, url: str, *, group_id: str, kind: AssetKind, name: str) -> Asset:
         """Registers a file. It is ready some time later: see `wait`.
@@ -42,14 +42,14 @@ class Assets:
         ask = RequestInfo(f"registering of asset {name!r}", makes=True)
         known = Asset(asset_id="", kind=kind, name=name, group_id=usable_id(group_id, of="an asset group"))
         body = {"groupId": known.group_id, "url": url, "assetType": kind, "name": name}
-        answer = await self._core.make("openapi/v2/assets/create", body, ask)
+        answer = await self._session.make("openapi/v2/assets/create", body, ask)
         return _asset(answer, ask, known=known)
 
     async def query(self, asset_id: str) -> Asset:
         """Asks how an asset is."""
         ask = RequestInfo(f"query of asset {asset_id}")
         known = Asset(asset_id=usable_id(asset_id, of="an asset"))
-        answer = await self._core.call("openapi/v2/assets/query", {"assetId": known.asset_id}, ask)
+        answer = await self._session.call("openapi/v2/assets/query", {"assetId": known.asset_id}, ask)
         return _asset(answer, ask, known=known)
 
     async def wait(
@@ -108,7 +108,7 @@ class Assets:
         ask = RequestInfo(f"page {page} of the assets")
         given = {"groupId": group_id and usable_id(group_id, of="an asset group"), "status": status, "name": name}
         body = {"pageNumber": page, "pageSize": size, **{key: value for key, value in given.items() if value}}
-        answer = await self._core.call("openapi/v2/assets/list", body, ask)
+        answer = await self._session.call("openapi/v2/assets/list", body, ask)
         return wire.read_asset_page(responses.with_data(answer, ask), number=page, size=size)
 
     async def update(self, asset_id: str, *, name: str) -> Asset:
@@ -116,27 +116,27 @@ class Assets:
         ask = RequestInfo(f"renaming of asset {asset_id}")
         known = Asset(asset_id=usable_id(asset_id, of="an asset"), name=name)
         body = {"assetId": known.asset_id, "name": name}
-        answer = await self._core.call("openapi/v2/assets/update", body, ask)
+        answer = await self._session.call("openapi/v2/assets/update", body, ask)
         return _asset(answer, ask, known=known)
 
     async def delete(self, asset_id: str) -> None:
         """Deletes an asset."""
         ask = RequestInfo(f"deletion of asset {asset_id}")
         body = {"assetId": usable_id(asset_id, of="an asset")}
-        responses.checked(await self._core.call("openapi/v2/assets/delete", body, ask), ask)
+        responses.checked(await self._session.call("openapi/v2/assets/delete", body, ask), ask)
 
 
 class AssetGroups:
     """The groups that assets are kept in; errors as in `Assets`."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     async def create(self, name: str, *, description: str = "") -> AssetGroup:
         """Makes a group."""
         ask = RequestInfo(f"making of asset group {name!r}", makes=True)
         body = {"name": name, **({"description": description} if description else {})}
-        answer = await self._core.make("openapi/v2/assets/groups/create", body, ask)
+        answer = await self._session.make("openapi/v2/assets/groups/create", body, ask)
         return _group(answer, ask, known=AssetGroup(group_id="", name=name, description=description))
 
     async def list(self, *, page: int = 1, size: int = 20, name: str = "") -> Page[AssetGroup]:
@@ -144,41 +144,41 @@ class AssetGroups:
         usable_page(page, size, largest=100)
         ask = RequestInfo(f"page {page} of the asset groups")
         body = {"pageNumber": page, "pageSize": size, **({"name": name} if name else {})}
-        answer = await self._core.call("openapi/v2/assets/groups/list", body, ask)
+        answer = await self._session.call("openapi/v2/assets/groups/list", body, ask)
         return wire.read_group_page(responses.with_data(answer, ask), number=page, size=size)
 
     async def query(self, group_id: str) -> AssetGroup:
         """Asks about a group."""
         ask = RequestInfo(f"query of asset group {group_id}")
         known = AssetGroup(group_id=usable_id(group_id, of="an asset group"))
-        answer = await self._core.call("openapi/v2/assets/groups/query", {"groupId": known.group_id}, ask)
+        answer = await self._session.call("openapi/v2/assets/groups/query", {"groupId": known.group_id}, ask)
         return _group(answer, ask, known=known)
 
     async def update(self, group_id: str, *, name: str | None = None, description: str | None = None) -> AssetGroup:
-        """Renames a group, or describes it anew; at least one of the two."""
+        """Changes a group's name, description, or both."""
         ask = RequestInfo(f"update of asset group {group_id}")
         given = {key: value for key, value in (("name", name), ("description", description)) if value is not None}
         if not given:
             raise InputError(f"{ask.doing}: there is nothing to update. Give a name or a description.")
         known = AssetGroup(group_id=usable_id(group_id, of="an asset group"), **given)
-        answer = await self._core.call("openapi/v2/assets/groups/update", {"groupId": known.group_id, **given}, ask)
+        answer = await self._session.call("openapi/v2/assets/groups/update", {"groupId": known.group_id, **given}, ask)
         return _group(answer, ask, known=known)
 
     async def delete(self, group_id: str) -> None:
         """Deletes a group."""
         ask = RequestInfo(f"deletion of asset group {group_id}")
         body = {"groupId": usable_id(group_id, of="an asset group")}
-        responses.checked(await self._core.call("openapi/v2/assets/groups/delete", body, ask), ask)
+        responses.checked(await self._session.call("openapi/v2/assets/groups/delete", body, ask), ask)
 
 
-def _asset(answer: Answer, ask: RequestInfo, *, known: Asset) -> Asset:
+def _asset(answer: ApiResponse, ask: RequestInfo, *, known: Asset) -> Asset:
     asset = wire.read_asset(responses.checked(answer, ask).data, known=known)
     if asset is None:
         raise responses.no_answer(ask, "the answer names no asset")
     return asset
 
 
-def _group(answer: Answer, ask: RequestInfo, *, known: AssetGroup) -> AssetGroup:
+def _group(answer: ApiResponse, ask: RequestInfo, *, known: AssetGroup) -> AssetGroup:
     group = wire.read_group(responses.checked(answer, ask).data, known=known)
     if group is None:
         raise responses.no_answer(ask, "the answer names no group")
@@ -186,6 +186,6 @@ def _group(answer: Answer, ask: RequestInfo, *, known: AssetGroup) -> AssetGroup
 
 
 def _refused(asset: Asset, ask: RequestInfo) -> RequestRejected:
-    advice = "check the file against the limits of assets and register it anew"
+    advice = "check the file against the limits of assets and register it again"
     message = f"{ask.doing}: RunningHub could not use the file (status {asset.status}). What to do: {advice}."
     return RequestRejected(message, code=asset.status, reason=asset.status, retry="final", advice=advice)

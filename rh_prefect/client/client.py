@@ -1,4 +1,4 @@
-"""RunningHub's API as async calls: one method an endpoint, each with a value or one of our errors."""
+"""RunningHub's API as async methods, one per endpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rh_prefect.client.comfyui import NativeProxy, NativeTasks
 from rh_prefect.client.download import Progress, download, is_data_url, write_data
 from rh_prefect.client.platform import Platform, Webhooks, upload_lora
 from rh_prefect.client.responses import RequestInfo
-from rh_prefect.client.session import PACE_SECONDS, V1_KEY, Core
+from rh_prefect.client.session import PACE_SECONDS, V1_KEY, Session
 from rh_prefect.client.upload import FileBody
 from rh_prefect.client.workflows import Apps, QuickCreate, Workflows
 from rh_prefect.errors import ConfigError, InputError, MediaError
@@ -34,7 +34,7 @@ _ENDPOINT: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 
 
 class Client:
-    """Talks to one RunningHub account.
+    """A client of one RunningHub account.
 
     It belongs to one event loop. The key is in no repr, log, error or value; `rh_prefect.client.transport` says how
     connections are used, `rh_prefect.client.responses` how answers are judged.
@@ -42,15 +42,15 @@ class Client:
     Args:
         api_key: The account's key.
         base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
-        submit_timeout: Seconds after which the answer to a submit counts as lost; a hard limit on the whole call.
-        pace_seconds: Seconds for which any other call is sent again while RunningHub answers that it is too busy.
-        transport: Sends the requests in place of the network; for recording and for faults.
+        submit_timeout: The hard time limit of a submission, in seconds; after it the response counts as lost.
+        pace_seconds: How many seconds any other call is retried while RunningHub is too busy.
+        transport: Replaces the network, for tests.
 
     Attributes:
-        workflows: Saved ComfyUI workflows, and the older ways to ask how a task is.
+        workflows: Saved ComfyUI workflows, and v1's task status.
         apps: AI apps.
         quick_create: The style library of quick create.
-        webhooks: What became of webhooks.
+        webhooks: Records of webhook deliveries.
         platform: The account's keys, the public models.
         assets: Registered media for Seedance and SparkVideo.
         comfy: ComfyUI's own API, on a machine of 24 GB.
@@ -79,17 +79,17 @@ class Client:
         # First, and by its own name: the frame of a later error would show it.
         api_key = _usable_key(api_key)
         self._base_url = _usable_url(base_url)
-        self._core = Core(
+        self._session = Session(
             api_key, self._base_url, submit_timeout=submit_timeout, pace_seconds=pace_seconds, transport=transport
         )
-        self.workflows = Workflows(self._core)
-        self.apps = Apps(self._core)
-        self.quick_create = QuickCreate(self._core)
-        self.webhooks = Webhooks(self._core)
-        self.platform = Platform(self._core)
-        self.assets = Assets(self._core)
-        self.comfy = NativeProxy(self._core, "proxy")
-        self.comfy_plus = NativeProxy(self._core, "proxy-plus")
+        self.workflows = Workflows(self._session)
+        self.apps = Apps(self._session)
+        self.quick_create = QuickCreate(self._session)
+        self.webhooks = Webhooks(self._session)
+        self.platform = Platform(self._session)
+        self.assets = Assets(self._session)
+        self.comfy = NativeProxy(self._session, "proxy")
+        self.comfy_plus = NativeProxy(self._session, "proxy-plus")
         self._machines = (NativeTasks(self.comfy), NativeTasks(self.comfy_plus))
 
     def __repr__(self) -> str:
@@ -97,36 +97,36 @@ class Client:
 
     @property
     def site(self) -> str:
-        """The host that is talked to."""
+        """The host."""
         return self._base_url.host
 
     @property
     def submit_timeout(self) -> float:
         """Seconds after which the answer to a submit counts as lost."""
-        return self._core.submit_timeout
+        return self._session.submit_timeout
 
     @property
     def account_id(self) -> str:
-        """Names the account without telling its key."""
-        return hashlib.sha256(self._core.key.get_secret_value().encode()).hexdigest()[:12]
+        """Identifies the account without its key."""
+        return hashlib.sha256(self._session.key.get_secret_value().encode()).hexdigest()[:12]
 
     async def submit(
         self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None = None
     ) -> wire.TaskView:
-        """Creates a task, which costs money. The request is sent once and never again by itself.
+        """Creates a task, which costs money. The request is sent once and never retried.
 
         Args:
             endpoint: The model's path, as in `alibaba/wan-2.6/text-to-video`, or `run/workflow/ID`, `run/ai-app/ID`;
                 one of `V1Submit`; or one of `NativeSubmit`, with a graph in API format as the payload's `prompt`.
             payload: The wire parameters, without the key.
-            webhook_url: Is called when the task ends; of a native one nobody tells.
+            webhook_url: RunningHub posts to it when the task ends; not for native submissions.
 
         Returns:
             The task; it may have ended already.
 
         Raises:
             InputError: The request cannot be written; nothing was sent.
-            ConnectFailed: It never left this machine.
+            ConnectFailed: It was not sent.
             ResponseLost: It may have been accepted.
             ApiError: By the table of codes; `OutcomeUnknown` where it may have been accepted.
         """
@@ -135,83 +135,83 @@ class Client:
         ask = RequestInfo(f"submit to {endpoint}", paid=True)
         body = dict(payload) if webhook_url is None else {**payload, "webhookUrl": webhook_url}
         if endpoint in get_args(V1Submit):
-            answer = await self._core.submit(endpoint.lstrip("/"), body, ask, key_field=V1_KEY)
+            answer = await self._session.submit(endpoint.lstrip("/"), body, ask, key_field=V1_KEY)
         else:
-            answer = await self._core.submit(f"openapi/v2/{_path(endpoint)}", body, ask)
+            answer = await self._session.submit(f"openapi/v2/{_path(endpoint)}", body, ask)
         return responses.submitted(answer, ask)
 
     async def query(self, task_id: str) -> wire.TaskView:
-        """Asks how a task is.
+        """Returns a task's state.
 
         Returns:
-            The task, a failed one as well.
+            The task, also if it failed.
 
         Raises:
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: `TaskNotFound`, `Busy`, or another by the table of codes.
         """
         if (machine := self._machine_of(task_id)) is not None:
             return await machine.query(task_id)
         ask = RequestInfo(f"query of task {task_id}")
-        answer = await self._core.call("openapi/v2/query", {"taskId": task_id}, ask)
+        answer = await self._session.call("openapi/v2/query", {"taskId": task_id}, ask)
         return responses.parse_query(answer, ask, task_id=task_id)
 
     async def cancel(self, task_id: str) -> None:
-        """Cancels a queued or running task; a query tells what became of it.
+        """Cancels a queued or running task; a query returns the outcome.
 
         Raises:
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: `TaskNotFound`, or another by the table of codes.
         """
         if (machine := self._machine_of(task_id)) is not None:
             await machine.cancel(task_id)
             return
         ask = RequestInfo(f"cancel of task {task_id}")
-        responses.checked(await self._core.call_v1("task/openapi/cancel", {"taskId": task_id}, ask), ask)
+        responses.checked(await self._session.call_v1("task/openapi/cancel", {"taskId": task_id}, ask), ask)
 
     async def queue_status(self) -> wire.QueueStatus:
-        """Asks how many tasks the key may run and runs; the cheapest check of a key.
+        """Returns how many tasks the key may run and runs; the cheapest check of a key.
 
         Raises:
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: `KeyRejected`, or another by the table of codes.
         """
-        # Who waits for a slot asks again by itself.
+        # A job that waits for a slot calls this again anyway.
         ask = RequestInfo("queue status", pace_seconds=2.0)
-        answer = await self._core.call("openapi/v2/queue/status", None, ask)
+        answer = await self._session.call("openapi/v2/queue/status", None, ask)
         return wire.read_queue_status(responses.with_data(answer, ask))
 
     async def account(self) -> wire.Account:
-        """Asks what the account holds.
+        """Returns the account's balance.
 
         Raises:
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: `KeyRejected`, or another by the table of codes.
         """
         ask = RequestInfo("account status")
         # This endpoint alone spells the field in lower case.
-        answer = await self._core.call("uc/openapi/accountStatus", {}, ask, key_field="apikey")
+        answer = await self._session.call("uc/openapi/accountStatus", {}, ask, key_field="apikey")
         return wire.read_account(responses.with_data(answer, ask))
 
     async def price_preview(self, endpoint: str, payload: Mapping[str, object]) -> wire.PricePreview:
-        """Asks what a submit would cost; nothing is created.
+        """Returns the price of a submission; creates nothing.
 
         Raises:
             InputError: The request cannot be written.
             ConnectFailed: No connection.
-            ResponseLost: No readable answer, or one without a price.
+            ResponseLost: No readable response, or one without a price.
             ApiError: By the table of codes.
         """
         ask = RequestInfo(f"price preview of {endpoint}")
-        answer = await self._core.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
+        answer = await self._session.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
         responses.checked(answer, ask)
         price = wire.read_price(answer.source) or wire.read_price(answer.data)
         if price is None:
-            raise responses.no_answer(ask, "the answer holds no price")
+            raise responses.no_answer(ask, "the response has no price")
         return price
 
     async def upload(self, path: Path, *, name: str, mime: str) -> wire.Upload:
@@ -223,9 +223,9 @@ class Client:
             mime: Its type.
 
         Raises:
-            MediaError: The file cannot be read, or changed on the way.
+            MediaError: The file cannot be read, or changed during the upload.
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: By the table of codes.
         """
         ask = RequestInfo(f"upload of {path}")
@@ -241,16 +241,16 @@ class Client:
             path: A local file.
             name: Its name on the wire; the extension counts.
             mime: Its type.
-            file_type: What older texts of the API want to be told.
+            file_type: The value of `fileType` in older versions of the API.
 
         Raises:
-            MediaError: The file is too large, cannot be read, or changed on the way.
+            MediaError: The file is too large, cannot be read, or changed during the upload.
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: By the table of codes.
         """
         ask = RequestInfo(f"legacy upload of {path}")
-        fields, secrets = {"fileType": file_type}, {V1_KEY: self._core.key}
+        fields, secrets = {"fileType": file_type}, {V1_KEY: self._session.key}
         body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, fields=fields, secrets=secrets)
         if body.size > LEGACY_UPLOAD_BYTES:
             limit = "the legacy upload takes 30 MB at most (RunningHub's code 809)"
@@ -258,7 +258,7 @@ class Client:
         return await self._uploaded("task/openapi/upload", body, ask)
 
     async def upload_lora(self, path: Path, *, name: str) -> str:
-        """Sends a LoRA, unless RunningHub knows it already by its MD5.
+        """Uploads a LoRA, unless RunningHub already has it (by MD5).
 
         Args:
             path: A local file.
@@ -268,51 +268,51 @@ class Client:
             Its `file_name` for a RHLoraLoader node; no other loader finds it.
 
         Raises:
-            MediaError: The file cannot be read, or changed on the way.
+            MediaError: The file cannot be read, or changed during the upload.
             LinkExpired: The signed address was refused.
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: By the table of codes.
         """
-        return await upload_lora(self._core, path, name=name)
+        return await upload_lora(self._session, path, name=name)
 
     async def _uploaded(self, path: str, body: FileBody, ask: RequestInfo) -> wire.Upload:
-        answer = await self._core.upload(path, body, ask)
+        answer = await self._session.upload(path, body, ask)
         upload = wire.read_upload(responses.with_data(answer, ask), size=body.size)
         if upload is None:
-            raise responses.no_answer(ask, "the answer names no file")
+            raise responses.no_answer(ask, "the response names no file")
         return upload
 
     async def download(self, url: str, to: Path, *, progress: Progress | None = None) -> wire.Download:
-        """Fetches a result, or the rest of it, from its file host.
+        """Downloads a result, or the rest of it, from its file host.
 
         Args:
-            url: The link; a `data:` URL is decoded. It gets no key: file hosts are strangers.
-            to: Where the bytes go. What an earlier call has left there is gone on with, if the note beside it (`to` +
-                `.resume`) and the server agree that it is the same file; a finished one is not asked for again.
+            url: The URL; a `data:` URL is decoded. The API key is not sent: file hosts are third parties.
+            to: The local file. An earlier partial download is resumed if the resume file beside it (`to` +
+                `.resume`) and the server agree that the remote file is unchanged; a finished one is kept.
                 `discard_partial` removes both.
-            progress: Is told the bytes on disk and the total.
+            progress: Is called with the bytes on disk and the total.
 
         Raises:
             LinkExpired: The link is dead.
             ConnectFailed: No connection.
-            ResponseLost: The body was cut or has the wrong length. What came is kept; the next call goes on from there.
+            ResponseLost: The body was cut or has the wrong length. The next call continues from there.
             StoreError: The bytes cannot be written.
         """
         if (machine := self._machine_of(url)) is not None:
             return await machine.download(url, to)
         if is_data_url(url):
             return await asyncio.to_thread(write_data, url, to)
-        async with self._core.downloads:
-            return await download(self._core.pools.files, url, to, progress=progress)
+        async with self._session.downloads:
+            return await download(self._session.pools.files, url, to, progress=progress)
 
     def _machine_of(self, name: str) -> NativeTasks | None:
-        """The native proxy's machine whose endpoint, task or link it is; None for what is RunningHub's own."""
+        """The native proxy's machine of an endpoint, task or URL; None if it belongs to RunningHub's own API."""
         return next((machine for machine in self._machines if machine.owns(name)), None)
 
     async def aclose(self) -> None:
         """Closes every connection."""
-        await self._core.pools.aclose()
+        await self._session.pools.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -325,17 +325,21 @@ class Client:
 
 def _path(endpoint: str) -> str:
     path = endpoint.strip("/")
-    if path.startswith("task/openapi/"):  # below /openapi/v2/ it would come to nothing, and seem to be lost
-        raise InputError(f"{endpoint!r} is no endpoint for a submit. Those of v1 are {', '.join(get_args(V1Submit))}.")
+    if path.startswith("task/openapi/"):  # below /openapi/v2/ it does not exist, and would look lost
+        raise InputError(
+            f"{endpoint!r} is not a valid endpoint for a submission. Those of v1 are {', '.join(get_args(V1Submit))}."
+        )
     if not _ENDPOINT.fullmatch(path):
-        raise InputError(f"{endpoint!r} is no endpoint. Give a model's path, as in alibaba/wan-2.6/text-to-video.")
+        raise InputError(
+            f"{endpoint!r} is not a valid endpoint. Give a model's path, as in alibaba/wan-2.6/text-to-video."
+        )
     return path
 
 
 def _usable_key(api_key: str | SecretStr) -> SecretStr:
     api_key = SecretStr((api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key).strip())
     if not api_key.get_secret_value():
-        raise ConfigError("There is no API key. Set RH_API_KEY, or name a RunningHubCredentials block.")
+        raise ConfigError("The API key is missing. Set RH_API_KEY, or name a RunningHubCredentials block.")
     if not _is_plain(api_key):
         raise ConfigError("The API key holds characters that no key has. Copy it again from RunningHub's site.")
     return api_key
@@ -350,7 +354,7 @@ def _usable_url(base_url: str) -> httpx.URL:
     try:
         url = httpx.URL(base_url.strip())
     except httpx.InvalidURL as error:
-        raise ConfigError(f"The base URL {base_url!r} is no address ({error}). Set RH_BASE_URL.") from error
+        raise ConfigError(f"The base URL {base_url!r} is not a valid URL ({error}). Set RH_BASE_URL.") from error
     if url.scheme not in {"http", "https"} or not url.host or url.userinfo or url.query or url.fragment:
         raise ConfigError("The base URL must look like https://www.runninghub.cn, and hold no key. Set RH_BASE_URL.")
     return url

@@ -13,8 +13,8 @@ import httpx
 from rh_prefect.client import responses, wire
 from rh_prefect.client.download import discard_note, discard_partial, download
 from rh_prefect.client.parsing import loads, table
-from rh_prefect.client.responses import Answer, RequestInfo
-from rh_prefect.client.session import Core, json_bytes, usable_id
+from rh_prefect.client.responses import ApiResponse, RequestInfo
+from rh_prefect.client.session import Session, json_bytes, usable_id
 from rh_prefect.client.upload import FileBody
 from rh_prefect.client.wire import (
     ComfyFile,
@@ -36,23 +36,23 @@ _CHANGE_SECONDS: Final = 90.0
 
 
 class NativeProxy:
-    """Runs graphs as on a ComfyUI of one's own.
+    """Runs graphs on ComfyUI's own API.
 
     One graph at a time is the safe assumption. A wrong key is not always refused here: check it with
     `Client.queue_status`.
 
     Args:
-        core: The account.
+        session: The account.
         family: The size of the machine: `proxy` has 24 GB, `proxy-plus` 48 GB.
 
     Attributes:
         family: As given.
     """
 
-    def __init__(self, core: Core, family: Family) -> None:
-        self._core = core
+    def __init__(self, session: Session, family: Family) -> None:
+        self._session = session
         self.family = family
-        self._view = str(self._request(core.pools.calls, "GET", "view").url)
+        self._view = str(self._request(session.pools.calls, "GET", "view").url)
 
     async def prompt(self, graph: Mapping[str, object], *, client_id: str = "") -> ComfyPrompt:
         """Runs a graph in API format, which costs machine time. It is sent once and never again by itself.
@@ -60,56 +60,58 @@ class NativeProxy:
         Raises:
             InputError: The graph cannot be written; nothing was sent.
             RequestRejected: ComfyUI says that the graph is not valid; the message names the nodes.
-            ConnectFailed: It never left this machine.
+            ConnectFailed: It was not sent.
             ResponseLost: It may be running.
             ApiError: By the table of codes.
         """
         ask = RequestInfo(f"prompt to ComfyUI at /{self.family}", paid=True)
         body = {"prompt": graph, **({"client_id": client_id} if client_id else {})}
-        client = self._core.pools.submits
+        client = self._session.pools.submits
         request = self._request(
             client, "POST", "prompt", content=json_bytes(body, ask), headers={"Content-Type": "application/json"}
         )
-        status, answer = await self._core.exchange(client, request, ask, deadline=self._core.submit_timeout, auth=False)
+        status, answer = await self._session.exchange(
+            client, request, ask, deadline=self._session.submit_timeout, auth=False
+        )
         return judged(status, answer, ask)
 
     async def history(self, prompt_id: str) -> ComfyRun:
-        """Asks how a graph is.
+        """Returns the state of a graph.
 
         Raises:
-            InputError: The id is none.
+            InputError: The id is not valid.
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: By the table of codes.
         """
         ask = RequestInfo(f"history of prompt {prompt_id}")
         path = f"history/{usable_id(prompt_id, of='a prompt')}"
-        client = self._core.pools.calls
-        answer = await self._core.resent(client, self._request(client, "GET", path), ask, auth=False)
+        client = self._session.pools.calls
+        answer = await self._session.resent(client, self._request(client, "GET", path), ask, auth=False)
         responses.checked(answer, ask)
         entry = table(answer.source.get(prompt_id.strip()))
         return wire.read_comfy_run(entry, prompt_id=prompt_id.strip())
 
     async def queue(self) -> ComfyQueue:
-        """Asks which graphs run and which wait; those of others on the machine are among them.
+        """Lists running and waiting graphs, including those of other clients.
 
         Raises:
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: By the table of codes.
         """
         ask = RequestInfo(f"queue of ComfyUI at /{self.family}")
-        client = self._core.pools.calls
-        answer = await self._core.resent(client, self._request(client, "GET", "queue"), ask, auth=False)
+        client = self._session.pools.calls
+        answer = await self._session.resent(client, self._request(client, "GET", "queue"), ask, auth=False)
         return wire.read_comfy_queue(responses.checked(answer, ask).source)
 
     async def cancel(self, prompt_id: str) -> None:
-        """Takes a graph out of the queue, or stops it where it runs; nothing happens to one that has ended.
+        """Removes a graph from the queue or stops it; does nothing if it has ended.
 
         Raises:
-            InputError: The id is none.
+            InputError: The id is not valid.
             ConnectFailed: No connection.
-            ResponseLost: The machine did not say that it did it.
+            ResponseLost: The machine did not confirm it.
             ApiError: By the table of codes.
         """
         found = usable_id(prompt_id, of="a prompt")
@@ -118,28 +120,28 @@ class NativeProxy:
         if found in queue.waiting:
             await self._change("queue", {"delete": [found]}, ask)
         elif found in queue.running:
-            # Older ComfyUIs know no id here and stop whatever runs: hence the look at the queue before.
+            # Older ComfyUI versions ignore the id and stop the running graph, so the queue is checked first.
             await self._change("interrupt", {"prompt_id": found}, ask)
 
     async def _change(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> None:
         """Asks for a change to which ComfyUI answers with an empty body."""
-        client = self._core.pools.calls
+        client = self._session.pools.calls
         request = self._request(
             client, "POST", path, content=json_bytes(body, ask), headers={"Content-Type": "application/json"}
         )
 
-        async def once() -> Answer:
-            status, body = await self._core.exchange(client, request, ask, deadline=_CHANGE_SECONDS, auth=False)
+        async def once() -> ApiResponse:
+            status, body = await self._session.exchange(client, request, ask, deadline=_CHANGE_SECONDS, auth=False)
             is_done = 200 <= status < 300 and not body.strip()
-            return Answer({}, "", "") if is_done else responses.read(status, body, ask)
+            return ApiResponse({}, "", "") if is_done else responses.read(status, body, ask)
 
-        responses.checked(await self._core.paced(once, ask), ask)
+        responses.checked(await self._session.paced(once, ask), ask)
 
     async def view(self, file: ComfyFile, to: Path) -> Download:
-        """Fetches a file of a run, whole.
+        """Downloads a file of a run.
 
         Raises:
-            LinkExpired: There is no such file any more.
+            LinkExpired: The file no longer exists.
             ConnectFailed: No connection.
             ResponseLost: The file was cut.
             StoreError: The bytes cannot be written.
@@ -158,19 +160,19 @@ class NativeProxy:
         """Fetches a file by its `link`; see `view`.
 
         Raises:
-            LinkExpired: There is no such file any more, or this is none of this machine's links.
+            LinkExpired: The file no longer exists, or the URL is not of this machine.
         """
         if not self.is_link(link):
             raise LinkExpired(
-                f"{mask(bare(link))} is no link to a file of ComfyUI at /{self.family}. Ask for the task again."
+                f"{mask(bare(link))} is not a URL of a file of ComfyUI at /{self.family}. Ask for the task again."
             )
-        client = self._core.pools.calls
+        client = self._session.pools.calls
         request = self._request(client, "GET", f"view?{link.partition('?')[2]}")
         # All files have one address but for the query, so what is there could be a part of another one.
         await asyncio.to_thread(discard_partial, to)
-        async with self._core.downloads:
+        async with self._session.downloads:
             shown = str(request.url)
-            got = await download(self._core.pools.files, shown, to, hidden=request.extensions[HIDDEN])
+            got = await download(self._session.pools.files, shown, to, hidden=request.extensions[HIDDEN])
         await asyncio.to_thread(discard_note, to)
         return got
 
@@ -178,21 +180,21 @@ class NativeProxy:
         """Sends a file to the machine; loader nodes take its `name`, behind its `subfolder` and a slash if it has one.
 
         Raises:
-            MediaError: The file cannot be read, or changed on the way.
+            MediaError: The file cannot be read, or changed during the upload.
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: By the table of codes.
         """
         ask = RequestInfo(f"upload of {path} to ComfyUI at /{self.family}")
         # Resending it must not leave a second copy under another name.
         fields = {"type": "input", "overwrite": "true", **({"subfolder": subfolder} if subfolder else {})}
         body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, field="image", fields=fields)
-        client = self._core.pools.uploads
+        client = self._session.pools.uploads
         request = self._request(client, "POST", "upload/image", content=body, headers=body.headers)
-        answer = await self._core.send_file(client, request, ask, auth=False)
+        answer = await self._session.send_file(client, request, ask, auth=False)
         file = wire.read_comfy_file(responses.checked(answer, ask).source)
         if file is None:
-            raise responses.no_answer(ask, "the answer names no file")
+            raise responses.no_answer(ask, "the response names no file")
         return file
 
     def _request(
@@ -205,7 +207,7 @@ class NativeProxy:
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Request:
         request = client.build_request(method, f"{self.family}/{MASK}/{path}", content=content, headers=headers)
-        request.extensions[HIDDEN] = mask_url(request.url, key=self._core.key)
+        request.extensions[HIDDEN] = mask_url(request.url, key=self._session.key)
         return request
 
 
@@ -214,13 +216,13 @@ def judged(status: int, body: bytes, ask: RequestInfo) -> ComfyPrompt:
 
     Raises:
         RequestRejected: ComfyUI says that the graph is not valid.
-        ResponseLost: There is no valid id and no error.
+        ResponseLost: The response has no valid id and no error.
         ApiError: By the table of codes.
     """
     source = loads(body)
     taken = wire.read_comfy_prompt(source) if isinstance(source, dict) else None
     if taken is not None and not wire.is_task_id(f"proxy.{taken.prompt_id}"):
-        raise responses.no_answer(ask, f"the answer names a prompt id that is not valid, {taken.prompt_id[:40]!r}")
+        raise responses.no_answer(ask, f"the response has an invalid prompt id, {taken.prompt_id[:40]!r}")
     if taken is not None:
         return taken  # also under an error: the id says that it is there
     errors = wire.read_node_errors(source) if status == 400 else {}
@@ -228,7 +230,7 @@ def judged(status: int, body: bytes, ask: RequestInfo) -> ComfyPrompt:
         said = "; ".join(f"node {node}: {error}" if node else error for node, error in errors.items())
         raise api_error("433", said[:600], doing=ask.doing, submitting=True)
     responses.checked(responses.read(status, body, ask), ask)
-    raise responses.no_answer(ask, "the answer holds neither a prompt id nor an error code")
+    raise responses.no_answer(ask, "the response has neither a prompt id nor an error code")
 
 
 NativeSubmit = Literal["/proxy", "/proxy-plus"]
@@ -272,10 +274,10 @@ class NativeTasks:
         )
 
     async def query(self, task_id: str) -> TaskView:
-        """Asks how a graph is; see `Client.query`.
+        """Returns the state of a graph; see `Client.query`.
 
         Raises:
-            TaskNotFound: The machine has written nothing about it, and has it not in its queue.
+            TaskNotFound: The machine has no record of it, and it is not in the queue.
         """
         prompt_id = task_id.removeprefix(self._prefix)
         run = await self._comfy.history(prompt_id)
@@ -291,7 +293,7 @@ class NativeTasks:
         return self._seen(task_id, run)
 
     async def cancel(self, task_id: str) -> None:
-        """Takes a graph out of the queue, or stops it; see `Client.cancel`."""
+        """Removes a graph from the queue or stops it; see `Client.cancel`."""
         await self._comfy.cancel(task_id.removeprefix(self._prefix))
 
     async def download(self, url: str, to: Path) -> Download:
@@ -303,7 +305,7 @@ class NativeTasks:
         try:
             queue = await self._comfy.queue()
         except RunningHubError:
-            return "RUNNING"  # a proxy that does not tell its queue does not tell that anything is lost either
+            return "RUNNING"  # without the queue there is no evidence that the task is lost
         if prompt_id in queue.running:
             return "RUNNING"
         return "QUEUED" if prompt_id in queue.waiting else None

@@ -45,25 +45,25 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 def resume_note(to: Path) -> Path:
-    """Where it is written down what an unfinished download is a part of: a small file beside it."""
+    """The resume file beside an unfinished download: it identifies the remote file."""
     return to.with_name(f"{to.name}.resume")
 
 
 def discard_partial(to: Path) -> None:
-    """Removes a download, finished or not, and the note beside it."""
+    """Removes a download, finished or not, and its resume file."""
     with _writable(to):
         to.unlink(missing_ok=True)
         resume_note(to).unlink(missing_ok=True)
 
 
 def discard_note(to: Path) -> None:
-    """Removes the note alone, for who will never go on with this download."""
+    """Removes the resume file only; the download cannot be resumed after that."""
     with _writable(to):
         resume_note(to).unlink(missing_ok=True)
 
 
 class Partial:
-    """What is on disk of a download; its methods block, and are called in threads.
+    """The local part of a download; its methods block and are called in threads.
 
     Bytes are kept only where the note says what they are a part of: the link (without its signature), and the strong
     validator that the server gave for it. Until it is complete, only its user can read it.
@@ -84,7 +84,7 @@ class Partial:
         return self.total is not None and self.size == self.total
 
     def load(self) -> None:
-        """Takes up what an earlier call has left."""
+        """Loads the state of an earlier call."""
         note = self._read_note()
         with _writable(self._to):
             size = self._to.stat().st_size if self._to.is_file() else 0
@@ -104,7 +104,7 @@ class Partial:
         return found if isinstance(found, dict) else {}
 
     def restart(self, *, total: int | None = None, validator: str = "") -> None:
-        """Starts anew: empties the file first, so that old bytes never stand beside a new note."""
+        """Restarts: empties the file first, so that old bytes never exist beside a new resume file."""
         self.close()
         self.size, self.total, self.validator = 0, total, validator
         with _writable(self._to):
@@ -127,7 +127,7 @@ class Partial:
             self.size += len(chunk)
 
     def finish(self) -> Download:
-        """Notes that nothing is missing, so that the next call need not ask anybody."""
+        """Records that the file is complete, so that the next call sends no request."""
         self.close()
         with _writable(self._to):
             make_public(self._to)
@@ -144,7 +144,7 @@ class Partial:
                 self._file = None
 
     def headers(self) -> dict[str, str]:
-        """Asks for the rest, on condition that the file is still the same."""
+        """Requests the rest, on condition that the file is unchanged."""
         plain = {"Accept-Encoding": "identity"}
         if not self.size:
             return plain
@@ -159,7 +159,7 @@ async def download(
     progress: Progress | None = None,
     hidden: MaskedUrl | None = None,
 ) -> Download:
-    """Fetches a file, or the rest of it. See `Client.download`; `hidden` is the true address, if `url` is not."""
+    """Downloads a file, or the rest of it. See `Client.download`; `hidden` is the actual URL if `url` is masked."""
     ask = RequestInfo(f"download of {mask(bare(url))}")
     partial = Partial(to, url)
     await asyncio.to_thread(partial.load)
@@ -189,7 +189,7 @@ async def _fetch(
                 return False
             await _pour(response, partial, progress)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise LinkExpired(f"{ask.doing}: this is no link that can be fetched. Ask for the task again.") from error
+        raise LinkExpired(f"{ask.doing}: the URL is not valid. Query the task again.") from error
     except FOREIGN as error:
         raise _broken(delivery.explain(error, ask), partial) from error
     await _check_length(partial, ask)
@@ -202,7 +202,7 @@ async def _pour(response: httpx.Response, partial: Partial, progress: Progress |
         if length := _long(response):
             first = await anext(pieces, b"")
             await asyncio.to_thread(partial.add, first)
-            # All that httpx had read is in the first piece, so that the connection has the rest and nothing else.
+            # The first piece holds everything that httpx has read; the connection holds the rest.
             await _pour_rest(response, length - len(first), partial, progress)
         else:
             await _pour_pieces(pieces, partial, progress)
@@ -211,7 +211,7 @@ async def _pour(response: httpx.Response, partial: Partial, progress: Progress |
 
 
 def _long(response: httpx.Response) -> int:
-    """The body's length, where it is worth a thread of its own; else 0."""
+    """The body's length if it is long enough for a thread of its own; else 0."""
     length = response.headers.get("content-length", "")
     is_threaded = isinstance(response.extensions.get("network_stream"), ThreadedStream)
     is_plain = not response.headers.get("content-encoding") and not response.headers.get("transfer-encoding")
@@ -251,7 +251,7 @@ def _broken(error: TransportError, partial: Partial) -> TransportError:
     if not partial.size:
         return error
     of = "" if partial.total is None else f" of {partial.total}"
-    return type(error)(f"{error.message} {partial.size}{of} bytes are kept; the next call goes on from there.")
+    return type(error)(f"{error.message} {partial.size}{of} bytes are kept; the next call continues from there.")
 
 
 async def _check_length(partial: Partial, ask: RequestInfo) -> None:
@@ -261,7 +261,7 @@ async def _check_length(partial: Partial, ask: RequestInfo) -> None:
     if size > total:
         await asyncio.to_thread(partial.restart)
         raise no_answer(ask, f"{size} bytes came where {total} were announced; they are thrown away")
-    raise no_answer(ask, f"only {size} of {total} bytes came; they are kept and the next call goes on from there")
+    raise no_answer(ask, f"only {size} of {total} bytes came; they are kept and the next call continues from there")
 
 
 async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo) -> bool:
@@ -276,7 +276,7 @@ async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo)
         raise LinkExpired(f"{ask.doing}: the link is dead (HTTP {status}). {advice}.")
     plan = _plan(response, partial)
     if plan == "nothing":
-        # What was announced earlier was wrong, or the note would not have asked: it must not stay unfinished for ever.
+        # The earlier length was wrong. Without this the download would never finish.
         partial.total = None
         return True
     if plan == "error":

@@ -8,14 +8,14 @@ from math import isfinite
 from typing import Final
 
 LONGEST_NUMBER: Final = 40
-"""Digits before the point that an amount or an id can have; more is no number of this API."""
+"""The most digits of an amount or an id before the decimal point."""
 
 
 def loads(body: bytes | str) -> object:
     """Decodes JSON with every digit kept: whole numbers become `int`, all others `Decimal`.
 
     Returns:
-        The value; None for what is no JSON at all, as for `null`.
+        The value; None for `null` and for text that is not JSON.
     """
     try:
         return json.loads(body, parse_float=_number, parse_constant=str)
@@ -112,7 +112,7 @@ def table(value: object) -> dict[str, object]:
 
 
 def rows(value: object) -> list[object]:
-    """The value as a list: null is an empty one, anything that is no list is its only row."""
+    """The value as a list: null is an empty list; any other value that is not a list is its only row."""
     found = unfold(value)
     if found is None:
         return []

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from rh_prefect.client import responses, wire
 from rh_prefect.client.parsing import first_text
 from rh_prefect.client.responses import RequestInfo, read_webhook_payload
-from rh_prefect.client.session import Core, usable_id, usable_page
+from rh_prefect.client.session import Session, usable_id, usable_page
 from rh_prefect.client.upload import RawBody, readable
 from rh_prefect.client.wire import ApiKey, Page, Resource, WebhookEvent
 from rh_prefect.errors import InputError, LinkExpired
@@ -23,19 +23,21 @@ ResourceKind = Literal["UNET", "CHECKPOINT", "LORA", "GGUF"]
 class Platform:
     """Asks about the platform itself."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     async def api_keys(self) -> tuple[ApiKey, ...]:
         """Lists the account's keys, masked.
 
         Raises:
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: By the table of codes.
         """
         ask = RequestInfo("list of API keys")
-        return wire.read_api_keys(responses.with_rows(await self._core.call("openapi/v2/api-key/list", None, ask), ask))
+        return wire.read_api_keys(
+            responses.with_rows(await self._session.call("openapi/v2/api-key/list", None, ask), ask)
+        )
 
     async def resources(
         self,
@@ -58,16 +60,16 @@ class Platform:
             size: 50 at most.
 
         Raises:
-            InputError: There is no such page.
+            InputError: The page number or size is not valid.
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: By the table of codes.
         """
         usable_page(page, size, largest=50)
         ask = RequestInfo(f"page {page} of the {kind} resources")
         given: dict[str, object] = {"resourceName": name, "baseModels": list(base_models), "tags": _tag_ids(tags)}
         body = {"resourceType": kind, "current": page, "size": size, **{k: v for k, v in given.items() if v}}
-        answer = await self._core.call("openapi/v2/resource/list", body, ask)
+        answer = await self._session.call("openapi/v2/resource/list", body, ask)
         return wire.read_resource_page(responses.with_data(answer, ask), number=page)
 
 
@@ -76,23 +78,23 @@ def _tag_ids(tags: Sequence[str]) -> list[int | str]:
 
 
 class Webhooks:
-    """Asks about webhooks. `read_delivery` reads what they bring."""
+    """Queries webhook deliveries. `read_delivery` reads their bodies."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     async def detail(self, task_id: str) -> WebhookEvent:
         """Asks what became of a task's webhook (api.md 3.14).
 
         Raises:
-            InputError: The id is none.
+            InputError: The id is not valid.
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: By the table of codes; `RequestRejected` with code 1 where the task has no webhook, or none yet.
         """
         ask = RequestInfo(f"webhook of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
-        data = responses.with_data(await self._core.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
+        data = responses.with_data(await self._session.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
         view = read_webhook_payload(data.get("eventData"), task_id=task_id)
         event = wire.read_webhook_event(data, task_id=task_id, view=view)
         if event is None:
@@ -107,36 +109,36 @@ class Webhooks:
             url: Where to, if not where it went before.
 
         Raises:
-            InputError: The id is none.
+            InputError: The id is not valid.
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: By the table of codes.
         """
         ask = RequestInfo(f"resend of webhook event {event_id}")
         body: dict[str, object] = {"webhookId": usable_id(event_id, of="a webhook event")}
         if url is not None:
             body["webhookUrl"] = url
-        responses.checked(await self._core.call_v1("task/openapi/retryWebhook", body, ask), ask)
+        responses.checked(await self._session.call_v1("task/openapi/retryWebhook", body, ask), ask)
 
 
 _DEAD: Final = frozenset({401, 403, 404, 410})
 
 
-async def upload_lora(core: Core, path: Path, *, name: str) -> str:
+async def upload_lora(session: Session, path: Path, *, name: str) -> str:
     """Sends a LoRA. See `Client.upload_lora`."""
     if not name.strip():
         raise InputError(f"{path}: a LoRA needs a name. Nothing was sent.")
     ask = RequestInfo(f"upload of LoRA {path}")
     body = await asyncio.to_thread(RawBody, path)
     wanted = {"loraName": name, "md5Hex": await asyncio.to_thread(_md5, path)}
-    data = responses.with_data(await core.call_v1("api/openapi/getLoraUploadUrl", wanted, ask), ask)
+    data = responses.with_data(await session.call_v1("api/openapi/getLoraUploadUrl", wanted, ask), ask)
     file_name, url = first_text(data, "fileName"), first_text(data, "url")
     if not file_name:
-        raise responses.no_answer(ask, "the answer names no file")
+        raise responses.no_answer(ask, "the response names no file")
     if url and not url.startswith(("http://", "https://")):
-        raise responses.no_answer(ask, "the address to send it to is none")
+        raise responses.no_answer(ask, "the upload URL is not valid")
     if url:  # without one, RunningHub has the file already
-        _check(await core.put(url, body, ask), ask)
+        _check(await session.put(url, body, ask), ask)
     return file_name
 
 

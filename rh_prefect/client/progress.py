@@ -34,7 +34,7 @@ class ProgressEvent(Value):
     """One thing that has happened.
 
     Attributes:
-        node: The node that runs now, or whose steps are told.
+        node: The node that runs now, or whose steps are reported.
         value: The steps that are done.
         max: All the steps.
         cached: Nodes that need not run, since their results are known.
@@ -49,14 +49,14 @@ class ProgressEvent(Value):
 
 
 def watch_progress(url: SecretStr | str, *, open_timeout: float = 10.0) -> AsyncIterator[ProgressEvent]:
-    """Yields what a task's progress address tells, until it is done or the connection ends, for whatever reason.
+    """Yields the progress events of a task until it is done or the connection ends for any reason.
 
     Args:
         url: A task's `progress_url`; a secret that lives as long as the task.
         open_timeout: Seconds to connect.
 
     Raises:
-        InputError: This is no WebSocket address.
+        InputError: This is not a WebSocket URL.
     """
     address = url.get_secret_value() if isinstance(url, SecretStr) else url
     return _watch(address, _proxy(address), open_timeout)
@@ -71,8 +71,8 @@ async def _watch(address: str, proxy: str | None, open_timeout: float) -> AsyncI
                     yield event
                 if event is not None and event.done:
                     return
-    except Exception as error:  # whatever it is: see above
-        _log.debug("The progress of a task is not told any more: %s.", mask(f"{type(error).__name__}: {error}"))
+    except Exception as error:  # best effort: see above
+        _log.debug("The progress of a task is no longer available: %s.", mask(f"{type(error).__name__}: {error}"))
 
 
 async def _frames(address: str, proxy: str | None, open_timeout: float) -> AsyncGenerator[str | bytes, None]:
@@ -89,7 +89,7 @@ def _proxy(address: str) -> str | None:
     except (httpx.InvalidURL, ValueError):
         url = httpx.URL()
     if url.scheme not in {"ws", "wss"} or not url.host:
-        raise InputError("This is no WebSocket address. Give the progress_url of a task that is running.")
+        raise InputError("This is not a WebSocket URL. Give the progress_url of a running task.")
     return proxy_for(url.copy_with(scheme="https" if url.scheme == "wss" else "http"))
 
 

@@ -23,20 +23,20 @@ from rh_prefect.errors import CODES, ApiError, KeyRejected, RequestRejected, Res
 from rh_prefect.redaction import mask
 
 _REFUSALS: Final = frozenset({400, 401, 403, 404, 405, 413, 414, 415, 422, 431})
-"""HTTP statuses by which a server says that it did not act on a request."""
+"""HTTP statuses of requests that a server did not act on."""
 
 _LONGEST_REASON: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
-    """What is being asked for.
+    """What a request is for.
 
     Attributes:
         doing: Opens every error's message, as in "submit to alibaba/wan-2.6/text-to-video".
-        paid: Whether asking twice may cost twice.
-        makes: Whether asking twice makes two of something that costs nothing.
-        pace_seconds: How long RunningHub's "too busy" is waited out; None for as long as is usual.
+        paid: Whether sending it twice may cost twice.
+        makes: Whether sending it twice creates two objects at no cost.
+        pace_seconds: How long it is retried while RunningHub is too busy; None for the default.
     """
 
     doing: str
@@ -46,12 +46,12 @@ class RequestInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A readable answer.
+class ApiResponse:
+    """A readable response.
 
     Attributes:
         source: The JSON object.
-        code: RunningHub's code; empty where all is well.
+        code: RunningHub's code; empty without an error.
         reason: RunningHub's words.
         status: The HTTP status.
     """
@@ -72,22 +72,22 @@ class Answer:
         return self.data if read_task_id(self.data) and not read_task_id(self.source) else self.source
 
     @property
-    def is_pace(self) -> bool:
-        """Whether it says that the request was not accepted for now; the code of a failed task says nothing of it."""
+    def is_throttled(self) -> bool:
+        """Whether the request was not accepted because of a limit. The code of a failed task does not count."""
         is_task = bool(first_text(self.task, "status", "taskStatus"))
         return bool(self.code) and not is_task and explain(self.code, self.reason).retry == "throttled"
 
 
-def read(status: int, body: bytes, ask: RequestInfo) -> Answer:
-    """Makes sense of an answer.
+def read(status: int, body: bytes, ask: RequestInfo) -> ApiResponse:
+    """Parses a response.
 
     Returns:
-        The answer, which may still carry an error code.
+        The response, which may still carry an error code.
 
     Raises:
-        ResponseLost: It is not readable, or the error came from something between here and RunningHub.
+        ResponseLost: It is not readable, or the error came from a gateway.
         Busy: HTTP 429.
-        RequestRejected: HTTP says that a paid request was not acted on.
+        RequestRejected: By its HTTP status, a paid request was not acted on.
         KeyRejected: HTTP 401.
     """
     answer = _parse(body)
@@ -99,17 +99,17 @@ def read(status: int, body: bytes, ask: RequestInfo) -> Answer:
     raise _http_error(status, body, ask)
 
 
-def _parse(body: bytes) -> Answer | None:
+def _parse(body: bytes) -> ApiResponse | None:
     source = loads(body)
     return judge(source) if isinstance(source, dict) else None
 
 
-def judge(source: dict[str, object]) -> Answer:
-    """Finds the code and the words in an answer's object, wherever they stand."""
+def judge(source: dict[str, object]) -> ApiResponse:
+    """Finds the code and the message in a response's object."""
     code, reason = _code(source), _reason(source)
     if not code and reason in CODES and not read_task_id(source):
         code = reason  # an error without a known number is found by its message
-    return Answer(source, code, reason)
+    return ApiResponse(source, code, reason)
 
 
 def _code(source: dict[str, object]) -> str:
@@ -132,12 +132,12 @@ def _reason(source: dict[str, object]) -> str:
     return f'"{reason}"' if reason.isdigit() else reason  # a number here must not be looked up as a code
 
 
-def _is_believed(status: int, answer: Answer, ask: RequestInfo) -> bool:
+def _is_believed(status: int, answer: ApiResponse, ask: RequestInfo) -> bool:
     if 200 <= status < 300:
         return True
     if not answer.code:
         return bool(ask.paid and read_task_id(answer.task))
-    # An HTTP 5xx says that something broke on the way: on a submit, no code from there may lead to a second one.
+    # HTTP 5xx may come from a gateway: after a submission its code must not lead to a second one.
     return status < 500 or not ask.paid or explain(answer.code, answer.reason, submitting=True).retry != "throttled"
 
 
@@ -151,7 +151,7 @@ def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:
         advice = "make the file smaller" if status == 413 else "check the base URL, the address and the proxy"
         message = f"{ask.doing}: refused before RunningHub read it ({said}). What to do: {advice}."
         return RequestRejected(message, code=f"HTTP {status}", reason=said, retry="final", advice=advice)
-    return no_answer(ask, f"no readable answer ({said})")
+    return no_answer(ask, f"no readable response ({said})")
 
 
 def _describe(status: int, body: bytes) -> str:
@@ -161,23 +161,23 @@ def _describe(status: int, body: bytes) -> str:
 
 
 def no_answer(ask: RequestInfo, what: str) -> ResponseLost:
-    """Builds the error for an answer that was lost or makes no sense."""
-    next_step = "Nothing is lost: ask again"
+    """Builds the error for a lost or unreadable response."""
+    next_step = "Nothing is lost: repeat the call"
     if ask.paid:
         next_step = "The task may exist and be paid for: look into RunningHub's call log before sending it again"
     elif ask.makes:
-        next_step = "It may have been made all the same: look at the list before asking again"
+        next_step = "It may exist: look at the list before you repeat the call"
     return ResponseLost(f"{ask.doing}: {what}. {next_step}.", what=what)
 
 
-def _error(answer: Answer, ask: RequestInfo, **facts: object) -> ApiError | ResponseLost:
+def _error(answer: ApiResponse, ask: RequestInfo, **facts: object) -> ApiError | ResponseLost:
     if ask.paid and explain(answer.code, answer.reason, submitting=True).retry == "pending":
-        return no_answer(ask, f"the answer names a state (code {answer.code}) but no task id")
+        return no_answer(ask, f"the response has a state (code {answer.code}) but no task id")
     return api_error(answer.code, answer.reason, doing=ask.doing, submitting=ask.paid, **facts)
 
 
-def checked(answer: Answer, ask: RequestInfo) -> Answer:
-    """Raises the error that an answer carries.
+def checked(answer: ApiResponse, ask: RequestInfo) -> ApiResponse:
+    """Raises the error of a response.
 
     Raises:
         ApiError: By the table of codes.
@@ -187,34 +187,34 @@ def checked(answer: Answer, ask: RequestInfo) -> Answer:
     return answer
 
 
-def with_data(answer: Answer, ask: RequestInfo) -> dict[str, object]:
+def with_data(answer: ApiResponse, ask: RequestInfo) -> dict[str, object]:
     """The `data` of an envelope that reports success.
 
     Raises:
         ApiError: By the table of codes.
-        ResponseLost: There is no data.
+        ResponseLost: The data is missing.
     """
     data = checked(answer, ask).data
     if not data:
-        raise no_answer(ask, "the answer reports success but holds no data")
+        raise no_answer(ask, "the response reports success without data")
     return data
 
 
-def with_rows(answer: Answer, ask: RequestInfo) -> list[dict[str, object]]:
+def with_rows(answer: ApiResponse, ask: RequestInfo) -> list[dict[str, object]]:
     """The objects of a `data` that is a list, in an envelope that reports success.
 
     Raises:
         ApiError: By the table of codes.
-        ResponseLost: There is no list.
+        ResponseLost: The list is missing.
     """
     data = unfold(checked(answer, ask).source.get("data"))
     if not isinstance(data, list):
-        raise no_answer(ask, "the answer reports success but holds no list")
+        raise no_answer(ask, "the response reports success without a list")
     return [row for row in data if isinstance(row, dict)]
 
 
-def submitted(answer: Answer, ask: RequestInfo) -> TaskView:
-    """Reads the answer to a paid submit.
+def submitted(answer: ApiResponse, ask: RequestInfo) -> TaskView:
+    """Reads the response to a paid submission.
 
     Raises:
         ApiError: By the table of codes; a code that is not listed is `OutcomeUnknown`.
@@ -225,45 +225,45 @@ def submitted(answer: Answer, ask: RequestInfo) -> TaskView:
     if not task_id and answer.code:
         raise _error(answer, ask)
     if not task_id:
-        raise no_answer(ask, "the answer holds neither a task id nor an error code")
+        raise no_answer(ask, "the response has neither a task id nor an error code")
     check_task_id(task_id, ask)
     view = read_task(task, task_id=task_id, code=answer.code, reason=answer.reason if answer.code else "")
     return view or TaskView(task_id=task_id, status="QUEUED", code=answer.code, reason=answer.reason)
 
 
 def check_task_id(task_id: str, ask: RequestInfo) -> str:
-    """Checks the task id in the answer to a submit, before anything is done with it.
+    """Checks the task id in the response to a submission.
 
     Raises:
-        ResponseLost: It is not a valid id. A task may run all the same, so the outcome is unknown.
+        ResponseLost: It is not valid. A task may run, so the outcome is unknown.
     """
     if not is_task_id(task_id):
-        raise no_answer(ask, f"the answer names a task id that is not valid, {task_id[:40]!r}")
+        raise no_answer(ask, f"the response has an invalid task id, {task_id[:40]!r}")
     return task_id
 
 
-def parse_query(answer: Answer, ask: RequestInfo, *, task_id: str) -> TaskView:
-    """Reads the answer to a query.
+def parse_query(answer: ApiResponse, ask: RequestInfo, *, task_id: str) -> TaskView:
+    """Reads the response to a query.
 
     Raises:
-        ApiError: By the table of codes, where the answer is no task's state.
-        ResponseLost: It tells no state, or is about another task.
+        ApiError: By the table of codes, if the response is not a task's state.
+        ResponseLost: It has no state, or is about another task.
     """
     task = answer.task
     named = read_task_id(task)
     if named and named != task_id:
-        raise no_answer(ask, f"the answer is about another task, {named[:40]!r}")
+        raise no_answer(ask, f"the response is about another task, {named[:40]!r}")
     reason = answer.reason if answer.code else ""
     view = read_task(task, task_id=task_id, code=answer.code, reason=reason) or by_code(answer, task_id)
     if view is None and answer.code:
         raise _error(answer, ask, task_id=task_id)
     if view is None:
-        raise no_answer(ask, "the answer tells no status")
+        raise no_answer(ask, "the response has no status")
     return view
 
 
-def by_code(answer: Answer, task_id: str) -> TaskView | None:
-    """The state that a v1 code stands for; None where it stands for none."""
+def by_code(answer: ApiResponse, task_id: str) -> TaskView | None:
+    """The state of a v1 code; None if the code is not a state."""
     status = explain(answer.code).task_status
     if status is None:
         return None
@@ -274,18 +274,18 @@ def by_code(answer: Answer, task_id: str) -> TaskView | None:
     return read_task(source, task_id=task_id, code=answer.code, reason=answer.reason)
 
 
-def read_v1_outputs(answer: Answer, ask: RequestInfo, *, task_id: str) -> TaskView:
-    """Reads the answer of v1's outputs.
+def read_v1_outputs(answer: ApiResponse, ask: RequestInfo, *, task_id: str) -> TaskView:
+    """Reads the response of v1's outputs.
 
     Raises:
-        ApiError: By the table of codes, where the code is no state.
-        ResponseLost: It tells no state.
+        ApiError: By the table of codes, if the code is not a task's state.
+        ResponseLost: It has no state.
     """
     return _told(answer, ask, _by_outputs, task_id=task_id)
 
 
-def read_v1_status(answer: Answer, ask: RequestInfo, *, task_id: str) -> TaskView:
-    """Reads the answer of v1's status; see `read_v1_outputs`."""
+def read_v1_status(answer: ApiResponse, ask: RequestInfo, *, task_id: str) -> TaskView:
+    """Reads the response of v1's status; see `read_v1_outputs`."""
     return _told(answer, ask, _by_word, task_id=task_id)
 
 
@@ -293,7 +293,7 @@ def read_webhook_payload(data: object, *, task_id: str) -> TaskView | None:
     """Reads a webhook's `eventData`: what outputs would answer, or a v2 task; an object, or a string with one.
 
     Returns:
-        The task; None where it tells no state, or that of another task.
+        The task; None if it has no state, or that of another task.
     """
     source = table(data)
     if read_task_id(source) not in {"", task_id}:
@@ -308,7 +308,7 @@ def read_delivery(body: bytes | str) -> WebhookDelivery | None:
     """Reads what RunningHub posts to a webhook; see `WebhookDelivery`.
 
     Args:
-        body: Anything at all: whoever knows the address can post there.
+        body: Untrusted: anyone who knows the URL can post there.
 
     Returns:
         The delivery; None where it names no task.
@@ -323,16 +323,16 @@ def read_delivery(body: bytes | str) -> WebhookDelivery | None:
 
 
 def _told(
-    answer: Answer, ask: RequestInfo, read: Callable[[Answer, str], TaskView | None], *, task_id: str
+    answer: ApiResponse, ask: RequestInfo, read: Callable[[ApiResponse, str], TaskView | None], *, task_id: str
 ) -> TaskView:
     view = by_code(answer, task_id)
     view = view or read(checked(answer, ask), task_id)
     if view is None:
-        raise no_answer(ask, "the answer tells no status")
+        raise no_answer(ask, "the response has no status")
     return view
 
 
-def _by_outputs(answer: Answer, task_id: str) -> TaskView | None:
+def _by_outputs(answer: ApiResponse, task_id: str) -> TaskView | None:
     if "data" not in answer.source:
         return None
     data = unfold(answer.source["data"])
@@ -352,7 +352,7 @@ def _done(items: list[object], task_id: str) -> TaskView:
     return TaskView(task_id=task_id, status="SUCCESS", outputs=outputs, usage=read_item_usage(items))
 
 
-def _by_word(answer: Answer, task_id: str) -> TaskView | None:
+def _by_word(answer: ApiResponse, task_id: str) -> TaskView | None:
     data = answer.source.get("data")
     status = read_status(text(data).strip() or first_text(table(data), "taskStatus", "status"))
     return status and TaskView(task_id=task_id, status=status)

@@ -14,32 +14,32 @@ import httpx
 from pydantic import SecretStr
 
 from rh_prefect.client import responses
-from rh_prefect.client.responses import Answer, RequestInfo
+from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.transport import FOREIGN, RESEND, Delivery, open_connections
 from rh_prefect.client.upload import FileBody, RawBody
 from rh_prefect.errors import Busy, InputError
 from rh_prefect.redaction import HIDDEN, KEY_FIELD, KeyField, hide_signature, mask_key, mask_url
 
 _AT_ONCE: Final = 16
-"""API calls in flight: httpx's pool gets slow in the square of its waiters, so they wait outside of it."""
+"""API calls in flight. The time of httpx's pool grows with the square of its waiting requests, so they wait outside."""
 _CALL_SECONDS: Final = 90.0
-"""How long a call other than a submit or a transfer may take, resends of the transport included."""
+"""The time limit of a call other than a submission or a transfer, including the transport's retries."""
 PACE_SECONDS: Final = 60.0
-"""How long a call other than a submit is sent again while RunningHub answers that it is too busy."""
+"""How long a call other than a submission is retried while RunningHub is too busy."""
 V1_KEY: Final = "apiKey"
 """The field of a v1 body that holds the key."""
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-class Core:
-    """What all endpoints of one account share.
+class Session:
+    """Sends every request of one account.
 
     Args:
         key: The account's key.
         base_url: The site.
         submit_timeout: The hard limit on a submit, in seconds.
-        pace_seconds: How long a call other than a submit waits out that RunningHub is too busy.
-        transport: Sends the requests in place of the network.
+        pace_seconds: How long a call other than a submission is retried while RunningHub is too busy.
+        transport: Replaces the network.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Core:
 
     async def call(
         self, path: str, body: Mapping[str, object] | None, ask: RequestInfo, *, key_field: str | None = None
-    ) -> Answer:
-        """Asks for something that may be asked for again; without a body it is a GET.
+    ) -> ApiResponse:
+        """Sends a request that may be repeated; without a body it is a GET.
 
         Args:
             path: The endpoint.
@@ -75,12 +75,12 @@ class Core:
             return await self.resent(client, client.build_request("GET", path), ask)
         return await self.resent(client, self._json_request(client, path, body, ask, key_field=key_field), ask)
 
-    async def call_v1(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> Answer:
-        """Asks a v1 endpoint, which wants the key in the body, too."""
+    async def call_v1(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> ApiResponse:
+        """Sends a request to a v1 endpoint, which needs the key in the body as well."""
         return await self.call(path, body, ask, key_field=V1_KEY)
 
-    async def call_with_key_in_query(self, path: str, query: str, ask: RequestInfo) -> Answer:
-        """Asks an endpoint that wants the key in its address; the address is masked in every log.
+    async def call_with_key_in_query(self, path: str, query: str, ask: RequestInfo) -> ApiResponse:
+        """Sends a request whose URL holds the key; logs show the masked URL.
 
         Args:
             path: The endpoint.
@@ -92,34 +92,34 @@ class Core:
         request.extensions[HIDDEN] = mask_url(request.url, key=self.key)
         return await self.resent(client, request, ask)
 
-    async def make(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> Answer:
-        """Asks once for something of which there would be two if it were asked for again."""
+    async def make(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> ApiResponse:
+        """Sends a request once, because repeating it would create a second object."""
         client = self.pools.submits
 
-        async def once() -> Answer:
+        async def once() -> ApiResponse:
             request = self._json_request(client, path, body, ask)
             answer = await self.send(client, request, ask, deadline=_CALL_SECONDS)
             if answer.status >= 500:
-                responses.checked(answer, ask)  # something broke on the way, so that it may have been made
+                responses.checked(answer, ask)  # the response was lost on the way; the object may exist
             return answer
 
         return await self.paced(once, ask)
 
     async def submit(
         self, path: str, body: Mapping[str, object], ask: RequestInfo, *, key_field: str | None = None
-    ) -> Answer:
-        """Sends what costs money: once, on a connection of its own, within the hard limit; see `call`."""
+    ) -> ApiResponse:
+        """Sends a paid submission: once, on a new connection, within the hard limit; see `call`."""
         client = self.pools.submits
         request = self._json_request(client, path, body, ask, key_field=key_field)
         return await self.send(client, request, ask, deadline=self.submit_timeout)
 
-    async def upload(self, path: str, body: FileBody, ask: RequestInfo) -> Answer:
+    async def upload(self, path: str, body: FileBody, ask: RequestInfo) -> ApiResponse:
         """Sends a file to RunningHub."""
         client = self.pools.uploads
         return await self.send_file(client, client.build_request("POST", path, content=body, headers=body.headers), ask)
 
     async def put(self, url: str, body: RawBody, ask: RequestInfo) -> int:
-        """Sends a file to a signed address of a stranger, who gets no key.
+        """Uploads a file to a signed third-party URL, without the API key.
 
         Returns:
             The HTTP status.
@@ -129,7 +129,7 @@ class Core:
             request = client.build_request("PUT", url, content=body, headers=body.headers, extensions={RESEND: True})
             hide_signature(request)
         except FOREIGN as error:
-            raise responses.no_answer(ask, "the address to send it to is none") from error
+            raise responses.no_answer(ask, "the upload URL is not valid") from error
         async with self._uploads:
             # Not redirected: by most redirects a PUT becomes a GET, whose success would mean nothing.
             status, _ = await self.exchange(client, request, ask, redirects=False)
@@ -137,27 +137,27 @@ class Core:
 
     async def resent(
         self, client: httpx.AsyncClient, request: httpx.Request, ask: RequestInfo, *, auth: bool = True
-    ) -> Answer:
-        """Sends a request that may be sent again, among the few that are in flight at a time."""
+    ) -> ApiResponse:
+        """Sends a request that may be repeated, with a limit on requests in flight."""
         request.extensions[RESEND] = True
 
-        async def once() -> Answer:
+        async def once() -> ApiResponse:
             async with self._calls:
                 return await self.send(client, request, ask, deadline=_CALL_SECONDS, auth=auth)
 
         return await self.paced(once, ask)
 
-    async def paced(self, once: Callable[[], Awaitable[Answer]], ask: RequestInfo) -> Answer:
-        """Sends a request again while RunningHub is too busy to accept it, whatever HTTP status that comes with."""
+    async def paced(self, once: Callable[[], Awaitable[ApiResponse]], ask: RequestInfo) -> ApiResponse:
+        """Retries a request while RunningHub is too busy to accept it, with any HTTP status."""
         return await self._pace.send(once, seconds=ask.pace_seconds)
 
     async def send_file(
         self, client: httpx.AsyncClient, request: httpx.Request, ask: RequestInfo, *, auth: bool = True
-    ) -> Answer:
-        """Sends a request that carries a file; it takes as long as it takes, and may be sent again."""
+    ) -> ApiResponse:
+        """Sends a request with a file; it has no time limit and may be repeated."""
         request.extensions[RESEND] = True
 
-        async def once() -> Answer:
+        async def once() -> ApiResponse:
             async with self._uploads:
                 return await self.send(client, request, ask, auth=auth)
 
@@ -171,12 +171,12 @@ class Core:
         *,
         deadline: float | None = None,
         auth: bool = True,
-    ) -> Answer:
-        """Sends a request and makes sense of the answer.
+    ) -> ApiResponse:
+        """Sends a request and parses the response.
 
         Raises:
-            ConnectFailed: It never left this machine.
-            ResponseLost: It may have arrived; there is no readable answer.
+            ConnectFailed: It was not sent.
+            ResponseLost: It may have arrived; the response is not readable.
             ApiError: See `responses.read`.
         """
         status, body = await self.exchange(client, request, ask, deadline=deadline, auth=auth)
@@ -198,8 +198,8 @@ class Core:
             The status, and the body without the key.
 
         Raises:
-            ConnectFailed: It never left this machine.
-            ResponseLost: It may have arrived; the answer is lost.
+            ConnectFailed: It was not sent.
+            ResponseLost: It may have arrived; the response is lost.
         """
         delivery = Delivery()
         request.extensions["trace"] = delivery.trace
@@ -222,7 +222,7 @@ class Core:
         *,
         key_field: str | None = None,
     ) -> httpx.Request:
-        # The account pays, whatever key a payload names.
+        # A key in the payload is replaced: this account pays.
         content = json_bytes({name: value for name, value in body.items() if name != key_field}, ask)
         request = client.build_request("POST", path, content=content, headers={"Content-Type": "application/json"})
         if key_field is not None:
@@ -246,26 +246,30 @@ def usable_id(value: str, *, of: str) -> str:
     """Checks an id before it becomes part of a request: all digits, as a string.
 
     Raises:
-        InputError: It is none.
+        InputError: It is not valid.
     """
     found = value.strip() if isinstance(value, str) else ""
     if not _ID.fullmatch(found):
-        raise InputError(f"{value!r} is no id of {of}. Give it as a string with all its digits. Nothing was sent.")
+        raise InputError(
+            f"{value!r} is not a validt a valid id of {of}. Give it as a string with all its digits. Nothing was sent."
+        )
     return found
 
 
 def usable_page(number: int, size: int, *, largest: int) -> None:
-    """Checks where in a list one wants to be.
+    """Checks a page number and size.
 
     Raises:
-        InputError: There is no such page.
+        InputError: The page number or size is not valid.
     """
     if number < 1 or not 1 <= size <= largest:
-        raise InputError(f"There is no page {number} of {size} items: pages count from 1 and hold 1 to {largest}.")
+        raise InputError(
+            f"Page {number} of {size} items is not valid: pages count from 1 and hold 1 to {largest} items."
+        )
 
 
 class Backoff:
-    """Sends again with growing pauses.
+    """Retries with growing pauses.
 
     Args:
         seconds: How long at most, from the first answer on; 0 never sends again.
@@ -293,15 +297,15 @@ class Backoff:
         self._clock = clock
         self._draw = draw
 
-    async def send(self, once: Callable[[], Awaitable[Answer]], *, seconds: float | None = None) -> Answer:
-        """Sends a request until it is accepted or refused for another reason.
+    async def send(self, once: Callable[[], Awaitable[ApiResponse]], *, seconds: float | None = None) -> ApiResponse:
+        """Sends a request until it is accepted, or rejected for another reason.
 
         Args:
             once: Sends it once.
             seconds: A shorter limit than usual.
 
         Returns:
-            The answer; the last one where the time is over.
+            The response; the last one if the time is over.
 
         Raises:
             Busy: HTTP 429, and the time is over.
@@ -314,11 +318,11 @@ class Backoff:
             try:
                 answer = await once()
             except Busy as error:
-                # Any other code was raised since the answer does not tell whether something was made.
+                # Any other code was raised because the response does not say whether something was created.
                 if is_over or error.code != "429":
                     raise
             else:
-                if is_over or not answer.is_pace:
+                if is_over or not answer.is_throttled:
                     return answer
             tries += 1
             await self._sleep(wait)

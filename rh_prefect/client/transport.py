@@ -41,7 +41,7 @@ class ResendTransport(httpx.AsyncBaseTransport):
         inner: Does the sending.
         attempts: How often a request is sent at most.
         pause: Seconds before the second attempt; doubled for each later one.
-        longest: The longest pause, whatever `Retry-After` asks for.
+        longest: The longest pause, even if `Retry-After` asks for more.
         sleep: The clock.
         draw: The chance for the jitter, between 0 and 1.
     """
@@ -207,7 +207,7 @@ _NAMES: Final[dict[type[Exception], str]] = {
     httpx.WriteTimeout: "sending took too long",
     httpx.ReadError: "the connection was cut",
     httpx.WriteError: "the connection was cut",
-    httpx.RemoteProtocolError: "the answer was cut or is no HTTP",
+    httpx.RemoteProtocolError: "the response was cut or is not HTTP",
     httpx.DecodingError: "the answer cannot be decompressed",
     httpx.TooManyRedirects: "too many redirects",
     TimeoutError: "no answer in time",

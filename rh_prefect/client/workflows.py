@@ -7,7 +7,7 @@ from typing import Literal
 from rh_prefect.client import responses, wire
 from rh_prefect.client.parsing import plain, table
 from rh_prefect.client.responses import RequestInfo
-from rh_prefect.client.session import Core, usable_id, usable_page
+from rh_prefect.client.session import Session, usable_id, usable_page
 from rh_prefect.client.wire import App, AppListing, Page, Style, TaskView
 from rh_prefect.redaction import MASK
 
@@ -15,8 +15,8 @@ from rh_prefect.redaction import MASK
 class Workflows:
     """Reads workflows; `Client.submit` starts them."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     async def json(self, workflow_id: str) -> dict[str, object]:
         """Fetches a workflow's graph in API format: nodes by id, each with `class_type` and `inputs` (api.md 3.4).
@@ -24,14 +24,14 @@ class Workflows:
         An input that is a list of two is a link to another node, not a value.
 
         Raises:
-            InputError: The id is none.
+            InputError: The id is not valid.
             ConnectFailed: No connection.
             ResponseLost: No readable answer, or no graph in it.
             ApiError: By the table of codes.
         """
         ask = RequestInfo(f"graph of workflow {workflow_id}")
         body = {"workflowId": usable_id(workflow_id, of="a workflow")}
-        data = responses.with_data(await self._core.call_v1("api/openapi/getJsonApiFormat", body, ask), ask)
+        data = responses.with_data(await self._session.call_v1("api/openapi/getJsonApiFormat", body, ask), ask)
         graph = plain(table(data.get("prompt")))
         if not isinstance(graph, dict) or not graph:
             raise responses.no_answer(ask, "the answer holds no graph")
@@ -41,14 +41,14 @@ class Workflows:
         """Asks how a task is by the deprecated status endpoint, which gives no reasons and no results (api.md 3.10).
 
         Raises:
-            InputError: The id is none.
+            InputError: The id is not valid.
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: `TaskNotFound`, or another by the table of codes.
         """
         ask = RequestInfo(f"v1 status of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
-        answer = await self._core.call_v1("task/openapi/status", body, ask)
+        answer = await self._session.call_v1("task/openapi/status", body, ask)
         return responses.read_v1_status(answer, ask, task_id=task_id)
 
     async def outputs_v1(self, task_id: str) -> TaskView:
@@ -58,14 +58,14 @@ class Workflows:
         other endpoint does.
 
         Raises:
-            InputError: The id is none.
+            InputError: The id is not valid.
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: `TaskNotFound`, or another by the table of codes.
         """
         ask = RequestInfo(f"v1 outputs of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
-        answer = await self._core.call_v1("task/openapi/outputs", body, ask)
+        answer = await self._session.call_v1("task/openapi/outputs", body, ask)
         return responses.read_v1_outputs(answer, ask, task_id=task_id)
 
 
@@ -75,21 +75,21 @@ AppSort = Literal["RECOMMEND", "HOTTEST", "NEWEST"]
 class Apps:
     """Finds AI apps; `Client.submit` starts them."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     async def demo(self, webapp_id: str) -> App:
         """Asks what an app can be given (api.md 3.8).
 
         Raises:
-            InputError: The id is none.
+            InputError: The id is not valid.
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: By the table of codes; 901 where the site has no such app.
         """
         ask = RequestInfo(f"call example of app {webapp_id}")
         query = f"apiKey={MASK}&webappId={usable_id(webapp_id, of='an AI app')}"
-        answer = await self._core.call_with_key_in_query("api/webapp/apiCallDemo", query, ask)
+        answer = await self._session.call_with_key_in_query("api/webapp/apiCallDemo", query, ask)
         return wire.read_app(responses.with_data(answer, ask), webapp_id=webapp_id)
 
     async def list(
@@ -104,9 +104,9 @@ class Apps:
             days: How far back HOTTEST looks; the other orders do without.
 
         Raises:
-            InputError: There is no such page.
+            InputError: The page number or size is not valid.
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: By the table of codes.
         """
         usable_page(page, size, largest=50)
@@ -114,15 +114,15 @@ class Apps:
         body: dict[str, object] = {"current": page, "size": size, "sort": sort}
         if sort == "HOTTEST":
             body["days"] = days
-        answer = await self._core.call("openapi/v2/aiapp/list", body, ask)
+        answer = await self._session.call("openapi/v2/aiapp/list", body, ask)
         return wire.read_app_page(responses.with_data(answer, ask), number=page)
 
 
 class QuickCreate:
     """The library of quick create; `Client.submit` starts it."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     async def params(self, webapp_id: str, *, kind: int = 2) -> tuple[Style, ...]:
         """Lists the styles that a quick-create module offers (api.md 3.16).
@@ -132,13 +132,13 @@ class QuickCreate:
             kind: Its `type`; 2 in every published sample.
 
         Raises:
-            InputError: The id is none.
+            InputError: The id is not valid.
             ConnectFailed: No connection.
-            ResponseLost: No readable answer.
+            ResponseLost: No readable response.
             ApiError: By the table of codes.
         """
         ask = RequestInfo(f"quick-create styles of {webapp_id}")
         body = {"type": kind, "webappId": usable_id(webapp_id, of="a quick-create module")}
         # Whether it wants a key is not confirmed: it gets both, as every v1 endpoint does.
-        answer = await self._core.call_v1("api/fast/creation/model/params", body, ask)
+        answer = await self._session.call_v1("api/fast/creation/model/params", body, ask)
         return wire.read_styles(responses.with_rows(answer, ask))

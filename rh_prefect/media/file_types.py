@@ -13,7 +13,7 @@ from typing import BinaryIO
 from rh_prefect.media.media import Kind
 
 HEAD = 4096
-"""So many bytes are enough to tell."""
+"""The number of bytes that identifies a file type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def sniff(head: bytes, *, size: int) -> FileType:
 
 
 def _is_bmp(head: bytes) -> bool:
-    """Two letters are no proof: a BMP's reserved bytes are zero."""
+    """Two letters are not enough: a BMP's reserved bytes are zero, too."""
     return head[6:10] == b"\0\0\0\0"
 
 
@@ -251,7 +251,7 @@ def size_of(path: Path) -> int:
     """Bytes of a regular file.
 
     Raises:
-        OSError: There is none, or it is a folder.
+        OSError: It does not exist, or is a folder.
     """
     if path.is_dir():
         raise IsADirectoryError(os.fspath(path))

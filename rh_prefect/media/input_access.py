@@ -262,7 +262,7 @@ class CheckedTransport(httpx.BaseTransport):
 
 
 class _CheckedBackend(httpcore.SyncBackend):
-    """Connects to the very addresses that were checked: a name may have others a moment later."""
+    """Connects to the checked addresses only: a host name may resolve to others a moment later."""
 
     def __init__(self, access: InputAccess, resolve: Callable[[str, int], Iterable[str]]) -> None:
         self._access = access

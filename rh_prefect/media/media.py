@@ -37,7 +37,7 @@ class Media(BaseModel):
         seconds: Duration of a video or audio.
         fps: Frames a second of a video.
         has_audio: Whether a video has a sound track.
-        defect: What is wrong with it, as in "a broken png": RunningHub gave it so every time. None where it is whole.
+        defect: What is wrong with it, as in "a broken png", if RunningHub delivered it like this every time.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -77,7 +77,7 @@ def as_media_input(value: object) -> Media | str:
         The `Media`, or the path or URI as it was given.
 
     Raises:
-        InputError: It is none of these, or it is damaged.
+        InputError: It is not one of these, or it is damaged.
     """
     if isinstance(value, Media):
         return _whole(value)
@@ -96,7 +96,7 @@ def as_media_input(value: object) -> Media | str:
 
 
 def _whole(media: Media) -> Media:
-    """Refuses a damaged file: whatever is made of it would be paid for in vain."""
+    """Rejects a damaged file: a job with it would be paid for in vain."""
     if media.defect is not None:
         raise InputError(
             f"{media.uri} is damaged ({media.defect}): RunningHub gave it so each time that it was downloaded. Nothing "
@@ -138,7 +138,7 @@ def _from_json(value: Mapping[str, object]) -> Media:
     except ValidationError as error:
         wrong = ", ".join(sorted({".".join(map(str, problem["loc"])) for problem in error.errors()}))
         raise InputError(
-            f"A file was expected and an object was given that is no Media (wrong or missing: {wrong}). "
+            f"A file was expected, and the given object is not a Media (wrong or missing: {wrong}). "
             "Give a path, a URI, or the JSON form of a Media, which has at least uri, kind, mime, size and sha256."
         ) from None
 

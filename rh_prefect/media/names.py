@@ -86,7 +86,7 @@ def safe(text: str) -> str:
 
 
 def extension_of(text: str) -> str:
-    """The text as a file's extension, with or without its dot; `bin` where it cannot be one."""
+    """The text as a file extension without its dot; `bin` if it is not valid."""
     extension = text.lstrip(".")
     return extension if _EXTENSION.fullmatch(extension) else "bin"
 
@@ -109,7 +109,7 @@ def check_name(name: str) -> str:
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or re.search(r"[\x00-\x1f\x7f\\]", name):
         raise InputError(
-            f"{name!r} is no name for a file in the store. Use a relative path with forward slashes, as in shots/1.mp4."
+            f"{name!r} is not a valid file name. Use a relative path with forward slashes, as in shots/1.mp4."
         )
     return name
 

@@ -108,7 +108,7 @@ def file_type(path: Path) -> FileType:
 
 
 def facts_or_type(path: Path) -> Facts:
-    """The facts of a file, or only its type where it is broken: for files that must be kept whatever they are.
+    """The facts of a file, or only its type if it is broken.
 
     Raises:
         MediaError: It is missing or a folder.
@@ -225,7 +225,7 @@ def flaw_of(path: Path, *, extension: str) -> DownloadDefect | None:
         extension: The extension of its link, without the dot, in lower case.
 
     Returns:
-        What is wrong with it; None where it is fine, as far as anybody can see.
+        What is wrong with it; None if no defect is found.
     """
     is_media = extension in _NO_TEXT
     if not path.stat().st_size:

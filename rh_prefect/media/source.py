@@ -69,7 +69,7 @@ class Fetched(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a place says of a file before it is read.
+    """The state of a file before it is read.
 
     Attributes:
         stamp: Its state; None where nothing is said that changes with the content.
@@ -105,7 +105,7 @@ def identity_uri(source: Source) -> str:
 
 
 def unsigned_uri(source: Source) -> str | None:
-    """The second name of a presigned link, without its signature; None for everything else."""
+    """A presigned link without its signature; None for any other source."""
     text = _text(source)
     name = unsigned(text) if is_link(text) else None
     return None if name is None else identity_uri(name)
@@ -236,7 +236,7 @@ def _settled(
 ) -> Fetched:
     """Reads until the file was in one state before and after: half of one and half of another is neither."""
     if is_link(source):
-        return read(None)  # its state comes with the very answer that is read
+        return read(None)  # its state comes with the response that is read
     for _ in range(_TRIES):
         before, began = look(source, options=options), clock()
         try:
@@ -330,7 +330,7 @@ def _at_once(path: str, flags: int) -> int:
 
 
 def _regular(found: os.stat_result, text: str) -> os.stat_result:
-    """Refuses what has no end, or none that is known: pipes, devices and sockets."""
+    """Rejects files without a known end: pipes, devices and sockets."""
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError
     if not stat.S_ISREG(found.st_mode):
@@ -342,7 +342,7 @@ def _regular(found: os.stat_result, text: str) -> os.stat_result:
 
 
 def _look_at_object(fs: AbstractFileSystem, path: str) -> Look:
-    """Asks anew: what a listing remembers may be older than what is read."""
+    """Asks again: a cached listing may be older than the file that is read."""
     fs.invalidate_cache()
     info = fs.info(path)
     if info["type"] == "directory":
@@ -394,7 +394,7 @@ def _refused(status: int) -> str:
     if status in (404, 410):
         return f"its host has no such file (HTTP {status}). What to do: check the link."
     if status in (401, 403):
-        return f"its host refuses it (HTTP {status}). What to do: sign the link anew; it may have expired."
+        return f"its host refuses it (HTTP {status}). What to do: sign the link again; it may have expired."
     if status == 429 or status >= 500:
         return f"its host cannot serve it now (HTTP {status}). What to do: run it again later."
     return f"its host answered HTTP {status}. What to do: open the link in a browser."

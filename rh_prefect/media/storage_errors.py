@@ -29,9 +29,9 @@ _BY_CLASS: dict[str, tuple[str, str]] = {
     "ConnectError": ("nothing answers there", "check the link, and that its host can be reached"),
     "TimeoutException": ("it stopped answering", "check the network, then run again"),
     "RemoteProtocolError": ("the connection broke before the end", "run it again"),
-    "UnsupportedProtocol": ("this is no address", "correct the link"),
-    "InvalidURL": ("this is no address", "correct the link"),
-    "NoSuchBucket": ("there is no such bucket", "create the bucket or correct its name"),
+    "UnsupportedProtocol": ("the URL is not valid", "correct the link"),
+    "InvalidURL": ("the URL is not valid", "correct the link"),
+    "NoSuchBucket": ("the bucket does not exist", "create the bucket or correct its name"),
     "SignatureDoesNotMatch": ("the secret does not belong to the key", "correct key and secret in the storage options"),
     "InvalidAccessKeyId": ("the key is unknown", "correct key and secret in the storage options"),
 }
@@ -42,7 +42,7 @@ _BY_TYPE: tuple[tuple[type[BaseException], str, str], ...] = (
     (NotADirectoryError, "a part of the path is a file, not a folder", "choose a folder"),
     (FileExistsError, "a part of the path is a file, not a folder", "choose a folder"),
     (IsADirectoryError, "there is a folder where a file was expected", "choose another name, or name a file in it"),
-    (FileNotFoundError, "there is no such file", "check the path"),
+    (FileNotFoundError, "the file does not exist", "check the path"),
     (ModuleNotFoundError, "the library for this kind of place is not installed", "install the library that is named"),
     (ImportError, "the library for this kind of place is not installed", "install the library that is named"),
     (TimeoutError, "it stopped answering", "check the network, then run again"),
@@ -151,7 +151,7 @@ def describe(
 
 
 def masked(text: str, options: Mapping[str, object] | None = None) -> str:
-    """The text without the values of storage options and without whatever may be a user's name and password."""
+    """The text without the values of storage options, user names and passwords."""
     for secret in sorted(_secrets(options or {}), key=len, reverse=True):
         text = text.replace(secret, "***")
     return _BUCKET.sub("***", _PAIR.sub("***@", masked_url(text)))

@@ -132,12 +132,12 @@ class MediaStore:
         return uri[len(self._root) :] if uri.startswith(self._root) and len(uri) > len(self._root) else None
 
     def options_for(self, source: str | Media) -> Mapping[str, object]:
-        """The storage options with which to read an input: this store's own where it is the same kind of place."""
+        """The storage options for reading an input: this store's own if the protocol is the same."""
         uri = source.uri if isinstance(source, Media) else source
         return dict(self._options) if protocol_of(uri) == self.protocol else {}
 
     def publish(self, local: Path, name: str) -> Media:
-        """Copies a local file into the store and tells what it is.
+        """Copies a local file into the store and returns it as `Media`.
 
         The memory that is needed does not depend on the file's size. A file that is there already is replaced. A file
         that is broken is kept all the same, without facts: it may have been paid for.
@@ -150,7 +150,7 @@ class MediaStore:
             Its URI, size, hash and facts.
 
         Raises:
-            MediaError: There is no such local file.
+            MediaError: The local file does not exist.
             StoreError: The place refuses it; nothing is left at the name that was not there before.
         """
         facts = facts_or_type(local)
@@ -159,7 +159,7 @@ class MediaStore:
         return self._media(name, facts, tally)
 
     def take(self, local: Path, name: str) -> Media:
-        """Does what `publish` does with a file that nobody else needs: into a folder on the same disk it is moved.
+        """Like `publish`, but moves the file if the store is a folder on the same disk.
 
         Args:
             local: The file; whether it is still there afterwards depends on the place.
@@ -184,7 +184,7 @@ class MediaStore:
             name: Its name in the store.
 
         Raises:
-            MediaError: There is no such local file.
+            MediaError: The local file does not exist.
         """
         facts, tally = facts_or_type(local), Tally()
         with local.open("rb") as reader:
@@ -205,7 +205,7 @@ class MediaStore:
         """Reads a small file.
 
         Raises:
-            StoreError: There is none, or it cannot be read.
+            StoreError: It does not exist or cannot be read.
         """
         with self._at(name, "read") as (fs, path):
             data = fs.cat_file(path)
@@ -220,22 +220,22 @@ class MediaStore:
         return self._size(name) is not None
 
     def size(self, name: str) -> int | None:
-        """The size of a file in bytes; None where there is none of this name."""
+        """The size of a file in bytes; None if it does not exist."""
         return self._size(name)
 
     def info(self, name: str) -> int:
         """The size of a file in bytes.
 
         Raises:
-            StoreError: There is none, or the place cannot be read.
+            StoreError: It does not exist, or the store cannot be read.
         """
         size = self._size(name)
         if size is None:
-            raise StoreError(f"There is no {name} in {self._shown}. Check whether it was deleted or moved.")
+            raise StoreError(f"{name} does not exist in {self._shown}. Check whether it was deleted or moved.")
         return size
 
     def list(self, folder: str = "") -> list[str]:
-        """The names of all files in a folder and its folders, sorted; none if there is no such folder."""
+        """The names of all files below a folder, sorted; empty if the folder does not exist."""
         with as_store_error(f"list {folder or 'files'}", self._shown, options=self._options):
             fs, root = self._filesystem()
             top = f"{root}/{check_name(folder.rstrip('/'))}" if folder else root
@@ -247,7 +247,7 @@ class MediaStore:
             return sorted(path[start:] for path in found if path.startswith(f"{top}/") and not path.endswith(PART))
 
     def delete(self, name: str) -> None:
-        """Deletes a file; one that is not there is no error."""
+        """Deletes a file; a missing file is not an error."""
         with self._at(name, "delete") as (fs, path):
             try:
                 fs.rm_file(path)

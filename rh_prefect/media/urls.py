@@ -66,7 +66,7 @@ def local_path(url: str) -> str:
 def without_user(url: str) -> str:
     """The URL without a user's name and password; each URL of a chain."""
     url = _BROKEN_USER.sub("", url)
-    # Azure writes container@account, which is no user.
+    # Azure writes container@account, which is not a user name.
     return _USER.sub(lambda user: "" if ":" in user[0] or protocol_of(url) != "abfs" else user[0], url)
 
 
@@ -82,7 +82,7 @@ def shown_url(url: str) -> str:
 
 
 def masked_url(text: str) -> str:
-    """A URL, or a text with URLs in it, as it may stand in a message: `***` for whatever may be user and password."""
+    """A URL, or a text with URLs, with `***` for user names and passwords."""
     return _CREDENTIALS.sub("***@", text)
 
 
@@ -94,7 +94,7 @@ def locate(url: str) -> str:
     """
     if not url.strip() or "::" in url:
         raise ConfigError(
-            f"{masked_url(url)!r} is no place for files. Give a folder or an fsspec URL, as in s3://bucket/prefix."
+            f"{masked_url(url)!r} is not a storage URL. Give a folder or an fsspec URL, as in s3://bucket/prefix."
         )
     protocol = protocol_of(url)
     if protocol == "file" and "://" in url and not _SCHEME.match(url):
@@ -168,7 +168,7 @@ _SCHEMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
 
 
 def unsigned(link: str) -> str | None:
-    """The link without its signature; None where it is not a presigned link.
+    """The link without its signature; None if it is not presigned.
 
     Every other parameter stays: `token=`, `x-oss-process=` or `versionId=` may say which file is meant.
 

@@ -1,4 +1,4 @@
-"""Whole files or nothing: how bytes reach their final name on each kind of place, in flat memory."""
+"""Atomic writers for each kind of storage, in constant memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Tally:
 
 
 class Writer(Protocol):
-    """Puts a stream at a path, whole or not at all."""
+    """Writes a stream to a path, atomically."""
 
     def __call__(self, fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) -> Tally:
         """Writes until the reader ends.
@@ -65,7 +65,7 @@ class Writer(Protocol):
 
 
 def writer_for(protocol: str) -> Writer:
-    """The way in which this kind of place is written to."""
+    """The writer for this kind of storage."""
     return {"file": to_folder, "s3": to_s3, "memory": to_memory}.get(protocol, to_other)
 
 
@@ -88,7 +88,7 @@ def move_to_folder(local: Path, path: str) -> Tally | None:
         path: The final path.
 
     Returns:
-        Size and hash of what was moved; None where it lies on another disk, so that it has to be copied.
+        Size and hash of what was moved; None if it is on another disk and must be copied.
     """
     tally, final = Tally(), Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def to_s3(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) -> 
 
 
 def to_memory(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) -> Tally:
-    """Hands the whole over at once: it has to fit in memory anyway."""
+    """Writes the whole file at once: it must fit in memory anyway."""
     del mime
     tally = Tally()
     fs.pipe_file(path, b"".join(tally.chunks(reader)))
@@ -140,7 +140,7 @@ def to_memory(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str)
 
 
 def to_other(fs: AbstractFileSystem, path: str, reader: BinaryIO, *, mime: str) -> Tally:
-    """Writes under another name and moves it: a place that is not known may show a file while it is written."""
+    """Writes to a temporary name and moves it, because an unknown storage may show a file while it is written."""
     del mime
     tally = Tally()
     folder = path.rpartition("/")[0]
@@ -225,7 +225,7 @@ async def _send_batch(
 
 
 def _rewind(params: dict[str, object], **_: object) -> None:
-    """Begins a part anew: s3fs repeats a failed call with the same body, which has been read by then."""
+    """Rewinds a part: s3fs repeats a failed call with the same body, which has already been read."""
     body = params["Body"]
     if isinstance(body, io.BytesIO):
         body.seek(0)

@@ -1,4 +1,4 @@
-"""The receiver as an ASGI application: it answers at once, and what it was told is looked into afterwards.
+"""The receiver as an ASGI application: it responds at once and verifies deliveries afterwards.
 
 Whoever does not know the token sees nothing but 404. Nobody signs a webhook, so nothing of a body is used but the id of
 the task that it names; see `confirm`.
@@ -31,7 +31,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.webhook.verification import DeliveryVerdict, Verifier
 
 LARGEST_BODY: Final = 1024 * 1024
-"""Bytes; a task with a hundred outputs tells of them in less than a tenth of it."""
+"""Bytes; a delivery with a hundred outputs takes less than a tenth of it."""
 
 BODY_SECONDS: Final = 15.0
 """How long a body may take to arrive."""
@@ -56,7 +56,7 @@ def create_app(
             part of another service.
 
     Raises:
-        ConfigError: There is no token, or it could be guessed.
+        ConfigError: The token is missing or too short.
     """
     secret = token or get_settings().webhook_token
     if secret is None:
@@ -105,7 +105,7 @@ class _Receiver:
 
     @asynccontextmanager
     async def watching(self, _: Starlette) -> AsyncIterator[None]:
-        """Looks after suspended runs from the start: their webhooks may have come while nobody was here."""
+        """Checks suspended runs from the start: their webhooks may have come while no receiver ran."""
         self._watchman.start()
         try:
             yield
@@ -131,7 +131,7 @@ class _Receiver:
         body = await _body(request)
         delivery = read_delivery(body)
         if delivery is None:
-            # Without its content: whatever it is, it is not ours to keep.
+            # The content is not logged.
             _log.warning("a webhook's body of %d bytes names no task and is ignored", len(body))
             raise _Refused(400)
         return DeliveryVerdict(place["scope"], place["key"], int(place["n"]), delivery.task_id)

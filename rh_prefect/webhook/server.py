@@ -44,7 +44,7 @@ class BoundedProtocol(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Takes a connection; closes the oldest waiting one where there are too many."""
+        """Accepts a connection; closes the oldest idle one if there are too many."""
         super().connection_made(transport)
         self._wait()
         if len(self.connections) > self.most_waiting:
@@ -95,7 +95,7 @@ def serve(on_ready: Callable[[str], object], *, host: str, port: int, token: Sec
         token: The secret part of the address; by default RH_WEBHOOK_TOKEN.
 
     Raises:
-        ConfigError: The port is taken, or there is no usable token.
+        ConfigError: The port is in use, or the token is missing or too short.
     """
     config = uvicorn.Config(
         create_app(token=token),

@@ -1,4 +1,4 @@
-"""Looks into what a webhook told: asks RunningHub, records the end, and announces it.
+"""Verifies webhook deliveries: queries RunningHub, records the end, and publishes it.
 
 Nothing happens that RunningHub does not confirm: a delivery is only ever a reason to ask. What is lost, late, doubled
 or forged changes nothing but the time at which an end is noticed, since whoever waits also polls.
@@ -137,7 +137,7 @@ class Verifier:
             return "nothing"
         except RunningHubError as error:
             _log.warning("%s: what a webhook told of task %s cannot be confirmed: %s", told.job, told.task_id, error)
-        except Exception:  # a receiver that falls over tells of nothing more
+        except Exception:  # keep serving
             _log.exception("%s: what a webhook told of task %s cannot be confirmed", told.job, told.task_id)
         return "later"
 

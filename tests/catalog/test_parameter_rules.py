@@ -61,8 +61,8 @@ def test_what_becomes_necessary_is_filled_in_with_its_default() -> None:
 def test_what_goes_only_with_another_is_refused_without_it() -> None:
     name = "midjourney-text-to-image-v7"
     assert payload(name, prompt="x", sref=PICTURE, sw=50)["sw"] == 50
-    assert "sw goes only where sref is given" in refusal(name, prompt="x", sw=50)
-    assert "ow goes only where oref is given" in refusal(name, prompt="x", ow=50)
+    assert "sw is valid only where sref is given" in refusal(name, prompt="x", sw=50)
+    assert "ow is valid only where oref is given" in refusal(name, prompt="x", ow=50)
 
 
 def test_the_untouched_default_of_a_form_does_no_harm_and_is_not_sent() -> None:
@@ -71,7 +71,7 @@ def test_the_untouched_default_of_a_form_does_no_harm_and_is_not_sent() -> None:
 
 def test_sound_needs_a_picture_or_a_video() -> None:
     name, sound = "seedance-2.0/multimodal-video", "https://example.com/a.mp3"
-    assert "audio_urls goes only where image_urls or video_urls is given" in refusal(
+    assert "audio_urls is valid only where image_urls or video_urls is given" in refusal(
         name, prompt="x", audio_urls=[sound]
     )
     assert payload(name, prompt="x", audio_urls=[sound], video_urls=[CLIP])["audioUrls"] == [sound]

@@ -162,7 +162,7 @@ def test_a_part_that_cannot_be_used_is_named_and_the_parameter_kept(
         ("no object", "entry 1: it names no endpoint"),
         ({"endpoint": "a b"}, "entry 1: it names no endpoint"),
         (node("acme/a", output_type="smell"), "acme/a: output_type 'smell' is unknown"),
-        ({**node("acme/a"), "params": "none"}, "acme/a: params is no list"),
+        ({**node("acme/a"), "params": "none"}, "acme/a: params is not a list"),
         (
             node("acme/a", name_en="\ud800"),
             "entry 1: it holds half of a character (a lone surrogate), which is not valid text",

@@ -153,7 +153,7 @@ def test_a_list_without_a_date_takes_nothing_for_gone_unless_its_date_is_given(f
     assert user_models.refresh(listed).changes.gone == []
     assert len(user_models.refresh(listed, date=TODAY).changes.gone) > 400
     for day in ("soon", "2999-01-01", "20261101"):
-        with pytest.raises(InputError, match=f"'{day}' is no day that has been"):
+        with pytest.raises(InputError, match=f"'{day}' is not a past date"):
             user_models.refresh(listed, date=day)
 
 

@@ -67,7 +67,7 @@ def test_all_problems_are_in_one_error() -> None:
     for part in (
         KLING,
         "prompt is missing",
-        "image_url is no file",
+        "image_url is not a file",
         "duration must be",
         "sound must be",
         "Nothing was sent",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.client import Client
-from rh_prefect.client.responses import Answer
+from rh_prefect.client.responses import ApiResponse
 from rh_prefect.client.session import Backoff
 from rh_prefect.errors import Busy
 from tests.client.conftest import KEY
@@ -111,10 +111,10 @@ async def test_the_time_is_bounded_and_the_pauses_grow(kind: str) -> None:
         slept.append(seconds)
         now += seconds
 
-    async def once() -> Answer:
+    async def once() -> ApiResponse:
         if kind == "error":
             raise Busy("too many requests", code="429")
-        return Answer({}, "1003", "rate")
+        return ApiResponse({}, "1003", "rate")
 
     pace = Backoff(60.0, sleep=sleep, clock=lambda: now, draw=lambda: 1.0)
     if kind == "error":

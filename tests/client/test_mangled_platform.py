@@ -65,7 +65,7 @@ OF_DATA: list[Callable[[dict[str, object]], object]] = [
     lambda data: json.dumps(plain(data), allow_nan=False),
 ]
 
-OF_ANSWER: list[Callable[[responses.Answer], object]] = [
+OF_ANSWER: list[Callable[[responses.ApiResponse], object]] = [
     lambda answer: responses.read_v1_outputs(answer, ASK, task_id=ID),
     lambda answer: responses.read_v1_status(answer, ASK, task_id=ID),
     lambda answer: responses.submitted(answer, PAID),

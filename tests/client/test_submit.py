@@ -350,7 +350,7 @@ async def test_what_cannot_be_written_is_not_sent(payload: dict[str, object], cl
     "endpoint", ["", "../task/openapi/cancel", "a/../b", "a b", "a?x=1", "https://x.example/a", "a//b"]
 )
 async def test_an_endpoint_cannot_lead_elsewhere(endpoint: str, client: Client, wire: WireServer) -> None:
-    with pytest.raises(InputError, match="is no endpoint"):
+    with pytest.raises(InputError, match="is not a valid endpoint"):
         await client.submit(endpoint, {})
     assert wire.asked == []
 

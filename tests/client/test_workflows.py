@@ -71,7 +71,7 @@ async def test_no_graph(answer: object, error: type[RunningHubError], client: Cl
 @pytest.mark.parametrize("value", ["", " ", "a/b", "../1", "1?x=2", "1\n2", "x" * 101, 7, None, 2.03e18])
 async def test_what_is_no_id_is_not_sent(value: object, client: Client, wire: WireServer) -> None:
     for call in (client.workflows.json, client.workflows.status_v1, client.workflows.outputs_v1, client.apps.demo):
-        with pytest.raises(InputError, match="is no id"):
+        with pytest.raises(InputError, match="is not a valid id"):
             await call(value)  # type: ignore[arg-type]
     assert wire.asked == []
 

@@ -95,11 +95,11 @@ def bad(tmp_path: Path, web: str) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("missing", r"no\.png cannot be read: there is no such file"),
+        ("missing", r"no\.png cannot be read: the file does not exist"),
         ("folder", "there is a folder where a file was expected"),
         ("empty", r"empty\.png is empty"),
         ("under", "a part of the path is a file"),
-        ("memory", r"no\.png cannot be read: there is no such file"),
+        ("memory", r"no\.png cannot be read: the file does not exist"),
         ("memory-folder", "there is a folder where a file was expected"),
         ("404", r"/status/404 cannot be read: its host has no such file \(HTTP 404\)"),
         ("403", r"/status/403 cannot be read: its host refuses it \(HTTP 403\).*sign the link anew"),
@@ -109,7 +109,7 @@ def bad(tmp_path: Path, web: str) -> dict[str, object]:
         ("cut-link", "/cut cannot be read: the connection broke"),
         ("nobody", r"http://127.0.0.1:9/photo\.png cannot be read: nothing answers there"),
         ("unknown", "the address or a storage option is not accepted.*correct the address"),
-        ("no-url", "this is no address"),
+        ("no-url", "the URL is not valid"),
         ("data", "Save its content as a file"),
     ],
 )
@@ -125,9 +125,9 @@ def test_says_why_it_cannot_be_read(bad, name: str, why: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("uri", "why"),
     [
-        ("{}/no.png", "there is no such file"),
+        ("{}/no.png", "the file does not exist"),
         ("{}", "there is a folder where a file was expected"),
-        ("s3://no-such-bucket/photo.png", "there is no such bucket"),
+        ("s3://no-such-bucket/photo.png", "the bucket does not exist"),
     ],
 )
 def test_says_why_s3_cannot_be_read(s3, uri: str, why: str, tmp_path: Path):

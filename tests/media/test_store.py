@@ -125,7 +125,7 @@ def test_publish_keeps_an_empty_file(store: MediaStore, tmp_path: Path):
 
 
 def test_publish_of_a_missing_file_says_so(store: MediaStore, tmp_path: Path):
-    with pytest.raises(MediaError, match=r"nothing\.mp4 cannot be read: there is no such file"):
+    with pytest.raises(MediaError, match=r"nothing\.mp4 cannot be read: the file does not exist"):
         store.publish(tmp_path / "nothing.mp4", "a.mp4")
     assert store.list() == []
 
@@ -226,14 +226,14 @@ def test_delete_is_repeatable(store: MediaStore):
 def test_a_folder_is_no_file(store: MediaStore):
     store.write_bytes("shots/a.txt", b"1")
     assert not store.exists("shots")
-    with pytest.raises(StoreError, match="There is no shots in"):
+    with pytest.raises(StoreError, match="shots does not exist in"):
         store.info("shots")
 
 
 def test_what_is_missing_is_said(store: MediaStore):
-    with pytest.raises(StoreError, match=r"Could not read no\.txt in .*: there is no such file"):
+    with pytest.raises(StoreError, match=r"Could not read no\.txt in .*: the file does not exist"):
         store.read_bytes("no.txt")
-    with pytest.raises(StoreError, match="there is no such file"), store.open("no.txt"):
+    with pytest.raises(StoreError, match="the file does not exist"), store.open("no.txt"):
         pass
 
 

@@ -119,8 +119,8 @@ def test_a_key_that_may_only_read(s3, tmp_path: Path):
 @pytest.mark.s3
 def test_a_missing_bucket(s3):
     store = MediaStore("s3://no-such-bucket/out", options=s3.options)
-    assert "there is no such bucket" in failure(store)
-    with pytest.raises(StoreError, match="there is no such bucket"):
+    assert "the bucket does not exist" in failure(store)
+    with pytest.raises(StoreError, match="the bucket does not exist"):
         store.list()
 
 

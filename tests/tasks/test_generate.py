@@ -166,7 +166,7 @@ async def test_a_lost_reply_is_unknown_and_never_sent_again(rh: Emulator, kind: 
 
 async def test_what_to_do_about_an_unknown_submit_is_said_once(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="502"))
-    with pytest.raises(SubmissionUnknown, match=r"accepted it \(no readable answer \(HTTP 502") as caught:
+    with pytest.raises(SubmissionUnknown, match=r"accepted it \(no readable response \(HTTP 502") as caught:
         await run(models.ZImageTurbo(prompt="a lighthouse"))
     assert caught.value.message.count("call log") == 1
 

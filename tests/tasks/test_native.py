@@ -148,8 +148,8 @@ async def test_a_graph_that_comfyui_refuses_costs_nothing(rh: Emulator) -> None:
 @pytest.mark.parametrize(
     ("given", "nodes", "said"),
     [
-        ({"nodes": [], "links": []}, {}, r"'nodes' is no node of a graph in API format.*Export \(API\)"),
-        ({"6": {"class_type": "X"}}, {}, "'6' is no node of a graph"),
+        ({"nodes": [], "links": []}, {}, r"'nodes' is not a node of a graph in API format.*Export \(API\)"),
+        ({"6": {"class_type": "X"}}, {}, "'6' is not a node of a graph"),
         (TEXT_TO_IMAGE, {"66.text": "x"}, "the graph has no node '66'"),
         (TEXT_TO_IMAGE, {"3.model": "x"}, "fed by node 4"),
         (TEXT_TO_IMAGE, {"6text": "x"}, "names no node's field"),

@@ -101,7 +101,7 @@ class ApiKey(Value):
         name: What the account's owner called it.
         masked: The key with its middle masked.
         enabled: Whether it works.
-        quota_limit: What it may spend; None where there is no limit.
+        quota_limit: The most it may spend; None for no limit.
         quota_used: What it has spent.
         expires_at: When it ends, in RunningHub's words.
         created_at: When it was made, in RunningHub's words.
@@ -246,7 +246,7 @@ class Asset(Value):
 
     @property
     def state(self) -> Literal["ready", "failed", "pending"]:
-        """Whether it can be used; a status that nobody documented is taken as pending."""
+        """Whether it can be used; an undocumented status counts as pending."""
         if self.status.upper() in _READY:
             return "ready"
         return "failed" if self.status.upper() in _FAILED else "pending"
@@ -277,7 +277,7 @@ def read_asset(data: dict[str, object], *, known: Asset | None = None) -> Asset 
         known: What is known without it.
 
     Returns:
-        The asset, or None where there is no id.
+        The asset; None without an id.
     """
     base = known or Asset(asset_id="")
     asset = Asset(

@@ -57,7 +57,7 @@ class RemoteOutput(Value):
     Attributes:
         url: Where the file is, for about a day; an http(s) link or a `data:` URL, unless RunningHub says otherwise.
         text: The text, of a text model.
-        type: The file's extension: at most 16 letters and digits in lower case; None where there is no such one.
+        type: The file's extension: at most 16 lower-case letters and digits, or None.
         node_id: The node of a workflow that saved it.
     """
 
@@ -114,7 +114,7 @@ class TaskView(Value):
 
     Attributes:
         task_id: All digits of the id.
-        status: One of a closed set; a status that nobody documented reads as RUNNING.
+        status: One of a closed set; an undocumented status is read as RUNNING.
         code: RunningHub's code, empty where all is well.
         reason: RunningHub's own words to it.
         outputs: All results; empty until the end, and sometimes for some seconds longer.
@@ -182,7 +182,7 @@ def read_progress_url(value: object) -> SecretStr | None:
 
 
 def read_status(name: str) -> TaskStatus | None:
-    """Maps a status to the closed set; None where there is none."""
+    """Maps a status to the closed set; None if it is missing."""
     if not name:
         return None
     status = _STATUSES.get(name.upper())
@@ -344,7 +344,7 @@ def _errors_of(source: dict[str, object]) -> list[dict[str, object]]:
 
 
 class WebhookDelivery(Value):
-    """A webhook's body: nobody has signed it, so believe nothing that a query does not confirm.
+    """A webhook's body. It is not signed: confirm it with a query before you use it.
 
     Attributes:
         task_id: The task that it claims to be about.
@@ -364,8 +364,8 @@ class WebhookEvent(Value):
         event_id: What `resend` takes.
         task_id: The task.
         url: Where it was sent. It may hold the receiver's secret, and is in no repr.
-        event: What it told.
-        view: The task as it told it.
+        event: Its kind.
+        view: The task, unverified.
         status: How the delivery ended: SUCCESS and FAILED are known.
         response: What the receiver answered, or why it could not be reached. In no repr, as `url`.
         retries: How often it was tried again.

@@ -24,7 +24,7 @@ class Page(Value, Generic[Item]):
     Attributes:
         items: What is on it.
         number: Its number, from 1.
-        total: How many items there are on all pages, where that is told.
+        total: How many items all pages have, if known.
         has_next: Whether there is another page behind it.
     """
 

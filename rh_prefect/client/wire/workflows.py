@@ -98,7 +98,7 @@ class AppPage(Page[AppListing]):
 
 
 class StyleLora(Value):
-    """A LoRA that a style brings, and how strong it is."""
+    """A LoRA of a style, and its strength."""
 
     file_name: str
     weight: Decimal | None = None

@@ -64,11 +64,11 @@ def concat(
 
     Raises:
         MediaError: A clip is missing, broken or cut short, or has no picture.
-        InputError: There are no clips.
+        InputError: `clips` is empty.
         StoreError: The video cannot be written.
     """
     if not clips:
-        raise InputError("There are no clips to join. What to do: give one at least.")
+        raise InputError("No clips to join. What to do: give at least one.")
     shapes = [shape_of(clip) for clip in clips]
     canvas = Canvas.around(shapes)
     canvas = replace(canvas, width=even(width or canvas.width), height=even(height or canvas.height))
@@ -117,7 +117,7 @@ _USUAL_RATE = 25
 def mux(video: Path, audio: Path, to: Path) -> float:
     """Puts a picture and a sound track into one MP4.
 
-    H.264 is copied as it is, anything else is encoded anew. The sound becomes AAC (stereo, 48 kHz), cut or filled up
+    H.264 is copied, any other codec is encoded again. The sound becomes AAC (stereo, 48 kHz), cut or filled up
     with silence to the length of the picture; the video's own sound is left out.
 
     Args:
@@ -172,7 +172,7 @@ def _copied(
 
 def _packets(source: InputContainer, stream: VideoStream, video: Path) -> Iterator[av.Packet[VideoStream]]:
     with reading(video):
-        # The last of them is empty: it tells a decoder that no more will come.
+        # The last packet is empty: it marks the end for the decoder.
         yield from (packet for packet in source.demux(stream) if packet.size)
 
 

@@ -253,7 +253,7 @@ def _crossfade(old: Samples, new: Samples) -> Samples:
 
 
 FLOOR = -120.0
-"""dB that stand for silence, whose logarithm is no number."""
+"""dB that stand for silence, whose logarithm is undefined."""
 
 _HOP = RATE // 10
 _BLOCK_HOPS = 4

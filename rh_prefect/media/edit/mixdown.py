@@ -1,4 +1,4 @@
-"""Speech over music: the music steps back while someone speaks, and the sum is as loud as a film on the web."""
+"""Mixes speech over music: the music is lowered during speech, and the mix has the loudness of web videos."""
 
 from __future__ import annotations
 
@@ -67,18 +67,18 @@ def mix(
 ) -> float:
     """Makes one sound track of speech and music.
 
-    Every line is brought to the same loudness; the music is heard in full where nobody speaks, steps well back under
-    each line, is repeated where it is too short, and fades out at the end. A limiter keeps the peaks below full scale.
+    Every line gets the same loudness; the music is at full level without speech, is lowered under
+    each line, is repeated if it is too short, and fades out at the end. A limiter keeps the peaks below full scale.
     For a track that goes into `mux`, write a WAV: the film's AAC is then the first lossy step.
 
     Args:
-        speech: A file that begins at 0, or lines with the second at which each begins; None or empty: nobody speaks.
+        speech: A file that begins at 0, or lines with the second at which each begins; None or empty: no speech.
         music: A file; None: no music.
         to: The track: `.wav` (16 bit PCM) or `.m4a` (AAC), both stereo at 48 kHz.
-        seconds: Its length; speech beyond it is cut. None: the music goes on for a moment after the last word; without
-            speech, the length of the music.
-        music_level: LUFS of the music where nobody speaks; None: somewhat below the speech.
-        loudness: LUFS of each line, or of the music where there is no speech.
+        seconds: Its length; speech beyond it is cut. None: the music continues for a moment after the last word;
+            without speech, the length of the music.
+        music_level: LUFS of the music without speech; None: somewhat below the speech.
+        loudness: LUFS of each line, or of the music without speech.
 
     Returns:
         The length of the track in seconds.
@@ -161,7 +161,7 @@ def _line(start: float, path: Path, loudness: float) -> Line:
 
 
 def _gain(lufs: float, target: float) -> float:
-    """The factor that brings a loudness to a target; hiss is not made into a storm."""
+    """The factor from a loudness to a target; the gain is limited so that noise is not amplified."""
     return float(10 ** (min(_MOST_GAIN, target - lufs) / 20))
 
 
@@ -179,7 +179,7 @@ def _bed(score: _Score) -> Pieces:
 
 
 class _Desk:
-    """Speech goes to the sum, and tells the compressor on the music's way there how far to step back."""
+    """Speech goes to the mix and controls the compressor that lowers the music."""
 
     def __init__(self, score: _Score) -> None:
         self._graph = graph = Graph()

@@ -128,7 +128,7 @@ class Track:
         self._samples += piece.shape[1]
 
     def reach(self, seconds: float, sound: Sound) -> None:
-        """Goes on with a sound, or silence where that has ended, to so many seconds after the start."""
+        """Continues with a sound, then with silence, up to this time after the start."""
         for piece in exactly(max(0, round(seconds * RATE) - self._samples), sound):
             self.write(piece)
 

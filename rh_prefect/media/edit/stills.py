@@ -29,7 +29,7 @@ _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: I
 
 
 def last_frame(video: Path, to: Path) -> None:
-    """Saves the very last frame of a video, from which a next clip can go on.
+    """Saves the last frame of a video, from which the next clip can continue.
 
     Args:
         video: The video.
@@ -212,7 +212,7 @@ def contact_sheet(
         to: The sheet, `.jpg` or `.png`.
         columns: Cells in a row; None: about as many as rows, four at most.
         width: Of the sheet, in pixels.
-        captions: A line under each; a longer one is cut; where there are fewer than sources, the rest has none.
+        captions: A line under each, cut if too long; if there are fewer captions than sources, the rest has none.
 
     Raises:
         MediaError: A source is missing or broken, or has no picture.
@@ -263,7 +263,7 @@ def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], caption: str, gri
 
 
 def _font(text: str, size: int) -> _Font:
-    """Pillow's own font, or for what that does not know, one of this machine, where there is one."""
+    """Pillow's own font, or a font of this machine for characters that Pillow's lacks."""
     if any(ord(letter) > 0x2E7F for letter in text):
         for name in _FONTS:
             try:

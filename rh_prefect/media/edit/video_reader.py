@@ -27,7 +27,7 @@ Fit: TypeAlias = Literal["contain", "cover", "stretch"]
 _USUAL_RATE = Fraction(25)
 _PAD = "pad={canvas.width}:{canvas.height}:-1:-1:color=black"
 _UNTAGGED = 2
-"""FFmpeg's value of a colour matrix that nobody wrote down."""
+"""FFmpeg's value of an unspecified colour matrix."""
 
 _TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
 
@@ -61,10 +61,10 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def picture_of(file: InputContainer, path: Path) -> VideoStream:
-    """The video stream of a file; a cover picture is none.
+    """The video stream of a file; a cover picture does not count.
 
     Raises:
-        MediaError: There is no picture in it, or only a still one.
+        MediaError: It has no video, or only a still picture.
     """
     if file.format.name == "image2" or file.format.name.endswith("_pipe"):
         raise MediaError(f"The file {path} is a still picture. What to do: give a video.")
