@@ -251,7 +251,7 @@ def usable_id(value: str, *, of: str) -> str:
     found = value.strip() if isinstance(value, str) else ""
     if not _ID.fullmatch(found):
         raise InputError(
-            f"{value!r} is not a validt a valid id of {of}. Give it as a string with all its digits. Nothing was sent."
+            f"{value!r} is not a valid id of {of}. Give it as a string with all its digits. Nothing was sent."
         )
     return found
 

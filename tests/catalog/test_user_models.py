@@ -197,11 +197,11 @@ def test_an_address_is_read_too(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("{", "no list of models"),
-        ("[]", "no list of models"),
+        ("{", "not a list of models"),
+        ("[]", "not a list of models"),
         ('{"version": "2026-11-01", "source": "x", "models": []}', "no form that is known"),
-        ('[{"name": "a"}]', "names no model that can be used"),
-        ("", "no list of models"),
+        ('[{"name": "a"}]', "has no usable model"),
+        ("", "not a list of models"),
         (None, "cannot be read"),
     ],
 )

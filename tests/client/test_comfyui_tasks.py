@@ -112,7 +112,7 @@ async def test_a_file_is_fetched_by_its_masked_link(client: Client, wire: WireSe
     assert KEY not in link
     assert (await client.download(link, tmp_path / "a.png")).size == 6
     assert wire.paths == [f"/proxy-plus/{KEY}/view?filename=Comfy+UI_00001_.png&subfolder=a%2Fb&type=output"]
-    with pytest.raises(LinkExpired, match="no link to a file of ComfyUI at /proxy"):
+    with pytest.raises(LinkExpired, match="not a URL of a file of ComfyUI at /proxy"):
         await client.comfy.fetch(link, tmp_path / "b.png")
 
 

@@ -102,7 +102,7 @@ def bad(tmp_path: Path, web: str) -> dict[str, object]:
         ("memory", r"no\.png cannot be read: the file does not exist"),
         ("memory-folder", "there is a folder where a file was expected"),
         ("404", r"/status/404 cannot be read: its host has no such file \(HTTP 404\)"),
-        ("403", r"/status/403 cannot be read: its host refuses it \(HTTP 403\).*sign the link anew"),
+        ("403", r"/status/403 cannot be read: its host refuses it \(HTTP 403\).*sign the link again"),
         ("503", "its host cannot serve it now"),
         ("418", "its host answered HTTP 418"),
         ("empty-link", "/empty is empty"),

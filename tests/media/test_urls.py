@@ -57,9 +57,9 @@ def test_a_file_is_readable_by_others(tmp_path: Path):
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("", "no place for files"),
+        ("", "not a storage URL"),
         ("https://example.com/out", "for reading only"),
-        ("simplecache::s3://bucket", "no place for files"),
+        ("simplecache::s3://bucket", "not a storage URL"),
         ("s4://bucket", "Nothing is known about s4"),
         ("s3://", "names no bucket"),
     ],
