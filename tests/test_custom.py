@@ -37,7 +37,7 @@ def test_what_is_no_endpoint_is_refused(endpoint: str) -> None:
 
 def test_paths_media_and_results_are_files_and_texts_are_texts() -> None:
     class Finished:
-        media = PHOTO
+        first_output = PHOTO
 
     asked = models.custom(
         ENDPOINT,

@@ -98,7 +98,7 @@ def test_says_what_a_json_form_lacks():
 def test_does_not_hide_the_error_of_a_result_without_files():
     class Empty:
         @property
-        def media(self) -> Media:
+        def first_output(self) -> Media:
             raise InputError("no outputs")
 
     with pytest.raises(InputError, match="no outputs"):
