@@ -262,9 +262,9 @@ def test_the_packages_own_data_file_is_a_list_too(file: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "flaw"),
     [
-        ({"aliases": [1, None]}, "is no text"),
-        ({"groups": [5]}, "is no text"),
-        ({"family": 5}, "is no text"),
+        ({"aliases": [1, None]}, "is not a string"),
+        ({"groups": [5]}, "is not a string"),
+        ({"family": 5}, "is not a string"),
         ({"endpoint": "../etc"}, "names no endpoint"),
         ({"price": {"unit": "call", "currency": "CNY", "fixed": "abc"}}, "cannot be read"),
         ({"params": [{"key": "a", "type": "enum", "required": False}]}, "no options"),

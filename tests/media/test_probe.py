@@ -127,7 +127,7 @@ def test_a_zip_is_other_and_checked(tmp_path: Path):
 def test_missing_folder_and_empty_are_said(tmp_path: Path):
     (tmp_path / "empty.png").touch()
     for path, why in (
-        (tmp_path / "no.png", "no such file"),
+        (tmp_path / "no.png", "the file does not exist"),
         (tmp_path, "folder"),
         (tmp_path / "empty.png", "is empty"),
     ):

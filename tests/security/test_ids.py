@@ -48,7 +48,7 @@ async def test_a_task_id_that_is_not_valid_leaves_the_outcome_unknown(bad: objec
     async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
         wire.plays(reply(task(bad)), reply(task(bad, errorCode="1007", errorMessage="no")))
         for _ in range(2):
-            with pytest.raises(ResponseLost, match=r"task id that is not valid.*may exist and be paid for") as caught:
+            with pytest.raises(ResponseLost, match=r"invalid task id.*may exist and be paid for") as caught:
                 await client.submit(MODEL, {})
             assert "\n" not in caught.value.message
             assert "\x1b" not in caught.value.message
@@ -60,7 +60,7 @@ async def test_a_prompt_id_that_is_not_valid_leaves_the_outcome_unknown(bad: str
     """B1: the same for a prompt of the native proxy."""
     async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
         wire.plays(reply({"prompt_id": bad, "number": 1, "node_errors": {}}))
-        with pytest.raises(ResponseLost, match="prompt id that is not valid"):
+        with pytest.raises(ResponseLost, match="invalid prompt id"):
             await client.submit("/proxy", {"prompt": {"1": {"class_type": "x", "inputs": {}}}})
 
 

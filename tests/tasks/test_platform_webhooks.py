@@ -52,8 +52,8 @@ async def test_a_task_without_a_webhook(rh: Emulator) -> None:
 @pytest.mark.parametrize(
     ("task", "given", "said"),
     [
-        (tasks.webhook_detail, ("",), "no id of a task"),
-        (tasks.resend_webhook, ("a b",), "no id of a webhook event"),
+        (tasks.webhook_detail, ("",), "not a valid id of a task"),
+        (tasks.resend_webhook, ("a b",), "not a valid id of a webhook event"),
         (tasks.resend_webhook, ("1", "hooks.example.net"), "address of a receiver"),
     ],
 )
