@@ -47,7 +47,7 @@ def test_values_become_what_the_api_needs() -> None:
 
 
 class Result:
-    media = photo()
+    first_output = photo()
 
 
 def test_a_file_may_be_a_path_a_media_a_result_or_the_json_of_a_media() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
         "restrict_inputs": "1",
         "allow_private_links": "1",
         "suspend_seconds": "60",
+        "max_budget": "12.50",
     }
     assert set(given) == set(Settings.model_fields)
     for name, value in given.items():
@@ -61,6 +63,7 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
     assert settings.journal_url == "s3://bucket/journal"
     assert (settings.state_dir, settings.poll_seconds, settings.submit_timeout) == (Path("/somewhere"), 0.5, 5.0)
     assert settings.grace_seconds == 60.0
+    assert settings.max_budget == Decimal("12.50")
 
 
 def test_the_environment_is_read_anew(bare: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,8 @@ import pytest
 from rh_prefect import catalog, models
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import JobFailed, ModerationError
-from rh_prefect.flow_runs import job_observer
+from rh_prefect.errors import JobFailed, ModerationError, StoreError
 from rh_prefect.flow_runs.resume import rerun
-from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.outputs.result import Result
 from tests.e2e import flows, runs
 from tests.support.emulator_env import environment
@@ -57,24 +55,16 @@ async def test_a_task_s_retry_pays_nothing(rh: Emulator) -> None:
     assert len({result.task_id for result in results}) == len(rh.recorder.submissions) == 4
 
 
-async def test_a_retry_after_a_store_that_refused_collects_what_was_paid(rh: Emulator, tmp_path: Path) -> None:
+async def test_a_rerun_after_a_store_that_refused_collects_what_was_paid(rh: Emulator, tmp_path: Path) -> None:
     run = await runs.begin(flows.patient)
     in_the_way = tmp_path / "out" / "patient" / run.replace("-", "")[-12:]
-    states: list[str] = []
-
-    def take(event: JobEvent) -> None:
-        states.append(event.state)
-        if event.state == "failed":
-            in_the_way.unlink()
-
-    job_observer.listeners.append(take)
-    try:
-        in_the_way.parent.mkdir(parents=True)
-        in_the_way.write_text("a file where the folder should be")
-        result: Result = await rerun(flows.patient, run)
-    finally:
-        job_observer.listeners.remove(take)
-    assert states.count("failed") == 1
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("a file where the folder should be")
+    with pytest.raises(StoreError) as refused:
+        await rerun(flows.patient, run)
+    assert refused.value.is_permanent
+    in_the_way.unlink()
+    result: Result = await rerun(flows.patient, run)
     assert Path(result.first_output.uri).is_file()
     assert len(rh.recorder.submissions) == 1
 

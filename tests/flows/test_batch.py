@@ -13,12 +13,13 @@ from decimal import Decimal
 from math import nan
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 
 from rh_prefect import batch as batch_in_a_flow
 from rh_prefect import catalog, flow
@@ -547,8 +548,8 @@ async def test_the_account_is_a_table_a_json_file_and_an_artifact(rh: Emulator) 
     assert whole["batch"] in report.csv_uri
     assert whole["models"] == [PICTURE]
     async with get_client() as client:
-        key = f"batch-report-{whole['flow_run'].replace('-', '')[-12:]}"
-        (shown,) = await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+        key, run_id = ArtifactFilterKey(any_=["batch-report"]), ArtifactFilterFlowRunId(any_=[UUID(whole["flow_run"])])
+        (shown,) = await client.read_artifacts(artifact_filter=ArtifactFilter(key=key, flow_run_id=run_id))
     assert [row["state"] for row in json.loads(str(shown.data))] == ["failed", "done"]
     assert "1 of 2 rows done, 1 failed" in str(shown.description)
 

@@ -124,7 +124,7 @@ def test_a_task_and_its_variants_survive_the_way_to_another_process(tmp_path: Pa
 def test_a_task_run_is_named_after_label_model_and_prompt() -> None:
     name: Any = endpoints.z_image_turbo.task_run_name
     assert name({"prompt": "a lighthouse  above\na stormy sea at dawn, gulls"}) == (
-        "z-image/turbo (a lighthouse above a stormy sea at dawn,)"
+        "z-image/turbo (a lighthouse above a stormy sea at…)"
     )
     assert name({"prompt": "dusk", "label": "one"}) == "one: z-image/turbo (dusk)"
     assert endpoints.rh_video_upscaler.task_run_name({"video_url": "a.mp4"}) == "rh-video-upscaler"  # type: ignore[operator,call-arg]

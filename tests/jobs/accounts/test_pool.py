@@ -161,7 +161,7 @@ async def test_a_workflow_that_one_account_does_not_have_goes_to_another_and_nob
 ) -> None:
     workflow = WorkflowInput(id="2030000000000000001", nodes={})
     rh.faults.add(Fault("submit", endpoint="run/workflow/*", kind="code", code="380", times=1))
-    results(await run.all([workflow]))
+    results(await run.all([workflow], label="first"))
     results(await run.all([workflow] * 4))
     refused = next(one.key_name for one in rh.recorder.submissions if one.code == "380")
     assert run.paid[refused] == 0
