@@ -70,7 +70,9 @@ def run(
     pipeline = Pipeline.from_file(file)
     if out is not None:
         os.environ["RH_STORAGE_URL"] = out
-    account, place = credentials or pipeline.file.credentials, storage or pipeline.file.storage
+        storage = storage or ""  # the place named here counts, and not the file's block
+    account = credentials or pipeline.file.credentials
+    place = pipeline.file.storage if storage is None else storage or None
     check_account("run", account)
     check_store(place)
     given = given_params(values, params)

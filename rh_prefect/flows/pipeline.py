@@ -278,11 +278,12 @@ async def _prepare(
     pipeline: files.Pipeline, params: Mapping[str, Any], options: RunOptions, scope: FlowScope
 ) -> PipelineRun:
     settings = get_settings()
-    credentials = options.credentials or pipeline.file.credentials
+    credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
+    storage = pipeline.file.storage if options.storage is None else options.storage or None
     engine = await load_engine(credentials)
-    store = await load_storage(options.storage or pipeline.file.storage)
+    store = await load_storage(storage)
     works = await LOOP.call(open_works(store, settings))
-    place = RecordsPlace(url=works.url, storage=options.storage or pipeline.file.storage)
+    place = RecordsPlace(url=works.url, storage=storage)
     await LOOP.call(note_place(scope.journal, place))
     edits = open_edits(store, settings)
     url = (settings.records or store.url).rstrip("/")
@@ -437,7 +438,7 @@ def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tu
         return ("made" if one.address in run.outcome.made else "reused"), ""
     if one.model == "review":
         return "reused", ""
-    return ("not needed", "") if not one.is_needed else ("not run", "was not selected")
+    return ("not needed", "") if not one.is_needed else ("not run", "was not selected, or takes what was not made")
 
 
 def _output(value: Any) -> Any:

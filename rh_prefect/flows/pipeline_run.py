@@ -17,7 +17,7 @@ from typing import Any
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 
-from rh_prefect.errors import BudgetExceeded, JobError, MediaError, RunningHubError
+from rh_prefect.errors import BudgetExceeded, MediaError, RunningHubError
 from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
@@ -335,11 +335,6 @@ class PipelineRun:
         call = work_call(instance, work)
         tools = self._tools
         result: WorkResult = await LOOP.call(tools.runner.make(call, tools.call))
-        if result.work != work.key:
-            raise JobError(
-                f"{instance.address}: the plan names work {work.key[:12]}, and its request is {result.work[:12]}. "
-                "This is a defect of rh-prefect. What to do: report it with the pipeline's file."
-            )
         home = result.home
         cost = home.cost if result.is_new else None
         if result.is_new:

@@ -37,6 +37,8 @@ def work_call(instance: Instance, work: Work) -> WorkCall:
         parse=partial(read_answer, parse=parse, at_most=instance.at_most) if parse is not None else None,
         shape=shape_of(parse),
         stands_for=dict(_stand_ins(list(instance.values.values()))),
+        planned=work.key,
+        price=work.price.most / instance.attempts if instance.step.assume is not None else None,
     )
 
 

@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from rh_prefect.client import TaskView
-from rh_prefect.errors import ConfigError, JobTimeout, MediaError, TaskNotFound
+from rh_prefect.errors import ConfigError, JobError, JobTimeout, MediaError, TaskNotFound
 from rh_prefect.jobs.accounts.account import Member
 from rh_prefect.jobs.accounts.comfy_account import is_native
 from rh_prefect.jobs.accounts.slot_lease import SlotLease
@@ -36,6 +37,7 @@ from rh_prefect.pipelines.works import Home, Invalid, WorkPolicy, WorkStep, run_
 from rh_prefect.pipelines.works_journal import WorksJournal
 from rh_prefect.pipelines.works_ledger import WorksLedger, run_name
 from rh_prefect.settings import Settings
+from rh_prefect.workflows import AppInput, WorkflowInput
 
 _log = logging.getLogger("rh_prefect")
 
@@ -58,6 +60,8 @@ class WorkCall:
         shape: What `parse` asks for; see `parsed_answers.shape_of`.
         stands_for: What counts in the request for a text of it: for a file that was rendered again the mark of the
             first one, for an id that ends at RunningHub the work that gave it.
+        planned: The work that the plan names; another one is not paid for. Empty outside of plans.
+        price: What it costs at most, where neither the catalogue nor RunningHub knows its price.
     """
 
     name: str
@@ -67,6 +71,8 @@ class WorkCall:
     parse: Callable[[str], Any] | None = None
     shape: str = ""
     stands_for: Mapping[str, str] = field(default_factory=dict)
+    planned: str = ""
+    price: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,9 @@ class WorkRunner:
         prepared = await self._engine.prepare(asked.request, call.scope, call.store, asked.name)
         prepared = await as_recorded(prepared, journal=journal, is_recorded=is_recorded)
         request = replace(prepared.as_read(), base=_base(prepared, asked.stands_for))
+        if asked.planned and isinstance(asked.request, WorkflowInput | AppInput):
+            # A plan reads no graph: a saved graph's work is its id and the fields that are set.
+            return asked.planned, request
         return work_id(request.base, asked.take), request
 
     async def make(self, asked: WorkCall, call: JobCall) -> WorkResult:
@@ -151,6 +160,13 @@ class WorkRunner:
             RunningHubError: As `run_work` says, and what client, records and store raise.
         """
         work, request = await self.prepare(asked, call)
+        if asked.planned not in ("", work):
+            raise JobError(
+                f"{asked.name}: the plan names work {asked.planned[:12]}, and its request is {work[:12]}. Nothing was "
+                "paid. This is a defect of rh-prefect. What to do: report it with the pipeline's file."
+            )
+        if request.estimate is None and asked.price is not None:
+            request = replace(request, estimate=asked.price)
         driver = self._driver(asked, call, work, request)
         flow_run = call.scope.journal.scope
         home = await self._running.run((flow_run, work, asked.shape), driver.make)

@@ -20,6 +20,10 @@ _LISTED = re.compile(
     r"(shots?|scenes?|prompts?|ideas?|lines?|items?|titles?|sentences?|steps?|names?|versions?|captions?|bullets?)\b",
     re.IGNORECASE,
 )
+_FIELDS = re.compile(r"\beach \w+ has ((?:\w+,\s*)*\w+(?:,?\s+and\s+\w+)?)", re.IGNORECASE)
+"""Names the fields of a list's items."""
+
+_ONLY = re.compile(r"\b(?:words|text|translation) only\b", re.IGNORECASE)
 _ABOUT = re.compile(r"\b(?:about|of|for|showing|describing)\s+(.+)", re.IGNORECASE | re.DOTALL)
 _VIEWS = (
     "Wide shot, {subject}, the camera glides in slowly.",
@@ -77,13 +81,18 @@ def write(prompt: str, *, variant: str = "") -> str:
     subject = subject_of(prompt)
     found = _LISTED.search(prompt)
     if found is None and "json" not in prompt.lower():
+        if _ONLY.search(prompt) is not None:
+            return f"{subject}." + (f" ({variant})" if variant else "")
         return _paragraph(prompt, subject, variant)
     count = 3 if found is None else min(50, _NUMBERS.get(found[1].lower()) or int(found[1]))
     first = number(prompt + variant, below=len(_VIEWS))
     items = [_VIEWS[(first + index) % len(_VIEWS)].format(subject=subject) for index in range(max(1, count))]
     items[0] += f" Take {variant}." if variant else ""
     if "json" in prompt.lower():
-        return json.dumps(items, ensure_ascii=False, indent=2)
+        named = _FIELDS.search(prompt)
+        fields = re.split(r",\s*(?:and\s+)?|\s+and\s+", named[1]) if named is not None else []
+        found_items = [dict.fromkeys(fields, item) for item in items] if fields else items
+        return json.dumps(found_items, ensure_ascii=False, indent=2)
     return "\n".join(f"{index}. {item}" for index, item in enumerate(items, 1))
 
 

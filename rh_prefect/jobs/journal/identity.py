@@ -38,9 +38,18 @@ def base_hash(*, site: str, endpoint: str, payload: Mapping[str, object]) -> str
     Returns:
         40 hex digits. No account is in it: a rotated key or a pool of keys must not make a job a new one.
     """
-    asked = {"site": site, "endpoint": endpoint, "payload": payload}
+    asked = {"site": site, "endpoint": endpoint, "payload": _plain(payload)}
     text = json.dumps(asked, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return _hash(text)[:40]
+
+
+def _plain(value: object) -> object:
+    """JSON data in which 5.0 is 5: they are one number, whichever a caller or a class writes."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def graph_base(base: str, graph: str) -> str:
