@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli.arguments import check_account, check_blocks, check_store
-from rh_prefect.cli.pipelines import given_params
+from rh_prefect.cli.pipelines import Params, Set, given_params
 from rh_prefect.cli.servers import prefect_api
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.pipelines.document import nearest
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from rh_prefect.flows.pipeline import Pipeline, PipelineResult
 
 _Many = Parameter(negative="", consume_multiple=False)
-Set = Annotated[
-    list[str] | None,
-    Parameter(name="--set", help="A parameter: `name=value`; may be repeated.", negative="", consume_multiple=False),
-]
-Params = Annotated[Path | None, Parameter(help="A YAML or JSON file of parameters; --set goes before it.")]
 Budget = Annotated[
     float | None,
     Parameter(help="The most that the run may cost; by default the file's.", validator=validators.Number(gte=0)),
