@@ -119,6 +119,8 @@ def _run(
             sys.exit(1)
     print(summary(result))
     for name, value in result.outputs.items():
+        if value is None:
+            continue
         for number, one in enumerate(value if isinstance(value, list) else [value]):
             shown = f"{name}[{number + 1}]" if isinstance(value, list) else name
             print(f"{shown}: {getattr(one, 'uri', one)}")

@@ -65,7 +65,7 @@ class _HookedDecorator(FlowDecorator):
         return made
 
 
-_SUBJECTS = ("prompt", "model", "rows", "video", "videos", "image", "text")
+_SUBJECTS = ("prompt", "idea", "model", "rows", "products", "video", "videos", "image", "photo", "text")
 """The parameters by which a run is named, the first that it has."""
 
 

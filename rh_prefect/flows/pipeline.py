@@ -20,10 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import BudgetExceeded, InputError, PipelineIncomplete
-from rh_prefect.flow_runs.flow import flow
+from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.job_observer import run_observer
 from rh_prefect.flow_runs.scope import FlowScope, current_scope
 from rh_prefect.flows.pipeline_run import PipelineRun, Selection, Tools
+from rh_prefect.flows.review import show_candidates, waiting_reviews
 from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
@@ -186,7 +187,7 @@ def pipeline_flow(pipeline: files.Pipeline, *, module: str = "", name: str = "")
     run.__doc__ = _docstring(pipeline)
     run.__signature__ = _signature(pipeline)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
     # What is made lies in the store; Prefect keeps no second copy of the result.
-    return flow(name=pipeline.name, flow_run_name=None, persist_result=False)(run)
+    return flow(name=pipeline.name, flow_run_name=run_name, persist_result=False)(run)
 
 
 def _signature(pipeline: files.Pipeline) -> inspect.Signature:
@@ -359,10 +360,13 @@ async def _report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> St
         for one in steps
     ]
     await artifacts.table(rows, what="items", description=f"{summary(result)} Report: `{uri}`")
-    return _state(run, options, result)
+    reviews = waiting_reviews(run.plan.instances)
+    if reviews:
+        await show_candidates(reviews, run.edits, run.store)
+    return _state(run, options, result, [one.address for one in reviews])
 
 
-def _state(run: PipelineRun, options: RunOptions, result: PipelineResult) -> State[Any]:
+def _state(run: PipelineRun, options: RunOptions, result: PipelineResult, waiting: list[str]) -> State[Any]:
     errors = run.outcome.errors
     if errors:
         is_money = all(isinstance(error, BudgetExceeded) for error in errors.values())
@@ -371,7 +375,6 @@ def _state(run: PipelineRun, options: RunOptions, result: PipelineResult) -> Sta
         message = f"{first}: {error}{more}. {summary(result)}"
         incomplete = PipelineIncomplete(message, result=result)
         return Failed(name=OVER_BUDGET if is_money else "Failed", message=message, data=incomplete)
-    waiting = [one.step for one in result.steps if one.state == "waits for review"]
     if waiting:
         said = f"{', '.join(waiting[:5])}{', …' if len(waiting) > 5 else ''}"
         return Completed(

@@ -171,6 +171,11 @@ class PipelineRun:
         """Where files go."""
         return self._tools.store
 
+    @property
+    def edits(self) -> EditResults:
+        """Makes edits."""
+        return self._tools.edits
+
     def limit(self, budget: Decimal) -> None:
         """Sets what the run may cost.
 

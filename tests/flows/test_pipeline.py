@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.sorting import FlowRunSort
 
@@ -16,9 +17,12 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_of
-from rh_prefect.flows.pipeline import NOTHING_NEW, OVER_BUDGET, PipelineResult, pipeline_flow
+from rh_prefect.flows.pipeline import NOTHING_NEW, OVER_BUDGET, WAITING, PipelineResult, pipeline_flow
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.stored_works import open_records
+from rh_prefect.settings import get_settings
 from tests.support.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
@@ -153,3 +157,37 @@ async def test_whole_items_never_leaves_a_begun_item_for_money(rh: Emulator, tmp
     assert len(made) < 3
     assert len(rh.recorder.paid) == 2 * len(made)
     assert rh.recorder.charged <= 4.2
+
+
+async def test_a_review_shows_its_candidates_and_the_next_run_follows_the_choice(rh: Emulator, tmp_path: Path) -> None:
+    text = """
+name: pick
+steps:
+  picture: {model: z-image/turbo, takes: 2, with: {prompt: a harbour}}
+  chosen: {review: $(picture)}
+  clip: {model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: waves, duration: 5, sound: false}}
+outputs: {clip: $(clip)}
+"""
+    pipeline = Pipeline.from_text(text)
+    state, first = await run(text, budget=10)
+    assert (state.name, len(rh.recorder.paid)) == (WAITING, 2)
+    assert {one.step: one.state for one in first.steps} == {
+        "picture": "made",
+        "chosen": "waits for review",
+        "clip": "waits for review",
+    }
+    async with get_client() as client:
+        run_id = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
+        shown = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run_id))
+    assert {"pick-plan", "pick-items", "pick-sheet"} <= {one.key for one in shown}
+    known = open_records(MediaStore(str(tmp_path / "out")), get_settings())
+    plan = await pipeline.plan(known=known)
+    (review,) = (one for one in plan.instances if one.model == "review")
+    choices = {"chosen": {"of": review.request["of"], "take": 2}}
+    state, _ = await run(text, budget=10, choices=choices)
+    assert state.is_completed()
+    takes = [known for work in review.needs[0].works if (known := work.known) is not None]
+    assert rh.recorder.paid[2].inputs == {"imageUrl": (takes[1].outputs[0].sha256,)}
+    assert len(rh.recorder.paid) == 3
+    state, _ = await run(text, budget=10, choices={"chosen": {"of": "0" * 8, "take": 2}})
+    assert state.name == WAITING
