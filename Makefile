@@ -6,12 +6,13 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint bench mutants constraints clean
+.PHONY: help demo test test-long test-readme lint bench mutants constraints clean
 
 help:
 	@echo "make demo         make a film on this machine: no key, no network, nothing to pay (ARGS=--stay keeps the dashboard)"
 	@echo "make test         the test suite, then lint, types and import contracts"
 	@echo "make test-long    kills, faults and workers"
+	@echo "make test-readme  the README's commands, in their order, in an empty folder"
 	@echo "make bench        start-up, memory, long journals and speed, measured; two hours (SCENES='short overhead' for some of speed)"
 	@echo "make mutants      random faults in the modules that decide about money, which the tests must find; hours (ARGS='--quick --count 40')"
 	@echo "make lint         ruff, mypy, import contracts, and whether generated files fit the catalogue"
@@ -23,12 +24,17 @@ demo: $(INSTALLED)
 
 # By file: each of the processes starts servers of its own, and a file's tests share them.
 test: $(INSTALLED)
-	$(BIN)/pytest -m "not long" -n $(JOBS) --dist loadfile
+	$(BIN)/pytest -m "not long and not readme" -n $(JOBS) --dist loadfile
 	@$(MAKE) --no-print-directory lint
 
 # By file, as in `test`: these kill processes of their own and wait most of the time.
 test-long: $(INSTALLED)
-	$(BIN)/pytest -m long -n $(JOBS) --dist loadfile
+	$(BIN)/pytest -m long --ignore tests/identity -n $(JOBS) --dist loadfile
+	$(BIN)/pytest -m long tests/identity -n $(JOBS) --dist loadfile
+
+# The README's commands in a folder of their own: it installs the package and takes a quarter of an hour.
+test-readme: $(INSTALLED)
+	$(BIN)/pytest -m readme tests/project/test_readme_commands.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -44,7 +44,7 @@ def script(server: int, emulator: int) -> str:
     return re.sub(r"\bRUN_ID\b(?!=)(?<!\$RUN_ID)", "$RUN_ID", told.replace("127.0.0.1:8765", f"127.0.0.1:{emulator}"))
 
 
-@pytest.mark.long
+@pytest.mark.readme
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
     """C7: the block of deployments lacked the server's address and the emulator's variables."""
