@@ -36,7 +36,7 @@ def test_what_cannot_be_used_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("no JSON")
     for arguments, said in (
         (["refresh"], "or `--reset`"),
-        (["refresh", str(tmp_path / "bad.json")], "no list of models"),
+        (["refresh", str(tmp_path / "bad.json")], "not a list of models"),
         (["refresh", str(tmp_path / "none.json")], "cannot be read"),
     ):
         done = call(*arguments, state=tmp_path / "state")

@@ -9,9 +9,16 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.objects import State
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import State, StateType
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
@@ -89,7 +96,11 @@ async def test_a_cancelled_run_cancels_its_tasks(tmp_path: Path, monkeypatch: py
         run = asyncio.ensure_future(pipeline_flow(Pipeline.from_text(FILM))(idea="a lighthouse", return_state=True))
         assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: bool(recorder.paid))
         async with get_client() as client:
-            (flow_run,) = await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+            name, is_running = FlowFilterName(any_=["short-film"]), FlowRunFilterStateType(any_=[StateType.RUNNING])
+            (flow_run,) = await client.read_flow_runs(
+                flow_filter=FlowFilter(name=name),
+                flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=is_running)),
+            )
         await LOOP.call(cancel_run(scope_of(flow_run, "short-film"), by="test"))
         state = await run
         assert not state.is_completed()

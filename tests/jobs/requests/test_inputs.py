@@ -128,7 +128,7 @@ async def test_a_file_that_is_gone_and_had_two_contents_is_missing(
     samples.png(photo, text="another")
     await inputs.identify(str(photo))
     photo.unlink()
-    with pytest.raises(MediaError, match="no such file"):
+    with pytest.raises(MediaError, match="does not exist"):
         await later_run.identify(str(photo))
 
 
