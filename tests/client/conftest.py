@@ -18,5 +18,12 @@ async def wire() -> AsyncIterator[WireServer]:
 
 @pytest.fixture
 async def client(wire: WireServer) -> AsyncIterator[Client]:
-    async with Client(KEY, base_url=wire.url, submit_timeout=2, pace_seconds=0) as made:
+    async with Client(KEY, base_url=wire.url, submit_timeout=60, pace_seconds=0) as made:
+        yield made
+
+
+@pytest.fixture
+async def limited(wire: WireServer) -> AsyncIterator[Client]:
+    """A client whose submits give up after 3 s, for tests of responses that never come."""
+    async with Client(KEY, base_url=wire.url, submit_timeout=3, pace_seconds=0) as made:
         yield made

@@ -85,10 +85,12 @@ async def test_a_refused_prompt(
 @pytest.mark.parametrize(
     "step", [cut(), stall(), reply("", status=502), reply(""), reply({}), reply({"prompt_id": None})]
 )
-async def test_a_lost_answer_is_unknown_and_nothing_is_sent_again(step: Step, client: Client, wire: WireServer) -> None:
+async def test_a_lost_answer_is_unknown_and_nothing_is_sent_again(
+    step: Step, limited: Client, wire: WireServer
+) -> None:
     wire.plays(step)
     with pytest.raises(ResponseLost, match=r"prompt to ComfyUI at /proxy: .*may exist and be paid for"):
-        await client.comfy.prompt(GRAPH)
+        await limited.comfy.prompt(GRAPH)
     assert len(wire.asked) == 1
 
 

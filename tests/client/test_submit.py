@@ -77,14 +77,14 @@ LOST: dict[str, Callable[[], Step]] = {
 
 
 @pytest.mark.parametrize("kind", LOST)
-async def test_a_lost_answer_is_unknown_and_nothing_is_sent_again(kind: str, client: Client, wire: WireServer) -> None:
+async def test_a_lost_answer_is_unknown_and_nothing_is_sent_again(kind: str, limited: Client, wire: WireServer) -> None:
     wire.plays(LOST[kind]())
     with pytest.raises(ResponseLost, match=rf"submit to {MODEL}: .*may exist and be paid for"):
-        await client.submit(MODEL, {})
+        await limited.submit(MODEL, {})
     assert len(wire.asked) == 1
 
 
-async def test_an_answer_that_drips_is_lost_at_the_deadline(client: Client, wire: WireServer) -> None:
+async def test_an_answer_that_drips_is_lost_at_the_deadline(limited: Client, wire: WireServer) -> None:
     async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: object) -> bool:
         while True:  # each byte comes well within any read timeout
             writer.write(b"HTTP/1.1 200 OK\r\nX: "[:1])
@@ -92,7 +92,7 @@ async def test_an_answer_that_drips_is_lost_at_the_deadline(client: Client, wire
 
     wire.plays(drip)
     with pytest.raises(ResponseLost, match="no answer in time"):
-        await asyncio.wait_for(client.submit(MODEL, {}), 20)
+        await asyncio.wait_for(limited.submit(MODEL, {}), 20)
 
 
 REFUSED: list[tuple[Step, type[ApiError], str, str]] = [

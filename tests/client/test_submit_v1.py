@@ -168,10 +168,10 @@ LOST: dict[str, Step] = {
 
 
 @pytest.mark.parametrize("kind", LOST)
-async def test_a_lost_answer_is_unknown_and_nothing_is_sent_again(kind: str, client: Client, wire: WireServer) -> None:
+async def test_a_lost_answer_is_unknown_and_nothing_is_sent_again(kind: str, limited: Client, wire: WireServer) -> None:
     wire.plays(LOST[kind])
     with pytest.raises(ResponseLost, match=r"submit to /task/openapi/create: .*may exist and be paid for"):
-        await client.submit(CREATE, {})
+        await limited.submit(CREATE, {})
     assert len(wire.asked) == 1
 
 
