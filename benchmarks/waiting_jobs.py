@@ -60,7 +60,7 @@ def main() -> None:
 
 async def _hold(jobs: int) -> None:
     from rh_prefect import flow, generate_many, models
-    from rh_prefect.flow_runs.job_observer import listeners
+    from rh_prefect.flow_runs.run_status import listeners
     from rh_prefect.jobs.events import JobEvent
     from rh_prefect.jobs.loop_thread import LOOP
 

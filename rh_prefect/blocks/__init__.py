@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rh_prefect.blocks.credentials import RunningHubCredentials
-from rh_prefect.blocks.pool import RunningHubPool
+from rh_prefect.blocks.credentials import RunningHubCredentials, RunningHubPool
 from rh_prefect.blocks.storage import MediaStorage
 
 __all__ = ["MediaStorage", "RunningHubCredentials", "RunningHubPool"]

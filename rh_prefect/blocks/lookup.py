@@ -14,8 +14,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.types import SecretDict
 from pydantic import SecretStr, ValidationError
 
-from rh_prefect.blocks.credentials import RunningHubCredentials
-from rh_prefect.blocks.pool import RunningHubPool
+from rh_prefect.blocks.credentials import RunningHubCredentials, RunningHubPool
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError

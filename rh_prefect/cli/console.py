@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rh_prefect.flow_runs import job_observer
+from rh_prefect.flow_runs import run_status
 from rh_prefect.flow_runs.run_status import ENDED, RunStatus, known_run_status
 from rh_prefect.flows.batch import executor as batches
 from rh_prefect.flows.batch.report import RowResult
@@ -68,7 +68,7 @@ class Watch:
         )
 
     def __enter__(self) -> Self:
-        job_observer.listeners.append(self._take)
+        run_status.listeners.append(self._take)
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -78,7 +78,7 @@ class Watch:
     ) -> None:
         if self._console.is_terminal:
             self._live.stop()
-        job_observer.listeners.remove(self._take)
+        run_status.listeners.remove(self._take)
         if kind is not None:
             self._say_how_to_go_on()
 
@@ -210,7 +210,7 @@ class BatchConsole:
         self._reasons: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
-        job_observer.listeners.append(self._hear)
+        run_status.listeners.append(self._hear)
         batches.listeners.append(self._take)
         if self._console.is_terminal:
             self._live.start()
@@ -223,7 +223,7 @@ class BatchConsole:
             self._live.stop()
         with suppress(ValueError):  # it was dropped, since nobody could read it
             batches.listeners.remove(self._take)
-        job_observer.listeners.remove(self._hear)
+        run_status.listeners.remove(self._hear)
         if kind is not None and not isinstance(error, Exception):
             self._say_how_to_go_on()
 

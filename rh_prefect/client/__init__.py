@@ -5,7 +5,7 @@ from __future__ import annotations
 from rh_prefect.client.client import DEFAULT_BASE_URL, Client, V1Submit
 from rh_prefect.client.comfyui import NativeSubmit
 from rh_prefect.client.download import discard_partial
-from rh_prefect.client.platform import ResourceKind
+from rh_prefect.client.platform import AppSort, ResourceKind
 from rh_prefect.client.responses import read_delivery
 from rh_prefect.client.wire import (
     Account,
@@ -39,7 +39,6 @@ from rh_prefect.client.wire import (
     WebhookEvent,
     is_task_id,
 )
-from rh_prefect.client.workflows import AppSort
 
 __all__ = [
     "DEFAULT_BASE_URL",

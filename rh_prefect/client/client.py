@@ -17,11 +17,10 @@ from rh_prefect.client import responses, wire
 from rh_prefect.client.assets import Assets
 from rh_prefect.client.comfyui import NativeProxy, NativeTasks
 from rh_prefect.client.download import Progress, download, is_data_url, write_data
-from rh_prefect.client.platform import Platform, Webhooks, upload_lora
+from rh_prefect.client.platform import Apps, Platform, QuickCreate, Webhooks, Workflows, upload_lora
 from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.session import PACE_SECONDS, V1_KEY, Session
 from rh_prefect.client.upload import FileBody
-from rh_prefect.client.workflows import Apps, QuickCreate, Workflows
 from rh_prefect.errors import ConfigError, InputError, MediaError
 
 DEFAULT_BASE_URL: Final = "https://www.runninghub.cn"

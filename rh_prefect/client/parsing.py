@@ -1,11 +1,13 @@
-"""Reading JSON that may hold anything: every reader here takes any value and raises nothing."""
+"""Readers of JSON, which take any value and raise nothing, and the base class of what they make."""
 
 from __future__ import annotations
 
 import json
 from decimal import Decimal, DecimalException
 from math import isfinite
-from typing import Final
+from typing import Final, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
 
 LONGEST_NUMBER: Final = 40
 """The most digits of an amount or an id before the decimal point."""
@@ -132,3 +134,30 @@ def compact(value: object) -> str:
         return text(json.dumps(value, ensure_ascii=False, default=str))
     except (ValueError, RecursionError):
         return "..."
+
+
+class Value(BaseModel):
+    """A frozen value that goes to JSON and back."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+Item = TypeVar("Item", bound=Value)
+
+
+class Page(Value, Generic[Item]):
+    """One page of a list.
+
+    Each kind of page is a class of its own: Prefect's stored results find a class by its name, and `Page[…]` has none.
+
+    Attributes:
+        items: What is on it.
+        number: Its number, from 1.
+        total: How many items all pages have, if known.
+        has_next: Whether there is another page behind it.
+    """
+
+    items: tuple[Item, ...] = ()
+    number: int = 1
+    total: int | None = None
+    has_next: bool = False

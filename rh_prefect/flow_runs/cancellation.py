@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import httpx
@@ -17,7 +17,6 @@ from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.connection import connect, disconnect
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.flow_runs.queries import FIRST_OF_A_BATCH, RecordedScope, batches_of, scope_of, scopes_of
-from rh_prefect.flow_runs.run_status import RunStatus
 from rh_prefect.jobs.admin import replay_spool
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
 from rh_prefect.jobs.journal.journal import Journal
@@ -28,6 +27,9 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.works_journal import WorksJournal
 from rh_prefect.pipelines.works_ledger import WorksLedger, read_place
 from rh_prefect.settings import get_settings
+
+if TYPE_CHECKING:
+    from rh_prefect.flow_runs.run_status import RunStatus  # it starts the watch
 
 
 async def cancel_run(scope: Scope, *, by: str) -> CancelReport:

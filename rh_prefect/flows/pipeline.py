@@ -21,7 +21,7 @@ from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import BudgetExceeded, InputError, PipelineIncomplete
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flow_runs.job_observer import run_observer
+from rh_prefect.flow_runs.run_status import run_observer
 from rh_prefect.flow_runs.scope import FlowScope, current_scope
 from rh_prefect.flows.pipeline_run import PipelineRun, Selection, Tools
 from rh_prefect.flows.review import show_candidates, waiting_reviews

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.client.wire.task import is_task_id
 from rh_prefect.errors import InputError, JobCancelled, TaskNotFound
-from rh_prefect.flow_runs.job_observer import run_observer
+from rh_prefect.flow_runs.run_status import run_observer
 from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.accounts.account import Accounts, Member
 from rh_prefect.jobs.cancel import cancel_task

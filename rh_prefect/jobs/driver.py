@@ -10,8 +10,7 @@ from functools import partial
 from typing import Any, TypeVar, assert_never
 
 from rh_prefect.errors import JobCancelled, RunningHubError, SubmissionUnknown
-from rh_prefect.jobs.accounts.account import Account
-from rh_prefect.jobs.accounts.comfy_account import is_native
+from rh_prefect.jobs.accounts.account import Account, is_native
 from rh_prefect.jobs.accounts.limiter import pause_seconds
 from rh_prefect.jobs.cancel import BEFORE_CLAIM, REMEMBER
 from rh_prefect.jobs.completion import Waiter

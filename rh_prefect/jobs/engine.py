@@ -13,8 +13,7 @@ from typing import TypeAlias, assert_never
 from rh_prefect.client import TaskView
 from rh_prefect.custom import CustomInput
 from rh_prefect.errors import RunningHubError, SubmissionUnknown
-from rh_prefect.jobs.accounts.account import Member
-from rh_prefect.jobs.accounts.comfy_account import is_native
+from rh_prefect.jobs.accounts.account import Member, is_native
 from rh_prefect.jobs.accounts.pool import Pool
 from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.cancel import CancelWatch

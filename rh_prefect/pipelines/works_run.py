@@ -12,8 +12,7 @@ from typing import Any, cast
 
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ConfigError, JobError, JobTimeout, MediaError, TaskNotFound
-from rh_prefect.jobs.accounts.account import Member
-from rh_prefect.jobs.accounts.comfy_account import is_native
+from rh_prefect.jobs.accounts.account import Member, is_native
 from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.context import JobCall, JobContext
 from rh_prefect.jobs.driver import JobDriver

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rh_prefect.webhook.app import create_app
-from rh_prefect.webhook.server import serve
+from rh_prefect.webhook.server import create_app, serve
 
 __all__ = ["create_app", "serve"]

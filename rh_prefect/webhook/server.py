@@ -1,20 +1,168 @@
-"""Serves the receiver with uvicorn: limited connections, and no log of URLs, which contain the token."""
+"""The receiver of webhooks: an ASGI application, and its server with limited connections and no log of URLs.
+
+It responds at once and verifies deliveries afterwards. A request without the token gets status 404. Webhooks are not
+signed, so the receiver uses only the task id of a body; see `verification`. A URL contains the token.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
+import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import uvicorn
 from prefect.settings import PREFECT_API_URL
 from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from rh_prefect.client import read_delivery
 from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.prefect_internals import drain
-from rh_prefect.webhook.app import create_app
+from rh_prefect.flow_runs.suspended_runs import SuspendedRunResumer
+from rh_prefect.jobs.context import usable_token
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.settings import get_settings
+from rh_prefect.webhook.verification import DeliveryVerdict, Verifier
+
+LARGEST_BODY: Final = 1024 * 1024
+"""Bytes; a delivery with a hundred outputs takes less than a tenth of it."""
+
+BODY_SECONDS: Final = 15.0
+"""How long a body may take to arrive."""
+
+_SCOPE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_KEY: Final = re.compile(r"[a-z0-9]{1,64}")
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,5}")
+_log = logging.getLogger("rh_prefect")
+
+
+def create_app(
+    *, token: SecretStr | None = None, confirmer: Verifier | None = None, watchman: SuspendedRunResumer | None = None
+) -> Starlette:
+    """Makes the receiver, to be served as it is or mounted in a web service of your own.
+
+        uvicorn --factory rh_prefect.webhook:create_app
+
+    Args:
+        token: The secret part of the address; by default RH_WEBHOOK_TOKEN.
+        confirmer: Looks into what was told.
+        watchman: Wakes suspended runs; it begins with the server, or with the first delivery where the receiver is a
+            part of another service.
+
+    Raises:
+        ConfigError: The token is missing or too short.
+    """
+    secret = token or get_settings().webhook_token
+    if secret is None:
+        raise ConfigError(
+            "The receiver needs a token. What to do: set RH_WEBHOOK_TOKEN; `rh-prefect webhook serve` makes one."
+        )
+    watch = watchman or SuspendedRunResumer()
+    receiver = _Receiver(usable_token(secret), confirmer or Verifier(on_end=watch.hear), watch)
+    hook = Route("/hook/{token}/{scope}/{key}/{n}", receiver.take, methods=["POST"])
+    routes = [hook, Route("/health", _health, methods=["GET"])]
+    return Starlette(routes=routes, middleware=[Middleware(_Unlogged)], lifespan=receiver.watching)
+
+
+async def _health(_: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+class _Unlogged:
+    """Hides the address from the server's access log, which reads it from the scope when the answer begins."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        inner = dict(scope)
+        if scope["type"] == "http":
+            scope["path"] = "/hook/***"
+            scope["raw_path"] = b"/hook/***"
+        await self._app(inner, receive, send)
+
+
+class _Refused(Exception):
+    """A request is answered with a status and nothing else."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+class _Receiver:
+    """Takes deliveries."""
+
+    def __init__(self, token: SecretStr, confirmer: Verifier, watchman: SuspendedRunResumer) -> None:
+        self._token = token.get_secret_value().encode()
+        self._confirmer = confirmer
+        self._watchman = watchman
+
+    @asynccontextmanager
+    async def watching(self, _: Starlette) -> AsyncIterator[None]:
+        """Checks suspended runs from the start: their webhooks may have come while no receiver ran."""
+        self._watchman.start()
+        try:
+            yield
+        finally:
+            await LOOP.call(self._watchman.close())
+
+    async def take(self, request: Request) -> Response:
+        """Answers one delivery; RunningHub sends it again where the answer is not 2xx."""
+        try:
+            told = await self._read(request)
+        except _Refused as refused:
+            return Response(status_code=refused.status)
+        self._watchman.start()
+        if not self._confirmer.take(told):
+            return Response(status_code=503, headers={"Retry-After": "60"})
+        return PlainTextResponse("noted")
+
+    async def _read(self, request: Request) -> DeliveryVerdict:
+        place = request.path_params
+        given = str(place["token"]).encode("utf-8", "surrogatepass")
+        if not secrets.compare_digest(given, self._token) or not _is_place(place):
+            raise _Refused(404)
+        body = await _body(request)
+        delivery = read_delivery(body)
+        if delivery is None:
+            # The content is not logged.
+            _log.warning("a webhook's body of %d bytes names no task and is ignored", len(body))
+            raise _Refused(400)
+        return DeliveryVerdict(place["scope"], place["key"], int(place["n"]), delivery.task_id)
+
+
+def _is_place(place: Mapping[str, str]) -> bool:
+    return bool(_SCOPE.fullmatch(place["scope"]) and _KEY.fullmatch(place["key"]) and _NUMBER.fullmatch(place["n"]))
+
+
+async def _body(request: Request) -> bytes:
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > LARGEST_BODY:
+        raise _Refused(413)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LARGEST_BODY:
+                    raise _Refused(413)
+    except TimeoutError:
+        raise _Refused(408) from None
+    except ClientDisconnect:
+        raise _Refused(400) from None
+    return bytes(body)
+
 
 HEAD_SECONDS: Final = 10.0
 """How long the head of a request may take to arrive, from the connection or from the answer before it."""

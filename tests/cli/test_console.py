@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from rh_prefect.cli.console import Watch
-from rh_prefect.flow_runs import job_observer
+from rh_prefect.flow_runs import run_status
 from rh_prefect.jobs.events import JobEvent, JobEventState
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.outputs.result import Result
@@ -23,7 +23,7 @@ def test_cancelling_is_offered_only_where_a_task_runs(
 ) -> None:
     with pytest.raises(RuntimeError), Watch(command="film") as watch:
         watch.started(RUN)
-        for listener in job_observer.listeners:
+        for listener in run_status.listeners:
             listener(JobEvent(state, "run/job", "a-model", task_id=task))
         raise RuntimeError
     said = capsys.readouterr().err
@@ -36,7 +36,7 @@ def test_what_was_paid_is_a_sum_for_each_unit_and_counts_failed_tasks(capsys: py
     """A21: coins are not added to money, and a failed task is not left out."""
     costs = {"a": Costs({"CNY": Decimal("0.04")}), "b": Costs({"coins": Decimal(7)}), "c": Costs(unknown=1)}
     with Watch(command="film") as watch:
-        for listener in job_observer.listeners:
+        for listener in run_status.listeners:
             for job, cost in costs.items():
                 listener(JobEvent("submitted", f"run/{job}", "a-model", task_id=job))
                 listener(JobEvent("failed", f"run/{job}", "a-model", task_id=job, costs=cost))

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from rh_prefect.client.wire.task import TaskStatus
-from rh_prefect.flows.batch.states import STATES, RowState
+from rh_prefect.flows.batch.report import STATES, RowState
 from rh_prefect.jobs.events import JobEventState
 from rh_prefect.jobs.journal.job_records import JobState
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rh_prefect import errors
 from rh_prefect.emulator import assumptions
-from rh_prefect.flows.batch.states import STATES
+from rh_prefect.flows.batch.report import STATES
 from tests.support import guarantees, public_client_payloads
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -25,8 +25,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.jobs.lifecycle import is_hopeless
-from rh_prefect.jobs.outputs.manifest import FOLDER, Manifest
-from rh_prefect.jobs.outputs.pending_outputs import FOLDER as PENDING
+from rh_prefect.jobs.outputs.manifest import FOLDER, PENDING, Manifest
 from rh_prefect.local_files import PART
 
 RECORDS_OF_NO_JOB = ("media", "cancel", "format")

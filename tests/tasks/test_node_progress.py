@@ -12,7 +12,7 @@ import pytest
 from rh_prefect import tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
-from rh_prefect.flow_runs import job_observer
+from rh_prefect.flow_runs import run_status
 from rh_prefect.flow_runs.run_status import RunStatus
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.outputs.result import Result
@@ -24,9 +24,9 @@ QUEUED, RUNNING = 1.0, 100.0
 @pytest.fixture
 def told() -> Iterator[list[JobEvent]]:
     events: list[JobEvent] = []
-    job_observer.listeners.append(events.append)
+    run_status.listeners.append(events.append)
     yield events
-    job_observer.listeners.remove(events.append)
+    run_status.listeners.remove(events.append)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from rh_prefect.errors import ConfigError
 from rh_prefect.webhook import create_app
-from rh_prefect.webhook.app import LARGEST_BODY
+from rh_prefect.webhook.server import LARGEST_BODY
 from rh_prefect.webhook.verification import DeliveryVerdict, Verifier
 from tests.support.hypothesis_settings import search
 

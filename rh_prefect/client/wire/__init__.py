@@ -7,6 +7,7 @@ on the API, `shared/runninghub/api.md`.
 
 from __future__ import annotations
 
+from rh_prefect.client.parsing import Page, Value
 from rh_prefect.client.wire.platform import (
     Account,
     ApiKey,
@@ -51,7 +52,6 @@ from rh_prefect.client.wire.task import (
     read_usage,
     read_webhook_event,
 )
-from rh_prefect.client.wire.value import Page, Value
 from rh_prefect.client.wire.workflows import (
     App,
     AppListing,

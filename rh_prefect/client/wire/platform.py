@@ -5,8 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final, Literal
 
-from rh_prefect.client.parsing import amount, count, first_text, flag, rows, table, text
-from rh_prefect.client.wire.value import Page, Value
+from rh_prefect.client.parsing import Page, Value, amount, count, first_text, flag, rows, table, text
 from rh_prefect.redaction import MASK
 
 

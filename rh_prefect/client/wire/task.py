@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
-from rh_prefect.client.parsing import amount, compact, count, first_text, rows, table, text, unfold
-from rh_prefect.client.wire.value import Value
+from rh_prefect.client.parsing import Value, amount, compact, count, first_text, rows, table, text, unfold
 from rh_prefect.redaction import mask
 
 _log = logging.getLogger("rh_prefect.client")

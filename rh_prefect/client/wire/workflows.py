@@ -8,9 +8,21 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from rh_prefect.client.parsing import amount, compact, count, first_text, flag, rows, shown, table, text, unfold
+from rh_prefect.client.parsing import (
+    Page,
+    Value,
+    amount,
+    compact,
+    count,
+    first_text,
+    flag,
+    rows,
+    shown,
+    table,
+    text,
+    unfold,
+)
 from rh_prefect.client.wire.task import Failure, read_failure, read_node_errors
-from rh_prefect.client.wire.value import Page, Value
 
 _APP_IN_CURL: Final = re.compile(r"""run\\?/ai-app\\?/(\d+)|webapp_?id\\?["']?\s*[:=]\s*\\?["']?(\d+)""", re.IGNORECASE)
 

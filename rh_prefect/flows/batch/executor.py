@@ -20,8 +20,7 @@ from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFaile
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, in_suspend_group, party
 from rh_prefect.flows.batch.plan import Plan, Work
-from rh_prefect.flows.batch.report import RowResult
-from rh_prefect.flows.batch.states import RowState
+from rh_prefect.flows.batch.report import RowResult, RowState
 from rh_prefect.jobs.events import JobEvent, JobEventState, what_of
 from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.costs import CURRENCY, Costs

@@ -11,9 +11,9 @@ from typing import Any
 
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import ConfigError, InputError, StoreError
-from rh_prefect.flow_runs import job_observer
-from rh_prefect.flow_runs.job_observer import expect_jobs
+from rh_prefect.flow_runs import run_status
 from rh_prefect.flow_runs.queries import RecordedScope
+from rh_prefect.flow_runs.run_status import expect_jobs
 from rh_prefect.flow_runs.scope import FlowScope, borrow, current_scope
 from rh_prefect.flow_runs.suspension import SuspendGroup, Wait, open_suspend_group
 from rh_prefect.flows.batch import report as reports
@@ -226,7 +226,7 @@ class _Run:
         self, crew: RowExecutor, turns: Sequence[Sequence[Work]], together: SuspendGroup | None
     ) -> tuple[BatchReport, list[Work]]:
         """Runs rows in turns, gives the report, and says which are to be run again when their tasks have ended."""
-        job_observer.listeners.append(crew.progress.hear)
+        run_status.listeners.append(crew.progress.hear)
         try:
             with borrow(self.scope):
                 left = [work for works in turns for work in await crew.run(works, together)]
@@ -235,7 +235,7 @@ class _Run:
             await asyncio.shield(LOOP.call(LOOP.settle(_SETTLE)))
             raise
         finally:
-            job_observer.listeners.remove(crew.progress.hear)
+            run_status.listeners.remove(crew.progress.hear)
             # Also when it is interrupted: what is known by then is what the next person wants to see.
             done = await asyncio.shield(self._account(crew))
         return done, left

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from rh_prefect.errors import AccountError, ApiError, ConfigError, KeyRejected, RefusalScope, TaskNotFound, explain
-from rh_prefect.jobs.accounts.account import Accounts, Member
-from rh_prefect.jobs.accounts.comfy_account import at_machine, is_native
+from rh_prefect.jobs.accounts.account import Accounts, Member, at_machine, is_native
 from rh_prefect.jobs.journal.records import Answer, Intent
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.memory_cache import SingleFlight

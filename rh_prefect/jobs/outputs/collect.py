@@ -17,8 +17,7 @@ from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.records import End, Link
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs import manifest as manifests
-from rh_prefect.jobs.outputs.manifest import Manifest
-from rh_prefect.jobs.outputs.pending_outputs import drop_record, find_published, write_record
+from rh_prefect.jobs.outputs.manifest import Manifest, drop_record, find_published, write_record
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request import JobRequest
 from rh_prefect.jobs.workdir import part_file, remove

@@ -16,7 +16,6 @@ from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.records import End, Link
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.outputs import manifest as manifests
-from rh_prefect.jobs.outputs import pending_outputs
 from rh_prefect.jobs.outputs.collect import LONGEST_PAUSE, TRIES, Collector
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.jobs.requests.request import JobRequest
@@ -264,13 +263,13 @@ async def test_a_file_that_was_published_before_a_crash_is_found_by_its_record(
 ) -> None:
     store = store_in(tmp_path)
     first = await collect(FileHost(PICTURE), journal, tmp_path)
-    assert store.list(pending_outputs.FOLDER) == []
+    assert store.list(manifests.PENDING) == []
     for name_of_manifest in store.list(manifests.FOLDER):
         store.delete(name_of_manifest)
-    pending_outputs.write_record(store, TASK, 0, first.first_output)
+    manifests.write_record(store, TASK, 0, first.first_output)
     result = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
     assert (result, host.times) == (first, 0)
-    assert store.list(pending_outputs.FOLDER) == []
+    assert store.list(manifests.PENDING) == []
 
 
 async def test_a_file_that_is_broken_in_another_way_each_time_is_not(journal: FolderJournal, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.jobs.outputs import pending_outputs
+from rh_prefect.jobs.outputs import manifest
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from tests.support import samples
@@ -27,7 +27,7 @@ def media(store: MediaStore, tmp_path: Path) -> Media:
 
 
 def found(store: MediaStore, *earlier: Media, index: int = 0, task_id: str = TASK) -> Media | None:
-    return pending_outputs.find_published(store, task_id, index, NAME, earlier)
+    return manifest.find_published(store, task_id, index, NAME, earlier)
 
 
 def test_a_file_without_a_record_is_not_found(store: MediaStore, media: Media) -> None:
@@ -35,19 +35,19 @@ def test_a_file_without_a_record_is_not_found(store: MediaStore, media: Media) -
 
 
 def test_a_recorded_file_is_found_by_its_task_and_its_index_only(store: MediaStore, media: Media) -> None:
-    pending_outputs.write_record(store, TASK, 0, media)
+    manifest.write_record(store, TASK, 0, media)
     assert found(store) == media
     assert found(store, index=1) is None
     assert found(store, task_id="2") is None
-    pending_outputs.drop_record(store, TASK, 0)
+    manifest.drop_record(store, TASK, 0)
     assert found(store) is None
-    assert store.list(pending_outputs.FOLDER) == []
+    assert store.list(manifest.PENDING) == []
 
 
 def test_what_the_manifest_says_is_a_record_too(store: MediaStore, media: Media) -> None:
     assert found(store, media) == media
     other = media.model_copy(update={"sha256": "0" * 64, "size": 1})
-    pending_outputs.write_record(store, TASK, 0, other)
+    manifest.write_record(store, TASK, 0, other)
     assert found(store, media) == media, "the file was published by the call that wrote the manifest"
 
 
@@ -59,12 +59,12 @@ def test_what_the_manifest_says_is_a_record_too(store: MediaStore, media: Media)
 def test_a_record_of_another_file_or_of_a_damaged_one_finds_nothing(
     store: MediaStore, media: Media, changed: dict[str, str | int]
 ) -> None:
-    pending_outputs.write_record(store, TASK, 0, media.model_copy(update=changed))
+    manifest.write_record(store, TASK, 0, media.model_copy(update=changed))
     assert found(store) is None
 
 
 def test_a_file_that_is_gone_or_was_replaced_is_not_found(store: MediaStore, media: Media) -> None:
-    pending_outputs.write_record(store, TASK, 0, media)
+    manifest.write_record(store, TASK, 0, media)
     there = store.read_bytes(NAME)
     store.write_bytes(NAME, there[:-1] + bytes([there[-1] ^ 1]))
     assert found(store) is None, "another content of the same size"
@@ -73,7 +73,7 @@ def test_a_file_that_is_gone_or_was_replaced_is_not_found(store: MediaStore, med
 
 
 def test_a_record_that_was_cut_is_not_a_record(store: MediaStore, media: Media) -> None:
-    store.write_bytes(f"{pending_outputs.FOLDER}/{TASK}-0.json", b'{"uri": "')
+    store.write_bytes(f"{manifest.PENDING}/{TASK}-0.json", b'{"uri": "')
     assert found(store) is None
     assert found(store, media) == media
 
@@ -82,7 +82,7 @@ def test_a_file_of_several_blocks_is_compared_whole(store: MediaStore, tmp_path:
     local = tmp_path / "large.bin"
     local.write_bytes(samples.png(tmp_path / "one.png").read_bytes() + bytes(3 << 20))
     media = store.publish(local, NAME)
-    pending_outputs.write_record(store, TASK, 0, media)
+    manifest.write_record(store, TASK, 0, media)
     assert found(store) == media
     store.write_bytes(NAME, local.read_bytes()[:-1] + b"\1")
     assert found(store) is None
