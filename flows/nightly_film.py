@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from rh_prefect import flow
-from rh_prefect.flow_runs.parameters import Aspect, Resolution
+from rh_prefect.flow_runs.parameter_types import Aspect, Resolution
 from rh_prefect.flows.film import FilmResult, film
 
 SUBJECTS = [

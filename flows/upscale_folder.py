@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 
 from rh_prefect import MediaStore, Result, flow, generate_many, models
 from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.flow_runs.parameters import Resolution
+from rh_prefect.flow_runs.parameter_types import Resolution
 
 
 @flow(name="upscale-folder")

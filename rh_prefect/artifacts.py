@@ -21,9 +21,9 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.context import FlowRunContext
 
-from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.prefect_api import connect
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("rh_prefect.artifacts")

@@ -16,13 +16,13 @@ from pydantic import SecretStr, ValidationError
 
 from rh_prefect.blocks.credentials import RunningHubCredentials, RunningHubPool
 from rh_prefect.blocks.storage import MediaStorage
-from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError
 from rh_prefect.jobs.accounts.account import Accounts, Key, Member, member
 from rh_prefect.jobs.engine import JobEngine, engine_for
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.memory_cache import SingleFlight
+from rh_prefect.prefect_api import connect
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:

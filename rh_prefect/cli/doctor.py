@@ -93,7 +93,7 @@ async def _pool(name: str) -> str:
 async def _prefect() -> str:
     from prefect.settings import PREFECT_API_URL
 
-    from rh_prefect.connection import connect
+    from rh_prefect.prefect_api import connect
 
     url = PREFECT_API_URL.value()
     if not url:

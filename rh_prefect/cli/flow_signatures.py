@@ -20,7 +20,7 @@ from cyclopts import Parameter, validators
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
-from rh_prefect.flow_runs import parameters as types
+from rh_prefect.flow_runs import parameter_types as types
 
 _FLOWS = Path(__file__).parents[1] / "flows"
 _NAMES = {**vars(types), "Annotated": Annotated, "Any": Any, "Field": Field, "Literal": Literal}

@@ -14,7 +14,6 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging.loggers import flow_run_logger
 
 from rh_prefect.blocks.lookup import RECORDED, load_storage
-from rh_prefect.connection import connect, disconnect
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.flow_runs.queries import FIRST_OF_A_BATCH, RecordedScope, batches_of, scope_of, scopes_of
 from rh_prefect.jobs.admin import replay_spool
@@ -24,8 +23,9 @@ from rh_prefect.jobs.journal.records import Cancelled
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.pipelines.works_journal import WorksJournal
 from rh_prefect.pipelines.works_ledger import WorksLedger, read_place
+from rh_prefect.pipelines.works_records import WorksJournal
+from rh_prefect.prefect_api import connect, disconnect
 from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:

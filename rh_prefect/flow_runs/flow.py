@@ -16,7 +16,6 @@ from prefect.logging.loggers import flow_run_logger
 from prefect.runtime import flow_run
 
 from rh_prefect import artifacts
-from rh_prefect.connection import connect
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.call_positions import count_calls, count_submits
 from rh_prefect.flow_runs.cancellation import cancel_run
@@ -30,6 +29,7 @@ from rh_prefect.jobs.journal.call_registry import REQUESTED_KEYS
 from rh_prefect.jobs.journal.costs import Costs, charge_of
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.prefect_api import connect
 
 
 def flow_with(hooks: Mapping[FlowEvent, FlowStateHook[..., Any]]) -> FlowDecorator:

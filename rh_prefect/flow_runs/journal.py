@@ -20,7 +20,6 @@ import httpx
 import stamina
 from prefect.settings import PREFECT_API_URL
 
-from rh_prefect.connection import connect, connection_key, disconnect
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs import task_events
 from rh_prefect.flow_runs.record_log import EntryRefused, RecordLog, Records
@@ -28,6 +27,7 @@ from rh_prefect.jobs.journal.journal import JSON, EndListener, UnreadableRecord,
 from rh_prefect.jobs.journal.records import FORMAT, FORMAT_KEY
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.memory_cache import LruCache
+from rh_prefect.prefect_api import connect, connection_key, disconnect
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient

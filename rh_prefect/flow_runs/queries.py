@@ -21,13 +21,13 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
-from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.jobs.journal.call_registry import CallRegistry
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
-from rh_prefect.pipelines.works_journal import WorksJournal, find_works
+from rh_prefect.pipelines.works_records import WorksJournal, find_works
+from rh_prefect.prefect_api import connect
 from rh_prefect.settings import get_settings
 
 _log = logging.getLogger("rh_prefect")

@@ -15,13 +15,13 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound, ParameterTypeError
 from prefect.states import Cancelled, Pending
 
-from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.prefect_internals import awaiting_retry, run_flow
 from rh_prefect.flow_runs.queries import flow_name_of, read_flow_run
 from rh_prefect.flow_runs.scope import equal_calls
 from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.prefect_api import connect
 
 R = TypeVar("R")
 

@@ -17,7 +17,6 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 
-from rh_prefect.connection import connect
 from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.argument_hashes import arguments_of
 from rh_prefect.flow_runs.call_positions import PaidTask, PerObject, place_carried, run_places, serial_of, take_place
@@ -36,6 +35,7 @@ from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
 from rh_prefect.jobs.journal.identity import Address, Place, Step
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.prefect_api import connect
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")

@@ -29,7 +29,6 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL
 
-from rh_prefect.connection import connect
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import find_flow_runs, journal_of
@@ -37,6 +36,7 @@ from rh_prefect.flow_runs.recorded_jobs import confirmed_end
 from rh_prefect.flow_runs.suspension import PAUSE_KEY, SUSPEND, PendingTask, Suspension
 from rh_prefect.jobs.journal.job_records import JobRecords, split_job
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.prefect_api import connect
 
 BY_THE_CLOCK: Final = 60.0
 """Seconds between two looks at which RunningHub is asked: they find what no webhook tells of."""

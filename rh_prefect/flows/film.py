@@ -7,7 +7,15 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flow_runs.parameters import LONGEST_MUSIC, Aspect, Budget, ClipSeconds, MaxAttempts, Music, Resolution
+from rh_prefect.flow_runs.parameter_types import (
+    LONGEST_MUSIC,
+    Aspect,
+    Budget,
+    ClipSeconds,
+    MaxAttempts,
+    Music,
+    Resolution,
+)
 from rh_prefect.flows.steps import (
     FRAMINGS,
     MOVES,

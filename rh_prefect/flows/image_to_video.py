@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flow_runs.parameters import Budget, ClipSeconds, MaxAttempts, Resolution
+from rh_prefect.flow_runs.parameter_types import Budget, ClipSeconds, MaxAttempts, Resolution
 from rh_prefect.flows import steps
 from rh_prefect.flows.steps import Blocks, upscale_video
 from rh_prefect.jobs.outputs.result import Result

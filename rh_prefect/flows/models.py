@@ -19,7 +19,7 @@ from rh_prefect.catalog import Model, Param, get, models, nearest
 from rh_prefect.catalog.descriptions import docstring
 from rh_prefect.catalog.input_classes import type_of
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flow_runs.parameters import Budget, MaxAttempts
+from rh_prefect.flow_runs.parameter_types import Budget, MaxAttempts
 from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import MediaInput
 from rh_prefect.models import any_input

@@ -34,13 +34,13 @@ from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.edit_results import open_edits
 from rh_prefect.pipelines.language import Param
-from rh_prefect.pipelines.plan.instances import Instance
 from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.pipelines.stored_works import StoredWorks
 from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
-from rh_prefect.pipelines.works_journal import open_works
 from rh_prefect.pipelines.works_ledger import RecordsPlace, note_place
+from rh_prefect.pipelines.works_records import open_works
 from rh_prefect.pipelines.works_run import WorkRunner
 from rh_prefect.settings import get_settings
 

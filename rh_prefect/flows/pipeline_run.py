@@ -27,8 +27,8 @@ from rh_prefect.pipelines.calls import files_that_stand_in, known_values, work_c
 from rh_prefect.pipelines.edit_results import EditResults
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan.instances import Instance, KnownWork, KnownWorks, Work, WorkQuery
 from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Work, WorkQuery
 from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.pipelines.works_run import WorkResult, WorkRunner
 

@@ -14,7 +14,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.source import fetch
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.edit_results import EditResults
-from rh_prefect.pipelines.plan.instances import Instance, KnownWork
+from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork
 
 MOST_SHOWN = 60
 """Candidates on one contact sheet; the others are reviewed in a later run."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flow_runs.parameters import Budget, MaxAttempts, Music
+from rh_prefect.flow_runs.parameter_types import Budget, MaxAttempts, Music
 from rh_prefect.flows.steps import (
     Blocks,
     expect,

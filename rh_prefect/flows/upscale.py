@@ -8,7 +8,7 @@ from pydantic import Field
 
 from rh_prefect import models
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flow_runs.parameters import Budget, MaxAttempts, Resolution
+from rh_prefect.flow_runs.parameter_types import Budget, MaxAttempts, Resolution
 from rh_prefect.flow_runs.suspension import Wait
 from rh_prefect.flows.steps import Blocks, expect
 from rh_prefect.jobs.outputs.result import Result

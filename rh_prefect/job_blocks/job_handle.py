@@ -21,9 +21,9 @@ from rh_prefect.jobs.journal.call_registry import CallRegistry
 from rh_prefect.jobs.journal.identity import Place, base_hash
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit, split_job
 from rh_prefect.jobs.journal.journal import Journal, by_job
-from rh_prefect.jobs.journal.process import current_owner
 from rh_prefect.jobs.journal.records import Answer, Intent
 from rh_prefect.jobs.journal.scope import Scope
+from rh_prefect.jobs.journal.writer_process import current_owner
 from rh_prefect.jobs.options import Options, Request
 from rh_prefect.jobs.outputs import manifest as manifests
 from rh_prefect.jobs.outputs.manifest import Manifest

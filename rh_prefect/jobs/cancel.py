@@ -14,9 +14,9 @@ from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, jobs_of, read_job
 from rh_prefect.jobs.journal.journal import CachedJournal, Journal
-from rh_prefect.jobs.journal.process import is_surely_dead
 from rh_prefect.jobs.journal.records import Cancelled, Intent
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
+from rh_prefect.jobs.journal.writer_process import is_surely_dead
 from rh_prefect.jobs.outputs.result import end_of
 from rh_prefect.memory_cache import LruCache
 

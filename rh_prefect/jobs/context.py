@@ -19,10 +19,10 @@ from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.jobs.journal.call_registry import Caller
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.job_records import JobRecords
-from rh_prefect.jobs.journal.process import current_owner, uptime
 from rh_prefect.jobs.journal.records import Intent
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.journal.spool import Spool
+from rh_prefect.jobs.journal.writer_process import current_owner, uptime
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.requests.request import JobRequest

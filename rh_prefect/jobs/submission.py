@@ -12,9 +12,9 @@ from rh_prefect.errors import ApiError, ConnectFailed, InputError, JournalError,
 from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import CachedJournal
-from rh_prefect.jobs.journal.process import is_surely_dead
 from rh_prefect.jobs.journal.records import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, Intent, Resolution
 from rh_prefect.jobs.journal.spool import Spooled
+from rh_prefect.jobs.journal.writer_process import is_surely_dead
 from rh_prefect.jobs.requests.request import replace_marks
 from rh_prefect.memory_cache import LruSet
 

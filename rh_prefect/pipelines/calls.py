@@ -11,7 +11,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.jobs.options import Request
 from rh_prefect.models import any_input
 from rh_prefect.pipelines.parsed_answers import read_answer, shape_of
-from rh_prefect.pipelines.plan.instances import Instance, Work
+from rh_prefect.pipelines.plan.planned_steps import Instance, Work
 from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
 from rh_prefect.pipelines.works_run import WorkCall
 from rh_prefect.workflows import AppInput, WorkflowInput

@@ -24,8 +24,8 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.source import fetch
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
+from rh_prefect.pipelines.edit_rendering import Params, Rendered, render
 from rh_prefect.pipelines.plan.identity import recipe_id
-from rh_prefect.pipelines.rendering import Params, Rendered, render
 from rh_prefect.settings import Settings
 
 Rendering: TypeAlias = Callable[[str, Params, Path], Rendered]

@@ -23,8 +23,8 @@ from rh_prefect.pipelines.inputs import Access, InputReader
 from rh_prefect.pipelines.language import PipelineFile
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.expand import Expander
-from rh_prefect.pipelines.plan.instances import KnownWorks, NoWorks
 from rh_prefect.pipelines.plan.plan import Plan, finish
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks, NoWorks
 from rh_prefect.pipelines.source import read
 from rh_prefect.pipelines.takes import Choices, read_choices, takes_file
 from rh_prefect.pipelines.values import Span, Unknown

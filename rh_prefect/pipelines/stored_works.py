@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 
 from rh_prefect.jobs.journal.job_records import JobView, Submit
 from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.process import is_surely_dead
+from rh_prefect.jobs.journal.writer_process import is_surely_dead
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.edit_results import FILES, EditResult, EditResults, open_edits
-from rh_prefect.pipelines.plan.instances import KnownWork, WorkQuery
-from rh_prefect.pipelines.works import Home
-from rh_prefect.pipelines.works_journal import FOLDER, WorksJournal, choose_new_take, home_key, least_new_take
+from rh_prefect.pipelines.plan.planned_steps import KnownWork, WorkQuery
+from rh_prefect.pipelines.works_protocol import Home
+from rh_prefect.pipelines.works_records import FOLDER, WorksJournal, choose_new_take, home_key, least_new_take
 from rh_prefect.settings import Settings
 
 _AT_ONCE = 32

@@ -16,7 +16,7 @@ from rh_prefect.media.source import shown
 from rh_prefect.pipelines.references import Names, Reference, Template, parse
 
 if TYPE_CHECKING:
-    from rh_prefect.pipelines.plan.instances import Instance
+    from rh_prefect.pipelines.plan.planned_steps import Instance
 
 FRAME_SECONDS = 1 / 24
 """How much longer than asked a generated clip is: a 5 s clip has 121 frames of a 24th of a second."""

@@ -24,8 +24,8 @@ from rh_prefect.jobs.journal.journal import JSON, Journal, run_together
 from rh_prefect.jobs.journal.records import Intent, Record
 from rh_prefect.jobs.journal.scope import Scope
 from rh_prefect.jobs.outputs.result import end_of
-from rh_prefect.pipelines.works import ReadInterests, ReadSubmission, WorkPolicy, cancel_work
-from rh_prefect.pipelines.works_journal import WorksJournal
+from rh_prefect.pipelines.works_protocol import ReadInterests, ReadSubmission, WorkPolicy, cancel_work
+from rh_prefect.pipelines.works_records import WorksJournal
 
 _AT_ONCE = 16
 _PLACE = "pipeline-records-1"

@@ -29,12 +29,12 @@ from rh_prefect.jobs.steps import Step
 from rh_prefect.jobs.workdir import part_file
 from rh_prefect.media.media import Media
 from rh_prefect.memory_cache import SharedTasks
-from rh_prefect.pipelines import works as protocol
+from rh_prefect.pipelines import works_protocol as protocol
 from rh_prefect.pipelines.edit_results import publish_content
 from rh_prefect.pipelines.plan.identity import work_id
-from rh_prefect.pipelines.works import Home, Invalid, WorkPolicy, WorkStep, run_work
-from rh_prefect.pipelines.works_journal import WorksJournal
 from rh_prefect.pipelines.works_ledger import WorksLedger, run_name
+from rh_prefect.pipelines.works_protocol import Home, Invalid, WorkPolicy, WorkStep, run_work
+from rh_prefect.pipelines.works_records import WorksJournal
 from rh_prefect.settings import Settings
 from rh_prefect.workflows import AppInput, WorkflowInput
 

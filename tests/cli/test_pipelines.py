@@ -12,8 +12,8 @@ import pytest
 from rh_prefect.cli import app, main
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.works import Home
-from rh_prefect.pipelines.works_journal import WorksJournal
+from rh_prefect.pipelines.works_protocol import Home
+from rh_prefect.pipelines.works_records import WorksJournal
 
 
 def call(*words: str) -> int:

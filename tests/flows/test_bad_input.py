@@ -9,7 +9,7 @@ import pytest
 from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import MediaError
-from rh_prefect.flow_runs.parameters import LONGEST_MUSIC
+from rh_prefect.flow_runs.parameter_types import LONGEST_MUSIC
 from rh_prefect.flows import add_soundtrack, film, upscale
 from tests.support import samples
 

@@ -11,7 +11,6 @@ from prefect.client.schemas.objects import FlowRun
 
 from rh_prefect import flow
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials
-from rh_prefect.connection import connect
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, JobCancelled
 from rh_prefect.flow_runs.cancellation import cancel_run
@@ -21,6 +20,7 @@ from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.job_blocks import RunningHubModel
 from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.prefect_api import connect
 from tests.job_blocks.flows import MODULE, at_once, in_sync, tried_again
 from tests.support.emulator_env import environment
 from tests.support.film_run import wait_until

@@ -9,9 +9,9 @@ from rh_prefect.errors import InputError
 from rh_prefect.jobs.admin import adopt, mark_lost, mark_refused, orphans, replay_spool
 from rh_prefect.jobs.journal.job_records import jobs_of, read_job, split_job
 from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.process import current_owner
 from rh_prefect.jobs.journal.records import Answer, End, Resolution
 from rh_prefect.jobs.journal.spool import Spool, Spooled
+from rh_prefect.jobs.journal.writer_process import current_owner
 from tests.support.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 
 UNKNOWN = {"intent-1": intent(), "answer-1": unknown()}

@@ -19,7 +19,6 @@ from rh_prefect.errors import (
     SubmissionUnknown,
 )
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
-from rh_prefect.jobs.journal.process import Owner
 from rh_prefect.jobs.journal.records import (
     BROKEN,
     GAVE_UP,
@@ -31,6 +30,7 @@ from rh_prefect.jobs.journal.records import (
     Lost,
     Resolution,
 )
+from rh_prefect.jobs.journal.writer_process import Owner
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.steps import (
     AwaitEnd,

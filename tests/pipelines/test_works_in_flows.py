@@ -16,7 +16,7 @@ from rh_prefect.flow_runs.scope import current_scope
 from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
-from rh_prefect.pipelines.works_journal import open_works
+from rh_prefect.pipelines.works_records import open_works
 from rh_prefect.pipelines.works_run import WorkResult, WorkRunner
 from rh_prefect.settings import get_settings
 from tests.support.pipeline_runs import picture

@@ -15,8 +15,8 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, JobFailed, JobTimeout, RequestRejected, SubmissionUnknown
 from rh_prefect.jobs.admin import adopt, mark_refused
 from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.pipelines.works_journal import WorksJournal
 from rh_prefect.pipelines.works_ledger import WorksLedger
+from rh_prefect.pipelines.works_records import WorksJournal
 from rh_prefect.pipelines.works_run import WorkCall, WorkResult
 from tests.support.forkserver import FORKS
 from tests.support.pipeline_runs import PipelineRun, picture, run_and_be_killed

@@ -26,12 +26,12 @@ from prefect.states import Cancelling
 from pydantic import TypeAdapter
 
 from rh_prefect import flows, tasks  # noqa: F401 - imports all that a run needs before the process is ready
-from rh_prefect.connection import connect
 from rh_prefect.flow_runs import run_status
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.jobs.events import JobEvent
+from rh_prefect.prefect_api import connect
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 90.0

@@ -22,7 +22,7 @@ from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.works_journal import WorksJournal, open_works
+from rh_prefect.pipelines.works_records import WorksJournal, open_works
 from rh_prefect.pipelines.works_run import WorkCall, WorkResult, WorkRunner
 from rh_prefect.settings import Settings
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flow_runs.parameters import Budget, MaxAttempts, Reuse
+from rh_prefect.flow_runs.parameter_types import Budget, MaxAttempts, Reuse
 from rh_prefect.flow_runs.suspension import Wait
 from rh_prefect.flows.batch.report import BatchReport
 from rh_prefect.flows.batch.run import batch as run_batch

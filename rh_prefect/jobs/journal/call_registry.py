@@ -13,8 +13,8 @@ from rh_prefect.jobs.journal.call_matching import Equal, Known, Match, find_reco
 from rh_prefect.jobs.journal.identity import Address, job_key, other_job_key
 from rh_prefect.jobs.journal.job_records import JobRecords, calls_in
 from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.process import Owner, current_owner
 from rh_prefect.jobs.journal.records import CallRecord, Intent
+from rh_prefect.jobs.journal.writer_process import Owner, current_owner
 from rh_prefect.memory_cache import LruCache
 
 _NUMBERS = count(1)

@@ -11,8 +11,8 @@ from typing import Protocol
 from rh_prefect.errors import JournalError
 from rh_prefect.jobs.journal.call_registry import CallRegistry
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal
-from rh_prefect.jobs.journal.process import Owner, current_owner
 from rh_prefect.jobs.journal.records import FORMAT, FORMAT_KEY, Format, Record
+from rh_prefect.jobs.journal.writer_process import Owner, current_owner
 from rh_prefect.media.store import MediaStore
 from rh_prefect.memory_cache import SingleFlight
 

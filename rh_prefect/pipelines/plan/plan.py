@@ -13,7 +13,7 @@ from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.document import Problem, Problems, visible
 from rh_prefect.pipelines.language import Budget
 from rh_prefect.pipelines.plan.expand import Expander, grouped
-from rh_prefect.pipelines.plan.instances import Instance, Money, Work
+from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Work
 from rh_prefect.pipelines.plan.price import total
 
 

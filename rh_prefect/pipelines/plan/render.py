@@ -9,7 +9,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
 from rh_prefect.pipelines.document import visible
-from rh_prefect.pipelines.plan.instances import STATES, Instance, Money, State
+from rh_prefect.pipelines.plan.planned_steps import STATES, Instance, Money, State
 
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.plan import Plan

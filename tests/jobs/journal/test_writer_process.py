@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.jobs.journal.process import Owner, current_owner, is_surely_dead, uptime
+from rh_prefect.jobs.journal.writer_process import Owner, current_owner, is_surely_dead, uptime
 from tests.support.job_records import dead_owner, owner_of, wait_until_dead
 
 

@@ -16,7 +16,7 @@ from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.language import Step
 from rh_prefect.pipelines.model_names import no_such_model
 from rh_prefect.pipelines.plan.identity import is_settled, mark
-from rh_prefect.pipelines.plan.instances import FREE, Instance, Money
+from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, Money
 from rh_prefect.pipelines.plan.price import input_seconds, length_of, output_seconds, price_of
 from rh_prefect.pipelines.values import (
     ABSENT,

@@ -9,13 +9,13 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import register_implementation
 
 from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
-from rh_prefect.jobs.journal.process import current_owner
 from rh_prefect.jobs.journal.records import Answer, End, Intent
+from rh_prefect.jobs.journal.writer_process import current_owner
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.plan.identity import work_id
-from rh_prefect.pipelines.works import Home
-from rh_prefect.pipelines.works_journal import WorksJournal, choose_new_take, home_key, open_works
+from rh_prefect.pipelines.works_protocol import Home
+from rh_prefect.pipelines.works_records import WorksJournal, choose_new_take, home_key, open_works
 from rh_prefect.settings import Settings, get_settings
 from tests.support.s3 import S3Server
 
