@@ -17,7 +17,9 @@ from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.context import JobCall, JobContext
 from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.engine import JobEngine
+from rh_prefect.jobs.events import event_of, what_of
 from rh_prefect.jobs.journal.budget import spend_tracker_of
+from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.jobs.journal.records import End, Intent
@@ -337,7 +339,13 @@ class WorkDriver(JobDriver):
                 "RunningHub gave it so each time. It is kept, and is not used. What to do: run again within a day, "
                 "which downloads it again at no cost; or pay for another with --retake."
             )
-        return self._home(submit, end, result)
+        home = self._home(submit, end, result)
+        if isinstance(home, Invalid):
+            costs = Costs() if end.cost is None else Costs.of(end.cost, end.currency)
+            context.notify("failed", f"the answer was refused: {home.reason}", task_id=submit.task_id, costs=costs)
+        else:
+            context.observer.notify(event_of(result, message=what_of(result)))
+        return home
 
     def _home(self, submit: Submit, end: End, result: Result) -> Home | Invalid:
         value = None
