@@ -29,6 +29,7 @@ from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
+from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.document import PipelineError
@@ -346,9 +347,10 @@ async def _report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> St
     outcome = run.outcome
     costs = Costs.total(outcome.costs.values())
     uri = await LOOP.call(_write_report(run.store, scope, steps))
+    saved = {file.sha256: file for files in outcome.saved.values() for file in files}
     result = PipelineResult(
         pipeline=run.plan.pipeline,
-        outputs={name: _output(value) for name, value in run.plan.outputs.items()},
+        outputs={name: _output(value, saved) for name, value in run.plan.outputs.items()},
         steps=steps,
         costs=costs,
         new=len(outcome.made),
@@ -444,21 +446,21 @@ def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tu
     return ("not needed", "") if not one.is_needed else ("not run", "was not selected, or takes what was not made")
 
 
-def _output(value: Any) -> Any:
-    """An output as a plain value: files as `Media`."""
+def _output(value: Any, saved: Mapping[str, Media]) -> Any:
+    """An output as a plain value: files as `Media`, under the name that `save_as` gave them."""
     match value:
         case Made():
-            return _output(value.value)
+            return _output(value.value, saved)
         case File():
-            return value.media
+            return value.media and saved.get(value.media.sha256, value.media)
         case Unknown():
             return value.sent
         case Items():
-            return [_output(one) for one in results(value)]
+            return [_output(one, saved) for one in results(value)]
         case dict():
-            return {name: _output(one) for name, one in value.items()}
+            return {name: _output(one, saved) for name, one in value.items()}
         case list() | tuple():
-            return [_output(one) for one in value]
+            return [_output(one, saved) for one in value]
     return None if value is ABSENT else value
 
 
