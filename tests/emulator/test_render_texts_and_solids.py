@@ -54,6 +54,7 @@ def test_json_where_it_is_asked_for() -> None:
     [
         ("Write three shots about a fox.", "a fox"),
         ("Expand this idea: a train at dawn", "a train at dawn"),
+        ("Write 3 shots of a film about: a train at dawn\nAnswer with a JSON list only.", "a train at dawn"),
         ("Describe “the old mill” in one line", "the old mill"),
         ("海边的灯塔", "海边的灯塔"),
     ],

@@ -86,7 +86,8 @@ def write(prompt: str, *, variant: str = "") -> str:
         return _paragraph(prompt, subject, variant)
     count = 3 if found is None else min(50, _NUMBERS.get(found[1].lower()) or int(found[1]))
     first = number(prompt + variant, below=len(_VIEWS))
-    items = [_VIEWS[(first + index) % len(_VIEWS)].format(subject=subject) for index in range(max(1, count))]
+    named_in = re.sub(r"^(An?|The) ", lambda article: article[0].lower(), subject)
+    items = [_VIEWS[(first + index) % len(_VIEWS)].format(subject=named_in) for index in range(max(1, count))]
     items[0] += f" Take {variant}." if variant else ""
     if "json" in prompt.lower():
         named = _FIELDS.search(prompt)
@@ -103,7 +104,7 @@ def subject_of(prompt: str) -> str:
     after = re.split(r"[:：]\s", prompt)[-1]
     if after == prompt and (about := _ABOUT.search(prompt)) is not None:
         after = about[1]
-    return _short(re.split(r"(?<=\w)[.!?。]\s", after.strip())[0].strip(" .!?\n"))
+    return _short(re.split(r"\n|(?<=\w)[.!?。]\s", after.strip())[0].strip(" .!?\n"))
 
 
 def lyrics(subject: str, *, variant: str = "") -> str:
