@@ -27,9 +27,9 @@ for _name, _help in {
     "check": "Check pipelines' files without data and without a network.",
     "plan": "Show what a run of a pipeline would do and cost.",
     "graph": "Show a pipeline's steps as a tree or a Mermaid graph.",
-    "init": "Write a shipped pipeline into a file, to begin with.",
 }.items():
     app.command(f"rh_prefect.cli.pipelines:{_name}", name=_name, help=_help)
+app.command("rh_prefect.cli.examples:init", help="Write a shipped pipeline with example inputs.")
 app.command("rh_prefect.cli.pipeline_runs:choose", name="choose", help="Record choices at a pipeline's reviews.")
 app.command("rh_prefect.cli.pipelines:schema_", name="schema", help="Print the JSON schema of pipelines for editors.")
 app.command(_models)

@@ -1,4 +1,4 @@
-"""`rh-prefect check`, `plan`, `graph`, `schema` and `init`: pipelines before anything is paid."""
+"""`rh-prefect check`, `plan`, `graph` and `schema`: pipelines before anything is paid."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from rh_prefect.errors import InputError
-from rh_prefect.pipelines.check import SHIPPED
-from rh_prefect.pipelines.document import PipelineError, Problem, nearest
+from rh_prefect.pipelines.document import PipelineError, Problem
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.schema import models_in, schema
@@ -41,9 +40,6 @@ Allow = Annotated[
 Storage = Annotated[
     str | None,
     Parameter(help="Name of the MediaStorage block with the results of earlier runs; by default RH_STORAGE_URL."),
-]
-Example = Annotated[
-    str, Parameter(help="Which shipped pipeline: " + ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml"))))
 ]
 
 
@@ -179,19 +175,3 @@ def schema_(*files: Annotated[Path, Parameter(help="Files whose models' paramete
     """Print the JSON schema of pipelines, for completion and errors in an editor."""
     found = [read(file.read_text(encoding="utf-8"), str(file)).data for file in files]
     print(json.dumps(schema(name for data in found for name in models_in(data)), ensure_ascii=False, indent=2))
-
-
-def init(
-    *, example: Example = "film", to: Annotated[Path | None, Parameter(help="Where; default EXAMPLE.yaml.")] = None
-) -> None:
-    """Write one of the shipped pipelines into a file, to begin with."""
-    known = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
-    if example not in known:
-        raise InputError(f"There is no example {example}; {nearest(example, known)}")
-    target = to or Path(f"{example}.yaml")
-    try:
-        with target.open("x", encoding="utf-8") as file:
-            file.write(known[example].read_text(encoding="utf-8"))
-    except FileExistsError:
-        raise InputError(f"{target} is there already; name another file with --to.") from None
-    print(f"{target} is written. Next: `rh-prefect check {target}`, then `rh-prefect plan {target}`.")

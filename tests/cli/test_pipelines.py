@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.cli import app, main
+from rh_prefect.cli.examples import NAMES
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.works_protocol import Home
@@ -41,9 +42,16 @@ def test_from_an_example_to_its_price(capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_file_is_not_overwritten_and_a_wrong_example_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("init", "--example", "film") == 0
     assert call("init", "--example", "film") == 1
-    assert "film.yaml is there already" in capsys.readouterr().err
+    assert "film.yaml exists, and nothing was written" in capsys.readouterr().err
     assert call("init", "--example", "flim") == 1
     assert "did you mean film?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_is_planned_with_its_own_inputs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("init", "--example", name, "--to", f"below/{name}.yaml") == 0
+    assert call("plan", f"below/{name}.yaml", "--params", f"below/{name}.params.yaml") == 0
+    assert "least " in capsys.readouterr().out
 
 
 def test_all_problems_of_all_files_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,152 @@
+"""Drawn pictures, videos and sound for the examples of `rh-prefect init`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from rh_prefect.catalog.registry import get
+from rh_prefect.emulator.render.clips import pan
+from rh_prefect.emulator.render.request import Limits, Request
+from rh_prefect.emulator.render.scene import paint
+from rh_prefect.emulator.render.sound import SPEECH_RATE, speak, write_sound
+from rh_prefect.emulator.render.video import write_film
+
+_SIDE = 1024
+_FPS = Fraction(12)
+_LOOKS = ((58, 44, 40), (112, 60, 34), (196, 150, 90))
+"""Colours of hair."""
+
+_TALK = (
+    "The harbour was built in three summers. First came the wall, then the crane, and last the light. When fog comes "
+    "in, a pilot hears the depth. And the last ferry of the day waits for the train, also when the train is late. "
+)
+
+
+def _backdrop() -> Image.Image:
+    shade = np.linspace(244, 206, _SIDE)[:, None, None] * np.ones((1, _SIDE, 3))
+    return Image.fromarray(shade.astype(np.uint8))
+
+
+def _shadowed(at: tuple[int, int, int, int]) -> Image.Image:
+    """A light ground with a soft shadow on it."""
+    picture = _backdrop()
+    ImageDraw.Draw(picture).ellipse(at, fill=(150, 148, 146))
+    return picture.filter(ImageFilter.GaussianBlur(22))
+
+
+def _save(picture: Image.Image, to: Path) -> None:
+    picture.save(to, quality=88)
+
+
+def _mug(to: Path) -> None:
+    picture = _shadowed((250, 770, 800, 880))
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse((610, 390, 850, 690), outline=(44, 84, 120), width=48)
+    draw.rounded_rectangle((270, 300, 700, 840), 70, fill=(52, 98, 140))
+    draw.rounded_rectangle((300, 330, 370, 800), 34, fill=(84, 132, 174))
+    draw.ellipse((270, 250, 700, 380), fill=(70, 118, 160))
+    draw.ellipse((306, 274, 664, 364), fill=(58, 38, 28))
+    _save(picture, to)
+
+
+def _lamp(to: Path) -> None:
+    picture = _shadowed((280, 830, 760, 910))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((500, 480, 530, 850), fill=(70, 66, 64))
+    draw.rounded_rectangle((370, 830, 660, 880), 24, fill=(54, 50, 48))
+    draw.polygon([(410, 180), (620, 180), (760, 500), (270, 500)], fill=(222, 150, 62))
+    draw.polygon([(410, 180), (470, 180), (390, 500), (270, 500)], fill=(236, 182, 108))
+    draw.ellipse((270, 470, 760, 530), fill=(250, 226, 160))
+    _save(picture, to)
+
+
+def _portrait(number: int, *, mouth: float = 0.2) -> Image.Image:
+    hair, coat = _LOOKS[number % len(_LOOKS)], ((44, 92, 110), (132, 62, 70), (70, 92, 58))[number % 3]
+    picture = _backdrop()
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse((170, 740, 854, 1400), fill=coat)
+    draw.rectangle((440, 640, 584, 800), fill=(208, 160, 132))
+    draw.ellipse((296, 150, 728, 640), fill=hair)
+    draw.ellipse((330, 210, 694, 710), fill=(228, 182, 154))
+    draw.pieslice((320, 170, 704, 560), 195, 345, fill=hair)
+    for x in (430, 594):
+        draw.ellipse((x - 34, 422, x + 34, 464), fill=(250, 250, 248))
+        draw.ellipse((x - 16, 426, x + 16, 460), fill=(52, 44, 40))
+        draw.arc((x - 48, 376, x + 48, 436), 200, 340, fill=hair, width=12)
+    draw.line([(512, 450), (494, 548), (522, 552)], fill=(192, 142, 116), width=9)
+    draw.ellipse((442, 610 - 40 * mouth, 582, 610 + 70 * mouth), fill=(150, 62, 62))
+    return picture
+
+
+def _face(number: int, to: Path) -> None:
+    _save(_portrait(number), to)
+
+
+def _landscape(text: str, to: Path) -> None:
+    _save(paint(text, (1280, 720)), to)
+
+
+def _logo(to: Path) -> None:
+    picture = Image.new("RGBA", (512, 512))
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse((16, 16, 496, 496), fill=(20, 46, 72, 230))
+    draw.polygon([(196, 150), (196, 362), (378, 256)], fill=(255, 255, 255, 255))
+    picture.save(to)
+
+
+def _speech(seconds: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """A hummed voice, of one channel."""
+    model = get("minimax/speech-2.8-hd")
+    payload = {"text": _TALK * (1 + round(seconds / 15)), "voice_id": "Wise_Woman"}
+    return speak(Request(model, payload, {}, Limits()))[:, : round(seconds * SPEECH_RATE)]
+
+
+def _talk(seconds: float, to: Path) -> None:
+    write_sound(to, _speech(seconds), rate=SPEECH_RATE)
+
+
+def _stereo(seconds: float) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+    """The voice as a film's sound: 44.1 kHz, two channels."""
+    voice = _speech(seconds)[0]
+    at = np.arange(round(seconds * 44100)) * (SPEECH_RATE / 44100)
+    one = np.interp(at, np.arange(voice.size), voice).astype(np.float32)
+    yield np.stack([one, one])
+
+
+def _interview(seconds: float, to: Path) -> None:
+    mouths = [_portrait(0, mouth=step / 4).resize((720, 720)) for step in range(5)]
+    order = (0, 2, 4, 3, 1, 3, 2, 0, 1, 4)
+    frames = (mouths[order[number * 7 // 4 % len(order)]] for number in range(round(seconds * _FPS)))
+    write_film(to, frames, size=(720, 720), fps=_FPS, sound=_stereo(seconds))
+
+
+def _pan(seconds: float, to: Path) -> None:
+    size = (1280, 720)
+    frames = pan([paint("A harbour at dawn", (1600, 900))], size=size, count=round(seconds * _FPS), seed="harbour")
+    write_film(to, frames, size=size, fps=_FPS, sound=_stereo(seconds))
+
+
+Draw = Callable[[Path], None]
+_PRODUCTS: Mapping[str, Draw] = {"photos/mug.jpg": _mug, "photos/lamp.jpg": _lamp}
+
+MEDIA: Mapping[str, Mapping[str, Draw]] = {
+    "product-video": _PRODUCTS,
+    "dub": {"interview.mp4": partial(_interview, 20)},
+    "six-languages": {"interview.mp4": partial(_interview, 20)},
+    "storyboard": {"hero.jpg": partial(_face, 1)},
+    "podcast-video": {"conversation.mp3": partial(_talk, 30)},
+    "model-shootout": {"mug.jpg": _mug},
+    "two-models": _PRODUCTS,
+    "house-style": {"photos/anna.jpg": partial(_face, 1), "photos/ben.jpg": partial(_face, 2)},
+    "formats": {"master.mp4": partial(_pan, 6), "logo.png": _logo},
+    "weekly-news": {"photos/harbour.jpg": partial(_landscape, "A harbour in the morning, a ferry")},
+    "3d-catalogue": _PRODUCTS,
+    "score": {"video.mp4": partial(_pan, 6)},
+}
+"""The drawn files of each example, by their names below its folder."""
