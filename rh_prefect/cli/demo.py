@@ -1,20 +1,21 @@
-"""`rh-prefect demo`: the whole machine on this desk, with Prefect's own server and the emulator."""
+"""`rh-prefect demo`: a shipped pipeline on this machine, with Prefect's own server and the emulator."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli import servers
 from rh_prefect.cli.arguments import check_call
+from rh_prefect.cli.examples import write_example
 
 PROMPT = "A lighthouse above a stormy sea at dawn, gulls in the wind"
-NARRATION = "Far out, where the land ends, a light keeps watch. Night after night it tells the ships the way home."
 
 
 def demo(
@@ -26,10 +27,10 @@ def demo(
     shots: Annotated[int, Parameter(help="How many shots, 1 to 12.", validator=validators.Number(gte=1, lte=12))] = 3,
     stay: Annotated[bool, Parameter(help="Keep the dashboard up until Ctrl-C.", negative="")] = False,
 ) -> None:
-    """Make a film on this machine: no key, no network, nothing to pay."""
+    """Make a film on this machine, twice: the second run is free. No key, no network, nothing to pay."""
     check_call("demo", {"prompt": prompt, "folder": str(folder)}, needs=("prompt",))
     folder = folder.resolve()
-    print(f"makes a film in {folder}, on Prefect's own server and an emulator of RunningHub")
+    print(f"The pipeline `film` runs in {folder}, on Prefect's own server and an emulator of RunningHub.")
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(servers.prefect_server(folder / "prefect"))
         settings = stack.enter_context(
@@ -46,15 +47,26 @@ def demo(
             RH_ALLOW_PRIVATE_LINKS="1",
             **settings,
         )
-        _film(prompt, shots)
+        _plan_and_run_twice(folder / "film.yaml", [f"idea={prompt}", f"count={shots}"])
         if stay:
             print(f"dashboard: {url.removesuffix('/api')}  (Ctrl-C ends it)", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
 
 
-def _film(prompt: str, shots: int) -> Any:
-    from rh_prefect.cli.flows import run_flow
+def _plan_and_run_twice(file: Path, values: list[str]) -> None:
+    from rh_prefect.cli.pipeline_runs import run
+    from rh_prefect.cli.pipelines import plan
 
-    narration = NARRATION if prompt == PROMPT else prompt
-    return run_flow("film", {"prompt": prompt, "narration": narration, "shots": shots})
+    if not file.exists():
+        write_example("film", file)
+    words = " ".join(f"--set {shlex.quote(value)}" for value in values)
+    for command, do in (("plan", plan), ("run", run)):
+        _show(f"rh-prefect {command} {file.name} {words}")
+        do(file, values=values)
+    _show(f"rh-prefect run {file.name} {words}    # the same again: nothing is submitted, nothing is paid")
+    run(file, values=values)
+
+
+def _show(command: str) -> None:
+    print(f"\n$ {command}", flush=True)

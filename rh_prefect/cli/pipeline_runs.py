@@ -13,7 +13,7 @@ from cyclopts import Parameter, validators
 
 from rh_prefect.cli.arguments import check_account, check_blocks, check_store
 from rh_prefect.cli.pipelines import Params, Set, given_params
-from rh_prefect.cli.servers import prefect_api
+from rh_prefect.cli.servers import is_configured, prefect_api
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.pipelines.document import nearest
 from rh_prefect.pipelines.takes import Choices, read_choices, takes_file, write_choices
@@ -60,6 +60,7 @@ def run(
     storage: Storage = None,
 ) -> None:
     """Run a pipeline. Results that exist cost nothing; run it again to continue after a failure."""
+    is_configured()  # before Prefect is imported, whose log would be printed among this command's lines
     from rh_prefect.flows.pipeline import Pipeline
 
     pipeline = Pipeline.from_file(file)
