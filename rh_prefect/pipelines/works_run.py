@@ -19,7 +19,6 @@ from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.events import event_of, what_of
 from rh_prefect.jobs.journal.budget import spend_tracker_of
-from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.jobs.journal.records import End, Intent
@@ -340,10 +339,7 @@ class WorkDriver(JobDriver):
                 "which downloads it again at no cost; or pay for another with --retake."
             )
         home = self._home(submit, end, result)
-        if isinstance(home, Invalid):
-            costs = Costs() if end.cost is None else Costs.of(end.cost, end.currency)
-            context.notify("failed", f"the answer was refused: {home.reason}", task_id=submit.task_id, costs=costs)
-        else:
+        if isinstance(home, Home):
             context.observer.notify(event_of(result, message=what_of(result)))
         return home
 
