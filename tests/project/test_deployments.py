@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.states import Cancelling
 
+from rh_prefect.cli.flow_signatures import composed_flows
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
 from tests.support.prefect_server import PrefectServer
@@ -30,19 +31,15 @@ YAML = ROOT / "deployments" / "prefect.yaml"
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load(YAML.read_text())["deployments"]
 TINY: dict[str, Any] = {"long_side": 64, "fps": 6, "max_seconds": 1.0}
 
-FORMS: dict[str, dict[str, Any]] = {
-    "nightly-film": {},
-    "product-videos": {"pictures": ["shoe.png"]},
-    "upscale-folder": {"folder": "s3://bucket/inbox"},
-    "narrate-video": {"video": "clip.mp4"},
-    "film": {"prompt": "a lighthouse"},
-    "image-to-video": {"image": "shoe.png", "prompt": "it turns"},
-    "upscale": {"videos": ["clip.mp4"]},
-    "add-soundtrack": {"video": "clip.mp4", "music": "a piano"},
-    "batch": {"rows": "s3://bucket/rows.csv", "model": "z-image/turbo"},
-    "reconcile": {},
-}
-"""What a person has to fill in to run each deployment by hand."""
+
+def form_of(flow: Flow[..., Any]) -> dict[str, Any]:
+    """What a person has to fill in to run a deployment of a flow by hand."""
+    return {name: _example(flow.parameters.properties[name]) for name in flow.parameters.required or []}
+
+
+def _example(field: dict[str, Any]) -> Any:
+    kind = field.get("anyOf", [field])[0]
+    return [_example(kind["items"])] if kind["type"] == "array" else "shoe.png"
 
 
 def name_of(deployment: dict[str, Any]) -> str:
@@ -65,10 +62,8 @@ def test_its_flow_takes_what_is_set_and_what_a_person_fills_in(
     deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flow = flow_of(deployment, monkeypatch)
-    schema = flow.parameters
-    given = {**deployment["parameters"], **FORMS[flow.name]}
-    assert given.keys() <= schema.properties.keys()
-    assert set(schema.required or []) == FORMS[flow.name].keys() - {"music"}
+    given = {**form_of(flow), **deployment["parameters"]}
+    assert given.keys() <= flow.parameters.properties.keys()
     flow.validate_parameters(given)
 
 
@@ -87,17 +82,22 @@ def test_it_cancels_what_it_pays_for(deployment: dict[str, Any], monkeypatch: py
 
 
 @each_deployment
-def test_what_runs_by_the_clock_needs_nobody(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduled_deployment_has_every_required_parameter(
+    deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     if deployment.get("schedules"):
-        assert not FORMS[flow_of(deployment, monkeypatch).name]
+        assert form_of(flow_of(deployment, monkeypatch)).keys() <= deployment["parameters"].keys()
 
 
-def test_every_flow_of_this_checkout_is_deployed() -> None:
+def test_every_flow_is_deployed() -> None:
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "flows").glob("*.py")}
     assert files == {deployment["entrypoint"].partition(":")[0] for deployment in DEPLOYMENTS} & files
-    assert {deployment["entrypoint"] for deployment in DEPLOYMENTS if "pull" in deployment} == {
-        f"rh_prefect.flows.{name}.{name}" for name in ("film", "image_to_video", "upscale", "batch", "reconcile")
-    } | {"rh_prefect.flows.soundtrack.add_soundtrack"}, "the package's own flows need no source"
+    of_the_package = {deployment["entrypoint"] for deployment in DEPLOYMENTS if "pull" in deployment}
+    assert {entrypoint.rpartition(".")[2] for entrypoint in of_the_package} == {
+        *(flow.function for flow in composed_flows()),
+        "batch",
+        "reconcile",
+    }, "the package's own flows need no source"
 
 
 def test_the_project_defines_no_class() -> None:
