@@ -17,8 +17,9 @@ from rh_prefect.jobs.accounts.slot_lease import SlotLease
 from rh_prefect.jobs.context import JobCall, JobContext
 from rh_prefect.jobs.driver import JobDriver
 from rh_prefect.jobs.engine import JobEngine
-from rh_prefect.jobs.events import event_of, what_of
+from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.journal.budget import spend_tracker_of
+from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.jobs.journal.records import End, Intent
@@ -215,6 +216,7 @@ class WorkDriver(JobDriver):
         self._ledger = ledger
         self._settings = settings
         self._is_counted = False
+        self._end: End | None = None
         self._interest = run_name(context.flow_run)
         self._policy = WorkPolicy(
             name=asked.name,
@@ -238,7 +240,7 @@ class WorkDriver(JobDriver):
     async def _do(self, step: Step | WorkStep) -> Any:  # each step says what it comes back as
         match step:
             case protocol.ReadHome():
-                return await self._works.read_home(self._key, shape=self._asked.shape)
+                return self._told(await self._works.read_home(self._key, shape=self._asked.shape))
             case protocol.RecordInterest():
                 return await self._works.record_interest(self._key, self._interest)
             case protocol.ReadSubmission(n):
@@ -254,7 +256,7 @@ class WorkDriver(JobDriver):
             case protocol.Publish(submit, end):
                 return await self._publish(submit, end)
             case protocol.RecordHome(home):
-                return await self._works.create_home(self._key, home, shape=self._asked.shape)
+                return self._told(await self._works.create_home(self._key, home, shape=self._asked.shape))
             case _:
                 return await super()._do(step)
 
@@ -321,7 +323,7 @@ class WorkDriver(JobDriver):
         )
 
     async def _publish(self, submit: Submit, end: End) -> Home | Invalid:
-        context = self.context
+        context, self._end = self.context, end
         context.notify("collecting", "downloads its outputs", task_id=submit.task_id)
         result = await (await self._collector(submit)).collect(
             context.request,
@@ -338,10 +340,7 @@ class WorkDriver(JobDriver):
                 "RunningHub gave it so each time. It is kept, and is not used. What to do: run again within a day, "
                 "which downloads it again at no cost; or pay for another with --retake."
             )
-        home = self._home(submit, end, result)
-        if isinstance(home, Home):
-            context.observer.notify(event_of(result, message=what_of(result)))
-        return home
+        return self._home(submit, end, result)
 
     def _home(self, submit: Submit, end: End, result: Result) -> Home | Invalid:
         value = None
@@ -364,6 +363,31 @@ class WorkDriver(JobDriver):
             currency=end.currency,
             coins=end.coins,
         )
+
+    def _told(self, home: Home | None) -> Home | None:
+        """Notifies the observer of the result, which this run or another one has paid for."""
+        if home is None:
+            return None
+        is_own = home.flow_run == self._policy.flow_run
+        names = [self.context.store.uri(file.uri) for file in home.outputs]
+        costs = (self._spending.spent_on(self._key) or Costs.of(home.cost, home.currency)) if is_own else Costs()
+        what = ", ".join(names) or f"{sum(map(len, home.texts))} characters of text"
+        event = JobEvent(
+            state="succeeded" if is_own else "reused",
+            job=self.context.job,
+            model=self._request.model,
+            label=self._request.label,
+            task_id=home.task_id,
+            message=f"done: {what}; {costs}" if is_own else f"run {home.flow_run} has made it: {what}; nothing was paid",
+            cost=home.cost if is_own else None,
+            currency=home.currency,
+            costs=costs,
+            queued_seconds=self._end.queued_seconds if self._end is not None else None,
+            run_seconds=self._end.run_seconds if self._end is not None else None,
+            output=names[0] if names else None,
+        )
+        self.context.observer.notify(event)
+        return home
 
     async def _collector(self, submit: Submit) -> WorkCollector:
         lease = self._lease

@@ -274,3 +274,15 @@ async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
     # Only between the claim and the recorded answer, and only where this machine's spool does not know the ticket.
     assert settled == (1 if machine == "there" else 0)
     assert sum(one.charged for one in rh.recorder.paid) > Decimal(0)
+
+
+async def test_a_run_is_told_how_each_work_ended_and_what_it_cost(rh: Emulator, given: dict[str, Any]) -> None:
+    first = PipelineRun(**given)
+    await first.one(picture())
+    end = first.heard[-1]
+    assert (end.state, end.label, end.costs.amounts["CNY"]) == ("succeeded", "picture of a lighthouse", rh.recorder.charged)
+    assert end.output is not None and end.output.endswith(".png")
+    assert end.run_seconds is not None
+    second = PipelineRun(**given, name="two")
+    await second.one(picture())
+    assert [(one.state, str(one.costs)) for one in second.heard] == [("reused", "0")]
