@@ -53,6 +53,12 @@ class Page:
             return None
         return cls(context.flow.name, context.flow_run.id)
 
+    @classmethod
+    def current_key(cls, what: str) -> str:
+        """The key of an artifact of the flow run that the caller is in; see `key`."""
+        page = cls.current()
+        return page.key(what) if page is not None else what
+
     def key(self, what: str) -> str:
         """A key for each flow: the runs of a flow are versions under one key, so that it has a history."""
         flow = re.sub(r"[^a-z0-9]+", "-", self.flow.lower()).strip("-") or "flow"

@@ -145,9 +145,10 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     """
     board = run_status_of(str(flow_run.id), flow=flow.name)
     if board.rows:
-        await artifacts.steps_table(board.steps(), page=board.page)
+        if not board.is_reported:
+            await artifacts.steps_table(board.steps(), page=board.page)
         await LOOP.call(board.progress.finish(board.percent_done, description=board.summary))
-        if files := board.files():
+        if not board.is_reported and (files := board.files()):
             await artifacts.results(files, cost=board.cost, page=board.page)
     if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
         await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))

@@ -36,10 +36,14 @@ _KEPT = 200
 
 @dataclass(slots=True)
 class RunStatus:
-    """The jobs of one root flow run in this process, in the order in which they were first heard of."""
+    """The jobs of one root flow run in this process, in the order in which they were first heard of.
+
+    A run that is reported has shown its own table and results.
+    """
 
     rows: dict[str, JobEvent] = field(default_factory=dict)
     expected: int = 0
+    is_reported: bool = False
     page: Page | None = None
     estimate: Costs | None = None
     results: dict[str, Media] = field(default_factory=dict)
@@ -66,9 +70,15 @@ class RunStatus:
             else:
                 self._steps.pop(event.job, None)
 
-    def expect(self, jobs: int, *, estimate: Costs | None = None) -> None:
-        """Says how many jobs there will be, so that the progress bar has the right total, and what they will cost."""
-        self.expected = max(self.expected, jobs)
+    def expect(self, jobs: int, *, estimate: Costs | None = None, is_exact: bool = False) -> None:
+        """Says how many jobs there will be, so that the progress bar has the right total, and what they will cost.
+
+        Args:
+            jobs: How many.
+            estimate: What they will cost.
+            is_exact: Whether this counts in place of an earlier, higher number.
+        """
+        self.expected = jobs if is_exact else max(self.expected, jobs)
         self.estimate = estimate or self.estimate
 
     @property
@@ -278,16 +288,25 @@ def run_observer() -> Observer:
         return RunObserver(_log, board)
 
 
-def expect_jobs(number: int, *, estimate: Costs | None = None) -> None:
+def expect_jobs(number: int, *, estimate: Costs | None = None, is_exact: bool = False) -> None:
     """Says how many paid jobs the run that the caller is in will have, and what they will cost by the catalogue.
 
     Args:
         number: All of them, those included that are done already.
         estimate: What they will cost together, where it is known.
+        is_exact: Whether this counts in place of an earlier, higher number.
     """
     scope = current_scope()
     if scope is not None:
-        run_status_of(scope.journal.scope, flow=scope.flow).expect(number, estimate=estimate)
+        run_status_of(scope.journal.scope, flow=scope.flow).expect(number, estimate=estimate, is_exact=is_exact)
+
+
+def mark_reported() -> None:
+    """Says that the flow run that the caller is in has shown its own table and results, if its jobs are its own."""
+    page = Page.current()
+    status = known_run_status(str(page.flow_run_id)) if page is not None else None
+    if status is not None:
+        status.is_reported = True
 
 
 def add_results(files: Mapping[str, Media]) -> None:

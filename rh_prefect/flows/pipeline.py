@@ -17,23 +17,26 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
-from rh_prefect import artifacts
+from rh_prefect.artifacts import Page
 from rh_prefect.blocks.lookup import load_engine, load_storage
-from rh_prefect.errors import BudgetExceeded, InputError, PipelineIncomplete
+from rh_prefect.errors import BudgetExceeded, InputError, PipelineIncomplete, RunningHubError
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flow_runs.run_status import run_observer
+from rh_prefect.flow_runs.run_status import mark_reported, run_observer
 from rh_prefect.flow_runs.scope import FlowScope, current_scope
+from rh_prefect.flows.pipeline_pages import StepReport, StepState, counted, show_plan, show_results, show_steps
 from rh_prefect.flows.pipeline_run import PipelineRun, Selection, Tools
 from rh_prefect.flows.review import show_candidates, waiting_reviews
 from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
+from rh_prefect.media.input_access import allow_below
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.edit_results import open_edits
+from rh_prefect.pipelines.inputs import input_roots
 from rh_prefect.pipelines.language import Param
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance
@@ -50,30 +53,6 @@ OVER_BUDGET = "Over budget"
 WAITING = "Waiting for review"
 
 PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]
-
-StepState = Literal["made", "reused", "failed", "not run", "absent", "not needed", "waits for review"]
-
-
-class StepReport(BaseModel):
-    """What became of one step of one item.
-
-    Attributes:
-        step: Its address, as in `each[A-17].clip`.
-        model: The model, or the edit.
-        state: What became of it.
-        cost: What this run paid for it.
-        files: Where its results are.
-        reason: Why it is not there.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    step: str
-    model: str
-    state: StepState
-    cost: str = ""
-    files: tuple[str, ...] = ()
-    reason: str = ""
 
 
 class PipelineResult(BaseModel):
@@ -110,11 +89,11 @@ class RunOptions:
 
     Attributes:
         budget: What the run may cost, in the account's currency; empty for the file's budget.
-        takes: The take of a step, or of one item's step, by its address.
-        choices: What was chosen at reviews, by the review's address.
-        new: Steps whose next take is made, as in `each.picture`; `*` for all paid steps.
-        only: Steps to make, as in `each.clip`; empty for all.
-        items: Items to make; empty for all.
+        takes: The take of a step, or of one item's step, by its address, as in `{"each[A-17].picture": 2}`.
+        choices: What was chosen at reviews; copy it from the artifact of the run that waits for a review.
+        new: Steps to make and pay for again, as in `["each.picture"]`; `["*"]` for all paid steps.
+        only: Steps to make, as in `["each.clip"]`; empty for all.
+        items: Ids of items to make, as in `["A-17"]`; empty for all.
         sample: Make only the first items of each fan-out; 0 for all.
         require_new: Fail if there is nothing new to make.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the file's, or RH_API_KEY.
@@ -181,7 +160,11 @@ def pipeline_flow(pipeline: files.Pipeline, *, module: str = "", name: str = "")
 
     async def run(**given: Any) -> Any:
         options = RunOptions(**{name: given.pop(name) for name in OPTIONS if name in given})
-        return await run_pipeline(pipeline, given, options)
+        try:
+            return await run_pipeline(pipeline, given, options)
+        except RunningHubError as error:
+            # Returned and not raised: the state says the cause in words, and the log has no traceback of this package.
+            return Failed(message=str(error), data=error)
 
     run.__module__ = module or __name__
     run.__name__ = run.__qualname__ = name or re.sub(r"\W", "_", pipeline.name)
@@ -242,9 +225,19 @@ def _docstring(pipeline: files.Pipeline) -> str:
 
 
 def _described(param: Param) -> str:
-    return {"table": "CSV, TSV, JSONL or Parquet, or the rows.", "files": "A folder, a prefix or a glob."}.get(
-        param.kind, f"{param.kind}."
-    )
+    match param.kind:
+        case "table":
+            columns = ", ".join(
+                f"{name} (optional)" if one.optional else name for name, one in (param.columns or {}).items()
+            )
+            return f"A CSV, TSV, JSON lines or Parquet file, or the rows. Columns: {columns}"
+        case "files":
+            return f"A folder, a prefix or a pattern such as photos/*.jpg; it holds files of kind {param.of or 'file'}"
+        case "enum":
+            return "One of the options"
+        case "image" | "video" | "audio" | "model3d" | "file":
+            return f"A path, URI or link of a file of kind {param.kind}"
+    return {"boolean": "Yes or no", "integer": "A whole number", "number": "A number"}.get(param.kind, "A text")
 
 
 async def run_pipeline(pipeline: files.Pipeline, params: Mapping[str, Any], options: RunOptions) -> State[Any]:
@@ -271,7 +264,7 @@ async def run_pipeline(pipeline: files.Pipeline, params: Mapping[str, Any], opti
     plan = await run.make_plan()
     _refuse(plan)
     run.limit(_budget(plan, options))
-    await _show_plan(plan)
+    await show_plan(plan)
     await run.make_all()
     return await _report(run, options, scope)
 
@@ -288,6 +281,7 @@ async def _prepare(
     place = RecordsPlace(url=works.url, storage=storage)
     await LOOP.call(note_place(scope.journal, place))
     edits = open_edits(store, settings)
+    allow_below(*input_roots(pipeline.file.params, params))
     url = (settings.records or store.url).rstrip("/")
     tools = Tools(
         runner=WorkRunner(engine, works, settings=settings),
@@ -337,11 +331,6 @@ def _budget(plan: Plan, options: RunOptions) -> Decimal:
     return limit
 
 
-async def _show_plan(plan: Plan) -> None:
-    text = f"```\n{plan.table()}\n```\n\n```mermaid\n{plan.mermaid()}\n```"
-    await artifacts.markdown(text, what="plan", description=f"Plan of {plan.pipeline}")
-
-
 async def _report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> State[Any]:
     steps = tuple(_steps(run))
     outcome = run.outcome
@@ -357,11 +346,11 @@ async def _report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> St
         report=uri,
         takes=dict(run.plan.new_takes),
     )
-    rows = [
-        {"step": one.step, "model": one.model, "state": one.state, "cost": one.cost, "reason": one.reason}
-        for one in steps
-    ]
-    await artifacts.table(rows, what="items", description=f"{summary(result)} Report: `{uri}`")
+    head = summary(result)
+    if result.new:
+        await show_results(result.outputs, head=head, report=uri, edits=run.edits, store=run.store)
+    await show_steps(steps, head=head, report=uri, store=run.store)
+    mark_reported()
     reviews = waiting_reviews(run.plan.instances)
     if reviews:
         await show_candidates(reviews, run.edits, run.store)
@@ -379,11 +368,14 @@ def _state(run: PipelineRun, options: RunOptions, result: PipelineResult, waitin
         return Failed(name=OVER_BUDGET if is_money else "Failed", message=message, data=incomplete)
     if waiting:
         said = f"{', '.join(waiting[:5])}{', …' if len(waiting) > 5 else ''}"
-        return Completed(
-            name=WAITING, message=f"{summary(result)} Choose with `rh-prefect choose`: {said}", data=result
-        )
+        where = f"the artifact {Page.current_key('review')}"
+        message = f"Choose at {said}: {where} shows the candidates and says how. {summary(result)}"
+        return Completed(name=WAITING, message=message, data=result)
     if result.new == 0:
-        message = f"{summary(result)} For other results give steps another take."
+        message = (
+            f"Nothing was made and nothing was paid: the results exist already{run.dated()}. What to do: change a "
+            f'parameter; or for other results run with new: ["*"], on the command line with --new. {summary(result)}'
+        )
         if options.require_new:
             return Failed(name=NOTHING_NEW, message=message, data=PipelineIncomplete(message, result=result))
         return Completed(name=NOTHING_NEW, message=message, data=result)
@@ -396,10 +388,7 @@ def summary(result: PipelineResult) -> str:
     Args:
         result: The run's result.
     """
-    counts: dict[str, int] = {}
-    for one in result.steps:
-        counts[one.state] = counts.get(one.state, 0) + 1
-    return f"{', '.join(f'{count} {state}' for state, count in counts.items())}; paid {result.costs}."
+    return f"Steps: {counted(one.state for one in result.steps)}; paid {result.costs}."
 
 
 def _steps(run: PipelineRun) -> Sequence[StepReport]:
@@ -434,7 +423,7 @@ def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tu
     if one.address in blocked:
         return "not run", f"needs {blocked[one.address]}, which failed"
     if one.state == "x":
-        return "absent", one.note
+        return "absent", one.note or "its condition does not hold"
     if one.model == "review" and one.state == "r":
         return ("waits for review", "") if all(need.state == "=" for need in one.needs) else ("not run", "")
     if one.state == "r":

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,6 +19,7 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 
 from rh_prefect.errors import BudgetExceeded, MediaError, RunningHubError
+from rh_prefect.flow_runs.run_status import expect_jobs
 from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
@@ -191,7 +193,32 @@ class PipelineRun:
         lost = frozenset(self.outcome.errors) | frozenset(self.blocked())
         self.plan = await self._pipeline.plan(self._params, known=self._known, failed=lost, **self._planning)
         self._plan_seconds = time.monotonic() - began
+        expect_jobs(len(self._jobs()), estimate=self._estimate(), is_exact=True)
         return self.plan
+
+    def _jobs(self) -> set[tuple[str, int]]:
+        """The paid works of this run: those that it has begun, and those that follow."""
+        instances = (one for one in self.plan.instances if one.is_paid)
+        return {
+            (work.key, work.take)
+            for one in instances
+            for work in one.works
+            if one.address in self._begun or (work.state in "+~>…" and one.is_needed and self._is_selected(one))
+        }
+
+    def _estimate(self) -> Costs | None:
+        """What the first plan says that the run will cost; of a later one, a part is paid."""
+        price = self.plan.price
+        return Costs.of(price.expected, self.plan.currency) if not self._begun and price.expected else None
+
+    def dated(self) -> str:
+        """Since when the newest result is there, as in `, the newest since 24 Nov 03:00 UTC`; empty where unknown."""
+        known = [work.known for one in self.plan.instances for work in one.works if work.known is not None]
+        ages = [one.age for one in known if one.age is not None]
+        if not ages:
+            return ""
+        made = datetime.now(UTC) - timedelta(seconds=max(min(ages), 0.0))
+        return f", the newest since {made:%d %b %H:%M} UTC"
 
     async def make_all(self) -> None:
         """Makes everything that is needed and can be made."""

@@ -1,18 +1,14 @@
-"""What a run that waits for reviews shows: a contact sheet of the candidates, and the texts, each with its choice."""
+"""What a run that waits for reviews shows: a picture of the candidates, the texts, and the words that choose."""
 
 from __future__ import annotations
 
-import asyncio
+import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rh_prefect import artifacts
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.media import edit
-from rh_prefect.media.media import Media
-from rh_prefect.media.source import fetch
+from rh_prefect.flows.pipeline_pages import is_visible, quoted, sheet
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.edit_results import EditResults
 from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork
 
@@ -31,7 +27,7 @@ def waiting_reviews(instances: Sequence[Instance]) -> list[Instance]:
 
 
 async def show_candidates(reviews: Sequence[Instance], edits: EditResults, store: MediaStore) -> None:
-    """Shows the candidates of reviews as artifacts; each has the words that `rh-prefect choose` takes.
+    """Shows the candidates of reviews, and how each is chosen.
 
     Args:
         reviews: See `waiting_reviews`.
@@ -39,13 +35,17 @@ async def show_candidates(reviews: Sequence[Instance], edits: EditResults, store
         store: Where the candidates are.
     """
     shown = [one for review in reviews for one in _candidates(review)]
-    pictures = [(name, known.outputs[0]) for name, known in shown if _is_visible(known)][:MOST_SHOWN]
-    texts = [(name, known.texts[0]) for name, known in shown if known.texts and not known.outputs]
-    if texts:
-        lines = [f"## {name}\n\n{_quoted(text)}" for name, text in texts]
-        await artifacts.markdown("\n\n".join(lines), what="review", description="Texts that wait for a review")
-    if pictures:
-        await _show_sheet(pictures, edits, store)
+    pictures = [(name, known.outputs[0]) for name, known in shown if known.outputs and is_visible(known.outputs[0])]
+    files = [f"- {name}: `{known.outputs[0].uri}`" for name, known in shown if known.outputs]
+    texts = [f"### {name}\n\n{quoted(known.texts[0])}" for name, known in shown if known.texts and not known.outputs]
+    picture = await sheet(pictures[:MOST_SHOWN], edits, store)
+    parts = [*_asked(reviews), picture, *texts, _how(reviews), "\n".join(files)]
+    text = "\n\n".join(part for part in parts if part)
+    await artifacts.markdown(text, what="review", description=f"{len(reviews)} review(s) wait for a choice")
+
+
+def _asked(reviews: Sequence[Instance]) -> list[str]:
+    return [f"## {visible(ask)}" for ask in dict.fromkeys(review.step.ask for review in reviews) if ask]
 
 
 def _candidates(review: Instance) -> Iterator[tuple[str, KnownWork]]:
@@ -55,24 +55,16 @@ def _candidates(review: Instance) -> Iterator[tuple[str, KnownWork]]:
             yield f"{review.address}={number}", work.known
 
 
-def _quoted(text: str) -> str:
-    """A text of a model as a block of its own: it must not be read as Markdown."""
-    return "\n".join(f"    {line}" for line in text.splitlines())
-
-
-def _is_visible(known: KnownWork) -> bool:
-    return bool(known.outputs) and known.outputs[0].kind in ("image", "video")
-
-
-async def _show_sheet(pictures: Sequence[tuple[str, Media]], edits: EditResults, store: MediaStore) -> None:
-    given = {"of": [file for _, file in pictures], "captions": [name for name, _ in pictures]}
-    made = await LOOP.call(edits.make("contact_sheet", given))
-    if made.file is not None:
-        await artifacts.contact_sheet(await asyncio.to_thread(_thumbnail, made.file, store), made.file.uri)
-
-
-def _thumbnail(file: Media, store: MediaStore) -> bytes:
-    with TemporaryDirectory(prefix="rh-review-") as folder:
-        local = Path(folder) / "sheet.jpg"
-        fetch(file, local, options=store.options_for(file))
-        return edit.thumbnail(local, max_bytes=60_000)
+def _how(reviews: Sequence[Instance]) -> str:
+    """The value of the form's `choices`, with the first candidate of each review, and the same as a command."""
+    choices = {review.address: {"of": review.request["of"], "take": 1} for review in reviews}
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(one)}" for name, one in choices.items())
+    words = " ".join(f"'{review.address}=1'" for review in reviews[:3])
+    again = {need.address: max(work.take for work in need.works) + 1 for need in reviews[0].needs if need.works}
+    return (
+        "Run the deployment again with `choices`, and put the number of the candidate that you choose into each "
+        f"`take`:\n\n```json\n{{\n{lines}\n}}\n```\n\n"
+        f"For another candidate give `takes` instead, as in `{json.dumps(again)}`; it is paid for. "
+        'To correct a text, give `"text": "…"` in place of `take`.\n\n'
+        f"Or on a command line: `rh-prefect choose FILE {words}{' …' if len(reviews) > 3 else ''}`"
+    )

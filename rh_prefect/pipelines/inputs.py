@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import Any
 
 from fsspec.core import url_to_fs
@@ -243,6 +244,35 @@ class InputReader:
                 f"{shown(source)} may not be read: a row names files below the folder of its table, or https links; "
                 "--allow PATH names a further folder"
             ) from None
+
+
+def input_roots(params: Mapping[str, Param], given: Mapping[str, Any]) -> list[str]:
+    """The folders and prefixes of the tables and files that a run is given: what lies below them may be read.
+
+    Links are left out: a form may name any address, and each link is checked where it is opened.
+
+    Args:
+        params: The parameters.
+        given: Their values.
+    """
+    found = []
+    for name, param in params.items():
+        place = given.get(name) or param.default
+        if not isinstance(place, str) or protocol_of(place) in ("http", "https"):
+            continue
+        if param.kind == "table":
+            found.append(_parent(place))
+        elif param.kind == "files":
+            # A pattern's folder is what comes before its first sign.
+            start = re.split(r"[*?\[]", place, maxsplit=1)[0]
+            found.append(place if start == place else _parent(start))
+    return found
+
+
+def _parent(place: str) -> str:
+    if is_local(place):
+        return str(PurePath(local_path(place)).parent)
+    return place.rpartition("/")[0]
 
 
 def identify(source: str, options: Mapping[str, object]) -> Media:

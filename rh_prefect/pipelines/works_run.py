@@ -372,13 +372,14 @@ class WorkDriver(JobDriver):
         names = [self.context.store.uri(file.uri) for file in home.outputs]
         costs = (self._spending.spent_on(self._key) or Costs.of(home.cost, home.currency)) if is_own else Costs()
         what = ", ".join(names) or f"{sum(map(len, home.texts))} characters of text"
+        ending = f"done: {what}; {costs}" if is_own else f"run {home.flow_run} has made it: {what}; nothing was paid"
         event = JobEvent(
             state="succeeded" if is_own else "reused",
             job=self.context.job,
             model=self._request.model,
             label=self._request.label,
             task_id=home.task_id,
-            message=f"done: {what}; {costs}" if is_own else f"run {home.flow_run} has made it: {what}; nothing was paid",
+            message=ending,
             cost=home.cost if is_own else None,
             currency=home.currency,
             costs=costs,

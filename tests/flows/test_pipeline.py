@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import Artifact, State, StateType
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
@@ -70,6 +71,13 @@ async def run(text: str, **params: Any) -> tuple[State[Any], PipelineResult]:
     return state, result
 
 
+async def artifacts_of(state: State[Any]) -> dict[str | None, Artifact]:
+    async with get_client() as client:
+        run_id = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
+        found = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run_id))
+    return {one.key: one for one in found}
+
+
 def table(folder: Path, **titles: str) -> str:
     path = folder / "products.csv"
     with path.open("w", newline="") as file:
@@ -82,6 +90,10 @@ async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Pat
     assert state.is_completed(), state.message
     assert [(one.step, one.state) for one in first.steps] == [("picture", "made"), ("clip", "made"), ("end", "made")]
     assert first.costs.amounts["CNY"] == rh.recorder.charged
+    shown = await artifacts_of(state)
+    assert set(shown) == {f"short-film-{what}" for what in ("plan", "graph", "progress", "results", "items")}
+    assert shown["short-film-progress"].data == 100
+    assert first["clip"].uri in str(shown["short-film-results"].data)
     assert (tmp_path / "out" / "film" / "end.png").is_file()
     state, second = await run(FILM, idea="a lighthouse", budget=10)
     assert len(rh.recorder.paid) == 2
@@ -187,14 +199,14 @@ outputs: {clip: $(clip)}
         "chosen": "waits for review",
         "clip": "waits for review",
     }
-    async with get_client() as client:
-        run_id = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
-        shown = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run_id))
-    assert {"pick-plan", "pick-items", "pick-sheet"} <= {one.key for one in shown}
+    shown = {key: str(one.data) for key, one in (await artifacts_of(state)).items()}
+    assert set(shown) == {"pick-plan", "pick-graph", "pick-items", "pick-review", "pick-progress"}
+    assert "![contact sheet](data:image/jpeg;base64," in shown["pick-review"]
+    copied = json.loads(shown["pick-review"].partition("```json\n")[2].partition("```")[0])
     known = open_records(MediaStore(str(tmp_path / "out")), get_settings())
     plan = await pipeline.plan(known=known)
     (review,) = (one for one in plan.instances if one.model == "review")
-    choices = {"chosen": {"of": review.request["of"], "take": 2}}
+    choices = {"chosen": {**copied["chosen"], "take": 2}}
     state, _ = await run(text, budget=10, choices=choices)
     assert state.is_completed()
     takes = [known for work in review.needs[0].works if (known := work.known) is not None]

@@ -280,7 +280,8 @@ async def test_a_run_is_told_how_each_work_ended_and_what_it_cost(rh: Emulator, 
     first = PipelineRun(**given)
     await first.one(picture())
     end = first.heard[-1]
-    assert (end.state, end.label, end.costs.amounts["CNY"]) == ("succeeded", "picture of a lighthouse", rh.recorder.charged)
+    assert (end.state, end.label) == ("succeeded", "picture of a lighthouse")
+    assert end.costs.amounts["CNY"] == rh.recorder.charged
     assert end.output is not None and end.output.endswith(".png")
     assert end.run_seconds is not None
     second = PipelineRun(**given, name="two")

@@ -1,0 +1,222 @@
+"""What Prefect's dashboard shows of a pipeline run: the plan, the graph, the results with pictures, and all steps."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from rh_prefect import artifacts
+from rh_prefect.errors import RunningHubError
+from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.media import edit
+from rh_prefect.media.media import Media
+from rh_prefect.media.source import fetch
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.edit_results import EditResults
+from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.planned_steps import STATES
+from rh_prefect.pipelines.plan.render import prices
+
+_PICTURES = 24
+"""Results on the picture of a run."""
+
+_LONGEST_TEXT = 500
+_FIRST = ("failed", "not run", "waits for review")
+_log = logging.getLogger("rh_prefect")
+
+
+StepState = Literal["made", "reused", "failed", "not run", "absent", "not needed", "waits for review"]
+
+
+class StepReport(BaseModel):
+    """What became of one step of one item.
+
+    Attributes:
+        step: Its address, as in `each[A-17].clip`.
+        model: The model, or the edit.
+        state: What became of it.
+        cost: What this run paid for it.
+        files: Where its results are.
+        reason: Why it is not there.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    model: str
+    state: StepState
+    cost: str = ""
+    files: tuple[str, ...] = ()
+    reason: str = ""
+
+
+async def show_plan(plan: Plan) -> None:
+    """Shows the plan with its prices, and its graph.
+
+    Args:
+        plan: The plan.
+    """
+    least, expected, most = prices(plan.price)
+    budget = f", budget {plan.budget.amount:g}" if plan.budget is not None else ""
+    said = f"Least {least}, expected {expected}, most {most} {plan.currency}{budget}"
+    counts = plan.counts
+    signs = [f"- `{sign}` {words}" for sign, words in STATES.items() if counts[sign]]
+    text = "\n".join([f"```\n{plan.table()}\n```", "", *signs])
+    await artifacts.markdown(text, what="plan", description=said)
+    graph = f"```mermaid\n{plan.mermaid()}\n```"
+    await artifacts.markdown(graph, what="graph", description="Steps and their prices; drawn by the dashboard's V2 UI")
+
+
+async def show_results(
+    outputs: Mapping[str, Any], *, head: str, report: str, edits: EditResults, store: MediaStore
+) -> None:
+    """Shows what a run is for: its outputs with a picture of them, and what it paid.
+
+    Args:
+        outputs: The file's outputs by name.
+        head: What became of the run, in one line.
+        report: Where the report is.
+        edits: Makes the picture, and keeps it.
+        store: Where the files are.
+    """
+    values = list(_values(outputs))
+    if not values:
+        return
+    pictures = [(name, value) for name, value in values if isinstance(value, Media) and is_visible(value)]
+    picture = await sheet(pictures[:_PICTURES], edits, store)
+    rows = [f"| {_cell(name)} | {_shown(value)} |" for name, value in values[: artifacts.MAX_ROWS]]
+    more = len(values) - len(rows)
+    table = ["| output | result |", "| --- | --- |", *rows] if rows else []
+    lines = [head, "", *([picture, ""] if picture else []), *table]
+    lines += ["", f"{more} further results are in the report."] if more > 0 else []
+    lines += ["", f"Report: {linked(report)}"]
+    await artifacts.markdown("\n".join(lines), what="results", description=head)
+
+
+async def show_steps(steps: Sequence[StepReport], *, head: str, report: str, store: MediaStore) -> None:
+    """Shows all steps as a table; of a long one first those that need a person.
+
+    Args:
+        steps: The steps, in the order of the file.
+        head: What became of the run, in one line.
+        report: Where the report is, with all steps.
+        store: Where the files are.
+    """
+    if len(steps) > artifacts.MAX_ROWS:
+        steps = sorted(steps, key=lambda one: one.state not in _FIRST)
+    rows = [
+        {
+            "step": one.step,
+            "model": one.model,
+            "state": one.state,
+            "cost": one.cost,
+            "result": _files(one.files, store),
+            "reason": one.reason,
+        }
+        for one in steps
+    ]
+    place = f"Results are below `{store.url}`. Report: `{report}`"
+    await artifacts.table(rows, what="items", description=f"{head} {place}")
+
+
+async def sheet(pictures: Sequence[tuple[str, Media]], edits: EditResults, store: MediaStore) -> str:
+    """Makes a contact sheet, as an image in Markdown; empty where there is nothing to see.
+
+    Args:
+        pictures: Images and videos, each with its caption.
+        edits: Makes the sheet, and keeps it.
+        store: Where they are.
+    """
+    if not pictures:
+        return ""
+    given = {"of": [file for _, file in pictures], "captions": [visible(name) for name, _ in pictures]}
+    try:
+        made = await LOOP.call(edits.make("contact_sheet", given))
+        if made.file is None:
+            return ""
+        jpeg = await asyncio.to_thread(_thumbnail, made.file, store)
+    except RunningHubError as error:
+        _log.warning("The dashboard has no picture of the results: %s", error.message)
+        return ""
+    # Inline: the browser that looks at it reaches neither a local folder nor a private bucket.
+    return f"![contact sheet](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})"
+
+
+def is_visible(file: Media) -> bool:
+    """Whether a contact sheet can show a file.
+
+    Args:
+        file: The file.
+    """
+    return file.kind in ("image", "video")
+
+
+def linked(uri: str) -> str:
+    """An address in Markdown: a link where a browser can follow it.
+
+    Args:
+        uri: A link, a path or a URI.
+    """
+    return f"[{uri}]({uri})" if uri.startswith("https://") else f"`{uri}`"
+
+
+def quoted(text: str) -> str:
+    """A text of a model as a block of its own: it must not be read as Markdown.
+
+    Args:
+        text: The text.
+    """
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def counted(states: Iterable[str]) -> str:
+    """How many of each, as in `3 made, 2 reused`.
+
+    Args:
+        states: What is counted.
+    """
+    return ", ".join(f"{count} {state}" for state, count in Counter(states).items())
+
+
+def _values(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Single values of the outputs, each with its name."""
+    for name, value in outputs.items():
+        if isinstance(value, list):
+            yield from _values({f"{name}[{number}]": one for number, one in enumerate(value, 1)})
+        elif isinstance(value, dict):
+            yield from _values({f"{name}.{key}": one for key, one in value.items()})
+        elif value is not None:
+            yield name, value
+
+
+def _shown(value: Any) -> str:
+    return linked(value.uri) if isinstance(value, Media) else _cell(str(value))
+
+
+def _cell(text: str) -> str:
+    """A text as code in a cell of a table in Markdown."""
+    text = visible(" ".join(text.split())).replace("`", "'").replace("|", "¦")
+    return f"`{text[:_LONGEST_TEXT]}{'…' if len(text) > _LONGEST_TEXT else ''}`"
+
+
+def _files(files: Sequence[str], store: MediaStore) -> str:
+    if not files:
+        return ""
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return f"{store.name_of(files[0]) or files[0]}{more}"
+
+
+def _thumbnail(file: Media, store: MediaStore) -> bytes:
+    with TemporaryDirectory(prefix="rh-sheet-") as folder:
+        local = Path(folder) / "sheet.jpg"
+        fetch(file, local, options=store.options_for(file))
+        return edit.thumbnail(local, max_bytes=60_000)
