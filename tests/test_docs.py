@@ -20,11 +20,12 @@ from rh_prefect.catalog import Param
 from rh_prefect.cli import app
 from rh_prefect.emulator import Emulator, faults
 from rh_prefect.emulator.routes import control
+from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.settings import Settings
 from tests.support import doc_tables, guarantees, samples
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -110,8 +111,23 @@ def test_every_rule_about_money_names_a_test_that_exists() -> None:
 
 def test_links_of_the_docs_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for target, part in re.findall(r"\]\(([^)#:]*)(#[^)]+)?\)", page.read_text(encoding="utf-8")):
+            to = page.parent / target if target else page
+            assert to.exists(), f"{page.name}: {target}"
+            assert not part or part in anchors(to), f"{page.name}: {target}{part}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The links to the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {"#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+async def test_the_plan_of_the_readme_is_what_is_shown() -> None:
+    pipeline = Pipeline.from_text(blocks(PAGES[0], "yaml")[0], name="products.yaml")
+    plan = await pipeline.plan(products=[{"sku": f"A-{number}", "title": f"Mug {number}"} for number in range(3)])
+    plan.records = "s3://shop/media"
+    assert blocks(PAGES[0], "text")[0].strip() == plan.table().strip()
 
 
 def test_every_command_is_named_in_the_docs() -> None:
@@ -128,9 +144,9 @@ def _names(commands: App, name: str) -> Iterator[str]:
 
 
 def test_every_page_is_in_the_index() -> None:
-    readme = PAGES[0].read_text(encoding="utf-8")
+    linked = {page: page.read_text(encoding="utf-8") for page in (PAGES[0], ROOT / "docs" / "pipelines.md")}
     for page in PAGES[1:]:
-        assert f"(docs/{page.name})" in readme, page.name
+        assert any(f"({page.relative_to(index.parent)})" in text for index, text in linked.items()), page.name
 
 
 def test_every_setting_is_named_with_its_default() -> None:

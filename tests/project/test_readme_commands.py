@@ -17,6 +17,7 @@ from tests.support.prefect_server import free_port
 from tests.test_docs import PAGES, ROOT, blocks
 
 KEY = "0123456789abcdef0123456789abcdef"
+PRODUCTS = "sku,title\nMUG-1,Blue mug\nLAMP-2,Reading lamp\nCHAIR-3,Oak chair\n"
 
 
 def block_with(words: str) -> str:
@@ -25,23 +26,25 @@ def block_with(words: str) -> str:
 
 
 def commands_of_the_reader() -> str:
-    """The commands for a key of one's own, and those for a run, with the emulator and the run that was made."""
+    """The commands of a pipeline, twice; those for a key of one's own; those for a run, with the run that was made."""
+    pipeline = block_with("rh-prefect plan") + block_with("rh-prefect run products.yaml") * 2
     reader = block_with("rh-prefect doctor").replace("s3://my-bucket/films", "films")
     lines = [line for line in reader.splitlines() if not line.startswith(("pip ", "export "))]
     named = [line for line in block_with("--resume RUN_ID").splitlines() if "/KEY" not in line]
     run = "RUN_ID=$(rh-prefect run film --prompt one --shots 1 | grep -oE '[0-9a-f-]{36}' | head -n 1)"
-    return "\n".join([*lines, run, *named]).replace("RUN_ID  ", "$RUN_ID  ").replace("RUN_ID #", "$RUN_ID #")
+    return "\n".join([pipeline, *lines, run, *named]).replace("RUN_ID  ", "$RUN_ID  ").replace("RUN_ID #", "$RUN_ID #")
 
 
 def script(server: int, emulator: int) -> str:
+    """The block of the deployment comes first: its server and its emulator serve the other blocks."""
     deploy = block_with("prefect deployment run")
     assert KEY in deploy
-    told = "\n".join(["set -eu", deploy, commands_of_the_reader()])
-    told = told.replace("--background", f"--background --port {server}").replace(
+    text = "\n".join(["set -eu", "PS4='+ $SECONDS s: '", deploy, commands_of_the_reader()])
+    text = text.replace("--background", f"--background --port {server}").replace(
         "127.0.0.1:4200", f"127.0.0.1:{server}"
     )
-    told = told.replace("rh-prefect emulator", f"rh-prefect emulator --clock instant --long-side 96 --port {emulator}")
-    return re.sub(r"\bRUN_ID\b(?!=)(?<!\$RUN_ID)", "$RUN_ID", told.replace("127.0.0.1:8765", f"127.0.0.1:{emulator}"))
+    text = text.replace("rh-prefect emulator", f"rh-prefect emulator --clock instant --long-side 96 --port {emulator}")
+    return re.sub(r"\bRUN_ID\b(?!=)(?<!\$RUN_ID)", "$RUN_ID", text.replace("127.0.0.1:8765", f"127.0.0.1:{emulator}"))
 
 
 @pytest.mark.readme
@@ -51,6 +54,8 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
     for name in ("blocks", "flows", "deployments"):
         shutil.copytree(ROOT / name, tmp_path / name)
     samples.jpg(tmp_path / "photo.jpg", size=(640, 480))
+    (tmp_path / "products.yaml").write_text(blocks(PAGES[0], "yaml")[0], encoding="utf-8")
+    (tmp_path / "products.csv").write_text(PRODUCTS, encoding="utf-8")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "RH_"))}
     env = {
         **kept,
@@ -59,6 +64,9 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
         "PREFECT_HOME": str(tmp_path / "prefect"),
         "RH_STORAGE_URL": str(tmp_path / "out"),
         "RH_ALLOW_PRIVATE_LINKS": "1",
+        # The emulator ends tasks at once, and the worker has one run: neither is waited for at the pace of a real site.
+        "RH_POLL_SECONDS": "0.2",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
@@ -74,4 +82,7 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
         )
         os.killpg(process.pid, signal.SIGKILL)
     assert code == 0, log.read_text()[-4000:]
+    said = log.read_text()
+    assert "6 made; paid 5.37 CNY." in said
+    assert "6 reused; paid 0." in said
     assert list((tmp_path / "out").rglob("film.mp4"))
