@@ -12,7 +12,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.pipelines.check import SHIPPED
 from rh_prefect.pipelines.document import nearest
 
-_EXAMPLES = SHIPPED / "examples"
+EXAMPLES = SHIPPED / "examples"
 NAMES = tuple(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
 
 
@@ -57,7 +57,7 @@ def write_example(name: str, target: Path) -> list[Path]:
 def _files(name: str, target: Path) -> Iterator[tuple[Path, Callable[[Path], object]]]:
     from rh_prefect.cli.example_media import MEDIA
 
-    folder, data = _EXAMPLES / name, target.with_suffix("")
+    folder, data = EXAMPLES / name, target.with_suffix("")
     yield target, _text((SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"))
     params = (folder / "params.yaml").read_text(encoding="utf-8").replace("DATA/", f"{data.as_posix()}/")
     yield target.with_suffix(".params.yaml"), _text(params)

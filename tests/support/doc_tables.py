@@ -10,13 +10,14 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from rh_prefect import errors
 from rh_prefect.emulator import assumptions
 from rh_prefect.flows.batch.report import STATES
-from tests.support import guarantees, public_client_payloads
+from tests.support import guarantees, pipeline_pages, public_client_payloads
 
 DOCS = Path(__file__).parents[2] / "docs"
 _LONGEST_VALUE = 60
@@ -116,6 +117,8 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "states": ("operations.md", states),
     "money": ("never-pay-twice.md", promises_about_money),
     "security": ("../SECURITY.md", promises_about_security),
+    "shipped": ("pipelines.md", pipeline_pages.overview),
+    **{name: (f"pipelines/{name}.md", partial(pipeline_pages.page, name)) for name in pipeline_pages.SHIPPED},
 }
 """What is made: its name in the comments, its page, and how."""
 
@@ -126,7 +129,7 @@ def part(name: str) -> re.Pattern[str]:
 
 
 def rewrite() -> None:
-    """Writes every part anew."""
+    """Writes every part again."""
     for name, (page, make) in PARTS.items():
         path = DOCS / page
         text = path.read_text(encoding="utf-8")

@@ -1,0 +1,116 @@
+"""The parts of docs/pipelines/ that are made from the shipped pipelines and the example inputs of `rh-prefect init`."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from rh_prefect.cli.examples import EXAMPLES, NAMES, write_example
+from rh_prefect.cli.pipelines import given_params
+from rh_prefect.pipelines.language import Param
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.plan import Plan
+from tests.pipelines import test_prices
+
+SHIPPED = tuple(name for name in NAMES if name != "score")
+"""`score` is a part of `house-style`, and has no page."""
+
+LARGER = {
+    "product-video": "300 products, 120 without a photo, 1080p",
+    "film": "6 shots",
+    "dub": "30 s",
+    "six-languages": "30 s, 6 languages",
+    "storyboard": "8 scenes",
+    "podcast-video": "30 min, 12 chapters",
+    "model-shootout": "5 models, 2 takes",
+    "two-models": "6 shots",
+    "house-style": "40 photos",
+    "formats": "30 s",
+    "weekly-news": "20 rows, 5 used",
+    "3d-catalogue": "40 photos",
+}
+"""The inputs that `tests/pipelines/test_prices.py` plans each pipeline with."""
+
+
+def overview() -> str:
+    """The table of the shipped pipelines, with their prices for larger inputs."""
+    rows = [
+        f"| [`{name}`](pipelines/{name}.md) | {Pipeline.shipped(name).file.description} | {of} | {price} |"
+        for name, of in LARGER.items()
+        for price in [test_prices.GIVEN[name][1]]
+    ]
+    head = ["| Name | Makes | For | Least / expected / most |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *rows])
+
+
+def page(name: str) -> str:
+    """Files, parameters, steps and price of a shipped pipeline with its example inputs.
+
+    Args:
+        name: The pipeline.
+    """
+    files, plan = _example(name)
+    inputs = sorted((EXAMPLES / name).iterdir(), key=lambda file: file.suffix, reverse=True)
+    of, price = LARGER[name], test_prices.GIVEN[name][1]
+    return "\n\n".join(
+        [
+            "## Files of the example",
+            "\n".join(f"- `{file}`" for file in files),
+            *(_shown(name, file) for file in inputs),
+            "## Parameters",
+            _parameters(name),
+            "## Steps",
+            "With the inputs of the example. Each box has the number of requests and their price.",
+            f"```mermaid\n{plan.mermaid()}\n```",
+            "## Price",
+            f"For the example, with the catalogue of {plan.catalogue.partition('+')[0]}:",
+            f"```text\n{plan.table()}\n```",
+            f"For {of}: {price} CNY (least / expected / most).",
+        ]
+    )
+
+
+@cache
+def _example(name: str) -> tuple[tuple[str, ...], Plan]:
+    with tempfile.TemporaryDirectory() as folder:
+        written = write_example(name, Path(folder) / f"{name}.yaml")
+        plan = Pipeline.from_file(written[0]).plan_now(given_params(None, written[1]))
+        return tuple(file.relative_to(folder).as_posix() for file in written), plan
+
+
+def _shown(name: str, file: Path) -> str:
+    is_params = file.suffix == ".yaml"
+    title = f"{name}.params.yaml" if is_params else f"{name}/{file.name}"
+    text = file.read_text(encoding="utf-8").replace("DATA/", f"{name}/").rstrip()
+    return f"`{title}`:\n\n```{'yaml' if is_params else 'text'}\n{text}\n```"
+
+
+def _parameters(name: str) -> str:
+    rows = [
+        f"| `{param}` | {_type(one)} | {_default(one)} | {one.description or ''} |"
+        for param, one in Pipeline.shipped(name).file.params.items()
+    ]
+    return "\n".join(["| Name | Type | Default | Meaning |", "| --- | --- | --- | --- |", *rows])
+
+
+def _type(param: Param) -> str:
+    match param.kind:
+        case "enum":
+            return ", ".join(f"`{option}`" for option in param.options)
+        case "table":
+            columns = (param.columns or {}).items()
+            return "table: " + ", ".join(f"`{key}`{' (optional)' if one.optional else ''}" for key, one in columns)
+        case "files":
+            return f"files: {param.of}"
+    limits = [("at least", param.min, ""), ("at most", param.max, "")]
+    limits += [("at most", param.max_mb, " MB"), ("at most", param.max_seconds, " s")]
+    of = " characters" if param.kind == "string" else ""
+    said = [f"{word} {limit:g}{unit or of}" for word, limit, unit in limits if limit is not None]
+    return ", ".join([str(param.kind), *said])
+
+
+def _default(param: Param) -> str:
+    if param.kind == "table" and param.default is not None:
+        return f"{len(param.default)} rows"
+    return f"`{param.default}`" if param.default is not None else "empty" if param.optional else "required"
