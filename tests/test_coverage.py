@@ -102,7 +102,7 @@ def test_every_entry_of_the_documentation_has_a_row() -> None:
 
 def test_every_model_of_the_documentation_has_a_task() -> None:
     found = [model for model in catalog.models() if model.in_docs]
-    assert len(found) == DOCUMENTED_MODELS
+    assert len(found) >= DOCUMENTED_MODELS
     assert all(isinstance(getattr(endpoints, model.snake_name), Task) for model in found[:3])
 
 

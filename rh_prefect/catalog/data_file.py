@@ -27,7 +27,7 @@ def slim(source: Mapping[str, Any]) -> dict[str, Any]:
     """Makes the slim form of a registry.
 
     Args:
-        source: The registry file's content.
+        source: The registry file's content, or a data file's, to which models may have been added.
 
     Returns:
         The slim file's content: models by name, nothing that is the usual case.
@@ -36,7 +36,8 @@ def slim(source: Mapping[str, Any]) -> dict[str, Any]:
         InputError: It is not a registry, or two models would share a Python name.
     """
     try:
-        models = [slim_model(raw) for raw in source["models"]]
+        is_data_file = all(is_slim(raw) for raw in source["models"])
+        models = [raw if is_data_file else slim_model(raw) for raw in source["models"]]
         facts = {"version": source["version"], "source": source["source"]}
     except (KeyError, TypeError) as error:
         raise InputError(f"This is not a model registry: {error!r} while it was read. Give another file.") from error

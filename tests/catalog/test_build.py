@@ -154,6 +154,18 @@ def test_the_checked_in_data_is_as_the_builder_writes_it() -> None:
     assert dumps(json.loads(text)) == text
 
 
+def test_a_data_file_with_one_model_more_is_a_source() -> None:
+    """CONTRIBUTING.md, "A new model": nothing else is edited by hand."""
+    content = json.loads(SLIM_FILE.read_text(encoding="utf-8"))
+    turbo = next(raw for raw in content["models"] if raw["name"] == "z-image/turbo")
+    new = {**turbo, "name": "z-image/another", "endpoint": "z-image/another"}
+    built = slim({**content, "models": [*content["models"], new]})
+    assert [raw for raw in built["models"] if raw != new] == content["models"]
+    assert new in built["models"]
+    with pytest.raises(InputError, match="both be called ZImageTurbo"):
+        slim({**content, "models": [*content["models"], turbo]})
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
     (tmp_path / "source.json").write_text(
