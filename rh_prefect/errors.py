@@ -163,6 +163,10 @@ class UnknownModelError(InputError):
     nearest: tuple[str, ...] = ()
 
 
+class PlanChanged(InputError):
+    """A run differs from the plan that was reviewed for it; nothing was paid."""
+
+
 class AmbiguousCall(InputError):
     """A call matches several recorded jobs, or equals another call; nothing was paid."""
 
@@ -333,6 +337,10 @@ class BudgetExceeded(JobError):
     budget: Decimal = Decimal(0)
     spent: Decimal = Decimal(0)
     reserved: Decimal = Decimal(0)
+
+
+class NotPlanned(JobError):
+    """The job was not started and nothing was paid for it: the reviewed plan of its run does not name it."""
 
 
 class SubmissionUnknown(JobError):

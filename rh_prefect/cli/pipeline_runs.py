@@ -16,6 +16,7 @@ from rh_prefect.cli.pipelines import Params, Set, given_params
 from rh_prefect.cli.servers import is_configured, prefect_api
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.pipelines.document import nearest
+from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
 from rh_prefect.pipelines.takes import Choices, read_choices, takes_file, write_choices
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ _Many = Parameter(negative="", consume_multiple=False)
 Budget = Annotated[
     float | None,
     Parameter(help="The most that the run may cost; by default the file's.", validator=validators.Number(gte=0)),
+]
+Reviewed = Annotated[
+    Path | None,
+    Parameter(
+        name="--plan", help="A plan that was reviewed, from `rh-prefect plan FILE --json`: pay for nothing beyond it."
+    ),
 ]
 New = Annotated[bool, Parameter(help="Make new results of all paid steps, and pay for them.", negative="")]
 Retake = Annotated[
@@ -48,6 +55,7 @@ def run(
     *,
     values: Set = None,
     params: Params = None,
+    plan: Reviewed = None,
     budget: Budget = None,
     new: New = False,
     retake: Retake = None,
@@ -71,10 +79,15 @@ def run(
     place = pipeline.file.storage if storage is None else storage or None
     check_account("run", account)
     check_store(place)
+    reviewed = ReviewedPlan.read(plan) if plan is not None else None
     given = given_params(values, params)
+    if reviewed is not None:
+        given = _with_reviewed(given, reviewed)
     found = read_choices(takes_file(file))
     takes = {**found.takes, **{address: found.take_of(address) + 1 for address in retake or ()}}
     _check_plan(pipeline, given, takes, retake or ())
+    if reviewed is not None and place is None:
+        _refuse_changes(pipeline, given, takes, reviewed)
     options = {
         "budget": budget,
         "takes": takes or None,
@@ -88,13 +101,29 @@ def run(
         "storage": storage,
     }
     with prefect_api():
-        result = _run(pipeline, file, {**given, **options}, (account, place))
+        result = _run(pipeline.flow(reviewed), file, {**given, **options}, (account, place))
     if retake or result.takes:
         write_choices(takes_file(file), Choices({**takes, **result.takes}, found.choices))
         print(f"The new takes are kept in {takes_file(file)}. Delete a line to return to the earlier result.")
 
 
-def _check_plan(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, int], retake: Sequence[str]) -> None:
+def _with_reviewed(given: dict[str, Any], reviewed: ReviewedPlan) -> dict[str, Any]:
+    """The parameters of the reviewed plan, where the command names none."""
+    missing = [name for name in reviewed.hidden_params if name not in given]
+    if missing:
+        raise InputError(
+            f"run: {reviewed.name} does not keep the whole value of {missing[0]}, a link with a signature or a "
+            f"password. What to do: give it with --set {missing[0]}=…. Nothing was paid."
+        )
+    return {**reviewed.params, **given}
+
+
+def _check_plan(
+    pipeline: Pipeline,
+    given: dict[str, Any],
+    takes: dict[str, int],
+    retake: Sequence[str],
+) -> None:
     """Finds what is wrong with the parameters before a server is started."""
     plan = asyncio.run(pipeline.plan(given, takes=takes))
     if plan.problems:
@@ -106,15 +135,24 @@ def _check_plan(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, int]
             raise InputError(f"--retake: there is no paid step {address}; {nearest(address, paid)}. Nothing was sent.")
 
 
-def _run(
-    pipeline: Pipeline, file: Path, parameters: dict[str, Any], blocks: tuple[str | None, str | None]
-) -> PipelineResult:
+def _refuse_changes(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, int], reviewed: ReviewedPlan) -> None:
+    """Finds what differs from the reviewed plan before a server is started; the run looks again."""
+    from rh_prefect.blocks.lookup import load_storage
+    from rh_prefect.pipelines.stored_works import open_records
+    from rh_prefect.settings import get_settings
+
+    known = open_records(asyncio.run(load_storage(None)), get_settings())
+    plan = asyncio.run(pipeline.plan(given, takes=takes, known=known))
+    reviewed.refuse_changes(plan, pipeline.file.params)
+
+
+def _run(flow: Any, file: Path, parameters: dict[str, Any], blocks: tuple[str | None, str | None]) -> PipelineResult:
     from rh_prefect.cli.console import Watch
     from rh_prefect.flows.pipeline import summary
 
     with Watch(command=str(file), is_resumable=False) as watch:
         try:
-            result = asyncio.run(_in_flow_run(pipeline, parameters, blocks, watch))
+            result = asyncio.run(_in_flow_run(flow, parameters, blocks, watch))
         except PipelineIncomplete as error:
             print(f"rh-prefect: {error}\nThe report: {error.result.report}", file=sys.stderr)
             sys.exit(1)
@@ -130,12 +168,11 @@ def _run(
 
 
 async def _in_flow_run(
-    pipeline: Pipeline, parameters: dict[str, Any], blocks: tuple[str | None, str | None], watch: Any
+    flow: Any, parameters: dict[str, Any], blocks: tuple[str | None, str | None], watch: Any
 ) -> PipelineResult:
     from rh_prefect.flow_runs.prefect_internals import drain
     from rh_prefect.flow_runs.resume import create, rerun
 
-    flow: Any = pipeline.flow()
     await check_blocks(*blocks)
     flow_run_id = str(await create(flow, parameters))
     watch.started(flow_run_id)

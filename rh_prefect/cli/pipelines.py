@@ -13,8 +13,11 @@ from cyclopts import Parameter
 
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.document import PipelineError, Problem
+from rh_prefect.pipelines.last_run import COMMAND_LINE, open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan import changes
 from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.source import read
 from rh_prefect.settings import get_settings
@@ -29,7 +32,12 @@ Set = Annotated[
 Params = Annotated[Path | None, Parameter(help="A YAML or JSON file of parameters; --set goes before it.")]
 Json = Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.", negative="")]
 Out = Annotated[Path | None, Parameter(help="Write the plan as JSON to this file; only its owner can read it.")]
-Compare = Annotated[Path | None, Parameter(help="An earlier plan's JSON: show what changed since.")]
+Compare = Annotated[
+    Path | None, Parameter(help="An earlier plan's JSON: show what changed since then; by default since the last run.")
+]
+Deployment = Annotated[
+    str, Parameter(help="Compare with the last run of this deployment; by default of the command line, else of any.")
+]
 Graph = Annotated[bool, Parameter(help="Show a tree of the steps instead of the table.", negative="")]
 Mermaid = Annotated[bool, Parameter(help="Show a Mermaid graph.", negative="")]
 ExitCode = Annotated[bool, Parameter(help="Exit with 2 if something is to be paid.", negative="")]
@@ -73,6 +81,7 @@ def plan(
     params: Params = None,
     out: Out = None,
     compare: Compare = None,
+    deployment: Deployment = COMMAND_LINE,
     graph: Graph = False,
     mermaid: Mermaid = False,
     as_json: Json = False,
@@ -82,8 +91,13 @@ def plan(
 ) -> None:
     """Check everything that can be known before a run, and show its steps and what they cost. Nothing is paid."""
     pipeline = _read(file, as_json=as_json)
-    earlier = json.loads(compare.read_text(encoding="utf-8")) if compare is not None else None
-    made = asyncio.run(_plan(pipeline, given_params(values, params), allow or (), earlier, storage))
+    earlier = ReviewedPlan.read(compare) if compare is not None else None
+    made = asyncio.run(_plan(pipeline, given_params(values, params), allow or (), storage))
+    if earlier is not None:
+        changes.compare(made, earlier.data, pipeline.file.params)
+        made.compared_with = f"the plan {compare}"
+    else:
+        asyncio.run(_compare(pipeline, made, deployment, storage))
     if out is not None and not made.problems:
         _write_private(out, made.to_json())
     _show(made, as_json=as_json, graph=graph, mermaid=mermaid)
@@ -93,16 +107,24 @@ def plan(
         sys.exit(_SOMETHING_TO_PAY)
 
 
-async def _plan(
-    pipeline: Pipeline, given: dict[str, Any], allow: Sequence[str], earlier: Any, storage: str | None
-) -> Plan:
+async def _compare(pipeline: Pipeline, made: Plan, deployment: str, storage: str | None) -> None:
+    """Compares with the last run that the records' place knows of."""
+    from rh_prefect.blocks.lookup import load_storage
+
+    runs = open_last_runs(await load_storage(storage), get_settings())
+    last = await runs.read(made.pipeline, deployment)
+    if last is not None:
+        since(made, last, pipeline.file.params)
+
+
+async def _plan(pipeline: Pipeline, given: dict[str, Any], allow: Sequence[str], storage: str | None) -> Plan:
     """Plans with what earlier runs have left in the storage; nothing is written there."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.pipelines.stored_works import open_records
 
     store = await load_storage(storage)
     known = open_records(store, get_settings())
-    made = await pipeline.plan(given, allow=allow, earlier=earlier, known=known)
+    made = await pipeline.plan(given, allow=allow, known=known)
     made.records = known.url
     named = pipeline.file.storage
     if named is not None and storage is None:

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from prefect import Flow
+from prefect import Flow, get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.runtime import deployment
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
 from rh_prefect.artifacts import Page
 from rh_prefect.blocks.lookup import load_engine, load_storage
-from rh_prefect.errors import BudgetExceeded, InputError, PipelineIncomplete, RunningHubError
+from rh_prefect.errors import BudgetExceeded, InputError, PipelineIncomplete, RunningHubError, StoreError
 from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.run_status import mark_reported, run_observer
 from rh_prefect.flow_runs.scope import FlowScope, current_scope
@@ -38,8 +39,10 @@ from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.edit_results import open_edits
 from rh_prefect.pipelines.inputs import input_roots
 from rh_prefect.pipelines.language import Param
+from rh_prefect.pipelines.last_run import COMMAND_LINE, LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
 from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.pipelines.stored_works import StoredWorks
 from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
@@ -123,33 +126,44 @@ class Pipeline(files.Pipeline):
     print(done["film"].uri, done.costs)
     """
 
-    def flow(self) -> PipelineFlow:
-        """Makes the pipeline's flow, for `.serve()` and `.deploy()`."""
-        return pipeline_flow(self)
+    def flow(self, reviewed: ReviewedPlan | None = None) -> PipelineFlow:
+        """Makes the pipeline's flow, for `.serve()` and `.deploy()`.
 
-    async def run(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> PipelineResult:
+        Args:
+            reviewed: A plan that was reviewed; runs of the flow pay for nothing else.
+        """
+        return pipeline_flow(self, reviewed=reviewed)
+
+    async def run(
+        self, params: Mapping[str, Any] | None = None, /, *, reviewed: ReviewedPlan | None = None, **more: Any
+    ) -> PipelineResult:
         """Runs the pipeline: as a part of the flow that the caller is in, else as a flow run of its own.
 
         Args:
             params: The parameters' values; those whose names are not Python names go here, too.
+            reviewed: A plan that was reviewed; the run pays for nothing else.
             **more: Parameters and options by name; see `RunOptions`.
 
         Raises:
             PipelineError: Something is wrong with the file or the parameters; nothing was paid.
+            PlanChanged: The run would not be what the reviewed plan says; nothing was paid.
             PipelineIncomplete: Not all was made; its result says what became of each step.
             RunningHubError: The account, the storage or the budget cannot be used.
         """
-        result: PipelineResult = await pipeline_flow(self)(**{**(params or {}), **more})
+        result: PipelineResult = await pipeline_flow(self, reviewed=reviewed)(**{**(params or {}), **more})
         return result
 
 
-def pipeline_flow(pipeline: files.Pipeline, *, module: str = "", name: str = "") -> PipelineFlow:
+def pipeline_flow(
+    pipeline: files.Pipeline, *, module: str = "", name: str = "", reviewed: ReviewedPlan | None = None
+) -> PipelineFlow:
     """Makes the flow of a pipeline.
 
     Args:
         pipeline: The pipeline. Its parameters become the flow's.
         module: The module that a deployment imports it from.
         name: Its name there.
+        reviewed: A plan that was reviewed; runs of the flow pay for nothing else.
     """
     taken = sorted(set(pipeline.file.params) & set(OPTIONS))
     if taken:
@@ -161,7 +175,7 @@ def pipeline_flow(pipeline: files.Pipeline, *, module: str = "", name: str = "")
     async def run(**given: Any) -> Any:
         options = RunOptions(**{name: given.pop(name) for name in OPTIONS if name in given})
         try:
-            return await run_pipeline(pipeline, given, options)
+            return await run_pipeline(pipeline, given, options, reviewed)
         except RunningHubError as error:
             # Returned and not raised: the state says the cause in words, and the log has no traceback of this package.
             return Failed(message=str(error), data=error)
@@ -240,19 +254,23 @@ def _described(param: Param) -> str:
     return {"boolean": "Yes or no", "integer": "A whole number", "number": "A number"}.get(param.kind, "A text")
 
 
-async def run_pipeline(pipeline: files.Pipeline, params: Mapping[str, Any], options: RunOptions) -> State[Any]:
+async def run_pipeline(
+    pipeline: files.Pipeline, params: Mapping[str, Any], options: RunOptions, reviewed: ReviewedPlan | None = None
+) -> State[Any]:
     """Runs a pipeline in the flow run that the caller is in.
 
     Args:
         pipeline: The pipeline.
         params: Its parameters; one that is None is left out.
         options: How it is run.
+        reviewed: A plan that was reviewed; the run pays for nothing else.
 
     Returns:
         A state whose data is a `PipelineResult`; a failed one holds a `PipelineIncomplete`.
 
     Raises:
         PipelineError: Something is wrong with the file or the parameters; nothing was paid.
+        PlanChanged: The run would not be what the reviewed plan says; nothing was paid.
         BudgetExceeded: The budget is below what the run costs at least; nothing was paid.
         RunningHubError: The account or the storage cannot be used.
     """
@@ -260,17 +278,45 @@ async def run_pipeline(pipeline: files.Pipeline, params: Mapping[str, Any], opti
     if scope is None:
         raise InputError("A pipeline runs in a flow. What to do: use Pipeline.run(...) or Pipeline.flow().")
     given = {name: value for name, value in params.items() if value is not None}
-    run = await _prepare(pipeline, given, options, scope)
+    run = await _prepare(pipeline, given, options, scope, reviewed)
     plan = await run.make_plan()
     _refuse(plan)
-    run.limit(_budget(plan, options))
-    await show_plan(plan)
+    if reviewed is not None:
+        reviewed.refuse_changes(plan, pipeline.file.params)
+    run.limit(_budget(plan, options, reviewed))
+    await show_plan(await _compared(run, pipeline))
     await run.make_all()
+    await _keep_plan(run, scope)
     return await _report(run, options, scope)
 
 
+async def _compared(run: PipelineRun, pipeline: files.Pipeline) -> Plan:
+    """The plan with what changed since the last run."""
+    last = await run.last_runs.read(run.plan.pipeline, _deployment())
+    if last is not None:
+        since(run.plan, last, pipeline.file.params)
+    return run.plan
+
+
+async def _keep_plan(run: PipelineRun, scope: FlowScope) -> None:
+    """Keeps the plan for the next one to compare with; without it, the next plan compares with an earlier run."""
+    last = LastRun(run=scope.run, deployment=_deployment(), plan=run.plan.as_json())
+    try:
+        await run.last_runs.write(run.plan.pipeline, last)
+    except StoreError as error:
+        get_run_logger().warning("The plan of this run is not kept for a comparison with the next one: %s", error)
+
+
+def _deployment() -> str:
+    return (deployment.name if deployment.id else None) or COMMAND_LINE
+
+
 async def _prepare(
-    pipeline: files.Pipeline, params: Mapping[str, Any], options: RunOptions, scope: FlowScope
+    pipeline: files.Pipeline,
+    params: Mapping[str, Any],
+    options: RunOptions,
+    scope: FlowScope,
+    reviewed: ReviewedPlan | None,
 ) -> PipelineRun:
     settings = get_settings()
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
@@ -289,7 +335,9 @@ async def _prepare(
         names=SavedNames(url, store, options=store.options_for(url)),
         known=StoredWorks(works, edits, store, run=scope.journal),
         store=store,
+        last_runs=open_last_runs(store, settings),
         call=JobCall(scope, store, options=Options(credentials=credentials), observer=run_observer()),
+        reviewed=reviewed,
     )
     selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
     return PipelineRun(
@@ -310,8 +358,8 @@ def _refuse(plan: Plan) -> None:
         raise PipelineError(list(plan.problems))
 
 
-def _budget(plan: Plan, options: RunOptions) -> Decimal:
-    """The limit of this run: the option, else the file's, else the highest price of the plan."""
+def _budget(plan: Plan, options: RunOptions, reviewed: ReviewedPlan | None) -> Decimal:
+    """The limit of this run: the option, else the file's, else the plan's highest price; at most a reviewed plan's."""
     written = options.budget if options.budget is not None else plan.budget.amount if plan.budget is not None else None
     price, most = plan.price, get_settings().max_budget
     if written is None and price.is_open:
@@ -320,6 +368,8 @@ def _budget(plan: Plan, options: RunOptions) -> Decimal:
             "do: write `budget` into the file, or give one; or give the step an `assume.price`."
         )
     limit = price.most if written is None else Decimal(str(written))
+    if reviewed is not None and not price.is_open:
+        limit = min(limit, reviewed.most)
     if most is not None and most < limit:
         limit = most
     whole_items = plan.budget is not None and plan.budget.whole_items

@@ -27,10 +27,12 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.calls import files_that_stand_in, known_values, work_call
 from rh_prefect.pipelines.edit_results import EditResults
+from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Work, WorkQuery
+from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
 from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.pipelines.works_run import WorkResult, WorkRunner
 
@@ -69,7 +71,9 @@ class Tools:
         store: Where files go.
         names: The names that files were saved under.
         known: The records of works and edits.
+        last_runs: The last runs of pipelines.
         call: The flow run, and how its jobs are run.
+        reviewed: The plan that was reviewed for the run, beyond which it pays for nothing.
     """
 
     runner: WorkRunner
@@ -77,7 +81,9 @@ class Tools:
     store: MediaStore
     names: SavedNames
     known: KnownWorks
+    last_runs: LastRuns
     call: JobCall
+    reviewed: ReviewedPlan | None = None
 
 
 class KnownResults:
@@ -177,6 +183,11 @@ class PipelineRun:
     def edits(self) -> EditResults:
         """Makes edits."""
         return self._tools.edits
+
+    @property
+    def last_runs(self) -> LastRuns:
+        """The last runs of pipelines, for what changed since."""
+        return self._tools.last_runs
 
     def limit(self, budget: Decimal) -> None:
         """Sets what the run may cost.
@@ -364,8 +375,9 @@ class PipelineRun:
                 raise error
 
     async def _paid_work(self, instance: Instance, work: Work) -> None:
-        call = work_call(instance, work)
         tools = self._tools
+        forbidden = tools.reviewed.refusal(instance, work) if tools.reviewed is not None else ""
+        call = replace(work_call(instance, work), forbidden=forbidden)
         result: WorkResult = await LOOP.call(tools.runner.make(call, tools.call))
         home = result.home
         cost = home.cost if result.is_new else None

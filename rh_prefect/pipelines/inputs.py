@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,13 +73,15 @@ class InputReader:
         self._checked, self._problems, self._access = checked, problems, access
         self._rows = ItemProblems(problems, of_rows=True)
         self._files: dict[str, asyncio.Task[Media]] = {}
+        self._tables: dict[str, str] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
 
     @property
     def inputs(self) -> list[dict[str, str]]:
-        """The files that were read: where they are, and the hash of their content."""
+        """The files that were read: where they are, and the hash of their content, or of a table's values."""
         done = [task.result() for task in self._files.values() if task.done() and task.exception() is None]
-        return [{"uri": shown(media), "sha256": media.sha256} for media in done]
+        files = [{"uri": shown(media), "sha256": media.sha256} for media in done]
+        return [*({"uri": uri, "sha256": sha256} for uri, sha256 in self._tables.items()), *files]
 
     async def bind(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Gives each parameter its value.
@@ -166,6 +170,8 @@ class InputReader:
     async def _table(self, path: Path, param: Param, value: Any) -> Items:
         name, root, rows = await asyncio.to_thread(read_rows, value, self._access.options)
         columns = param.columns or {}
+        if isinstance(value, str):
+            self._tables[shown(value)] = _content_of(rows, columns)
         if rows and isinstance(value, str):
             missing = [one for one, column in columns.items() if one not in rows[0] and not column.optional]
             if missing:
@@ -378,6 +384,13 @@ def _few(rows: Iterator[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]
             raise InputError(f"{name} has more than {MOST_ROWS} rows, which is the most that is read")
         found.append(row)
     return found
+
+
+def _content_of(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> str:
+    """The hash of what a table says in some columns."""
+    names = list(columns)
+    text = json.dumps([[row.get(name) for name in names] for row in rows], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _below(source: str, root: str) -> str:

@@ -179,7 +179,7 @@ class Pipeline:
         await expander.expand(values)
         finish(expander, self.checked, problems, plan)
         if earlier is not None:
-            compare(plan, earlier)
+            compare(plan, earlier, self.file.params)
         return plan
 
     def decided(self, takes: Mapping[str, int], choices: Mapping[str, Mapping[str, Any]]) -> Choices:
@@ -205,11 +205,13 @@ class Pipeline:
 
     def _head(self, given: Mapping[str, Any], reader: InputReader) -> Plan:
         text = "\n".join(self.checked.document.lines)
+        shown_params = {name: _as_json(value) for name, value in given.items()}
         return Plan(
             pipeline=self.name,
             spec_sha256=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
             catalogue=catalogue_version(),
-            params={name: _as_json(value) for name, value in given.items()},
+            params=shown_params,
+            hidden_params=[name for name, value in given.items() if _is_hidden(value, shown_params[name])],
             inputs=reader.inputs,
             budget=self.file.budget,
         )
@@ -229,6 +231,15 @@ def site_of(base_url: str) -> str:
         base_url: The site's address.
     """
     return urlsplit(base_url).hostname or base_url
+
+
+def _is_hidden(value: Any, shown_value: Any) -> bool:
+    """Whether a plan shows less of a parameter than its value, which a run needs."""
+    if isinstance(value, Mapping):
+        return any(_is_hidden(one, shown_value[name]) for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return any(map(_is_hidden, value, shown_value))
+    return isinstance(value, str) and value != shown_value
 
 
 def _as_json(value: Any) -> Any:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, TypeAlias
 
-from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown, explain
+from rh_prefect.errors import JobCancelled, JobFailed, NotPlanned, SubmissionUnknown, explain
 from rh_prefect.jobs.journal.budget import exceeded
 from rh_prefect.jobs.journal.job_records import Submit
 from rh_prefect.jobs.journal.records import NOT_DELIVERED, Answer, End, Intent, Record
@@ -110,6 +110,7 @@ class WorkPolicy:
         since: The first attempt of the flow run whose submissions count as this one's.
         budget: What the works of this run may cost together; None for no limit.
         may_move_on: Whether another account may pay where one refuses for reasons of its own.
+        forbidden: Why the run must not pay for it; empty where it may. A result that exists, or comes, is still used.
     """
 
     name: str
@@ -120,6 +121,7 @@ class WorkPolicy:
     since: int = 1
     budget: Decimal | None = None
     may_move_on: bool = False
+    forbidden: str = ""
 
     def is_own(self, submit: Submit) -> bool:
         """Whether this run made a submission."""
@@ -245,6 +247,7 @@ def run_work(policy: WorkPolicy) -> Generator[WorkStep, Any, Home]:
         JobFailed: The task failed, or its answer was invalid, and this run may not pay for another.
         JobCancelled: The run was cancelled, or its own task was.
         BudgetExceeded: The price does not fit into the run's budget.
+        NotPlanned: The run's reviewed plan does not name the work.
         ApiError: RunningHub refused the submission for good.
         ConnectFailed: RunningHub could not be reached, several times in a row.
     """
@@ -295,6 +298,12 @@ def cancel_work(policy: WorkPolicy, n: int) -> Generator[WorkStep, Any, bool]:
 
 def _pay(policy: WorkPolicy, n: int, progress: _Progress) -> Generator[WorkStep, Any, Submit | None]:
     """Submits number n; None where another process has claimed it."""
+    if policy.forbidden:
+        raise NotPlanned(
+            f"{policy.name}: the reviewed plan does not name it: {policy.forbidden}. Nothing was paid for it. "
+            "What to do: plan again and review the new plan.",
+            job=policy.job,
+        )
     yield Prepare()
     yield AwaitSlot()
     # The wait may have been long, and a link lives for a day only.

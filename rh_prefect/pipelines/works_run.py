@@ -63,6 +63,7 @@ class WorkCall:
             first one, for an id that ends at RunningHub the work that gave it.
         planned: The work that the plan names; another one is not paid for. Empty outside of plans.
         price: What it costs at most, where neither the catalogue nor RunningHub knows its price.
+        forbidden: Why the run must not pay for it; see `works.WorkPolicy`.
     """
 
     name: str
@@ -74,6 +75,7 @@ class WorkCall:
     stands_for: Mapping[str, str] = field(default_factory=dict)
     planned: str = ""
     price: Decimal | None = None
+    forbidden: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,7 @@ class WorkDriver(JobDriver):
             since=context.scope.first_attempt,
             budget=context.policy.budget,
             may_move_on=context.policy.may_move_on,
+            forbidden=asked.forbidden,
         )
 
     async def make(self) -> Home:

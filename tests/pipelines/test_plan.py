@@ -140,7 +140,7 @@ async def test_a_changed_request_says_what_was_and_a_removed_row_is_named() -> N
     plan = await pipeline.plan(known=records, rows=[ROWS[0], {**ROWS[1], "mood": "wild"}], earlier=earlier)
     changed = [one for one in plan.instances if one.state == "~"]
     assert [(one.address, one.why) for one in changed] == [
-        ("each[bowl].picture", [{"param": "prompt", "was": "bowl, calm", "is": "bowl, wild"}])
+        ("each[bowl].picture", [{"param": "prompt", "was": "bowl, calm", "is": "bowl, wild", "from": "row 2"}])
     ]
     assert plan.removed == ["each[jug].picture", "each[jug].clip", "each[jug].video"]
     assert '~ each[bowl].picture  prompt: "bowl, calm" -> "bowl, wild"' in plan.table()

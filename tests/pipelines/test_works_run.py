@@ -12,7 +12,7 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import BudgetExceeded, JobFailed, JobTimeout, RequestRejected, SubmissionUnknown
+from rh_prefect.errors import BudgetExceeded, JobFailed, JobTimeout, NotPlanned, RequestRejected, SubmissionUnknown
 from rh_prefect.jobs.admin import adopt, mark_refused
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.works_ledger import WorksLedger
@@ -69,6 +69,17 @@ async def test_equal_steps_of_a_run_are_one_work_and_takes_are_others(rh: Emulat
     works = [one.work for one in done if isinstance(one, WorkResult)]
     assert works[0] == works[1]
     assert len(set(works)) == 3
+
+
+async def test_what_a_plan_does_not_name_is_used_if_it_exists_and_never_paid(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    with pytest.raises(NotPlanned, match="not in the plan"):
+        await PipelineRun(**given).one(picture(forbidden="this step is not in the plan"))
+    assert not rh.recorder.paid
+    await PipelineRun(**given).one(picture())
+    found = await PipelineRun(**given, name="two").one(picture(forbidden="this step is not in the plan"))
+    assert (found.is_new, len(rh.recorder.paid)) == (False, 1)
 
 
 async def test_runs_at_once_share_every_equal_work(rh: Emulator, on_s3: dict[str, Any]) -> None:

@@ -1,35 +1,54 @@
-"""What differs from an earlier plan: requests that changed, and steps that are gone."""
+"""What differs from an earlier plan: the file, its parameters and inputs, the requests, and steps that come or go."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rh_prefect.catalog.model import text_of
+from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.language import Param
 from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.planned_steps import Instance
+
+_LONGEST = 60
 
 
-def compare(plan: Plan, earlier: Mapping[str, Any]) -> None:
-    """Marks in a plan what differs from an earlier one.
+def compare(plan: Plan, earlier: Mapping[str, Any], params: Mapping[str, Param]) -> None:
+    """Marks in a plan what differs from an earlier one, and why.
 
     Args:
         plan: The plan; steps whose request changed become `~` and say why.
         earlier: The earlier plan's JSON data.
+        params: The parameters that the file declares.
     """
     before = {step["address"]: step for step in earlier.get("steps", ()) if step.get("state") not in ("x", "-")}
     for one in plan.instances:
-        step = before.pop(one.address, None)
+        step = before.get(one.address)
         if step is None or one.state not in ("+", ">", "r"):
             continue
-        one.why = differences(step.get("request", {}), one.request) if step.get("model") == one.model else []
-        if step.get("model") != one.model:
-            one.why = [{"param": "model", "was": step.get("model"), "is": one.model}]
+        one.why = _reasons(step, one)
         if one.state == "+" and one.why:
             one.state = "~"
             for work in one.works:
                 work.state = "~" if work.state == "+" else work.state
-    there = {one.address for one in plan.instances}
+    there = {one.address: one for one in plan.instances}
+    plan.changes = list(head_changes(earlier, plan, params))
     plan.removed = [address for address in before if address not in there]
+    plan.added = [address for address, one in there.items() if address not in before and one.state in ("+", ">", "r")]
+
+
+def _reasons(step: Mapping[str, Any], one: Instance) -> list[dict[str, Any]]:
+    if step.get("model") != one.model:
+        found = [{"param": "model", "was": step.get("model"), "is": one.model}]
+    else:
+        found = differences(step.get("request", {}), one.request)
+    take = one.works[0].take if one.works else None
+    if not found and take is not None and step.get("take", take) != take:
+        found = [{"param": "take", "was": step["take"], "is": take}]
+    return [{**why, "from": one.row} for why in found] if one.row else found
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -54,3 +73,82 @@ def _is_pending(value: Any) -> bool:
 
 _PENDING = re.compile(r"made-by:|review:|text:|handle:|[0-9a-f]{40}(?:/|\.|$)")
 """Begins what stands in a request for a value that a step has yet to make."""
+
+
+def head_changes(earlier: Mapping[str, Any], plan: Plan, params: Mapping[str, Param]) -> Iterator[dict[str, Any]]:
+    """What differs beside the steps: `{what, was, is}` of the file, each parameter and input, and the catalogue.
+
+    Args:
+        earlier: The earlier plan's JSON data.
+        plan: The present plan.
+        params: The parameters that the file declares, whose defaults count as given.
+    """
+    if earlier.get("spec_sha256") != plan.spec_sha256:
+        yield {"what": "file", "was": _digits(earlier.get("spec_sha256")), "is": _digits(plan.spec_sha256)}
+    was = earlier.get("params") or {}
+    for name in dict.fromkeys([*params, *was, *plan.params]):
+        default = params[name].default if name in params else None
+        before, now = (_given(values.get(name), default) for values in (was, plan.params))
+        if _comparable(before) != _comparable(now):
+            yield {"what": f"param {name}", "was": before, "is": now}
+    files, present = (
+        {one["uri"]: one["sha256"] for one in inputs} for inputs in (earlier.get("inputs", ()), plan.inputs)
+    )
+    for uri in dict.fromkeys([*files, *present]):
+        if files.get(uri) != present.get(uri):
+            yield {"what": f"input {uri}", "was": _digits(files.get(uri)), "is": _digits(present.get(uri))}
+    if earlier.get("catalogue") != plan.catalogue:
+        yield {"what": "catalogue", "was": earlier.get("catalogue"), "is": plan.catalogue}
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None or value == "" else value
+
+
+def _comparable(value: Any) -> str:
+    """A parameter as it counts: a command line has texts only."""
+    if isinstance(value, str | int | float):
+        return text_of(value)
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _digits(sha256: str | None) -> str | None:
+    return sha256 and sha256[:12]
+
+
+def shown_change(change: Mapping[str, Any]) -> str:
+    """A change as one line: `clip: duration: 5 -> 10`.
+
+    Args:
+        change: `what`, `was` and `is`.
+    """
+    return f"{visible(change['what'])}: {shown_value(change.get('was'))} -> {shown_value(change.get('is'))}"
+
+
+def shown_value(value: Any) -> str:
+    """A value of a request in at most some 60 characters.
+
+    Args:
+        value: The value; None where there is none.
+    """
+    if value is None:
+        return "none"
+    text = visible(f'"{value}"' if isinstance(value, str) else str(value))
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…{text[-1] if text[-1] == chr(34) else ''}"
+
+
+def by_items(addresses: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Addresses, with one name for all steps of an item of which no other step is left: `each[A-4]`.
+
+    Args:
+        addresses: Addresses of steps.
+        others: The addresses of the other steps.
+    """
+    left = {_item(address) for address in others}
+    return list(dict.fromkeys(item if (item := _item(one)) and item not in left else one for one in addresses))
+
+
+def _item(address: str) -> str:
+    """The outermost item of an address; empty for a step outside of fan-outs."""
+    head, bracket, _ = address.partition("]")
+    return f"{head.partition('/')[0]}]" if bracket else ""

@@ -130,7 +130,7 @@ class Expander:
         for draft in drafts:
             self._report(draft)
             instance = draft.instance
-            instance.used_at = self._used_at
+            instance.used_at, instance.row = self._used_at, _row(draft.frame)
             instance.is_pending = draft.frame.is_pending or _is_open(step, draft.frame)
             instance.is_sure &= (id(draft.frame), instance.at) not in self._doubtful
             instance.request, instance.kind = draft.given, draft.kind
@@ -395,6 +395,14 @@ class Expander:
         where = f" ({' and '.join(rows[:2])})" if len(rows) > 1 else ""
         message = f"{count} items of {path} have the id {visible(name)}{where}; an id names one item"
         self.problems.add(self._checked.document, (*at, "id"), message)
+
+
+def _row(frame: Frame) -> str:
+    """The row that an item comes from, or the item around it."""
+    around: Frame | None = frame
+    while around is not None and not around.row:
+        around = around.outer
+    return "" if around is None else around.row
 
 
 def _is_open(step: Step, frame: Frame) -> bool:

@@ -26,6 +26,7 @@ class Plan:
         spec_sha256: Of the file's text.
         catalogue: The version of the catalogue that it was made with.
         params: The parameters' values, as they were given.
+        hidden_params: Parameters whose values are not shown in full, such as signed links.
         inputs: The files that it reads: where they are, and the hash of their content.
         currency: Of all prices.
         budget: The file's budget.
@@ -34,7 +35,10 @@ class Plan:
         problems: What is wrong; a plan with problems is not run.
         notes: What is worth knowing.
         removed: Addresses of the last run that are no longer in the file or the table.
+        added: Addresses that were not in the last run, of steps whose results are not there.
+        changes: What differs from the last run beside the steps: `{what, was, is}`.
         compared_with: The last run, in words.
+        since: The last run, as plain JSON data.
         records: Where the records are, in words.
         new_takes: The take that was chosen for each step which is to be made again, by address.
         items: How many items the top fan-outs have, by their names.
@@ -44,6 +48,7 @@ class Plan:
     spec_sha256: str = ""
     catalogue: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
+    hidden_params: Sequence[str] = ()
     inputs: Sequence[Mapping[str, str]] = ()
     currency: str = "CNY"
     budget: Budget | None = None
@@ -52,7 +57,10 @@ class Plan:
     problems: Sequence[Problem] = ()
     notes: Sequence[str] = ()
     removed: Sequence[str] = ()
+    added: Sequence[str] = ()
+    changes: Sequence[Mapping[str, Any]] = ()
     compared_with: str = ""
+    since: Mapping[str, str] = field(default_factory=dict)
     records: str = ""
     outputs: Mapping[str, Any] = field(default_factory=dict)
     new_takes: Mapping[str, int] = field(default_factory=dict)

@@ -194,6 +194,7 @@ class Instance:
         used: Whether a later step or an output takes its result.
         attempts: How many tasks one take may pay for.
         note: Why it is in this state, where the state does not say.
+        row: The row of a table that its item comes from, for messages.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
     """
 
@@ -218,6 +219,7 @@ class Instance:
     used: bool = False
     attempts: int = 1
     note: str = ""
+    row: str = ""
     used_at: Path = ()
 
     @property

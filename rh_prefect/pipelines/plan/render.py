@@ -9,6 +9,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
 from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.plan.changes import by_items, shown_change
 from rh_prefect.pipelines.plan.planned_steps import STATES, Instance, Money, State
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 _ALWAYS = ("=", "+", ">", "x")
 _MOST_REASONS = 20
-_LONGEST = 60
 
 
 def amount(value: Decimal, *, is_open: bool = False) -> str:
@@ -103,26 +103,30 @@ def _sum(plan: Plan) -> str:
 
 
 def _reasons(plan: Plan) -> Iterator[str]:
+    yield from (f"changed: {shown_change(one)}" for one in plan.changes)
     changed = [one for one in plan.instances if one.why]
     for one in changed[:_MOST_REASONS]:
         for why in one.why:
-            yield f"~ {visible(one.address)}  {why['param']}: {_short(why.get('was'))} -> {_short(why.get('is'))}"
+            source = f"   {visible(why['from'])}" if why.get("from") else ""
+            yield f"~ {visible(one.address)}  {shown_change({'what': why['param'], **why})}{source}"
     if len(changed) > _MOST_REASONS:
         yield f"~ and {len(changed) - _MOST_REASONS} further steps"
-    yield from (f"- {visible(address)}  no longer in the file or the table" for address in plan.removed[:_MOST_REASONS])
-    if len(plan.removed) > _MOST_REASONS:
-        yield f"- and {len(plan.removed) - _MOST_REASONS} further steps"
+    there = [one.address for one in plan.instances]
+    added = set(plan.added)
+    yield from _listed("+", by_items(plan.added, (one for one in there if one not in added)), "not in the last run")
+    yield from _listed("-", by_items(plan.removed, there), "no longer in the file or the table")
+
+
+def _listed(sign: str, addresses: Sequence[str], words: str) -> Iterator[str]:
+    yield from (f"{sign} {visible(address)}  {words}" for address in addresses[:_MOST_REASONS])
+    if len(addresses) > _MOST_REASONS:
+        yield f"{sign} and {len(addresses) - _MOST_REASONS} further ones"
 
 
 def _more(plan: Plan) -> Iterator[str]:
     yield from (f"note: {visible(note)}" for note in plan.notes)
     counts = plan.counts
     yield from (f"{state}  {counts[state]} steps: {STATES[state]}" for state in ("…", "?", "!", "r") if counts[state])
-
-
-def _short(value: Any) -> str:
-    text = visible(f'"{value}"' if isinstance(value, str) else str(value))
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…{text[-1] if text[-1] == chr(34) else ''}"
 
 
 def tree(plan: Plan) -> str:
@@ -190,11 +194,15 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "spec_sha256": plan.spec_sha256,
         "catalogue": plan.catalogue,
         "params": dict(plan.params),
+        "hidden_params": list(plan.hidden_params),
         "inputs": list(plan.inputs),
         "currency": plan.currency,
         "price": _money(money),
         "budget": budget,
         "steps": [_step(one) for one in plan.instances],
+        "since": dict(plan.since) or None,
+        "changes": list(plan.changes),
+        "added": list(plan.added),
         "removed": list(plan.removed),
         "problems": [problem.as_json() for problem in plan.problems],
         "notes": list(plan.notes),
@@ -227,6 +235,9 @@ def _step(one: Instance) -> dict[str, Any]:
         "work": work.key if work is not None and work.is_settled else None,
         "take": work.take if work is not None else None,
         "takes": len(one.works),
+        "works": [each.key for each in one.works]
+        if len(one.works) > 1 and work is not None and work.is_settled
+        else None,
         "request": one.request,
         "why": one.why,
         "price": _money(sum((work.price for work in paid), Money())),

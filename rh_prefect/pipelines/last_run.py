@@ -1,0 +1,142 @@
+"""The last run of a pipeline: its plan as the run ended, beside the records, so that a plan can say what changed.
+
+The record decides nothing that is paid: a later run replaces it, and without it a plan compares with nothing.
+`pipelines/<name>/<deployment>.json` is the last run of a deployment (`cli` outside of deployments), and
+`pipelines/<name>/latest.json` the last one of all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rh_prefect.errors import StoreError
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.language import Param
+from rh_prefect.pipelines.plan.changes import compare
+from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.settings import Settings
+
+FOLDER = "pipelines"
+COMMAND_LINE = "cli"
+_LATEST = "latest"
+
+
+class LastRun(BaseModel):
+    """What is kept of a run.
+
+    Attributes:
+        version: Of this form.
+        run: The flow run.
+        at: When it ended, UTC.
+        deployment: The deployment's name; `cli` outside of deployments.
+        plan: Its plan as the run ended, as plain JSON data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    version: int = 1
+    run: str
+    at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    deployment: str = COMMAND_LINE
+    plan: Mapping[str, Any]
+
+    @property
+    def words(self) -> str:
+        """Names it in the head of a plan."""
+        by = "" if self.deployment == COMMAND_LINE else f" (deployment {self.deployment})"
+        return f"the run of {self.at:%d %b %H:%M}{by}"
+
+    def as_json(self) -> dict[str, str]:
+        """What a plan's JSON says of it."""
+        return {"run": self.run, "at": self.at.isoformat(), "deployment": self.deployment}
+
+
+class LastRuns:
+    """The last runs of pipelines, at the place of the records."""
+
+    def __init__(self, place: MediaStore) -> None:
+        """Names the place; nothing is read.
+
+        Args:
+            place: The place of the records.
+        """
+        self._place = place
+
+    async def read(self, pipeline: str, deployment: str = COMMAND_LINE) -> LastRun | None:
+        """Reads the last run of a deployment, else the last one of the pipeline; None where there is none.
+
+        Args:
+            pipeline: The pipeline's name.
+            deployment: The deployment's name.
+
+        Raises:
+            StoreError: The place cannot be read.
+        """
+        for name in (deployment, _LATEST):
+            found = await asyncio.to_thread(self._read, _file(pipeline, name))
+            if found is not None:
+                return found
+        return None
+
+    async def write(self, pipeline: str, last: LastRun) -> None:
+        """Replaces the last run.
+
+        Args:
+            pipeline: The pipeline's name.
+            last: The run.
+
+        Raises:
+            StoreError: The place cannot be written.
+        """
+        data = last.model_dump_json().encode()
+        names = [_file(pipeline, name) for name in (last.deployment, _LATEST)]
+        await asyncio.gather(*(asyncio.to_thread(self._place.write_bytes, name, data) for name in names))
+
+    def _read(self, name: str) -> LastRun | None:
+        if not self._place.exists(name):
+            return None
+        try:
+            return LastRun.model_validate_json(self._place.read_bytes(name))
+        except (ValidationError, StoreError):
+            return None  # of another version, or half written: there is nothing to compare with
+
+
+def open_last_runs(store: MediaStore, settings: Settings) -> LastRuns:
+    """Opens the last runs at the place of the records.
+
+    Args:
+        store: Where the files go.
+        settings: RH_RECORDS.
+    """
+    url = (settings.records or store.url).rstrip("/")
+    return LastRuns(MediaStore(url, options=dict(store.options_for(url))))
+
+
+def since(plan: Plan, last: LastRun, params: Mapping[str, Param]) -> None:
+    """Marks in a plan what changed since the last run.
+
+    Args:
+        plan: The plan.
+        last: The last run.
+        params: The parameters that the file declares.
+    """
+    compare(plan, last.plan, params)
+    plan.compared_with, plan.since = last.words, last.as_json()
+
+
+def _file(pipeline: str, deployment: str) -> str:
+    return f"{FOLDER}/{_part(pipeline)}/{_part(deployment)}.json"
+
+
+def _part(name: str) -> str:
+    """A name as one part of a path; two names never share one."""
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]{0,80}", name):
+        return name
+    return f"{re.sub(r'[^A-Za-z0-9-]+', '-', name)[:40].strip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

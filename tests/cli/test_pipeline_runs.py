@@ -1,0 +1,132 @@
+"""`rh-prefect plan` and `run` of pipelines, as a person types them: what a run pays for, and what changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.cli import app, main
+from rh_prefect.emulator import Emulator
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+PRODUCTS = """
+name: products
+params:
+  products: {type: table, columns: {sku: string, title: string}}
+  seconds: {enum: [5, 10], default: 5}
+steps:
+  each:
+    foreach: $(params.products)
+    id: $(item.sku)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: "Photo of $(item.title)"}}
+      clip:
+        model: kling-v2.6-pro-image-to-video
+        from: $(picture)
+        with: {prompt: a turn, duration: $(params.seconds), sound: false}
+outputs: {clips: $(each.clip)}
+"""
+
+PLAN = "plan products.yaml --set products=products.csv"
+RUN = "run products.yaml --set products=products.csv"
+
+
+class Here:
+    """A folder with a pipeline and its table, in which commands are typed."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], rh: Emulator) -> None:
+        self.folder, self.capsys, self.rh = folder, capsys, rh
+        self.write("products.yaml", PRODUCTS)
+        self.titles(a="cup", b="mug")
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+
+    def titles(self, **titles: str) -> None:
+        self.write("products.csv", "sku,title\n" + "".join(f"{sku},{title}\n" for sku, title in titles.items()))
+
+    def call(self, command: str, *, fails: bool = False) -> str:
+        """Runs a command; gives its output, or what it says on stderr where it is to fail."""
+        code: Any = 0
+        self.capsys.readouterr()
+        try:
+            main(lambda: app(command.split()))
+        except SystemExit as end:
+            code = end.code or 0
+        said = self.capsys.readouterr()
+        assert bool(code) is fails, said
+        return said.err if fails else said.out
+
+    def plan(self) -> dict[str, Any]:
+        text = self.call(f"{PLAN} --json")
+        self.write("p.json", text)
+        plan: dict[str, Any] = json.loads(text)
+        return plan
+
+
+@pytest.fixture
+def here(rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    monkeypatch.chdir(tmp_path)
+    return Here(tmp_path, capsys, rh)
+
+
+def test_a_run_of_a_reviewed_plan_takes_its_parameters_and_pays_for_what_it_names(here: Here) -> None:
+    plan = here.plan()
+    here.call("run products.yaml --plan p.json")
+    assert len(here.rh.recorder.paid) == 4
+    assert here.rh.recorder.charged <= Decimal(str(plan["price"]["most"]))
+
+
+def test_what_changed_since_the_review_is_said_before_anything_is_paid(here: Here) -> None:
+    here.plan()
+    here.write("other.yaml", PRODUCTS.replace("a turn", "a slow turn"))
+    said = here.call("run other.yaml --plan p.json --set seconds=10", fails=True)
+    assert "param seconds: 5 -> " in said
+    assert "file: " in said
+    here.titles(a="cup", b="jug", c="bowl")
+    said = here.call("run products.yaml --plan p.json --set seconds=5", fails=True)
+    assert "param" not in said
+    assert "input products.csv: " in said
+    assert 'each[b].picture: prompt: "Photo of mug" -> "Photo of jug"' in said
+    assert "each[c].picture: this step is not in the plan" in said
+    assert not here.rh.recorder.paid
+
+
+def test_what_is_no_plan_is_refused(here: Here) -> None:
+    here.write("p.json", "{}")
+    assert "The plan q.json cannot be read" in here.call("run products.yaml --plan q.json", fails=True)
+    assert "p.json is not a plan" in here.call("run products.yaml --plan p.json", fails=True)
+
+
+def test_a_plan_says_what_changed_since_the_last_run_and_why(here: Here) -> None:
+    here.titles(a="cup", b="mug", c="pot")
+    here.call(RUN)
+    same, longer = here.call(PLAN), here.call(f"{PLAN} --set seconds=10")
+    assert not [line for line in same.splitlines() if line.startswith(("~", "+", "-", "changed"))]
+    assert "changed: param seconds: 5 -> " in longer
+    assert "~ each[a].clip  duration: " in longer
+
+    here.titles(a="cup", b="jug", d="bowl")
+    found = here.plan()
+    assert found["since"]["deployment"] == "cli"
+    assert [one["what"] for one in found["changes"]] == ["input products.csv"]
+    assert found["added"] == ["each[d].picture", "each[d].clip"]
+    assert found["removed"] == ["each[c].picture", "each[c].clip"]
+    (changed,) = [step for step in found["steps"] if "why" in step]
+    why = {"param": "prompt", "was": "Photo of mug", "is": "Photo of jug", "from": "products.csv row 2"}
+    assert (changed["address"], changed["state"], changed["why"]) == ("each[b].picture", "~", [why])
+    table = here.call(PLAN)
+    assert "compared with the run of " in table
+    assert '~ each[b].picture  prompt: "Photo of mug" -> "Photo of jug"   products.csv row 2\n' in table
+    assert "+ each[d]  not in the last run\n- each[c]  no longer in the file or the table\n" in table
+
+    shutil.rmtree(here.folder / "out" / "works")
+    here.write("p.json", json.dumps(found))
+    assert "each[a].picture: price: up to 0" in here.call("run products.yaml --plan p.json", fails=True)
+    assert len(here.rh.recorder.paid) == 6
