@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli.arguments import check_account, check_blocks, check_store
-from rh_prefect.cli.pipelines import Params, Set, given_params
+from rh_prefect.cli.pipelines import Params, Set, given_params, saved_graphs
 from rh_prefect.cli.servers import is_configured, prefect_api
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.pipelines.document import nearest
@@ -86,7 +86,7 @@ def run(
     found = read_choices(takes_file(file))
     takes = {**found.takes, **{address: found.take_of(address) + 1 for address in retake or ()}}
     _check_plan(pipeline, given, takes, retake or ())
-    if reviewed is not None and place is None:
+    if reviewed is not None and place is None and account is None:
         _refuse_changes(pipeline, given, takes, reviewed)
     options = {
         "budget": budget,
@@ -142,7 +142,8 @@ def _refuse_changes(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, 
     from rh_prefect.settings import get_settings
 
     known = open_records(asyncio.run(load_storage(None)), get_settings())
-    plan = asyncio.run(pipeline.plan(given, takes=takes, known=known))
+    graphs, _ = asyncio.run(saved_graphs(pipeline, None))
+    plan = asyncio.run(pipeline.plan(given, takes=takes, known=known, saved_graphs=graphs))
     reviewed.refuse_changes(plan, pipeline.file.params)
 
 
@@ -207,7 +208,10 @@ def choose(
     check_store(storage or pipeline.file.storage)
     known = open_records(asyncio.run(load_storage(storage or pipeline.file.storage)), get_settings())
     given = given_params(values, params)
-    plan = asyncio.run(pipeline.plan(given, known=known))
+    graphs, unread = asyncio.run(saved_graphs(pipeline, pipeline.file.credentials))
+    if graphs is None:
+        raise InputError(f"choose: {unread}")
+    plan = asyncio.run(pipeline.plan(given, known=known, saved_graphs=graphs))
     reviews = {one.address: one for one in plan.instances if one.model == "review"}
     for words in (*choices, *(text or ())):
         address, sign, chosen = words.partition("=")

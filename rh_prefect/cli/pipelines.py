@@ -11,13 +11,14 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.pipelines.document import PipelineError, Problem
 from rh_prefect.pipelines.last_run import COMMAND_LINE, open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
+from rh_prefect.pipelines.saved_graphs import SavedGraphs
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.source import read
 from rh_prefect.settings import get_settings
@@ -48,6 +49,10 @@ Allow = Annotated[
 Storage = Annotated[
     str | None,
     Parameter(help="Name of the MediaStorage block with the results of earlier runs; by default RH_STORAGE_URL."),
+]
+Credentials = Annotated[
+    str | None,
+    Parameter(help="Name of the account's block that reads the graphs of workflows and apps; by default RH_API_KEY."),
 ]
 
 
@@ -88,11 +93,12 @@ def plan(
     exit_code: ExitCode = False,
     allow: Allow = None,
     storage: Storage = None,
+    credentials: Credentials = None,
 ) -> None:
     """Check everything that can be known before a run, and show its steps and what they cost. Nothing is paid."""
     pipeline = _read(file, as_json=as_json)
     earlier = ReviewedPlan.read(compare) if compare is not None else None
-    made = asyncio.run(_plan(pipeline, given_params(values, params), allow or (), storage))
+    made = asyncio.run(_plan(pipeline, given_params(values, params), allow or (), storage, credentials))
     if earlier is not None:
         changes.compare(made, earlier.data, pipeline.file.params)
         made.compared_with = f"the plan {compare}"
@@ -117,14 +123,40 @@ async def _compare(pipeline: Pipeline, made: Plan, deployment: str, storage: str
         since(made, last, pipeline.file.params)
 
 
-async def _plan(pipeline: Pipeline, given: dict[str, Any], allow: Sequence[str], storage: str | None) -> Plan:
+async def saved_graphs(pipeline: Pipeline, credentials: str | None) -> tuple[SavedGraphs | None, str]:
+    """Reads the graphs of a pipeline's workflows and apps.
+
+    Args:
+        pipeline: The pipeline.
+        credentials: Name of the account's block; None for RH_API_KEY.
+
+    Returns:
+        The graphs, or None; and why they were not read.
+    """
+    from rh_prefect.blocks.lookup import load_credentials
+    from rh_prefect.pipelines.saved_graphs import ids_in, read_saved_graphs
+
+    if next(ids_in(pipeline.checked), None) is None:
+        return {}, ""
+    try:
+        async with (await load_credentials(credentials)).get_client() as client:
+            return await read_saved_graphs(pipeline.checked, client), ""
+    except RunningHubError as error:
+        return None, f"The graphs of workflows and apps were not read: {error.message}"
+
+
+async def _plan(
+    pipeline: Pipeline, given: dict[str, Any], allow: Sequence[str], storage: str | None, credentials: str | None
+) -> Plan:
     """Plans with what earlier runs have left in the storage; nothing is written there."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.pipelines.stored_works import open_records
 
     store = await load_storage(storage)
     known = open_records(store, get_settings())
-    made = await pipeline.plan(given, allow=allow, known=known)
+    graphs, unread = await saved_graphs(pipeline, credentials)
+    made = await pipeline.plan(given, allow=allow, known=known, saved_graphs=graphs)
+    made.notes = [*made.notes, *([unread] if unread else [])]
     made.records = known.url
     named = pipeline.file.storage
     if named is not None and storage is None:

@@ -43,6 +43,7 @@ from rh_prefect.pipelines.last_run import COMMAND_LINE, LastRun, open_last_runs,
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.reviewed import ReviewedPlan
+from rh_prefect.pipelines.saved_graphs import read_saved_graphs
 from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.pipelines.stored_works import StoredWorks
 from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
@@ -340,6 +341,7 @@ async def _prepare(
         reviewed=reviewed,
     )
     selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
+    saved = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool.members[0].client))
     return PipelineRun(
         pipeline,
         tools,
@@ -350,6 +352,7 @@ async def _prepare(
         choices=options.choices,
         new=options.new or (),
         run_id=scope.run,
+        saved_graphs=saved,
     )
 
 
@@ -364,8 +367,8 @@ def _budget(plan: Plan, options: RunOptions, reviewed: ReviewedPlan | None) -> D
     price, most = plan.price, get_settings().max_budget
     if written is None and price.is_open:
         raise BudgetExceeded(
-            f"{plan.pipeline}: the price of a step is not known, so the run needs a budget. Nothing was paid. What to "
-            "do: write `budget` into the file, or give one; or give the step an `assume.price`."
+            f"{plan.pipeline}: the price of a step is not known, or assumed, so the run needs a budget. Nothing was "
+            "paid. What to do: write `budget` into the file, or give one."
         )
     limit = price.most if written is None else Decimal(str(written))
     if reviewed is not None and not price.is_open:

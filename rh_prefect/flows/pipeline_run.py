@@ -44,6 +44,7 @@ _SHARE = 5
 """Plans take at most one part in so many of a run's time."""
 
 _LONGEST_GAP = 5.0
+_PLAN_AGAIN = "What to do: plan again and review the new plan."
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,8 +377,9 @@ class PipelineRun:
 
     async def _paid_work(self, instance: Instance, work: Work) -> None:
         tools = self._tools
-        forbidden = tools.reviewed.refusal(instance, work) if tools.reviewed is not None else ""
-        call = replace(work_call(instance, work), forbidden=forbidden)
+        call = work_call(instance, work)
+        if tools.reviewed is not None and (refusal := tools.reviewed.refusal(instance, work)):
+            call = replace(call, forbidden=f"{refusal}, and {tools.reviewed.name} is what was reviewed. {_PLAN_AGAIN}")
         result: WorkResult = await LOOP.call(tools.runner.make(call, tools.call))
         home = result.home
         cost = home.cost if result.is_new else None

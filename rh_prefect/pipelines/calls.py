@@ -7,14 +7,13 @@ from functools import partial
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
-from rh_prefect.errors import InputError
 from rh_prefect.jobs.options import Request
 from rh_prefect.models import any_input
 from rh_prefect.pipelines.parsed_answers import read_answer, shape_of
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work
 from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
 from rh_prefect.pipelines.works_run import WorkCall
-from rh_prefect.workflows import AppInput, WorkflowInput
+from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
 
 
 def work_call(instance: Instance, work: Work) -> WorkCall:
@@ -39,6 +38,8 @@ def work_call(instance: Instance, work: Work) -> WorkCall:
         stands_for=dict(_stand_ins(list(instance.values.values()))),
         planned=work.key,
         price=work.price.most / instance.attempts if instance.step.assume is not None else None,
+        forbidden=instance.forbidden,
+        saved_graph=instance.saved_graph,
     )
 
 
@@ -49,20 +50,17 @@ def request_of(instance: Instance) -> Request:
         instance: The step; its inputs are known.
 
     Raises:
-        InputError: The parameters are not what the model takes, or its kind of step cannot be run yet.
+        InputError: The parameters are not what the model takes.
     """
     step, values = instance.step, known_values(instance)
     if step.model is not None:
         return any_input(instance.model, values)
+    if step.graph is not None:
+        return GraphInput(graph=dict(instance.graph), nodes=values)
     nodes = {name: value if name in _files(instance) else text_of(value) for name, value in values.items()}
     if step.workflow is not None:
         return WorkflowInput(id=str(step.workflow), nodes=nodes)
-    if step.app is not None:
-        return AppInput(id=str(step.app), nodes=nodes)
-    raise InputError(
-        f"{instance.address}: a step with `graph` cannot be run by this version. Nothing was sent. What to do: save "
-        "the graph as a workflow on the site, and name it with `workflow`."
-    )
+    return AppInput(id=str(step.app), nodes=nodes)
 
 
 def known_values(instance: Instance) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.expand import Expander
 from rh_prefect.pipelines.plan.plan import Plan, finish
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, NoWorks
+from rh_prefect.pipelines.saved_graphs import SavedGraphs
 from rh_prefect.pipelines.source import read
 from rh_prefect.pipelines.takes import Choices, read_choices, takes_file
 from rh_prefect.pipelines.values import Span, Unknown
@@ -136,6 +137,7 @@ class Pipeline:
         run_id: str | None = None,
         failed: Collection[str] = (),
         new: Collection[str] = (),
+        saved_graphs: SavedGraphs | None = None,
         **more: Any,
     ) -> Plan:
         """Says what a run would do and pay. Nothing is submitted.
@@ -154,6 +156,8 @@ class Pipeline:
             run_id: The value of `$(run.id)`, of a flow run that plans.
             failed: Addresses of steps that this run cannot make; a step with `require: any` goes on without them.
             new: Steps whose next take is made, by step or address; `*` for all paid steps.
+            saved_graphs: The graphs of workflows and apps, from `read_saved_graphs`; without them their earlier results
+                are not found.
             **more: Parameters by name.
 
         Returns:
@@ -175,6 +179,7 @@ class Pipeline:
             choices=replace(self.decided(takes or {}, choices or {}), failed=failed, new=new),
             problems=problems,
             run={"date": today, "id": run_id or Unknown("string", "run.id", Span(8, 8, 8))},
+            saved=saved_graphs,
         )
         await expander.expand(values)
         finish(expander, self.checked, problems, plan)

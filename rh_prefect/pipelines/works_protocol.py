@@ -110,7 +110,8 @@ class WorkPolicy:
         since: The first attempt of the flow run whose submissions count as this one's.
         budget: What the works of this run may cost together; None for no limit.
         may_move_on: Whether another account may pay where one refuses for reasons of its own.
-        forbidden: Why the run must not pay for it; empty where it may. A result that exists, or comes, is still used.
+        forbidden: Why the run must not pay for it, and what to do; empty where it may. A result that exists, or
+            comes, is still used.
     """
 
     name: str
@@ -300,8 +301,7 @@ def _pay(policy: WorkPolicy, n: int, progress: _Progress) -> Generator[WorkStep,
     """Submits number n; None where another process has claimed it."""
     if policy.forbidden:
         raise NotPlanned(
-            f"{policy.name}: the reviewed plan does not name it: {policy.forbidden}. Nothing was paid for it. "
-            "What to do: plan again and review the new plan.",
+            f"{policy.name}: {policy.forbidden} Nothing was paid for it.",
             job=policy.job,
         )
     yield Prepare()

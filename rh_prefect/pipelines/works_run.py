@@ -38,7 +38,7 @@ from rh_prefect.pipelines.works_ledger import WorksLedger, run_name
 from rh_prefect.pipelines.works_protocol import Home, Invalid, WorkPolicy, WorkStep, run_work
 from rh_prefect.pipelines.works_records import WorksJournal
 from rh_prefect.settings import Settings
-from rh_prefect.workflows import AppInput, WorkflowInput
+from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
 
 _log = logging.getLogger("rh_prefect")
 
@@ -64,6 +64,7 @@ class WorkCall:
         planned: The work that the plan names; another one is not paid for. Empty outside of plans.
         price: What it costs at most, where neither the catalogue nor RunningHub knows its price.
         forbidden: Why the run must not pay for it; see `works.WorkPolicy`.
+        saved_graph: Of a workflow or an app: the fingerprint of the graph that the plan has read.
     """
 
     name: str
@@ -76,6 +77,7 @@ class WorkCall:
     planned: str = ""
     price: Decimal | None = None
     forbidden: str = ""
+    saved_graph: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +149,9 @@ class WorkRunner:
         prepared = await self._engine.prepare(asked.request, call.scope, call.store, asked.name)
         prepared = await as_recorded(prepared, journal=journal, is_recorded=is_recorded)
         request = replace(prepared.as_read(), base=_base(prepared, asked.stands_for))
-        if asked.planned and isinstance(asked.request, WorkflowInput | AppInput):
-            # A plan reads no graph: a saved graph's work is its id and the fields that are set.
+        if asked.planned and isinstance(asked.request, WorkflowInput | AppInput | GraphInput):
+            _refuse_edited(asked, prepared)
+            # A graph's work is its id, the fields that are set and what else is in the graph, as the plan has read it.
             return asked.planned, request
         return work_id(request.base, asked.take), request
 
@@ -433,6 +436,15 @@ class WorkCollector(Collector):
         file, _ = publish_content(self.store, part, extension=extension)
         part.unlink(missing_ok=True)
         return file.model_copy(update={"uri": self.store.uri(file.uri), "defect": defect})
+
+
+def _refuse_edited(asked: WorkCall, request: JobRequest) -> None:
+    """Refuses a graph that was edited on the site after the plan was made: it would make another result."""
+    if asked.saved_graph != request.graph:
+        raise JobError(
+            f"{asked.name}: the graph of {request.model} was edited on the site after this run was planned. Nothing "
+            "was paid for it. What to do: run again."
+        )
 
 
 def _base(request: JobRequest, stands_for: Mapping[str, str]) -> str:

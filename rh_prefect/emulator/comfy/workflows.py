@@ -6,7 +6,7 @@ import itertools
 import secrets
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from rh_prefect.emulator.comfy.graph import Graph, Node, class_type, parse
@@ -155,6 +155,22 @@ class Workflows:
             workflow = Workflow(str(next(self._ids)), name, read, password, saved)
             self._known[workflow.id] = workflow
         return workflow.id
+
+    def edit(self, workflow_id: str, graph: Mapping[str, object] | str) -> None:
+        """Saves another graph under an id, as a person does on the site.
+
+        Args:
+            workflow_id: The workflow's id.
+            graph: As for `add`.
+
+        Raises:
+            InputError: The graph is not an object of nodes.
+        """
+        read = parse(graph)
+        if read is None:
+            raise InputError("The graph is not a JSON object of nodes. Give a workflow in API format.")
+        with self._lock:
+            self._known[workflow_id] = replace(self._known[workflow_id], graph=read)
 
     def id_of(self, name: str) -> str:
         """Finds the id of a workflow by its name, such as `text-to-image`."""

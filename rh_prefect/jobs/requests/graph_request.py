@@ -70,7 +70,7 @@ async def workflow_request(
         payload |= {"workflow": _with(graph_input.workflow, nodes)} if graph_input.workflow else {"nodeInfoList": nodes}
     prepared = _job_request(graph_input, endpoint, payload, client.site, files, label)
     return replace(
-        prepared, node_names=fields.names(), graph="" if graph_input.workflow is not None else _fingerprint(graph)
+        prepared, node_names=fields.names(), graph="" if graph_input.workflow is not None else fingerprint(graph)
     )
 
 
@@ -108,7 +108,7 @@ async def app_request(graph_input: AppInput, *, client: Client, inputs: Inputs, 
     if graph_input.access_password is not None:
         endpoint = V1_APP
         payload["webappId"] = graph_input.id
-    graph = _fingerprint([node.model_dump(mode="json") for node in app.nodes])
+    graph = fingerprint([node.model_dump(mode="json") for node in app.nodes])
     prepared = _job_request(graph_input, endpoint, payload, client.site, files, label)
     return replace(prepared, node_names=fields.names(), graph=graph)
 
@@ -184,8 +184,12 @@ def _with(graph: Mapping[str, Any] | None, nodes: list[dict[str, object]]) -> di
     return whole
 
 
-def _fingerprint(graph: object) -> str:
-    """Tells a graph from what it becomes when it is edited on the site; 40 hex digits."""
+def fingerprint(graph: object) -> str:
+    """Tells a graph from what it becomes when it is edited on the site; 40 hex digits.
+
+    Args:
+        graph: Plain JSON data.
+    """
     text = json.dumps(graph, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 

@@ -3,6 +3,6 @@
 from rh_prefect.pipelines.check.checked import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.file import check_document
 from rh_prefect.pipelines.check.literals import wrong_value
-from rh_prefect.pipelines.check.paid import feed
+from rh_prefect.pipelines.check.paid import feed, wrong_fields
 
-__all__ = ["SHIPPED", "Checked", "check_document", "feed", "read_text", "wrong_value"]
+__all__ = ["SHIPPED", "Checked", "check_document", "feed", "read_text", "wrong_fields", "wrong_value"]

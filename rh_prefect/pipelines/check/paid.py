@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.catalog.model import Model
 from rh_prefect.catalog.validation import check
-from rh_prefect.errors import UnknownModelError
+from rh_prefect.errors import InputError, UnknownModelError
+from rh_prefect.jobs.requests.graph_fields import GraphFields
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.checked import read_graph
 from rh_prefect.pipelines.check.literals import has_reference, is_reference, is_switch, kind_of, shown, texts_in
@@ -62,7 +64,7 @@ class PaidCheck(ValueCheck):
             said = f"no catalogue knows what {what} makes; write assume: {{kind: image}} (or video, audio, 3d, text)"
             self._say((*path, step.action), said)
         if step.action == "graph":
-            self._check_graph((*path, "graph"), str(step.graph))
+            self._check_graph((*path, "graph"), str(step.graph), step)
         return kind_of(kind) if kind else "any"
 
     def _file_below(self, path: Path, name: str) -> FilePath | None:
@@ -83,7 +85,7 @@ class PaidCheck(ValueCheck):
             return real
         return None
 
-    def _check_graph(self, path: Path, name: str) -> None:
+    def _check_graph(self, path: Path, name: str, step: Step) -> None:
         file = self._file_below(path, name)
         if file is None:
             return
@@ -92,6 +94,8 @@ class PaidCheck(ValueCheck):
             self._say(path, f"{name} is not a graph in API format: a JSON object of nodes, of at most 8 MiB")
         else:
             self._checked.graphs[name] = graph
+            for where, clause in wrong_fields(graph, name, step.with_):
+                self._say((*path[:-1], *where), clause, key=True)
 
     def _paid(self, path: Path, step: Step, scope: Scope, kind: str) -> Type:
         if step.action != "model":
@@ -250,3 +254,20 @@ def feed(model: Model, kind: str, given: set[str]) -> tuple[catalog.Param | None
         return None, f"{model.name} takes no {kind} for this; {what}{taken}"
     names = ", ".join(param.name for param in free)
     return None, f"{model.name} takes several files of kind {kind}: {names}; write one of them in with in place of from"
+
+
+def wrong_fields(graph: Mapping[str, Any], name: str, values: Iterable[str]) -> list[tuple[Path, str]]:
+    """The fields among those that a step sets which its graph does not have, or which another node feeds.
+
+    Args:
+        graph: In API format.
+        name: What messages call it.
+        values: What is set, as `<node id>.<field>`.
+    """
+    fields, found = GraphFields(graph, name), list[tuple[Path, str]]()
+    for one in values:
+        try:
+            fields.check(*one.partition(".")[::2], "")
+        except InputError as error:
+            found.append((("with", one), re.sub(r"[.;] [Nn]othing was sent\.$", "", error.message)))
+    return found

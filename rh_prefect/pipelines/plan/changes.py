@@ -44,11 +44,29 @@ def _reasons(step: Mapping[str, Any], one: Instance) -> list[dict[str, Any]]:
     if step.get("model") != one.model:
         found = [{"param": "model", "was": step.get("model"), "is": one.model}]
     else:
-        found = differences(step.get("request", {}), one.request)
+        found = step_differences(step, one)
     take = one.works[0].take if one.works else None
     if not found and take is not None and step.get("take", take) != take:
         found = [{"param": "take", "was": step["take"], "is": take}]
     return [{**why, "from": one.row} for why in found] if one.row else found
+
+
+def step_differences(step: Mapping[str, Any], one: Instance) -> list[dict[str, Any]]:
+    """The parameters of a step that differ from an earlier plan, and the nodes of its graph.
+
+    Args:
+        step: The step in the earlier plan's JSON data.
+        one: The step now.
+    """
+    found = [why for why in differences(step.get("request", {}), one.request) if why["param"] != "graph"]
+    was, now = step.get("nodes", {}), one.nodes
+    if not was or not now:
+        return found
+    changed = [node for node in dict.fromkeys([*was, *now]) if was.get(node) != now.get(node)]
+    # A field that is set now, and was not before, is among the parameters already.
+    is_graph = step.get("request", {}).get("graph") != one.request.get("graph")
+    nodes = [{"param": f"graph node {node}", "was": was.get(node), "is": now.get(node)} for node in changed]
+    return [*found, *nodes] if is_graph else found
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:

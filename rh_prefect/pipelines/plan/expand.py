@@ -18,6 +18,7 @@ from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, KnownWork, K
 from rh_prefect.pipelines.plan.results import unchosen, value_of
 from rh_prefect.pipelines.plan.step_requests import Draft, draft_edit, draft_paid
 from rh_prefect.pipelines.references import references_in
+from rh_prefect.pipelines.saved_graphs import SavedGraphs
 from rh_prefect.pipelines.takes import Choices
 from rh_prefect.pipelines.values import ABSENT, File, Frame, Group, Items, Made, evaluate, makers, results
 
@@ -38,6 +39,7 @@ class Expander:
         choices: Choices,
         problems: Problems,
         run: Mapping[str, Any],
+        saved: SavedGraphs | None = None,
     ) -> None:
         """Starts with nothing expanded.
 
@@ -48,7 +50,9 @@ class Expander:
             choices: What a person has decided.
             problems: Takes what is wrong.
             run: The values of `$(run.…)`.
+            saved: The graphs of workflows and apps; None where they were not read.
         """
+        self._saved = saved
         self._top, self._site, self._known, self.choices = checked, site, known, choices
         self._run = dict(run)
         self.problems, self.item_problems = problems, ItemProblems(problems)
@@ -103,7 +107,7 @@ class Expander:
     def _draft(self, step: Step, at: Path, path: str, frame: Frame) -> Draft:
         if step.action == "edit":
             return draft_edit(step, at, path, frame, self.choices.failed)
-        return draft_paid(step, at, path, frame, self._checked, self.choices.failed)
+        return draft_paid(step, at, path, frame, self._checked, self.choices.failed, self._saved)
 
     def _is_live(self, name: str, step: Step, at: Path, frame: Frame, path: str) -> bool:
         found = True if step.when is None else truth(step.when, frame)
@@ -133,6 +137,8 @@ class Expander:
             instance.used_at, instance.row = self._used_at, _row(draft.frame)
             instance.is_pending = draft.frame.is_pending or _is_open(step, draft.frame)
             instance.is_sure &= (id(draft.frame), instance.at) not in self._doubtful
+            if instance.forbidden:
+                self.notes[f"{instance.path}: {instance.forbidden}"] = None
             instance.request, instance.kind = draft.given, draft.kind
             instance.seconds = draft.seconds.expected if draft.seconds is not None else None
             self.instances.append(instance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, Protocol
@@ -194,6 +194,11 @@ class Instance:
         used: Whether a later step or an output takes its result.
         attempts: How many tasks one take may pay for.
         note: Why it is in this state, where the state does not say.
+        graph: The nodes of its graph, of its workflow's or of its app's; see `saved_graphs.SavedGraph`.
+        saved_graph: The fingerprint of the whole graph that the site has under its id.
+        nodes: Short hashes of these nodes, without the fields that it sets.
+        is_unread: Whether its graph was not read, so that its works are not known.
+        forbidden: Why it must not be paid for; see `works.WorkPolicy`.
         row: The row of a table that its item comes from, for messages.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
     """
@@ -219,6 +224,11 @@ class Instance:
     used: bool = False
     attempts: int = 1
     note: str = ""
+    graph: Mapping[str, Any] = field(default_factory=dict)
+    saved_graph: str = ""
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    is_unread: bool = False
+    forbidden: str = ""
     row: str = ""
     used_at: Path = ()
 

@@ -232,13 +232,14 @@ def _step(one: Instance) -> dict[str, Any]:
         "address": one.address,
         "model": one.model,
         "state": one.state,
-        "work": work.key if work is not None and work.is_settled else None,
+        "work": work.key if work is not None and work.is_settled and not one.is_unread else None,
         "take": work.take if work is not None else None,
         "takes": len(one.works),
         "works": [each.key for each in one.works]
         if len(one.works) > 1 and work is not None and work.is_settled
         else None,
         "request": one.request,
+        "nodes": dict(one.nodes),
         "why": one.why,
         "price": _money(sum((work.price for work in paid), Money())),
         "seconds": round(one.seconds, 3) if one.seconds is not None else None,

@@ -19,7 +19,7 @@ from typing import Any, Self
 from rh_prefect.errors import InputError, PlanChanged
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.language import Param
-from rh_prefect.pipelines.plan.changes import differences, head_changes, shown_change
+from rh_prefect.pipelines.plan.changes import head_changes, shown_change, step_differences
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Work
 
@@ -129,7 +129,7 @@ class ReviewedPlan:
         if step["model"] != instance.model:
             return f"model: {visible(step['model'])} -> {visible(instance.model)}"
         known = _works_of(step)
-        if known and work.is_settled and work.key not in known:
+        if known and work.is_settled and not instance.is_unread and work.key not in known:
             return _why_other(step, instance, work)
         if not step.get("take", 1) <= work.take < step.get("take", 1) + step.get("takes", 1):
             return f"take: {step.get('take', 1)} -> {work.take}"
@@ -151,7 +151,7 @@ def _works_of(step: Mapping[str, Any]) -> list[str]:
 
 
 def _why_other(step: Mapping[str, Any], instance: Instance, work: Work) -> str:
-    found = differences(step.get("request", {}), instance.request)
+    found = step_differences(step, instance)
     if found:
         return "; ".join(shown_change({"what": one["param"], **one}) for one in found)
     if step.get("take", 1) != work.take:

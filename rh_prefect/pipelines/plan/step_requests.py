@@ -10,7 +10,7 @@ from rh_prefect import catalog
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.validation import check, check_file
 from rh_prefect.errors import MediaError, UnknownModelError
-from rh_prefect.pipelines.check import Checked, feed
+from rh_prefect.pipelines.check import Checked, feed, wrong_fields
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.language import Step
@@ -18,6 +18,7 @@ from rh_prefect.pipelines.model_names import no_such_model
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, Money
 from rh_prefect.pipelines.plan.price import input_seconds, length_of, output_seconds, price_of
+from rh_prefect.pipelines.saved_graphs import SavedGraphs, node_digests
 from rh_prefect.pipelines.values import (
     ABSENT,
     File,
@@ -35,7 +36,7 @@ from rh_prefect.pipelines.values import (
     results,
 )
 
-_ENDPOINTS = {"workflow": "run/workflow/{}", "app": "run/ai-app/{}", "graph": "task/openapi/create"}
+_ENDPOINTS = {"workflow": "run/workflow/{}", "app": "run/ai-app/{}", "graph": "proxy"}
 _LINK = "https://stand-in.invalid/file"
 
 
@@ -72,7 +73,15 @@ class Draft:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def draft_paid(step: Step, at: Path, path: str, frame: Frame, checked: Checked, failed: Collection[str] = ()) -> Draft:
+def draft_paid(
+    step: Step,
+    at: Path,
+    path: str,
+    frame: Frame,
+    checked: Checked,
+    failed: Collection[str] = (),
+    saved: SavedGraphs | None = None,
+) -> Draft:
     """Makes the request of a paid step.
 
     Args:
@@ -82,6 +91,7 @@ def draft_paid(step: Step, at: Path, path: str, frame: Frame, checked: Checked, 
         frame: The item.
         checked: The file.
         failed: Steps that this run cannot make; see `Choices`.
+        saved: The graphs of workflows and apps; None where they were not read.
     """
     instance = Instance(path, frame.id, step, at, is_sure=frame.is_sure)
     instance.attempts = step.attempts or checked.file.attempts or 1
@@ -90,10 +100,12 @@ def draft_paid(step: Step, at: Path, path: str, frame: Frame, checked: Checked, 
         instance.at_most = at_most if isinstance(at_most, int) else None
     if step.model is not None:
         return _of_model(step, instance, frame, failed)
-    return _of_graph(step, instance, frame, checked, failed)
+    draft = _of_graph(step, instance, frame, failed)
+    _add_graph(draft, checked, saved or {})
+    return draft
 
 
-def _of_graph(step: Step, instance: Instance, frame: Frame, checked: Checked, failed: Collection[str]) -> Draft:
+def _of_graph(step: Step, instance: Instance, frame: Frame, failed: Collection[str]) -> Draft:
     """A saved workflow, an app or a graph of nodes: no catalogue knows their fields."""
     name = str(getattr(step, step.action))
     instance.model = f"{step.action} {name}"
@@ -103,10 +115,6 @@ def _of_graph(step: Step, instance: Instance, frame: Frame, checked: Checked, fa
     values = {key: _plain(_made(evaluate(value, frame), step, failed)) for key, value in step.with_.items()}
     values = {key: value for key, value in values.items() if value is not ABSENT}
     draft.given = {key: mark(value) for key, value in values.items()}
-    if step.pin:
-        draft.given["pin"] = step.pin
-    if step.graph is not None:
-        draft.given["graph"] = digest(_without_fields(checked.graphs.get(step.graph, {}), draft.given))
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
     files = [one for value in values.values() for one in _files(value)]
@@ -114,14 +122,29 @@ def _of_graph(step: Step, instance: Instance, frame: Frame, checked: Checked, fa
     return draft
 
 
-def _without_fields(graph: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A graph without the fields that `with` sets: what stands in their place does not count."""
-    found: dict[str, Any] = {}
-    for node, content in graph.items():
-        inputs = content.get("inputs")
-        kept = {key: one for key, one in inputs.items() if f"{node}.{key}" not in given} if inputs else {}
-        found[node] = {"class_type": content["class_type"], "inputs": kept}
-    return found
+def _add_graph(draft: Draft, checked: Checked, saved: SavedGraphs) -> None:
+    """Adds the fingerprint of the graph without the fields that the step sets."""
+    instance, step = draft.instance, draft.instance.step
+    fields = list(draft.given)
+    if step.graph is not None:
+        instance.graph = checked.graphs.get(step.graph, {})
+    else:
+        found = saved.get((step.action, str(getattr(step, step.action))))
+        if found is None:
+            instance.is_unread = True
+            draft.notes.append(f"the graph of {instance.model} was not read, so that earlier results are not found.")
+            return
+        instance.graph, instance.saved_graph = found.nodes, found.whole
+        if step.action == "workflow":
+            draft.problems.extend(wrong_fields(instance.graph, instance.model, instance.values))
+    instance.nodes = node_digests(instance.graph, fields)
+    present = digest(instance.nodes)
+    if step.pin and step.pin != present:
+        instance.forbidden = (
+            f"pin is {step.pin}, and the graph of {instance.model} is {present} now. What to do: put the graph back, "
+            "or write its present fingerprint as pin, which makes a new result."
+        )
+    draft.given["graph"] = step.pin or present
 
 
 def _of_model(step: Step, instance: Instance, frame: Frame, failed: Collection[str]) -> Draft:
