@@ -27,8 +27,13 @@ LARGEST_ENTRY: Final = 128 * 1024
 """Bytes of one entry, unless one record alone is longer. Prefect Cloud refuses requests above 5 MiB; a short write
 keeps SQLite's lock for a short time, and a reader's page of a hundred entries within some megabytes."""
 
-LINGER: Final = 0.08
-"""Seconds for which an answer or an end waits for others that share its entry. Nothing that pays waits for them."""
+LINGER: Final = 0.2
+"""Seconds for which an answer or an end waits for others that share its entry, where other jobs are under way. Nothing
+that pays waits for them."""
+
+SPACING: Final = 0.03
+"""Seconds between the beginnings of two entries: what is recorded in a burst shares entries, and what comes alone
+waits for nothing."""
 
 _PAUSE_EVERY: Final = 4
 """Entries in a row after which a writer pauses, so that another process, which had to read them, can append."""
@@ -185,6 +190,8 @@ class RecordLog:
         self._me = uuid.uuid4().hex
         self._entries = 0
         self._seen_mine: set[str] = set()
+        self._under_way: set[str] = set()
+        self._sent_at = float("-inf")
         self._queue: list[_Item] = []
         self._is_urgent = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -205,11 +212,21 @@ class RecordLog:
             return self._is_same(key, token)
         item = _Item(key, text, token, _urgency(key), self._clock(), asyncio.get_running_loop().create_future())
         self._queue.append(item)
-        if item.urgency == _PROMPT:
+        self._note_job(key)
+        if item.urgency == _PROMPT or len(self._under_way) < 2:
             self._is_urgent.set()
         if self._writer is None or self._writer.done():
             self._writer = asyncio.ensure_future(self._write())
         return await item.done
+
+    def _note_job(self, key: str) -> None:
+        """Counts the jobs of this process of which more records will come."""
+        name, _, rest = key.partition("-")
+        what = rest.partition("-")[0]
+        if what == "intent":
+            self._under_way.add(name)
+        elif what == "end":
+            self._under_way.discard(name)
 
     def is_current(self, max_age: float) -> bool:
         """Whether the records are known as they were so many seconds ago, or later."""
@@ -281,15 +298,25 @@ class RecordLog:
                 item.done.cancel()
 
     async def _linger(self) -> None:
-        """Waits for records that may share an entry, while none is there that something waits for."""
-        waiting = [item for item in self._queue if not item.done.done()]
-        if not waiting or any(item.urgency == _PROMPT for item in waiting):
-            return
-        self._is_urgent.clear()
-        left = min(item.since for item in waiting) + LINGER - self._clock()
-        if left > 0:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_urgent.wait(), left)
+        """Waits for records that may share an entry."""
+        while True:
+            self._is_urgent.clear()
+            left = self._send_at() - self._clock()
+            if left <= 0:
+                return
+            spacing = self._sent_at + SPACING - self._clock()
+            if spacing > 0:
+                await asyncio.sleep(spacing)
+            else:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._is_urgent.wait(), left)
+
+    def _send_at(self) -> float:
+        """When the next entry is sent, by what is there to be recorded now."""
+        linger = LINGER if len(self._under_way) > 1 else 0.0
+        waiting = (item for item in self._queue if not item.done.done())
+        due = (item.since + (0.0 if item.urgency == _PROMPT else linger) for item in waiting)
+        return max(self._sent_at + SPACING, min(due, default=0.0))
 
     def _next_batch(self) -> list[_Item]:
         """Takes the next records out of the queue, the most urgent first; answers those that are there already."""
@@ -346,6 +373,7 @@ class RecordLog:
         tries = 0
         while batch:
             number, sent = self.records.next, self._clock()
+            self._sent_at = sent
             texts = {item.key: item.text for item in batch}
             if await self._store.append(number, encode(by, texts)):
                 self._took = 0.7 * self._took + 0.3 * (self._clock() - sent)

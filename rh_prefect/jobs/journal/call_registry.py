@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -12,7 +13,7 @@ from rh_prefect.errors import AmbiguousCall
 from rh_prefect.jobs.journal.call_matching import Equal, Known, Match, find_record
 from rh_prefect.jobs.journal.identity import Address, job_key, other_job_key
 from rh_prefect.jobs.journal.job_records import JobRecords, calls_in
-from rh_prefect.jobs.journal.journal import Journal
+from rh_prefect.jobs.journal.journal import CachedJournal, Journal
 from rh_prefect.jobs.journal.records import CallRecord, Intent
 from rh_prefect.jobs.journal.writer_process import Owner, current_owner
 from rh_prefect.memory_cache import LruCache
@@ -89,6 +90,7 @@ class _Entry:
     is_elsewhere: bool = False
     is_recorded: bool = True
     taker: Caller | None = None
+    recording: asyncio.Task[None] | None = None
 
     def known_to(self, caller: Caller) -> Known:
         is_taken = self.taker is not None and not caller.repeats(self.taker)
@@ -136,13 +138,16 @@ class CallRegistry:
                     records = await journal.request(request)
                     known.entries |= _entries(records, attempt=attempt, is_detached=caller.is_detached)
                 known.is_read = True
-            return await self._find(request, known, caller, journal, attempt)
+            found = self._match(request, known, caller, journal.scope)
+        # Outside of the turn, so that equal calls which are made together are recorded together.
+        await _record_calls(known, caller, journal, attempt)
+        return found
 
-    async def _find(self, request: str, known: _Request, caller: Caller, journal: Journal, attempt: int) -> Found:
+    def _match(self, request: str, known: _Request, caller: Caller, scope: str) -> Found:
         records = [entry.known_to(caller) for entry in known.entries.values()]
         match = find_record(caller.address, records, version=caller.version, equal=caller.equal)
         if match.verdict in ("unclear", "repeated"):
-            raise _refusal(f"{journal.scope}/{request}", match, caller)
+            raise _refusal(f"{scope}/{request}", match, caller)
         if match.record is not None:
             entry = known.entries[match.record.key]
             entry.taker = caller
@@ -157,7 +162,6 @@ class CallRegistry:
         )
         note = _note_of_new(records, caller)
         known.entries[entry.key] = entry
-        await _record_calls(known, caller, journal, attempt)
         return Found(entry.key, is_new=True, order=entry.order, note=note)
 
 
@@ -192,22 +196,36 @@ def _new_key(request: str, address: Address, entries: Mapping[str, _Entry]) -> s
 async def _record_calls(known: _Request, caller: Caller, journal: Journal, attempt: int) -> None:
     """Records where equal requests are asked for, once there are two, before either of them waits for anything.
 
-    After a crash the first one to come would else be given what is the other's.
+    After a crash the first one to come would else be given what is the other's. So they are recorded in order, and each
+    call waits for the records of all before it.
     """
     if len(known.entries) == 1 and not caller.is_detached:
         return
     for entry in known.entries.values():
-        if not entry.is_recorded:
-            record = CallRecord(
-                owner=current_owner(),
-                address=entry.address,
-                version=entry.version,
-                order=entry.order,
-                attempt=attempt,
-                is_detached=caller.is_detached,
-            )
+        if not entry.is_recorded and entry.recording is None:
+            entry.recording = asyncio.ensure_future(_record(entry, known, caller, journal, attempt))
+    waiting = [entry.recording for entry in known.entries.values() if entry.recording is not None]
+    # A call that is cancelled must not cut off the records that others wait for.
+    await asyncio.gather(*map(asyncio.shield, waiting))
+
+
+async def _record(entry: _Entry, known: _Request, caller: Caller, journal: Journal, attempt: int) -> None:
+    record = CallRecord(
+        owner=current_owner(),
+        address=entry.address,
+        version=entry.version,
+        order=entry.order,
+        attempt=attempt,
+        is_detached=caller.is_detached,
+    )
+    # A log keeps the order in which records are given to it; other journals get one after the other.
+    turn = nullcontext() if isinstance(journal, CachedJournal) else known.turn
+    try:
+        async with turn:
             await JobRecords(journal, entry.key).call(record)
-            entry.is_recorded = True
+        entry.is_recorded = True
+    finally:
+        entry.recording = None
 
 
 def _note(match: Match, caller: Caller) -> str:

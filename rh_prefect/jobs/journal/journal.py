@@ -121,7 +121,7 @@ class TellingJournal(Protocol):
 
 @runtime_checkable
 class CachedJournal(Protocol):
-    """A journal that keeps what it has read, since records never change."""
+    """A journal that keeps what it has read, since records never change; it keeps the order of what it is given."""
 
     def is_absent(self, key: str, *, max_age: float) -> bool:
         """Whether a record is known not to have been there at most so many seconds ago; asks nothing."""
