@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from pydantic import SecretStr
 
+from rh_prefect.client.call_transport import CallTransport
 from rh_prefect.client.responses import RequestInfo, no_answer
 from rh_prefect.client.threaded_backend import FileTransport
 from rh_prefect.errors import ConnectFailed, ResponseLost
 from rh_prefect.redaction import HiddenAddressTransport, mask
+
+_log = logging.getLogger("httpx")
 
 RESEND: Final = "rh_resend"
 """The key in a request's extensions that allows it to be sent again."""
@@ -30,7 +34,7 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 class DirectTransport(Protocol):
     """Makes a transport."""
 
-    def __call__(self, *, verify: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
+    def __call__(self, *, verify: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncBaseTransport:
         """Makes one with these certificates and limits."""
 
 
@@ -112,7 +116,7 @@ class EnvironmentTransport(httpx.AsyncBaseTransport):
     def __init__(self, limits: httpx.Limits, *, direct: DirectTransport = httpx.AsyncHTTPTransport) -> None:
         self._limits = limits
         self._direct = direct
-        self._by_proxy: dict[str | None, httpx.AsyncHTTPTransport] = {}
+        self._by_proxy: dict[str | None, httpx.AsyncBaseTransport] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request on its way."""
@@ -121,7 +125,7 @@ class EnvironmentTransport(httpx.AsyncBaseTransport):
             self._by_proxy[proxy] = self._open(proxy)
         return await self._by_proxy[proxy].handle_async_request(request)
 
-    def _open(self, proxy: str | None) -> httpx.AsyncHTTPTransport:
+    def _open(self, proxy: str | None) -> httpx.AsyncBaseTransport:
         if proxy is None:
             return self._direct(verify=_tls(), limits=self._limits)
         return httpx.AsyncHTTPTransport(verify=_tls(), limits=self._limits, proxy=proxy)
@@ -229,10 +233,42 @@ class Bearer(httpx.Auth):
     def __init__(self, key: SecretStr) -> None:
         self._key = key
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+    def sign(self, request: httpx.Request) -> None:
         """Adds the header."""
         request.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Adds the header; see `httpx.Auth`."""
+        self.sign(request)
         yield request
+
+
+class CallClient(httpx.AsyncClient):
+    """httpx's client, without what API calls do not need: redirects, cookies and hooks."""
+
+    def __init__(self, *, transport: httpx.AsyncBaseTransport, **options: Any) -> None:
+        """Takes the options of `httpx.AsyncClient`."""
+        super().__init__(transport=transport, **options)
+        self._sender = transport
+
+    async def send(self, request: httpx.Request, *, auth: Any = True, **_: Any) -> httpx.Response:
+        """Sends a request and reads the response.
+
+        Args:
+            request: From `build_request`.
+            auth: None leaves the key out.
+        """
+        if auth is not None and isinstance(self.auth, Bearer):
+            self.auth.sign(request)
+        try:
+            response = await self._sender.handle_async_request(request)
+        except httpx.RequestError as error:
+            error.request = request  # the one whose address and key are hidden
+            raise
+        response.request = request
+        await response.aread()
+        _log.debug("HTTP Request: %s %s %d", request.method, request.url, response.status_code)
+        return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +309,7 @@ def open_connections(
     ) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=5.0)
         sender = transport or EnvironmentTransport(limits, direct=direct)
-        return httpx.AsyncClient(
+        return (CallClient if direct is CallTransport else httpx.AsyncClient)(
             transport=ResendTransport(HiddenAddressTransport(sender)),
             # TCP and TLS each get half of the time at most, so that the deadline of a submit cuts neither of them off.
             timeout=httpx.Timeout(read, connect=min(CONNECT_SECONDS, read / 2)),
@@ -286,7 +322,7 @@ def open_connections(
 
     return Connections(
         submits=client(submit_timeout, kept=0),
-        calls=client(30.0, kept=16),
+        calls=client(30.0, kept=16, direct=CallTransport),
         uploads=client(120.0, kept=4),
         files=client(60.0, kept=8, auth=False, redirects=True, direct=FileTransport),
     )
