@@ -197,7 +197,7 @@ class Progress:
     """
 
     def __init__(
-        self, *, page: Page | None = None, every: float = 3.0, clock: Callable[[], float] = time.monotonic
+        self, *, page: Page | None = None, every: float = 5.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Prepares the bar; it appears with the first report.
 

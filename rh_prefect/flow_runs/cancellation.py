@@ -75,7 +75,7 @@ async def _cancel_works(scope: Scope) -> CancelReport:
     return CancelReport(tuple(done.cancelled), (), done.failed)
 
 
-EVERY: Final = 3.0
+EVERY: Final = 5.0
 """Seconds between two looks: one small request for each process that has paid jobs, however many they are."""
 
 _log = logging.getLogger("rh_prefect")

@@ -13,7 +13,7 @@ from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, jobs_of, read_job
-from rh_prefect.jobs.journal.journal import CachedJournal, Journal
+from rh_prefect.jobs.journal.journal import Journal, as_cached
 from rh_prefect.jobs.journal.records import Cancelled, Intent
 from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
 from rh_prefect.jobs.journal.writer_process import is_surely_dead
@@ -61,7 +61,8 @@ class CancelWatch:
             max_age: Seconds for which "not cancelled" is believed; 0 where the journal itself must be asked.
         """
         key = (journal.scope, attempt)
-        if isinstance(journal, CachedJournal) and journal.is_absent(f"cancel-{attempt}", max_age=max_age):
+        cached = as_cached(journal)
+        if cached is not None and cached.is_absent(f"cancel-{attempt}", max_age=max_age):
             return False
         # What was asked after this call began is fresh, so that many who wait for their turn need one answer.
         oldest = self._clock() - max_age

@@ -18,7 +18,7 @@ from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.events import JobEventState
 from rh_prefect.jobs.journal.budget import Money, Shortfall
 from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, Submit
-from rh_prefect.jobs.journal.journal import CachedJournal
+from rh_prefect.jobs.journal.journal import as_cached
 from rh_prefect.jobs.journal.records import Answer, End, Intent, Resolution
 from rh_prefect.jobs.lifecycle import Accepted, completing, finding, submitting
 from rh_prefect.jobs.loop_thread import LOOP
@@ -283,7 +283,7 @@ class JobDriver:
 
     def _before_claim(self) -> float:
         """Seconds for which "not cancelled" is believed before a claim: where the claim itself tells, for longer."""
-        return BEFORE_CLAIM if isinstance(self.context.scope.journal, CachedJournal) else REMEMBER
+        return BEFORE_CLAIM if as_cached(self.context.scope.journal) else REMEMBER
 
     def _since_answer(self) -> float:
         """Seconds since the answer went to the journal: who cancelled before is known, who comes later reads it."""

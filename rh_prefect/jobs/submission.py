@@ -11,7 +11,7 @@ from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, ConnectFailed, InputError, JournalError, ResponseLost
 from rh_prefect.jobs.context import JobContext
 from rh_prefect.jobs.journal.job_records import JobView, Submit
-from rh_prefect.jobs.journal.journal import CachedJournal
+from rh_prefect.jobs.journal.journal import as_cached
 from rh_prefect.jobs.journal.records import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, Intent, Resolution
 from rh_prefect.jobs.journal.spool import Spooled
 from rh_prefect.jobs.journal.writer_process import is_surely_dead
@@ -118,7 +118,7 @@ class Submitter:
 
     async def _is_cancelled_before_claim(self) -> bool:
         """Whether the journal had a cancellation when the intent was created, where that is known without a request."""
-        is_known = isinstance(self._context.scope.journal, CachedJournal)
+        is_known = as_cached(self._context.scope.journal) is not None
         return is_known and await self._context.is_cancelled(max_age=self._clock() - self._claimed_at)
 
     def _without_secret(self, answer: Answer) -> Answer:

@@ -136,7 +136,7 @@ class MediaStore:
         uri = source.uri if isinstance(source, Media) else source
         return dict(self._options) if protocol_of(uri) == self.protocol else {}
 
-    def publish(self, local: Path, name: str) -> Media:
+    def publish(self, local: Path, name: str, *, known: Media | None = None) -> Media:
         """Copies a local file into the store and returns it as `Media`.
 
         The memory that is needed does not depend on the file's size. A file that is there already is replaced. A file
@@ -145,6 +145,7 @@ class MediaStore:
         Args:
             local: The file; it stays where it is.
             name: Its name in the store, with forward slashes.
+            known: What `describe` has returned for the file, which then need not be looked into again.
 
         Returns:
             Its URI, size, hash and facts.
@@ -153,28 +154,29 @@ class MediaStore:
             MediaError: The local file does not exist.
             StoreError: The place refuses it; nothing is left at the name that was not there before.
         """
-        facts = facts_or_type(local)
+        facts = _facts(local, known)
         with local.open("rb") as reader:
             tally = self._write(name, reader, mime=facts.mime)
         return self._media(name, facts, tally)
 
-    def take(self, local: Path, name: str) -> Media:
+    def take(self, local: Path, name: str, *, known: Media | None = None) -> Media:
         """Like `publish`, but moves the file if the store is a folder on the same disk.
 
         Args:
             local: The file; whether it is still there afterwards depends on the place.
             name: As in `publish`.
+            known: As in `publish`.
 
         Raises:
             MediaError: As in `publish`.
             StoreError: As in `publish`.
         """
         if self.protocol != "file":
-            return self.publish(local, name)
-        facts = facts_or_type(local)
+            return self.publish(local, name, known=known)
+        facts = _facts(local, known)
         with self._at(name, "write") as (_, path):
             tally = move_to_folder(local, path)
-        return self.publish(local, name) if tally is None else self._media(name, facts, tally)
+        return self.publish(local, name, known=known) if tally is None else self._media(name, facts, tally)
 
     def describe(self, local: Path, name: str) -> Media:
         """The same as `publish` returns, for a file that is in the store already; nothing is written.
@@ -334,6 +336,14 @@ class MediaStore:
         if opened is None or opened[0] != os.getpid():
             opened = self._opened = (os.getpid(), _open(self._where, self.protocol, self._options))
         return opened[1]
+
+
+def _facts(local: Path, known: Media | None) -> Facts:
+    """The facts of a file: those that are known of it, or what it says itself."""
+    if known is None:
+        return facts_or_type(local)
+    of = {name: getattr(known, name) for name in ("width", "height", "seconds", "fps", "has_audio")}
+    return Facts(known.kind, known.mime, "", **of)
 
 
 def _open(where: str, protocol: str, options: Mapping[str, object]) -> _Opened:

@@ -55,7 +55,7 @@ async def test_a_run_that_goes_on_is_left_alone(rh: Emulator) -> None:
     run = await begin(flows.many, prompts=PROMPTS)
     task = asyncio.ensure_future(rerun(flows.many, run))
     assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
-    await asyncio.sleep(4)
+    await asyncio.sleep(6)
     assert not rh.recorder.cancelled
     rh.clock.advance(3600)
     assert len(await task) == 2

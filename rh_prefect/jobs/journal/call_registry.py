@@ -13,7 +13,7 @@ from rh_prefect.errors import AmbiguousCall
 from rh_prefect.jobs.journal.call_matching import Equal, Known, Match, find_record
 from rh_prefect.jobs.journal.identity import Address, job_key, other_job_key
 from rh_prefect.jobs.journal.job_records import JobRecords, calls_in
-from rh_prefect.jobs.journal.journal import CachedJournal, Journal
+from rh_prefect.jobs.journal.journal import Journal, as_cached
 from rh_prefect.jobs.journal.records import CallRecord, Intent
 from rh_prefect.jobs.journal.writer_process import Owner, current_owner
 from rh_prefect.memory_cache import LruCache
@@ -90,7 +90,7 @@ class _Entry:
     is_elsewhere: bool = False
     is_recorded: bool = True
     taker: Caller | None = None
-    recording: asyncio.Task[None] | None = None
+    is_being_recorded: bool = False
 
     def known_to(self, caller: Caller) -> Known:
         is_taken = self.taker is not None and not caller.repeats(self.taker)
@@ -104,6 +104,7 @@ class _Request:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     entries: dict[str, _Entry] = field(default_factory=dict)
     is_read: bool = False
+    recording: asyncio.Task[None] | None = None
 
 
 class CallRegistry:
@@ -202,14 +203,19 @@ async def _record_calls(known: _Request, caller: Caller, journal: Journal, attem
     if len(known.entries) == 1 and not caller.is_detached:
         return
     for entry in known.entries.values():
-        if not entry.is_recorded and entry.recording is None:
-            entry.recording = asyncio.ensure_future(_record(entry, known, caller, journal, attempt))
-    waiting = [entry.recording for entry in known.entries.values() if entry.recording is not None]
-    # A call that is cancelled must not cut off the records that others wait for.
-    await asyncio.gather(*map(asyncio.shield, waiting))
+        if not (entry.is_recorded or entry.is_being_recorded):
+            entry.is_being_recorded = True
+            before = known.recording if known.recording is not None and not known.recording.done() else None
+            known.recording = asyncio.ensure_future(_record(entry, known, caller, journal, attempt, before=before))
+    if known.recording is not None and not known.recording.done():
+        # A call that is cancelled must not cut off the records that others wait for.
+        await asyncio.shield(known.recording)
 
 
-async def _record(entry: _Entry, known: _Request, caller: Caller, journal: Journal, attempt: int) -> None:
+async def _record(
+    entry: _Entry, known: _Request, caller: Caller, journal: Journal, attempt: int, *, before: asyncio.Task[None] | None
+) -> None:
+    """Records one call, and ends when those before it are recorded too."""
     record = CallRecord(
         owner=current_owner(),
         address=entry.address,
@@ -219,13 +225,15 @@ async def _record(entry: _Entry, known: _Request, caller: Caller, journal: Journ
         is_detached=caller.is_detached,
     )
     # A log keeps the order in which records are given to it; other journals get one after the other.
-    turn = nullcontext() if isinstance(journal, CachedJournal) else known.turn
+    turn = nullcontext() if as_cached(journal) else known.turn
     try:
         async with turn:
             await JobRecords(journal, entry.key).call(record)
         entry.is_recorded = True
     finally:
-        entry.recording = None
+        entry.is_being_recorded = False
+    if before is not None:
+        await before
 
 
 def _note(match: Match, caller: Caller) -> str:

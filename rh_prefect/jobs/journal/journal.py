@@ -11,9 +11,9 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 import fsspec
 
@@ -126,6 +126,20 @@ class CachedJournal(Protocol):
     def is_absent(self, key: str, *, max_age: float) -> bool:
         """Whether a record is known not to have been there at most so many seconds ago; asks nothing."""
         ...
+
+
+def as_cached(journal: Journal) -> CachedJournal | None:
+    """Gives a journal as one that keeps what it has read; None if it does not.
+
+    Args:
+        journal: The journal.
+    """
+    return cast(CachedJournal, journal) if _is_cached(type(journal)) else None
+
+
+@cache  # asking a protocol takes 50 us, and each job asks several times
+def _is_cached(kind: type) -> bool:
+    return issubclass(kind, CachedJournal)
 
 
 class UnreadableRecord(JournalError):

@@ -114,11 +114,13 @@ class Collector:
                 raise
             return known.result(self.store)
         made = _manifest(request, self.scope, job=job, key=key, submit=submit, end=end, outputs=outputs)
-        await asyncio.to_thread(manifests.write, self.store, made)
-        await asyncio.gather(
-            *(asyncio.to_thread(drop_record, self.store, end.task_id, index) for index, _ in enumerate(outputs))
-        )
+        await asyncio.to_thread(self._write_manifest, made)
         return made.result(self.store)
+
+    def _write_manifest(self, made: Manifest) -> None:
+        manifests.write(self.store, made)
+        for index, _ in enumerate(made.outputs):
+            drop_record(self.store, made.task_id, index)
 
     async def _outputs(
         self, request: JobRequest, job: str, key: str, end: End, *, known: Manifest | None, first_time: bool
@@ -161,12 +163,14 @@ class Collector:
                 return published
         with part_file(self.folder, f"{end.task_id}-{index}") as part:
             flaw = await self._download(job, end, index, part)
-            media = await asyncio.to_thread(self.store.describe, part, name)
-            media = media.model_copy(update={"defect": flaw.what if flaw else None})
-            # First the record, then the file: what lies at the name is this job's only if the record says so.
-            await asyncio.to_thread(write_record, self.store, end.task_id, index, media)
-            await asyncio.to_thread(self.store.take, part, name)
-            remove(part)
+            return await asyncio.to_thread(self._put, part, name, end.task_id, index, flaw)
+
+    def _put(self, part: Path, name: str, task_id: str, index: int, flaw: DownloadDefect | None) -> Media:
+        media = self.store.describe(part, name).model_copy(update={"defect": flaw.what if flaw else None})
+        # First the record, then the file: what lies at the name is this job's only if the record says so.
+        write_record(self.store, task_id, index, media)
+        self.store.take(part, name, known=media)
+        remove(part)
         return media
 
     async def _download(self, job: str, end: End, index: int, part: Path) -> DownloadDefect | None:
