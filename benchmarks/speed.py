@@ -21,6 +21,7 @@ from benchmarks.contenders import SLOTS
 from benchmarks.degraded import broken, shared
 from benchmarks.harness import Bench, Run, finish
 from benchmarks.overhead import overhead
+from benchmarks.pipelines import pipelines
 from benchmarks.report import Figure, show
 from benchmarks.rerun import failures, inputs, kills
 from benchmarks.throughput import throughput
@@ -107,6 +108,7 @@ SCENES: dict[str, Callable[[Bench], None]] = {
     "inputs": inputs,
     "throughput": throughput,
     "overhead": overhead,
+    "pipelines": pipelines,
     "holding": holding,
 }
 

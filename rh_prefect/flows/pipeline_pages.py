@@ -96,7 +96,7 @@ async def show_results(
     rows = [f"| {_cell(name)} | {_shown(value)} |" for name, value in values[: artifacts.MAX_ROWS]]
     more = len(values) - len(rows)
     table = ["| output | result |", "| --- | --- |", *rows] if rows else []
-    lines = [head, "", *([picture, ""] if picture else []), *table]
+    lines = [*([picture, ""] if picture else []), *table]
     lines += ["", f"{more} further results are in the report."] if more > 0 else []
     lines += ["", f"Report: {linked(report)}"]
     await artifacts.markdown("\n".join(lines), what="results", description=head)

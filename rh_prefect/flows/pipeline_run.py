@@ -17,6 +17,7 @@ from typing import Any
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 
 from rh_prefect.errors import BudgetExceeded, MediaError, RunningHubError
 from rh_prefect.flow_runs.run_status import expect_jobs
@@ -171,6 +172,7 @@ class PipelineRun:
         self._known = KnownResults(tools.known)
         self._running: dict[asyncio.Task[None], Instance] = {}
         self._begun: set[str] = set()
+        self._ended: dict[str, State[Any]] = {}
         self._edit_room = asyncio.Semaphore(EDITS_AT_ONCE)
         self._plan_seconds = 0.0
         self._items: set[str] = set()
@@ -220,8 +222,8 @@ class PipelineRun:
 
     def _estimate(self) -> Costs | None:
         """What the first plan says that the run will cost; of a later one, a part is paid."""
-        price = self.plan.price
-        return Costs.of(price.expected, self.plan.currency) if not self._begun and price.expected else None
+        expected = self.plan.price.expected
+        return Costs.of(round(expected, 2), self.plan.currency) if not self._begun and expected else None
 
     def dated(self) -> str:
         """Since when the newest result is there, as in `, the newest since 24 Nov 03:00 UTC`; empty where unknown."""
@@ -356,9 +358,18 @@ class PipelineRun:
     async def _make(self, instance: Instance) -> None:
         if any(work.state != "=" for work in instance.works):
             body = self._paid_step(instance) if instance.is_paid else self._edit_step(instance)
-            await _task_run(instance, body)
+            self._ended[instance.address] = await _task_run(instance, body, after=self._made_for(instance))
         if instance.save_as and instance.address in self._begun:
             await self._save(instance)
+
+    def _made_for(self, instance: Instance) -> list[State[Any]]:
+        """The task runs whose results a step takes, for the arrows in the dashboard; a review's are its candidates'."""
+        found: dict[str, State[Any]] = {}
+        for need in instance.needs:
+            for one in (need, *(need.needs if need.model == "review" else ())):
+                if one.address in self._ended:
+                    found[one.address] = self._ended[one.address]
+        return list(found.values())
 
     async def _paid_step(self, instance: Instance) -> None:
         if await self._restore(instance):
@@ -441,11 +452,14 @@ def numbered(name: str, number: int) -> str:
     return name if number == 1 else str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
 
 
-async def _task_run(instance: Instance, body: Coroutine[Any, Any, None]) -> None:
-    """Runs a step as a Prefect task run of its address."""
+async def _task_run(instance: Instance, body: Coroutine[Any, Any, None], *, after: list[State[Any]]) -> State[Any]:
+    """Runs a step as a Prefect task run of its address; returns its state."""
 
     async def step() -> None:
         await body
 
     name = instance.address.replace("{", "{{").replace("}", "}}")
-    await Task(step, name=instance.path, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)()
+    task: Any = Task(step, name=instance.path, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
+    state: State[Any] = await task(wait_for=after, return_state=True)
+    await state.aresult()  # raises what the step raised
+    return state

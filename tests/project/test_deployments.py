@@ -24,6 +24,7 @@ from prefect.states import Cancelling
 from rh_prefect.cli.flow_signatures import composed_flows
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
+from rh_prefect.flows.pipeline import NOTHING_NEW, OVER_BUDGET, WAITING
 from tests.support.prefect_server import PrefectServer
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +99,14 @@ def test_every_flow_is_deployed() -> None:
         "batch",
         "reconcile",
     }, "the package's own flows need no source"
+
+
+def test_the_automations_know_every_end_of_a_pipeline() -> None:
+    # Else a run that ended by such a name counts as one that has ended no longer, and is marked as crashed.
+    automations = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())["automations"]
+    ends = {f"prefect.flow-run.{name}" for name in (NOTHING_NEW, OVER_BUDGET, WAITING)}
+    for automation in automations:
+        assert ends <= set(automation["trigger"]["expect"]), automation["name"]
 
 
 def test_the_project_defines_no_class() -> None:

@@ -98,9 +98,9 @@ class Workplace:
         self.env = {**server.env, **env, "PYTHONPATH": str(ROOT), "WORKPLACE": str(folder)}
         self.workers: list[Worker] = []
 
-    def prefect(self, *words: str) -> str:
-        """Runs Prefect's command line from the top of the repository; what it said."""
-        done = subprocess.run([*PREFECT, *words], env=self.env, cwd=ROOT, capture_output=True, text=True, check=False)
+    def prefect(self, *words: str, folder: Path = ROOT) -> str:
+        """Runs Prefect's command line in a folder, by default the top of the repository; what it said."""
+        done = subprocess.run([*PREFECT, *words], env=self.env, cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -1,0 +1,109 @@
+"""What a declared pipeline costs above the same chain in Python: both with the tasks of this package, turn by turn."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from benchmarks.contenders import requests_to
+from benchmarks.emulator_process import prompt
+from benchmarks.harness import Bench, finish
+from benchmarks.report import Figure, show
+
+ROUNDS = 3
+ITEMS = 20
+SECONDS = (6.0, 12.0)
+"""How long a picture and a clip take: the work of a run, beside which the cost of its pipeline counts."""
+
+_FILE = """
+name: chain
+params:
+  rows: {type: table, columns: {subject: string, move: string}}
+budget: 1000
+steps:
+  each:
+    foreach: $(params.rows)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: $(item.subject), aspect_ratio: "9:16"}}
+      clip:
+        model: kling-v2.6-pro-image-to-video
+        from: $(picture)
+        with: {prompt: $(item.move), duration: 5, sound: false}
+outputs: {clips: $(each.clip)}
+"""
+
+
+def pipelines(bench: Bench) -> None:
+    """A pipeline of pictures and clips beside the same chain as a Python flow."""
+    with bench.stage() as on:
+        given = json.dumps({"factor": bench.factor})
+        measured = finish(bench.python("benchmarks.pipelines", given, on=on, out=bench.folder / "pipelines"))
+    figures = [
+        _compared("makespan", measured, "seconds", "s"),
+        _compared("CPU of the process", measured, "cpu", "s"),
+        _compared("requests to Prefect's API", measured, "prefect", ""),
+    ]
+    show(f"A pipeline of {2 * ITEMS} jobs beside a Python flow, median of {ROUNDS}", figures)
+
+
+def _compared(what: str, measured: dict[str, Any], name: str, unit: str) -> Figure:
+    declared, python = (statistics.median(turn[name] for turn in measured[side]) for side in ("declared", "python"))
+    note = f"{declared:.2f} to {python:.2f} {unit}"
+    return Figure(f"{what}, pipeline / Python", declared / python, 1.05, "x", note.rstrip())
+
+
+def main() -> None:
+    """Measures and prints."""
+    given = json.loads(sys.argv[1])
+    os.environ["RH_POLL_SECONDS"] = str(2.0 / given["factor"])
+    print(json.dumps(asyncio.run(_measure())))
+
+
+async def _measure() -> dict[str, list[dict[str, float]]]:
+    from rh_prefect import Pipeline, flow, generate, models
+
+    logging.getLogger("prefect").setLevel(logging.WARNING)
+    requests = requests_to(os.environ["PREFECT_API_URL"])
+    declared_chain = Pipeline.from_text(_FILE)
+
+    async def declared(rows: list[dict[str, str]]) -> None:
+        await declared_chain.run(rows=rows)
+
+    @flow
+    async def python(rows: list[dict[str, str]]) -> None:
+        async def one(row: dict[str, str]) -> None:
+            picture = await generate(models.ZImageTurbo(prompt=row["subject"], aspect_ratio="9:16"))
+            clip = models.KlingV26ProImageToVideo(
+                image_url=picture.first_output, prompt=row["move"], duration="5", sound="false"
+            )
+            await generate(clip)
+
+        await asyncio.gather(*map(one, rows))
+
+    sides: dict[str, Callable[[list[dict[str, str]]], Awaitable[None]]] = {"declared": declared, "python": python}
+    measured: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    for turn in range(ROUNDS + 1):
+        for side, run in sides.items():
+            requests.clear()
+            began, cpu = time.monotonic(), time.process_time()
+            await run(_rows(f"{turn} {side}"))
+            spent = {"seconds": time.monotonic() - began, "cpu": time.process_time() - cpu}
+            if turn:  # the first one opens connections
+                measured[side].append({**spent, "prefect": float(requests.total())})
+    return measured
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    picture, clip = SECONDS
+    return [{"subject": f"{name} {n}, {prompt(picture)}", "move": f"{n}, {prompt(clip)}"} for n in range(ITEMS)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Pipelines that `prefect deploy` put on Prefect's server, run by a process worker through a review and a choice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun
+
+from rh_prefect.emulator import Emulator
+from rh_prefect.flows.pipeline import NOTHING_NEW, WAITING
+from tests.support.deployment_server import POOL, Workplace, workplace
+from tests.support.emulator_env import environment
+
+# Five processes start one after another; on a busy machine each takes half a minute.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+
+PICK = """
+name: pick
+params:
+  products: {type: table, columns: {sku: string, title: string}, default: products.csv}
+  look: {enum: [studio, outdoors], default: studio, description: The light}
+budget: 20
+steps:
+  each:
+    foreach: $(params.products)
+    id: $(item.sku)
+    steps:
+      picture: {model: z-image/turbo, takes: 2, with: {prompt: "$(item.title), $(params.look) light"}}
+      chosen: {review: $(picture), ask: Which picture is animated}
+      clip: {model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: a turn, duration: 5, sound: false}}
+outputs: {clips: $(each.clip)}
+"""
+
+
+@pytest.fixture(scope="module")
+def rh() -> Iterator[Emulator]:
+    with Emulator(long_side=96, fps=6) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a team has it: a pipeline, its table and a `prefect.yaml`."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "pipelines").mkdir()
+    (folder / "pipelines" / "pick.yaml").write_text(PICK)
+    (folder / "products.csv").write_text("sku,title\nA-1,a cup\nA-2,a bowl\n")
+    entrypoints = ("rh_prefect.flows.here.pick", "rh_prefect.flows.shipped.film")
+    deployments = [{"name": "test", "entrypoint": one, "work_pool": {"name": POOL}} for one in entrypoints]
+    (folder / "prefect.yaml").write_text(yaml.safe_dump({"deployments": deployments}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(
+    rh: Emulator, project: Path, tmp_path_factory: pytest.TempPathFactory, prefect_template: Path
+) -> Iterator[Workplace]:
+    folder = tmp_path_factory.mktemp("workplace")
+    with workplace(folder, environment(rh, folder), template=prefect_template) as made:
+        made.prefect("work-pool", "create", POOL, "--type", "process")
+        made.prefect("deploy", "--all", folder=project)
+        yield made
+
+
+async def end_of(place: Workplace, run: UUID) -> FlowRun:
+    async def has_ended() -> bool:
+        state = (await place.look(run)).state
+        return state is not None and state.is_final()
+
+    await place.until(has_ended, seconds=180)
+    return await place.look(run)
+
+
+async def choices_of(run: UUID, take: int) -> dict[str, dict[str, Any]]:
+    """What a person copies from the run's review into the form, with the number of a candidate."""
+    async with get_client() as client:
+        by_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+        shown = {one.key: str(one.data) for one in await client.read_artifacts(artifact_filter=by_run)}
+    (review,) = (text for key, text in shown.items() if key is not None and key.endswith("-review"))
+    copied = json.loads(review.partition("```json\n")[2].partition("```")[0])
+    return {address: {**one, "take": take} for address, one in copied.items()}
+
+
+async def through_a_review(place: Workplace, deployment: str, take: int, **parameters: Any) -> FlowRun:
+    first = await end_of(place, await place.start(deployment, **parameters))
+    assert first.state is not None
+    assert first.state.name == WAITING, first.state.message
+    choices = await choices_of(first.id, take)
+    return await end_of(place, await place.start(deployment, choices=choices, **parameters))
+
+
+async def test_a_worker_runs_pipelines_through_a_review_and_a_choice(place: Workplace, rh: Emulator) -> None:
+    async with get_client() as client:
+        form = (await client.read_deployment_by_name("pick/test")).parameter_openapi_schema["properties"]
+    assert list(form)[:3] == ["products", "look", "budget"]
+    assert (form["look"]["enum"], form["look"]["description"]) == (["studio", "outdoors"], "The light")
+    here, shipped = await asyncio.gather(
+        through_a_review(place, "pick/test", 2),
+        through_a_review(place, "film/test", 1, idea="a lighthouse", count=1, ask=True),
+    )
+    for run in (here, shipped):
+        assert run.state is not None
+        assert run.state.name == "Completed", run.state.message
+    assert len(rh.recorder.paid) == 6 + 6, "each request was paid once, over both runs"
+    again = await end_of(place, await place.start("pick/test", require_new=True, choices=here.parameters["choices"]))
+    assert again.state is not None
+    assert (again.state.name, again.state.is_failed()) == (NOTHING_NEW, True)
+    assert len(rh.recorder.paid) == 12
