@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
     from rh_prefect.media.store import MediaStore
 
 
+By: TypeAlias = Literal["model", "day", "run", "account", "pipeline", "step", "item"]
+
+
 def spend(
     *,
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_STORAGE_URL.")] = None,
-    by: Annotated[Literal["model", "day", "run", "account"], Parameter(help="What to add up by.")] = "model",
+    by: Annotated[By, Parameter(help="What to add up by.")] = "model",
     since: Annotated[
         str | None, Parameter(help="Only tasks that ended on this day (YYYY-MM-DD, UTC) or after.")
     ] = None,
@@ -75,8 +79,11 @@ async def _charges(storage: str | None) -> tuple[MediaStore, Charges]:
     from rh_prefect.flow_runs.spending import charges
 
     store = await load_storage(storage)
-    url = get_settings().journal_url
-    return store, await charges(store, with_prefect=is_configured(), journal_url=url)
+    settings = get_settings()
+    found = await charges(
+        store, with_prefect=is_configured(), journal_url=settings.journal_url, records=settings.records
+    )
+    return store, found
 
 
 def _day(given: str) -> str:
@@ -161,5 +168,16 @@ def _name(one: TaskCharge, by: str) -> str:
             return one.run
         case "account":
             return one.account
+        case "pipeline" | "step" | "item":
+            return _part_of_pipeline(one, by)
         case _:
             return one.model
+
+
+def _part_of_pipeline(one: TaskCharge, by: str) -> str:
+    """The pipeline, its step `each.clip`, or its item `each[A-17]`."""
+    if not one.pipeline:
+        return "no pipeline"
+    item = one.step.partition("]")[0] + "]" if "[" in one.step else "no item"
+    part = {"step": re.sub(r"\[.*\]", "", one.step), "item": item}.get(by, "")
+    return f"{one.pipeline}: {part}" if part else one.pipeline

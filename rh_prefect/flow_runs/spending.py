@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect.client.schemas.sorting import FlowRunSort
 
@@ -20,6 +20,7 @@ from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRe
 from rh_prefect.jobs.outputs import manifest
 from rh_prefect.jobs.outputs.manifest import Manifest
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.works_records import WorksJournal
 
 _AT_ONCE = 16
 """How many journals are read together."""
@@ -38,6 +39,8 @@ class TaskCharge:
         site: RunningHub's host.
         task_id: None where it is not known.
         store: URL of the place for its outputs.
+        pipeline: The pipeline's name; empty for a job of no pipeline.
+        step: The step's address, as in `each[A-17].clip`.
     """
 
     run: str
@@ -48,6 +51,8 @@ class TaskCharge:
     site: str
     task_id: str | None
     store: str
+    pipeline: str = ""
+    step: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +69,14 @@ class Charges:
     unread: Mapping[str, str]
 
 
-async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str) -> Charges:
+async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str, records: str | None = None) -> Charges:
     """Lists all that was paid for, or may have been, wherever its outputs are.
 
     Args:
         store: Whose manifests are read.
         with_prefect: Whether there is a Prefect API, which holds the journals of flow runs.
         journal_url: Where the journals of named scopes are.
+        records: Where the works of pipelines are recorded; None for the storage.
 
     Raises:
         JournalError: The place of the journals cannot be read.
@@ -81,6 +87,8 @@ async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str) ->
         journals = [FlowRunJournal(flow_run.id) async for flow_run in flow_runs]
     scopes = await asyncio.to_thread(folder_scopes, journal_url)
     journals += [FolderJournal(journal_url, scope=scope) for scope in scopes]
+    works = (records or store.url).rstrip("/")
+    journals.append(WorksJournal(works, options=store.options_for(works)))
     recorded: list[TaskCharge] = []
     unread: dict[str, str] = {}
 
@@ -111,7 +119,7 @@ def once_each(recorded: Sequence[TaskCharge], made: Iterable[TaskCharge]) -> lis
         known = found.setdefault((one.site, one.task_id), one)
         # What RunningHub reports stands for more than a price from before the submit, and that for more than nothing.
         if _is_better(one.charge, known.charge):
-            found[one.site, one.task_id] = one
+            found[one.site, one.task_id] = replace(known, charge=one.charge, at=one.at)
     return [*unnamed, *found.values()]
 
 
@@ -128,8 +136,9 @@ def _of_submit(scope: str, submit: Submit) -> TaskCharge | None:
     charge, intent = charge_of(submit), submit.intent
     if charge is None:
         return None
+    is_work = bool(intent.flow_run)
     return TaskCharge(
-        run=scope,
+        run=intent.flow_run or scope,
         model=intent.model,
         account=intent.account,
         at=submit.end.at if submit.end is not None else intent.at,
@@ -137,6 +146,8 @@ def _of_submit(scope: str, submit: Submit) -> TaskCharge | None:
         site=intent.site,
         task_id=submit.task_id or submit.late_task_id,
         store=intent.store,
+        pipeline=intent.flow if is_work else "",
+        step=(intent.label or "").partition(", take ")[0] if is_work else "",
     )
 
 

@@ -7,6 +7,7 @@ import csv
 import inspect
 import io
 import re
+from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,6 +25,7 @@ from rh_prefect.errors import BudgetExceeded, InputError, PipelineIncomplete, Ru
 from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.run_status import mark_reported, run_observer
 from rh_prefect.flow_runs.scope import FlowScope, current_scope
+from rh_prefect.flows.pipeline_events import tag
 from rh_prefect.flows.pipeline_pages import StepReport, StepState, counted, show_plan, show_results, show_steps
 from rh_prefect.flows.pipeline_run import PipelineRun, Selection, Tools
 from rh_prefect.flows.review import show_candidates, waiting_reviews
@@ -286,6 +288,9 @@ async def run_pipeline(
         reviewed.refuse_changes(plan, pipeline.file.params)
     run.limit(_budget(plan, options, reviewed))
     await show_plan(await _compared(run, pipeline))
+    await tag(plan.pipeline)
+    price = {"least": str(plan.price.least), "expected": str(plan.price.expected), "most": str(plan.price.most)}
+    run.tell("planned", states=dict(plan.counts), price=price, currency=plan.currency)
     await run.make_all()
     await _keep_plan(run, scope)
     return await _report(run, options, scope)
@@ -301,7 +306,7 @@ async def _compared(run: PipelineRun, pipeline: files.Pipeline) -> Plan:
 
 async def _keep_plan(run: PipelineRun, scope: FlowScope) -> None:
     """Keeps the plan for the next one to compare with; without it, the next plan compares with an earlier run."""
-    last = LastRun(run=scope.run, deployment=_deployment(), plan=run.plan.as_json())
+    last = LastRun(run=scope.journal.scope, deployment=_deployment(), plan=run.plan.as_json())
     try:
         await run.last_runs.write(run.plan.pipeline, last)
     except StoreError as error:
@@ -331,7 +336,7 @@ async def _prepare(
     allow_below(*input_roots(pipeline.file.params, params))
     url = (settings.records or store.url).rstrip("/")
     tools = Tools(
-        runner=WorkRunner(engine, works, settings=settings),
+        runner=WorkRunner(engine, works, settings=settings, pipeline=pipeline.name),
         edits=edits,
         names=SavedNames(url, store, options=store.options_for(url)),
         known=StoredWorks(works, edits, store, run=scope.journal),
@@ -385,6 +390,7 @@ def _budget(plan: Plan, options: RunOptions, reviewed: ReviewedPlan | None) -> D
 
 
 async def _report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> State[Any]:
+    await run.count_costs()
     steps = tuple(_steps(run))
     outcome = run.outcome
     costs = Costs.total(outcome.costs.values())
@@ -407,7 +413,13 @@ async def _report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> St
     reviews = waiting_reviews(run.plan.instances)
     if reviews:
         await show_candidates(reviews, run.edits, run.store)
-    return _state(run, options, result, [one.address for one in reviews])
+        run.tell("review", reviews=[one.address for one in reviews])
+    state = _state(run, options, result, [one.address for one in reviews])
+    if state.name == OVER_BUDGET:
+        run.tell("over_budget", reason=state.message or "")
+    states = Counter(one.state for one in steps)
+    run.tell("done", state=state.name or "", new=result.new, cost=str(costs), report=uri, steps=dict(states))
+    return state
 
 
 def _state(run: PipelineRun, options: RunOptions, result: PipelineResult, waiting: list[str]) -> State[Any]:
@@ -445,14 +457,13 @@ def summary(result: PipelineResult) -> str:
 
 
 def _steps(run: PipelineRun) -> Sequence[StepReport]:
-    blocked = run.blocked()
-    return [_step(one, run, blocked) for one in run.plan.instances]
+    blocked, costs = run.blocked(), run.costs_by_step()
+    return [_step(one, run, blocked, costs.get(one.address)) for one in run.plan.instances]
 
 
-def _step(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> StepReport:
+def _step(one: Instance, run: PipelineRun, blocked: Mapping[str, str], cost: Costs | None) -> StepReport:
     outcome = run.outcome
     state, reason = _state_of(one, run, blocked)
-    cost = outcome.costs.get(one.address)
     saved = outcome.saved.get(one.address)
     files = (
         saved

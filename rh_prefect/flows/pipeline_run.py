@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import State
 
 from rh_prefect.errors import BudgetExceeded, MediaError, RunningHubError
 from rh_prefect.flow_runs.run_status import expect_jobs
+from rh_prefect.flows.pipeline_events import What, tell
 from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
@@ -137,7 +138,7 @@ class Outcome:
     Attributes:
         made: Addresses of the steps that this run made something new for.
         errors: The error of each step that failed, by its address.
-        costs: What this run paid for each step, by its address.
+        costs: What this run paid for each work, failed tasks and refused answers included.
         saved: The file that a step was saved as, by its address.
     """
 
@@ -259,11 +260,22 @@ class PipelineRun:
             instance = self._running.pop(task)
             if (error := task.exception()) is not None:
                 self._fail(instance, error)
+            self._tell_step(instance)
 
     def _fail(self, instance: Instance, error: BaseException) -> None:
         if not isinstance(error, RunningHubError):
             raise error
         self.outcome.errors[instance.address] = error
+
+    def _tell_step(self, instance: Instance) -> None:
+        error, is_new = self.outcome.errors.get(instance.address), instance.address in self.outcome.made
+        state = "failed" if error is not None else "made" if is_new else "reused"
+        step = {"step": instance.address, "model": instance.model, "state": state}
+        self.tell("step", **step, reason="" if error is None else str(error))
+
+    def tell(self, what: What, **payload: Any) -> None:
+        """Emits an event of this run; see `pipeline_events.tell`."""
+        tell(what, pipeline=self.plan.pipeline, run=self._tools.call.scope.journal.scope, **payload)
 
     def blocked(self) -> dict[str, str]:
         """Finds the steps that cannot be made, since one that they need has failed: by address, the failed one."""
@@ -353,6 +365,19 @@ class PipelineRun:
     def _paid(self) -> Decimal:
         return sum((sum(one.amounts.values(), Decimal(0)) for one in self.outcome.costs.values()), Decimal(0))
 
+    async def count_costs(self) -> None:
+        """Counts what the whole run has paid, in earlier processes, too."""
+        self.outcome.costs = await LOOP.call(self._tools.runner.costs(self._tools.call))
+
+    def costs_by_step(self) -> dict[str, Costs]:
+        """What the run paid for each step, by its address; of a work that steps share, the first one's."""
+        left, found = dict(self.outcome.costs), dict[str, Costs]()
+        for one in self.plan.instances:
+            paid = [left.pop(work.key) for work in one.works if work.key in left]
+            if total := Costs.total(paid):
+                found[one.address] = total
+        return found
+
     # -- making ----------------------------------------------------------------------------------------------------
 
     async def _make(self, instance: Instance) -> None:
@@ -391,14 +416,13 @@ class PipelineRun:
         call = work_call(instance, work)
         if tools.reviewed is not None and (refusal := tools.reviewed.refusal(instance, work)):
             call = replace(call, forbidden=f"{refusal}, and {tools.reviewed.name} is what was reviewed. {_PLAN_AGAIN}")
-        result: WorkResult = await LOOP.call(tools.runner.make(call, tools.call))
+        try:
+            result: WorkResult = await LOOP.call(tools.runner.make(call, tools.call))
+        finally:
+            self.outcome.costs[work.key] = tools.runner.spent_on(work.key, tools.call)
         home = result.home
-        cost = home.cost if result.is_new else None
         if result.is_new:
             self.outcome.made.add(instance.address)
-            self.outcome.costs[instance.address] = self.outcome.costs.get(instance.address, Costs()) + Costs.of(
-                cost, home.currency
-            )
         known = KnownWork("=", result.files, home.texts, home.value, home.cost, task_id=home.task_id)
         self._known.add(work.key, call.shape, known)
 

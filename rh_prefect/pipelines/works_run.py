@@ -103,27 +103,31 @@ class WorkContext(JobContext):
 
     Attributes:
         flow_run: The flow run.
+        pipeline: The pipeline's name.
     """
 
     flow_run: str = ""
+    pipeline: str = ""
 
     def intent(self, member: Member) -> Intent:
         """Makes the record that precedes a POST; see `JobContext.intent`."""
-        return super().intent(member).model_copy(update={"flow_run": self.flow_run})
+        return super().intent(member).model_copy(update={"flow_run": self.flow_run, "flow": self.pipeline})
 
 
 class WorkRunner:
     """Runs the works of one flow run, on the package's loop thread; equal works of its steps are one."""
 
-    def __init__(self, engine: JobEngine, works: WorksJournal, *, settings: Settings) -> None:
+    def __init__(self, engine: JobEngine, works: WorksJournal, *, settings: Settings, pipeline: str = "") -> None:
         """Takes the accounts and the records; nothing happens yet.
 
         Args:
             engine: The accounts that may pay.
             works: The records of works, from `open_works`.
             settings: This machine's state folder.
+            pipeline: The pipeline's name, for the records.
         """
         self._engine = engine
+        self._pipeline = pipeline
         self._works = works
         self._settings = settings
         self._running: SharedTasks[tuple[str, str, str], Home] = SharedTasks()
@@ -178,6 +182,26 @@ class WorkRunner:
         home = await self._running.run((flow_run, work, asked.shape), driver.make)
         return WorkResult(work, home, self._works.files_of(home, call.store), home.flow_run == flow_run)
 
+    async def costs(self, call: JobCall) -> dict[str, Costs]:
+        """What a flow run has paid for each work, by its id: failed tasks and refused answers included.
+
+        Args:
+            call: The flow run.
+
+        Raises:
+            JournalError: The records cannot be read.
+        """
+        return await spend_tracker_of(WorksLedger(call.scope, self._works)).costs()
+
+    def spent_on(self, work: str, call: JobCall) -> Costs:
+        """What a flow run has paid for a work in this process.
+
+        Args:
+            work: The work's id.
+            call: The flow run.
+        """
+        return spend_tracker_of(WorksLedger(call.scope, self._works)).spent_on(work) or Costs()
+
     def _driver(self, asked: WorkCall, call: JobCall, work: str, request: JobRequest) -> WorkDriver:
         engine, scope = self._engine, call.scope
         pool, records = engine.pool.at(request.endpoint), JobRecords(self._works, work)
@@ -196,6 +220,7 @@ class WorkRunner:
             options=call.options,
             caller=call.caller,
             flow_run=ledger.flow_run,
+            pipeline=self._pipeline,
         )
         return WorkDriver(context, asked, self._works, ledger, settings=self._settings)
 

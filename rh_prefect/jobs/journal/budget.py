@@ -131,6 +131,17 @@ class SpendTracker:
         ended = [entry.costs for entry in tuple(self._entries.get(key, {}).values()) if entry.is_spent]
         return Costs.total(ended) if ended else None
 
+    async def costs(self) -> dict[str, Costs]:
+        """What the ended tasks of each job have cost, by its key; of earlier processes of the run, too.
+
+        Raises:
+            JournalError: What the scope has spent cannot be read.
+        """
+        async with self._lock:
+            if not self._is_complete:
+                await self._rebuild()
+        return {key: found for key in tuple(self._entries) if (found := self.spent_on(key)) is not None}
+
     def take(self, view: JobView) -> None:
         """Takes over what was read of a job, in place of all that was known of it."""
         for n in tuple(self._entries.setdefault(view.key, {})):

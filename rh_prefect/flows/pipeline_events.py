@@ -1,0 +1,62 @@
+"""Prefect's events of pipeline runs, for automations, and the tag by which its dashboard finds them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal, TypeAlias
+
+import httpx
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.context import FlowRunContext
+from prefect.events import emit_event
+from prefect.settings import PREFECT_API_URL
+
+from rh_prefect.prefect_api import connect
+
+What: TypeAlias = Literal["planned", "step", "review", "over_budget", "done"]
+"""The plan is made; a step has ended; a review waits for a choice; the budget was too small; the run has ended."""
+
+_log = logging.getLogger("rh_prefect")
+
+
+def tell(what: What, *, pipeline: str, run: str, **payload: Any) -> None:
+    """Emits `runninghub.pipeline.<what>`, with the flow run beside it.
+
+    Does nothing where no Prefect API is configured.
+
+    Args:
+        what: What happened.
+        pipeline: The pipeline's name.
+        run: The flow run's id.
+        **payload: Plain JSON data.
+    """
+    if not PREFECT_API_URL.value():
+        return
+    emit_event(
+        event=f"runninghub.pipeline.{what}",
+        resource={"prefect.resource.id": f"runninghub.pipeline.{pipeline}", "prefect.resource.name": pipeline},
+        related=[{"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}],
+        payload={"pipeline": pipeline, "flow_run": run, **payload},
+    )
+
+
+async def tag(pipeline: str) -> None:
+    """Adds the tag `pipeline:<name>` to the present flow run. A run goes on without it.
+
+    Args:
+        pipeline: The pipeline's name.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    flow_run, name = context.flow_run, f"pipeline:{pipeline}"
+    try:
+        connection = await connect()
+        async with connection.gate:
+            found = await connection.client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])), limit=1
+            )
+            tags = {*(one for run in found for one in run.tags), name}
+            await connection.client.update_flow_run(flow_run.id, tags=sorted(tags))
+    except httpx.HTTPError as error:
+        _log.warning("The flow run has not the tag %s: %s", name, error)
