@@ -36,12 +36,12 @@ class Settings(BaseSettings):
         grace_seconds: How long bad news about a paid task is checked again before it is final: a task that RunningHub
             does not know, a rejected key, a success without files, a dead link.
         submit_timeout: Seconds that a submit may take until its answer counts as lost.
-        webhook_url: Where RunningHub can reach `rh-prefect webhook serve`; unset, nobody tells and all is polled.
+        webhook_url: Where RunningHub can reach `rh-prefect webhook serve`; unset, tasks are only polled.
         webhook_token: The secret part of the webhook's address.
         input_roots: Folders and URL prefixes, separated by commas, below which deployments may read inputs.
         restrict_inputs: Whether inputs are restricted as in a deployment, wherever the call is made.
         allow_private_links: Whether links to private addresses, such as those of your own network, are read.
-        max_budget: The most that one pipeline run of this machine may cost, whatever budget it is given.
+        max_budget: The most that one pipeline run of this machine may cost, also with a larger budget.
         suspend_seconds: How long a run that has suspended itself sleeps at the most, until it looks for itself.
     """
 

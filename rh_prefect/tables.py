@@ -48,7 +48,7 @@ class Row:
     Attributes:
         number: From 1, without a header.
         values: Columns and their values.
-        file: The row is this one file, for whatever parameter takes it.
+        file: The row is this one file, for the parameter that takes it.
         problem: Why it cannot be read, if so.
     """
 
@@ -64,7 +64,7 @@ class Source:
 
     Attributes:
         name: Where they are from, for people.
-        identity: The same for the same source, whatever it holds now; of a list, its content.
+        identity: The same for the same source with any content; of a list, its content.
         base: The folder that relative paths start from; None for the working folder.
         rows: Reads them.
         root: The folder or prefix that it lies in, below which its files may be read; empty for a list.
@@ -200,7 +200,7 @@ def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]
 
 
 def _refuse_twice(columns: Sequence[str], name: str) -> None:
-    """Refuses two columns of one name: nobody can tell which of them is to be paid for."""
+    """Refuses two columns of one name: it is not clear which of them is to be paid for."""
     twice = next((column for column, count in Counter(columns).items() if column and count > 1), None)
     if twice is not None:
         numbers = " and ".join(str(number) for number, column in enumerate(columns, 1) if column == twice)

@@ -50,7 +50,7 @@ def rows(heading: str) -> list[list[str]]:
 
 ENDPOINTS = rows("Endpoints")
 PAGES = rows("Pages of the documentation that are no endpoint")
-OPEN = rows("What nobody has published")
+OPEN = rows("Unpublished behaviour")
 
 
 def named(table: list[list[str]], column: int) -> list[str]:

@@ -160,7 +160,7 @@ async def load_engine(name: str | None = None) -> JobEngine:
 
 
 async def _recorded(intent: Intent) -> Member:
-    """The account that a record names by its block, whatever pool the block is in by now."""
+    """The account that a record names by its block, also if the block is in a pool by now."""
     try:
         key = key_from(await load_credentials(intent.credentials), intent.credentials)
         return member(key, settings=get_settings())
@@ -205,7 +205,7 @@ async def _find_pool(name: str) -> tuple[Key, ...] | None:
         return None
     if await find_block(RunningHubCredentials, name) is not None:
         raise ConfigError(
-            f"{name!r} is the name of a pool of accounts and of one account, so nobody can tell which of the two is to "
+            f"{name!r} is the name of a pool of accounts and of one account, so it is not clear which of the two is to "
             "pay. Nothing was sent. What to do: save one of the two blocks under another name and delete this one."
         )
     keys = await asyncio.gather(*(_member(name, member) for member in pool.credentials))

@@ -37,7 +37,7 @@ _SHOWN = {"submitted", "adopted", "waiting", "moved", *ENDED}
 
 
 class Terminal(Console):
-    """A console that falls silent once nobody reads it, as behind `… | head`."""
+    """A console that writes nothing more once its reader has ended, as behind `… | head`."""
 
     def on_broken_pipe(self) -> None:
         """Goes on without a word: lines are written on the jobs' own thread, which `SystemExit` would end."""
@@ -168,7 +168,7 @@ class Watch:
 
 
 def _files(result: Any) -> list[tuple[str, str]]:
-    """The files of whatever a flow returns, by name."""
+    """The files that a flow returns, by name."""
     found = [(name, getattr(result, name)) for name in ("film", "contact_sheet") if hasattr(result, name)]
     if found:
         return [(name.replace("_", " "), media.uri) for name, media in found]
@@ -221,7 +221,7 @@ class BatchConsole:
     ) -> None:
         if self._console.is_terminal:
             self._live.stop()
-        with suppress(ValueError):  # it was dropped, since nobody could read it
+        with suppress(ValueError):  # it was dropped, since its reader had ended
             batches.listeners.remove(self._take)
         run_status.listeners.remove(self._hear)
         if kind is not None and not isinstance(error, Exception):

@@ -163,7 +163,7 @@ async def _webhook() -> str:
         return f"ends are told to {callback.url}; `rh-prefect webhook serve` must run behind that address"
     if settings.webhook_token is not None:
         raise ConfigError(
-            "RH_WEBHOOK_TOKEN is set and RH_WEBHOOK_URL is not, so nobody is told anything. What to do: set it to the "
+            "RH_WEBHOOK_TOKEN is set and RH_WEBHOOK_URL is not, so no webhook arrives. What to do: set it to the "
             "address at which RunningHub reaches `rh-prefect webhook serve`; or unset both, and ends are polled for."
         )
     return "none is set, so ends are polled for"

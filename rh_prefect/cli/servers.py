@@ -183,7 +183,7 @@ def _process(
                 start_new_session=True,
             )
         except OSError as error:
-            raise ConfigError(f"{what} cannot be started: {error}. What to do: install the package anew.") from error
+            raise ConfigError(f"{what} cannot be started: {error}. What to do: install the package again.") from error
     try:
         yield process
     finally:
@@ -191,7 +191,7 @@ def _process(
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ends a process and whatever it has started: they are a session of their own."""
+    """Ends a process and its children, which are a session of their own."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -228,5 +228,5 @@ def _not_up(what: str, log: Path) -> ConfigError:
         lines = [str(error)]
     said = "\n".join(f"    {line}" for line in lines) or "    (it said nothing)"
     return ConfigError(
-        f"{what} did not start. It said:\n{said}\nWhat to do: mend what it says; the whole log is {log}."
+        f"{what} did not start. It said:\n{said}\nWhat to do: repair what it names; the whole log is {log}."
     )

@@ -1,7 +1,7 @@
-"""Ends at RunningHub what cancelled flow runs have left there, and looks after what failed ones have paid for.
+"""Cancels the tasks that cancelled flow runs have left at RunningHub, and collects the paid outputs of failed runs.
 
-A cancellation hook needs somebody to call it: a run that was cancelled while it was suspended, or whose worker had
-died, has nobody. Tasks of crashed and failed runs are not cancelled: whoever runs them again waits for them.
+No process calls the cancellation hook of a run that was cancelled while it was suspended, or whose worker had died.
+Tasks of crashed and failed runs are not cancelled: a resumed run waits for them.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from rh_prefect.jobs.journal.records import Record
 from rh_prefect.jobs.journal.scope import Scope
 
 Done = Literal[
-    "cancelled", "collected", "failed", "still runs", "no answer", "NOT cancelled", "NOT collected", "nobody knows"
+    "cancelled", "collected", "failed", "still runs", "no answer", "NOT cancelled", "NOT collected", "unknown"
 ]
-"""What was done about a job, or what it is that a person has to do something about."""
+"""What was done about a job, or why a person has to act."""
 
-_OPEN: Final[frozenset[Done]] = frozenset({"still runs", "no answer", "NOT cancelled", "NOT collected", "nobody knows"})
+_OPEN: Final[frozenset[Done]] = frozenset({"still runs", "no answer", "NOT cancelled", "NOT collected", "unknown"})
 _AT_A_TIME: Final = 4
 """Jobs of one run that are looked after at a time."""
 
@@ -190,7 +190,7 @@ async def _cancel(scope: RecordedScope) -> _Judge:
     async def judge(view: JobView, submit: Submit, one: Scope) -> _Judged:
         why = report.failed.get(f"{one.journal.scope}/{view.key}")
         if why is not None:
-            return ("NOT cancelled" if submit.state == "ticket" else "nobody knows"), why
+            return ("NOT cancelled" if submit.state == "ticket" else "unknown"), why
         if submit.task_id in report.cancelled:
             return "cancelled", ""
         return await _bring(view, submit, one) if submit.end else None
@@ -199,12 +199,12 @@ async def _cancel(scope: RecordedScope) -> _Judge:
 
 
 async def _keep(view: JobView, submit: Submit, scope: Scope) -> _Judged:
-    """Brings home what has succeeded, before its links die; what still runs waits for whoever runs it again."""
+    """Brings home what has succeeded, before its links expire; a task that still runs is left to a resumed run."""
     match submit.state:
         case "open" | "unknown":
             job = f"{scope.journal.scope}/{view.key}"
             return (
-                "nobody knows",
+                "unknown",
                 f"Look into RunningHub's call log: jobs adopt {job} TASK_ID, or jobs mark-refused {job}.",
             )
         case "ticket":

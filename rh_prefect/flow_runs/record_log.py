@@ -1,7 +1,7 @@
 """`RecordLog`: the records of one scope as numbered entries of an append-only log, with compare-and-append.
 
 An entry holds records of many jobs, and number n is created exclusively, by a process that has read 1 to n-1. So a
-record's key has one writer: whoever else wants to create it has to read the entry that holds it first.
+record's key has one writer: another process that wants to create it has to read the entry that holds it first.
 """
 
 from __future__ import annotations
@@ -323,7 +323,7 @@ class RecordLog:
         batch: dict[str, _Item] = {}
         left, size = [], 0
         for item in sorted(self._drain(), key=lambda item: item.urgency):
-            if item.done.done():  # whoever wanted it was cancelled
+            if item.done.done():  # its caller was cancelled
                 continue
             if item.key in self.records:
                 item.done.set_result(self._is_same(item.key, item.token))

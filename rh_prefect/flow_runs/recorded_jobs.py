@@ -55,7 +55,7 @@ async def _attempt(scope: str, submit: Submit, view: TaskView) -> Attempt:
     if view.status == "SUCCESS":
         return Seen(submit.intent.attempt)
     # A batch's attempts have numbers of their own, above those of the flow run whose journal it uses: with that one's
-    # number the very attempt that waits for the task would pay for it again.
+    # number the same attempt that waits for the task would pay for it again.
     seen = await scope_named(scope)
     return Seen(max(seen.attempt, submit.intent.attempt), seen.task_attempt)
 
@@ -96,7 +96,7 @@ async def bring_home(view: JobView, scope: Scope) -> Result | None:
 
 
 async def home_of(submit: Submit) -> Result | None:
-    """What an earlier run has brought home already of a task, for which nobody need be asked.
+    """The result of a task that an earlier run has collected; RunningHub is not asked.
 
     Args:
         submit: The submit that made the task.

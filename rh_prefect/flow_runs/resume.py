@@ -52,8 +52,8 @@ async def rerun(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "
 
 
 async def _end_cancellation(flow_run_id: UUID) -> None:
-    """What a worker does for its runs, nobody does for one without: a cancelled run would be `Cancelling` for ever."""
-    # It ends as it does, whatever becomes of this.
+    """Does what a worker does for its runs: without it a cancelled run would stay `Cancelling`."""
+    # The run ends in the same way if this fails.
     with suppress(httpx.HTTPError, ConfigError, ObjectNotFound):
         connection = await connect()
         async with connection.gate:

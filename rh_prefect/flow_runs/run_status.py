@@ -31,7 +31,7 @@ _TOLD = 3
 """Of how many running graphs the bar tells how far they are."""
 
 _KEPT = 200
-"""How many runs one process remembers: a long-lived one must not grow for ever."""
+"""How many runs one process remembers, so that a long-lived one does not grow without limit."""
 
 
 @dataclass(slots=True)
@@ -260,7 +260,7 @@ _failed: set[Callable[[JobEvent], None]] = set()
 
 
 def _guarded(listener: Callable[[JobEvent], None], event: JobEvent) -> None:
-    """Calls a listener; whatever it raises is logged the first time."""
+    """Calls a listener; an error of it is logged the first time."""
     try:
         listener(event)
     except Exception as error:
@@ -326,7 +326,7 @@ _showing: set[asyncio.Task[None]] = set()
 def _show_progress(board: RunStatus) -> None:
     if not board.progress.is_due:
         return
-    # Nobody waits for the bar; the set only keeps the task from being collected as garbage.
+    # No caller awaits the bar; the set only keeps the task from being collected as garbage.
     task = asyncio.ensure_future(board.progress.report(board.percent, description=board.line))
     _showing.add(task)
     task.add_done_callback(_showing.discard)

@@ -1,7 +1,7 @@
-"""Suspended runs, seen from outside: what they wait for, and who of them can be woken.
+"""Suspended runs, seen from outside: the tasks that they wait for, and which runs can be resumed.
 
 A run that is about to suspend writes down the tasks that it waits for, as `suspend-<n>` in its own journal, and then
-suspends with a pause key that names this record. So whoever looks at suspended runs tells ours from others, and knows
+suspends with a pause key that names this record. So a reader of suspended runs tells ours from others, and knows
 what to ask for. A run is woken when all these tasks have ended, or when its time has come; then it finds its jobs in
 the journal and collects them.
 """
@@ -138,7 +138,7 @@ class Resumer:
             return why is not None and await _wake(sleeper, why)
         except RunningHubError as error:
             _log.warning("the suspended run %s cannot be looked after: %s", sleeper.name, error)
-        except Exception:  # whatever it is: the other runs shall be woken
+        except Exception:  # the other runs are resumed in any case
             _log.exception("the suspended run %s cannot be looked after", sleeper.name)
         return False
 
@@ -148,7 +148,7 @@ class Resumer:
         if watched is None:
             return None
         tasks = len(watched.suspension.tasks)
-        # First of all: it must not depend on whether RunningHub can be asked, by whoever looks here.
+        # First of all: it must not depend on whether this process can ask RunningHub.
         if datetime.now(UTC) >= watched.suspension.wake_by:
             return f"it is time, and {len(watched.running)} of its {tasks} tasks may run still"
         while watched.running and await _has_ended(watched.running[-1], asks=asks):
@@ -173,11 +173,11 @@ async def _has_ended(task: PendingTask, *, asks: bool) -> bool:
         return False
     submit = await records.submission(task.n)
     if submit is None:
-        return True  # without its record nobody can tell; the run itself will say what is wrong
+        return True  # its record is missing; the run itself reports what is wrong
     try:
         return await confirmed_end(submit, task.task_id, records=records) is not None
     except TaskNotFound as error:
-        _log.warning("%s: nobody can wait for it: %s", task.job, error)
+        _log.warning("%s: its end cannot be waited for: %s", task.job, error)
         return True  # the run itself will say so
 
 
@@ -219,7 +219,7 @@ class SuspendedRunResumer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins, once, however often it is called and on whatever thread."""
+        """Begins once, however often and on whichever thread it is called."""
         with self._lock:
             if self._is_started or not PREFECT_API_URL.value():
                 return
@@ -231,7 +231,7 @@ class SuspendedRunResumer:
         self._told.set()
 
     async def close(self) -> None:
-        """Ends the watch, which may begin anew; on the loop thread."""
+        """Ends the watch, which may begin again; on the loop thread."""
         with self._lock:
             self._is_started = False
         if self._task is not None:

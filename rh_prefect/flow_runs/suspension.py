@@ -45,8 +45,8 @@ Wait: TypeAlias = Literal["poll", "suspend"]
 """How a run waits for its jobs: in its process, or suspended."""
 
 UNTIL_IT_FAILS: Final = 18 * 3600
-"""Seconds from the time at which a run should have been woken at the latest until Prefect itself fails it: nobody looks
-after suspended runs then, and links to outputs, which die after a day, may still live for whoever retries it."""
+"""Seconds from the latest time at which a run should have been resumed until Prefect itself fails it. No process looks
+after suspended runs then. Links to outputs expire after a day, so a retry may still find them."""
 
 SUSPEND: Final = "suspend"
 """Begins the keys of a run's records of its suspensions."""
@@ -321,7 +321,7 @@ async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
     # Read again: the run of the context is from before a retry.
     flow_run = await LOOP.call(read_flow_run(flow_run_id))
     if is_retried_in_process(flow_run):
-        # Prefect 3.9 hands such a run to no worker, also when it is resumed: it would stay `Resuming` for ever.
+        # Prefect 3.9 hands such a run to no worker, also when it is resumed: it would stay `Resuming`.
         raise _StaysError("it is being retried by the flow's own `retries`, and no worker would take it up again.")
     records = await LOOP.call(FlowRunJournal(flow_run_id).job(SUSPEND))
     # Of a suspension that was written down and did not come about, Prefect has no key.

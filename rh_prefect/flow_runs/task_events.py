@@ -1,6 +1,6 @@
 """Tells processes that wait when a task has ended, by Prefect's events: the receiver announces, waiters subscribe.
 
-An event is a reason to look, never a fact: whoever is woken reads the journal, or asks RunningHub.
+An event is a reason to look, never a fact: the job that it wakes reads the journal, or asks RunningHub.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def subscribe(listener: EndListener) -> None:
 
 
 class Subscription:
-    """Listens at one Prefect API, anew after every break."""
+    """Listens at one Prefect API, and connects again after every break."""
 
     def __init__(self, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Starts with nobody to tell, and not connected."""
+        """Starts without listeners and without a connection."""
         self._listeners: WeakSet[EndListener] = WeakSet()
         self._filter = EventFilter(event=EventNameFilter(name=[FINISHED]))
         self._sleep = sleep
@@ -103,7 +103,7 @@ class Subscription:
                     async for event in events:
                         self._tell(event.resource.id)
                 why = "it was closed"
-            except Exception as error:  # whatever it is: waiting goes on without
+            except Exception as error:  # waiting goes on without events
                 why = f"{type(error).__name__}: {error}"
             self._turn(is_on=False)
             breaks += 1

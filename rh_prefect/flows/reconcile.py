@@ -30,7 +30,7 @@ async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> Sta
     """Looks after flow runs with paid jobs that were cancelled, have failed or have crashed.
 
     What a cancelled run still has running at RunningHub is cancelled, on the account that paid. What had succeeded
-    is brought home. Tasks of failed and crashed runs are left alone and told of: whoever runs them again waits for
+    is brought home. Tasks of failed and crashed runs are left alone and reported: a resumed run waits for
     them. Suspended runs whose tasks have ended are woken. It can be run at any time and as often as one likes.
 
     Args:
@@ -55,7 +55,7 @@ def _log(one: Finding) -> None:
 
 
 def _state(done: Reconciled) -> State[Any]:
-    """Fails where something is left that only a person can mend, who is to be told of it."""
+    """Fails where something is left that only a person can repair."""
     if not done.stuck:
         return Completed(message=str(done))
     said = (_said(done, kind, what) for kind, what in _STUCK.items())

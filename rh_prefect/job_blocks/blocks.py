@@ -52,7 +52,7 @@ class RunningHubJob(JobBlock[Result], ABC):
 
     @abstractmethod
     def _check(self) -> None:
-        """Raises `InputError` where the saved values are wrong whatever `trigger` adds to them."""
+        """Raises `InputError` where the saved values are wrong with every addition of `trigger`."""
 
     @abstractmethod
     def _request(self, overrides: Mapping[str, Any]) -> Request:
@@ -132,7 +132,7 @@ if TYPE_CHECKING:
     class ModelOverrides(JobOptions, total=False):
         """What a run of a model can be given; `params` are laid over the saved ones, all else replaces them."""
 
-        params: Mapping[str, Any]  # whatever the model takes
+        params: Mapping[str, Any]  # the model's parameters
         scope: str | None
 
 
@@ -178,7 +178,7 @@ class RunningHubModel(RunningHubJob):
 
         Raises:
             InputError: A parameter or a file is wrong; nothing was sent.
-            RunningHubError: It was not submitted, or nobody knows; see `rh_prefect.errors`.
+            RunningHubError: It was not submitted, or that is not known; see `rh_prefect.errors`.
         """
         return self._trigger(overrides)
 
@@ -260,7 +260,7 @@ class RunningHubWorkflow(RunningHubGraphJob):
 
         Raises:
             InputError: A node or field does not exist, or is fed by another node; nothing was sent.
-            RunningHubError: It was not submitted, or nobody knows; see `rh_prefect.errors`.
+            RunningHubError: It was not submitted, or that is not known; see `rh_prefect.errors`.
         """
         return self._trigger(overrides)
 
@@ -326,7 +326,7 @@ class RunningHubApp(RunningHubGraphJob):
 
         Raises:
             InputError: A field does not exist, or its value is none of its options; nothing was sent.
-            RunningHubError: It was not submitted, or nobody knows; see `rh_prefect.errors`.
+            RunningHubError: It was not submitted, or that is not known; see `rh_prefect.errors`.
         """
         return self._trigger(overrides)
 

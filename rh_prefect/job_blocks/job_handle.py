@@ -37,7 +37,7 @@ _going: set[asyncio.Task[Any]] = set()
 
 
 def background(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Starts something that goes on although nobody may ever wait for it; its failure is told by its observer."""
+    """Starts work that goes on without a caller; its observer reports a failure."""
     task = asyncio.ensure_future(coroutine)
     _going.add(task)
     task.add_done_callback(_over)
@@ -74,7 +74,7 @@ class Handle:
         """Waits for the result; who stops waiting does not stop the work.
 
         Raises:
-            RunningHubError: Whatever the work raises.
+            RunningHubError: The error of the work.
         """
         work = self.work()
         try:

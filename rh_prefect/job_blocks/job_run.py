@@ -35,7 +35,7 @@ class RunningHubJobRun(JobRun[Result]):
     def attach(
         cls, task_id: str, *, credentials: str | None = None, storage: str | None = None, label: str | None = None
     ) -> Self:
-        """Makes a run from nothing but a task's id, whoever started the task; it pays for nothing.
+        """Makes a run from a task's id alone, also for a task that was started elsewhere; it pays for nothing.
 
         Its outputs are fetched into the storage only when they are asked for. What the storage has of the task already
         is not fetched again.

@@ -36,7 +36,7 @@ LOOKS_FOR_OUTPUTS = 5
 """How often a task that had succeeded before its cancellation is asked again for outputs that it does not show yet."""
 
 _PAUSE = 0.5
-_UNCLEAR = "nobody knows whether its submit was accepted"
+_UNCLEAR = "it is unknown whether its submit was accepted"
 _KEPT = 1000
 """Of how many attempts of runs one process remembers whether they were cancelled."""
 
@@ -145,7 +145,7 @@ class CancelReport:
     Attributes:
         cancelled: Task ids that were cancelled.
         finished: Task ids that had ended already.
-        failed: Job -> why its task could not be cancelled, or why nobody knows whether there is one.
+        failed: Job -> why its task could not be cancelled, or why it is unknown whether there is one.
     """
 
     cancelled: tuple[str, ...]

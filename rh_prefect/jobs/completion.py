@@ -218,7 +218,7 @@ class NodeProgress:
     async def _ask_and_watch(self) -> None:
         try:
             view = await self._client.workflows.outputs_v1(self._task_id)
-        except Exception as error:  # whatever it is: the task is asked about elsewhere
+        except Exception as error:  # the task is polled elsewhere
             _log.debug("task %s: nothing is told of its nodes: %s", self._task_id, error)
             return
         if view.progress_url is not None:
@@ -229,7 +229,7 @@ class NodeProgress:
         try:
             async for event in watch_progress(url):
                 lines.take(event)
-        except Exception as error:  # whatever it is: see above
+        except Exception as error:  # as above
             _log.debug("nothing more is told of a task's nodes: %s", error)
         finally:
             lines.close()

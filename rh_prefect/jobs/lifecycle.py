@@ -292,7 +292,7 @@ def _settle_unknown(policy: Policy, job: JobView, submit: Submit) -> Generator[S
     said = f" ({answer.reason})" if answer and answer.reason else ""
     place, form = _where_to_look(submit.intent)
     raise SubmissionUnknown(
-        f"{policy.job}: submit {submit.n} to {policy.endpoint} was begun at {submit.intent.at} and nobody knows "
+        f"{policy.job}: submit {submit.n} to {policy.endpoint} was begun at {submit.intent.at} and it is unknown "
         f"whether RunningHub accepted it{said}. It is not sent again, since that could pay twice. What to do: look for "
         f"the task in {place}. If it is there: rh-prefect jobs adopt {policy.job} {form}. "
         f"If it is not: rh-prefect jobs mark-refused {policy.job}. Then run again.",

@@ -27,7 +27,7 @@ WORKERS = 32
 
 
 class _Workers(concurrent.futures.ThreadPoolExecutor):
-    """The loop's threads for what blocks; they take work until the very end.
+    """The loop's threads for what blocks; they take work until the process ends.
 
     The standard library's take none once the main thread is over, and a submit in flight at that moment could neither
     have its answer recorded nor a host's name looked up.
@@ -103,7 +103,7 @@ class LoopThread:
         return self.submit(coroutine).result()
 
     async def critical(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine to its end, whatever happens to the caller; the process's end waits for it too.
+        """Runs a coroutine to its end, also if the caller is cancelled; the process's end waits for it too.
 
         Raises:
             asyncio.CancelledError: The process is ending, so that nothing may begin that it would cut off.

@@ -79,7 +79,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """Send POST n; comes back as an `Answer`, whatever happened."""
+    """Send POST n; the outcome is an `Answer` in every case."""
 
     intent: Intent
     n: int

@@ -22,7 +22,7 @@ WATCH_MARGIN = 10.0
 """Seconds beyond another process's own limits before this one calls its submission unknown."""
 
 UNPOSTED: LruSet[str] = LruSet(10_000)
-"""Tokens of this process's intents whose POST will never begin: whatever became of recording them, they cost
+"""Tokens of this process's intents whose POST will never begin: recorded or not, they cost
 nothing."""
 
 _log = logging.getLogger("rh_prefect")
@@ -93,7 +93,7 @@ class Submitter:
         return intent if is_ours else None
 
     async def post(self, intent: Intent, n: int, links: Mapping[str, str]) -> Answer:
-        """Sends POST n on the account of the lease; whatever happens is an answer.
+        """Sends POST n on the account of the lease; every outcome is an answer.
 
         Args:
             intent: The claim.

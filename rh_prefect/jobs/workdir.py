@@ -124,7 +124,7 @@ def _lock(path: Path) -> int | None:
         except BlockingIOError:
             os.close(file)
             return None
-        # Its holder removed it between the two calls: whoever comes next would lock another file of that name.
+        # Its holder removed it between the two calls: the next process would lock another file of that name.
         os.close(file)
 
 

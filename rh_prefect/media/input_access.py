@@ -1,7 +1,7 @@
 """Which inputs may be read: rows of a table and fields of a form may name any file and any address.
 
 Two rules hold. A link is read from public addresses only, unless private ones are allowed; that is checked where the
-connection is made, for each redirect, on the very address that is connected to. And where inputs are restricted, as in
+connection is made, for each redirect, on the same address that is connected to. And where inputs are restricted, as in
 deployments, a file is read only below one of the roots.
 """
 

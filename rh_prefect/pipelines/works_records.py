@@ -171,7 +171,7 @@ class WorksJournal:
 
         Args:
             home: The result.
-            store: The run's store. Where the records lie in it, its files do too, whatever it was called earlier.
+            store: The run's store. Where the records lie in it, its files do too, also under an earlier name of it.
         """
         root = store.url if self.is_beside(store) else home.store
         return tuple(one.model_copy(update={"uri": f"{root.rstrip('/')}/{one.uri}"}) for one in home.outputs)

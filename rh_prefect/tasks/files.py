@@ -57,7 +57,7 @@ def _name() -> str:
 
 
 def _told(parameters: dict[str, Any]) -> str:
-    # A link's signature is a key to the file, and a task run's name is for everybody to read.
+    # A link's signature is a key to the file, and a task run's name is shown to every user.
     return Path(shown(as_media_input(parameters["source"]))).name
 
 
@@ -152,7 +152,7 @@ async def local_copy(source: Source, *, store: MediaStore) -> AsyncIterator[Loca
     held = await asyncio.to_thread(copy.__enter__)
     try:
         facts = await asyncio.to_thread(probe, held.path)
-        # By its content, not by its name; a kind that nobody knows keeps the name's own extension.
+        # By its content, not by its name; an unknown kind keeps the name's own extension.
         extension = facts.extension if facts.extension != "bin" else Path(shown(uri)).suffix.lower().lstrip(".")
         yield Local(shown(uri), held.path, f"{held.sha256[:32]}.{extension or 'bin'}", held.size, facts)
     finally:
@@ -322,7 +322,7 @@ async def list_asset_groups(
 async def update_asset_group(
     group_id: str, *, name: str | None = None, description: str | None = None, credentials: str | None = None
 ) -> AssetGroup:
-    """Renames a group of assets, or describes it anew.
+    """Renames a group of assets, or changes its description.
 
     Args:
         group_id: Its id.

@@ -143,7 +143,7 @@ async def generate(
 ) -> Result:
     """Runs one model on RunningHub, pays for it once, and brings its outputs into your storage.
 
-    In a flow the job is remembered in the flow run: whatever crashes, running the same flow run again goes on where it
+    In a flow the job is remembered in the flow run: after any crash, running the same flow run again goes on where it
     stopped. Outside of flows, name a `scope` to get the same.
 
         photo = await generate(models.ZImageTurbo(prompt="a lighthouse at dawn"))
@@ -290,7 +290,7 @@ os.register_at_fork(after_in_child=_scopes.clear)
 
 
 async def scope_for(name: str | None, key: str | None, *, journal_url: str) -> Scope:
-    """The flow run that the call is in; outside of flows the named scope, or one that nobody will find again.
+    """The flow run that the call is in; outside of flows the named scope, or one that is not found again.
 
     Raises:
         ConfigError: It is in no flow as far as can be seen, names no scope, and a flow is running in this process.

@@ -104,8 +104,8 @@ def build(model: Model) -> Endpoint[...]:
 class Omitted(Generic[T]):
     """A default in a signature: it reads and compares like the value, and tells that nothing was given.
 
-    Prefect fills in defaults before it calls a task. What nobody gave must not be sent, or the same call through
-    `generate` would be another job.
+    Prefect fills in defaults before it calls a task. What the caller did not give must not be sent, or the same
+    call through `generate` would be another job.
     """
 
     value: T

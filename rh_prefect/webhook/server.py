@@ -174,8 +174,8 @@ MOST_WAITING: Final = 500
 class BoundedProtocol(H11Protocol):
     """HTTP/1.1 with a limit on the time and the number of connections without a request.
 
-    uvicorn limits the time between two requests only, and refuses requests where there are many connections, whatever
-    these do. So a few hundred silent ones would shut the receiver.
+    uvicorn limits the time between two requests only, and refuses requests where there are many connections, even idle
+    ones. So a few hundred silent ones would shut the receiver.
     """
 
     head_seconds = HEAD_SECONDS

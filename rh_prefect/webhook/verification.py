@@ -1,7 +1,7 @@
 """Verifies webhook deliveries: queries RunningHub, records the end, and publishes it.
 
 Nothing happens that RunningHub does not confirm: a delivery is only ever a reason to ask. What is lost, late, doubled
-or forged changes nothing but the time at which an end is noticed, since whoever waits also polls.
+or forged changes nothing but the time at which an end is noticed, since a waiting job also polls.
 """
 
 from __future__ import annotations

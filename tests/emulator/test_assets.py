@@ -53,8 +53,8 @@ def test_groups(rh: Caller) -> None:
     assert ask(rh, "groups/list", pageNumber=1, pageSize=101)["code"] == 1007
     assert ask(rh, "groups/delete", groupId=group_id)["data"] is None
     assert ask(rh, "groups/query", groupId=group_id)["code"] == 1004
-    stranger = Caller(rh.rh, rh.rh.keys.add("stranger").secret)
-    assert ask(stranger, "groups/list", pageNumber=1, pageSize=9)["data"] == {"items": [], "totalCount": 0}
+    other = Caller(rh.rh, rh.rh.keys.add("other").secret)
+    assert ask(other, "groups/list", pageNumber=1, pageSize=9)["data"] == {"items": [], "totalCount": 0}
 
 
 def test_an_asset_is_processed_for_a_while(emulate: Emulate, tmp_path: Path) -> None:
@@ -81,9 +81,9 @@ def test_an_asset_is_really_used(rh: Caller, tmp_path: Path) -> None:
     asset_id = asset(rh, rh.link(samples.png(tmp_path / "a.png")))
     done = rh.query(rh.submit(CLIP, clip(f"asset://{asset_id}"))["taskId"])
     assert done["results"][0]["outputType"] == "mp4"
-    stranger = Caller(rh.rh, rh.rh.keys.add("stranger").secret)
-    assert stranger.submit(CLIP, clip(f"asset://{asset_id}"))["errorCode"] == "1013"
-    assert rh.submit(CLIP, clip("asset://nobody"))["errorCode"] == "1013"
+    other = Caller(rh.rh, rh.rh.keys.add("other").secret)
+    assert other.submit(CLIP, clip(f"asset://{asset_id}"))["errorCode"] == "1013"
+    assert rh.submit(CLIP, clip("asset://unknown"))["errorCode"] == "1013"
 
 
 def test_a_bad_file_shows_in_the_status(rh: Caller, tmp_path: Path) -> None:

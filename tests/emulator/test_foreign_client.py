@@ -1,6 +1,6 @@
-"""PyPI's `runninghub-sdk` 1.1.9, which nobody here wrote, works against the emulator unchanged.
+"""PyPI's `runninghub-sdk` 1.1.9, a client of another author, works against the emulator unchanged.
 
-It sends `Host: www.runninghub.cn` with every request, whatever its base URL; the emulator, like a proxy, does not care.
+It sends `Host: www.runninghub.cn` in every request, with every base URL; the emulator, like a proxy, accepts it.
 Where it and the documentation disagree, the documentation decides, and the last tests say so.
 """
 

@@ -11,7 +11,7 @@ from tests.emulator.caller import IMAGE_PRICE, Caller, Json
 
 def test_the_keys_of_the_account_are_listed_without_their_values(rh: Caller) -> None:
     sibling = rh.rh.keys.add("sibling", account="main")
-    rh.rh.keys.add("stranger")
+    rh.rh.keys.add("other")
     rh.submit()
     answer = rh.http.get("/openapi/v2/api-key/list", headers=rh.bearer()).json()
     assert answer["code"] == 0

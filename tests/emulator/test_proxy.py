@@ -142,9 +142,9 @@ def test_pictures_are_uploaded_and_viewed(rh: Caller, tmp_path: Path) -> None:
 def test_files_of_others_are_not_seen(rh: Caller) -> None:
     taken = prompt(rh, TEXT_TO_IMAGE)["prompt_id"]
     file = history(rh, taken)[taken]["outputs"]["9"]["images"][0]
-    stranger = Caller(rh.rh, rh.rh.keys.add("stranger").secret)
-    assert stranger.http.get(at(stranger, "view"), params=file).status_code == 404
-    assert history(stranger, taken) == {}
+    other = Caller(rh.rh, rh.rh.keys.add("other").secret)
+    assert other.http.get(at(other, "view"), params=file).status_code == 404
+    assert history(other, taken) == {}
 
 
 def test_a_wrong_key_is_refused_but_by_object_info(rh: Caller) -> None:

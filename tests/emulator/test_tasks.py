@@ -54,10 +54,10 @@ def test_an_id_that_is_not_a_positive_number(rh: Caller, wrong: object) -> None:
 
 def test_a_task_belongs_to_its_account(rh: Caller) -> None:
     task_id = rh.submit()["taskId"]
-    stranger = Caller(rh.rh, rh.rh.keys.add("stranger").secret)
+    other = Caller(rh.rh, rh.rh.keys.add("other").secret)
     sibling = Caller(rh.rh, rh.rh.keys.add("sibling", account="main").secret)
-    assert stranger.query(task_id)["errorCode"] == "1004"
-    assert stranger.cancel(task_id)["code"] == 807
+    assert other.query(task_id)["errorCode"] == "1004"
+    assert other.cancel(task_id)["code"] == 807
     assert sibling.query(task_id)["status"] == "SUCCESS"
 
 

@@ -102,8 +102,8 @@ def test_the_detail(rh: Caller, receiver: Receiver) -> None:
     assert "+" not in data["createTime"]
     without = detail(rh, rh.started())
     assert (without["code"], without["msg"]) == (1, "webhook event not exists")
-    stranger = Caller(rh.rh, rh.rh.keys.add("stranger").secret)
-    assert detail(stranger, task_id)["code"] == 1
+    other = Caller(rh.rh, rh.rh.keys.add("other").secret)
+    assert detail(other, task_id)["code"] == 1
 
 
 def test_three_retries_and_then_no_more(rh: Caller, receiver: Receiver) -> None:
@@ -129,8 +129,8 @@ def test_retries_wait_by_the_emulators_clock(rh: Caller, receiver: Receiver) -> 
 def test_nobody_there_and_somebody_slow(rh: Caller, receiver: Receiver) -> None:
     rh.rh.options.update(webhook_timeout=0.05)
     receiver.delay = 0.3
-    slow, nobody = rh.started(webhookUrl=receiver.url), rh.started(webhookUrl="http://127.0.0.1:9/x")
-    for task_id in (slow, nobody):
+    slow, unreachable = rh.started(webhookUrl=receiver.url), rh.started(webhookUrl="http://127.0.0.1:9/x")
+    for task_id in (slow, unreachable):
         assert settled(rh, task_id, "FAILED")["callbackResponse"].startswith("I/O error on POST request")
 
 
@@ -197,7 +197,7 @@ def test_by_hand(emulate: Emulate, receiver: Receiver) -> None:
     assert json.loads(receiver.got[-1]["eventData"])["code"] == 805
     with pytest.raises(InputError, match="Give both url and body"):
         rh.rh.webhooks.send("1")
-    assert rh.query(task_id)["status"] == "QUEUED"  # whatever was claimed
+    assert rh.query(task_id)["status"] == "QUEUED"  # in spite of the claim
 
 
 def test_only_their_own_faults_happen_to_webhooks() -> None:

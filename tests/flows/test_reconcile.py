@@ -184,7 +184,7 @@ async def test_a_submit_of_which_nobody_knows_is_named_with_both_ways_out(rh: Em
     run = await begin(flows.many, prompts=["a lighthouse"])
     await asyncio.gather(rerun(flows.many, run), return_exceptions=True)
     (found,) = await look(UUID(run))
-    assert found.done == "nobody knows"
+    assert found.done == "unknown"
     assert f"jobs adopt {found.job}" in found.note
     assert f"jobs mark-refused {found.job}" in found.note
 

@@ -184,14 +184,14 @@ async def test_patience_with_a_submit_in_flight_ends_and_is_said(
 async def test_a_dead_process_is_not_waited_for_and_its_submit_said(journal: FolderJournal, time: Time) -> None:
     await write(journal, {"intent-1": intent(owner=dead_owner())})
     _, _, failed = await cancel(journal, RunningHub(RUNNING), time)
-    assert "nobody knows" in failed[f"run/{KEY}"]
+    assert "it is unknown" in failed[f"run/{KEY}"]
     assert time.now == 0
 
 
 async def test_an_unknown_submit_is_said(journal: FolderJournal, time: Time) -> None:
     await write(journal, {"intent-1": intent(), "answer-1": unknown()})
     _, _, failed = await cancel(journal, RunningHub(RUNNING), time)
-    assert "nobody knows" in failed[f"run/{KEY}"]
+    assert "it is unknown" in failed[f"run/{KEY}"]
 
 
 async def test_what_cannot_be_cancelled_is_said_and_does_not_stop_the_rest(journal: FolderJournal, time: Time) -> None:

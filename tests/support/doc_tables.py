@@ -32,7 +32,7 @@ def tree() -> str:
 
 def codes() -> str:
     """RunningHub's codes, with what each means and what to do."""
-    head = ("code", "class", "then", "meaning", "what to do", "a retry pays anew")
+    head = ("code", "class", "then", "meaning", "what to do", "a retry pays again")
     rows = (
         (
             f"`{code}`",

@@ -17,7 +17,7 @@ _NAMED = re.compile(r"((?:[ANB]\d+(?:, )?)+):")
 
 MONEY: dict[str, str] = {
     "A1": "Equal calls keep their own results on every resume, so that no later step is paid for again",
-    "A2": "A call in a named scope is paid for once, whatever is retried",
+    "A2": "A call in a named scope is paid for once, after every kind of retry",
     "A3": "Links that differ in any part are read each by itself; rows and manifests are compared as written",
     "A4": "A file, object or link that was overwritten under its name is another input",
     "A5": "Scopes and runs with similar names never share an output's file name",
@@ -34,7 +34,7 @@ MONEY: dict[str, str] = {
     "A16": "Odd outputs and links are collected, or named in a clear error",
     "A17": "A naming template that could give two files one name is refused before anything is paid",
     "A18": "A listener that fails stops no paid job",
-    "A19": "Text is text, however long and whatever it looks like",
+    "A19": "Text is sent as text, of any length and form",
     "A20": "A budget holds for all calls of a run; a price that is not known is not zero",
     "A21": "What is shown as spent is what was charged, and currencies are never added",
     "A22": "A reused result was made with the graph as it is now",
@@ -62,8 +62,8 @@ SECURITY: dict[str, str] = {
     "B5": "Inputs that are not regular files, and values that are too large or cannot be encoded, are clear errors "
     "before anything is paid.",
     "B6": "Cells of `report.csv` hold no spreadsheet formulas.",
-    "B7": "Local journals, tickets and unfinished downloads are files of mode 0600 in folders of mode 0700, whatever "
-    "the umask.",
+    "B7": "Local journals, tickets and unfinished downloads are files of mode 0600 in folders of mode 0700, under "
+    "any umask.",
     "B8": "A batch's state lies only where two processes cannot both create it; else the batch is refused before a row "
     "is read.",
     "B9": "A deployment reads inputs only below its table, its place for outputs and `RH_INPUT_ROOTS`, and from https "

@@ -47,7 +47,7 @@ def pan(pictures: Sequence[Image.Image], *, size: Size, count: int, seed: str) -
     Yields:
         The frames.
     """
-    # A little more than the frames' size keeps the nearest view sharp, and each frame cheap whatever was uploaded.
+    # A little more than the frames' size keeps the nearest view sharp, and each frame cheap for every upload.
     ground = (round(size[0] * (1 + _ZOOM)), round(size[1] * (1 + _ZOOM)))
     grounds = [fill(picture, ground) for picture in pictures]
     for index in range(count):

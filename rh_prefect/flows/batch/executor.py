@@ -144,7 +144,7 @@ class Progress:
         for listener in tuple(listeners):
             try:
                 listener(self, item)
-            except Exception as error:  # whoever watches, as through a pipe that was closed, stops no paid work
+            except Exception as error:  # a listener, as one with a closed pipe, stops no paid work
                 _log.warning("a batch's progress is no longer shown: %s", error)
                 listeners.remove(listener)
 
@@ -157,8 +157,8 @@ listeners: list[Callable[[Progress, RowResult | None], None]] = []
 async def _costs_nothing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     """Tells whether trying again can help and pays for nothing.
 
-    Whether a failed row is worth another task is decided by whoever runs the batch again: a budget may be needed more
-    by other rows.
+    The person who runs the batch again decides whether a failed row is worth another task: other rows may need the
+    budget more.
     """
     failed = isinstance(await state.aresult(raise_on_failure=False), JobFailed)
     return not failed and await can_help(task, run, state)
@@ -181,7 +181,7 @@ class _Short:
 
 @dataclass(frozen=True, slots=True)
 class _Gone:
-    """A row whose task goes on while nobody waits for it."""
+    """A row whose task goes on while no process waits for it."""
 
     work: Work
 
@@ -324,7 +324,7 @@ class RowExecutor:
         except BudgetExceeded as error:
             self.progress.set_aside += 1
             return _Short(work, results, error)
-        except Exception as error:  # whatever it is: it is this row's alone, and the report says so
+        except Exception as error:  # an error of this row alone, which the report names
             ended = self._told(error, work, len(results))
         self._end(work, results, *ended)
         return None

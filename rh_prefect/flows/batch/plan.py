@@ -149,7 +149,7 @@ class Plan:
             reason = row.problem
         except InputError as error:
             reason = error.message
-        except Exception as error:  # whatever its cells hold: it is this row's trouble alone
+        except Exception as error:  # an error of this row alone
             reason = trouble(error)
         return InvalidRow(row.number, _legible(reason), _legible(label) if label is not None else None)
 
@@ -194,7 +194,7 @@ class Plan:
             raise InputError(f"{table}: it has {same}")
 
     def _same(self, names: Iterable[str]) -> str:
-        """Finds two columns that are one parameter: nobody can tell which of them is to be paid for."""
+        """Finds two columns that are one parameter: it is not clear which of them is to be paid for."""
         known: dict[tuple[int, str], str] = {}
         for name in names:
             with suppress(InputError):  # one that no model knows is the trouble of the rows that use it
@@ -336,7 +336,10 @@ def _file(given: str, base: str | None) -> str:
     try:
         path = local_path(given)
         is_there = Path(path).is_file()
-    except (OSError, RuntimeError) as error:  # too long for a name, in a closed folder, or a home folder of nobody
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # too long, in a closed folder, an unknown user's home
         said = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise InputError(f"{_short(given)} cannot be looked at: {said}. What to do: correct the path.") from None
     if not is_there:

@@ -71,7 +71,7 @@ def _row(number: int, value: object) -> tuple[Row, str]:
         return row, _text(row)
     except InputError as error:
         row = Row(number, {}, problem=error.message)
-    except Exception as error:  # whatever it holds: it is this row's trouble alone
+    except Exception as error:  # an error of this row alone
         row = Row(number, {}, problem=trouble(error))
     return row, _text(row)
 

@@ -191,7 +191,7 @@ class _Run:
         return work
 
     async def whole(self, rows: Sequence[Work | InvalidRow]) -> BatchReport:
-        """Does what is missing, and gives the report, whatever happens."""
+        """Does what is missing, and gives the report in every case."""
         known = await asyncio.to_thread(reports.earlier, self.name, store=self.store)
         items = await asyncio.to_thread(_items, rows, self.plan, self.store)
         works = [row for row in rows if isinstance(row, Work)]
@@ -231,7 +231,7 @@ class _Run:
             with borrow(self.scope):
                 left = [work for works in turns for work in await crew.run(works, together)]
         except BaseException:
-            # Of a submit in flight nobody knows the task yet, and it may be paid for.
+            # The task of a submit in flight is not known yet, and it may be paid for.
             await asyncio.shield(LOOP.call(LOOP.settle(_SETTLE)))
             raise
         finally:
@@ -262,7 +262,7 @@ class _Run:
             return {item.id for item, is_there in zip(items, pool.map(self._is_there, items)) if is_there}
 
     def _is_there(self, item: RowResult) -> bool:
-        # The manifest tells: whoever has moved the outputs away does not want them again.
+        # The manifest decides: outputs that a person has moved away are not made again.
         name = self.store.name_of(item.manifest)
         return name is not None and self.store.exists(name)
 

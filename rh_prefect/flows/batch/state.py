@@ -1,7 +1,7 @@
 """A batch's memory: which flow run's journal holds its jobs, and which attempt this is.
 
-The flow run that first ran a batch lends it its journal for good: every later run, in whatever flow run, finds there
-what was paid for. The state lies in the store, as `batches/<id>/state/<n>.json`: one file a run, each created
+The journal of the flow run that first ran a batch stays the batch's journal: every later run, in any flow run, finds
+there what was paid for. The state lies in the store, as `batches/<id>/state/<n>.json`: one file a run, each created
 exclusively, so that two processes that begin a batch together agree. Where the store cannot create a file exclusively,
 it lies in RH_JOURNAL.
 """
@@ -210,7 +210,7 @@ async def _check(lender: State, batch: str, files: FolderJournal) -> None:
         raise ConfigError(
             f"Batch {batch} was begun by the flow run {lender.scope}, whose journal says what is paid for, and this "
             "Prefect API does not know it. What to do: set PREFECT_API_URL to the API that it ran on. If that flow run "
-            f"was deleted, delete {files.url}/{batch} to begin anew; `reuse` serves what lies in the store already."
+            f"was deleted, delete {files.url}/{batch} to start over; `reuse` serves what lies in the store already."
         ) from error
 
 

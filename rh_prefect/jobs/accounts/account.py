@@ -215,10 +215,10 @@ class Accounts:
 
 
 GRAPHS_AT_ONCE = 1
-"""How many graphs of this process a machine has at a time: nobody has published that it takes more."""
+"""How many graphs of this process a machine has at a time; RunningHub does not publish that it takes more."""
 
 FILES_SECONDS = 600.0
-"""For how long a file is taken to be on the machine still: nobody says that it is the same one tomorrow."""
+"""For how long a file is expected on the machine, which may be another one tomorrow."""
 
 
 def is_native(endpoint: str) -> bool:

@@ -121,7 +121,7 @@ class DurationHistory:
 
         Returns:
             The part of the remembered ones longer than `seen` that were over at `age`; where nothing is remembered,
-            the part of its age in which nobody looked.
+            the part of its age in which it was not polled.
         """
         longer = len(self._sorted) - bisect_right(self._sorted, seen)
         over = longer - (len(self._sorted) - bisect_right(self._sorted, age))

@@ -94,7 +94,7 @@ async def first_free(accounts: Sequence[Limiter], *, home: Limiter | None = None
         return await place.given
     except asyncio.CancelledError:
         if not place.given.cancelled():
-            # The slot was given in the very moment in which the caller stopped waiting for it.
+            # The slot was given in the moment in which the caller stopped waiting for it.
             place.given.result().hand_back()
         raise
     finally:
@@ -110,7 +110,7 @@ def _join_when_counted(account: Limiter, count: asyncio.Task[None], place: Place
 
 
 async def counted(accounts: Iterable[Limiter]) -> dict[Limiter, asyncio.Task[None]]:
-    """Has accounts count their tasks, where what they said last is old; one that says nothing keeps nobody waiting.
+    """Has accounts count their tasks if the last count is old; an account that does not answer delays no job.
 
     Args:
         accounts: In the order in which they are asked.
@@ -198,7 +198,7 @@ class Limiter:
         self._admit()
 
     def hand_back(self) -> None:
-        """Takes back a slot that nobody has come for."""
+        """Takes back a slot that no job has taken."""
         self._on_their_way -= 1
         self._give_back()
 
@@ -229,7 +229,7 @@ class Limiter:
         self._give_back()
 
     async def count(self, watched: int) -> Count | None:
-        """Asks the account now, whatever it said a moment ago.
+        """Asks the account now, also if it was asked a moment ago.
 
         Args:
             watched: How many tasks this process believes to run.
@@ -297,7 +297,8 @@ class Limiter:
     def _next(self) -> Place | None:
         """The next in line: the first whose inputs are not elsewhere, or else the first of all.
 
-        A slot is kept for a job that is just bringing its inputs here; to take it, a stranger would have to bring his.
+        A slot is kept for a job that is just bringing its inputs here; another job would have to bring its own
+        first.
         """
         waiting = [place for place in self._waiting if not place.given.done()]
         place = next((place for place in waiting if place.home in (None, self)), None)
@@ -311,7 +312,7 @@ class Limiter:
     def _has_room(self) -> bool:
         if self._clock() < self._closed_until or self._on_their_way >= AT_ONCE:
             return False
-        # At least one of ours may always try: if the others have gone, nobody would tell.
+        # At least one of ours may always try, since no message says that other clients' tasks have ended.
         if self._limit is None or self._held < max(1, self._limit - self._foreign):
             return True
         return self._spare > 0 and not self._foreign and self._clock() >= self._doubted_until

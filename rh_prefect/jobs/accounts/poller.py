@@ -49,13 +49,13 @@ LATER_IF_TOLD = 120
 
 LONGEST_LATER = 240.0
 SURPRISES_THAT_COUNT = 3
-"""How many ends in a row must be found untold of until nobody is believed to tell; of one, word may be on its way."""
+"""How many ends in a row a poll must find before their webhooks, until webhooks are taken to be lost."""
 
 PEEK_AFTER = 1.0
 """Seconds after ends can be heard of (again) at which what was told meanwhile is looked for among what is recorded."""
 
 REMEMBERED = 4096
-"""How many told ends are remembered that nobody waits for yet: an end can come before its ticket is recorded."""
+"""How many notified ends without a waiting job are remembered: an end can come before its ticket is recorded."""
 
 IsKnown: TypeAlias = Callable[[], Awaitable[bool]]
 _log = logging.getLogger("rh_prefect")
@@ -207,7 +207,7 @@ class Poller:
         self._look_now(watched)
 
     def poll_often(self, task_id: str) -> None:
-        """Polls a task from now on as often as one of whose end nobody tells, and first of all at once."""
+        """Polls a task at once, and from now on as often as one without webhooks."""
         watched = self._watched.get(task_id)
         if watched is not None:
             watched.is_told = False
@@ -253,7 +253,7 @@ class Poller:
         watched = self._watched.get(task_id)
         if watched is None:
             done: asyncio.Future[TaskView | None] = asyncio.get_running_loop().create_future()
-            # A failure that everybody has stopped waiting for is nobody's error.
+            # No caller is left that would raise the failure.
             done.add_done_callback(lambda future: future.cancelled() or future.exception())
             watched = self._watched[task_id] = _Watched(task_id, self._clock() - age, done, is_known, is_told)
             watched.looked = watched.ran_at = watched.since
@@ -337,7 +337,7 @@ class Poller:
             return None
         try:
             return await self._count(running)
-        except Exception as error:  # whatever it is, each task can still be looked at
+        except Exception as error:  # each task can still be polled
             _log.info("the account's tasks could not be counted, which changes nothing but time: %s", error)
             return None
 
@@ -359,7 +359,7 @@ class Poller:
         return max(watched.ran_at, self._all_ran_at)
 
     def _untold(self) -> list[_Watched]:
-        """The tasks of whose end nobody tells."""
+        """The tasks without webhooks."""
         return [one for one in self._watched.values() if not one.done.done() and not self._is_told_of(one)]
 
     async def _look(self, watched: _Watched) -> None:
@@ -378,7 +378,7 @@ class Poller:
     async def _ended_elsewhere(self, watched: _Watched) -> bool:
         try:
             known = watched.is_known is not None and await watched.is_known()
-        except Exception as error:  # whatever it is, RunningHub can still be asked
+        except Exception as error:  # RunningHub can still be asked
             _log.info("task %s: cannot see whether its end is recorded: %s", watched.task_id, error)
             return False
         if known and not watched.done.done():
@@ -391,7 +391,7 @@ class Poller:
             view = await self._query(watched.task_id)
         except (TaskNotFound, KeyRejected, AccountError) as error:
             await self._deny(watched, error)
-        except Exception as error:  # whatever it is: to stop looking would be to lose a paid task
+        except Exception as error:  # to stop polling would lose a paid task
             self._blip(watched, error)
         else:
             self._saw(watched, view)
@@ -433,7 +433,7 @@ class Poller:
             try:
                 callback(view)
             except Exception:
-                _log.exception("task %s: whoever watches it failed to take note of %s", watched.task_id, view.status)
+                _log.exception("task %s: a listener failed on the status %s", watched.task_id, view.status)
 
     async def _deny(self, watched: _Watched, error: RunningHubError) -> None:
         """Takes an answer that would end the wait for a paid task; one alone is a blip."""

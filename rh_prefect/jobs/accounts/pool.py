@@ -191,7 +191,7 @@ class Pool:
         row = explain(last.code, last.reason, submitting=True)
         return row.error(
             f"{job}: no account of pool {self.name!r} takes {model}. {said}. Nothing was paid for it. "
-            "What to do: mend one of these accounts, or add another to the pool, and run again.",
+            "What to do: repair one of these accounts, or add another to the pool, and run again.",
             code=last.code,
             reason=last.reason,
             retry=row.retry,

@@ -101,7 +101,7 @@ class SlotLease:
             intent: The record of its submit.
 
         Raises:
-            ConfigError: Nobody knows that account any more.
+            ConfigError: The account is not known any more.
         """
         member = await self._pool.accounts.for_intent(intent)
         if member != self.member:

@@ -91,7 +91,7 @@ class Uploads:
 
 
 def _check_again(given: Input, held: Held) -> None:
-    """Refuses an upload of a local file that was changed while it was sent: nobody knows what RunningHub has got."""
+    """Refuses an upload of a local file that was changed while it was sent: what RunningHub received is unknown."""
     if not is_local(given.source):
         return  # what was sent is this process's own copy
     if not held.proof or held.stamp != look(given.source).stamp:

@@ -52,7 +52,7 @@ class Shortfall:
     """Why a job may not start.
 
     Attributes:
-        price: What it would cost; None where nobody knows.
+        price: What it would cost; None where it is unknown.
         spent: What the run's ended jobs have cost, in the currency of the price.
         reserved: What its other jobs may still cost, in the same currency.
     """
@@ -189,7 +189,7 @@ class SpendTracker:
         Args:
             key: The job's key.
             n: The submit that is about to be made.
-            price: What it will cost; None, which no budget allows, where nobody knows.
+            price: What it will cost; None, which no budget allows, where it is unknown.
             budget: What all jobs of the scope may cost together, in the currency of the price.
 
         Returns:

@@ -113,7 +113,7 @@ def charge_of(submit: Submit) -> Charge | None:
         parts.append(costs_of(submit.end))
     elif may_cost(submit):
         parts.append(estimate)
-    # A ticket that came late is a second task, unless it is the very one that the submit was counted for.
+    # A ticket that came late is a second task, unless it is the one that the submit was counted for.
     if submit.late_task_id is not None and (submit.task_id or not parts):
         parts.append(estimate)
     if not parts:

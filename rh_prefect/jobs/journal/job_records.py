@@ -48,7 +48,7 @@ class Submit:
             return "ended"
         if self.lost is not None:
             return "forgotten"
-        # A task that is known of counts, whatever else was answered: to take it for none would be to pay again.
+        # A known task counts in spite of any other answer: to ignore it would pay again.
         if self.resolution is not None and self.resolution.outcome == "adopted":
             return "ticket"
         if self.answer is None:
@@ -59,7 +59,7 @@ class Submit:
 
     @property
     def may_be_paid(self) -> bool:
-        """Whether nobody knows what became of it, or it was given up by somebody who did not look."""
+        """Whether its outcome is unknown, or a person gave it up without a look."""
         if self.state == "forgotten":
             return self.lost is not None or (self.resolution is not None and self.resolution.by == RESUBMITTED)
         return self.state == "unknown"
@@ -127,7 +127,7 @@ class JobView:
 
     @classmethod
     def parse(cls, key: str, records: Mapping[str, Mapping[str, Any]]) -> JobView:
-        """Reads a job's records, whatever order they come in.
+        """Reads a job's records in any order.
 
         Args:
             key: The job's key.

@@ -37,7 +37,7 @@ _AT_ONCE: Final = 4
 T = TypeVar("T")
 V = TypeVar("V")
 Readers: TypeAlias = Literal["owner", "all"]
-"""Who can read records in a local folder: only the user that wrote them, or whoever the umask allows."""
+"""Who can read records in a local folder: only the user that wrote them, or those whom the umask allows."""
 
 _MODES: Final[dict[Readers, tuple[int, int]]] = {"owner": (FILE_MODE, FOLDER_MODE), "all": (0o666, 0o777)}
 
@@ -340,7 +340,7 @@ def _decode(data: bytes, where: str) -> JSON:
     if not isinstance(record, dict):
         raise UnreadableRecord(
             f"The record {where} is not a JSON object. What to do: look at the file; it was not written by this "
-            "package as it stands. No new task is submitted for its job before it is mended."
+            "package as it stands. No new task is submitted for its job before it is repaired."
         )
     return record
 

@@ -102,7 +102,7 @@ async def open_scope(journal: FolderJournal) -> FolderScope:
     """Opens a named scope as a new attempt: what failed in an earlier one, or was cancelled, may be paid for again.
 
     Each process is an attempt, whether the one before it has ended or not. Two that are at work at the same time do
-    not pay for one job together: who submits is decided by the claim, which is exclusive whatever the attempts are.
+    not pay for one job together: who submits is decided by the claim, which is exclusive for all attempts.
 
     Args:
         journal: The scope's records.

@@ -30,7 +30,7 @@ class Owner(BaseModel):
 
 
 def current_owner() -> Owner:
-    """Describes this process; read anew after a fork."""
+    """Describes this process; read again after a fork."""
     return Owner(host=socket.gethostname(), boot=_boot_id(), pid=os.getpid(), started=_started(os.getpid()) or "")
 
 
@@ -46,7 +46,7 @@ def is_surely_dead(owner: Owner) -> bool:
         return False
     started = _started(owner.pid)
     if started is None:
-        # A /proc that is mounted with hidepid shows no stranger's process at all.
+        # A /proc that is mounted with hidepid shows no other user's process.
         return not _answers(owner.pid)
     return started != owner.started
 

@@ -91,7 +91,7 @@ class Collector:
             key: The job's key.
             submit: The submit that succeeded.
             end: How it ended.
-            first_time: Nobody can have collected it before, so that need not be looked up.
+            first_time: The outputs cannot have been collected before, so they are not looked up.
 
         Returns:
             The result, with every output in the store.
@@ -174,7 +174,7 @@ class Collector:
         return media
 
     async def _download(self, job: str, end: End, index: int, part: Path) -> DownloadDefect | None:
-        """Fetches a file, whatever its host answers meanwhile; says what is wrong with it at RunningHub itself."""
+        """Fetches a file in spite of errors of its host; says what is wrong with it at RunningHub itself."""
         link, attempts = _file_links(end.links)[index], _Attempts()
         url, task = link.url or "", f"{job}: task {end.task_id}"
         while True:

@@ -142,7 +142,7 @@ def end_of(submit: Submit, view: TaskView, *, scope: Attempt, queued: float | No
         submit: The submit that the task came from.
         view: Its terminal view.
         scope: The run that saw the end.
-        queued: Seconds in the queue, as they were seen; None where nobody watched.
+        queued: Seconds in the queue, as they were seen; None where it was not polled.
         ran: Seconds that it ran, as they were seen; RunningHub's own figure comes first.
     """
     return End(

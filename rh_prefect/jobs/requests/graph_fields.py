@@ -14,7 +14,7 @@ Graph = Mapping[str, Mapping[str, Any]]
 """A workflow in ComfyUI's API format: node id -> {class_type, inputs}."""
 
 SEEDS = ("seed", "noise_seed", "rand_seed")
-"""The fields that RunningHub draws anew for each run unless they are set."""
+"""The fields that RunningHub draws for each run unless they are set."""
 
 _LOADERS = {"image": ("image",), "video": ("video",), "audio": ("audio",), "upload": ("image",)}
 """Fields of loader nodes that take a file by its name at RunningHub."""
@@ -24,7 +24,7 @@ _NUMBERS = ("INT", "FLOAT")
 
 
 class Fields(Protocol):
-    """What can be set, whatever it was read from."""
+    """The fields that can be set, of a graph or of an app."""
 
     def check(self, node_id: str, field: str, value: object) -> object:
         """Checks one value; returns it as it is sent."""

@@ -166,7 +166,7 @@ async def as_recorded(
 ) -> JobRequest:
     """The call as an earlier attempt has recorded it, where it takes a link that gives other bytes now.
 
-    Hosts encode pictures anew, and a link without a strong ETag does not say whether its file is another one. A resumed
+    Hosts re-encode pictures, and a link without a strong ETag does not say whether its file is another one. A resumed
     run must not pay for that, so what this very call took in an earlier attempt counts.
 
     Args:
