@@ -18,10 +18,13 @@ from rh_prefect.errors import RunningHubError
 ASK_EVERY = 5.0
 """Seconds for which an answer of `queue/status` is believed."""
 
+ASK_WHILE_FULL = 1.0
+"""The same while jobs wait and tasks of others fill the account: nothing else tells that these have ended."""
+
 AT_ONCE = 20
 """How many submits may be on their way at once: one that is refused stops those behind it."""
 
-OTHERS_PAUSE = 2.0
+OTHERS_PAUSE = 0.5
 """Seconds for which a slot that others left is theirs: where one of their tasks ends, they begin the next."""
 
 DOUBTED = 60.0
@@ -156,6 +159,7 @@ class Limiter:
         self._returned = 0
         self._asked_at: float | None = None
         self._closed_until = 0.0
+        self._is_seen_full = False
         self._fulls = 0
         self._asking = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -270,7 +274,8 @@ class Limiter:
     async def refresh(self) -> None:
         """Asks the account how many tasks it has, if what it said last is old."""
         async with self._asking:
-            if self._asked_at is None or self._clock() - self._asked_at >= ASK_EVERY:
+            max_age = ASK_WHILE_FULL if self._is_full_of_others() else ASK_EVERY
+            if self._asked_at is None or self._clock() - self._asked_at >= max_age:
                 running = await self._ask_now()
                 if running is not None:
                     self._foreign = max(0, running - self._held)
@@ -283,7 +288,21 @@ class Limiter:
         except RunningHubError:
             return None  # Without an answer 421 still arbitrates.
         self._asked_at = self._clock()
+        self._note_full(running)
         return running
+
+    def _note_full(self, running: int) -> None:
+        """Ends a pause after a refusal early, where the account was full by its own count and is not any more.
+
+        Whoever is refused while the account says that it has room waits: then the count is not the reason.
+        """
+        is_full = self._limit is not None and running >= self._limit
+        if self._is_seen_full and not is_full:
+            self._closed_until = min(self._closed_until, self._clock())
+        self._is_seen_full = is_full
+
+    def _is_full_of_others(self) -> bool:
+        return bool(self._waiting) and (self._foreign > 0 or self._clock() < self._closed_until)
 
     def _admit(self) -> None:
         while self._has_room() and (place := self._next()) is not None:
@@ -321,6 +340,7 @@ class Limiter:
         if self._timer is not None:
             return
         delay = max(self._closed_until - self._clock(), 0.0) or ASK_EVERY
+        delay = min(delay, ASK_WHILE_FULL) if self._is_full_of_others() else delay
         self._timer = asyncio.get_running_loop().call_later(delay, self._look_again)
 
     def _look_again(self) -> None:

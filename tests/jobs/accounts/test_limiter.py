@@ -103,6 +103,33 @@ async def test_what_others_run_on_the_account_is_left_to_them() -> None:
 
 
 @in_virtual_time
+async def test_a_pause_after_refusals_ends_when_the_others_have_gone() -> None:
+    account = Account(2, others=2)
+    slots = slots_of(account)
+    for _ in range(4):  # each refusal doubles the pause
+        await slots.acquire()
+        slots.release(full=True)
+        slots.posted()
+    tasks = await acquired(slots, 2)
+    await asyncio.sleep(2.0)
+    account.others = 0
+    await asyncio.sleep(1.5)
+    assert done(tasks) == 2
+
+
+@in_virtual_time
+async def test_a_refusal_that_the_count_does_not_explain_is_waited_out() -> None:
+    slots = slots_of(Account(2))
+    for _ in range(4):
+        await slots.acquire()
+        slots.release(full=True)
+        slots.posted()
+    tasks = await acquired(slots, 2)
+    await asyncio.sleep(10.0)
+    assert not done(tasks)
+
+
+@in_virtual_time
 async def test_one_of_ours_may_always_try() -> None:
     assert done(await acquired(slots_of(Account(3, others=9)), 2)) == 1
 
@@ -402,15 +429,14 @@ async def test_what_stays_missing_was_not_ours() -> None:
 
 
 @in_virtual_time
-async def test_what_has_been_missing_for_two_seconds_is_free() -> None:
-    """Seconds later, an end of this process's own that is not found yet would be taken for one of the others."""
+async def test_what_has_been_missing_for_a_while_is_free() -> None:
     account = Account(5, others=2)
     slots = slots_of(account)
     await acquired(slots, 3)
     account.others = 1
-    for others in (2, 2, 1):  # an answer takes 0.1 s: looked at after 0 s, 1.5 s and 2.2 s
+    for others in (2, 2, 1):  # an answer takes 0.1 s: looked at after 0 s, 0.3 s and 0.6 s
         assert (await slots.count(3)).others == others  # type: ignore[union-attr]
-        await asyncio.sleep(1.4 if now() < 1.0 else 0.6)
+        await asyncio.sleep(0.4 * OTHERS_PAUSE)
 
 
 @in_virtual_time
