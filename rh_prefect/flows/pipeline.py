@@ -29,7 +29,9 @@ from rh_prefect.flows.pipeline_events import tag
 from rh_prefect.flows.pipeline_pages import StepReport, StepState, counted, show_plan, show_results, show_steps
 from rh_prefect.flows.pipeline_run import PipelineRun, Selection, Tools
 from rh_prefect.flows.review import show_candidates, waiting_reviews
+from rh_prefect.flows.run_budget import RunBudget
 from rh_prefect.jobs.context import JobCall
+from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
@@ -49,7 +51,7 @@ from rh_prefect.pipelines.saved_graphs import read_saved_graphs
 from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.pipelines.stored_works import StoredWorks
 from rh_prefect.pipelines.values import ABSENT, File, Items, Made, Unknown, results
-from rh_prefect.pipelines.works_ledger import RecordsPlace, note_place
+from rh_prefect.pipelines.works_ledger import RecordsPlace, WorksLedger, note_place
 from rh_prefect.pipelines.works_records import open_works
 from rh_prefect.pipelines.works_run import WorkRunner
 from rh_prefect.settings import get_settings
@@ -335,6 +337,8 @@ async def _prepare(
     edits = open_edits(store, settings)
     allow_below(*input_roots(pipeline.file.params, params))
     url = (settings.records or store.url).rstrip("/")
+    spending = spend_tracker_of(WorksLedger(scope, works))
+    await LOOP.call(spending.complete())
     tools = Tools(
         runner=WorkRunner(engine, works, settings=settings, pipeline=pipeline.name),
         edits=edits,
@@ -343,6 +347,7 @@ async def _prepare(
         store=store,
         last_runs=open_last_runs(store, settings),
         call=JobCall(scope, store, options=Options(credentials=credentials), observer=run_observer()),
+        budget=RunBudget(spending),
         reviewed=reviewed,
     )
     selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
@@ -401,7 +406,7 @@ async def _report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> St
         outputs={name: _output(value, saved) for name, value in run.plan.outputs.items()},
         steps=steps,
         costs=costs,
-        new=len(outcome.made),
+        new=sum(one.state == "made" for one in steps),
         report=uri,
         takes=dict(run.plan.new_takes),
     )
@@ -464,6 +469,8 @@ def _steps(run: PipelineRun) -> Sequence[StepReport]:
 def _step(one: Instance, run: PipelineRun, blocked: Mapping[str, str], cost: Costs | None) -> StepReport:
     outcome = run.outcome
     state, reason = _state_of(one, run, blocked)
+    if state == "reused" and cost is not None:
+        state = "made"  # by an earlier process of this run
     saved = outcome.saved.get(one.address)
     files = (
         saved

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -22,6 +22,7 @@ from prefect.client.schemas.objects import State
 from rh_prefect.errors import BudgetExceeded, MediaError, RunningHubError
 from rh_prefect.flow_runs.run_status import expect_jobs
 from rh_prefect.flows.pipeline_events import What, tell
+from rh_prefect.flows.run_budget import RunBudget
 from rh_prefect.jobs.context import JobCall
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.loop_thread import LOOP
@@ -76,6 +77,7 @@ class Tools:
         known: The records of works and edits.
         last_runs: The last runs of pipelines.
         call: The flow run, and how its jobs are run.
+        budget: What the run may cost, and has paid.
         reviewed: The plan that was reviewed for the run, beyond which it pays for nothing.
     """
 
@@ -86,6 +88,7 @@ class Tools:
     known: KnownWorks
     last_runs: LastRuns
     call: JobCall
+    budget: RunBudget
     reviewed: ReviewedPlan | None = None
 
 
@@ -136,7 +139,7 @@ class Outcome:
     """What became of the steps that a run began.
 
     Attributes:
-        made: Addresses of the steps that this run made something new for.
+        made: Addresses of the steps that this process made something new for.
         errors: The error of each step that failed, by its address.
         costs: What this run paid for each work, failed tasks and refused answers included.
         saved: The file that a step was saved as, by its address.
@@ -176,7 +179,7 @@ class PipelineRun:
         self._ended: dict[str, State[Any]] = {}
         self._edit_room = asyncio.Semaphore(EDITS_AT_ONCE)
         self._plan_seconds = 0.0
-        self._items: set[str] = set()
+        self._short: dict[str, BudgetExceeded] = {}
 
     @property
     def store(self) -> MediaStore:
@@ -201,6 +204,7 @@ class PipelineRun:
         """
         call = self._tools.call
         self._tools.call = replace(call, options=replace(call.options, budget=budget))
+        self._tools.budget.limit = budget
 
     async def make_plan(self) -> Plan:
         """Plans with all that is known now."""
@@ -240,9 +244,12 @@ class PipelineRun:
         try:
             while True:
                 self._begin()
-                if not self._running:
+                if self._running:
+                    await self._wait()
+                elif not self._short:
                     return
-                await self._wait()
+                else:  # nothing that runs can make room any more
+                    self.outcome.errors.update(self._short)
                 await self.make_plan()
         finally:
             for task in self._running:
@@ -291,15 +298,22 @@ class PipelineRun:
     # -- what is ready ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        blocked = self.blocked()
+        lost = {*self.outcome.errors, *self.blocked()}
+        self._short.clear()
         for instance in self._ready():
             if len(self._running) >= MAX_IN_FLIGHT:
                 return
-            if instance.address in blocked or not self._may_begin(instance):
+            if instance.address in lost or not self._may_begin(instance, lost):
                 continue
             self._begun.add(instance.address)
             task = asyncio.ensure_future(self._make(instance))
             self._running[task] = instance
+
+    def _may_begin(self, instance: Instance, lost: Collection[str]) -> bool:
+        short = self._tools.budget.refusal(instance, self.plan, running=self._running.values(), lost=lost)
+        if short is not None:
+            self._short[instance.address] = short
+        return short is None
 
     def _ready(self) -> list[Instance]:
         """Steps whose inputs are known and that are not begun: item by item, so that the first ones are done first."""
@@ -332,38 +346,7 @@ class PipelineRun:
         items = dict.fromkeys(i.item.partition("/")[0] for i in self.plan.instances if i.path.startswith(f"{group}."))
         return one.item.partition("/")[0] in list(items)[: self._selection.sample]
 
-    # -- whole items -----------------------------------------------------------------------------------------------
-
-    def _may_begin(self, instance: Instance) -> bool:
-        """Whether all that is left of an item fits into the budget, before its first payment."""
-        budget, item = self.plan.budget, instance.item.partition("/")[0]
-        limit = self._tools.call.options.budget
-        if limit is None or budget is None or not budget.whole_items or not item or not instance.is_paid:
-            return True
-        if item not in self._items:
-            committed = self._paid() + self._most(self._items | {item})
-            if committed > Decimal(str(limit)):
-                short = (
-                    f"the rest of item {item} costs up to {self._most({item})}, and {limit} is the budget of the run"
-                )
-                self.outcome.errors[instance.address] = BudgetExceeded(
-                    f"{instance.address}: {short}. Nothing of this item was paid. What to do: raise the budget and run "
-                    "again; what exists costs nothing."
-                )
-                return False
-            self._items.add(item)
-        return True
-
-    def _most(self, items: set[str]) -> Decimal:
-        """The highest price of what is left of some items and of what all items share."""
-        works: dict[int, Work] = {}
-        for one in self.plan.instances:
-            if not one.item or one.item.partition("/")[0] in items:
-                works.update({id(work): work for work in one.works if work.is_paid})
-        return sum((work.price.most for work in works.values()), Decimal(0))
-
-    def _paid(self) -> Decimal:
-        return sum((sum(one.amounts.values(), Decimal(0)) for one in self.outcome.costs.values()), Decimal(0))
+    # -- costs -----------------------------------------------------------------------------------------------------
 
     async def count_costs(self) -> None:
         """Counts what the whole run has paid, in earlier processes, too."""

@@ -126,6 +126,26 @@ class SpendTracker:
         """What a budget counts in a currency: both."""
         return self.spent(currency) + self.reserved(currency)
 
+    @property
+    def all_spent(self) -> Decimal:
+        """What ended jobs count for in a budget; an account has one currency."""
+        return sum((amount for (_, is_spent), amount in tuple(self._sums.items()) if is_spent), Decimal(0))
+
+    def amount_of(self, key: str) -> Decimal:
+        """What the ended tasks of one job count for in a budget."""
+        entries = tuple(self._entries.get(key, {}).values())
+        return sum((entry.amount or Decimal(0) for entry in entries if entry.is_spent), Decimal(0))
+
+    async def complete(self) -> None:
+        """Reads what the scope has spent, unless that is known.
+
+        Raises:
+            JournalError: It cannot be read.
+        """
+        async with self._lock:
+            if not self._is_complete:
+                await self._rebuild()
+
     def spent_on(self, key: str) -> Costs | None:
         """What one job's ended tasks have cost; None where it has none."""
         ended = [entry.costs for entry in tuple(self._entries.get(key, {}).values()) if entry.is_spent]
@@ -137,9 +157,7 @@ class SpendTracker:
         Raises:
             JournalError: What the scope has spent cannot be read.
         """
-        async with self._lock:
-            if not self._is_complete:
-                await self._rebuild()
+        await self.complete()
         return {key: found for key in tuple(self._entries) if (found := self.spent_on(key)) is not None}
 
     def take(self, view: JobView) -> None:
@@ -199,9 +217,8 @@ class SpendTracker:
             JournalError: What the scope has spent cannot be read.
         """
         self.is_limited = True
+        await self.complete()
         async with self._lock:
-            if not self._is_complete:
-                await self._rebuild()
             await self._ask_for_prices()
         # From here on nothing is awaited, so two jobs cannot both take what is left.
         self.release(key, n)

@@ -1,0 +1,114 @@
+"""The budget of a pipeline run as its items see it: which step may begin without leaving an item unfinished.
+
+What is submitted is limited by `Reserve` in the protocol of works. This module decides before that, from the prices of
+the plan and from what the flow run's ledger says was spent, failed tasks and earlier attempts of the run included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from rh_prefect.errors import BudgetExceeded
+from rh_prefect.jobs.journal.budget import SpendTracker
+from rh_prefect.pipelines.language import Budget
+from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance
+
+
+@dataclass(slots=True)
+class RunBudget:
+    """Decides whether a step may begin.
+
+    Attributes:
+        spending: What the flow run has paid.
+        limit: What the run may cost; None until it is known.
+    """
+
+    spending: SpendTracker
+    limit: Decimal | None = None
+    _items: set[str] = field(default_factory=set)
+    """Items that were begun."""
+
+    def refusal(
+        self, instance: Instance, plan: Plan, *, running: Collection[Instance], lost: Collection[str]
+    ) -> BudgetExceeded | None:
+        """Says why a step cannot begin now, or notes that its item is begun.
+
+        Args:
+            instance: A step that is ready.
+            plan: The latest plan.
+            running: The steps that are being made.
+            lost: Addresses of the steps that failed or need one that did.
+
+        Returns:
+            None where it may begin. A refused step may fit later, when others cost less than their highest price.
+        """
+        budget, item = plan.budget, top_item(instance)
+        if budget is None or not item or not instance.is_paid:
+            return None
+        left = [one for one in plan.instances if one.address not in lost]
+        short = self._item_refusal(instance, plan, left, running) or self._run_refusal(instance, budget, left)
+        if short is None:
+            self._items.add(item)
+        return short
+
+    def _run_refusal(self, instance: Instance, budget: Budget, left: Iterable[Instance]) -> BudgetExceeded | None:
+        """With `whole_items`: the item's rest, beside all that was begun, must fit into the run's budget."""
+        item = top_item(instance)
+        if not budget.whole_items or self.limit is None or item in self._items:
+            return None
+        begun = self._items | {item}
+        left = [one for one in left if top_item(one) in begun or not one.item]
+        if self.spending.all_spent + _most(left) <= self.limit:
+            return None
+        price = _most(one for one in left if top_item(one) == item)
+        return BudgetExceeded(
+            f"{instance.address}: the rest of item {item} costs up to {price}, and {self.limit} is the budget of the "
+            "run. It was not begun. What to do: raise the budget and run again; what exists costs nothing."
+        )
+
+    def _item_refusal(
+        self, instance: Instance, plan: Plan, left: Iterable[Instance], running: Collection[Instance]
+    ) -> BudgetExceeded | None:
+        """With `item`: the works that no other item shares must fit into the item's budget."""
+        budget, item = plan.budget, top_item(instance)
+        if budget is None or budget.item is None:
+            return None
+        own = _own_works(plan, item)
+        now = left if budget.whole_items and item not in self._items else [*running, instance]
+        spent = sum(map(self.spending.amount_of, own), Decimal(0))
+        price = _most((one for one in now if top_item(one) == item), own)
+        if spent + price <= Decimal(str(budget.item)):
+            return None
+        return BudgetExceeded(
+            f"{instance.address}: it costs up to {price}, item {item} has cost {spent}, and {budget.item:g} is the "
+            "budget of an item. It was not submitted. What to do: raise budget.item and run again; what exists costs "
+            "nothing."
+        )
+
+
+def top_item(instance: Instance) -> str:
+    """The item of the outermost fan-out that a step belongs to; empty outside of fan-outs."""
+    return instance.item.partition("/")[0]
+
+
+def _own_works(plan: Plan, item: str) -> set[str]:
+    """The works that only steps of one item need."""
+    own = {work.key for one in plan.instances if top_item(one) == item for work in one.works}
+    return own - {work.key for one in plan.instances if top_item(one) != item for work in one.works}
+
+
+def _most(instances: Iterable[Instance], among: Collection[str] | None = None) -> Decimal:
+    """The highest price of the works that steps have yet to pay, each work once.
+
+    A task of another run counts, too: should it fail, this run pays for the next one.
+    """
+    works = {work.key: work for one in instances for work in one.works if one.is_paid and work.is_needed}
+    prices = [
+        work.price.most
+        for key, work in works.items()
+        if (work.state in PAYING or work.state == "…") and (among is None or key in among)
+    ]
+    return sum(prices, Decimal(0))

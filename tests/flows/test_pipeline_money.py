@@ -1,0 +1,172 @@
+"""What runs of pipelines pay: budgets, whole items, failed tasks and refused answers, on an emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.emulator import DEFAULT, Emulator, Fault
+from rh_prefect.errors import PipelineIncomplete
+from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flows.pipeline import OVER_BUDGET, PipelineResult, pipeline_flow
+from rh_prefect.pipelines.pipeline import Pipeline
+from tests.flows.test_pipeline import run
+from tests.support.emulator_env import environment
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+PICTURES = """
+name: pictures
+{budget}
+params: {{rows: {{type: table, columns: {{title: string}}}}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    steps:
+      picture: {{model: z-image/turbo, with: {{prompt: $(item.title)}}, attempts: {attempts}}}
+      large: {{model: z-image/turbo, with: {{prompt: "$(item.title) again"}}, attempts: {attempts}}}
+outputs: {{pictures: $(each.large)}}
+"""
+
+PRICE = Decimal("0.04")
+"""Of one picture."""
+
+
+@pytest.fixture
+def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """An emulator that charges for failed tasks, too."""
+    assumed = replace(DEFAULT, refund_failed_models=False)
+    with Emulator(long_side=96, fps=6, assumptions=assumed) as emulator:
+        for name, value in environment(emulator, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+def pictures(*, budget: str = "", attempts: int = 1) -> str:
+    return PICTURES.format(budget=f"budget: {budget}" if budget else "", attempts=attempts)
+
+
+def rows(*titles: str) -> list[dict[str, str]]:
+    return [{"title": title} for title in titles]
+
+
+def fail(rh: Emulator, prompt: str, times: int = 1) -> None:
+    """The next tasks of a prompt are accepted, paid for and fail."""
+    rh.faults.add(Fault("submit", prompt=prompt, kind="fail", code="1504", times=times))
+
+
+def costs_of(result: PipelineResult) -> dict[str, str]:
+    return {one.step: one.cost for one in result.steps if one.cost}
+
+
+async def test_the_report_lists_failed_tasks_that_were_charged(rh: Emulator) -> None:
+    fail(rh, "a mug")
+    fail(rh, "cup again", times=2)
+    state, result = await run(pictures(attempts=2), rows=rows("a mug", "a cup", "a jug"))
+    assert state.is_failed()
+    assert result.costs.amounts == {"CNY": rh.recorder.charged}
+    assert sum((Decimal(text.split()[0]) for text in costs_of(result).values()), Decimal(0)) == rh.recorder.charged
+
+
+async def test_whole_items_counts_failed_tasks(rh: Emulator) -> None:
+    # Two items fit only if no task fails; the first item's failed task takes the room of the second's.
+    fail(rh, "a mug", times=1)
+    text = pictures(budget="{amount: 0.20, whole_items: true}", attempts=2)
+    state, result = await run(text, rows=rows("a mug", "a cup", "a jug"))
+    assert state.name == OVER_BUDGET, state.message
+    states = {one.step: one.state for one in result.steps}
+    for number in (1, 2, 3):
+        both = {states[f"each[{number}].picture"], states[f"each[{number}].large"]}
+        assert both in ({"made"}, {"failed"}, {"failed", "not run"}), states
+    assert rh.recorder.charged <= Decimal("0.20")
+    assert states["each[1].large"] == "made"
+
+
+async def test_an_item_begins_when_what_others_left_is_enough(rh: Emulator) -> None:
+    # At first 2 x 2 attempts are set aside for an item; without failures two items fit one after another.
+    text = pictures(budget="{amount: 0.26, whole_items: true}", attempts=2)
+    state, result = await run(text, rows=rows("a mug", "a cup"))
+    assert state.is_completed(), state.message
+    assert [one.state for one in result.steps] == ["made"] * 4
+
+
+async def test_an_item_pays_no_more_than_its_own_budget(rh: Emulator) -> None:
+    fail(rh, "a mug", times=1)
+    state, result = await run(pictures(budget="{amount: 9, item: 0.12}", attempts=2), rows=rows("a mug", "a cup"))
+    assert state.name == OVER_BUDGET, state.message
+    states = {one.step: one.state for one in result.steps}
+    assert states["each[2].picture"] == states["each[2].large"] == "made"
+    assert "failed" in (states["each[1].picture"], states["each[1].large"])
+    paid = [one for one in rh.recorder.paid if "mug" in str(one.payload)]
+    assert sum((one.charged for one in paid), Decimal(0)) <= Decimal("0.12")
+
+
+async def test_a_resumed_run_reports_and_counts_all_that_it_has_paid(rh: Emulator) -> None:
+    fail(rh, "a cup again", times=1)
+    flow = pipeline_flow(Pipeline.from_text(pictures()))
+    run_id = await create(flow, {"rows": rows("a mug", "a cup"), "budget": 0.24, "require_new": True})
+    with pytest.raises(PipelineIncomplete):
+        await rerun(flow, run_id)
+    result: Any = await rerun(flow, run_id)
+    assert [one.state for one in result.steps] == ["made"] * 4
+    assert result.costs.amounts == {"CNY": rh.recorder.charged} == {"CNY": PRICE * 5}
+    assert result.new == 4
+
+
+async def test_a_refused_answer_is_asked_for_again_and_is_no_further_take(rh: Emulator, tmp_path: Path) -> None:
+    text = """
+name: words
+steps:
+  words:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {prompt: Describe a mug}
+    parse: {text: {max: 5}}
+    attempts: 2
+outputs: {words: $(words)}
+"""
+    state, result = await run(text, budget=1)
+    assert state.is_failed()
+    assert "not what parse asks for" in (state.message or "")
+    assert len(rh.recorder.paid) == 2
+    assert result.costs.amounts["CNY"] == rh.recorder.charged
+    (work,) = (tmp_path / "out" / "works").iterdir()
+    assert {path.stem for path in work.glob("intent-*")} == {"intent-1", "intent-2"}
+    # Another shape takes the first answer; nothing is paid.
+    state, result = await run(text.replace("max: 5", "max: 9000"), budget=1)
+    assert state.is_completed(), state.message
+    assert len(rh.recorder.paid) == 2
+    assert (work / "intent-2.json").is_file()
+
+
+async def test_works_of_earlier_runs_take_nothing_of_a_budget(rh: Emulator) -> None:
+    borrowed = [f"old {number}" for number in range(10)]
+    await run(pictures(), rows=rows(*borrowed))
+    before = rh.recorder.charged
+    assert before == 20 * PRICE
+    fail(rh, "new 3 again")
+    text, new = pictures(attempts=2), [f"new {number}" for number in range(6)]
+    state, result = await run(text, rows=rows(*borrowed, *new), budget=0.50)
+    # 12 new works for 0.48; the failed task is paid for, too, and its second attempt does not fit.
+    assert state.name == OVER_BUDGET, state.message
+    states = [one.state for one in result.steps]
+    assert (states.count("reused"), states.count("made"), states.count("failed")) == (20, 11, 1)
+    assert rh.recorder.charged - before == 12 * PRICE == result.costs.amounts["CNY"]
+
+
+async def test_the_limit_of_the_machine_holds_for_any_budget(rh: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S6: RH_MAX_BUDGET; the smaller one counts."""
+    monkeypatch.setenv("RH_MAX_BUDGET", "0.10")
+    state, result = await run(pictures(), rows=rows("a mug"), budget=50)
+    assert state.is_completed(), state.message
+    state, result = await run(pictures(budget="{amount: 90, whole_items: true}"), rows=rows("a cup", "a jug"))
+    assert state.name == OVER_BUDGET
+    assert result.costs.amounts["CNY"] == 2 * PRICE
+    flow: Any = pipeline_flow(Pipeline.from_text(pictures()))
+    state = await flow(rows=rows("a", "b", "c"), budget=50, return_state=True)
+    assert "its budget is 0.10" in (state.message or "")
+    assert rh.recorder.charged == 4 * PRICE
