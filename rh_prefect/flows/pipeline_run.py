@@ -19,7 +19,7 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from rh_prefect.errors import BudgetExceeded, MediaError, RunningHubError
+from rh_prefect.errors import InputError, MediaError, RunningHubError
 from rh_prefect.flow_runs.run_status import expect_jobs
 from rh_prefect.flows.pipeline_events import What, tell
 from rh_prefect.flows.run_budget import RunBudget
@@ -29,6 +29,7 @@ from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.calls import files_that_stand_in, known_values, work_call
+from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.edit_results import EditResults
 from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.parsed_answers import shape_of
@@ -179,7 +180,7 @@ class PipelineRun:
         self._ended: dict[str, State[Any]] = {}
         self._edit_room = asyncio.Semaphore(EDITS_AT_ONCE)
         self._plan_seconds = 0.0
-        self._short: dict[str, BudgetExceeded] = {}
+        self._refused: dict[str, RunningHubError] = {}
 
     @property
     def store(self) -> MediaStore:
@@ -246,10 +247,10 @@ class PipelineRun:
                 self._begin()
                 if self._running:
                     await self._wait()
-                elif not self._short:
+                elif not self._refused:
                     return
                 else:  # nothing that runs can make room any more
-                    self.outcome.errors.update(self._short)
+                    self.outcome.errors.update(self._refused)
                 await self.make_plan()
         finally:
             for task in self._running:
@@ -299,7 +300,7 @@ class PipelineRun:
 
     def _begin(self) -> None:
         lost = {*self.outcome.errors, *self.blocked()}
-        self._short.clear()
+        self._refused.clear()
         for instance in self._ready():
             if len(self._running) >= MAX_IN_FLIGHT:
                 return
@@ -310,10 +311,15 @@ class PipelineRun:
             self._running[task] = instance
 
     def _may_begin(self, instance: Instance, lost: Collection[str]) -> bool:
-        short = self._tools.budget.refusal(instance, self.plan, running=self._running.values(), lost=lost)
-        if short is not None:
-            self._short[instance.address] = short
-        return short is None
+        refusal: RunningHubError | None = None
+        if instance.problems:  # in what a model has answered: the first plan is refused as a whole
+            said = f"{visible(instance.address)}: {visible(instance.problems[0])}"
+            refusal = InputError(f"{said}. Nothing was paid for it. What to do: change the step, or make another take.")
+        else:
+            refusal = self._tools.budget.refusal(instance, self.plan, running=self._running.values(), lost=lost)
+        if refusal is not None:
+            self._refused[instance.address] = refusal
+        return refusal is None
 
     def _ready(self) -> list[Instance]:
         """Steps whose inputs are known and that are not begun: item by item, so that the first ones are done first."""

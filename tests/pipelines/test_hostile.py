@@ -1,4 +1,4 @@
-"""Files, tables and answers that mean harm: S1 to S9 of the design, as far as reading is concerned."""
+"""Files, tables and answers that mean harm: S1 to S9 of the design, at the time when they are read."""
 
 from __future__ import annotations
 
@@ -78,6 +78,55 @@ async def test_a_further_folder_is_allowed_by_name(tmp_path: Path) -> None:
 async def test_a_row_s_text_is_one_part_of_a_name(title: str) -> None:
     [problem] = await said([{"title": title}])
     assert "in save_as it must be one part of a name, without / and .." in problem
+
+
+async def test_a_row_s_text_is_no_folder_of_the_records() -> None:
+    text = TABLE.replace("signs/$(item.title).png", "$(item.title)/a.png")
+    plan = await Pipeline.from_text(text, name="f.yaml").plan(rows=[{"title": "works"}, {"title": "signs"}])
+    [problem] = plan.problems
+    assert "works/ is a folder of this package's own records" in problem.message
+
+
+# S2, S3: what a model answers
+
+
+ANSWERED = """\
+steps:
+  list:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {prompt: Three titles as JSON}
+    parse: {list: {title: string}, at_most: 3}
+  each:
+    foreach: $(list)
+    id: $(item.title)
+    steps:
+      sign: {model: z-image/turbo, with: {prompt: "$(number) $(item.title)"}, save_as: $(item.title)/a.png}
+"""
+
+
+async def answered(*titles: str) -> Plan:
+    records, pipeline = Records(), Pipeline.from_text(ANSWERED, name="f.yaml")
+    first = await pipeline.plan(known=records)
+    assert first.problems == []
+    answer = json.dumps([{"title": title} for title in titles])
+    records.known[first.steps["list"][0].works[0].key] = KnownWork("=", texts=(answer,))
+    return await pipeline.plan(known=records)
+
+
+async def test_an_answer_s_text_is_one_part_of_a_name_outside_of_the_records() -> None:
+    plan = await answered("a/../../b", "works", "mug")
+    said = [" ".join(one.problems) for one in plan.steps["each.sign"]]
+    assert "it must be one part of a name" in said[0]
+    assert "works/ is a folder of this package's own records" in said[1]
+    assert said[2] == ""
+
+
+async def test_equal_items_of_an_answer_are_told_apart_and_never_share_a_name() -> None:
+    plan = await answered("mug", "mug", "cup")
+    assert [one.address for one in plan.steps["each.sign"]] == ["each[mug].sign", "each[mug-2].sign", "each[cup].sign"]
+    said = [" ".join(one.problems) for one in plan.steps["each.sign"]]
+    assert "are both saved as mug/a.png" in said[1]
+    assert said[0] == said[2] == ""
 
 
 # S4

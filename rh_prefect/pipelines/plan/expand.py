@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.language import Step
@@ -150,6 +151,7 @@ class Expander:
     def _report(self, draft: Draft) -> None:
         instance = draft.instance
         for where, clause in draft.problems:
+            instance.problems.append(clause)
             node_path = self._nearest(instance, where)
             self.item_problems.add(self._checked, node_path, clause, instance.address if instance.item else "")
         for note in draft.notes:
@@ -277,8 +279,17 @@ class Expander:
             value = evaluate(reference.text, draft.frame)
             if isinstance(value, str) and ("/" in value or "\\" in value or value in ("", ".", "..") or "\0" in value):
                 said = f"{reference.text} is '{value}', and in save_as it must be one part of a name, without / and .."
-                self.item_problems.add(self._checked, (*instance.at, "save_as"), said, instance.address)
+                self._refuse_name(instance, said)
         instance.save_as = _name(step.save_as, draft.frame)
+        first = instance.save_as.partition("/")[0]
+        if first in RESERVED_FOLDERS:
+            self._refuse_name(
+                instance, f"{first}/ is a folder of this package's own records; save_as takes another one"
+            )
+
+    def _refuse_name(self, instance: Instance, said: str) -> None:
+        instance.problems.append(said)
+        self.item_problems.add(self._checked, (*instance.at, "save_as"), said, instance.address)
 
     # -- reviews and other files -------------------------------------------------------------------------------------
 
@@ -391,14 +402,15 @@ class Expander:
 
     def _check_ids(self, step: Step, at: Path, frames: list[Frame], path: str) -> None:
         twice = {name: count for name, count in Counter(one.id for one in frames).items() if count > 1}
+        rows = {name: [one.row for one in frames if one.id == name and one.row] for name in twice}
+        for name in twice:
+            # Stems of files in several folders, or what a model has answered: the number tells them apart.
+            for one in [frame for frame in frames if frame.id == name][1:]:
+                one.id = f"{one.id}-{one.number}"
         if not twice or step.id is None:
-            for name in twice:  # stems of files in several folders: the number tells them apart
-                for one in [frame for frame in frames if frame.id == name][1:]:
-                    one.id = f"{one.id}-{one.number}"
             return
         name, count = next(iter(twice.items()))
-        rows = [one.row for one in frames if one.id == name and one.row]
-        where = f" ({' and '.join(rows[:2])})" if len(rows) > 1 else ""
+        where = f" ({' and '.join(rows[name][:2])})" if len(rows[name]) > 1 else ""
         message = f"{count} items of {path} have the id {visible(name)}{where}; an id names one item"
         self.problems.add(self._checked.document, (*at, "id"), message)
 

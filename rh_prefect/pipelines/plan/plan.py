@@ -204,6 +204,7 @@ def _refuse_same_names(instances: Sequence[Instance], checked: Checked, problems
         if other is not one:
             at = one.used_at or (*one.at, "save_as")
             said = f"{visible(other.address)} and {visible(one.address)} are both saved as {visible(one.save_as)}"
+            one.problems.append(said)
             problems.add(checked.document, at, f"{said}; use $(id) or $(item…) in the name")
 
 

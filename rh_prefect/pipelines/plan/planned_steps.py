@@ -200,6 +200,7 @@ class Instance:
         is_unread: Whether its graph was not read, so that its works are not known.
         forbidden: Why it must not be paid for; see `works.WorkPolicy`.
         row: The row of a table that its item comes from, for messages.
+        problems: What is wrong with its values. A run makes no such step; values that a model gave are known then only.
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
     """
 
@@ -230,6 +231,7 @@ class Instance:
     is_unread: bool = False
     forbidden: str = ""
     row: str = ""
+    problems: list[str] = field(default_factory=list)
     used_at: Path = ()
 
     @property

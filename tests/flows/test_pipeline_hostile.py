@@ -1,0 +1,119 @@
+"""Files, rows and answers that mean harm, in runs of pipelines: nothing is read, written or paid that must not be."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.emulator import Emulator
+from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
+from rh_prefect.pipelines.document import PipelineError
+from tests.flows.test_pipeline import run
+from tests.support import samples
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+SIGNS = """
+params: {rows: {type: table, columns: {title: string, photo: {type: image, optional: true}}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    steps:
+      big: {when: {exists: $(item.photo)}, edit: resize, with: {file: $(item.photo), width: 64, height: 64}}
+      sign: {model: z-image/turbo, with: {prompt: $(item.title)}, save_as: signs/$(item.title).png}
+"""
+
+ANSWER = """
+steps:
+  words:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {prompt: 'One title, the words only: "%s"'}
+    parse: {text: {max: 300}}
+  sign: {model: z-image/turbo, with: {prompt: $(words)}, save_as: signs/$(words).png}
+  free: {model: z-image/turbo, with: {prompt: "Free, $(words)"}, save_as: free.png}
+outputs: {free: $(free)}
+"""
+
+
+async def refused(rows: Any) -> str:
+    """What a run says that is refused as a whole."""
+    flow: Any = pipeline_flow(Pipeline.from_text(SIGNS, name="f.yaml"))
+    state = await flow(rows=rows, budget=5, return_state=True)
+    with pytest.raises(PipelineError) as caught:
+        await state.aresult()
+    return str(caught.value)
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+async def test_a_run_with_hostile_rows_pays_nothing_and_writes_nothing(rh: Emulator, tmp_path: Path) -> None:
+    """S1, S2: files outside of the table's folder, symbolic links out of it, and names with .. or of our records."""
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    secret = samples.png(tmp_path.parent / f"{tmp_path.name}-secret.png")
+    (shop / "link.png").symlink_to(secret)
+    for photo in (str(secret), f"../../{secret.name}", "link.png", "/etc/passwd"):
+        with (shop / "rows.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("title", "photo"), ("mug", photo)])
+        assert "may not be read" in await refused(str(shop / "rows.csv"))
+    for title in ("../../x", "a/b", ".."):
+        assert "one part of a name" in await refused([{"title": title}])
+    secret.unlink()
+    assert rh.recorder.submissions == []
+    assert rh.recorder.uploads == []
+    assert not {name for name in files(tmp_path / "out") if name.startswith(("signs", "works"))}
+
+
+async def test_an_answer_names_no_file_of_ours(rh: Emulator, tmp_path: Path) -> None:
+    """S2 in the middle of a run: the step whose name an answer spoils is not paid for, and the others are made."""
+    state, result = await run(ANSWER % "../../works/mug", budget=5)
+    assert state.is_failed()
+    assert "in save_as it must be one part of a name" in (state.message or "")
+    assert {one.step: one.state for one in result.steps} == {"words": "made", "sign": "failed", "free": "made"}
+    assert len(rh.recorder.paid) == 2
+    pictures = {name for name in files(tmp_path) if name.endswith((".png", ".jpg"))}
+    assert {name for name in pictures if not name.startswith("out/pipelines/")} == {"out/free.png"}
+
+
+async def test_a_reference_and_a_link_in_an_answer_are_text(rh: Emulator, tmp_path: Path) -> None:
+    """S8: text never becomes a file, and is not evaluated."""
+    secret = samples.png(tmp_path / "secret.png")
+    words = f"$$(run.id) file://{secret}"  # $$ is a literal $
+    text = (ANSWER % words).replace("save_as: signs/$(words).png", "save_as: sign.png")
+    state, _ = await run(text, budget=5)
+    assert state.is_completed(), state.message
+    prompts = [str(one.payload["prompt"]) for one in rh.recorder.paid[1:]]
+    assert all("$(run.id) file://" in prompt for prompt in prompts)
+    assert rh.recorder.uploads == []
+
+
+async def test_a_file_that_no_pipeline_has_saved_is_not_replaced(rh: Emulator, tmp_path: Path) -> None:
+    """S3: the step fails, and its paid result is kept."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "free.png").write_bytes(b"of somebody else")
+    state, result = await run(ANSWER % "mug", budget=5)
+    assert state.is_failed()
+    assert "free.png exists, and no pipeline has saved it" in (state.message or "")
+    assert (tmp_path / "out" / "free.png").read_bytes() == b"of somebody else"
+    (tmp_path / "out" / "free.png").unlink()
+    state, result = await run(ANSWER % "mug", budget=5)
+    assert state.is_completed(), state.message
+    assert (len(rh.recorder.paid), result.new) == (3, 0)
+
+
+async def test_a_key_where_a_block_s_name_belongs_is_not_used(rh: Emulator) -> None:
+    """A key, or an address, in `credentials` or `storage`: refused before anything is asked for, and not repeated."""
+    for key, value in (("credentials", rh.key), ("storage", "s3://user:pa55@bucket/a")):
+        with pytest.raises(PipelineError) as caught:
+            Pipeline.from_text(f"{key}: {value}\nsteps: {{a: {{model: z-image/turbo, with: {{prompt: a mug}}}}}}\n")
+        assert value not in str(caught.value)
+        flow: Any = pipeline_flow(Pipeline.from_text("steps: {a: {model: z-image/turbo, with: {prompt: a mug}}}"))
+        state = await flow(**{key: value}, return_state=True)
+        assert state.is_failed()
+        assert value not in str(state.message)
+    assert rh.recorder.requests == []
