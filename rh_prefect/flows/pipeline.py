@@ -39,6 +39,7 @@ from rh_prefect.media.input_access import allow_below
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines import pipeline as files
+from rh_prefect.pipelines.check import secret_in
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.edit_results import open_edits
 from rh_prefect.pipelines.inputs import input_roots
@@ -327,6 +328,7 @@ async def _prepare(
     reviewed: ReviewedPlan | None,
 ) -> PipelineRun:
     settings = get_settings()
+    _refuse_secrets(options)
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
     storage = pipeline.file.storage if options.storage is None else options.storage or None
     engine = await load_engine(credentials)
@@ -364,6 +366,16 @@ async def _prepare(
         run_id=scope.run,
         saved_graphs=saved,
     )
+
+
+def _refuse_secrets(options: RunOptions) -> None:
+    """Refuses a key where a block's name belongs, before it is looked for and named in messages."""
+    for option, value in (("credentials", options.credentials), ("storage", options.storage)):
+        if what := secret_in(value or ""):
+            raise InputError(
+                f"{option} takes the name of a block, and what was given looks like {what}. Nothing was sent. What to "
+                "do: save it in a block and give the block's name; Prefect keeps the parameters of runs, so replace it."
+            )
 
 
 def _refuse(plan: Plan) -> None:

@@ -148,6 +148,10 @@ class Document:
         node = self.node(path)
         return self._find(node, needle) if needle else node.place
 
+    def hide(self, secret: str) -> None:
+        """Masks a text in all lines that are shown from now on; columns stay where they are."""
+        self.lines = [line.replace(secret, "*" * len(secret)) for line in self.lines]
+
     def _find(self, node: Node, needle: str) -> Place:
         for number in range(node.place.line, min(node.end.line, len(self.lines)) + 1):
             line = self.lines[number - 1]

@@ -1,8 +1,17 @@
 """Checks a file without any data: names, types of all connections, parameters of models and edits, rules of steps."""
 
 from rh_prefect.pipelines.check.checked import SHIPPED, Checked, read_text
-from rh_prefect.pipelines.check.file import check_document
+from rh_prefect.pipelines.check.file import check_document, secret_in
 from rh_prefect.pipelines.check.literals import wrong_value
 from rh_prefect.pipelines.check.paid import feed, wrong_fields
 
-__all__ = ["SHIPPED", "Checked", "check_document", "feed", "read_text", "wrong_fields", "wrong_value"]
+__all__ = [
+    "SHIPPED",
+    "Checked",
+    "check_document",
+    "feed",
+    "read_text",
+    "secret_in",
+    "wrong_fields",
+    "wrong_value",
+]

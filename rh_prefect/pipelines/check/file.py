@@ -62,8 +62,9 @@ class FileCheck(GroupCheck):
     def _check_blocks(self) -> None:
         for name in ("credentials", "storage"):
             value = getattr(self._file, name)
-            if value is not None and (_KEY.fullmatch(value) or "://" in value):
-                what = "a key" if "://" not in value else "an address"
+            what = secret_in(value or "")
+            if what:
+                self._checked.document.hide(value)
                 self._say((name,), f"{name} takes the name of a block, and this looks like {what}; save it in a block")
         if self._file.budget is not None and self._file.budget.amount < 0:
             self._say(("budget",), "budget takes an amount from 0 on")
@@ -185,3 +186,14 @@ class FileCheck(GroupCheck):
 
     def _check_file(self, document: Document, problems: Problems, folder: FilePath) -> Checked | None:
         return check_document(document, problems, folder=folder, depth=self._depth + 1)
+
+
+def secret_in(name: str) -> str:
+    """What the name of a block looks like that may be a secret: a key or an address; empty for a name.
+
+    Args:
+        name: The name.
+    """
+    if "://" in name:
+        return "an address"
+    return "a key" if _KEY.fullmatch(name) else ""
