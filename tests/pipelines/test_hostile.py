@@ -211,6 +211,12 @@ async def test_a_reference_in_an_answer_or_a_row_is_text() -> None:
     assert plan.steps["shots.picture"][0].request["prompt"] == "$(params.idea)"
 
 
+async def test_what_reads_like_a_reference_and_is_a_literal_is_text() -> None:
+    text = 'steps: {a: {model: z-image/turbo, with: {prompt: "the text $$(run.id)"}}}'
+    plan = await Pipeline.from_text(text).plan()
+    assert plan.steps["a"][0].request == {"prompt": "the text $(run.id)"}
+
+
 # S9
 
 

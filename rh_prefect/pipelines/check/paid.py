@@ -125,6 +125,7 @@ class PaidCheck(ValueCheck):
             if plain_text and node.comment:
                 key = next(part for part in reversed(at) if isinstance(part, str))
                 self._say(at, f"'{node.comment}' is a comment here and is not part of {key}; put the text in quotes")
+            text = text.replace("$$(", "")  # a literal
             if "$(run.id" in text:
                 self._say(
                     at,
