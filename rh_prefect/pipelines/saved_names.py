@@ -11,11 +11,24 @@ from typing import Any
 
 from rh_prefect.errors import StoreError
 from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.records import Record
 from rh_prefect.media.media import Media
 from rh_prefect.media.source import fetch
 from rh_prefect.media.store import MediaStore
 
 FOLDER = "names"
+
+
+class SavedName(Record):
+    """A content that was saved under a name, or was about to be.
+
+    Attributes:
+        name: The name in the store.
+        sha256: The content.
+    """
+
+    name: str
+    sha256: str
 
 
 class SavedNames:
@@ -52,7 +65,8 @@ class SavedNames:
             )
         contents = {record["sha256"] for record in known.values()}
         if size != file.size or contents != {file.sha256}:
-            await self._records.create(f"{job}-content-{file.sha256[:16]}", {"name": name, "sha256": file.sha256})
+            record = SavedName(name=name, sha256=file.sha256)
+            await self._records.create(f"{job}-content-{file.sha256[:16]}", record.model_dump(mode="json"))
             return await asyncio.to_thread(self._copy, file, name)
         return file.model_copy(update={"uri": self._store.uri(name)})
 
