@@ -58,6 +58,18 @@ class RecordedScope:
         return self.attempt if self.first is None else self.first
 
 
+def run_folder(flow_run: FlowRun) -> str:
+    """The short name of a flow run in names of files: the day on which it was created, and the end of its id.
+
+    The end, because the start of an id may be a time stamp that runs started together share.
+
+    Args:
+        flow_run: The root flow run.
+    """
+    end = flow_run.id.hex[-12:]
+    return f"{flow_run.created:%Y-%m-%d}-{end}" if flow_run.created is not None else end
+
+
 def scope_of(flow_run: FlowRun, flow_name: str) -> RecordedScope:
     """The scope of a flow run, from outside of it.
 
@@ -67,7 +79,7 @@ def scope_of(flow_run: FlowRun, flow_name: str) -> RecordedScope:
     """
     return RecordedScope(
         journal=FlowRunJournal(flow_run.id),
-        run=flow_run.id.hex[-12:],
+        run=run_folder(flow_run),
         flow=flow_name,
         attempt=max(flow_run.run_count, 1),
         details={"flow_run": str(flow_run.id), "flow_run_name": flow_run.name},

@@ -30,7 +30,7 @@ from rh_prefect.flow_runs.prefect_internals import (
     run_contexts,
     task_contexts,
 )
-from rh_prefect.flow_runs.queries import RecordedScope
+from rh_prefect.flow_runs.queries import RecordedScope, run_folder
 from rh_prefect.jobs.journal.call_matching import Equal
 from rh_prefect.jobs.journal.call_registry import Caller, CallRegistry, Try
 from rh_prefect.jobs.journal.identity import Address, Place, Step
@@ -58,7 +58,7 @@ class FlowScope:
 
     Attributes:
         journal: The root flow run's journal.
-        run: A short name of the run, for file names: the end of the flow run's id.
+        run: A short name of the run, for file names; see `run_folder`.
         flow: The root flow's name.
         attempt: Which attempt of the root flow run this is, from 1.
         task_attempt: Which attempt of the calling task run this is, from 1.
@@ -114,8 +114,7 @@ def current_scope() -> FlowScope | None:
     *_, (flow_run, name) = _outwards(root.flow_run, root.flow.name)
     return FlowScope(
         journal=FlowRunJournal(flow_run.id),
-        # The end: the start of an id may be a time stamp that runs started together share.
-        run=flow_run.id.hex[-12:],
+        run=run_folder(flow_run),
         flow=name,
         attempt=max(flow_run.run_count, 1),
         task_attempt=max(tasks[0].task_run.run_count, 1) if tasks else 1,

@@ -363,7 +363,7 @@ async def _prepare(
         takes=options.takes,
         choices=options.choices,
         new=options.new or (),
-        run_id=scope.run,
+        run_id=scope.run.rpartition("-")[2],
         saved_graphs=saved,
     )
 

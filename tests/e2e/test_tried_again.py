@@ -11,6 +11,7 @@ from rh_prefect import catalog, models
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobFailed, ModerationError, StoreError
+from rh_prefect.flow_runs.queries import read_flow_run, run_folder
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.jobs.outputs.result import Result
 from tests.e2e import flows, runs
@@ -57,7 +58,7 @@ async def test_a_task_s_retry_pays_nothing(rh: Emulator) -> None:
 
 async def test_a_rerun_after_a_store_that_refused_collects_what_was_paid(rh: Emulator, tmp_path: Path) -> None:
     run = await runs.begin(flows.patient)
-    in_the_way = tmp_path / "out" / "patient" / run.replace("-", "")[-12:]
+    in_the_way = tmp_path / "out" / "patient" / run_folder(await read_flow_run(run))
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("a file where the folder should be")
     with pytest.raises(StoreError) as refused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ async def test_the_scope_tells_of_the_flow_run() -> None:
         assert context is not None and context.flow_run is not None
         flow_run = str(context.flow_run.id)
         assert scope.journal.scope == flow_run
-        assert flow_run.replace("-", "").endswith(scope.run) and len(scope.run) == 12
+        assert re.fullmatch(rf"20\d\d-\d\d-\d\d-{flow_run.replace('-', '')[-12:]}", scope.run)
         assert scope.details == {"flow_run": flow_run, "flow_run_name": "the-run"}
         return {"flow": scope.flow, "attempt": scope.attempt, "task_attempt": scope.task_attempt}
 
