@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import signal
+import urllib.request
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -47,14 +50,14 @@ def demo(
             RH_ALLOW_PRIVATE_LINKS="1",
             **settings,
         )
-        _plan_and_run_twice(folder / "film.yaml", [f"idea={prompt}", f"count={shots}"])
+        _plan_and_run_twice(folder / "film.yaml", [f"idea={prompt}", f"count={shots}"], settings["RH_BASE_URL"])
         if stay:
             print(f"dashboard: {url.removesuffix('/api')}  (Ctrl-C ends it)", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
 
 
-def _plan_and_run_twice(file: Path, values: list[str]) -> None:
+def _plan_and_run_twice(file: Path, values: list[str], emulator: str) -> None:
     from rh_prefect.cli.pipeline_runs import run
     from rh_prefect.cli.pipelines import plan
 
@@ -64,9 +67,22 @@ def _plan_and_run_twice(file: Path, values: list[str]) -> None:
     for command, do in (("plan", plan), ("run", run)):
         _show(f"rh-prefect {command} {file.name} {words}")
         do(file, values=values)
-    _show(f"rh-prefect run {file.name} {words}    # the same again: nothing is submitted, nothing is paid")
+    submitted, charged = _account(emulator)
+    _show(f"rh-prefect run {file.name} {words}")
     run(file, values=values)
+    now, charged_now = _account(emulator)
+    print(
+        f"\nThe emulator's books: {submitted} tasks submitted and {charged:.2f} CNY charged by the first run, "
+        f"{now - submitted} tasks and {charged_now - charged:.2f} CNY by the second."
+    )
 
 
 def _show(command: str) -> None:
     print(f"\n$ {command}", flush=True)
+
+
+def _account(emulator: str) -> tuple[int, Decimal]:
+    """The tasks that the emulator was given, and what it has charged for them."""
+    with urllib.request.urlopen(f"{emulator}/_emulator/recorder", timeout=10) as answer:  # noqa: S310 - our own URL
+        books = json.load(answer)
+    return len(books["submissions"]), Decimal(books["charged"])

@@ -1,0 +1,40 @@
+"""`rh-prefect demo`: a pipeline runs twice, the second time for nothing, and its film can be seen and heard."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+from rh_prefect.media import edit
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+
+def test_the_second_run_of_the_demo_is_free(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rh_prefect.cli", "demo", "--folder", "demo", "--shots", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stderr
+    books = re.search(r"books: (\d+) tasks .* by the first run, 0 tasks and 0\.00 CNY by the second", done.stdout)
+    assert books is not None, done.stdout
+    assert int(books[1]) == 10  # the script, the music, and four of each shot
+    first, second = sorted((tmp_path / "demo" / "out" / "films").glob("*.mp4"))
+    assert first.read_bytes() == second.read_bytes()
+    look_at(first, seconds=10)
+
+
+def look_at(film: Path, *, seconds: float) -> None:
+    """Every frame shows something, the picture moves, and the sound is as loud as films on the web are."""
+    with av.open(str(film)) as file:
+        frames = [frame.to_ndarray(format="gray").astype(float) for frame in file.decode(video=0)]
+    assert len(frames) == pytest.approx(24 * seconds, abs=2)
+    assert min(frame.std() for frame in frames) > 15
+    assert all((frames[at] != frames[at + 12]).any() for at in range(0, len(frames) - 12, 12))
+    level = edit.audio_level(film)
+    assert level.seconds == pytest.approx(seconds, abs=0.2)
+    assert -18 < level.lufs < -12
+    assert level.peak < -0.5
