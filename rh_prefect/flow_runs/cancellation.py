@@ -19,8 +19,7 @@ from rh_prefect.flow_runs.queries import FIRST_OF_A_BATCH, RecordedScope, batche
 from rh_prefect.jobs.admin import replay_spool
 from rh_prefect.jobs.cancel import CancelReport, cancel_scope
 from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.records import Cancelled
-from rh_prefect.jobs.journal.scope import Scope
+from rh_prefect.jobs.journal.scope import Scope, forbid_attempt
 from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.works_ledger import WorksLedger, read_place
@@ -48,7 +47,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         # An earlier run of a batch that lives on would see its tasks cancelled, and pay for the rest.
         forbidden += [(batch.journal, attempt) for attempt in range(FIRST_OF_A_BATCH, batch.attempt + 1)]
     for journal, attempt in forbidden:
-        await journal.create(f"cancel-{attempt}", Cancelled(by=by).model_dump(mode="json"))
+        await forbid_attempt(journal, attempt, by=by)
     for one in await scopes_of(scope):
         await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
         # What else the flow run that began a batch has running is its own.

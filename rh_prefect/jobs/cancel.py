@@ -14,8 +14,8 @@ from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.jobs.accounts.poller import is_settled
 from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, jobs_of, read_job
 from rh_prefect.jobs.journal.journal import Journal, as_cached
-from rh_prefect.jobs.journal.records import Cancelled, Intent
-from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
+from rh_prefect.jobs.journal.records import Intent
+from rh_prefect.jobs.journal.scope import FolderScope, Scope, cancel_key, forbid_attempt, last_attempt
 from rh_prefect.jobs.journal.writer_process import is_surely_dead
 from rh_prefect.jobs.outputs.result import end_of
 from rh_prefect.memory_cache import LruCache
@@ -62,7 +62,7 @@ class CancelWatch:
         """
         key = (journal.scope, attempt)
         cached = as_cached(journal)
-        if cached is not None and cached.is_absent(f"cancel-{attempt}", max_age=max_age):
+        if cached is not None and cached.is_absent(cancel_key(attempt), max_age=max_age):
             return False
         # What was asked after this call began is fresh, so that many who wait for their turn need one answer.
         oldest = self._clock() - max_age
@@ -70,7 +70,7 @@ class CancelWatch:
             async with self._turns[key]:
                 if not self._is_known(key, oldest):
                     asked_at = self._clock()
-                    cancelled = await journal.read(f"cancel-{attempt}") is not None
+                    cancelled = await journal.read(cancel_key(attempt)) is not None
                     self._seen[key] = (cancelled, asked_at)
         return self._seen[key][0]
 
@@ -309,7 +309,7 @@ async def _forbid(scope: Scope, *, by: str) -> None:
         first = min(first, await last_attempt(scope.journal, what="cancel") + 1)
     # In order, so that there are no gaps should this be cut off.
     for attempt in range(first, scope.attempt + 1):
-        await scope.journal.create(f"cancel-{attempt}", Cancelled(by=by).model_dump(mode="json"))
+        await forbid_attempt(scope.journal, attempt, by=by)
 
 
 def _is_of(scope: Scope, view: JobView, since: int) -> bool:

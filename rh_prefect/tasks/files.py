@@ -354,18 +354,18 @@ async def delete_asset_group(group_id: str, *, credentials: str | None = None) -
 
 
 def _price_name() -> str:
-    asked = task_run.parameters["asked"]
-    return f"price of {asked.entry.name if isinstance(asked, ModelInput) else type(asked).__name__}"
+    request = task_run.parameters["request"]
+    return f"price of {request.entry.name if isinstance(request, ModelInput) else type(request).__name__}"
 
 
 @repeatable(_price_name)
 async def price_preview(
-    asked: ModelInput, *, credentials: str | None = None, storage: str | None = None
+    request: ModelInput, *, credentials: str | None = None, storage: str | None = None
 ) -> PricePreview:
     """Asks RunningHub what a model would cost with these parameters; nothing is created, and nothing is paid.
 
     Args:
-        asked: The model and its parameters, from `rh_prefect.models`; files that are no links are uploaded first.
+        request: The model and its parameters, from `rh_prefect.models`; files that are no links are uploaded first.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
         storage: Name of the `MediaStorage` block whose options open the files.
 
@@ -375,15 +375,15 @@ async def price_preview(
     Raises:
         InputError: A parameter or a file is not what the model takes; nothing was asked.
     """
-    if not isinstance(asked, ModelInput):
-        raise InputError(f"Only a model has a price preview, not {type(asked).__name__}. Nothing was asked.")
+    if not isinstance(request, ModelInput):
+        raise InputError(f"Only a model has a price preview, not {type(request).__name__}. Nothing was asked.")
     # All but the files is checked before one of them is uploaded.
-    catalog.validate(asked.entry, await _with_files(asked, _stand_in))
+    catalog.validate(request.entry, await _with_files(request, _stand_in))
     store = await load_storage(storage)
 
     async def question(client: Client) -> PricePreview:
-        params = await _with_files(asked, partial(_link, asked.entry, client=client, store=store))
-        return await client.price_preview(asked.entry.endpoint, catalog.validate(asked.entry, params))
+        params = await _with_files(request, partial(_link, request.entry, client=client, store=store))
+        return await client.price_preview(request.entry.endpoint, catalog.validate(request.entry, params))
 
     return await ask(question, credentials)
 

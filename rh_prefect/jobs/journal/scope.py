@@ -11,7 +11,7 @@ from typing import Protocol
 from rh_prefect.errors import JournalError
 from rh_prefect.jobs.journal.call_registry import CallRegistry
 from rh_prefect.jobs.journal.journal import FolderJournal, Journal
-from rh_prefect.jobs.journal.records import FORMAT, FORMAT_KEY, Format, Record
+from rh_prefect.jobs.journal.records import FORMAT, FORMAT_KEY, Cancelled, Format, Record
 from rh_prefect.jobs.journal.writer_process import Owner, current_owner
 from rh_prefect.media.store import MediaStore
 from rh_prefect.memory_cache import SingleFlight
@@ -211,6 +211,22 @@ async def begin_scope(journal: Journal) -> None:
         journal: The scope's records.
     """
     await journal.create(FORMAT_KEY, Format().model_dump(mode="json"))
+
+
+def cancel_key(attempt: int) -> str:
+    """The key of the record after which an attempt of a run submits nothing more."""
+    return f"cancel-{attempt}"
+
+
+async def forbid_attempt(journal: Journal, attempt: int, *, by: str) -> None:
+    """Records that an attempt of a run submits nothing more.
+
+    Args:
+        journal: The run's.
+        attempt: Its number.
+        by: Who cancels, for the record.
+    """
+    await journal.create(cancel_key(attempt), Cancelled(by=by).model_dump(mode="json"))
 
 
 async def is_empty(journal: Journal) -> bool:
