@@ -48,17 +48,19 @@ class Terminal(Console):
 class Watch:
     """Prints a line for each change that a person cares about; on Ctrl-C, what still runs and how to go on."""
 
-    def __init__(self, *, command: str, is_resumable: bool = True) -> None:
+    def __init__(self, *, command: str, is_resumable: bool = True, quiet: bool = False) -> None:
         """Starts with nothing seen.
 
         Args:
             command: The `rh-prefect run` command, for the way back.
             is_resumable: Whether the run is resumed by its id; a pipeline is run again.
+            quiet: Whether to print the files of the result only.
         """
+        self._is_quiet = quiet
         self._is_resumable = is_resumable
         self._command = command
         self._board = RunStatus()
-        self._console = Terminal(highlight=False, soft_wrap=True)
+        self._console = Terminal(highlight=False, soft_wrap=True, quiet=quiet)
         self._began = time.monotonic()
         self._flow_run_id = ""
         self._is_resumed = False
@@ -114,6 +116,9 @@ class Watch:
 
     def summary(self, result: Any) -> None:
         """Shows what each step took and cost, and where the files are."""
+        if self._is_quiet:
+            print("\n".join(f"{name}: {uri}" for name, uri in _files(result)))
+            return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("step", "model", "state", "queued s", "run s", "cost"):
             table.add_column(column, justify="right" if column in ("queued s", "run s", "cost") else "left")
@@ -191,15 +196,17 @@ _TOLD = 3
 class BatchConsole:
     """Watches the one batch of this process."""
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], *, quiet: bool = False) -> None:
         """Starts with nothing seen.
 
         Args:
             words: The command, for the way back.
+            quiet: Whether to print the report's address only.
         """
+        self._is_quiet = quiet
         self._words = words
         self._progress: batches.Progress | None = None
-        self._console = Terminal(highlight=False, soft_wrap=True)
+        self._console = Terminal(highlight=False, soft_wrap=True, quiet=quiet)
         self._live = Live(
             console=self._console, get_renderable=lambda: Text(self._line()), refresh_per_second=4, transient=True
         )
@@ -234,6 +241,9 @@ class BatchConsole:
 
     def summary(self, report: BatchReport) -> None:
         """Says what became of it."""
+        if self._is_quiet:
+            print(report.csv_uri)
+            return
         for reason, times in self._reasons.items():
             if times > _TOLD:
                 self._say(f"{times - _TOLD} more rows: {reason}")

@@ -23,6 +23,7 @@ from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
     from prefect import Flow
+    from prefect.client.schemas.objects import FlowRun
 
     from rh_prefect.flows.batch import BatchReport
 
@@ -30,6 +31,7 @@ Out = Annotated[
     str | None, Parameter(help="Where files go: a folder or an fsspec URL; by default RH_STORAGE_URL.", negative=())
 ]
 Resume = Annotated[str | None, Parameter(help="Id of a flow run to resume; nothing is billed twice.", negative=())]
+Quiet = Annotated[bool, Parameter(help="Print the results only, without progress.", negative=())]
 Assignments = Annotated[
     list[str] | None,
     Parameter(
@@ -42,6 +44,7 @@ Assignments = Annotated[
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _OUT = inspect.Parameter("out", _KEYWORD, default=None, annotation=Out)
 _RESUME = inspect.Parameter("resume", _KEYWORD, default=None, annotation=Resume)
+_QUIET = inspect.Parameter("quiet", _KEYWORD, default=False, annotation=Quiet)
 _SET = inspect.Parameter("set_", _KEYWORD, default=None, annotation=Assignments)
 _FILES = ("image", "video", "videos")
 """Parameters of flows that are files."""
@@ -53,23 +56,26 @@ def _flow_command(flow: FlowSignature) -> Callable[..., None]:
     """The command of a composed flow; a list that it requires is given without an option's name."""
     listed = [name for name in flow.required if "list[str]" in str(flow.parameters[name].annotation)]
 
-    def run(*given: str, out: str | None, resume: str | None, **parameters: Any) -> None:
+    def run(*given: str, out: str | None, resume: str | None, quiet: bool, **parameters: Any) -> None:
         parameters |= {name: list(given) or None for name in listed}
         files = tuple(name for name in _FILES if name in parameters)
-        _run(flow.function, parameters, needs=tuple(flow.required), files=files, out=out, resume=resume)
+        needs = tuple(flow.required)
+        _run(flow.function, parameters, needs=needs, files=files, out=out, resume=resume, quiet=quiet)
 
     rest = [inspect.Parameter(name, inspect.Parameter.VAR_POSITIONAL, annotation=str) for name in listed]
-    return as_command(run, flow, [*rest, *options(flow, without=listed), _OUT, _RESUME])
+    return as_command(run, flow, [*rest, *options(flow, without=listed), _OUT, _RESUME, _QUIET])
 
 
 def _model_command() -> Callable[..., None]:
     flow = flow_signature("models", "any_model")
     model = inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=str | None)
     own = options(flow, without=("model", "params", "is_custom"))
-    return as_command(_run_model, flow, [model, _SET, *own, _OUT, _RESUME])
+    return as_command(_run_model, flow, [model, _SET, *own, _OUT, _RESUME, _QUIET])
 
 
-def _run_model(model: str | None, *, set_: list[str] | None, out: str | None, resume: str | None, **more: Any) -> None:
+def _run_model(
+    model: str | None, *, set_: list[str] | None, out: str | None, resume: str | None, quiet: bool, **more: Any
+) -> None:
     from rh_prefect.cli.arguments import files_in, read_assignments
     from rh_prefect.models import any_input
 
@@ -83,7 +89,7 @@ def _run_model(model: str | None, *, set_: list[str] | None, out: str | None, re
         any_input(model, params, is_custom=is_custom, price=more["price"])
         check_call("run model", {"set": files_in(params)}, files=("set",))
     parameters = {"model": model, "params": params, "is_custom": is_custom, **more}
-    _run("model", parameters, needs=(), out=out, resume=resume)
+    _run("model", parameters, needs=(), out=out, resume=resume, quiet=quiet)
 
 
 def _batch_command() -> Callable[..., None]:
@@ -91,18 +97,18 @@ def _batch_command() -> Callable[..., None]:
     rows = inspect.Parameter("rows", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=str)
     model = inspect.Parameter("model", _KEYWORD, annotation=str)
     own = options(flow, without=("rows", "model", "values"), types={"chain": list[str] | None})
-    return as_command(_run_batch, flow, [rows, model, _SET, *own, _OUT])
+    return as_command(_run_batch, flow, [rows, model, _SET, *own, _OUT, _QUIET])
 
 
-def _run_batch(rows: str, *, model: str, set_: list[str] | None, out: str | None, **more: Any) -> None:
+def _run_batch(rows: str, *, model: str, set_: list[str] | None, out: str | None, quiet: bool, **more: Any) -> None:
     check_batch(rows, [model, *(more["chain"] or ())], out=out, storage=more["storage"])
     parameters = {"rows": rows, "model": model, "values": dict(map(_pair, set_ or ())), **more}
     if out is not None:
         os.environ["RH_STORAGE_URL"] = out
     check_account("batch", more["credentials"])
     check_store(more["storage"])
-    with prefect_api():
-        report = _watched_batch(parameters, sys.argv[1:])
+    with prefect_api(say=not quiet):
+        report = _watched_batch(parameters, sys.argv[1:], quiet=quiet)
     if not report.is_complete:
         sys.exit(1)
 
@@ -132,6 +138,7 @@ def _run(
     files: tuple[str, ...] = (),
     out: str | None,
     resume: str | None,
+    quiet: bool = False,
 ) -> None:
     # All that can be found out without a server, which takes seconds to start.
     command = f"run {name.replace('_', '-')}"
@@ -142,12 +149,12 @@ def _run(
     if resume is None:
         check_account(command, parameters["credentials"])
         check_store(parameters["storage"])
-    with prefect_api():
-        run_flow(name, parameters, resume=resume, out=out)
+    with prefect_api(say=not quiet):
+        run_flow(name, parameters, resume=resume, out=out, quiet=quiet)
 
 
 def run_flow(  # returns what the flow returns
-    name: str, parameters: dict[str, Any], *, resume: str | None = None, out: str | None = None
+    name: str, parameters: dict[str, Any], *, resume: str | None = None, out: str | None = None, quiet: bool = False
 ) -> Any:
     """Runs one of the package's flows in this process and shows what happens.
 
@@ -156,6 +163,7 @@ def run_flow(  # returns what the flow returns
         parameters: Its parameters.
         resume: Id of a flow run to go on with, instead of a new one.
         out: Where files go, if that was said on the command line: the way back must name it too.
+        quiet: Whether to print the files of the result only.
 
     Returns:
         What the flow returns.
@@ -164,7 +172,7 @@ def run_flow(  # returns what the flow returns
     from rh_prefect.cli.console import Watch
 
     flow: Flow[..., Any] = getattr(flows, _FLOWS.get(name, name))
-    with Watch(command=_command(name, out)) as watch:
+    with Watch(command=_command(name, out), quiet=quiet) as watch:
         result = asyncio.run(_in_flow_run(flow, parameters, resume, watch))
     watch.summary(result)
     return result
@@ -190,6 +198,29 @@ async def _go_on_where_its_files_are(flow_run_id: str) -> None:
             return
 
 
+async def _keep_parameters(flow: Flow[..., Any], flow_run: FlowRun, parameters: dict[str, Any]) -> None:
+    """A resumed run keeps its parameters, but for its budget: another one of the command holds from now on."""
+    from rh_prefect.flow_runs.resume import set_budget
+
+    known = inspect.signature(flow.fn).parameters
+    changed = {
+        name: value
+        for name, value in parameters.items()
+        if name in known and value not in (None, {}, known[name].default) and value != flow_run.parameters.get(name)
+    }
+    budget = changed.pop("budget", None)
+    if changed:
+        name, value = next(iter(changed.items()))
+        option = name.replace("_", "-")
+        raise InputError(
+            f"run {_command(flow.name, None)}: --{option} {value} is not what flow run {flow_run.id} began with "
+            f"({flow_run.parameters.get(name)}); a resumed run keeps its parameters. Nothing was sent. What to do: "
+            f"leave --{option} out, or begin a new run without --resume."
+        )
+    if budget is not None:
+        await set_budget(flow_run, budget)
+
+
 async def _in_flow_run(flow: Flow[..., Any], parameters: dict[str, Any], resume: str | None, watch: Any) -> Any:
     from rh_prefect.flow_runs.prefect_internals import drain
     from rh_prefect.flow_runs.resume import create, find, rerun
@@ -198,7 +229,7 @@ async def _in_flow_run(flow: Flow[..., Any], parameters: dict[str, Any], resume:
         await check_blocks(parameters.get("credentials"), parameters.get("storage"))
     flow_run_id = resume or str(await create(flow, parameters))
     if resume is not None:
-        await find(flow, resume)
+        await _keep_parameters(flow, await find(flow, resume), parameters)
         await _go_on_where_its_files_are(resume)
     watch.started(flow_run_id, is_resumed=resume is not None)
     try:
@@ -217,11 +248,11 @@ def _pair(given: str) -> tuple[str, str]:
     return name, value
 
 
-def _watched_batch(parameters: dict[str, Any], words: Sequence[str]) -> BatchReport:
+def _watched_batch(parameters: dict[str, Any], words: Sequence[str], *, quiet: bool) -> BatchReport:
     from rh_prefect.cli.console import BatchConsole
     from rh_prefect.errors import BatchIncomplete
 
-    with BatchConsole(words) as watch:
+    with BatchConsole(words, quiet=quiet) as watch:
         try:
             report: BatchReport = asyncio.run(_in_batch_run(parameters, watch))
         except BatchIncomplete as error:

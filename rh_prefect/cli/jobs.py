@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,14 +26,23 @@ if TYPE_CHECKING:
     from rh_prefect.jobs.journal.scope import Scope
 
 
-def list_(run: str | None = None) -> None:
+def list_(
+    run: str | None = None,
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.", negative="")] = False,
+) -> None:
     """List the jobs of a run, or the latest runs that have jobs.
 
     Args:
         run: A flow run's id, or the name of a scope outside of flows.
+        as_json: JSON, and nothing else on stdout.
     """
     with api_of_earlier_runs(run):
-        asyncio.run(_list_runs() if run is None else _list_jobs(run))
+        if as_json:
+            found = asyncio.run(_runs_as_json() if run is None else _jobs_as_json(run))
+            print(json.dumps(found, ensure_ascii=False, indent=2))
+        else:
+            asyncio.run(_list_runs() if run is None else _list_jobs(run))
 
 
 def show_(job: str) -> None:
@@ -178,6 +188,47 @@ async def _list_flow_runs() -> None:
         print('go on with one: `rh-prefect run FLOW --resume ID`, or in Python rh_prefect.resume(your_flow, "ID")')
 
 
+async def _runs_as_json() -> dict[str, list[dict[str, object]]]:
+    runs: list[dict[str, object]] = []
+    if is_configured():
+        from rh_prefect.flow_runs.queries import latest_runs
+
+        runs = [
+            {
+                "id": str(flow_run.id),
+                "name": flow_run.name,
+                "flow": flow,
+                "state": flow_run.state.name if flow_run.state else None,
+                "jobs": jobs,
+            }
+            async for flow_run, flow, jobs in latest_runs()
+        ]
+    scopes = await asyncio.to_thread(folder_scopes, get_settings().journal_url)
+    return {"flow_runs": runs, "scopes": [{"name": name} for name in scopes]}
+
+
+async def _jobs_as_json(run: str) -> list[dict[str, object]]:
+    return [_as_json(scope.journal.scope, view) async for scope, view in _jobs(run)]
+
+
+def _as_json(run: str, view: JobView) -> dict[str, object]:
+    last = view.last
+    intent, end = (last.intent, last.end) if last is not None else (None, None)
+    return {
+        "job": f"{run}/{view.key}",
+        "state": _state(last) if last is not None else "empty",
+        "task_id": last.task_id if last is not None else None,
+        "model": intent.model if intent is not None else None,
+        "label": intent.label if intent is not None else None,
+        "cost": str(end.cost) if end is not None and end.cost is not None else None,
+        "currency": end.currency if end is not None else None,
+    }
+
+
+def _state(submit: Submit) -> str:
+    return submit.end.status.lower() if submit.end else submit.state
+
+
 async def _list_jobs(run: str) -> None:
     found = [_line(scope.journal.scope, view) async for scope, view in _jobs(run)]
     print("\n".join(found) if found else f"no job is recorded in {run}")
@@ -196,7 +247,7 @@ def _line(run: str, view: JobView) -> str:
     last = view.last
     if last is None:
         return f"{run}/{view.key}  empty"
-    state = last.end.status.lower() if last.end else last.state
+    state = _state(last)
     cost = costs_of(last.end) if last.end else ""
     return f"{run}/{view.key}  {state:10} {last.task_id or '-':20} {_what(view)}  {cost or ''}".rstrip()
 

@@ -66,6 +66,7 @@ def run(
     out: Out = None,
     credentials: Credentials = None,
     storage: Storage = None,
+    quiet: Annotated[bool, Parameter(help="Print the results only, without progress.", negative="")] = False,
 ) -> None:
     """Run a pipeline. Results that exist cost nothing; run it again to continue after a failure."""
     is_configured()  # before Prefect is imported, whose log would be printed among this command's lines
@@ -100,8 +101,8 @@ def run(
         "credentials": credentials,
         "storage": storage,
     }
-    with prefect_api():
-        result = _run(pipeline.flow(reviewed), file, {**given, **options}, (account, place))
+    with prefect_api(say=not quiet):
+        result = _run(pipeline.flow(reviewed), file, {**given, **options}, (account, place), quiet=quiet)
     if retake or result.takes:
         write_choices(takes_file(file), Choices({**takes, **result.takes}, found.choices))
         print(f"The new takes are kept in {takes_file(file)}. Delete a line to return to the earlier result.")
@@ -147,11 +148,13 @@ def _refuse_changes(pipeline: Pipeline, given: dict[str, Any], takes: dict[str, 
     reviewed.refuse_changes(plan, pipeline.file.params)
 
 
-def _run(flow: Any, file: Path, parameters: dict[str, Any], blocks: tuple[str | None, str | None]) -> PipelineResult:
+def _run(
+    flow: Any, file: Path, parameters: dict[str, Any], blocks: tuple[str | None, str | None], *, quiet: bool
+) -> PipelineResult:
     from rh_prefect.cli.console import Watch
     from rh_prefect.flows.pipeline import summary
 
-    with Watch(command=str(file), is_resumable=False) as watch:
+    with Watch(command=str(file), is_resumable=False, quiet=quiet) as watch:
         try:
             result = asyncio.run(_in_flow_run(flow, parameters, blocks, watch))
         except PipelineIncomplete as error:

@@ -24,12 +24,16 @@ _SERVICES = ("APILogWorker", "EventsWorker")
 
 
 @contextlib.contextmanager
-def prefect_api() -> Iterator[None]:
-    """Has a Prefect API: the configured one, else a server of this command's own that keeps its runs."""
+def prefect_api(*, say: bool = True) -> Iterator[None]:
+    """Has a Prefect API: the configured one, else a server of this command's own that keeps its runs.
+
+    Args:
+        say: Whether to show that the server is being waited for.
+    """
     if is_configured():
         yield
         return
-    with prefect_server(_home()) as url:
+    with prefect_server(_home(), say=say) as url:
         os.environ["PREFECT_API_URL"] = url
         from rh_prefect.flow_runs.prefect_internals import refresh_global_settings_context
 
@@ -45,8 +49,18 @@ def api_of_earlier_runs(run: str | None = None) -> Iterator[None]:
     Args:
         run: The run that is looked at: a flow run's id, or a scope outside of flows, which needs no Prefect; None for
             all.
+
+    Raises:
+        ConfigError: The records of a flow run are asked for, and there is no Prefect API that has them.
     """
-    is_needed = (run is None or is_flow_run_id(run)) and (_home() / "prefect.db").exists()
+    is_flow_run, is_here = run is not None and is_flow_run_id(run), (_home() / "prefect.db").exists()
+    if is_flow_run and not is_here and not is_configured():
+        raise ConfigError(
+            f"The records of flow run {run} lie in the Prefect API that it ran on, and no PREFECT_API_URL is set; "
+            "`rh-prefect run` has not run here either. What to do: set PREFECT_API_URL to the address of that API, as "
+            "in `export PREFECT_API_URL=http://127.0.0.1:4200/api`."
+        )
+    is_needed = (run is None or is_flow_run) and is_here
     with prefect_api() if is_needed or is_configured() else contextlib.nullcontext():
         yield
 
@@ -212,13 +226,16 @@ def _wait_until_up(server: subprocess.Popen[str], url: str, *, log: Path, say: b
             raise _not_up("Prefect's server", log)
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310, our own URL
             break
-        if say and sys.stdout.isatty():
-            print(f"\rstarting Prefect's server … {time.monotonic() - began:.0f} s", end="", flush=True)
+        if say and sys.stderr.isatty():
+            print(
+                f"\rstarting Prefect's server … {time.monotonic() - began:.0f} s", end="", flush=True, file=sys.stderr
+            )
         time.sleep(0.3)
     else:
         raise _not_up("Prefect's server", log)
     if say:
-        print(f"\rPrefect's server is up ({time.monotonic() - began:.0f} s)        ", flush=True)
+        # Beside the data of a command, which another program may read.
+        print(f"\rPrefect's server is up ({time.monotonic() - began:.0f} s)        ", flush=True, file=sys.stderr)
 
 
 def _not_up(what: str, log: Path) -> ConfigError:

@@ -51,6 +51,18 @@ async def rerun(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "
         await _end_cancellation(flow_run.id)
 
 
+async def set_budget(flow_run: FlowRun, budget: float) -> None:
+    """Sets what a flow run may cost from its next attempt on; what it has paid counts.
+
+    Args:
+        flow_run: The flow run.
+        budget: In the account's currency.
+    """
+    connection = await connect()
+    async with connection.gate:
+        await connection.client.update_flow_run(flow_run.id, parameters={**flow_run.parameters, "budget": budget})
+
+
 async def _end_cancellation(flow_run_id: UUID) -> None:
     """Does what a worker does for its runs: without it a cancelled run would stay `Cancelling`."""
     # The run ends in the same way if this fails.

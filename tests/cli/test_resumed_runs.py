@@ -1,0 +1,59 @@
+"""Runs that are resumed, listed and shown quietly by commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from rh_prefect.cli import app, main
+from rh_prefect.emulator import Emulator
+from tests.support.cli_process import run_each
+
+
+def call(capsys: pytest.CaptureFixture[str], command: str) -> tuple[int, str, str]:
+    code = 0
+    capsys.readouterr()
+    try:
+        main(lambda: app(command.split()))
+    except SystemExit as end:
+        code = int(end.code or 0)
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+def test_another_budget_holds_for_a_resumed_run_and_other_parameters_are_refused(
+    rh: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(capsys, "run model z-image/turbo --set prompt=pier --budget 0.001")
+    assert (code, len(rh.recorder.paid)) == (1, 0)
+    (run,) = set(re.findall(r"flow run ([0-9a-f-]{36})", out))
+    code, _, err = call(capsys, f"run model --resume {run} --label other")
+    assert code == 1
+    assert "--label other is not what flow run" in err
+    assert "a resumed run keeps its parameters" in err
+    code, out, err = call(capsys, f"run model --resume {run} --budget 1 --quiet")
+    assert (code, len(rh.recorder.paid)) == (0, 1), err
+    assert re.fullmatch(r"output: \S+\n", out)
+
+    _, out, _ = call(capsys, "jobs list --json")
+    assert run in [one["id"] for one in json.loads(out)["flow_runs"]]
+    _, out, _ = call(capsys, f"jobs list {run} --json")
+    (job,) = json.loads(out)
+    assert (job["state"], job["currency"]) == ("success", "CNY")
+
+
+def test_the_jobs_of_a_flow_run_need_the_api_that_has_them(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    env |= {"PREFECT_HOME": str(tmp_path), "RH_STATE_DIR": str(tmp_path)}
+    commands = [["jobs", what, str(uuid4())] for what in ("list", "collect", "cancel")]
+    for done in run_each(commands, env=env, cwd=tmp_path):
+        assert done.returncode == 1
+        assert "no PREFECT_API_URL is set" in done.stderr
+        assert "export PREFECT_API_URL=" in done.stderr
