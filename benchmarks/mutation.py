@@ -32,27 +32,29 @@ import pytest
 from benchmarks.mutants import ROOT, Mutant, mutants_of
 
 QUICK = {
-    "ledger/identity": ["jobs/journal/test_identity.py", "jobs/journal/test_matching.py"],
-    "ledger/address": ["jobs/journal/test_address.py", "jobs/journal/test_matching.py"],
-    "ledger/matching": ["jobs/journal/test_matching.py"],
-    "ledger/calls": ["jobs/journal/test_calls.py", "jobs/journal/test_matching.py"],
-    "ledger/records": ["jobs/journal/test_records.py", "jobs/test_lifecycle.py", "jobs/journal/test_budget.py"],
-    "ledger/budget": ["jobs/journal/test_budget.py"],
-    "ledger/costs": ["jobs/journal/test_costs.py", "jobs/journal/test_budget.py"],
+    "journal/identity": ["jobs/journal/test_identity.py", "jobs/journal/test_call_matching.py"],
+    "journal/call_matching": ["jobs/journal/test_call_matching.py"],
+    "journal/call_registry": ["jobs/journal/test_call_registry.py", "jobs/journal/test_call_path.py"],
+    "journal/records": ["jobs/journal/test_records.py", "jobs/test_lifecycle.py"],
+    "journal/job_records": ["jobs/journal/test_records.py", "jobs/test_lifecycle.py", "jobs/journal/test_budget.py"],
+    "journal/budget": ["jobs/journal/test_budget.py"],
+    "journal/costs": ["jobs/journal/test_costs.py", "jobs/journal/test_budget.py"],
+    "journal/scope": ["jobs/test_scope_checks.py", "jobs/test_cancel.py"],
     "lifecycle": ["jobs/test_lifecycle.py", "jobs/journal/test_budget.py"],
-    "posting": ["jobs/test_submission.py", "jobs/test_told.py"],
-    "opening": ["jobs/test_scope_checks.py", "jobs/test_submission.py"],
-    "recovery": ["jobs/test_scope_checks.py"],
+    "submission": ["jobs/test_submission.py", "jobs/test_told.py", "jobs/test_scope_checks.py"],
     "cancel": ["jobs/test_cancel.py", "jobs/test_suspension.py"],
-    "runner": ["jobs/test_driver.py", "jobs/journal/test_budget.py", "jobs/test_completion.py"],
+    "driver": ["jobs/test_driver.py", "jobs/journal/test_budget.py", "jobs/test_completion.py"],
     "outputs/collect": ["jobs/outputs/test_collect.py"],
-    "outputs/published": ["jobs/outputs/test_pending_outputs.py", "jobs/outputs/test_collect.py"],
-    "outputs/manifest": ["jobs/outputs/test_manifest.py", "jobs/outputs/test_collect.py"],
-    "accounts/slots": ["jobs/accounts/test_limiter.py", "jobs/accounts/test_first_free.py"],
+    "outputs/manifest": [
+        "jobs/outputs/test_manifest.py",
+        "jobs/outputs/test_pending_outputs.py",
+        "jobs/outputs/test_collect.py",
+    ],
+    "accounts/limiter": ["jobs/accounts/test_limiter.py", "jobs/accounts/test_first_free.py"],
 }
 """Module -> the tests that are run first: those without a Prefect server and S3."""
 
-WIDE = [f"tests/{folder}" for folder in ("jobs", "client", "tasks", "runs", "flows")]
+WIDE = [f"tests/{folder}" for folder in ("jobs", "client", "tasks", "flow_runs", "flows")]
 
 WARM = ("hypothesis", "prefect.main", "prefect.client.orchestration", "httpx", "fsspec", "s3fs", "av", "PIL.Image")
 """What every run of tests imports: this process does it once."""
