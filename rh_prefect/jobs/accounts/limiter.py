@@ -294,7 +294,7 @@ class Limiter:
     def _note_full(self, running: int) -> None:
         """Ends a pause after a refusal early, where the account was full by its own count and is not any more.
 
-        Whoever is refused while the account says that it has room waits: then the count is not the reason.
+        A job that is refused while the account counts a free slot waits: the count is not the reason.
         """
         is_full = self._limit is not None and running >= self._limit
         if self._is_seen_full and not is_full:
