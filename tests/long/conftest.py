@@ -1,12 +1,14 @@
-"""What the long suites share: one Prefect server behind a proxy."""
+"""What the long suites share: a Prefect server behind a proxy, and two that start runs of pipelines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.holding_proxy import Proxy
+from tests.support.killed_pipelines import Prefects, pipeline_processes
 from tests.support.prefect_server import PrefectServer
 
 
@@ -15,3 +17,16 @@ def prefect_proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
     """Stands between child processes and the session's Prefect server."""
     with Proxy(prefect_server.url) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def prefects(
+    prefect_server: PrefectServer, prefect_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prefects]:
+    """Two Prefect servers, each behind a proxy and with a process that forks runs of pipelines."""
+    folder = tmp_path_factory.mktemp("prefects")
+    with (
+        PrefectServer(folder / "other", template=prefect_template) as other,
+        pipeline_processes((prefect_server, other), folder) as found,
+    ):
+        yield found

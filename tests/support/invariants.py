@@ -292,7 +292,7 @@ async def gather(
     written |= {f"{place.url}/{name}": data for name, data in files.items() if name.startswith(NO_FILES)}
     written |= {"what was told": repr(told).encode(), **{name: text.encode() for name, text in (words or {}).items()}}
     return Evidence(
-        paid=await _paid(rh),
+        paid=await paid_tasks(rh),
         jobs={f"{scope}/{view.key}": view for scope, found in records.items() for view in _views(found)},
         late=_late(records.values(), kept),
         files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
@@ -348,7 +348,7 @@ def _manifests(files: Mapping[str, bytes]) -> Iterator[Manifest]:
             yield Manifest.model_validate_json(data)
 
 
-async def _paid(rh: Emulator) -> tuple[Paid, ...]:
+async def paid_tasks(rh: Emulator) -> tuple[Paid, ...]:
     """The paid tasks; only those are asked for their files that have ended, since a look may end a task."""
     status = {row.task_id: row.status for row in rh.recorder.tasks}
     async with httpx.AsyncClient(verify=False, trust_env=False, timeout=30) as http:
