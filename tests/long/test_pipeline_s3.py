@@ -1,0 +1,67 @@
+"""Two flow runs of one pipeline at once, and damaged outputs, with records and files on a real S3 server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator, Fault
+from tests.long.test_pipeline_kills import FILM, PAYMENTS
+from tests.support.killed_pipelines import KilledRuns, Prefects, killed_runs
+from tests.support.s3 import S3Server
+
+pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def rh() -> Iterator[Emulator]:
+    with Emulator(long_side=96, fps=6, clock="polls", polls=3) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def runs(rh: Emulator, prefects: Prefects, s3: S3Server, tmp_path: Path) -> Iterator[KilledRuns]:
+    with killed_runs(FILM, rh=rh, s3=s3, prefects=prefects, folder=tmp_path, params={"budget": 20}) as found:
+        yield found
+
+
+def test_two_runs_at_once_pay_once_together(runs: KilledRuns) -> None:
+    runs.keeps_machine = False
+    both = [run.finish() for run in (runs.start(), runs.start())]
+    assert {one["name"] for one in both} <= {"Completed", "Nothing new"}, [one["message"] for one in both]
+    for one in both:
+        assert set(one["steps"].values()) <= {"made", "reused"}
+    asyncio.run(runs.check(payments=PAYMENTS))
+    # Each payment is in the report of the run that made it, and in no other.
+    paid = sum((Decimal(one["costs"].get("CNY", "0")) for one in both), Decimal(0))
+    assert paid == runs.rh.recorder.charged
+
+
+def test_a_damaged_output_is_neither_saved_nor_fed_on(runs: KilledRuns) -> None:
+    # Every download of a clip breaks off, with a length that fits.
+    runs.rh.faults.add(Fault("download", kind="short", endpoint="kling*"))
+    result = runs.start().finish()
+    assert result["name"] == "Failed"
+    assert "is damaged" in result["message"]
+    states = result["steps"]
+    assert {states[f"each[{number}].clip"] for number in (1, 2, 3)} == {"failed"}
+    assert {states[f"each[{number}].end"] for number in (1, 2, 3)} == {"not run"}
+    assert states["sheet"] == "made"
+    assert not [name for name in runs.store.list() if name.startswith("ends/")]
+    runs.rh.faults.clear()
+    result = runs.start().finish()
+    assert result["name"] == "Completed", result["message"]
+    assert not result["costs"]
+    asyncio.run(runs.check(payments=PAYMENTS))
+
+
+def test_equal_pipelines_under_other_names_share_what_was_made(runs: KilledRuns, tmp_path: Path) -> None:
+    assert runs.start().finish()["name"] == "Completed"
+    runs.file = tmp_path / "other.yaml"
+    runs.file.write_text(FILM.replace("picture", "still").replace("name: killed", "name: other"))
+    assert runs.start().finish()["name"] == "Nothing new"
+    asyncio.run(runs.check(payments=PAYMENTS))
