@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import State
 
-from rh_prefect.emulator import Emulator
-from rh_prefect.flows.pipeline import NOTHING_NEW, WAITING, Pipeline, pipeline_flow
+from rh_prefect.emulator import DEFAULT, Emulator, Fault
+from rh_prefect.errors import PipelineIncomplete
+from rh_prefect.flows.pipeline import NOTHING_NEW, WAITING, Pipeline, PipelineResult, pipeline_flow
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.check import SHIPPED
-from rh_prefect.pipelines.stored_works import open_records
+from rh_prefect.pipelines.stored_works import StoredWorks, open_records
 from rh_prefect.settings import get_settings
 from tests.pipelines.assets import photo, photos, sound, video
 from tests.support import samples
+from tests.support.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
 
@@ -44,8 +47,8 @@ GIVEN: dict[str, Callable[[Path], dict[str, Any]]] = {
         "scenes": [{"move": f"move {n}"} for n in range(2)],
     },
     "podcast-video": lambda folder: {
-        "recording": sound(folder / "r.wav", 20),
-        "chapters": [{"title": f"chapter {n}", "seconds": 10} for n in range(2)],
+        "recording": sound(folder / "r.wav", 6),
+        "chapters": [{"title": f"chapter {n}", "seconds": 3} for n in range(2)],
     },
     "model-shootout": lambda folder: {"photo": photo(folder / "photo.png"), "prompt": "the sea at night"},
     "3d-catalogue": lambda folder: {"photos": photos(folder / "photos", 2)},
@@ -80,6 +83,51 @@ async def test_it_runs_within_its_price_and_a_second_run_is_free(rh: Emulator, t
     assert (state.name, len(rh.recorder.submissions)) == (NOTHING_NEW, submitted), state.message
 
 
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """Failed tasks are charged for, submissions are refused now and then, and a clip of 5 s has 121 frames."""
+    assumed = replace(DEFAULT, refund_failed_models=False)
+    faults = [
+        Fault("submit", every=5, kind="code", code="421"),
+        Fault("submit", every=3, kind="fail", code="1504"),
+    ]
+    with Emulator(long_side=64, fps=24, assumptions=assumed, faults=faults) as emulator:
+        for name, value in environment(emulator, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(GIVEN.keys() - {"formats"}))  # which pays for nothing
+async def test_it_stays_within_its_price_when_tasks_fail(faulty: Emulator, tmp_path: Path, name: str) -> None:
+    given, choices = GIVEN[name](tmp_path), dict[str, Any]()
+    pipeline = without_blocks(name, tmp_path)
+    for _ in range(12):
+        price = (await pipeline.plan(given, known=records(), choices=choices)).price
+        before = faulty.recorder.charged
+        state = await run(pipeline, given, choices, budget=Decimal(500) if price.is_open else None)
+        data = await state.aresult(raise_on_failure=False)
+        result = data.result if isinstance(data, PipelineIncomplete) else data
+        assert isinstance(result, PipelineResult), data
+        # A parsed list and a review leave more to the next run than this plan knows; the budget holds all the same.
+        assert faulty.recorder.charged - before <= price.most, state.message
+        assert result.costs.amounts.get("CNY", Decimal(0)) == faulty.recorder.charged - before, state.message
+        if state.name == WAITING:
+            choices |= await chosen(pipeline, given, choices)
+        elif state.is_completed():
+            break
+        elif all(fault.every is None or fired for fault, fired in faulty.faults.fired()):
+            faulty.faults.clear()  # the next run completes
+    assert state.is_completed(), state.message
+    assert len(faulty.recorder.paid) == len({one.task_id for one in faulty.recorder.paid})
+
+
+def records() -> StoredWorks:
+    """What the store knows now."""
+    settings = get_settings()
+    return open_records(MediaStore(settings.storage_url), settings)
+
+
 def without_blocks(name: str, folder: Path) -> Pipeline:
     """The pipeline with the environment's account and storage in place of blocks."""
     for file in SHIPPED.glob("*.yaml"):
@@ -88,8 +136,12 @@ def without_blocks(name: str, folder: Path) -> Pipeline:
     return Pipeline.from_file(folder / f"{name}.yaml")
 
 
-async def run(pipeline: Pipeline, given: dict[str, Any], choices: dict[str, Any] | None = None) -> State[Any]:
-    budget = Decimal(500)
+async def run(
+    pipeline: Pipeline,
+    given: dict[str, Any],
+    choices: dict[str, Any] | None = None,
+    budget: Decimal | None = Decimal(500),
+) -> State[Any]:
     state: State[Any] = await pipeline_flow(pipeline)(
         **given, budget=budget, choices=choices or None, return_state=True
     )
@@ -98,8 +150,6 @@ async def run(pipeline: Pipeline, given: dict[str, Any], choices: dict[str, Any]
 
 async def chosen(pipeline: Pipeline, given: dict[str, Any], choices: dict[str, Any]) -> dict[str, Any]:
     """The first candidate of each review."""
-    settings = get_settings()
-    known = open_records(MediaStore(settings.storage_url), settings)
-    plan = await pipeline.plan(given, known=known, choices=choices)
+    plan = await pipeline.plan(given, known=records(), choices=choices)
     waiting = [one for one in plan.instances if one.model == "review" and one.state == "r"]
     return {one.address: {"of": one.request["of"], "take": 1} for one in waiting}
