@@ -99,11 +99,12 @@ def test_the_schema_knows_models_parameters_and_keys() -> None:
     assert validator.is_valid({"steps": {"a": {"model": "z-image/turbo", "with": {"prompt": "x"}}}})
 
 
-def test_every_yaml_block_with_steps_is_planned() -> None:
-    """A block without steps is a file of parameters, which `test_what_is_made_from_code_is_in_step` compares."""
+def test_every_yaml_block_is_planned() -> None:
+    """Files of Prefect are no pipelines. The blocks of docs/pipelines/ are parameters, and made from the code."""
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for code in BLOCK.findall(page.read_text(encoding="utf-8")):
-            assert code in TEXTS.values(), f"{page.name}: {code[:80]}"
+            is_prefect = re.match(r"(automations|deployments):\n", code)
+            assert is_prefect or code in TEXTS.values(), f"{page.name}: {code[:80]}"
 
 
 def test_every_shipped_pipeline_has_a_page() -> None:
