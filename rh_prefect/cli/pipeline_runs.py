@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -168,6 +169,13 @@ def _run(
             shown = f"{name}[{number + 1}]" if isinstance(value, list) else name
             print(f"{shown}: {getattr(one, 'uri', one)}")
     print(f"report: {result.report}")
+    waiting = [one.step for one in result.steps if one.model == "review" and one.state == "waits for review"]
+    if waiting:
+        choices = " ".join(shlex.quote(f"{step}=1") for step in waiting[:3]) + (" …" if len(waiting) > 3 else "")
+        print(
+            f"Waiting for review. The report and the dashboard show the candidates. Next: `rh-prefect choose {file} "
+            f"{choices}` with the numbers that you choose and the same parameters, then run again."
+        )
     return result
 
 

@@ -130,3 +130,23 @@ def test_a_plan_says_what_changed_since_the_last_run_and_why(here: Here) -> None
     here.write("p.json", json.dumps(found))
     assert "each[a].picture: price: up to 0" in here.call("run products.yaml --plan p.json", fails=True)
     assert len(here.rh.recorder.paid) == 6
+
+
+def test_a_run_that_waits_for_a_review_names_the_next_command(here: Here) -> None:
+    here.write(
+        "review.yaml",
+        """
+steps:
+  picture: {model: z-image/turbo, with: {prompt: a cup}}
+  chosen: {review: $(picture), ask: Is it a cup}
+  sized: {edit: resize, with: {file: $(chosen), width: 64, height: 64}, save_as: cup.png}
+outputs: {cup: $(sized)}
+""",
+    )
+    said = here.call("run review.yaml")
+    assert "`rh-prefect choose review.yaml chosen=1`" in said
+    here.call("choose review.yaml chosen=1")
+    said = here.call("run review.yaml")
+    assert "cup: " in said
+    assert said.partition("cup: ")[2].splitlines()[0].endswith("/cup.png")
+    assert "Waiting for review" not in said
