@@ -32,7 +32,7 @@ test-long: $(INSTALLED)
 	$(BIN)/pytest -m long --ignore tests/identity -n $(JOBS) --dist loadfile
 	$(BIN)/pytest -m long tests/identity -n $(JOBS) --dist loadfile
 
-# The README's commands in a folder of their own: it installs the package and takes a quarter of an hour.
+# The README's commands in a folder of their own: about ten minutes on a busy machine.
 test-readme: $(INSTALLED)
 	$(BIN)/pytest -m readme tests/project/test_readme_commands.py
 
