@@ -36,7 +36,12 @@ async def _examine(credentials: str | None, storage: str | None) -> bool:
     well = await _tell([("Prefect", _prefect)])
     well &= await _tell(await _checks_of_accounts(credentials))
     return well & await _tell(
-        [("storage", lambda: _storage(storage)), ("webhook", _webhook), ("this machine", _machine)]
+        [
+            ("storage", lambda: _storage(storage)),
+            ("records", lambda: _records(storage)),
+            ("webhook", _webhook),
+            ("this machine", _machine),
+        ]
     )
 
 
@@ -152,6 +157,30 @@ async def _storage(storage: str | None) -> str:
     store = await load_storage(storage)
     await asyncio.to_thread(store.check)
     return f"{store.url} can be written, read and deleted"
+
+
+async def _records(storage: str | None) -> str:
+    """The place of the pipelines' records: what is lost there is paid for again."""
+    from rh_prefect.blocks.lookup import load_storage
+    from rh_prefect.errors import StoreError
+    from rh_prefect.media.expiry_rules import expiry_rules
+    from rh_prefect.media.urls import shown_url
+
+    store = await load_storage(storage)
+    url = (get_settings().records or store.url).rstrip("/")
+    where = shown_url(url)
+    try:
+        rules = await asyncio.to_thread(expiry_rules, url, store.options_for(url))
+    except StoreError as error:
+        return f"pipelines keep them in {where}. Whether the bucket deletes old objects is not known: {error.message}"
+    if rules:
+        listed = "; ".join(f"rule {one.name or '(no id)'}, prefix {one.prefix or '(all)'}: {one.when}" for one in rules)
+        raise ConfigError(
+            f"the bucket deletes records and results of pipelines in {where} ({listed}), which are then paid for "
+            "again. What to do: end the rule, give it a prefix that leaves works/, edits/, names/ and pipelines/ out, "
+            "or set RH_RECORDS to another place."
+        )
+    return f"pipelines keep them in {where}; no rule of the place deletes them"
 
 
 async def _webhook() -> str:
