@@ -1,4 +1,4 @@
-"""As `test_mangled`, for everything beside tasks: whatever comes back, only our own errors come out."""
+"""As `test_responses`, for everything beside tasks: every answer raises only errors of this package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rh_prefect.client.parsing import loads, plain, table
 from rh_prefect.client.progress import ProgressEvent, read_frame
 from rh_prefect.client.responses import RequestInfo
 from rh_prefect.errors import RunningHubError
-from tests.client.test_mangled import DEEP, json_values, statuses
+from tests.client.test_responses import DEEP, json_values, statuses
 from tests.support.hypothesis_settings import search
 
 quick = search(150)
