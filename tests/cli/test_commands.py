@@ -331,7 +331,7 @@ def test_doctor_looks_at_each_account_of_a_pool(
     said = capsys.readouterr().out
     assert "✓ pool: doctor-night has 2 account(s)" in said
     assert "0 of 7 task(s) run" in next(line for line in said.splitlines() if "key and site of doctor-spare" in line)
-    assert said.count("✓") == 9
+    assert said.count("✓") == 10
     RunningHubPool(credentials=["doctor-studio", "doctor-old", "doctor-gone"]).save("doctor-night-2", overwrite=True)
     with pytest.raises(SystemExit):
         doctor(credentials="doctor-night-2")
