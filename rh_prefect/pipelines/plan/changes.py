@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.language import Param
-from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance
+
+if TYPE_CHECKING:
+    from rh_prefect.pipelines.plan.plan import Plan
 
 _LONGEST = 60
 
